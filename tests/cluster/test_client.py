@@ -49,7 +49,9 @@ def test_public_names_can_be_imported_from_their_modules(module: str, name: str)
         (LocalClusterClient, "fetch_task_logs", ["task_id", "start_ms", "max_lines"]),
     ],
 )
-def test_verbs_take_the_arguments_of_the_contract_by_position(holder: type, verb: str, parameters: list[str]) -> None:
+def test_client_methods_accept_positional_arguments_in_the_documented_order(
+    holder: type, verb: str, parameters: list[str]
+) -> None:
     positional = [
         name
         for name, parameter in inspect.signature(getattr(holder, verb)).parameters.items()
@@ -80,7 +82,7 @@ def test_a_task_finds_its_own_job_info(client: IrisClient) -> None:
         )
 
 
-def test_a_whole_client_works_in_a_forked_child(client: IrisClient) -> None:
+def test_existing_client_works_in_a_forked_child_process(client: IrisClient) -> None:
     client.list_jobs()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -98,14 +100,16 @@ def test_a_whole_client_works_in_a_forked_child(client: IrisClient) -> None:
     assert client.list_jobs(), "and the parent's connection is as good as before"
 
 
-def test_workspace_modules_by_the_name_of_ours_do_no_harm(client: IrisClient, tmp_path: os.PathLike[str]) -> None:
+def test_workspace_modules_named_like_iris_modules_do_not_shadow_them(
+    client: IrisClient, tmp_path: os.PathLike[str]
+) -> None:
     for name in ("iris.py", "types.py", "random.py"):
         with open(os.path.join(tmp_path, name), "w") as file:
             file.write("raise RuntimeError('the wrong module')\n")
     assert client.run(lambda: 42, workspace=tmp_path).results(timeout=60) == [42]
 
 
-def test_task_id_given_as_a_job_id_has_its_own_error(client: IrisClient) -> None:
+def test_task_id_given_as_a_job_id_raises_an_error_that_names_the_mistake(client: IrisClient) -> None:
     job = client.run(["true"])
     with pytest.raises(NotFoundError, match=f"that is task 0 of job '{job.job_id}'"):
         client.status(f"{job.job_id}/task-0")

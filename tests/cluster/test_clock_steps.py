@@ -67,7 +67,9 @@ def wait_for_heartbeats(client: RemoteClusterClient, count: int = 6) -> None:
     wait_until(heard, f"{count} heartbeats")
 
 
-def test_task_survives_every_step_of_the_clock(cluster: StandingCluster, clock: Clock, proofs: Proofs) -> None:
+def test_running_task_survives_each_step_of_the_wall_clock(
+    cluster: StandingCluster, clock: Clock, proofs: Proofs
+) -> None:
     with cluster.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -81,7 +83,7 @@ def test_task_survives_every_step_of_the_clock(cluster: StandingCluster, clock: 
 
 
 @with_longer_lease
-def test_task_survives_a_step_of_the_clock_and_a_restart_of_the_controller(
+def test_task_survives_a_step_of_the_wall_clock_and_a_controller_restart(
     cluster: StandingCluster, clock: Clock, proofs: Proofs
 ) -> None:
     with cluster.client() as client:
@@ -101,7 +103,7 @@ def test_task_survives_a_step_of_the_clock_and_a_restart_of_the_controller(
 
 
 @with_longer_lease
-def test_logs_stay_when_the_controller_is_started_while_the_clock_is_far_ahead(
+def test_logs_are_kept_when_the_controller_starts_with_a_clock_far_ahead(
     cluster: StandingCluster, clock: Clock
 ) -> None:
     with cluster.client() as client:
@@ -115,7 +117,7 @@ def test_logs_stay_when_the_controller_is_started_while_the_clock_is_far_ahead(
         assert [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-0")] == ["kept"]
 
 
-def test_jobs_start_after_a_step_of_the_clock_and_a_restart_of_the_worker(
+def test_new_jobs_start_after_a_step_of_the_wall_clock_and_a_worker_restart(
     cluster: StandingCluster, clock: Clock
 ) -> None:
     with cluster.client() as client:
@@ -129,7 +131,7 @@ def test_jobs_start_after_a_step_of_the_clock_and_a_restart_of_the_worker(
 
 
 @with_longer_lease
-def test_a_job_that_waits_keeps_its_scheduling_timeout_when_the_clock_is_set_ahead_and_the_controller_restarts(
+def test_waiting_job_keeps_its_scheduling_timeout_after_a_clock_step_and_a_controller_restart(
     cluster: StandingCluster, clock: Clock, proofs: Proofs
 ) -> None:
     with cluster.client() as client:

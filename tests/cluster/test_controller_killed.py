@@ -44,7 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
         yield started
 
 
-def test_tasks_continue_without_a_controller_and_the_next_controller_finds_them(
+def test_tasks_continue_without_a_controller_and_are_adopted_by_the_next_controller(
     survivor: StandingCluster, proofs: Proofs
 ) -> None:
     with survivor.client() as client:
@@ -72,7 +72,7 @@ def test_tasks_continue_without_a_controller_and_the_next_controller_finds_them(
     assert [proofs.attempts(index) for index in range(3)] == [[0], [0], [0]]
 
 
-def test_allocations_of_running_tasks_survive_the_controller(tmp_path: Path, proofs: Proofs) -> None:
+def test_allocations_of_running_tasks_survive_a_kill_of_the_controller(tmp_path: Path, proofs: Proofs) -> None:
     with standing_cluster(tmp_path / "state") as cluster:
         with cluster.client() as client:
             cluster.wait_for_workers()
@@ -92,7 +92,9 @@ def test_allocations_of_running_tasks_survive_the_controller(tmp_path: Path, pro
             assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_end_without_a_controller_is_reported_to_the_next_one(survivor: StandingCluster, proofs: Proofs) -> None:
+def test_end_of_a_task_without_a_controller_is_reported_to_the_next_controller(
+    survivor: StandingCluster, proofs: Proofs
+) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command(exit_code=0), replicas=2)
         failing = launch(client, shell("echo $$ > pid; exec sleep 600"))
@@ -113,7 +115,7 @@ def test_end_without_a_controller_is_reported_to_the_next_one(survivor: Standing
     assert [proofs.attempts(index) for index in range(2)] == [[0], [0]]
 
 
-def test_result_returned_without_a_controller_arrives_at_the_next_one(
+def test_result_of_a_task_that_ends_without_a_controller_reaches_the_next_controller(
     survivor: StandingCluster, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -137,7 +139,7 @@ def test_result_returned_without_a_controller_arrives_at_the_next_one(
         assert job.results() == [42]
 
 
-def test_exception_of_a_task_survives_the_controller(survivor: StandingCluster) -> None:
+def test_exception_of_a_task_is_kept_when_the_controller_is_killed(survivor: StandingCluster) -> None:
     def fail() -> None:
         raise KeyError("shard")
 
@@ -210,7 +212,7 @@ def test_no_process_survives_a_killed_worker_with_its_reaper(cluster: StandingCl
     proofs.assert_no_overlap()
 
 
-def test_endpoints_and_queued_jobs_survive_the_controller(survivor: StandingCluster, proofs: Proofs) -> None:
+def test_endpoints_and_queued_jobs_survive_a_kill_of_the_controller(survivor: StandingCluster, proofs: Proofs) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -298,7 +300,7 @@ def test_follow_continues_through_the_kill_of_the_controller(survivor: StandingC
         assert job.wait(raise_on_failure=False).exit_code == 3
 
 
-def test_second_server_on_the_same_directory_is_refused(survivor: StandingCluster) -> None:
+def test_second_server_on_the_same_state_directory_is_refused(survivor: StandingCluster) -> None:
     assert survivor.server is not None
     with pytest.raises(LocalClusterError, match=f"in use by the controller of process {survivor.server.process.pid}"):
         start_server(ClusterConfig(state_dir=survivor.directory, port=0), ends_with_us=True)
@@ -306,7 +308,7 @@ def test_second_server_on_the_same_directory_is_refused(survivor: StandingCluste
 
 
 @pytest.mark.parametrize("where", ["version", "database"])
-def test_directory_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path, where: str) -> None:
+def test_state_directory_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path, where: str) -> None:
     import sqlite3
 
     state = tmp_path / "state"

@@ -52,7 +52,7 @@ def test_small_job_overtakes_a_job_that_does_not_fit(own_client: IrisClient) -> 
     assert large.wait(timeout=60).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_job_that_can_never_be_placed(client: IrisClient) -> None:
+def test_job_larger_than_the_cluster_ends_as_unschedulable(client: IrisClient) -> None:
     job = client.run(["true"], replicas=2, resources=ResourceSpec(cpu=9999))
     status = client.wait(job.job_id, timeout=60)
     assert status.state == pb.JOB_STATE_UNSCHEDULABLE
@@ -62,7 +62,7 @@ def test_a_job_that_can_never_be_placed(client: IrisClient) -> None:
         job.wait()
 
 
-def test_a_scheduling_timeout(client: IrisClient) -> None:
+def test_job_not_placed_within_its_scheduling_timeout_ends_as_unschedulable(client: IrisClient) -> None:
     whole = this_machine().memory_bytes // 2  # of each of the two workers
     holders = [client.run(["sleep", "300"], resources=ResourceSpec(memory=int(whole * 0.9))) for _ in range(2)]
     try:
@@ -79,7 +79,7 @@ def test_a_scheduling_timeout(client: IrisClient) -> None:
             holder.wait(raise_on_failure=False)
 
 
-def test_kill_while_pending(client: IrisClient) -> None:
+def test_waiting_job_that_is_terminated_ends_as_killed_without_attempts(client: IrisClient) -> None:
     whole = this_machine().memory_bytes // 2  # of each of the two workers
     holders = [client.run(["sleep", "300"], resources=ResourceSpec(memory=int(whole * 0.9))) for _ in range(2)]
     for holder in holders:
@@ -95,7 +95,7 @@ def test_kill_while_pending(client: IrisClient) -> None:
         holder.wait(raise_on_failure=False)
 
 
-def test_kill_of_a_worker_restarts_both_of_its_gangs(own_client: IrisClient, tmp_path: Path) -> None:
+def test_kill_of_a_worker_restarts_both_gangs_that_run_on_it(own_client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         {put(f"{tmp_path}/$IRIS_JOB_ID.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$PPID $$")}
         [ $IRIS_ATTEMPT_ID = 1 ] && exit 0
@@ -121,7 +121,7 @@ def test_kill_of_a_worker_restarts_both_of_its_gangs(own_client: IrisClient, tmp
     wait_until(lambda: not [pid for _, pid in first if is_alive(pid)], "the end of the dead worker's tasks")
 
 
-def test_a_spent_preemption_budget(own_client: IrisClient, tmp_path: Path) -> None:
+def test_job_with_a_spent_preemption_budget_ends_as_worker_failed(own_client: IrisClient, tmp_path: Path) -> None:
     job = own_client.run(shell(f"{put(tmp_path / 'up', '$PPID')}; exec sleep 300"), max_retries_preemption=0)
     os.kill(int(wait_for_file(tmp_path / "up")), signal.SIGKILL)
     status = job.wait(timeout=60, raise_on_failure=False)
@@ -129,7 +129,7 @@ def test_a_spent_preemption_budget(own_client: IrisClient, tmp_path: Path) -> No
     assert "was lost" in status.error
 
 
-def test_jobs_are_remembered_and_interrupted_ones_go_on(tmp_path: Path) -> None:
+def test_ended_jobs_are_listed_and_interrupted_jobs_continue_after_a_restart(tmp_path: Path) -> None:
     directory = tmp_path / "cluster"
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         done = client.run(int, args=("42",), name="done")
@@ -158,7 +158,7 @@ def test_killed_controller_continues_its_jobs_after_a_restart(tmp_path: Path) ->
         assert client.wait("x", timeout=60).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_many_tasks_under_a_low_limit_of_open_files(tmp_path: Path) -> None:
+def test_many_tasks_succeed_under_a_low_limit_of_open_files(tmp_path: Path) -> None:
     program = (
         "import resource\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"

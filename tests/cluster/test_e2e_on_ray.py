@@ -47,7 +47,7 @@ def client(ray_server: LocalServer) -> Iterator[IrisClient]:
         yield remote
 
 
-def test_task_sees_its_devices_and_no_variable_of_ray(client: IrisClient) -> None:
+def test_task_on_ray_sees_its_devices_and_no_variable_of_ray(client: IrisClient) -> None:
     job = client.run(shell("env"), replicas=2, resources=ResourceSpec(gpu=1), constraints={"zone": "a"})
     job.wait(timeout=60)
     seen = [dict(entry.message.partition("=")[::2] for entry in task.logs()) for task in job.tasks()]
@@ -58,7 +58,7 @@ def test_task_sees_its_devices_and_no_variable_of_ray(client: IrisClient) -> Non
     assert sorted(env["CUDA_VISIBLE_DEVICES"] for env in seen) == ["0", "1"]
 
 
-def test_spread_tasks_run_on_different_machines(client: IrisClient) -> None:
+def test_tasks_with_spread_placement_run_on_different_machines(client: IrisClient) -> None:
     job = client.run(["true"], replicas=3, placement="spread")
     reason = wait_until(lambda: job.status().status_message, "the reason why it waits")
     assert "machine" in reason
@@ -67,7 +67,7 @@ def test_spread_tasks_run_on_different_machines(client: IrisClient) -> None:
     assert job.wait(timeout=60).tasks_succeeded == 2
 
 
-def test_killed_worker_counts_as_a_preemption(client: IrisClient, tmp_path: Path) -> None:
+def test_killed_worker_is_charged_to_the_preemption_budget(client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         {put(f"{tmp_path}/$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$PPID $$")}
         [ $IRIS_ATTEMPT_ID = 1 ] && exit 0

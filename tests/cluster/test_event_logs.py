@@ -24,7 +24,7 @@ def fields_of(events: list[dict[str, Any]], event: str, *names: str, **wanted: o
     return [tuple(one.get(name) for name in names) for one in found]
 
 
-def test_life_of_a_job_is_in_the_event_logs_as_json(tmp_path: Path) -> None:
+def test_event_logs_contain_each_state_of_a_job_as_json(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with (
         running_cluster(directory, log_format="json", log_level="debug") as server,
@@ -66,7 +66,7 @@ def test_life_of_a_job_is_in_the_event_logs_as_json(tmp_path: Path) -> None:
     assert fields_of(of_worker, "worker.started", "worker_id") == [("local-0",)]
 
 
-def test_event_log_of_a_default_cluster_is_text_and_has_no_calls(tmp_path: Path) -> None:
+def test_event_log_of_a_default_cluster_is_text_without_calls(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory) as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, shell("true"))

@@ -38,7 +38,9 @@ def by_page(job: Job) -> LogEntry:
 @pytest.mark.parametrize(
     "read", [by_stream("worker"), by_stream("controller"), by_page], ids=["worker", "controller", "page"]
 )
-def test_status_once_a_line_was_read_is_running(late_reports: IrisClient, read: Callable[[Job], LogEntry]) -> None:
+def test_job_is_running_once_its_first_log_line_was_read(
+    late_reports: IrisClient, read: Callable[[Job], LogEntry]
+) -> None:
     job = late_reports.run(shell("echo first; exec sleep 300"), name=unique("lines"))
     assert read(job).message == "first"
     assert job.status().tasks[0].state == pb.TASK_STATE_RUNNING

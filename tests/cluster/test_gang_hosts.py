@@ -50,7 +50,7 @@ def test_each_task_gets_the_hosts_of_its_gang(machines: IrisClient) -> None:
     assert [lines[:-1] for lines in said] == [hosts] * 3
 
 
-def test_retried_independent_task_gets_the_last_hosts_of_the_others(machines: IrisClient, tmp_path: Path) -> None:
+def test_retried_independent_task_gets_the_last_hosts_of_the_other_tasks(machines: IrisClient, tmp_path: Path) -> None:
     # The first task has ended when the second one fails: only that one starts again.
     script = f"""
     cp $IRIS_HOSTS_FILE {tmp_path}/hosts.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID
@@ -71,7 +71,7 @@ def test_retried_independent_task_gets_the_last_hosts_of_the_others(machines: Ir
     assert second[1] in last
 
 
-def test_tasks_of_a_gang_talk_to_each_other(machines: IrisClient) -> None:
+def test_tasks_of_a_gang_can_connect_to_each_other(machines: IrisClient) -> None:
     def greet_the_next() -> tuple[str, str]:
         import os
         import socket
@@ -115,7 +115,7 @@ def test_independent_tasks_have_no_hosts(cluster: RemoteClusterClient) -> None:
     assert [line.data for line in cluster.fetch_task_logs(f"{job_id}/task-1")] == ["none"]
 
 
-def test_hosts_file_emptied_by_a_task_stays_whole_for_its_peers_and_later_attempts(
+def test_hosts_file_emptied_by_a_task_is_complete_for_its_peers_and_later_attempts(
     client: IrisClient, tmp_path: Path
 ) -> None:
     spoil = f"echo someone-else > $IRIS_HOSTS_FILE; touch {tmp_path}/gate"
@@ -133,7 +133,7 @@ def test_hosts_file_emptied_by_a_task_stays_whole_for_its_peers_and_later_attemp
         assert [line.message for line in task.logs()][-2:] == ["1", "8"], task.task_id
 
 
-def test_an_endpoint_is_waited_for(client: IrisClient) -> None:
+def test_task_can_wait_until_an_endpoint_is_registered(client: IrisClient) -> None:
     name = unique("late")
     with pytest.raises(DeadlineExceededError, match=f"{name}.* was not registered within 0.1 s"):
         client.lookup_endpoint(name, timeout=0.1)

@@ -84,7 +84,7 @@ class Reader:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_worker_is_not_lost_while_readers_ask_for_everything(
+def test_worker_keeps_its_lease_while_many_readers_request_all_data(
     busy_cluster: LocalServer, remote: RemoteClusterClient, method: str, body: bytes, codec: str
 ) -> None:
     job_id = launch(remote, ["sleep", "300"])

@@ -253,7 +253,7 @@ def attack(target: Target, method: MethodDescriptor, request: dict[str, Any], wh
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: f"{method.containing_service.name[:6]}-{method.name}")
-def test_names(target: Target, method: MethodDescriptor) -> None:
+def test_calls_with_hostile_names_are_refused_or_answered_correctly(target: Target, method: MethodDescriptor) -> None:
     base = BASES.get(method.name, {})
     count = 0
     for way in text_fields(method.input_type):
@@ -276,7 +276,7 @@ def numbers(message: Descriptor, way: tuple[FieldDescriptor, ...] = ()) -> Itera
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: f"{method.containing_service.name[:6]}-{method.name}")
-def test_numbers(target: Target, method: MethodDescriptor) -> None:
+def test_calls_with_extreme_numbers_are_refused_or_answered_correctly(target: Target, method: MethodDescriptor) -> None:
     base = BASES.get(method.name, {})
     for way in numbers(method.input_type):
         edge = 2**31 if way[-1].cpp_type == FieldDescriptor.CPPTYPE_INT32 else 2**63
@@ -302,7 +302,9 @@ def test_numbers(target: Target, method: MethodDescriptor) -> None:
         ({"startMs": str(2**63 - 1), "endMs": "1"}, None),
     ],
 )
-def test_filters(target: Target, filter_: dict[str, Any], words: str | None) -> None:
+def test_log_filter_that_is_invalid_is_refused_with_an_explanation(
+    target: Target, filter_: dict[str, Any], words: str | None
+) -> None:
     for address, path in ((target.address, CONTROLLER), (target.worker_address, WORKER)):
         text = json.dumps({"taskId": "followed/task-0", "filter": filter_}).encode()
         error = error_of(ask(address, path + "FetchTaskLogs", text))
@@ -339,7 +341,7 @@ MESSAGES: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_json(target: Target, name: str) -> None:
+def test_hostile_json_message_has_the_expected_error_code(target: Target, name: str) -> None:
     method, body, code = MESSAGES[name]
     error = error_of(ask(target.address, CONTROLLER + method, body))
     assert error.get("code", "") == code
@@ -357,7 +359,7 @@ def test_json(target: Target, name: str) -> None:
         pytest.param(b"\x08", id="cut off"),
     ],
 )
-def test_binary(target: Target, body: bytes) -> None:
+def test_malformed_binary_message_is_refused(target: Target, body: bytes) -> None:
     for address, path in ((target.address, CONTROLLER + "GetJobStatus"), (target.worker_address, WORKER + "RunTasks")):
         error = error_of(ask(address, path, body, "application/proto"))
         assert error["code"] == "invalid_argument"
@@ -376,7 +378,7 @@ def test_unknown_enum_numbers_in_binary_are_refused(target: Target) -> None:
     assert error["code"] == "invalid_argument"
 
 
-def test_unknown_binary_fields_are_passed_over(target: Target) -> None:
+def test_unknown_fields_in_a_binary_message_are_ignored(target: Target) -> None:
     body = cluster_pb2.Controller.GetJobStatusRequest(job_id="followed").SerializeToString() + b"\xfa\x3f\x03abc"
     assert ask(target.address, CONTROLLER + "GetJobStatus", body, "application/proto")[0] == 200
 
@@ -399,7 +401,7 @@ FRAMES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize("method", ["StreamTaskLogs", "WatchJob"])
-def test_frames(target: Target, method: str, name: str) -> None:
+def test_malformed_stream_frames_have_the_expected_error_code(target: Target, method: str, name: str) -> None:
     frames, code = FRAMES[name]
     error = error_of(ask(target.address, CONTROLLER + method, frames, STREAM), STREAM)
     assert error["code"] == code
@@ -477,7 +479,7 @@ def test_submission_over_a_size_limit_is_refused(target: Target, fields: dict[st
     assert_right(error, words)
 
 
-def test_refused_workspaces_leave_no_memory_behind(target: Target) -> None:
+def test_memory_of_refused_workspaces_is_freed(target: Target) -> None:
     large = cluster_pb2.Controller.LaunchJobRequest(name="hostile", command=["true"], bundle_hash="0" * 64)
     large.bundle_blob = bytes(111 * 1024**2)
     body = large.SerializeToString()
@@ -517,7 +519,7 @@ def test_message_over_the_size_limit_is_refused(target: Target, method: str, meb
 # Connections.
 
 
-def test_thousands_of_idle_connections_and_many_slow_ones(target: Target) -> None:
+def test_server_answers_despite_thousands_of_idle_and_many_slow_connections(target: Target) -> None:
     with ExitStack() as opened:
         for number in range(2000):
             connection = opened.enter_context(connect(target.address))
@@ -530,7 +532,7 @@ def test_thousands_of_idle_connections_and_many_slow_ones(target: Target) -> Non
             assert another.list_jobs()
 
 
-def test_a_flood_of_pipelined_requests(target: Target) -> None:
+def test_server_answers_despite_a_flood_of_pipelined_requests(target: Target) -> None:
     request = (
         f"POST {CONTROLLER}ListWorkers HTTP/1.1\r\nauthorization: Bearer {token()}\r\n"
         "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -546,7 +548,7 @@ def test_a_flood_of_pipelined_requests(target: Target) -> None:
         sender.join()
 
 
-def test_many_clients_that_leave_within_a_request_cost_no_memory(target: Target) -> None:
+def test_clients_that_disconnect_during_a_request_leak_no_memory(target: Target) -> None:
     text = json.dumps({"jobId": "followed", "follow": True, "positions": [{"taskIndex": 0}]}).encode()
     body = envelope(text)
     head = (

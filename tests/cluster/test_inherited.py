@@ -43,7 +43,7 @@ _RIGHT = f"7 {pb.JOB_STATE_KILLED} SigBlk:\t0000000000000000 SigIgn:\t0000000000
         "os.close(1)",
     ],
 )
-def test_a_local_cluster_works_whatever_signals_and_descriptors_its_program_has(before: str, tmp_path: Path) -> None:
+def test_local_cluster_works_with_any_inherited_signals_and_file_descriptors(before: str, tmp_path: Path) -> None:
     answer = tmp_path / "answer"
     program = textwrap.dedent(_LOCAL).format(before=before)
     done = subprocess.run(
@@ -53,7 +53,7 @@ def test_a_local_cluster_works_whatever_signals_and_descriptors_its_program_has(
     assert answer.read_text() == _RIGHT
 
 
-def test_a_limit_that_a_task_sets_for_itself_stays(client: IrisClient) -> None:
+def test_resource_limit_set_by_a_task_stays_in_effect(client: IrisClient) -> None:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     script = "ulimit -Sn 333; ulimit -Hn 444; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.02; ulimit -Sn; ulimit -Hn; done"
     job = client.run(shell(script), replicas=10)

@@ -12,7 +12,9 @@ from iris.errors import NotFoundError
 
 
 @pytest.mark.parametrize("spelling", ["http://localhost:{port}", "LOCALHOST:{port}", "127.1:{port}", "http://{host}/"])
-def test_another_spelling_of_the_address_inside_a_job_makes_a_child(client: IrisClient, spelling: str) -> None:
+def test_job_submitted_inside_a_job_by_another_spelling_of_the_address_is_a_child(
+    client: IrisClient, spelling: str
+) -> None:
     def submit(spelling: str) -> str:
         import os
         from urllib.parse import urlsplit
@@ -34,7 +36,7 @@ def test_another_spelling_of_the_address_inside_a_job_makes_a_child(client: Iris
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "e30.e30.e30", "..", "a.!!.c", "a.bnVsbA.c"])
-def test_token_of_another_role_belongs_to_no_task(token: str) -> None:
+def test_token_without_the_task_role_names_no_task(token: str) -> None:
     assert task_of_token(token) is None
 
 
@@ -65,7 +67,7 @@ def test_endpoint_of_an_attempt_ends_with_the_attempt_while_its_job_is_retried(c
         client.lookup_endpoint(name)
 
 
-def test_the_name_of_an_ended_attempts_endpoint_is_free_for_others(client: IrisClient) -> None:
+def test_endpoint_name_of_an_ended_attempt_is_free_for_other_jobs(client: IrisClient) -> None:
     name = unique("endpoint")
 
     def register(name: str) -> None:

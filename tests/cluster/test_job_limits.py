@@ -36,7 +36,7 @@ def states(job: Job) -> list[int]:
 # Pauses between retries.
 
 
-def test_gang_in_a_retry_pause_has_a_reason_and_holds_no_slot(own_client: IrisClient) -> None:
+def test_gang_in_a_retry_pause_shows_the_reason_and_holds_no_slot(own_client: IrisClient) -> None:
     whole = ResourceSpec(cpu=this_machine().cpu)
     job = own_client.run(shell("exit 3"), resources=whole, max_retries_failure=5, retry_pause=60)
     says = re.compile(r"waiting: retry 2 of 5 in [0-9]+ s, after: exit code 3")
@@ -60,7 +60,7 @@ def test_first_retry_is_immediate_and_the_second_waits_for_the_pause(client: Iri
         assert task.retry_at_ms == 0
 
 
-def test_the_reason_of_a_gangs_pause_names_the_task_that_failed(client: IrisClient) -> None:
+def test_waiting_reason_of_a_retry_pause_names_the_failed_task(client: IrisClient) -> None:
     script = "[ $IRIS_TASK_INDEX = 1 ] && exit 3; exec sleep 300"
     job = client.run(shell(script), replicas=2, max_retries_failure=5, retry_pause=60)
     wait_until(
@@ -102,7 +102,7 @@ def test_job_over_its_timeout_fails(client: IrisClient, tmp_path: Path) -> None:
     assert not (tmp_path / "pid").exists() or not is_alive(pid_of(tmp_path / "pid"))
 
 
-def test_the_time_of_a_job_counts_retries_and_pauses(client: IrisClient) -> None:
+def test_job_timeout_includes_retries_and_pauses(client: IrisClient) -> None:
     job = client.run(shell("exit 3"), max_retries_failure=99, retry_pause=60, job_timeout=1)
     status = job.wait(timeout=60, raise_on_failure=False)
     assert (status.state, status.error) == (pb.JOB_STATE_FAILED, "job timed out after 1 s")
@@ -146,7 +146,7 @@ def test_terminated_task_of_a_gang_ends_the_gang(client: IrisClient, tmp_path: P
     assert not any(is_alive(pid) for pid in pids)
 
 
-def test_gang_with_tolerance_continues_without_a_terminated_task(client: IrisClient, tmp_path: Path) -> None:
+def test_gang_with_max_task_failures_continues_without_a_terminated_task(client: IrisClient, tmp_path: Path) -> None:
     script = f"echo $$ > {tmp_path}/$IRIS_TASK_INDEX; while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done"
     job = client.run(shell(script), replicas=2, max_task_failures=1)
     pids = [pid_of(tmp_path / str(index)) for index in range(2)]
@@ -159,7 +159,7 @@ def test_gang_with_tolerance_continues_without_a_terminated_task(client: IrisCli
     assert states(job) == [pb.TASK_STATE_KILLED, pb.TASK_STATE_SUCCEEDED]
 
 
-def test_tasks_that_cannot_be_ended(client: IrisClient) -> None:
+def test_terminating_an_unknown_task_or_job_is_refused(client: IrisClient) -> None:
     job = client.run(["true"])
     job.wait(timeout=60)
     with pytest.raises(NotFoundError, match="no task 1: its tasks are 0 to 0"):
@@ -230,7 +230,9 @@ def test_child_job_of_a_retry_gets_the_next_free_name(client: IrisClient, tmp_pa
     job.wait(timeout=60, raise_on_failure=False)
 
 
-def test_a_name_is_taken_for_the_other_tasks_and_within_an_attempt(client: IrisClient, tmp_path: Path) -> None:
+def test_child_job_name_is_refused_to_other_tasks_and_to_a_second_job_of_the_attempt(
+    client: IrisClient, tmp_path: Path
+) -> None:
     def parent() -> str:
         import os
 

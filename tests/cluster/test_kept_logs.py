@@ -146,7 +146,7 @@ def test_logs_survive_a_killed_worker_and_a_restart_of_the_cluster(tmp_path: Pat
         assert client.wait(job.job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_logs_of_a_worker_that_does_not_return_are_readable(tmp_path: Path) -> None:
+def test_logs_of_a_worker_that_never_returns_are_readable(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     most = ResourceSpec(memory=this_machine().memory_bytes // 5)  # of what a third of the machine has: one to a worker
     with running_cluster(directory, workers=3) as server, IrisClient.remote(server.address) as client:
@@ -248,7 +248,7 @@ def test_log_upload_continues_after_restarts_of_the_controller(tmp_path: Path, w
             assert not log.missing
 
 
-def test_next_worker_process_uploads_the_rest_of_the_logs(tmp_path: Path, writer: Writer) -> None:
+def test_restarted_worker_uploads_the_rest_of_the_logs(tmp_path: Path, writer: Writer) -> None:
     with ExitStack() as workers:
         with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
             address = cluster.running.address
@@ -277,7 +277,7 @@ def test_next_worker_process_uploads_the_rest_of_the_logs(tmp_path: Path, writer
             client.wait(job.job_id)
 
 
-def test_worker_that_ends_uploads_all_its_logs(tmp_path: Path, writer: Writer) -> None:
+def test_worker_uploads_all_its_logs_before_it_ends(tmp_path: Path, writer: Writer) -> None:
     with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
         with running_worker(cluster.running.address, tmp_path / "worker"):
             job = client.run(writer.command)
@@ -288,7 +288,9 @@ def test_worker_that_ends_uploads_all_its_logs(tmp_path: Path, writer: Writer) -
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_unreachable_worker_is_reported_to_a_reader_of_the_relay(tmp_path: Path, writer: Writer, follow: bool) -> None:
+def test_reader_through_the_controller_gets_an_error_for_an_unreachable_worker(
+    tmp_path: Path, writer: Writer, follow: bool
+) -> None:
     """It may come back, so how long to wait is up to the reader."""
     with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
         with running_worker(cluster.running.address, tmp_path / "worker") as worker:
@@ -340,7 +342,7 @@ def test_log_of_another_job_with_the_same_name_is_not_stored(tmp_path: Path) -> 
                 assert [line.message for line in lines] == ["of the second"]
 
 
-def test_old_logs_in_the_state_directory_are_not_shown_for_a_new_job(tmp_path: Path) -> None:
+def test_logs_of_an_earlier_job_are_not_shown_for_a_new_job_of_the_same_name(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         client.run(shell("echo of the first"), name="same").wait()

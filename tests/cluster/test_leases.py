@@ -55,7 +55,7 @@ def test_worker_stopped_for_longer_than_its_lease_loses_its_attempts(
     proofs.assert_no_overlap()
 
 
-def test_worker_stopped_for_a_moment_keeps_its_attempts(
+def test_worker_stopped_for_less_than_its_lease_keeps_its_attempts(
     cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
 ) -> None:
     job_id = launch(client, proofs.command())
@@ -134,7 +134,7 @@ def test_task_that_ends_while_the_controller_is_stopped_is_reported_afterwards(
     assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 5)
 
 
-def test_health_of_a_worker_follows_from_its_lease(cluster: StandingCluster, client: RemoteClusterClient) -> None:
+def test_worker_health_depends_on_its_lease(cluster: StandingCluster, client: RemoteClusterClient) -> None:
     wait_until(lambda: client.list_workers() and client.list_workers()[0].healthy, "the worker")
     worker = cluster.worker()
     os.kill(worker.pid, signal.SIGSTOP)

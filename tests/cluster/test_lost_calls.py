@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LossyWorld]:
         yield made
 
 
-def test_each_call_has_a_case() -> None:
+def test_each_controller_call_has_a_test_case_for_a_lost_answer() -> None:
     calls = {
         f"{service.name}/{method.name}"
         for service in pb.DESCRIPTOR.services_by_name.values()
@@ -59,7 +59,7 @@ def test_each_call_has_a_case() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, TRIES + 1])
 @pytest.mark.parametrize("way", ["request", "response"])
-def test_lost_call_does_not_change_the_outcome(way: Way, times: int, world: LossyWorld) -> None:
+def test_repeated_call_after_a_lost_answer_has_the_same_outcome(way: Way, times: int, world: LossyWorld) -> None:
     def run(name: str) -> str:
         lost = world.case(name, way, times)
         try:
@@ -75,7 +75,7 @@ def test_lost_call_does_not_change_the_outcome(way: Way, times: int, world: Loss
     assert failures == []
 
 
-def test_repeated_call_after_a_restart_has_the_first_outcome(tmp_path: Path) -> None:
+def test_call_repeated_after_a_controller_restart_has_the_first_outcome(tmp_path: Path) -> None:
     request = launch_request("parent", ["sleep", "300"])
     child = launch_request("child", ["sleep", "300"], parent_job_id="parent")
     with lossy_world(tmp_path) as world:

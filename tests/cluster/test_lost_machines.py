@@ -100,7 +100,7 @@ def test_gang_restarts_when_a_machine_loses_its_power(
 
 
 @pytest.mark.parametrize("route", ["auto", "controller"])
-def test_the_log_of_a_machine_that_loses_its_power(
+def test_log_of_a_machine_that_loses_its_power_misses_only_the_last_lines(
     cluster: MachineCluster, client: IrisClient, witness: Witness, route: Route
 ) -> None:
     job = run(client, witness)
@@ -128,7 +128,7 @@ def test_the_log_of_a_machine_that_loses_its_power(
 
 
 @pytest.mark.parametrize("route", ["auto", "controller"])
-def test_partition_shorter_than_the_lease_ends_no_attempt(
+def test_network_partition_shorter_than_the_lease_ends_no_attempt(
     cluster: MachineCluster, client: IrisClient, witness: Witness, route: Route
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)
@@ -155,7 +155,7 @@ def test_partition_shorter_than_the_lease_ends_no_attempt(
 
 
 @both_kinds_of_workers(LEASE_S)
-def test_partition_longer_than_the_lease_restarts_the_task_once(
+def test_network_partition_longer_than_the_lease_restarts_the_task_once(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness)
@@ -206,7 +206,7 @@ def test_worker_suspended_during_a_partition_learns_that_it_was_lost(
 
 
 @both_kinds_of_workers(60.0)  # a controller takes its time to start on a busy machine
-def test_the_controller_is_killed_while_a_gang_runs(
+def test_gang_continues_when_the_controller_is_killed(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)
@@ -232,7 +232,7 @@ def test_the_controller_is_killed_while_a_gang_runs(
     assert job.status().preemption_count == 0
 
 
-def test_a_partition_between_the_controller_and_all_machines_that_ends_in_time(
+def test_short_partition_between_the_controller_and_all_machines_ends_no_attempt(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)

@@ -78,7 +78,7 @@ def task_away_from_the_head(cluster: RayMachineCluster, job: Job) -> int:
 
 
 @pytest.mark.parametrize("cluster", [20.0], indirect=True)  # the controller is back in that time on a busy machine too
-def test_a_gang_on_ray_sees_the_controller_die_a_short_partition_and_the_end_of_a_machine(
+def test_gang_on_ray_survives_a_controller_kill_a_partition_and_a_machine_loss(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run_two(client, witness)

@@ -13,7 +13,7 @@ from support.waiting import wait_until
 from iris.rpc import cluster_pb2 as pb
 
 
-def test_a_worker_without_its_reaper_ends_and_its_tasks_go_on_with_the_next(tmp_path: Path) -> None:
+def test_worker_ends_when_its_reaper_dies_and_its_tasks_restart_on_the_next_worker(tmp_path: Path) -> None:
     proofs = Proofs(tmp_path / "proofs")
     with standing_cluster(tmp_path / "state") as cluster:
         with cluster.client() as client:

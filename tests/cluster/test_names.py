@@ -56,14 +56,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_name_that_can_be_seen_is_accepted(name: str) -> None:
+def test_name_of_visible_characters_is_accepted(name: str) -> None:
     check_job_name(name)
     for kind in ("endpoint", "worker", "token"):
         check_name(kind, name)
 
 
 @pytest.mark.parametrize(("name", "fault"), REFUSED.items(), ids=ascii)
-def test_name_that_misleads_is_refused_with_its_character(name: str, fault: str) -> None:
+def test_misleading_name_is_refused_and_the_error_shows_the_character(name: str, fault: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         check_job_name(name)
     assert fault in str(caught.value)
@@ -84,7 +84,7 @@ def test_name_over_200_bytes_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("name", ["h\u200bttp", "\uff48ttp", "http ", "\u3164"])
-def test_port_name_or_label_with_other_than_ascii_is_refused(name: str) -> None:
+def test_port_name_or_label_with_non_ascii_characters_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="not a port name"):
         check_port_name(name)
     with pytest.raises(InvalidArgumentError, match="not a label"):
@@ -94,7 +94,7 @@ def test_port_name_or_label_with_other_than_ascii_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " w", "w\u200b", "\u3164", "cafe\u0301"], ids=ascii)
-def test_worker_with_name_that_misleads_is_refused(name: str) -> None:
+def test_worker_with_a_misleading_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="worker"):
         check_worker(pb.Controller.RegisterWorkerRequest(worker_id=name, address="http://127.0.0.1:9"))
 
@@ -119,7 +119,7 @@ def stub(cluster: RemoteClusterClient) -> Iterator[cluster_connect.ControllerSer
 
 
 @pytest.mark.parametrize("name", SENDABLE, ids=ascii)
-def test_job_name_that_misleads_is_refused_by_client_and_server(client: IrisClient, name: str) -> None:
+def test_misleading_job_name_is_refused_by_client_and_server(client: IrisClient, name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="name"):
         client.run(["true"], name=name)
     with pytest.raises(InvalidArgumentError, match="name"):
@@ -127,7 +127,7 @@ def test_job_name_that_misleads_is_refused_by_client_and_server(client: IrisClie
 
 
 @pytest.mark.parametrize("name", SENDABLE, ids=ascii)
-def test_endpoint_name_or_address_that_misleads_is_refused_by_client_and_server(
+def test_misleading_endpoint_name_or_address_is_refused_by_client_and_server(
     cluster: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync, name: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match="name"):
@@ -145,7 +145,7 @@ def test_endpoint_name_or_address_that_misleads_is_refused_by_client_and_server(
 
 
 @pytest.mark.parametrize("name", ["学習 é", "c@1", "🚀"])
-def test_job_and_endpoint_with_a_name_in_any_script_are_found(client: IrisClient, name: str) -> None:
+def test_job_and_endpoint_with_a_name_in_any_alphabet_are_found(client: IrisClient, name: str) -> None:
     name = f"{unique('named')} {name}"
     job = client.run(["true"], name=name)
     assert job.job_id == name

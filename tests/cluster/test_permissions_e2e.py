@@ -184,7 +184,7 @@ def test_every_worker_call_checks_the_role_of_its_caller(
 
 
 @pytest.mark.parametrize("service", ["ControllerService", "WorkerService"])
-def test_call_without_a_token_is_refused_except_for_the_open_ones(
+def test_call_without_a_token_is_refused_unless_the_call_is_public(
     cluster: RemoteClusterClient, running: str, service: str
 ) -> None:
     task = cluster.get_task_status(running, 0)

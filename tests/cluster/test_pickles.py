@@ -49,7 +49,7 @@ def unpickling(program: str) -> set[str]:
     return found
 
 
-def test_search_for_pickle_loads_finds_a_planted_load() -> None:
+def test_source_check_for_pickle_loads_finds_a_planted_pickle_load() -> None:
     assert unpickling("import pickle as p\np.loads(b'')") == {"loads"}
     assert unpickling("from cloudpickle import loads") == {"loads"}
     assert unpickling("def f():\n    import pickle\n    class U(pickle.Unpickler): pass") == {"Unpickler"}
@@ -65,7 +65,7 @@ def loading(program: str) -> set[str]:
     return named & LOADING
 
 
-def test_pickles_are_loaded_in_tasks_and_for_results_only() -> None:
+def test_source_code_loads_pickles_only_in_tasks_and_for_results() -> None:
     programs = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
     assert {name: names for name, text in programs.items() if (names := unpickling(text))} == LOADERS
     ours = {name: text for name, text in programs.items() if not name.startswith("cluster/pickles/")}
@@ -153,7 +153,7 @@ def test_invalid_results_loader_is_refused_before_waiting(client: IrisClient, lo
         Task(client, "no-such-job", 0).result(loads=loads)
 
 
-def test_result_bytes_of_a_task_without_a_result_say_why(client: IrisClient) -> None:
+def test_result_bytes_of_a_command_raise_result_error(client: IrisClient) -> None:
     job = client.run(["true"])
     job.wait()
     with pytest.raises(ResultError, match="a command has no return value"):

@@ -45,7 +45,7 @@ def cluster_of(slots: Slots, version: str, python: str = "") -> Iterator[RemoteC
 
 
 @pytest.mark.parametrize("version", ["", "0.2.5"], ids=["0.1.0, which does not say", "0.2.5"])
-def test_a_worker_of_a_neighbouring_release_works(slots: Slots, version: str) -> None:
+def test_worker_of_a_neighbouring_release_runs_tasks(slots: Slots, version: str) -> None:
     with cluster_of(slots, version) as client:
         job_id = launch(client, shell("echo done"))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
@@ -54,7 +54,7 @@ def test_a_worker_of_a_neighbouring_release_works(slots: Slots, version: str) ->
             assert [line.data for line in client.fetch_task_logs(f"{job_id}/task-0")] == ["done"]
 
 
-def test_worker_of_an_incompatible_release_is_refused_and_named_in_the_reason_to_wait(slots: Slots) -> None:
+def test_waiting_reason_names_a_refused_worker_of_an_incompatible_release(slots: Slots) -> None:
     with cluster_of(slots, "7.3.0") as client:
         job_id = launch(client, shell("echo done"))
         reason = wait_until(
@@ -88,7 +88,7 @@ def test_workers_that_end_before_they_serve_are_not_started_as_fast_as_they_end(
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
 
 
-def test_a_callable_that_another_python_has_pickled_fails_before_anything_is_started(slots: Slots) -> None:
+def test_callable_pickled_by_another_python_version_fails_before_the_task_starts(slots: Slots) -> None:
     with cluster_of(slots, VERSION, "3.99") as client:
         entrypoint = pickle_entrypoint(Entrypoint.from_callable(print, "here"))
         request = pb.Controller.LaunchJobRequest(

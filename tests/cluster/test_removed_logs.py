@@ -18,7 +18,7 @@ SCRIPT = (
 
 
 @pytest.mark.parametrize("removed", ["log", "task", "logs"])
-def test_log_removed_under_a_running_task_is_reported_and_continues(tmp_path: Path, removed: str) -> None:
+def test_log_files_deleted_during_a_task_are_reported_and_the_log_continues(tmp_path: Path, removed: str) -> None:
     gate, end = tmp_path / "gate", tmp_path / "end"
     with running_cluster(tmp_path / "state") as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, shell(SCRIPT.format(gate=gate, end=end)))

@@ -9,7 +9,7 @@ from support.cluster import shell
 from iris.client import IrisClient
 
 
-def test_workers_that_share_a_machine_count_as_machines(client: IrisClient) -> None:
+def test_workers_on_a_shared_machine_count_as_separate_machines_for_local_ranks(client: IrisClient) -> None:
     job = client.run(shell("env"), replicas=5, rendezvous="torch")
     job.wait(timeout=100)
     seats: dict[str, list[tuple[str, str]]] = {}

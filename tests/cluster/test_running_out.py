@@ -120,7 +120,7 @@ def connect(server: LocalServer) -> socket.socket:
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
 
 
-def test_controller_with_few_descriptors_refuses_jobs_and_streams_and_serves_the_rest(
+def test_controller_with_few_file_descriptors_refuses_only_new_jobs_and_streams(
     server: LocalServer, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -151,7 +151,7 @@ def accepted(client: RemoteClusterClient) -> str:
         return ""
 
 
-def test_controller_without_descriptors_pauses_and_recovers(server: LocalServer) -> None:
+def test_controller_without_free_file_descriptors_pauses_and_recovers(server: LocalServer) -> None:
     controller = psutil.Process(server.process.pid)
     with RemoteClusterClient(server.address) as client, contextlib.ExitStack() as others:
         wait_until(client.list_workers, "the worker")
@@ -280,7 +280,7 @@ def test_worker_with_a_full_disk_starts_no_attempt_until_it_has_space(tmp_path: 
         wait_for_end(client, runs)
 
 
-def test_jobs_run_on_the_workers_that_have_room(tmp_path: Path) -> None:
+def test_jobs_run_on_workers_with_free_disk_space(tmp_path: Path) -> None:
     state = tmp_path / "state"
     full = state / "workers" / "local-0"
     full.mkdir(mode=0o700, parents=True)

@@ -119,7 +119,7 @@ def test_follower_gets_every_line_when_the_worker_ends(world: World, client: Iri
     assert lines_of(client, job_id, 1) == lines
 
 
-def test_a_job_ends_before_its_logs_are_handed_over_and_others_go_on_meanwhile(tmp_path: Path, slots: Slots) -> None:
+def test_job_ends_before_its_logs_are_uploaded_and_other_jobs_start_meanwhile(tmp_path: Path, slots: Slots) -> None:
     with (
         on_slots(tmp_path, slots, drain_s=3) as world,
         RemoteClusterClient(world.controller.address) as client,
@@ -140,7 +140,7 @@ def test_a_job_ends_before_its_logs_are_handed_over_and_others_go_on_meanwhile(t
         world.until_forgotten()
 
 
-def test_abandoned_gang_is_drained_by_the_next_controller(tmp_path: Path, slots: Slots) -> None:
+def test_gang_of_a_killed_controller_is_drained_by_the_next_controller(tmp_path: Path, slots: Slots) -> None:
     gate = tmp_path / "gate"
     with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
         port = int(world.controller.address.rpartition(":")[2])
@@ -162,7 +162,7 @@ def test_abandoned_gang_is_drained_by_the_next_controller(tmp_path: Path, slots:
 
 
 @pytest.mark.parametrize("rendezvous", [0, pb.RENDEZVOUS_TORCH], ids=["alone", "that meets"])
-def test_gang_not_yet_located_by_its_engine_continues(
+def test_running_gang_continues_until_the_engine_reports_its_slots(
     tmp_path: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch, rendezvous: int
 ) -> None:
     gate = tmp_path / "gate"
@@ -207,7 +207,7 @@ def test_drain_does_not_wait_for_a_dead_worker(world: World, client: IrisClient)
     world.until_forgotten()
 
 
-def test_many_jobs_leave_no_workers(world: World, client: IrisClient) -> None:
+def test_no_worker_remains_after_many_jobs_have_ended(world: World, client: IrisClient) -> None:
     for _ in range(3):
         jobs = [client.run(shell("echo $IRIS_JOB_ID"), name=unique("one")) for _ in range(2)]
         for job in jobs:
@@ -309,7 +309,9 @@ def test_attempts_of_a_gang_forgotten_by_its_engine_continue(tmp_path: Path, slo
         wait_until(lambda: not client.list_workers(), "the workers to be forgotten")
 
 
-def test_attempts_of_a_gang_forgotten_by_its_engine_are_lost_with_the_lease(tmp_path: Path, slots: Slots) -> None:
+def test_attempts_of_a_gang_forgotten_by_its_engine_are_lost_when_the_lease_expires(
+    tmp_path: Path, slots: Slots
+) -> None:
     with (
         on_slots(tmp_path, slots, lease_s=3) as world,
         RemoteClusterClient(world.controller.address) as client,

@@ -39,7 +39,7 @@ def controller(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monkey
     cluster.wait_until_empty()
 
 
-def test_a_whole_job(controller: StandingCluster) -> None:
+def test_job_on_slurm_runs_from_submission_to_result(controller: StandingCluster) -> None:
     script = "echo out $IRIS_TASK_INDEX $CUDA_VISIBLE_DEVICES; env | grep -c SLURM_JOB; exit $IRIS_TASK_INDEX"
     with controller.client() as client:
         job_id = launch(client, shell(script), replicas=2, max_task_failures=1, **one_gpu())
@@ -54,7 +54,7 @@ def test_a_whole_job(controller: StandingCluster) -> None:
             assert lines[1] == "0", "and nothing of Slurm's job"
 
 
-def test_a_lost_worker_costs_a_retry_of_the_gang(controller: StandingCluster, tmp_path: Path) -> None:
+def test_lost_worker_on_slurm_causes_one_retry_of_its_gang(controller: StandingCluster, tmp_path: Path) -> None:
     proofs = Proofs(tmp_path / "proofs")
     with controller.client() as client:
         job_id = launch(client, proofs.command(), replicas=2)
@@ -95,7 +95,7 @@ def test_job_continues_without_its_controller(controller: StandingCluster, tmp_p
         assert [len(task.attempts) for task in job.tasks] == [1, 1]
 
 
-def test_the_end_of_the_cluster_ends_jobs_and_keeps_their_logs(controller: StandingCluster, tmp_path: Path) -> None:
+def test_jobs_end_with_the_cluster_and_their_logs_are_kept(controller: StandingCluster, tmp_path: Path) -> None:
     proofs = Proofs(tmp_path / "proofs")
     with controller.client() as client:
         job_id = launch(client, ["sh", "-c", f"echo last words; exec {shlex.join(proofs.command())}"])

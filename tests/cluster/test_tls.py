@@ -50,7 +50,9 @@ def mutual(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("route", ["auto", "worker", "controller"])
-def test_a_job_from_end_to_end(tls: LocalServer, authority: CertificateAuthority, route: str) -> None:
+def test_job_runs_from_submission_to_result_over_tls(
+    tls: LocalServer, authority: CertificateAuthority, route: str
+) -> None:
     assert tls.address.startswith("https://")
     with IrisClient.remote(tls.address, ca=authority.path) as client:
         job = client.run(shell("for i in 1 2 3; do echo line $i; sleep 0.1; done"), replicas=2)
@@ -61,7 +63,7 @@ def test_a_job_from_end_to_end(tls: LocalServer, authority: CertificateAuthority
         assert all(worker.address.startswith("https://") for worker in client.cluster.list_workers())
 
 
-def test_a_task_reaches_its_cluster(tls: LocalServer, authority: CertificateAuthority) -> None:
+def test_task_connects_to_its_cluster_over_tls(tls: LocalServer, authority: CertificateAuthority) -> None:
     def work() -> list[str]:
         from iris.client import IrisClient
 
@@ -73,7 +75,7 @@ def test_a_task_reaches_its_cluster(tls: LocalServer, authority: CertificateAuth
         assert client.run(work).results(timeout=60) == [["from the child"]]
 
 
-def test_a_reader_that_leaves_the_controller_ends_its_stream_from_the_worker(
+def test_stream_from_the_worker_ends_when_the_reader_disconnects_from_the_controller(
     tls: LocalServer, authority: CertificateAuthority
 ) -> None:
     with IrisClient.remote(tls.address, ca=authority.path) as client:
@@ -96,12 +98,14 @@ def test_self_signed_certificate_is_accepted(tmp_path: Path) -> None:
         assert wait_for_end(client, launch(client, ["true"])).state == cluster_pb2.JOB_STATE_SUCCEEDED
 
 
-def test_the_servers_own_certificate_may_be_trusted(tls: LocalServer, authority: CertificateAuthority) -> None:
+def test_client_can_trust_the_certificate_of_the_server_directly(
+    tls: LocalServer, authority: CertificateAuthority
+) -> None:
     with RemoteClusterClient(tls.address, ca=authority.path.with_name("tls.pem")) as client:
         assert client.list_jobs() is not None
 
 
-def test_variables_say_the_same(
+def test_client_reads_the_certificate_authority_from_iris_ca(
     tls: LocalServer, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRIS_CA", str(authority.path))
@@ -127,7 +131,9 @@ def test_untrusted_certificate_is_refused(tls: LocalServer, tmp_path: Path) -> N
     assert "IRIS_CA" in text
 
 
-def test_a_certificate_for_another_name(tls: LocalServer, authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_certificate_for_another_host_name_is_refused(
+    tls: LocalServer, authority: CertificateAuthority, tmp_path: Path
+) -> None:
     certificate = authority.server("cluster.example.org", name="elsewhere")
     with running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server:
         text = refused(server.address, ca=authority.path)
@@ -143,12 +149,12 @@ def test_expired_certificate_is_refused(authority: CertificateAuthority, tmp_pat
     assert "expired" in text
 
 
-def test_http_to_a_server_that_speaks_tls(tls: LocalServer) -> None:
+def test_http_to_a_tls_server_raises_an_error_that_recommends_https(tls: LocalServer) -> None:
     address = tls.address.replace("https://", "http://")
     assert "if it speaks TLS, its address begins with https://" in refused(address)
 
 
-def test_tls_to_a_server_that_does_not(shared_cluster: LocalServer) -> None:
+def test_https_to_a_server_without_tls_raises_an_error_that_names_the_cause(shared_cluster: LocalServer) -> None:
     assert "it does not speak TLS" in refused(shared_cluster.address.replace("http://", "https://"))
 
 
@@ -169,7 +175,9 @@ def test_client_without_a_certificate_is_refused(
     assert "certificate of yours" in text or "asks for a certificate" in text
 
 
-def test_a_task_of_a_cluster_that_asks_for_certificates(mutual: LocalServer, authority: CertificateAuthority) -> None:
+def test_task_connects_to_a_cluster_that_requires_client_certificates(
+    mutual: LocalServer, authority: CertificateAuthority
+) -> None:
     def work() -> str:
         from iris.client import IrisClient
 
@@ -180,7 +188,9 @@ def test_a_task_of_a_cluster_that_asks_for_certificates(mutual: LocalServer, aut
         assert client.run(work).results(timeout=60) == ["4"]
 
 
-def test_certificate_and_key_in_one_file(mutual: LocalServer, authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_client_accepts_certificate_and_key_in_one_file(
+    mutual: LocalServer, authority: CertificateAuthority, tmp_path: Path
+) -> None:
     client = authority.client()
     both = tmp_path / "both.pem"
     both.write_bytes(client.cert.read_bytes() + client.key.read_bytes())
@@ -188,7 +198,7 @@ def test_certificate_and_key_in_one_file(mutual: LocalServer, authority: Certifi
         assert remote.list_jobs() is not None
 
 
-def test_a_token_is_needed_all_the_same(mutual: LocalServer, authority: CertificateAuthority) -> None:
+def test_client_with_a_certificate_still_needs_a_token(mutual: LocalServer, authority: CertificateAuthority) -> None:
     from iris.errors import UnauthenticatedError
 
     with (
@@ -200,7 +210,9 @@ def test_a_token_is_needed_all_the_same(mutual: LocalServer, authority: Certific
         client.list_jobs()
 
 
-def test_files_that_cannot_be_used(tls: LocalServer, authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_client_with_unusable_certificate_files_raises_an_error(
+    tls: LocalServer, authority: CertificateAuthority, tmp_path: Path
+) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense")
     with pytest.raises(FailedPreconditionError, match=r"ca=.*missing.pem: No such file"):

@@ -66,7 +66,7 @@ def test_invalid_task_id_raises_value_error_with_the_text_and_the_expected_form(
     assert "{job_id}/task-{index}" in str(caught.value)
 
 
-def test_an_index_of_thousands_of_digits_is_refused_like_any_other_text() -> None:
+def test_task_index_of_thousands_of_digits_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="not a task id"):
         parse_task_id("x/task-" + "9" * 5000)
 
@@ -160,7 +160,7 @@ def test_job_info_has_all_fields() -> None:
     )
 
 
-def test_job_info_defaults() -> None:
+def test_job_info_has_defaults_for_missing_variables() -> None:
     expected = JobInfo("x", None, 0, 1, 0, None, None, {})
     assert JobInfo.from_env({"IRIS_JOB_ID": "x"}) == expected == JobInfo(job_id="x")
 
@@ -190,7 +190,7 @@ def test_job_info_outside_a_job_is_none(env: Mapping[str, str]) -> None:
         ("IRIS_PORT_HTTP", "65536"),
     ],
 )
-def test_a_malformed_value_is_a_value_error_that_names_the_variable(name: str, value: str) -> None:
+def test_malformed_environment_value_raises_value_error_that_names_the_variable(name: str, value: str) -> None:
     with pytest.raises(ValueError) as caught:
         JobInfo.from_env({**FULL_ENV, name: value})
     assert isinstance(caught.value, InvalidArgumentError)
@@ -235,7 +235,7 @@ def test_get_job_info_reads_the_environment_of_the_process(monkeypatch: pytest.M
         (" 4MiB ", 4 * 2**20),
     ],
 )
-def test_parse_bytes(size: int | str, number: int) -> None:
+def test_parse_bytes_returns_the_number_of_bytes_for_each_unit(size: int | str, number: int) -> None:
     assert parse_bytes(size) == number
 
 
@@ -243,18 +243,18 @@ def test_parse_bytes(size: int | str, number: int) -> None:
     "size",
     [-1, True, 1.5, None, "", " ", "-1", "-1MB", "MB", "1XB", "1PB1", "1.GB", ".5GB", "1e9", "\u0661MB", "1,5GB", []],
 )
-def test_parse_bytes_refuses(size: Any) -> None:
+def test_parse_bytes_refuses_an_invalid_size(size: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="a size must be a number of bytes") as caught:
         parse_bytes(size)
     assert repr(size) in str(caught.value)
 
 
-def test_a_unit_with_i_and_no_prefix_is_no_size() -> None:
+def test_parse_bytes_refuses_a_binary_unit_without_a_prefix() -> None:
     with pytest.raises(InvalidArgumentError, match="a size must be a number of bytes"):
         parse_bytes("5iB")
 
 
-def test_resource_spec() -> None:
+def test_resource_spec_defaults_to_zero_and_converts_memory_to_bytes() -> None:
     assert ResourceSpec() == ResourceSpec(cpu=0, memory=0, gpu=0)
     assert ResourceSpec(memory="2GiB").memory_bytes == 2**31
     assert ResourceSpec(cpu=4, memory=1000, gpu=1).memory_bytes == 1000
@@ -274,7 +274,7 @@ def test_resource_spec() -> None:
         ({"memory": -5}, "-5"),
     ],
 )
-def test_resource_spec_refuses(arguments: dict[str, Any], shown: str) -> None:
+def test_resource_spec_refuses_invalid_amounts(arguments: dict[str, Any], shown: str) -> None:
     with pytest.raises(ValueError) as caught:
         ResourceSpec(**arguments)
     assert shown in str(caught.value)
@@ -291,7 +291,7 @@ class Trainer:
     def __call__(self) -> None: ...
 
 
-def test_entrypoint_from_callable() -> None:
+def test_entrypoint_from_a_callable_stores_the_callable_and_its_arguments() -> None:
     entrypoint = Entrypoint.from_callable(train, 1, rate=2)
     assert entrypoint == Entrypoint(callable=train, args=(1,), kwargs={"rate": 2})
     assert entrypoint.command == ()
@@ -303,7 +303,7 @@ def test_entrypoint_from_an_uncallable_object_is_refused(thing: Any) -> None:
         Entrypoint.from_callable(thing)
 
 
-def test_entrypoint_from_command() -> None:
+def test_entrypoint_from_a_command_stores_the_words() -> None:
     assert Entrypoint.from_command(["python", "x.py"]).command == ("python", "x.py")
     assert Entrypoint.from_command([Path("/bin/true"), ""]).command == ("/bin/true", "")  # type: ignore[list-item]
     assert Entrypoint.from_command(("true",)).callable is None
@@ -345,7 +345,7 @@ def test_entrypoint_from_an_invalid_command_is_refused(command: Any, word: str) 
         (Entrypoint.from_command(["/"]), "job"),
     ],
 )
-def test_default_name(entrypoint: Entrypoint, name: str) -> None:
+def test_default_job_name_follows_from_the_entrypoint(entrypoint: Entrypoint, name: str) -> None:
     assert entrypoint.default_name == name
     check_job_name(name)
 
@@ -354,7 +354,7 @@ def test_default_name(entrypoint: Entrypoint, name: str) -> None:
 
 
 @pytest.mark.parametrize("enum", [cluster_pb2.JobState, cluster_pb2.TaskState])
-def test_states_have_the_numbers_of_the_wire(enum: Any) -> None:
+def test_state_names_match_the_protobuf_enums(enum: Any) -> None:
     names = {number: name.split("_STATE_", 1)[1] for name, number in enum.items()}
     assert names == STATE_NAMES
 
@@ -362,18 +362,18 @@ def test_states_have_the_numbers_of_the_wire(enum: Any) -> None:
 @pytest.mark.parametrize(
     ("state", "final"), [(0, False), (1, False), (2, False), (3, False), *((n, True) for n in range(4, 9)), (9, False)]
 )
-def test_which_states_are_final(state: int, final: bool) -> None:
+def test_is_finished_is_true_for_final_states_only(state: int, final: bool) -> None:
     assert is_job_finished(state) is final
     assert is_task_finished(state) is final
     assert (state in FINAL_STATES) is final
 
 
-def test_state_names() -> None:
+def test_state_name_returns_the_name_or_the_unknown_number() -> None:
     assert state_name(cluster_pb2.TASK_STATE_RUNNING) == "RUNNING"
     assert state_name(42) == "STATE_42"
 
 
-def test_hosts_are_read_from_their_file(tmp_path: Path) -> None:
+def test_hosts_of_a_gang_are_read_from_the_hosts_file(tmp_path: Path) -> None:
     env = {"IRIS_JOB_ID": "x", "IRIS_NUM_TASKS": "3", "IRIS_HOSTS_FILE": str(tmp_path / "hosts")}
     info = JobInfo.from_env(env)
     assert info is not None

@@ -90,7 +90,7 @@ def test_token_of_a_worker_is_renewed_after_half_of_its_time() -> None:
     assert books.renewed(left(10, token_id=token_id)) == "", "otherwise the admin could not revoke it"
 
 
-def test_token_of_the_controller_is_for_one_worker_and_is_reused() -> None:
+def test_controller_token_is_valid_for_one_worker_and_is_reused() -> None:
     books, tokens = authority(), ClusterTokens(KEY)
     one = tokens.controller_token("w-1")
     known = books.verifier.verify(one)
@@ -132,7 +132,7 @@ def test_expired_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> Non
         books.identify(expired(0))
 
 
-def test_token_with_an_expiry_too_far_away_is_replaced(tmp_path: Path) -> None:
+def test_worker_token_with_an_expiry_too_far_in_the_future_is_renewed(tmp_path: Path) -> None:
     books, tokens = authority(), ClusterTokens(KEY)
     ahead = Caller("w", WORKER, "x", time.time() + 40 * 86400, worker_id="w")
     assert books.renewed(ahead) != "", "the expiry is later than that of any token that the cluster makes"
@@ -161,7 +161,7 @@ def test_worker_gets_the_revoked_tokens_only_if_it_misses_a_revocation() -> None
         books.revoke_token("nobody")
 
 
-def test_worker_that_knows_an_unsaved_revocation_hears_of_the_next_one() -> None:
+def test_worker_that_knows_an_unsaved_revocation_gets_the_next_revocation() -> None:
     store = Store(None)
     books = authority(store)
     lost, _ = make(books)
@@ -174,7 +174,7 @@ def test_worker_that_knows_an_unsaved_revocation_hears_of_the_next_one() -> None
     assert again.revocations(known_to_worker)[1] == [token_id]
 
 
-def test_store_has_created_and_revoked_tokens_without_secrets(tmp_path: Path) -> None:
+def test_store_contains_created_and_revoked_tokens_without_secrets(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     store = Store(path)
     books = authority(store)

@@ -12,7 +12,7 @@ from iris.rpc import cluster_pb2 as pb
 
 
 @pytest.mark.parametrize("slow_place", ["store.commit.before", "placement.before", "stop.before"])
-def test_machines_while_jobs_come_and_go_show_each_core_as_free_or_held(
+def test_each_core_is_listed_as_free_or_allocated_while_jobs_start_and_end(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, slow_place: str
 ) -> None:
     monkeypatch.setenv(failpoints.VARIABLE, f"{slow_place}=delay:100")  # makes the time between two states longer

@@ -147,7 +147,7 @@ def test_gang_that_the_engine_loses_restarts_on_other_slots(
     assert lost == ([0, 1] if how == "lost" else [1, 1])
 
 
-def test_next_controller_has_the_jobs_and_their_logs(tmp_path: Path) -> None:
+def test_restarted_controller_has_the_jobs_and_their_logs(tmp_path: Path) -> None:
     database = tmp_path / "controller.db"
     engine = FakeEngine()
     with (
@@ -166,7 +166,7 @@ def test_next_controller_has_the_jobs_and_their_logs(tmp_path: Path) -> None:
             assert entry.data == "done", "its log is where it was"
 
 
-def test_next_controller_ends_the_children_of_a_job_that_ended_before_the_kill(
+def test_restarted_controller_ends_child_jobs_of_a_job_that_ended_before_the_kill(
     tmp_path: Path,
 ) -> None:
     store = Store(tmp_path / "controller.db")
@@ -264,7 +264,7 @@ def test_scheduling_timeout_includes_the_time_without_a_controller(engine: FakeE
         assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
 
 
-def test_next_controller_ends_the_children_of_a_job_that_ended_without_them(engine: FakeEngine) -> None:
+def test_restarted_controller_ends_child_jobs_that_outlived_their_parent_job(engine: FakeEngine) -> None:
     engine.granting = False
     store = Store(None)
     here = WorkerIdentity("w", "http://w", "1")
@@ -285,7 +285,7 @@ def test_next_controller_ends_the_children_of_a_job_that_ended_without_them(engi
         assert client.list_endpoints() == []
 
 
-def test_scheduling_timeout_spares_independent_tasks_while_others_of_the_job_run(
+def test_scheduling_timeout_does_not_end_a_job_whose_other_independent_tasks_run(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     with worker(controller, tmp_path / "w"):

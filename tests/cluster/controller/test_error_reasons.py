@@ -61,7 +61,7 @@ ERRORS: list[tuple[ErrorReason, Callable[[RemoteClusterClient], object], dict[st
 
 
 @pytest.mark.parametrize(("reason", "call", "metadata"), ERRORS, ids=[row[0].value for row in ERRORS])
-def test_error_has_its_reason_and_metadata(
+def test_error_of_a_call_has_a_reason_code_and_metadata(
     client: RemoteClusterClient,
     reason: ErrorReason,
     call: Callable[[RemoteClusterClient], object],

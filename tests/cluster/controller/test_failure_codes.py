@@ -73,7 +73,7 @@ def test_lost_worker_without_budget_ends_job_with_worker_lost() -> None:
     assert (job.state, *failures(job)) == (WORKER_FAILED, FailureCode.WORKER_LOST, [FailureCode.WORKER_LOST])
 
 
-def test_job_timeout_and_unplaceable_gang_have_codes_of_their_own() -> None:
+def test_job_timeout_and_unplaceable_gang_have_different_failure_codes() -> None:
     late = placed_job(1)
     late.time_out("too late", 20)
     late.attempt_ended(0, 0, STOPPED)
@@ -84,7 +84,7 @@ def test_job_timeout_and_unplaceable_gang_have_codes_of_their_own() -> None:
     assert failures(large) == (FailureCode.UNPLACEABLE, [FailureCode.UNPLACEABLE])
 
 
-def test_attempt_stopped_on_its_worker_by_someone_else_says_so() -> None:
+def test_attempt_killed_on_its_worker_without_a_request_has_a_separate_failure_code() -> None:
     job = placed_job()
     job.attempt_ended(0, 0, STOPPED)
     job.attempt_ended(1, 0, STOPPED)

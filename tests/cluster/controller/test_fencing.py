@@ -53,7 +53,9 @@ def placed(client: RemoteClusterClient, job_id: str, attempts: int) -> pb.TaskSt
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
-def test_a_process_whose_place_was_taken(tmp_path: Path, restarted: bool) -> None:
+def test_worker_process_is_fenced_once_another_process_registers_as_the_same_worker(
+    tmp_path: Path, restarted: bool
+) -> None:
     engine = FakeEngine()
     path = tmp_path / "controller.db"
     with serving(engine, Store(path)) as controller, RemoteClusterClient(controller.address) as client:
@@ -86,7 +88,7 @@ def _assert_fenced(controller: ControllerThread, client: RemoteClusterClient, jo
     assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_worker_that_is_silent_is_declared_lost_and_fenced(tmp_path: Path) -> None:
+def test_worker_silent_for_longer_than_its_lease_is_lost_and_fenced(tmp_path: Path) -> None:
     with (
         serving(FakeEngine(), Store(tmp_path / "db"), lease_s=1) as controller,
         RemoteClusterClient(controller.address) as client,
@@ -102,7 +104,7 @@ def test_a_worker_that_is_silent_is_declared_lost_and_fenced(tmp_path: Path) -> 
         assert client.get_task_status(job_id, 0).attempts[0].state == pb.TASK_STATE_WORKER_FAILED
 
 
-def test_a_worker_that_does_not_come_back_after_a_restart_of_the_controller(tmp_path: Path) -> None:
+def test_worker_that_does_not_return_after_a_controller_restart_is_lost(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
         serving(engine, Store(tmp_path / "db"), lease_s=3) as controller,
@@ -121,7 +123,7 @@ def test_a_worker_that_does_not_come_back_after_a_restart_of_the_controller(tmp_
         assert not register(controller, "first").accepted
 
 
-def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Path) -> None:
+def test_restarted_controller_waits_for_the_longer_lease_of_an_earlier_controller(tmp_path: Path) -> None:
     """After a restart of the controller with a shorter lease, a worker may still have the longer lease."""
     engine = FakeEngine()
     with (
@@ -145,7 +147,7 @@ def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Pat
         wait_until(lambda: controller.controller.fleet.longest_lease_s == 1, "the earlier lives to be over")
 
 
-def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_path: Path) -> None:
+def test_worker_that_returns_after_a_controller_restart_keeps_its_attempts(tmp_path: Path) -> None:
     engine = FakeEngine()
     with serving(engine, Store(tmp_path / "db")) as controller, RemoteClusterClient(controller.address) as client:
         register(controller, "first")
@@ -162,7 +164,9 @@ def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_
         assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_who_waits_for_one_worker_too_many_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_reason_names_a_worker_refused_because_of_the_worker_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fleet, "MAX_WORKERS", 0)
     with serving(FakeEngine(), Store(None)) as controller, RemoteClusterClient(controller.address) as client:
         job_id = launch(client, ["true"])
@@ -176,21 +180,21 @@ def test_who_waits_for_one_worker_too_many_is_told(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("field", "size"), [("version", 201), ("python_version", 1_000_000)])
-def test_a_worker_that_says_too_much_of_its_versions(tmp_path: Path, field: str, size: int) -> None:
+def test_worker_registration_with_an_oversized_version_is_refused(tmp_path: Path, field: str, size: int) -> None:
     request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE)
     setattr(request, field, "3" * size)
     with serving(FakeEngine(), Store(None)) as controller, pytest.raises(ResourceExhaustedError, match=field):
         controller.run(controller.controller.reports.register(request))
 
 
-def test_a_version_that_would_steer_a_terminal_does_not(tmp_path: Path) -> None:
+def test_terminal_escape_codes_in_a_worker_version_are_shown_escaped(tmp_path: Path) -> None:
     request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, version="\x1b[2J")
     with serving(FakeEngine(), Store(None)) as controller:
         answer = controller.run(controller.controller.reports.register(request))
     assert answer.refused.startswith("it has Iris \\x1b[2J, this controller has")
 
 
-def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:
+def test_report_of_an_unknown_task_by_the_old_call_is_not_found(tmp_path: Path) -> None:
     with serving(FakeEngine(), Store(None)) as controller, pytest.raises(NotFoundError):
         controller.run(
             controller.controller.reports.report_state(
@@ -199,7 +203,7 @@ def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:
         )
 
 
-def test_the_end_of_a_parent_that_was_kept_just_before_the_controller_died_ends_its_children(tmp_path: Path) -> None:
+def test_restarted_controller_ends_child_jobs_of_a_parent_whose_end_was_saved(tmp_path: Path) -> None:
     from support.stored_jobs import killed, new_job, stored, waiting
 
     from iris.cluster.controller.storage.store import Changes
@@ -223,7 +227,9 @@ DAY_S = 86_400
 
 
 @pytest.mark.parametrize(("days", "kept"), [(29, True), (31, False)])
-def test_who_was_declared_lost_is_remembered_for_as_long_as_it_matters(tmp_path: Path, days: int, kept: bool) -> None:
+def test_fenced_worker_process_is_remembered_until_its_last_token_has_expired(
+    tmp_path: Path, days: int, kept: bool
+) -> None:
     store = Store(tmp_path / "db")
     store.write(Changes().fence("w", "old").fence("w", "new"))
     store.close()

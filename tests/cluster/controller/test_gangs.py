@@ -207,13 +207,13 @@ STEPS: list[tuple[str, State, Event, State | None, list[Any]]] = [
 @pytest.mark.parametrize(
     ("state", "event", "expected", "instructions"), [row[1:] for row in STEPS], ids=[r[0] for r in STEPS]
 )
-def test_event_leads_to_the_next_state_with_its_instructions(
+def test_event_of_a_gang_returns_the_next_state_and_the_instructions(
     state: State, event: Event, expected: State | None, instructions: list[Any]
 ) -> None:
     assert next_step(gang(state), event) == Step(expected, tuple(instructions))
 
 
-def test_each_transition_of_the_table_is_tested() -> None:
+def test_each_transition_in_the_gang_table_has_a_test_case() -> None:
     tested = {(type(state), type(event)) for _, state, event, _, _ in STEPS}
     extended = {(state, PlacementExtended) for state in (Paused, Requested, Granted)}
     assert set(TRANSITIONS) - tested - extended == set()
@@ -234,7 +234,7 @@ def test_job_may_release_a_gang_in_every_state(state: type[State]) -> None:
         (Releasing(ALLOCATION), Rejected("no")),
     ],
 )
-def test_event_that_cannot_occur_raises(state: State, event: Event) -> None:
+def test_event_that_cannot_occur_in_a_gang_state_raises_internal_error(state: State, event: Event) -> None:
     with pytest.raises(InternalError, match="job@0 cannot handle"):
         next_step(gang(state), event)
 
@@ -260,7 +260,7 @@ def test_late_answer_of_the_engine_changes_nothing() -> None:
         (Releasing(None), NEVER_S),
     ],
 )
-def test_next_due_is_the_first_moment_at_which_time_has_an_effect(state: State, due_s: float) -> None:
+def test_next_due_time_of_a_gang_is_the_first_time_with_an_effect(state: State, due_s: float) -> None:
     assert next_due_s(state) == due_s
     if due_s < NEVER_S:
         assert next_step(gang(state), TimePassed(due_s - 0.001)) == Step(state)
@@ -269,7 +269,7 @@ def test_next_due_is_the_first_moment_at_which_time_has_an_effect(state: State, 
 
 @pytest.mark.parametrize("status", [None, WAITING, HELD, BROKEN])
 @pytest.mark.parametrize("state", [PAUSED, QUEUED, Held(ALLOCATION), Held(UNNAMED)])
-def test_snapshot_that_is_no_news_has_no_effect(state: State, status: GangStatus | None) -> None:
+def test_engine_snapshot_without_changes_has_no_effect(state: State, status: GangStatus | None) -> None:
     if not is_news(state, status):
         assert next_step(gang(state), seen(status)) == Step(state)
 
@@ -281,6 +281,6 @@ def test_snapshot_that_is_no_news_has_no_effect(state: State, status: GangStatus
         Held(Allocation(REQUEST, 0.0, ("m0",))),
     ],
 )
-def test_gang_with_the_allocation_of_another_is_inconsistent(state: State) -> None:
+def test_gang_with_the_allocation_of_another_gang_fails_the_invariant_check(state: State) -> None:
     with pytest.raises(InternalError, match="inconsistent"):
         check_gang(gang(state))

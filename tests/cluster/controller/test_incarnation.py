@@ -20,7 +20,7 @@ def copy_of(state: Path, to: Path) -> Path:
     return to
 
 
-def test_copy_is_detected_once_and_loses_the_files_that_name_the_original(tmp_path: Path) -> None:
+def test_copied_state_directory_is_detected_once_and_loses_the_files_of_the_original(tmp_path: Path) -> None:
     state = tmp_path / "state"
     own = ("token-key", "token", "part.pem", "workers/local-0.json", "workers/ledger", "workers/controller")
     own += ("slurm/slurm-cluster", "ray/cluster-id")
@@ -43,7 +43,7 @@ def test_copy_is_detected_once_and_loses_the_files_that_name_the_original(tmp_pa
     assert use_once(copy_of(copy, tmp_path / "again")) == str(copy), "a copy of a copy"
 
 
-def test_copy_that_takes_over_counts_as_the_original(tmp_path: Path) -> None:
+def test_copied_state_directory_with_take_over_counts_as_the_original(tmp_path: Path) -> None:
     state = tmp_path / "state"
     use_once(state)
     (state / "token-key").touch()
@@ -53,7 +53,7 @@ def test_copy_that_takes_over_counts_as_the_original(tmp_path: Path) -> None:
     assert (copy / "token-key").exists()
 
 
-def test_new_mode_or_device_alone_does_not_make_a_copy(tmp_path: Path) -> None:
+def test_state_directory_with_a_new_mode_or_device_does_not_count_as_a_copy(tmp_path: Path) -> None:
     state = tmp_path / "state"
     use_once(state)
     subprocess.run(["chmod", "-R", "g-rwx", str(state)], check=True)
@@ -65,7 +65,7 @@ def test_new_mode_or_device_alone_does_not_make_a_copy(tmp_path: Path) -> None:
     assert use_once(state) == str(state), "another file system, where it has the same inode by chance"
 
 
-def test_directory_of_an_earlier_version_does_not_count_as_a_copy(tmp_path: Path) -> None:
+def test_state_directory_of_an_earlier_version_does_not_count_as_a_copy(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("1\n")
     (tmp_path / "token-key").touch(mode=0o600)
     assert use_once(tmp_path) == ""

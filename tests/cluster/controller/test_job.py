@@ -141,7 +141,7 @@ def budgets(job: Job) -> list[tuple[int, int]]:
         ("UU", 0, UNSCHEDULABLE),
     ],
 )
-def test_roll_up(tasks: str, tolerated: int, state: int) -> None:
+def test_state_of_a_job_follows_from_the_states_of_its_tasks(tasks: str, tolerated: int, state: int) -> None:
     for order in (tasks, tasks[::-1]):
         assert state_name(roll_up([STATES[letter] for letter in order], tolerated)) == state_name(state)
 
@@ -206,7 +206,7 @@ def test_failure_without_an_error_text_fails_the_job() -> None:
     assert (job.state, job.error) == (FAILED, "")
 
 
-def test_same_reason_twice_is_one_change() -> None:
+def test_same_waiting_reason_set_twice_is_one_change() -> None:
     job = submitted(2)
     before = job.revision
     reason = PendingReason(engine_problem="no network")
@@ -239,7 +239,7 @@ def test_failure_beyond_max_task_failures_ends_the_job() -> None:
     assert budgets(job) == [(0, 0), (0, 0), (1, 0), (0, 0)]
 
 
-def test_failure_ends_building_and_waiting_tasks() -> None:
+def test_failed_job_ends_its_building_and_waiting_tasks() -> None:
     job = submitted(3, coscheduled=False)
     job.gang_placed("job@0", places([0]))
     job.gang_placed("job@1", places([1]))
@@ -309,7 +309,7 @@ def test_retry_restarts_the_gang_and_charges_only_the_failed_task(how: int) -> N
 
 
 @pytest.mark.parametrize("how", [FAILED, KILLED, WORKER_FAILED])
-def test_ends_of_peers_during_a_restart_are_not_charged(how: int) -> None:
+def test_ends_of_peers_during_a_gang_restart_are_not_charged(how: int) -> None:
     job = running(submitted(3, retries=1, preemptions=1))
     job.attempt_ended(1, 0, end(FAILED))
     if how == WORKER_FAILED:
@@ -321,7 +321,7 @@ def test_ends_of_peers_during_a_restart_are_not_charged(how: int) -> None:
     assert states(job) == "PPP PENDING"
 
 
-def test_success_during_a_restart_is_final() -> None:
+def test_task_that_succeeds_during_a_gang_restart_has_succeeded_for_good() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(2, 0, "w2")]
@@ -406,7 +406,7 @@ BUDGETS = [
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize(("budget", "ends", "state", "charged"), BUDGETS)
-def test_budgets(
+def test_retry_budgets_decide_how_often_a_task_is_retried(
     budget: tuple[int, int], ends: str, state: int, charged: tuple[int, int], replicas: int, coscheduled: bool
 ) -> None:
     job = submitted(replicas, coscheduled=coscheduled, retries=budget[0], preemptions=budget[1])
@@ -469,7 +469,7 @@ def test_attempt_killed_on_its_worker_ends_the_job() -> None:
 # Ends that users and timeouts request.
 
 
-def test_terminate_of_a_waiting_job() -> None:
+def test_terminating_a_waiting_job_ends_it_at_once() -> None:
     job = submitted(2)
     assert job.terminate("terminated by a user", 5000) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
@@ -482,7 +482,7 @@ def test_terminate_of_a_waiting_job() -> None:
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "building"])
-def test_terminate_of_a_running_job(runs: bool) -> None:
+def test_terminating_a_running_job_ends_it_after_its_attempts(runs: bool) -> None:
     job = (running if runs else placed)(submitted(2))
     assert job.terminate("terminated by a user", 5000) == [StopAttempt(0, 0, "w0"), StopAttempt(1, 0, "w1")]
     assert job.ending == KILLED
@@ -520,7 +520,7 @@ def test_disowned_job_that_was_ending_keeps_its_decided_end() -> None:
     assert not job.live_attempts()
 
 
-def test_terminate_keeps_the_states_of_ended_tasks() -> None:
+def test_terminating_a_job_keeps_the_states_of_its_ended_tasks() -> None:
     job = running(submitted(4, tolerated=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.attempt_ended(1, 0, end(FAILED, "exit code 1"))
@@ -531,7 +531,7 @@ def test_terminate_keeps_the_states_of_ended_tasks() -> None:
     assert (job.error, job.tasks[3].error) == ("terminated by a user", "terminated by a user")
 
 
-def test_terminate_during_a_restart() -> None:
+def test_terminating_a_job_during_a_gang_restart_prevents_the_retry() -> None:
     job = running(submitted(3, retries=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1"), StopAttempt(2, 0, "w2")]
     assert job.attempt_ended(1, 0, end(KILLED)) == []
@@ -544,7 +544,7 @@ def test_terminate_during_a_restart() -> None:
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
 
 
-def test_terminate_of_a_restarted_gang_that_waits() -> None:
+def test_terminating_a_job_releases_its_restarted_gang_in_the_queue() -> None:
     job = running(submitted(2, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(KILLED))
@@ -564,7 +564,7 @@ def test_failure_ends_an_independent_task_that_waits_for_its_retry() -> None:
 
 
 @pytest.mark.parametrize("coscheduled", [True, False])
-def test_unschedulable(coscheduled: bool) -> None:
+def test_job_that_cannot_be_placed_ends_as_unschedulable(coscheduled: bool) -> None:
     job = submitted(2, coscheduled=coscheduled)
     released = [ReleaseAllocation("job@0")] if coscheduled else [ReleaseAllocation("job@0"), ReleaseAllocation("job@1")]
     assert job.unschedulable("not placed in time", 5000) == released
@@ -573,7 +573,7 @@ def test_unschedulable(coscheduled: bool) -> None:
     assert job.terminate("terminated by a user", 6000) == []
 
 
-def test_unschedulable_stops_the_tasks_that_run() -> None:
+def test_unschedulable_job_stops_its_running_tasks() -> None:
     job = submitted(2, coscheduled=False)
     job.gang_placed("job@1", places([1]))
     assert job.unschedulable("not placed in time", 5000) == [StopAttempt(1, 0, "w1"), ReleaseAllocation("job@0")]
@@ -679,7 +679,7 @@ def test_terminated_task_of_a_waiting_gang_ends_the_job() -> None:
     assert (job.gangs, job.finished_at_ms) == ({}, 4000)
 
 
-def test_gang_continues_without_max_task_failures_tasks() -> None:
+def test_gang_continues_without_as_many_tasks_as_max_task_failures() -> None:
     job = running(submitted(3, tolerated=1, retries=1))
     assert job.terminate_task(2, "terminated by a user", 4000) == [StopAttempt(2, 0, "w2")]
     job.attempt_ended(2, 0, end(KILLED))
@@ -751,19 +751,19 @@ def test_first_retry_has_no_pause_and_later_pauses_double(coscheduled: bool) -> 
         assert longest * 0.8 <= fail_again(job) <= longest
 
 
-def test_retries_of_a_gang_form_one_row_whichever_task_fails() -> None:
+def test_retries_of_a_gang_count_as_one_row_for_any_failed_task() -> None:
     job = submitted(2, retries=20)
     assert fail_again(job, 0) == 0
     assert 800 <= fail_again(job, 1) <= 1000
     assert 1600 <= fail_again(job, 0) <= 2000
 
 
-def test_each_independent_task_has_its_own_row_of_retries() -> None:
+def test_each_independent_task_has_a_separate_row_of_retries() -> None:
     job = submitted(2, coscheduled=False, retries=20)
     assert [fail_again(job, 0), fail_again(job, 1)] == [0, 0]
 
 
-def test_long_run_ends_the_row_of_retries() -> None:
+def test_long_run_of_an_attempt_resets_the_retry_pause() -> None:
     job = submitted(1, retries=20)
     assert [fail_again(job) > 0 for _ in range(3)] == [False, True, True]
     assert fail_again(job, ran_ms=599_999, now_ms=9_000_000) > 2000
@@ -771,7 +771,7 @@ def test_long_run_ends_the_row_of_retries() -> None:
     assert 800 <= fail_again(job) <= 1000
 
 
-def test_lost_workers_count_in_the_row_of_retries() -> None:
+def test_lost_worker_increases_the_retry_pause() -> None:
     job = running(submitted(1, retries=20))
     assert job.attempts_lost({0: 0}, LOST, 5000)[-1] == RequestAllocation("job@1", (0,), 5000)
     running(job)
@@ -841,7 +841,7 @@ def reloaded(job: Job) -> Job:
     return replace(job, gangs={})
 
 
-def test_recover_keeps_attempts_whose_gang_the_engine_still_holds() -> None:
+def test_recovered_job_keeps_attempts_of_gangs_that_the_engine_still_holds() -> None:
     job = reloaded(running(submitted(2)))
     assert job.recover({"job@0": None}, 9000) == []
     assert states(job) == "RR RUNNING"
@@ -850,12 +850,12 @@ def test_recover_keeps_attempts_whose_gang_the_engine_still_holds() -> None:
     assert states(job) == "SS SUCCEEDED"
 
 
-def test_recover_requests_waiting_gangs_again() -> None:
+def test_recovered_job_requests_its_waiting_gangs_again() -> None:
     job = reloaded(submitted(2))
     assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
 
 
-def test_recover_charges_each_lost_attempt_as_lost() -> None:
+def test_recovered_job_charges_each_lost_attempt_to_the_preemption_budget() -> None:
     job = reloaded(running(submitted(3)))
     assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
@@ -863,7 +863,7 @@ def test_recover_charges_each_lost_attempt_as_lost() -> None:
     assert "while the controller was away" in job.tasks[0].attempts[0].error
 
 
-def test_recover_of_a_job_with_a_decided_end() -> None:
+def test_recovered_job_with_a_decided_end_keeps_this_end() -> None:
     job = running(submitted(3))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)
@@ -873,7 +873,7 @@ def test_recover_of_a_job_with_a_decided_end() -> None:
     assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
 
 
-def test_recover_of_a_restarting_gang() -> None:
+def test_recovered_job_continues_the_restart_of_its_gang() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job = reloaded(job)
@@ -882,13 +882,13 @@ def test_recover_of_a_restarting_gang() -> None:
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 
 
-def test_recover_with_a_spent_budget_ends_the_job() -> None:
+def test_recovered_job_with_a_spent_preemption_budget_ends() -> None:
     job = reloaded(running(submitted(2, preemptions=0)))
     assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "WW WORKER_FAILED"
 
 
-def test_recover_repeats_stops() -> None:
+def test_recovered_job_repeats_its_stop_instructions() -> None:
     """The earlier instruction may have been lost with the controller, and nothing else would stop the attempt."""
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
@@ -899,7 +899,7 @@ def test_recover_repeats_stops() -> None:
     ]
 
 
-def test_recover_repeats_starts_of_building_attempts() -> None:
+def test_recovered_job_repeats_the_starts_of_building_attempts() -> None:
     """The worker may not have got the earlier start; a repeated start has no effect."""
     job = reloaded(placed(submitted(2)))
     assert job.recover({"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]

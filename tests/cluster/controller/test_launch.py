@@ -27,7 +27,7 @@ def changed(change: Change) -> LaunchJobRequest:
     return message
 
 
-def test_smallest_request_is_accepted_with_the_defaults() -> None:
+def test_smallest_job_submission_is_accepted_with_the_defaults() -> None:
     job = make_job(request(), 1234)
     assert (job.job_id, job.parent_job_id, job.submitted_at_ms) == ("job", "", 1234)
     (task,) = job.tasks
@@ -37,7 +37,7 @@ def test_smallest_request_is_accepted_with_the_defaults() -> None:
     assert need_of(request()) == Resources(0, 0, 0)
 
 
-def test_request_with_every_field_is_accepted() -> None:
+def test_job_submission_with_every_field_is_accepted() -> None:
     message = LaunchJobRequest(
         name="job",
         serialized_entrypoint=b"pickle",
@@ -86,7 +86,7 @@ def test_rendezvous_is_accepted_for_a_gang(given: int, meets: bool) -> None:
     assert make_job(message, 1).rendezvous is meets
 
 
-def test_retry_budget_of_zero_differs_from_an_absent_one() -> None:
+def test_retry_budget_of_zero_differs_from_a_missing_retry_budget() -> None:
     (task,) = make_job(changed(lambda m: _set(m, max_retries_preemption=0)), 1).tasks
     assert task.max_retries_preemption == 0
 
@@ -235,13 +235,13 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
 
 
 @pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_invalid_request_is_refused(change: Change, words: list[str]) -> None:
+def test_invalid_job_submission_is_refused(change: Change, words: list[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         validate(changed(change))
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
-def test_refusal_names_all_unsupported_fields() -> None:
+def test_refusal_of_a_job_submission_names_all_unsupported_fields() -> None:
     message = request()
     message.resources.regions.append("eu")
     message.environment.pip_packages.append("numpy")

@@ -79,7 +79,7 @@ async def test_log_is_fetched_once_for_several_readers(odd: None, tmp_path: Path
     assert sorted(OddFileSystem.copied) == sorted(files(logs.path("job")))
 
 
-async def test_interrupted_fetch_is_repeated(odd: None, tmp_path: Path) -> None:
+async def test_interrupted_fetch_of_a_log_is_repeated(odd: None, tmp_path: Path) -> None:
     logs = await only_there(tmp_path, "odd://")
     whole = files(logs.stored("job"))
     OddFileSystem.error = OSError("gone for a while")
@@ -94,7 +94,7 @@ async def test_interrupted_fetch_is_repeated(odd: None, tmp_path: Path) -> None:
     assert files(logs.path("job")) == whole
 
 
-async def test_part_that_cannot_be_written_is_requested_again_and_the_others_are_stored(
+async def test_log_part_that_cannot_be_written_is_requested_again_and_other_parts_are_stored(
     logs: KeptLogs, tmp_path: Path
 ) -> None:
     logs.add_job("job", 2)
@@ -167,7 +167,9 @@ async def test_new_job_does_not_show_local_logs_of_an_earlier_job_of_its_name(tm
     await logs.keeper.close()
 
 
-async def test_logs_written_by_this_controller_do_not_count_as_earlier_ones(tmp_path: Path) -> None:
+async def test_logs_written_by_the_running_controller_do_not_count_as_logs_of_an_earlier_cluster(
+    tmp_path: Path,
+) -> None:
     logs = KeptLogs(tmp_path, location="")
     before = logs.write("before", b"of another life\n", close=False)
     logs.keeper.start()
@@ -178,7 +180,7 @@ async def test_logs_written_by_this_controller_do_not_count_as_earlier_ones(tmp_
     await logs.keeper.close()
 
 
-async def test_removal_interrupted_by_the_end_of_a_controller_is_completed(tmp_path: Path) -> None:
+async def test_log_removal_interrupted_by_the_end_of_a_controller_is_completed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     old = logs.directories.root / ".old-0123456789abcdef"
     shutil.copytree(write_in(tmp_path / "log"), old / "0")
@@ -221,7 +223,7 @@ async def test_new_job_does_not_show_remote_logs_of_an_earlier_job_of_its_name(t
 # From its start to its end
 
 
-async def test_keeper_sweeps_at_its_start_and_close_interrupts_a_copy(odd: None, tmp_path: Path) -> None:
+async def test_log_keeper_sweeps_at_its_start_and_close_interrupts_a_copy(odd: None, tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="odd://")
     for name in ("one", "two"):
         logs.add_ended(name, b"all of it\n")

@@ -136,14 +136,14 @@ def test_removed_log_has_no_end_at_the_location(location: LogLocation, log: Path
     location.remove("task-1/0")
 
 
-def test_check_of_a_writable_location_leaves_no_file(tmp_path: Path) -> None:
+def test_check_of_a_writable_log_location_leaves_no_file(tmp_path: Path) -> None:
     location = LogLocation(f"file://{tmp_path}/there/logs/")
     assert location.url == f"file://{tmp_path}/there/logs"
     location.check()
     assert list((tmp_path / "there" / "logs").iterdir()) == []
 
 
-def test_stored_files_are_below_the_url(log: Path, tmp_path: Path) -> None:
+def test_files_of_a_stored_log_are_below_the_url_of_the_log_location(log: Path, tmp_path: Path) -> None:
     LogLocation(f"file://{tmp_path}/there").store(log, "task-1/0")
     assert files(tmp_path / "there" / "task-1" / "0") == files(log)
 
@@ -151,7 +151,7 @@ def test_stored_files_are_below_the_url(log: Path, tmp_path: Path) -> None:
 # What is copied
 
 
-def test_end_is_copied_last_in_both_directions(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_end_file_of_a_log_is_copied_last_in_both_directions(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     segments = [place.segment_name for place in list_segments(log)]
     odd.store(log, "task-1/0")
     assert OddFileSystem.copied == [*segments, END]
@@ -160,7 +160,7 @@ def test_end_is_copied_last_in_both_directions(odd: LogLocation, log: Path, tmp_
     assert OddFileSystem.copied == [*segments, END]
 
 
-def test_file_with_its_full_size_is_not_copied_again(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_log_file_that_is_stored_in_full_size_is_not_copied_again(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     first, second, *_ = list_segments(log)
     odd.store(log, "task-1/0")
     OddFileSystem.copied.clear()
@@ -189,7 +189,7 @@ def test_copy_of_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: P
     assert files(tmp_path / "there" / "task-1" / "0") == files(tmp_path / "log")
 
 
-def test_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
+def test_closing_the_log_location_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
     first = list_segments(log)[0].segment_name
     error = interrupted(lambda: odd.store(log, "task-1/0"), odd.close)
     assert "shutting down" in str(error)
@@ -199,7 +199,9 @@ def test_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> No
     assert odd.end("task-1/0") is None
 
 
-def test_close_stops_a_fetch_before_its_end_is_written(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_closing_the_log_location_stops_a_fetch_before_the_end_file_is_written(
+    odd: LogLocation, log: Path, tmp_path: Path
+) -> None:
     odd.store(log, "task-1/0")
     back = empty(tmp_path / "back")
     error = interrupted(lambda: odd.fetch("task-1/0", back), odd.close)
@@ -244,20 +246,20 @@ def test_any_exception_of_a_file_system_becomes_an_unavailable_error(
     assert files(back) == files(log)
 
 
-def test_exception_without_a_message_is_named_by_its_type(odd: LogLocation) -> None:
+def test_file_system_exception_without_a_message_is_named_by_its_type(odd: LogLocation) -> None:
     OddFileSystem.error = TimeoutError()
     with pytest.raises(UnavailableError, match=r"there: TimeoutError$"):
         odd.check()
 
 
-def test_unreadable_end_counts_as_missing(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_unreadable_end_file_of_a_log_counts_as_missing(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     odd.store(log, "task-1/0")
     for text in ("", "{", "[]", "{}"):
         (tmp_path / "there" / "task-1" / "0" / END).write_text(text)
         assert odd.end("task-1/0") is None
 
 
-def test_location_below_a_regular_file_is_an_error(log: Path, tmp_path: Path) -> None:
+def test_log_location_below_a_regular_file_is_an_error(log: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     location = LogLocation(f"file://{tmp_path}/file/logs")
     with pytest.raises(UnavailableError, match=r"cannot write to the log location file://.*Not a directory"):
@@ -274,12 +276,12 @@ def test_location_below_a_regular_file_is_an_error(log: Path, tmp_path: Path) ->
         ("gs://bucket/logs", "gcsfs"),
     ],
 )
-def test_url_with_an_unknown_protocol_is_refused(url: str, text: str) -> None:
+def test_log_location_with_an_unknown_protocol_is_refused(url: str, text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"logs cannot be kept at '{url}': .*{text}"):
         LogLocation(url)
 
 
-def test_incomplete_url_is_refused() -> None:
+def test_log_location_with_an_incomplete_url_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"logs cannot be kept at 'reference://x': .*fo"):
         LogLocation("reference://x")
 

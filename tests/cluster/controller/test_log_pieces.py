@@ -63,7 +63,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_parts_that_are_repeated_late_or_early_give_the_whole_log(source: Path, tmp_path: Path, seed: int) -> None:
+def test_log_parts_that_arrive_twice_late_or_early_give_the_whole_log(source: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     pieces = cut(source, chance)
     kept, there = tmp_path / "kept" / "0", UploadedLogs()
@@ -89,7 +89,7 @@ def test_parts_that_are_repeated_late_or_early_give_the_whole_log(source: Path, 
     assert files(kept) == files(source)
 
 
-def test_segment_that_the_worker_dropped_leaves_a_gap(source: Path, tmp_path: Path) -> None:
+def test_segment_that_the_worker_dropped_leaves_a_gap_in_the_uploaded_log(source: Path, tmp_path: Path) -> None:
     first, *_, last = list_segments(source)
     kept, there = tmp_path / "kept" / "0", UploadedLogs()
     half = (source / first.segment_name).read_bytes()[:1000]
@@ -107,7 +107,7 @@ def test_segment_that_the_worker_dropped_leaves_a_gap(source: Path, tmp_path: Pa
         assert reader.missing > 0
 
 
-def test_oldest_segment_is_removed_when_the_log_is_too_large(source: Path, tmp_path: Path) -> None:
+def test_oldest_segment_of_a_too_large_log_is_removed(source: Path, tmp_path: Path) -> None:
     kept, there = tmp_path / "kept" / "0", UploadedLogs()
     for piece in cut(source, random.Random(1)):
         there.store(kept, piece, 200_000)
@@ -125,7 +125,7 @@ def test_empty_log_is_stored_with_its_end(tmp_path: Path) -> None:
     assert files(kept) == files(tmp_path / "source")
 
 
-def test_part_of_a_removed_log_is_unwanted(source: Path, tmp_path: Path) -> None:
+def test_uploaded_part_of_a_removed_log_is_not_stored(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     for piece in cut(source, random.Random(1)):
         UploadedLogs().store(kept, piece, ALL)
@@ -147,7 +147,7 @@ def test_part_of_a_removed_log_is_unwanted(source: Path, tmp_path: Path) -> None
     ],
     ids=str,
 )
-def test_invalid_part_is_refused(tmp_path: Path, piece: Piece) -> None:
+def test_invalid_uploaded_log_part_is_refused(tmp_path: Path, piece: Piece) -> None:
     if piece.position < 0:
         assert UploadedLogs().store(tmp_path / "0", piece, ALL) == 0
     else:
@@ -156,7 +156,7 @@ def test_invalid_part_is_refused(tmp_path: Path, piece: Piece) -> None:
     assert read_end(tmp_path / "0") is None
 
 
-def test_vanished_log_is_requested_from_its_beginning(source: Path, tmp_path: Path) -> None:
+def test_log_that_vanished_from_the_disk_is_requested_from_its_beginning(source: Path, tmp_path: Path) -> None:
     kept, there = tmp_path / "kept" / "0", UploadedLogs()
     first, second, *_ = cut(source, random.Random(3))
     there.store(kept, first, ALL)
@@ -168,7 +168,7 @@ def test_vanished_log_is_requested_from_its_beginning(source: Path, tmp_path: Pa
     assert there.store(kept, first, ALL) == first.position + len(first.records)
 
 
-def test_full_disk_raises_and_the_part_is_stored_later(source: Path, tmp_path: Path) -> None:
+def test_log_part_that_finds_a_full_disk_raises_and_is_stored_later(source: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file where the directory should be")
     first = cut(source, random.Random(3))[0]
     with pytest.raises(OSError):
@@ -177,7 +177,7 @@ def test_full_disk_raises_and_the_part_is_stored_later(source: Path, tmp_path: P
     assert UploadedLogs().store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
 
 
-def test_incomplete_end_is_written_again(source: Path, tmp_path: Path) -> None:
+def test_incomplete_end_file_of_a_log_is_written_again(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     pieces = cut(source, random.Random(4))
     for piece in pieces:

@@ -41,7 +41,7 @@ def test_age_of_an_unknown_log_counts_from_its_last_change() -> None:
     assert names(choose(found, {}, Retention(keep_ms=100), NOW)) == ["empty", "old"]
 
 
-def test_no_limit_keeps_every_log() -> None:
+def test_retention_without_limits_keeps_every_log() -> None:
     found = [Found(str(number), 10**15, 0, True, True) for number in range(3)]
     known = {"0": ended(0), "1": ended(1)}
     assert choose(found, known, ALL, 10**15) == []
@@ -53,7 +53,7 @@ def test_no_limit_keeps_every_log() -> None:
 # By how much there is
 
 
-def test_oldest_logs_are_removed_until_the_total_fits() -> None:
+def test_oldest_logs_are_removed_until_the_total_size_fits_the_limit() -> None:
     found = [Found("c", 40, 0, True), Found("a", 40, 0, True), Found("d", 40, 0, True), Found("b", 40, 0, True)]
     known = {name: ended(at) for at, name in enumerate("abcd")}
     for keep, gone in ((160, ""), (159, "a"), (120, "a"), (119, "ab"), (40, "abc"), (39, "abcd"), (0, "abcd")):
@@ -61,20 +61,20 @@ def test_oldest_logs_are_removed_until_the_total_fits() -> None:
         assert choose(found, known, retention, NOW) == [Removal(name, retention.size_reason) for name in gone]
 
 
-def test_log_of_a_live_attempt_counts_for_the_total_but_stays() -> None:
+def test_log_of_a_live_attempt_counts_for_the_total_size_but_is_not_removed() -> None:
     found = [Found("runs", 100, 0), Found("old", 10, 0, True), Found("new", 10, 0, True)]
     known = {"runs": ended(None), "old": ended(1), "new": ended(2)}
     assert names(choose(found, known, Retention(keep_bytes=110), NOW)) == ["old"]
     assert names(choose(found, known, Retention(keep_bytes=50), NOW)) == ["old", "new"]
 
 
-def test_unknown_log_counts_for_the_total_and_is_removed_by_age() -> None:
+def test_log_of_an_unknown_attempt_counts_for_the_total_size_and_is_removed_by_age() -> None:
     found = [Found("ours", 10, 0, True), Found("unknown", 10, 5), Found("newer", 10, 0, True)]
     known = {"ours": ended(4), "newer": ended(6)}
     assert names(choose(found, known, Retention(keep_bytes=15), NOW)) == ["ours", "unknown"]
 
 
-def test_log_removed_by_age_frees_space_for_the_total() -> None:
+def test_log_removed_by_age_does_not_count_for_the_total_size() -> None:
     found = [Found("old", 50, 0, True), Found("large", 50, 0, True), Found("new", 50, 0, True)]
     known = {"old": ended(1), "large": ended(NOW - 10), "new": ended(NOW)}
     retention = Retention(keep_ms=100, keep_bytes=100)
@@ -109,7 +109,7 @@ def test_too_old_log_is_removed_everywhere() -> None:
     ]
 
 
-def test_remote_log_is_removed_by_age_and_not_by_size() -> None:
+def test_log_only_at_the_log_location_is_removed_by_age_and_not_by_size() -> None:
     found = [Found("old", 0, 0, True, True, away=True), Found("new", 0, 0, True, True, away=True), Found("runs", 9, 0)]
     known = {"old": ended(1), "new": ended(NOW), "runs": ended(None)}
     assert choose(found, known, Retention(keep_bytes=0), NOW, has_location=True) == []
@@ -121,7 +121,7 @@ def test_remote_log_is_removed_by_age_and_not_by_size() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_removals_obey_the_rules_for_random_logs(seed: int) -> None:
+def test_removals_of_random_logs_obey_the_retention_rules(seed: int) -> None:
     chance = random.Random(seed)
     found, known = [], {}
     for number in range(30):
@@ -170,9 +170,9 @@ def test_removals_obey_the_rules_for_random_logs(seed: int) -> None:
         (1500, "1.5 s"),
     ],
 )
-def test_age_reason_has_a_readable_unit(keep_ms: int, text: str) -> None:
+def test_reason_of_a_log_removed_by_age_has_a_readable_unit(keep_ms: int, text: str) -> None:
     assert Retention(keep_ms=keep_ms).age_reason == f"removed: logs are kept for {text}"
 
 
-def test_size_reason_has_the_limit() -> None:
+def test_reason_of_a_log_removed_by_size_contains_the_limit() -> None:
     assert Retention(keep_bytes=1234).size_reason == "removed: only the newest 1234 bytes of all logs are kept"

@@ -84,7 +84,7 @@ async def test_stored_log_is_copied_again_only_after_a_new_part(tmp_path: Path) 
     assert await logs.read("lost") == Read(b"first\nlate\n")
 
 
-async def test_copy_is_repeated_after_the_location_could_not_be_written(
+async def test_copy_of_a_log_is_repeated_after_the_log_location_could_not_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_bytes=0))
@@ -204,7 +204,7 @@ async def test_offloaded_log_is_deleted_remotely_after_max_age(tmp_path: Path) -
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
-async def test_log_that_is_only_remote_is_deleted_after_max_age(tmp_path: Path) -> None:
+async def test_log_that_is_only_at_the_log_location_is_deleted_after_max_age(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
     logs.add_ended("old", b"x" * 1000)
     await logs.keeper.sweep()
@@ -250,7 +250,7 @@ async def test_size_of_a_removed_log_without_an_end_is_counted(tmp_path: Path) -
     assert [file.name for file in logs.path("handed over").iterdir() if file.name != "stored"] == ["end"]
 
 
-async def test_too_old_log_stays_while_the_location_is_unreachable(
+async def test_too_old_log_stays_while_the_log_location_is_unreachable(
     odd: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="odd://")
@@ -270,7 +270,7 @@ async def test_too_old_log_stays_while_the_location_is_unreachable(
 # Of nobody's
 
 
-async def test_log_of_no_job_is_removed_without_a_trace(tmp_path: Path) -> None:
+async def test_old_log_of_an_unknown_job_is_removed_completely(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
     logs.write("nobody", b"one\n")
     logs.write("nobody", b"two\n", 1)

@@ -47,14 +47,14 @@ TORCH: dict[str, Any] = {"rendezvous": pb.RENDEZVOUS_TORCH}
         ("abc", ["0", "0", "0"], [(0, 1, ""), (0, 1, ""), (0, 1, "")]),
     ],
 )
-def test_local_ranks_and_visible_devices(
+def test_tasks_on_a_machine_get_local_ranks_and_visible_devices(
     machines: str, devices: list[str], expected: list[tuple[int, int, str]]
 ) -> None:
     made = assign_local_ranks(list(machines), devices, share_devices=True)
     assert made == [LocalRank(rank, size, tuple(visible)) for rank, size, visible in expected]
 
 
-def test_without_shared_devices_each_task_sees_its_own_only() -> None:
+def test_task_without_shared_devices_sees_only_the_devices_of_its_slot() -> None:
     assert assign_local_ranks(["a", "a"], [["0"], ["1"]], share_devices=False) == [LocalRank(0, 2), LocalRank(1, 2)]
 
 
@@ -113,7 +113,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_repeated_start_of_task_0_answers_with_the_same_port(world: World) -> None:
+def test_repeated_start_of_task_0_returns_the_same_rendezvous_port(world: World) -> None:
     gate = world.directory / "gate"
     with world.controller() as client:
         world.start_workers(client)
@@ -132,7 +132,7 @@ def test_repeated_start_of_task_0_answers_with_the_same_port(world: World) -> No
     assert [line.split()[0] for line in world.ran(0)] == [HOST]
 
 
-def test_restart_of_the_controller_between_the_two_starts(world: World) -> None:
+def test_rendezvous_completes_after_a_controller_restart_between_the_starts(world: World) -> None:
     gate = world.directory / "gate"
     with world.controller() as client:
         world.start_workers(client)
@@ -150,7 +150,7 @@ def test_restart_of_the_controller_between_the_two_starts(world: World) -> None:
     assert world.ran(0) == world.ran(1)
 
 
-def test_restart_of_the_controller_after_task_0_has_succeeded(world: World) -> None:
+def test_rendezvous_fails_after_a_controller_restart_if_task_0_has_succeeded(world: World) -> None:
     with world.controller() as client:
         world.start_workers(client)
         world.lose_answers()
@@ -164,7 +164,7 @@ def test_restart_of_the_controller_after_task_0_has_succeeded(world: World) -> N
     assert not world.ran(1)
 
 
-def test_loss_of_the_worker_of_task_0_before_its_answer(world: World) -> None:
+def test_gang_restarts_if_the_worker_of_task_0_dies_before_it_answers(world: World) -> None:
     with world.controller() as client:
         world.start_workers(client)
         loss = world.lose_answers()
@@ -197,7 +197,7 @@ def seen(client: RemoteClusterClient, job_id: str) -> list[str]:
     return [client.fetch_task_logs(task.task_id)[0].data for task in job.tasks]
 
 
-def test_each_task_finds_its_gpu_under_its_local_rank(tmp_path: Path) -> None:
+def test_local_rank_of_a_task_is_the_index_of_its_gpu(tmp_path: Path) -> None:
     engine = FakeEngine({name: Resources(gpu=2) for name in ("a", "b")})
     with (
         serving(engine, Store(None)) as controller,

@@ -70,7 +70,7 @@ def list_tasks(
     return [task.task_index for task in answer.tasks], answer.next_page_token
 
 
-def test_pages_have_each_job_once_while_jobs_come_and_end(
+def test_pages_contain_each_job_once_while_jobs_start_and_end(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     prefix = unique("paged")
@@ -89,7 +89,7 @@ def test_pages_have_each_job_once_while_jobs_come_and_end(
     assert (everything, token) == (found, ""), "without a size: all at once"
 
 
-def test_pages_have_all_tasks_of_a_job_in_index_order(
+def test_pages_contain_all_tasks_of_a_job_in_index_order(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     job_id = launch(client, ["true"], replicas=7)
@@ -127,7 +127,7 @@ def test_client_lists_all_pages(client: RemoteClusterClient, stub: cluster_conne
 
 
 @pytest.mark.parametrize("page_size", [0, 100])
-def test_page_of_large_items_has_fewer_items(page_size: int) -> None:
+def test_page_with_large_items_contains_fewer_items(page_size: int) -> None:
     items = [pb.TaskStatus(task_index=index, error="x" * 1024 * 1024) for index in range(10)]
     found: list[int] = []
     token, pages = "", 0
@@ -146,7 +146,7 @@ def test_page_without_a_size_is_limited_and_has_a_next_token() -> None:
     assert (len(page.items), page.next_token) == (LONGEST_PAGE, "jobs-1000")
 
 
-def test_pages_by_name_have_each_lasting_item_once() -> None:
+def test_pages_by_name_contain_each_permanent_item_once() -> None:
     names = {f"w{number:02}" for number in range(30)}
 
     def make(name: str) -> pb.Controller.Endpoint | None:
@@ -166,7 +166,7 @@ def test_pages_by_name_have_each_lasting_item_once() -> None:
             finish(cut_named_page("workers", sorted(names), make, page_size=7, page_token=wrong))
 
 
-def test_job_with_too_many_attempts_for_a_message_has_the_newest_of_each_task() -> None:
+def test_job_message_that_would_be_too_large_has_only_the_newest_attempt_of_each_task() -> None:
     job = Job.new("job", 3, 1, coscheduled=False)
     job.submit()
     for _ in range(50):

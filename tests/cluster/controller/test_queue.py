@@ -147,7 +147,9 @@ TWO = [machine("m0"), machine("m1")]
         (gang("a"), [machine(used=Resources(cpu=4))], "submit"),
     ],
 )
-def test_gang_fits_waits_or_is_impossible(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+def test_plan_submits_keeps_waiting_or_rejects_a_gang_by_its_size(
+    wanted: GangRequest, machines: list[Machine], expected: str
+) -> None:
     result = decide([wanted], machines)
     found = {"submit": submitted(result), "wait": list(result.reasons), "impossible": list(result.impossible)}
     assert [name for name, value in found.items() if value] == [expected]
@@ -195,14 +197,14 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("wanted", "machines", "words"), REASONS)
-def test_reason_states_what_the_gang_needs_and_what_is_free(
+def test_waiting_reason_states_the_needs_of_the_gang_and_the_free_resources(
     wanted: GangRequest, machines: list[Machine], words: list[str]
 ) -> None:
     (reason,) = decide([wanted], machines).reasons.values()
     assert [word for word in words if word not in reason] == [], reason
 
 
-def test_reason_omits_resources_that_are_not_scarce() -> None:
+def test_waiting_reason_omits_resources_that_are_not_scarce() -> None:
     (reason,) = decide([gang("a", cpu=1, memory=GIB)], [machine(used=Resources(cpu=4))]).reasons.values()
     assert "memory" not in reason.split("free now:")[1]
 
@@ -370,7 +372,7 @@ def test_gang_that_lost_its_allocation_returns_to_its_old_position() -> None:
         queue.remove(first.gang_id)
 
 
-def test_pass_submits_at_most_max_submitted_gangs_and_reports_more() -> None:
+def test_scheduling_pass_submits_at_most_max_submitted_gangs_and_reports_more() -> None:
     queue = Queue([waiting_since(gang(f"{number}"), 0.0) for number in range(MAX_SUBMITTED + 1)])
     result = plan_queue(queue, [], EMPTY, 0.0)
     assert (len(result.submit), result.has_more) == (MAX_SUBMITTED, True)
@@ -406,7 +408,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_free_capacity_finds_the_same_machines_as_choose_machines(seed: int) -> None:
+def test_find_returns_the_same_machines_as_choose_machines(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
     room = FreeCapacity(MachineSet(machines), [known.free for known in machines], [known.tasks for known in machines])
@@ -425,7 +427,7 @@ def test_free_capacity_finds_the_same_machines_as_choose_machines(seed: int) -> 
 # The order of gangs, backfill and reservations.
 
 
-def test_first_come_first_served() -> None:
+def test_gangs_start_in_the_order_of_their_arrival() -> None:
     result = decide([gang("a", cpu=2), gang("b", cpu=2), gang("c", cpu=1)], EMPTY)
     assert submitted(result) == ["a", "b"]
     assert list(result.reasons) == ["c@0"]
@@ -475,7 +477,7 @@ def test_plan_does_not_change_its_arguments() -> None:
         (660, True),
     ],
 )
-def test_is_reserved(waited_s: float, reserved: bool) -> None:
+def test_reservation_alternates_between_turns_by_waiting_time(waited_s: float, reserved: bool) -> None:
     assert FIRST_TURN_S == 30
     assert is_reserved(waited_s) is reserved
 
@@ -549,7 +551,7 @@ class Looked:
 
 
 @pytest.mark.parametrize("now_s", [100.0, 145.0], ids=["", "reserved"])
-def test_pass_visits_submitted_gangs_and_one_more_gang_of_each_kind(now_s: float) -> None:
+def test_scheduling_pass_visits_submitted_gangs_and_one_more_gang_of_each_kind(now_s: float) -> None:
     looks = []
     for count in (10, 5000):
         waiting: list[Any] = [Looked(gang(f"{cpu}-{number}", cpu=cpu)) for number in range(count) for cpu in (4, 3, 1)]
@@ -680,7 +682,7 @@ def test_small_gangs_start_although_a_large_gang_waits_for_an_endless_service() 
     assert started >= came / 3, f"only {started} of {came} have started"
 
 
-def test_gang_that_fits_beside_the_reservation_and_the_service_never_waits() -> None:
+def test_gang_that_fits_beside_a_reservation_and_an_endless_service_never_waits() -> None:
     cluster = Cluster([machine(cpu=8)])
     cluster.come(gang("service", cpu=4))
     cluster.decide()
@@ -765,7 +767,9 @@ def test_stream_of_small_gangs_does_not_starve_a_gang_with_placement_rules(
         (1, 0, None),
     ],
 )
-def test_slots_are_distributed_evenly(slots: int, machines: int, spots: list[int] | None) -> None:
+def test_slots_of_a_gang_are_distributed_evenly_over_machines(
+    slots: int, machines: int, spots: list[int] | None
+) -> None:
     assert choose_machines(gang("a", slots), [machine(f"m{i}") for i in range(machines)]) == spots
 
 
@@ -786,7 +790,7 @@ def test_resource_that_a_gang_does_not_ask_for_never_excludes_a_machine() -> Non
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_choose_machines_is_exact_and_even(seed: int) -> None:
+def test_choose_machines_finds_every_fit_and_distributes_slots_evenly(seed: int) -> None:
     chance = random.Random(seed)
     machines = [
         Machine(

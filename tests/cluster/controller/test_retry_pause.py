@@ -24,7 +24,9 @@ from iris.cluster.controller.jobs.retry_pause import LONG_RUN_MS, LONGEST_PAUSE_
         (0, 100, 0),
     ],
 )
-def test_pauses_double_up_to_a_limit_and_are_at_most_a_fifth_shorter(first_ms: int, row: int, longest_ms: int) -> None:
+def test_retry_pauses_double_up_to_a_limit_and_are_shortened_by_at_most_a_fifth(
+    first_ms: int, row: int, longest_ms: int
+) -> None:
     pauses = [pause_before(row, first_ms, f"job-{n}@3") for n in range(500)]
     assert max(pauses) <= longest_ms <= LONGEST_PAUSE_MS
     assert min(pauses) >= longest_ms * 0.8
@@ -32,7 +34,7 @@ def test_pauses_double_up_to_a_limit_and_are_at_most_a_fifth_shorter(first_ms: i
     assert pause_before(row, first_ms, "same") == pause_before(row, first_ms, "same")
 
 
-def test_long_run_ends_the_row() -> None:
+def test_long_run_of_an_attempt_starts_a_new_row_of_retries() -> None:
     assert [next_in_row(row, 0) for row in (0, 1, 5)] == [1, 2, 6]
     assert next_in_row(5, LONG_RUN_MS - 1) == 6
     assert next_in_row(5, LONG_RUN_MS) == 1

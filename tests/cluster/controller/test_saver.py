@@ -110,7 +110,7 @@ STOP = StopAttempt(0, 0, "w")
 RELEASE = ReleaseAllocation("job@0")
 
 
-async def test_instructions_and_news_are_handed_out_only_after_the_write(book: Book) -> None:
+async def test_instructions_and_news_of_a_job_are_reported_only_after_the_write(book: Book) -> None:
     record = await book.launch("job")
     book.change(record, RELEASE)
     saved = asyncio.create_task(book.saver.saved())
@@ -163,7 +163,7 @@ async def test_job_that_changes_during_its_write_is_written_again(book: Book) ->
     assert book.kept() == {"job": record.job.error}
 
 
-async def test_settled_waits_for_earlier_changes_only(book: Book) -> None:
+async def test_settled_waits_only_for_changes_made_before_the_call(book: Book) -> None:
     await asyncio.wait_for(book.saver.settled(), 10)  # nothing has changed
     record = await book.launch("job")
     await asyncio.wait_for(book.saver.settled(), 10)
@@ -175,7 +175,7 @@ async def test_settled_waits_for_earlier_changes_only(book: Book) -> None:
     await reader
 
 
-async def test_failed_write_is_shown_to_callers_and_tried_again(book: Book) -> None:
+async def test_failed_write_raises_for_callers_and_is_tried_again(book: Book) -> None:
     record = await book.launch("job")
     book.disk.failure = ResourceExhaustedError("no space left")
     book.change(record, STOP, RELEASE, results=[(0, b"result")])
@@ -199,7 +199,7 @@ async def test_failed_write_is_shown_to_callers_and_tried_again(book: Book) -> N
     assert book.saver.shown(record) is record
 
 
-async def test_new_job_that_does_not_fit_is_refused_and_the_other_changes_are_saved(book: Book) -> None:
+async def test_new_job_that_does_not_fit_on_the_disk_is_refused_and_other_changes_are_saved(book: Book) -> None:
     record = await book.launch("job")
     book.disk.failure = ResourceExhaustedError("no space left")
 
@@ -273,7 +273,7 @@ async def test_new_job_whose_caller_was_cancelled_is_refused_after_a_failed_writ
     assert (book.launched, book.refused) == ([], ["job"])
 
 
-async def test_stop_for_a_restart_waits_for_the_write_of_the_restart(book: Book) -> None:
+async def test_stop_for_a_gang_restart_waits_until_the_restart_is_saved(book: Book) -> None:
     record = await book.launch("job")
     record.job.tasks[0].stop = Stop.RESTART
     book.disk.failure = ResourceExhaustedError("no space left")

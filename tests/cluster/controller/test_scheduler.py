@@ -107,7 +107,7 @@ def test_gang_that_cannot_be_released_blocks_no_other_gang(
     wait_until(lambda: gang_id in engine.released, "its own release, which is tried again")
 
 
-def test_reason_states_what_other_users_of_the_engine_hold(
+def test_waiting_reason_states_the_resources_of_other_users_of_the_engine(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.others_take("w", Resources(cpu=2))
@@ -133,7 +133,7 @@ def test_gang_waits_at_the_engine_if_others_take_its_capacity_first(
 
 
 @pytest.mark.parametrize("stuck_s", [0.5, 1000.0], ids=["for long", "for a moment"])
-def test_request_in_the_way_of_an_older_gang_is_withdrawn(engine: FakeEngine, stuck_s: float) -> None:
+def test_request_that_blocks_an_older_gang_is_withdrawn(engine: FakeEngine, stuck_s: float) -> None:
     with (
         serving(engine, Store(None), withdraw_after_s=stuck_s) as controller,
         RemoteClusterClient(controller.address) as client,
@@ -248,7 +248,7 @@ def test_waiting_gangs_report_an_unreachable_engine_and_start_when_it_returns(
     assert not client.list_machines().problem
 
 
-def test_broken_gang_without_a_certainly_lost_slot_continues(
+def test_gang_that_the_engine_reports_as_broken_continues_without_a_certainly_lost_slot(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -284,7 +284,7 @@ def test_allocation_whose_worker_does_not_register_is_released_and_requested_aga
     assert (job.tasks[0].preemption_count, job.tasks[0].failure_count, len(job.tasks[0].attempts)) == (0, 0, 1)
 
 
-def test_reason_states_why_an_earlier_allocation_was_lost(
+def test_waiting_reason_states_why_an_earlier_allocation_was_lost(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     job_id = launch(client, ["true"])
@@ -293,7 +293,7 @@ def test_reason_states_why_an_earlier_allocation_was_lost(
     says(client, job_id, "still starting (before: the room that it had was lost: power cut)")
 
 
-def test_request_that_the_engine_never_accepted_counts_as_no_loss(
+def test_request_that_the_engine_never_accepted_does_not_count_as_a_loss(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.taking = False

@@ -157,7 +157,7 @@ def test_ended_gang_frees_its_capacity_for_the_next_one(world: World) -> None:
     assert workers(second) == ["a"]
 
 
-def test_older_gang_gets_a_reservation_after_its_first_turn(world: World) -> None:
+def test_older_gang_gets_a_reservation_after_the_first_turn_of_later_gangs(world: World) -> None:
     world.submit("runs", 2)
     world.make_pass()
     large, later = world.submit("large", 4, replicas=2), None
@@ -184,7 +184,7 @@ def test_gang_that_can_never_fit_waits_on_an_elastic_engine(world: World) -> Non
     assert reason(job).code is PendingCode.INSUFFICIENT_CAPACITY
 
 
-def test_gang_that_waits_at_the_engine_says_what_the_engine_says(world: World) -> None:
+def test_waiting_reason_of_a_requested_gang_contains_the_reason_of_the_engine(world: World) -> None:
     world.engine.granting = False
     job = world.submit("job", 1)
     world.make_pass()
@@ -204,7 +204,7 @@ def test_gang_waits_for_its_worker_and_starts_when_the_worker_registers(world: W
     assert workers(job) == ["a"]
 
 
-def test_gang_with_a_refused_worker_says_so(world: World) -> None:
+def test_waiting_reason_of_a_gang_names_its_refused_worker(world: World) -> None:
     world.workers.registered.clear()
     world.workers.refused["b"] = "worker b was refused"
     job = world.submit("job", 1, replicas=2)
@@ -212,7 +212,7 @@ def test_gang_with_a_refused_worker_says_so(world: World) -> None:
     assert reason(job).code is PendingCode.WORKER_REFUSED
 
 
-def test_allocation_whose_workers_do_not_register_is_released_and_requested_anew(world: World) -> None:
+def test_allocation_without_registered_workers_is_released_and_requested_again(world: World) -> None:
     world.workers.registered.clear()
     job = world.submit("job", 1)
     world.make_pass()
@@ -227,7 +227,7 @@ def test_allocation_whose_workers_do_not_register_is_released_and_requested_anew
     assert (loss.kind, loss.limit_s) == (LossKind.UNREGISTERED, 60.0)
 
 
-def test_second_loss_in_a_row_delays_the_next_request(world: World) -> None:
+def test_second_lost_allocation_in_a_row_delays_the_next_request(world: World) -> None:
     world.workers.registered.clear()
     job = world.submit("job", 1)
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_scheduling_timeout_ends_the_job_with_its_reason(world: World) -> None:
     assert job.error.startswith("not placed within its scheduling timeout of 10 s (waiting: needs 1 cpu; free now: ")
 
 
-def test_scheduling_timeout_spares_a_job_whose_other_tasks_run(world: World) -> None:
+def test_scheduling_timeout_does_not_end_a_job_whose_other_tasks_run(world: World) -> None:
     job = world.submit("job", 4, replicas=3, independent=True, scheduling_timeout_seconds=10)
     world.make_pass()
     world.pass_time(10.0)
@@ -271,7 +271,7 @@ def test_job_timeout_ends_a_job(world: World) -> None:
     assert job.ending == FAILED
 
 
-def test_unreachable_engine_is_a_reason_and_time_goes_on(world: World) -> None:
+def test_unreachable_engine_is_a_waiting_reason_and_timeouts_still_expire(world: World) -> None:
     job = world.submit("job", 1, scheduling_timeout_seconds=10)
     world.engine.reachable = False
     with pytest.raises(UnavailableError):
@@ -281,7 +281,7 @@ def test_unreachable_engine_is_a_reason_and_time_goes_on(world: World) -> None:
     assert job.state == UNSCHEDULABLE
 
 
-def test_lost_slot_ends_its_attempt_and_stops_calls_of_its_worker(world: World) -> None:
+def test_lost_slot_ends_its_attempt_and_stops_calls_to_its_worker(world: World) -> None:
     job = world.submit("job", 2, replicas=2)
     world.make_pass()
     world.engine.lose("job@0", 1)
@@ -299,7 +299,7 @@ def test_gang_that_the_engine_forgets_loses_all_its_attempts(world: World) -> No
     assert all(task.attempts[0].is_worker_failure for task in job.tasks)
 
 
-def test_request_in_the_way_of_an_older_gang_is_withdrawn_after_a_while(world: World) -> None:
+def test_request_that_blocks_an_older_gang_is_withdrawn_after_a_time_limit(world: World) -> None:
     world.submit("runs", 2, replicas=2)
     world.make_pass()
     large = world.submit("large", 4, replicas=2)

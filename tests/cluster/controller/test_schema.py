@@ -112,7 +112,7 @@ def test_migration_keeps_a_copy_of_the_old_database(version: int, tmp_path: Path
     assert sorted(one.name for one in tmp_path.glob("controller.db.v*")) == [copy.name]
 
 
-def test_failed_migration_step_does_not_change_the_database(tmp_path: Path) -> None:
+def test_failed_migration_step_leaves_the_database_unchanged(tmp_path: Path) -> None:
     path = written_by(1, tmp_path / "controller.db")
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE fenced (in_the_way)")

@@ -33,7 +33,7 @@ def steps(log: list[str], name: str, count: int) -> Generator[None, None, str]:
         log.append(f"end of {name}")
 
 
-async def test_loop_handles_events_after_each_slice_of_many_readers() -> None:
+async def test_event_loop_handles_events_after_each_slice_of_work_for_many_readers() -> None:
     log: list[str] = []
     slices = Slices(slice_s=0.0)  # each step is a slice
     done = asyncio.Event()
@@ -54,7 +54,7 @@ async def test_loop_handles_events_after_each_slice_of_many_readers() -> None:
     assert not [pair for pair in pairs if "loop" not in pair], "two slices without a turn of the loop between them"
 
 
-async def test_work_of_a_cancelled_reader_ends_and_other_work_continues() -> None:
+async def test_sliced_work_of_a_cancelled_reader_ends_and_other_work_continues() -> None:
     log: list[str] = []
     slices = Slices(slice_s=0.0)
     endless = asyncio.create_task(slices.run(steps(log, "gone", 10**9)))
@@ -79,7 +79,7 @@ def running_job(tasks: int) -> JobRecord:
 
 
 @pytest.mark.parametrize("tasks", [AT_ONCE, AT_ONCE + 1, 10 * AT_ONCE])
-def test_message_of_a_job_that_changes_meanwhile_shows_its_final_moment(tasks: int) -> None:
+def test_message_of_a_job_that_changes_meanwhile_shows_the_newest_state(tasks: int) -> None:
     record = running_job(tasks)
     to_end = list(range(tasks))
     making = job_with_tasks(record)

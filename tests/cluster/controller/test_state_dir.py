@@ -44,7 +44,7 @@ def test_state_directory_is_locked_until_its_controller_is_killed(tmp_path: Path
     assert (state / "lock").read_text() == ""
 
 
-def test_version_is_written_and_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_state_directory_contains_its_version_and_a_newer_version_is_refused(tmp_path: Path) -> None:
     with lock_state_dir(tmp_path):
         assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
     (tmp_path / "version").write_text("1\n")
@@ -60,13 +60,13 @@ def test_version_is_written_and_a_newer_version_is_refused(tmp_path: Path) -> No
         pass
 
 
-def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+def test_state_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceExhaustedError, match="cannot write"), lock_state_dir(tmp_path / "file" / "below"):
         pass
 
 
-def test_directory_that_other_users_can_write_is_refused_and_not_changed(tmp_path: Path) -> None:
+def test_state_directory_that_other_users_can_write_is_refused_and_not_changed(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     state.chmod(0o777)

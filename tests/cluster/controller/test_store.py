@@ -81,7 +81,7 @@ def test_loaded_job_equals_the_saved_one(
         assert {task.stop for task in found.job.tasks} - {None} <= {Stop.RESTART, Stop.END}
 
 
-def test_record_without_the_out_of_memory_field_is_loaded(store: Store, path: Path) -> None:
+def test_stored_task_without_the_out_of_memory_field_is_loaded(store: Store, path: Path) -> None:
     record = stored(new_job())
     restarting(record.job)
     store.write(Changes().add_job(record, b""))
@@ -98,7 +98,7 @@ def test_record_without_the_out_of_memory_field_is_loaded(store: Store, path: Pa
     assert found.job.tasks == record.job.tasks
 
 
-def test_record_without_retry_pauses_is_loaded(store: Store, path: Path) -> None:
+def test_stored_job_without_retry_pauses_is_loaded(store: Store, path: Path) -> None:
     job = new_job()
     store.write(Changes().add_job(stored(job), b""))
     store.close()
@@ -115,7 +115,7 @@ def test_record_without_retry_pauses_is_loaded(store: Store, path: Path) -> None
     assert found.job.recover({}, 9000)[-1] == RequestAllocation("parent/job@1", (0, 1, 2), 9000)
 
 
-def test_save_writes_only_the_changed_tasks(store: Store) -> None:
+def test_saving_a_job_writes_only_the_changed_tasks(store: Store) -> None:
     job = new_job()
     record = stored(job)
     store.write(Changes().add_job(record, b""))
@@ -191,7 +191,7 @@ def test_workspaces_are_stored_once_by_hash(store: Store, path: Path) -> None:
     store.close()
 
 
-def test_endpoints(store: Store, path: Path) -> None:
+def test_stored_endpoints_are_loaded_in_order_until_removed(store: Store, path: Path) -> None:
     made = [Endpoint(endpoint_id=i, name=f"name {i}", address="h:1", metadata={"k": i}) for i in ("z", "a", "m", "q")]
     store.write(Changes().save_endpoints(made[:2]))
     store.write(Changes().save_endpoints(made[2:], removed=["a", "unknown"]))
@@ -222,7 +222,7 @@ def test_directory_of_the_database_is_created_and_private(store: Store, path: Pa
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_database_files_are_private_in_a_public_directory(tmp_path: Path) -> None:
+def test_database_files_in_a_public_directory_are_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "controller.db").touch(0o644)  # as earlier versions made it
     with closing(Store(tmp_path / "controller.db")):
@@ -230,7 +230,7 @@ def test_database_files_are_private_in_a_public_directory(tmp_path: Path) -> Non
     assert set(found.values()) == {0o600}, found
 
 
-def test_second_store_on_the_same_file_is_refused(store: Store, path: Path) -> None:
+def test_second_store_on_the_same_database_file_is_refused(store: Store, path: Path) -> None:
     store.write(Changes().add_job(stored(new_job("before")), b""))
     for _ in range(2):
         with pytest.raises(FailedPreconditionError, match="another controller is running on") as caught:
@@ -252,7 +252,7 @@ def test_store_in_another_process_is_refused_until_the_first_has_ended(store: St
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def test_text_file_is_a_data_loss_error(path: Path) -> None:
+def test_text_file_opened_as_a_database_is_a_data_loss_error(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("This is not a database, but a letter to one.\n" * 100)
     with pytest.raises(DataLossError) as caught:
@@ -269,7 +269,7 @@ def _filled(path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1, 3])
-def test_damaged_file_is_a_data_loss_error_when_opened_or_read(path: Path, first: int) -> None:
+def test_damaged_database_is_a_data_loss_error_when_opened_or_read(path: Path, first: int) -> None:
     _filled(path)
     pages = path.stat().st_size // 4096
     assert pages > 5
@@ -281,7 +281,7 @@ def test_damaged_file_is_a_data_loss_error_when_opened_or_read(path: Path, first
     assert str(path) in str(caught.value)
 
 
-def test_truncated_file_is_a_data_loss_error(path: Path) -> None:
+def test_truncated_database_is_a_data_loss_error(path: Path) -> None:
     _filled(path)
     os.truncate(path, path.stat().st_size // 4096 // 2 * 4096)
     with pytest.raises(DataLossError):
@@ -298,7 +298,7 @@ def _open_and_read_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["record", "launch"])
-def test_invalid_record_is_a_data_loss_error(path: Path, column: str) -> None:
+def test_invalid_record_in_the_database_is_a_data_loss_error(path: Path, column: str) -> None:
     _filled(path)
     with sqlite3.connect(path) as db:
         db.execute(f"UPDATE jobs SET {column} = ? WHERE job_id = 'job 7'", (b"\xff{",))
@@ -307,7 +307,7 @@ def test_invalid_record_is_a_data_loss_error(path: Path, column: str) -> None:
         _open_and_read_all(path)
 
 
-def test_file_of_a_newer_version_is_refused_and_not_changed(path: Path) -> None:
+def test_database_of_a_newer_version_is_refused_and_not_changed(path: Path) -> None:
     _filled(path)
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
@@ -321,7 +321,7 @@ def test_file_of_a_newer_version_is_refused_and_not_changed(path: Path) -> None:
     db.close()
 
 
-def test_path_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
+def test_unwritable_database_path_is_an_error_that_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(ResourceExhaustedError, match="cannot write") as caught:
         Store(tmp_path)  # a folder
     assert str(tmp_path) in str(caught.value)
@@ -358,7 +358,7 @@ for number in range(100_000):
 
 
 @pytest.mark.parametrize("acknowledged", [1, 2, 7, 40, 150])
-def test_killed_store_keeps_every_acknowledged_write(path: Path, acknowledged: int) -> None:
+def test_killed_store_has_saved_every_acknowledged_write(path: Path, acknowledged: int) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         for _ in range(acknowledged):
@@ -388,7 +388,7 @@ def test_killed_store_keeps_every_acknowledged_write(path: Path, acknowledged: i
         store.close()
 
 
-def test_killed_store_releases_its_file(path: Path) -> None:
+def test_killed_store_releases_its_lock_on_the_database(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline()
@@ -399,7 +399,7 @@ def test_killed_store_releases_its_file(path: Path) -> None:
     Store(path).close()
 
 
-def test_records_are_readable_with_sqlite_tools(store: Store, path: Path) -> None:
+def test_database_is_readable_with_sqlite_tools(store: Store, path: Path) -> None:
     store.write(Changes().add_job(stored(new_job()), b""))
     store.close()
     db = sqlite3.connect(path)

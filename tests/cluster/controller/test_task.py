@@ -54,7 +54,7 @@ def test_out_of_memory_is_charged_to_the_failure_budget() -> None:
     assert not task.start_attempt(PLACE).out_of_memory
 
 
-def test_the_life_of_an_attempt() -> None:
+def test_attempt_passes_through_building_and_running_to_its_end() -> None:
     task = Task("job", 0)
     attempt = task.start_attempt(PLACE)
     assert attempt == TaskAttempt(0, "w0", "http://127.0.0.1:1", "first", state=BUILDING)
@@ -99,7 +99,7 @@ ENDS = [
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "building"])
 @pytest.mark.parametrize(("how", "stop", "retries", "preemptions", "state", "failed", "lost", "error"), ENDS)
-def test_the_end_of_an_attempt(
+def test_state_of_a_task_follows_from_the_end_of_its_attempt(
     how: int, stop: Stop | None, retries: int, preemptions: int, state: int, failed: int, lost: int, error: str,
     running: bool,
 ) -> None:  # fmt: skip
@@ -143,7 +143,7 @@ def test_lost_workers_spend_the_preemption_budget(preemptions: int) -> None:
     assert (task.state, task.failure_count, task.preemption_count) == (WORKER_FAILED, 0, preemptions + 1)
 
 
-def test_retry_resets_the_outcome_and_keeps_the_first_start_time() -> None:
+def test_retry_of_a_task_resets_its_outcome_and_keeps_the_first_start_time() -> None:
     task = started(retries=1)
     task.end_attempt(0, end(FAILED))
     assert (task.state, task.error, task.exit_code) == (PENDING, "ended FAILED", None)
@@ -156,7 +156,7 @@ def test_retry_resets_the_outcome_and_keeps_the_first_start_time() -> None:
     assert [attempt.state for attempt in task.attempts] == [FAILED, SUCCEEDED]
 
 
-def test_reports_of_other_attempts_change_nothing() -> None:
+def test_reports_of_other_attempts_do_not_change_a_task() -> None:
     task = started(retries=1)
     assert not task.attempt_is_running(0, 1234)  # repeated
     assert not task.attempt_is_running(1, 1234)  # the attempt does not exist yet
@@ -172,7 +172,7 @@ def test_reports_of_other_attempts_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("state", [SUCCEEDED, FAILED, KILLED, WORKER_FAILED])
-def test_final_state_never_changes(state: int) -> None:
+def test_final_state_of_a_task_never_changes(state: int) -> None:
     task = started()
     task.end_attempt(0, end(state))
     for other in (SUCCEEDED, FAILED, KILLED, WORKER_FAILED):
@@ -185,7 +185,7 @@ def test_final_state_never_changes(state: int) -> None:
         task.finish_unstarted(KILLED, "", 9000)
 
 
-def test_second_live_attempt_raises() -> None:
+def test_starting_a_second_live_attempt_raises_internal_error() -> None:
     task = started()
     with pytest.raises(InternalError, match="job/task-3 must be PENDING to start an attempt, but is RUNNING"):
         task.start_attempt(PLACE)

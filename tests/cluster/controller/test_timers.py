@@ -8,7 +8,7 @@ import random
 from iris.system.timers import Timers
 
 
-def test_due_keys_come_in_the_order_of_their_times() -> None:
+def test_due_timers_are_returned_in_the_order_of_their_times() -> None:
     timers: Timers[str] = Timers()
     assert (timers.next_s(), timers.pop_due(1e9)) == (math.inf, None)
     for key, due_s in (("late", 30.0), ("early", 10.0), ("same", 10.0)):
@@ -19,7 +19,7 @@ def test_due_keys_come_in_the_order_of_their_times() -> None:
     assert timers.next_s() == 30.0
 
 
-def test_timer_can_be_replaced_and_dropped() -> None:
+def test_timer_can_be_replaced_and_cancelled() -> None:
     timers: Timers[str] = Timers()
     timers.set("a", 10.0)
     timers.set("a", 50.0)
@@ -31,7 +31,7 @@ def test_timer_can_be_replaced_and_dropped() -> None:
     assert [timers.pop_due(100.0) for _ in range(3)] == ["b", "a", None]
 
 
-def test_timers_agree_with_a_plain_table_for_any_order_of_calls() -> None:
+def test_timers_behave_like_a_plain_table_for_any_order_of_calls() -> None:
     chance = random.Random(1)
     for _ in range(200):
         timers: Timers[int] = Timers()
@@ -54,7 +54,7 @@ def test_timers_agree_with_a_plain_table_for_any_order_of_calls() -> None:
             assert timers.next_s() == min(table.values(), default=math.inf)
 
 
-def test_dropped_timers_do_not_accumulate() -> None:
+def test_cancelled_timers_do_not_accumulate_in_memory() -> None:
     timers: Timers[int] = Timers()
     for number in range(10):
         timers.set(-number, number)

@@ -62,7 +62,7 @@ def test_quota_of_jobs_refuses_another_job_until_one_ends() -> None:
         launch(client, ["true"])
 
 
-def test_repeated_submission_counts_once() -> None:
+def test_repeated_submission_counts_once_for_the_quota() -> None:
     with limited(Quota(jobs=1)) as client:
         request = cluster_pb2.Controller.LaunchJobRequest(name="again", command=["true"], submission_id="1")
         assert [client.launch_job(request) for _ in range(3)] == ["again"] * 3
@@ -79,7 +79,7 @@ def test_quota_of_tasks_refuses_a_job_with_too_many_tasks() -> None:
         launch(client, ["true"], replicas=5)
 
 
-def test_unfinished_jobs_count_after_a_restart(tmp_path: Path) -> None:
+def test_unfinished_jobs_count_for_the_quota_after_a_controller_restart(tmp_path: Path) -> None:
     with limited(Quota(jobs=2), Store(tmp_path / "db")) as client:
         ended, _ = launch(client, ["true"]), launch(client, ["true"])
         client.terminate_job(ended)
@@ -160,7 +160,7 @@ async def _forever() -> object:
         (OpenStreams(), MAX_POSITIONS + 1, "10,001 positions"),
     ],
 )
-def test_stream_counts_until_it_ends(streams: OpenStreams, positions: int, words: str) -> None:
+def test_stream_counts_for_the_quota_until_it_ends(streams: OpenStreams, positions: int, words: str) -> None:
     async def main() -> None:
         first = streams.limited("ann", _forever())  # type: ignore[arg-type]
         assert await anext(first) == "first"
@@ -197,7 +197,7 @@ def endpoint(name: str, job_id: str = "j", **fields: object) -> cluster_pb2.Cont
     return cluster_pb2.Controller.RegisterEndpointRequest(**{"address": "h:1", **fields}, name=name, job_id=job_id)  # type: ignore[arg-type]
 
 
-def test_endpoints() -> None:
+def test_endpoint_with_an_invalid_name_or_address_or_too_much_metadata_is_refused() -> None:
     endpoints = Endpoints([], lambda endpoint_id, endpoint: None)
     endpoints.register(endpoint("a/b c", metadata={"key": "x" * 4000}))
     with pytest.raises(ResourceExhaustedError, match=r"'big' has 5,006 bytes .* limit of 4,096"):
@@ -254,7 +254,7 @@ def test_oldest_removed_endpoint_of_a_job_is_forgotten() -> None:
     assert again.job_ids() == set()
 
 
-def test_too_large_report_is_trimmed_and_accepted() -> None:
+def test_too_large_report_of_a_worker_is_shortened_and_accepted() -> None:
     report = Report(
         serialized_result=bytes(MAX_RESULT_BYTES + 1), error="x" * 10_000, state=cluster_pb2.TASK_STATE_FAILED
     )

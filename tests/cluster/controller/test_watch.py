@@ -83,7 +83,9 @@ class Watched:
 
 
 @pytest.mark.parametrize("include_tasks", [False, True])
-async def test_one_message_is_made_for_each_change_and_sent_once_to_each_of_500_clients(include_tasks: bool) -> None:
+async def test_one_message_for_each_job_change_is_sent_once_to_each_of_500_watching_clients(
+    include_tasks: bool,
+) -> None:
     watched = Watched(5)
     await watched.come(500, include_tasks=include_tasks)
     assert watched.watch.built == 1
@@ -98,7 +100,7 @@ async def test_one_message_is_made_for_each_change_and_sent_once_to_each_of_500_
     assert len(watched.watches) == 0
 
 
-async def test_changes_at_the_same_time_share_one_message() -> None:
+async def test_job_changes_at_the_same_time_share_one_message() -> None:
     watched = Watched(300)
     await watched.come(10, include_tasks=True)
     watched.start(*range(300))
@@ -119,7 +121,7 @@ async def test_message_about_a_job_of_5000_tasks_has_only_the_changed_tasks() ->
     await watched.leave()
 
 
-async def test_later_client_gets_the_current_state_first() -> None:
+async def test_later_watching_client_gets_the_current_job_state_first() -> None:
     watched = Watched(3)
     await watched.come(2, include_tasks=True)
     watched.start(0, 1)
@@ -130,7 +132,7 @@ async def test_later_client_gets_the_current_state_first() -> None:
     await watched.leave()
 
 
-async def test_slow_client_gets_all_missed_changes_in_one_message() -> None:
+async def test_slow_watching_client_gets_all_missed_changes_in_one_message() -> None:
     watched = Watched(100)
     watched.clients = [watched.open(include_tasks=True) for _ in range(2)]
     await watched.next()
@@ -147,7 +149,7 @@ async def test_slow_client_gets_all_missed_changes_in_one_message() -> None:
     await watched.leave()
 
 
-async def test_end_of_the_job_is_sent_at_once_and_is_the_last_message() -> None:
+async def test_end_of_a_watched_job_is_sent_at_once_and_is_the_last_message() -> None:
     watched = Watched(2)
     await watched.come(3)
     watched.start(0, 1)
