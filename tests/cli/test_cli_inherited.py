@@ -37,7 +37,7 @@ def test_run_with_ignored_signals_exits_as_the_job(iris: Iris) -> None:
     assert (done.returncode, done.stdout) == (7, "SigIgn:\t0000000000000000\n"), done
 
 
-def test_up_with_closed_descriptors_and_ignored_signals_is_a_cluster_as_any_other(iris: Iris) -> None:
+def test_up_with_closed_descriptors_and_ignored_signals_starts_a_working_cluster(iris: Iris) -> None:
     up = in_shell(iris, """trap '' CHLD HUP TERM; nohup "$@" <&- >&- 2>&-""", "up", "--port", "0")
     assert up.returncode == 0, up
     job = iris.detach("grep ^SigIgn /proc/self/status; exec sleep 600")

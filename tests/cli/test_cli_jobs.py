@@ -187,5 +187,5 @@ def test_option_out_of_bounds_is_refused_by_its_name_before_a_cluster_starts(
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--job-timeout", "--scheduling-timeout"])
-def test_limit_of_years_is_accepted(remote_iris: Iris, option: str) -> None:
+def test_time_limit_of_years_is_accepted(remote_iris: Iris, option: str) -> None:
     assert remote_iris("run", option, "3650d", "--", "echo", "done").stdout == "done\n"

@@ -357,7 +357,7 @@ def test_follow_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> No
     assert "task 1 ended as FAILED: exit code 1" in remote_iris("logs", "-f", "--task", "1", tolerated, code=1).stderr
 
 
-def test_follow_of_a_job_that_is_killed_exits_as_iris_run_does(remote_iris: Iris) -> None:
+def test_follow_of_a_killed_job_exits_with_the_same_code_as_iris_run(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo up; exec sleep 600")
     follow = remote_iris.start("logs", "-f", name)
     assert follow.line() == "up"

@@ -41,7 +41,7 @@ def test_task_reads_a_pipe_to_its_end(any_iris: Iris) -> None:
     assert done.stdout.split() == [b"0"]
 
 
-def test_task_reads_a_file_however_slowly(iris: Iris) -> None:
+def test_slow_task_reads_a_file_from_stdin_completely(iris: Iris) -> None:
     data = random.Random(2).randbytes(2_000_000)
     (iris.folder / "data").write_bytes(data)
     with (iris.folder / "data").open("rb") as file:
@@ -82,7 +82,7 @@ def test_input_that_no_task_reads_is_reported(iris: Iris) -> None:
     assert b"standard input is not read" in feed(iris, b"abc\n", "--detach", "--", "cat").stderr
 
 
-def test_retry_after_an_attempt_that_has_read_input_gets_none_and_logs_it(iris: Iris) -> None:
+def test_retry_of_an_attempt_that_has_read_stdin_gets_no_input_and_logs_this(iris: Iris) -> None:
     iris("up", "--port", "0")
     script = "read line; echo $IRIS_ATTEMPT_ID:$line; exit $((1 - IRIS_ATTEMPT_ID))"
     done = feed(iris, b"abc\n", "--name", "again", "--retries", "1", "--", "sh", "-c", script)

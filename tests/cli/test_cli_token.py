@@ -91,7 +91,7 @@ def processes() -> list[tuple[bytes, bytes]]:
     return found
 
 
-def test_secrets_are_only_in_their_own_files(iris: Iris) -> None:
+def test_secrets_are_stored_only_in_secret_files(iris: Iris) -> None:
     said = []
     shell_token = token(name="of another cluster")
     up = iris("up", "--port", "0", "--workers", "2", IRIS_TOKEN=shell_token, MY_OWN="visible")

@@ -35,7 +35,7 @@ def test_link_out_of_the_folder_is_left_out_with_a_notice(remote_iris: Iris) -> 
     ]
 
 
-def test_no_workspace_sends_nothing(remote_iris: Iris) -> None:
+def test_run_with_no_workspace_sends_no_files(remote_iris: Iris) -> None:
     (remote_iris.folder / "data").symlink_to("/mnt")
     with open(remote_iris.folder / "huge", "wb") as sparse:
         sparse.truncate(2**40)  # over the limit
@@ -67,7 +67,7 @@ def tell_until(told: Callable[[], object], what: str) -> None:
         show("sending", 45_000_000, 60_000_000)
 
 
-def test_progress_is_one_line_of_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+def test_upload_progress_is_one_line_if_stderr_is_a_file(capfd: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     tell_until(lambda: said.append(capfd.readouterr().err) or "".join(said), "a line on stderr")
     said.append(capfd.readouterr().err)
@@ -83,7 +83,7 @@ def test_upload_of_a_large_workspace_shows_a_bar_that_disappears(remote_iris: Ir
     assert not [line for line in terminal.screen if "of 20 MB" in line]
 
 
-def test_bar_of_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+def test_upload_bar_on_a_terminal_shows_the_progress(tmp_path: Path) -> None:
     program = """
 import time
 from iris.cli.attach import QuickPreparation

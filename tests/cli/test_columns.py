@@ -40,7 +40,7 @@ JOBS = [job(SHORT), job(LONG, "PENDING", REASON), job(WIDE), job("a", "UNSCHEDUL
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 132, 200])
-def test_ids_are_whole_at_any_width_and_reasons_are_one_line(width: int) -> None:
+def test_tables_of_any_width_show_whole_ids_and_reasons_on_one_line(width: int) -> None:
     lines = drawn(jobs_table(JOBS), width)
     for one in JOBS:
         (line,) = [line for line in lines if line.split() and line.split()[0] == one.job_id]
@@ -52,7 +52,7 @@ def test_ids_are_whole_at_any_width_and_reasons_are_one_line(width: int) -> None
     assert "needs 4 x (2 cpu), each on a machine of its own; free now: 3 of 4 cpu on node-1waiting" not in str(lines)
 
 
-def test_long_id_takes_no_room_from_other_rows_at_80_columns() -> None:
+def test_long_id_does_not_narrow_other_table_rows_at_80_columns() -> None:
     lines = drawn(jobs_table(JOBS), 80)
     assert lines[0].split() == ["JOB", "STATE", "TASKS", "AGE", "TIME"]
     assert next(line for line in lines if line.startswith(SHORT)).split()[:3] == [SHORT, "RUNNING", "3/4"]
@@ -61,7 +61,7 @@ def test_long_id_takes_no_room_from_other_rows_at_80_columns() -> None:
     assert lines[at + 1].endswith("…")
 
 
-def test_all_is_on_one_line_of_a_pipe() -> None:
+def test_table_row_in_a_pipe_is_one_line() -> None:
     lines = drawn(jobs_table(JOBS), 10_000)
     assert len(lines) == 1 + len(JOBS)
     assert next(line for line in lines if line.startswith("a ")).endswith(REASON * 5)
@@ -72,7 +72,7 @@ def test_reason_of_several_lines_is_one_line() -> None:
     assert lines[1].endswith("Traceback: File x ValueError: no")
 
 
-def test_list_goes_on_over_several_lines_without_cutting_an_id() -> None:
+def test_long_list_in_a_table_continues_on_more_lines_without_cutting_ids() -> None:
     table = Columns("MACHINE", "STATE", "HELD BY", last="wrap")
     table.add_row("node-1", "alive", f"{LONG} (16 tasks), {SHORT} (task 3) and 2 more jobs")
     lines = drawn(table, 60)
@@ -127,7 +127,7 @@ def test_status_shows_times_of_attempts_and_why_each_ended() -> None:
     assert len(attempts) == 3, "a task with one attempt says all in its row"
 
 
-def test_status_of_a_task_shows_it_alone() -> None:
+def test_status_of_a_task_shows_only_this_task() -> None:
     lines = drawn(job_view(retried(), 1), 100)
     assert any("exit code 1 of 1" in line for line in lines)
     assert not any("exit code 1 of 0" in line for line in lines)

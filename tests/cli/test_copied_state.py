@@ -147,7 +147,7 @@ def test_down_in_a_copied_home_leaves_the_original_alone(iris: Iris, tmp_path: P
 
 
 @pytest.mark.parametrize("how", ["in place", "moved", "moved while a worker lives"])
-def test_restarted_or_moved_state_directory_is_no_copy(iris: Iris, tmp_path: Path, how: str) -> None:
+def test_restarted_or_moved_state_directory_is_not_treated_as_a_copy(iris: Iris, tmp_path: Path, how: str) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     name = iris.detach("echo done")
     iris.wait_for(name, "SUCCEEDED")

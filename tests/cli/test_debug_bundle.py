@@ -35,7 +35,7 @@ def secrets_in(state_dir: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("-----")]
 
 
-def test_bundle_of_a_running_cluster_has_everything_but_secrets(iris: Iris) -> None:
+def test_support_bundle_of_a_running_cluster_contains_all_files_without_secrets(iris: Iris) -> None:
     location = "file://user:geheim@localhost/logs"
     up = iris.json("up", "--port", "0", "--label", "zone=a")
     job = iris.detach("true")

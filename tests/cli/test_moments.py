@@ -80,7 +80,7 @@ def test_age_is_read_as_a_time_before_now(text: str, seconds: float) -> None:
         *("@", "@x", "@-1", "1795510800"),
     ],
 )
-def test_text_that_is_no_time_is_refused(text: str) -> None:
+def test_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
         read_moment(text)
     assert repr(text) in str(raised.value)

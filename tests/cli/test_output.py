@@ -45,6 +45,6 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("who", ["another thread writes", "the main thread writes"])
-def test_ctrl_c_ends_a_write_that_nobody_takes(who: str) -> None:
+def test_ctrl_c_ends_a_write_to_a_pipe_that_is_not_read(who: str) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, who], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "interrupted")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_closed_connection_is_not_taken_for_a_closed_pipe() -> None:
+def test_closed_network_connection_is_not_mistaken_for_a_closed_pipe() -> None:
     program = (
         "import signal\n"
         "from iris.cli.output.closed_reader import leave_with_reader\n"

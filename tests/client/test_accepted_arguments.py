@@ -36,7 +36,7 @@ def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
 NAMES = ("function", "cls", "self", "callable", "entrypoint", "args", "kwargs", "name", "client", "job_id", "return")
 
 
-def test_callable_with_keyword_of_any_name_gets_it(client: IrisClient) -> None:
+def test_callable_receives_keyword_arguments_of_any_name(client: IrisClient) -> None:
     given = {name: index for index, name in enumerate(NAMES)}
     job = client.run(collect, args=[1, 2], kwargs=given)
     assert job.results(timeout=60) == [((1, 2), given)]
@@ -46,11 +46,11 @@ def test_callable_with_keyword_of_any_name_gets_it(client: IrisClient) -> None:
 
 
 @pytest.mark.parametrize("args", [(1, 2), [1, 2], range(1, 3), (number for number in (1, 2))])
-def test_callable_with_arguments_of_any_ordered_collection_gets_them(client: IrisClient, args: Any) -> None:
+def test_callable_receives_arguments_given_as_any_ordered_collection(client: IrisClient, args: Any) -> None:
     assert client.run(collect, args=args).results(timeout=60) == [((1, 2), {})]
 
 
-def test_numbers_of_other_types_stand_for_whole_numbers_and_seconds(client: IrisClient) -> None:
+def test_numbers_of_numpy_and_other_types_are_accepted_as_counts_and_seconds(client: IrisClient) -> None:
     job = client.run(
         shell("exit $IRIS_TASK_INDEX"),
         replicas=Index(3),  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def test_numbers_of_other_types_stand_for_whole_numbers_and_seconds(client: Iris
         assert list(lines) == []
 
 
-def test_handle_stands_for_job_id_in_every_call(client: IrisClient, cluster: RemoteClusterClient) -> None:
+def test_job_handle_is_accepted_as_job_id_by_every_call(client: IrisClient, cluster: RemoteClusterClient) -> None:
     job = client.run(shell("echo hello"))
     assert client.wait(job, timeout=60).job_id == job.job_id
     assert client.status(job).job_id == job.job_id
@@ -89,7 +89,7 @@ def test_handle_stands_for_job_id_in_every_call(client: IrisClient, cluster: Rem
     assert make_task_id(job, 0) == task.task_id
 
 
-def test_task_given_as_job_is_refused_and_its_job_goes_on(client: IrisClient) -> None:
+def test_task_handle_in_place_of_a_job_is_refused_and_its_job_continues(client: IrisClient) -> None:
     job = client.run(["sleep", "600"])
     [task] = job.tasks()
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_resources_with_unknown_key_are_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("limit", [1e8, YEARS, 2**31 - 1, math.inf, None, 0])
-def test_job_with_limits_of_years_runs(client: IrisClient, limit: float | None) -> None:
+def test_job_with_timeouts_of_years_runs(client: IrisClient, limit: float | None) -> None:
     job = client.run(collect, timeout=limit, job_timeout=limit, scheduling_timeout=limit)
     assert job.results(timeout=60) == [((), {})]
 
@@ -137,7 +137,7 @@ def test_job_with_longest_grace_period_ends_by_sigterm(client: IrisClient) -> No
 
 
 @pytest.mark.parametrize("timeout", [1e8, YEARS, 1e300, pytest.param(10**400, id="huge"), math.inf, None])
-def test_wait_with_timeout_of_years_answers_at_the_end(client: IrisClient, timeout: Any) -> None:
+def test_wait_with_timeout_of_years_returns_when_the_job_ends(client: IrisClient, timeout: Any) -> None:
     job = client.run(shell("echo hello"))
     assert job.wait(timeout=timeout, stream_logs=True).state == pb.JOB_STATE_SUCCEEDED
     assert client.wait(job, timeout=timeout).state == pb.JOB_STATE_SUCCEEDED
@@ -155,7 +155,7 @@ def test_lookup_with_timeout_of_years_finds_the_endpoint(client: IrisClient, tim
 
 
 @pytest.mark.parametrize("timeout_s", [1e8, math.inf, None])
-def test_low_level_client_with_limit_of_years_answers(client: IrisClient, timeout_s: float | None) -> None:
+def test_low_level_client_accepts_a_timeout_of_years(client: IrisClient, timeout_s: float | None) -> None:
     with RemoteClusterClient(client.cluster.controller_address, timeout_s=timeout_s) as cluster:
         job = client.run(["true"])
         client.wait(job, timeout=60)
@@ -164,7 +164,7 @@ def test_low_level_client_with_limit_of_years_answers(client: IrisClient, timeou
         assert len(cluster.list_tasks(job)) == 1
 
 
-def test_wait_with_tiny_timeout_says_how_long_it_waited(client: IrisClient) -> None:
+def test_wait_with_tiny_timeout_reports_its_timeout(client: IrisClient) -> None:
     job = client.run(["sleep", "600"])
     with pytest.raises(DeadlineExceededError, match=r"has not ended within 0\.25 s"):
         client.wait(job, timeout=Fraction(1, 4))  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def counting(lines: int) -> list[str]:
 
 
 @routes
-def test_a_follow_goes_on_with_the_next_token(shared_cluster: LocalServer, route: Route) -> None:
+def test_follow_continues_with_the_next_token(shared_cluster: LocalServer, route: Route) -> None:
     source = Source()
     told: list[str] = []
     with IrisClient.remote(shared_cluster.address, token=source) as client:
@@ -65,7 +65,7 @@ def test_a_follow_goes_on_with_the_next_token(shared_cluster: LocalServer, route
     assert told == [], "it is nothing to tell"
 
 
-def test_a_follow_of_all_tasks_goes_on_with_the_next_token(shared_cluster: LocalServer) -> None:
+def test_follow_of_all_tasks_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
     source = Source()
     with IrisClient.remote(shared_cluster.address, token=source) as client:
         job = client.run(counting(30), replicas=3)
@@ -78,7 +78,7 @@ def test_a_follow_of_all_tasks_goes_on_with_the_next_token(shared_cluster: Local
     assert source.asked >= 2
 
 
-def test_waiting_goes_on_with_the_next_token(shared_cluster: LocalServer) -> None:
+def test_wait_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
     source = Source()
     with IrisClient.remote(shared_cluster.address, token=source) as client:
         job = client.run(["sleep", "3"])
@@ -86,7 +86,7 @@ def test_waiting_goes_on_with_the_next_token(shared_cluster: LocalServer) -> Non
     assert source.asked >= 2
 
 
-def test_a_call_is_made_again_with_the_next_token(shared_cluster: LocalServer) -> None:
+def test_call_with_refused_token_is_repeated_with_the_next_token(shared_cluster: LocalServer) -> None:
     given = iter([short(-5), token("reader", ttl_s=-100), token("reader")])
     with RemoteClusterClient(shared_cluster.address, token=lambda: next(given)) as client:
         assert client.list_jobs() is not None
@@ -94,7 +94,7 @@ def test_a_call_is_made_again_with_the_next_token(shared_cluster: LocalServer) -
     assert next(given, None) is None
 
 
-def test_threads_whose_calls_are_refused_together_all_continue(shared_cluster: LocalServer) -> None:
+def test_all_threads_continue_after_their_calls_are_refused_at_once(shared_cluster: LocalServer) -> None:
     current = [token("reader", ttl_s=-100)]
     answers: list[int] = []
 
@@ -119,7 +119,7 @@ def test_threads_whose_calls_are_refused_together_all_continue(shared_cluster: L
 
 
 @routes
-def test_a_fixed_token_that_expires_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
+def test_expired_fixed_token_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
     with IrisClient.remote(shared_cluster.address) as admin:
         job = admin.run(shell("echo first; sleep 1000"))
         with IrisClient.remote(shared_cluster.address, token=short(2.0)) as client:
@@ -132,7 +132,7 @@ def test_a_fixed_token_that_expires_ends_a_follow(shared_cluster: LocalServer, r
 
 
 @routes
-def test_a_token_that_is_revoked_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
+def test_revoked_token_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
     with IrisClient.remote(shared_cluster.address) as admin:
         job = admin.run(shell("echo first; sleep 1000"))
         made = admin.cluster.create_token("ana", "reader")
@@ -343,7 +343,7 @@ def test_tokens_are_created_listed_and_revoked(admin: RemoteClusterClient) -> No
     assert listed.revoked_at_ms > 0
 
 
-def test_a_repeat_of_the_same_request_gives_the_same_token(admin: RemoteClusterClient) -> None:
+def test_repeated_create_token_request_returns_the_same_token(admin: RemoteClusterClient) -> None:
     request_id = unique("request")
     first = admin.create_token("ana", "user", request_id=request_id)
     assert admin.create_token("ana", "user", request_id=request_id) == first
@@ -408,7 +408,7 @@ def test_tokens_and_revocations_survive_a_restart(tmp_path: Path) -> None:
 # Inside of a task.
 
 
-def test_a_task_has_a_token_of_its_own(client: IrisClient, tmp_path: Path) -> None:
+def test_each_task_has_a_separate_token(client: IrisClient, tmp_path: Path) -> None:
     def work() -> list[str]:
         import os
 
@@ -436,7 +436,7 @@ def test_a_task_has_a_token_of_its_own(client: IrisClient, tmp_path: Path) -> No
     assert job.results(timeout=60) == [["from the child", "4", "denied", "denied", "denied", "2"]]
 
 
-def test_token_of_a_task_has_not_the_rights_of_its_user(client: IrisClient, tmp_path: Path) -> None:
+def test_token_of_a_task_has_fewer_rights_than_its_user(client: IrisClient, tmp_path: Path) -> None:
     out = tmp_path / "token"
     job = client.run(shell(f'printf %s "$IRIS_TOKEN" > {out}; sleep 1000'))
     wait_for_state(client.cluster, job.job_id, cluster_pb2.JOB_STATE_RUNNING)

@@ -107,7 +107,7 @@ def test_close_ends_calls_and_retries_to_a_controller_that_does_not_answer() -> 
                 assert isinstance(blocked.error, ClientClosedError), blocked.error
 
 
-def test_close_ends_only_the_waits_of_that_client(shared_cluster: LocalServer, job_id: str) -> None:
+def test_close_of_a_client_does_not_end_waits_of_other_clients(shared_cluster: LocalServer, job_id: str) -> None:
     one, other = IrisClient.remote(shared_cluster.address), IrisClient.remote(shared_cluster.address)
     with other:
         follows = [Blocked(client, WAITS["job.logs"], job_id) for client in (one, other)]

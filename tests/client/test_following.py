@@ -111,7 +111,7 @@ def check_after_death(entries: list[LogEntry], writing: Writing) -> None:
 
 
 @ROUTES
-def test_the_controller_is_killed_and_comes_back_while_a_log_is_followed(tmp_path: Path, route: str) -> None:
+def test_follow_continues_after_the_controller_is_killed_and_restarted(tmp_path: Path, route: str) -> None:
     writing = Writing(seed=21, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -153,7 +153,7 @@ def test_follow_reports_that_the_controller_does_not_answer(tmp_path: Path) -> N
 
 
 @ROUTES
-def test_the_worker_is_killed_while_a_log_is_followed(own: LocalServer, tmp_path: Path, route: str) -> None:
+def test_follow_continues_after_the_worker_is_killed(own: LocalServer, tmp_path: Path, route: str) -> None:
     writing = Writing(seed=22, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
     notices: list[str] = []
     with IrisClient.remote(own.address) as client:
@@ -281,7 +281,7 @@ def test_reader_that_pauses_does_not_slow_down_the_task(
 
 
 @ROUTES
-def test_many_followers_of_one_task_all_get_every_line(client: IrisClient, tmp_path: Path, route: str) -> None:
+def test_each_of_many_followers_of_one_task_gets_every_line(client: IrisClient, tmp_path: Path, route: str) -> None:
     followers = 100
     gate = tmp_path / "gate"
     writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
@@ -309,7 +309,7 @@ def test_follow_of_many_tasks_gets_every_line(client: IrisClient, route: str) ->
         check_end(stream.ends, writing, task_index=index)
 
 
-def test_cursor_with_another_attempt_id_is_refused(client: IrisClient) -> None:
+def test_cursor_together_with_another_attempt_id_is_refused(client: IrisClient) -> None:
     job = client.run(["sh", "-c", "echo $IRIS_ATTEMPT_ID; exit $((1 - IRIS_ATTEMPT_ID))"], max_retries_failure=1)
     job.wait(timeout=60)
     first, second = job.logs()
@@ -362,14 +362,14 @@ print([line.message for line in lines], notices)
 
 
 @pytest.mark.parametrize("child", ["ends", "closes"])
-def test_a_forked_child_leaves_the_streams_of_its_parent_alone(
+def test_forked_child_does_not_end_streams_of_its_parent(
     shared_cluster: LocalServer, tmp_path: Path, child: str
 ) -> None:
     words = [sys.executable, "-c", FORKS, shared_cluster.address, str(tmp_path / "gate"), child]
     assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "up\n['end'] []\n"
 
 
-def test_a_wait_that_streams_keeps_its_timeout_when_the_worker_is_silent(own: LocalServer) -> None:
+def test_wait_that_prints_logs_keeps_its_timeout_when_the_worker_is_silent(own: LocalServer) -> None:
     with IrisClient.remote(own.address) as client:
         job = client.run(python("print('up'); wait_for('/nowhere')"))
         wait_until(lambda: [line.message for line in job.logs()] == ["up"], "the first line")
@@ -537,6 +537,6 @@ def test_cursor_of_a_filtered_line_marks_the_place_right_after_it(
     ],
     ids=str,
 )
-def test_invalid_filters_are_refused(follow: Callable[..., Reading], talk: Job, wrong: dict[str, Any]) -> None:
+def test_invalid_log_filters_are_refused(follow: Callable[..., Reading], talk: Job, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         follow(talk, **wrong).rest()

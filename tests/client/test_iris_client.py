@@ -28,7 +28,7 @@ from iris.errors import (
 from iris.rpc import cluster_pb2 as pb
 
 
-def test_task_status(client: IrisClient) -> None:
+def test_task_status_returns_the_attempts_of_a_task(client: IrisClient) -> None:
     job = client.run(shell("exit $IRIS_TASK_INDEX"), replicas=3, max_task_failures=2)
     job.wait(timeout=60)
     task = client.task_status(job.job_id, task_index=2)
@@ -44,7 +44,7 @@ def test_task_status(client: IrisClient) -> None:
         client.task_status(job.job_id, task_index=2**31)
 
 
-def test_list_tasks(client: IrisClient) -> None:
+def test_list_tasks_returns_all_tasks_of_a_job(client: IrisClient) -> None:
     job = client.run(["true"], replicas=12)
     job.wait(timeout=60)
     tasks = client.list_tasks(job.job_id)
@@ -53,7 +53,7 @@ def test_list_tasks(client: IrisClient) -> None:
     assert isinstance(job.tasks()[0], Task)
 
 
-def test_fetch_task_logs(client: IrisClient) -> None:
+def test_fetch_task_logs_returns_the_lines_of_a_task(client: IrisClient) -> None:
     job = client.run(shell("echo one; echo two; echo three"), replicas=2)
     job.wait(timeout=60)
     logs = client.fetch_task_logs(job.job_id, task_index=1, start_ms=0, max_lines=0)
@@ -73,7 +73,9 @@ def test_fetch_task_logs(client: IrisClient) -> None:
             client.fetch_task_logs(job.job_id, 1, **bad)  # type: ignore[arg-type]
 
 
-def test_wait_with_task_logs(client: IrisClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_with_stream_logs_prints_the_lines_of_the_task(
+    client: IrisClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = client.run(shell("echo out $IRIS_TASK_INDEX; echo err >&2"), replicas=3)
     status = client.wait(job.job_id, timeout=60, poll_interval=0.1, stream_logs=True, stream_task_index=2)
     assert status.state == pb.JOB_STATE_SUCCEEDED
@@ -195,7 +197,7 @@ def test_module_that_the_worker_lacks_is_named_in_the_error(client: IrisClient, 
     assert "install it on the worker" in ran.stdout
 
 
-def test_functions_of_main_and_of_own_modules_run_in_tasks(shared_cluster: LocalServer, tmp_path: Path) -> None:
+def test_functions_of_main_and_of_the_callers_modules_run_in_tasks(shared_cluster: LocalServer, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("FACTOR = 3\n\ndef triple(n):\n    return FACTOR * n\n")
     program = tmp_path / "program.py"
     program.write_text(
@@ -292,14 +294,14 @@ def test_run_with_a_used_name_is_refused(client: IrisClient) -> None:
         client.run(["true"], name=name)
 
 
-def test_a_long_line_arrives_in_one_piece(client: IrisClient) -> None:
+def test_long_line_is_returned_as_one_entry(client: IrisClient) -> None:
     size = 10 * 2**20
     job = client.run([sys.executable, "-c", f"print('y' * {size}); print('end', end='')"])
     job.wait(timeout=60)
     assert [len(entry.message) for entry in job.logs()] == [size, 3]
 
 
-def test_many_lines_are_paged_and_each_comes_once(client: IrisClient) -> None:
+def test_many_lines_are_read_in_pages_without_repetition(client: IrisClient) -> None:
     job = client.run(["seq", "200000"])
     followed = [entry.message for entry in job.logs(follow=True)]
     assert followed == [str(n) for n in range(1, 200_001)]
@@ -350,7 +352,7 @@ def test_ctrl_c_ends_a_wait_at_once(shared_cluster: LocalServer, stream_logs: bo
         assert client.wait(job_id, timeout=60).state == pb.JOB_STATE_KILLED
 
 
-def test_a_wait_goes_on_through_a_restart_of_the_controller(tmp_path: Path) -> None:
+def test_wait_continues_after_a_restart_of_the_controller(tmp_path: Path) -> None:
     directory = tmp_path / "cluster"
     with running_cluster(directory) as server:
         port = int(server.address.rpartition(":")[2])

@@ -78,7 +78,7 @@ def test_record_with_several_lines_becomes_several_entries() -> None:
     assert reader.delivered == Position(2, (10, 0, 0))
 
 
-def test_a_line_in_several_records_has_the_time_of_its_end() -> None:
+def test_line_in_several_records_has_the_time_of_its_end() -> None:
     reader = line_reader()
     frames = [encode(OUT, 1, 0, b"a"), encode(OUT, 2, 1, b"b"), encode(OUT, 3, 2, b"c\nd\ne"), encode(OUT, 4, 7, b"\n")]
     assert [read(reader, frame) for frame in frames[:2]] == [[], []]
@@ -246,7 +246,7 @@ def test_gap_of_one_source_does_not_affect_other_sources() -> None:
     assert shown(read(reader, encode(OUT, 2, 5, b"of it\n"))) == [b"half of it\n"]
 
 
-def test_jump_of_the_offset_is_a_gap() -> None:
+def test_missing_bytes_in_an_unfiltered_log_stream_are_a_gap() -> None:
     reader = line_reader()
     entries = read(reader, encode(OUT, 1, 0, b"a\nb"), encode(OUT, 2, 10, b"c\n"))
     assert content(entries, OUT) == [b"a\nb", 7, b"c\n"]
@@ -256,7 +256,7 @@ def test_jump_of_the_offset_is_a_gap() -> None:
 # --- filtered streams
 
 
-def test_jump_of_the_offset_in_a_filtered_stream_is_no_gap() -> None:
+def test_missing_bytes_in_a_filtered_log_stream_are_no_gap() -> None:
     reader = line_reader(whole=False)
     entries = read(reader, encode(OUT, 1, 100, b"a\nb\n"), encode(ERR, 2, 7, b"x\n"), encode(OUT, 3, 1000, b"c\n"))
     assert shown(entries) == [b"a\n", b"b\n", b"x\n", b"c\n"]
@@ -277,7 +277,7 @@ def test_gap_in_a_filtered_stream_has_its_exact_size() -> None:
     assert content(entries, OUT) == [b"a\n", 50, b"b\n"]
 
 
-def test_skip_to_moves_the_reader_to_the_offsets() -> None:
+def test_skip_to_moves_a_log_reader_to_the_offsets() -> None:
     reader = line_reader(whole=False)
     read(reader, encode(OUT, 1, 10, b"a\nb"), encode(ERR, 1, 10, b"c\n"))
     reader.skip_to((100, 200, 300))
@@ -287,7 +287,7 @@ def test_skip_to_moves_the_reader_to_the_offsets() -> None:
     assert reader.received == Position(0, (100, 200, 300)), "never back"
 
 
-def test_jump_after_the_tail_is_a_gap() -> None:
+def test_missing_bytes_after_the_tail_are_a_gap() -> None:
     """As who begins with `tail`: jumps to the first line, none after the last."""
     reader = line_reader()
     reader.jumps = True
@@ -471,7 +471,7 @@ def entry(
     return LogEntry(data, end, EntryOrigin(JOB, task_index, 0, source, 17, (end, 7, 0), partial=partial))
 
 
-def test_entries_are_equal_when_they_are_the_same_line() -> None:
+def test_log_entries_of_the_same_line_are_equal() -> None:
     assert entry() == entry()
     assert hash(entry()) == hash(entry())
     assert len({entry(), entry(), entry(b"other", 6)}) == 2
@@ -481,7 +481,7 @@ def test_entries_are_equal_when_they_are_the_same_line() -> None:
     assert entry() != b"line"
 
 
-def test_the_same_line_of_two_readers_is_equal() -> None:
+def test_entries_of_the_same_line_from_two_readers_are_equal() -> None:
     data = b"one\ntwo\nthree\n"
     assert read(line_reader(), encode(OUT, 1, 0, data)) == read(line_reader(), *cut(OUT, data, 1))
 
@@ -508,7 +508,7 @@ def test_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
         assert decode_cursor(JOB, again.cursor) == {0: Position(1, (2, 3, 4)), 3: each.position()}
 
 
-def test_the_cursor_of_an_entry_says_where_the_other_tasks_are() -> None:
+def test_cursor_of_an_entry_contains_the_positions_of_the_other_tasks() -> None:
     one = entry()
     one.set_other_positions(lambda: {0: Position(0, (9, 9, 9)), 3: Position(0, (1, 1, 1))})
     assert decode_cursor(JOB, one.cursor) == {0: Position(0, (9, 9, 9)), 3: Position(0, (5, 7, 0))}
@@ -542,17 +542,17 @@ def missing(source: int = OUT) -> LogEntry:
         ([piece(b"a"), piece(b"x", source=ERR)], [b"a", b"x"]),
     ],
 )
-def test_parts_of_a_line_are_joined(pieces: list[LogEntry], whole: list[bytes]) -> None:
+def test_partial_entries_of_one_line_are_joined(pieces: list[LogEntry], whole: list[bytes]) -> None:
     assert shown(join_parts(pieces)) == whole
 
 
-def test_the_end_of_an_attempt_is_not_continued_by_the_next_one() -> None:
+def test_partial_line_of_an_ended_attempt_is_not_continued_by_the_next_attempt() -> None:
     ended = LogEntry(b"no newline", 10, EntryOrigin(JOB, 3, 0, OUT, 1, (0, 0, 0), partial=True))
     first = LogEntry(b"a line", 7, EntryOrigin(JOB, 3, 1, OUT, 2, (0, 0, 0)))
     assert shown(join_parts([ended, first])) == [b"no newline", b"a line\n"]
 
 
-def test_parts_of_different_tasks_are_not_joined() -> None:
+def test_partial_entries_of_different_tasks_are_not_joined() -> None:
     pieces = [entry(b"of 3", 4, partial=True), entry(b"of 4", 5, task_index=4), entry(b" it", 8)]
     assert shown(join_parts(pieces)) == [b"of 4\n", b"of 3 it\n"]
 

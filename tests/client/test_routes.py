@@ -129,7 +129,7 @@ def test_follow_continues_through_the_controller_when_the_worker_becomes_unreach
         assert any("trying again" in text for text in notices)
 
 
-def test_chosen_route_is_used(cluster: Cluster) -> None:
+def test_logs_are_read_by_the_chosen_route(cluster: Cluster) -> None:
     cluster.divert_us(NOBODY)
     with IrisClient.remote(cluster.address) as client:
         job = client.run(["echo", "hello"])

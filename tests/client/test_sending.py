@@ -33,7 +33,7 @@ def test_links_out_of_the_workspace_are_left_out_with_one_notice(client: IrisCli
     assert notices[0].endswith("and 1 more")
 
 
-def test_notice_goes_to_stderr_by_default(
+def test_notice_is_printed_on_stderr_by_default(
     client: IrisClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "way-out").symlink_to("/")
@@ -45,7 +45,7 @@ def test_notice_goes_to_stderr_by_default(
     ]
 
 
-def test_content_that_the_cluster_has_is_not_sent_again(client: IrisClient, tmp_path: Path) -> None:
+def test_workspace_that_the_cluster_already_has_is_not_sent_again(client: IrisClient, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(os.urandom(3 * MIB))
     stages: list[tuple[str, int, int]] = []
     for _ in range(2):

@@ -123,7 +123,7 @@ def raise_unprintable() -> None:
         (raise_unprintable, "é"),
     ],
 )
-def test_exception_of_any_kind_leaves_at_least_its_text(client: IrisClient, function: Any, expected: str) -> None:
+def test_exception_that_cannot_be_pickled_is_returned_as_text(client: IrisClient, function: Any, expected: str) -> None:
     cause = results_error(client.run(function)).__cause__
     remote = cause if isinstance(cause, RemoteTraceback) else cause.__cause__ if cause else None
     assert isinstance(remote, RemoteTraceback)
@@ -132,7 +132,7 @@ def test_exception_of_any_kind_leaves_at_least_its_text(client: IrisClient, func
     assert isinstance(cause, RemoteTraceback) == (function in (raise_with_lock, raise_large))
 
 
-def test_exception_that_does_not_unpickle_is_its_text(client: IrisClient) -> None:
+def test_exception_that_cannot_be_unpickled_is_returned_as_text(client: IrisClient) -> None:
     def fail() -> None:
         raise StubbornError(1, 2)
 
@@ -157,11 +157,11 @@ def test_command_has_no_exception(client: IrisClient, command: list[str]) -> Non
 
 
 @pytest.mark.parametrize("function", [lambda: sys.exit(3), lambda: os._exit(3), lambda: os.kill(os.getpid(), 9)])
-def test_process_that_ends_without_exception_has_none(client: IrisClient, function: Any) -> None:
+def test_task_that_fails_without_an_exception_has_no_exception(client: IrisClient, function: Any) -> None:
     assert results_error(client.run(function)).__cause__ is None
 
 
-def test_exception_of_an_earlier_attempt_is_not_the_tasks(client: IrisClient) -> None:
+def test_exception_of_an_earlier_attempt_is_not_returned_for_the_task(client: IrisClient) -> None:
     def fail() -> None:
         if get_job_info().attempt_id == 0:
             raise ShardError(0)
@@ -200,7 +200,7 @@ def raise_note(path: Path) -> None:
     raise Note(path)
 
 
-def test_exception_is_unpickled_only_for_callers_that_ask_for_results(client: IrisClient, tmp_path: Path) -> None:
+def test_exception_of_a_task_is_unpickled_only_when_results_are_requested(client: IrisClient, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     job = client.run(raise_note, args=[notes])
     with pytest.raises(JobFailedError) as caught:

@@ -56,7 +56,7 @@ def test_wait_with_a_timeout_shorter_than_the_call_returns_the_status(
     assert slow_client.wait(ended.job_id, timeout=timeout).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_wait_with_timeout_zero_on_a_failed_job_says_why_it_failed(client: IrisClient) -> None:
+def test_wait_with_timeout_zero_on_a_failed_job_reports_the_reason(client: IrisClient) -> None:
     job = client.run(shell("echo why; exit 3"))
     job.wait(raise_on_failure=False)
     with pytest.raises(JobFailedError, match="exit code 3") as caught:
@@ -77,11 +77,11 @@ def test_wait_with_timeout_zero_on_a_running_job_gives_up_at_once(client: IrisCl
     job.wait(raise_on_failure=False)
 
 
-def test_wait_with_timeout_zero_on_an_unknown_job_says_so(client: IrisClient) -> None:
+def test_wait_with_timeout_zero_on_an_unknown_job_is_a_not_found_error(client: IrisClient) -> None:
     with pytest.raises(NotFoundError, match="no-such-job"):
         client.wait("no-such-job", timeout=0)
 
 
-def test_wait_with_timeout_zero_without_a_controller_is_a_timeout_that_says_why() -> None:
+def test_wait_with_timeout_zero_without_a_controller_is_a_timeout_with_the_reason() -> None:
     with IrisClient.remote("127.0.0.1:1", token="none") as client, pytest.raises(TimeoutError, match="does not answer"):
         client.wait("job", timeout=0)

@@ -100,7 +100,7 @@ def test_progress_bar_is_one_line(begin: Program, tmp_path: Path) -> None:
 
 @ROUTES
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_line_without_a_newline_is_given_when_the_attempt_ends(begin: Program, route: str, attempts: int) -> None:
+def test_line_without_a_newline_is_returned_when_the_attempt_ends(begin: Program, route: str, attempts: int) -> None:
     job = begin(
         "os.write(1, b'line\\nend of %d' % int(os.environ['IRIS_ATTEMPT_ID'])); os.write(2, b'err')\n"
         f"sys.exit(int(os.environ['IRIS_ATTEMPT_ID']) < {attempts - 1})",
@@ -131,7 +131,7 @@ def test_line_that_ends_with_its_attempt_counts_for_max_lines(begin: Program) ->
     assert [line.message for line in lines] == ["no newline", "one"]
 
 
-def test_first_lines_are_whole(begin: Program, tmp_path: Path) -> None:
+def test_max_lines_returns_only_whole_lines(begin: Program, tmp_path: Path) -> None:
     job = begin("write(b'one ', b'of ', b'two\\ntwo\\nthree')\nstep()")
     reading = Reading(job.logs(follow=True, max_lines=2))
     for step, seen in enumerate((b"one ", b"one of ")):
@@ -141,7 +141,7 @@ def test_first_lines_are_whole(begin: Program, tmp_path: Path) -> None:
 
 
 @ROUTES
-def test_last_lines_are_whole_lines(begin: Program, tmp_path: Path, route: str) -> None:
+def test_tail_returns_only_whole_lines(begin: Program, tmp_path: Path, route: str) -> None:
     job = begin("write(b'one\\ntwo\\nthree\\nhalf', b' a line\\n')")
     live(job, b"one\ntwo\nthree\nhalf")
     for tail, expected in ((0, []), (1, ["three"]), (9, ["one", "two", "three"]), (2, ["two", "three"])):
@@ -172,7 +172,7 @@ def test_existing_lines_contain_no_partial_line_until_the_attempt_ends(
 
 
 @ROUTES
-def test_flush_gives_the_unfinished_line_and_its_cursor_is_exact(begin: Program, tmp_path: Path, route: str) -> None:
+def test_flush_returns_the_unfinished_line_with_an_exact_cursor(begin: Program, tmp_path: Path, route: str) -> None:
     job = begin("write(b'name? ', b'me\\n'); write(b'end\\n')")
     reading = Reading(job.logs(follow=True, route=route))
     live(job, b"name? ")
@@ -226,7 +226,7 @@ def test_flush_of_several_tasks_keeps_cursors_exact(begin: Program, tmp_path: Pa
     assert {entry.message for entry in job.logs(cursor=cursors[1])} == {" of it"}
 
 
-def test_flush_without_an_unfinished_line_gives_nothing(begin: Program, tmp_path: Path) -> None:
+def test_flush_without_an_unfinished_line_returns_no_entry(begin: Program, tmp_path: Path) -> None:
     job = begin("write(b'one\\n', b'two\\n')")
     stream = job.logs(follow=True)
     stream.flush()

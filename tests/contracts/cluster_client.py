@@ -35,7 +35,7 @@ def test_get_task_status(cluster_client: RemoteClusterClient) -> None:
         cluster_client.get_task_status("no-such-job", 0)
 
 
-def test_list_tasks(cluster_client: RemoteClusterClient) -> None:
+def test_list_tasks_returns_all_tasks_of_a_job(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, shell("exec sleep 300"), replicas=5)
     try:
         wait_for_state(cluster_client, job_id, cluster_pb2.JOB_STATE_RUNNING)
@@ -51,7 +51,7 @@ def test_list_tasks(cluster_client: RemoteClusterClient) -> None:
         cluster_client.list_tasks("no-such-job")
 
 
-def test_fetch_task_logs(cluster_client: RemoteClusterClient) -> None:
+def test_fetch_task_logs_returns_the_lines_of_a_task(cluster_client: RemoteClusterClient) -> None:
     script = 'for i in 0 1 2 3 4; do echo "line $i of $IRIS_TASK_INDEX"; done; echo oops >&2'
     job_id = launch(cluster_client, shell(script), replicas=2)
     wait_for_end(cluster_client, job_id)

@@ -62,7 +62,7 @@ def pieces(data: bytes, chance: random.Random) -> list[bytes]:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("leaves", [False, True])
-def test_nested_bars_leave_their_last_states_only(seed: int, leaves: bool) -> None:
+def test_nested_progress_bars_leave_only_their_last_states(seed: int, leaves: bool) -> None:
     view = View()
     data = b"before\n" + tqdm_bars(3, 4, leaves=leaves)
     for piece in [data] if seed == 0 else pieces(data, random.Random(seed)):
@@ -83,7 +83,7 @@ def test_redrawn_bars_leave_only_their_last_states(seed: int) -> None:
     assert view.text() == ["t0 | \x1b[31mone\x1b[0m 8", "t0 | two 8"]
 
 
-def test_lines_after_nested_bars_are_written_at_once() -> None:
+def test_lines_after_nested_progress_bars_are_written_at_once() -> None:
     view = View()
     view.add(tqdm_bars(1, 1, leaves=False))
     for number in range(5):
@@ -92,7 +92,7 @@ def test_lines_after_nested_bars_are_written_at_once() -> None:
     assert view.lines.rows() == []
 
 
-def test_lines_of_other_tasks_are_printed_between_nested_bars() -> None:
+def test_lines_of_other_tasks_are_printed_above_nested_progress_bars() -> None:
     view = View()
     view.add(b"\r0 outer\n\r0 inner" + UP)
     view.add(b"other\n", task=1)
@@ -103,7 +103,7 @@ def test_lines_of_other_tasks_are_printed_between_nested_bars() -> None:
     assert view.lines.settle() == b""
 
 
-def test_bar_that_ended_is_a_line_once_its_task_has_gone_on_or_time_has_passed() -> None:
+def test_ended_progress_bar_becomes_a_line_after_other_output_or_some_time() -> None:
     view = View()
     view.add(b"\r 99%\r100%\n")
     view.add(b"next\n")

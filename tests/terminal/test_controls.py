@@ -68,7 +68,7 @@ def whole(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("data", KEPT)
-def test_text_and_colours_are_kept(data: bytes) -> None:
+def test_control_filter_keeps_text_and_colours(data: bytes) -> None:
     assert whole(data) == data
 
 
@@ -79,7 +79,7 @@ def test_sequence_that_controls_the_terminal_is_dropped(sequence: bytes) -> None
 
 
 @pytest.mark.parametrize("data", [b"plain", b"a\tb\rc\nd", "grüße € 世".encode()])
-def test_plain_text_is_harmless(data: bytes) -> None:
+def test_plain_text_contains_no_control_sequences(data: bytes) -> None:
     assert is_harmless(data)
     assert not is_harmless(data + b"\x1b[31m")
 
@@ -119,7 +119,7 @@ def test_colours_end_with_their_line_and_begin_again_in_the_next() -> None:
     assert lines.filter(b"none", ends_line=True) == b"none"
 
 
-def test_unfinished_string_hides_no_more_than_its_line() -> None:
+def test_unfinished_control_string_hides_no_text_of_later_lines() -> None:
     lines = ControlFilter()
     assert lines.filter(b"a\x1b]0;never ended", ends_line=False) == b"a"
     assert lines.filter(b" hidden" * 1000, ends_line=False) == b""
@@ -127,7 +127,7 @@ def test_unfinished_string_hides_no_more_than_its_line() -> None:
     assert lines.filter(b"next", ends_line=True) == b"next"
 
 
-def test_colours_without_end_are_bounded() -> None:
+def test_number_of_repeated_colour_sequences_is_bounded() -> None:
     lines = ControlFilter()
     lines.filter(b"".join(b"\x1b[38;5;%dm" % n for n in range(1000)), ends_line=True)
     assert len(lines.filter(b"", ends_line=True)) < 300

@@ -50,7 +50,7 @@ def iris(*words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
         ("é", "no such encoding", b"\\xe9"),
     ],
 )
-def test_character_that_an_output_lacks_is_replaced(text: str, encoding: str, data: bytes) -> None:
+def test_character_missing_in_the_encoding_of_an_output_is_replaced(text: str, encoding: str, data: bytes) -> None:
     assert encode_text(text, encoding) == data
 
 

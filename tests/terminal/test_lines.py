@@ -30,7 +30,7 @@ def labelled(lines: Lines, *parts: tuple[int, bytes]) -> bytes:
     return b"".join(lines.add(entries(task, text), b"t%d |" % task) for task, text in parts)
 
 
-def test_rule_1_bytes_are_the_tasks_own() -> None:
+def test_bytes_without_a_prefix_are_written_unchanged() -> None:
     for is_terminal in (False, True):
         lines = Lines(is_terminal)
         written = plain(lines, (0, b"one\ntwo\n"), (0, b"half"), (0, b" of it\n"), (0, b"\r 1%"), (0, b"\r 2%"))
@@ -38,7 +38,7 @@ def test_rule_1_bytes_are_the_tasks_own() -> None:
         assert lines.rows() == []
 
 
-def test_rule_2_no_line_is_appended_to_an_unfinished_line() -> None:
+def test_line_of_another_task_is_not_appended_to_an_unfinished_line() -> None:
     lines = Lines(False)
     assert plain(lines, (0, b"half"), (0, b"warning\n", "stderr"), (0, b" of it\n")) == b"half\nwarning\n of it\n"
     assert plain(lines, (0, b"half")) == b"half"
@@ -48,7 +48,7 @@ def test_rule_2_no_line_is_appended_to_an_unfinished_line() -> None:
     assert lines.add(entries(0, b"again\n", attempt=1), b"") == b"\nagain\n"
 
 
-def test_rule_3_continuation_of_a_line_is_marked() -> None:
+def test_rest_of_an_interrupted_line_is_marked_as_continuation() -> None:
     lines = Lines(False)
     written = labelled(lines, (0, b"a\nb\n"), (0, b"half"), (0, b" of"), (1, b"other\n"), (0, b" it\n"), (0, b"next\n"))
     assert written.decode() == "t0 | a\nt0 | b\nt0 | half of\nt1 | other\nt0 |… it\nt0 | next\n"
@@ -58,7 +58,7 @@ def test_rule_3_continuation_of_a_line_is_marked() -> None:
     )
 
 
-def test_rule_4_a_terminal_has_rows_for_unfinished_lines() -> None:
+def test_unfinished_lines_stay_in_the_bottom_rows_of_a_terminal() -> None:
     now_s = 0.0
     lines = Lines(True, lambda: now_s)
     assert labelled(lines, (1, b"name? "), (0, b"\r 1%"), (0, b"\r 2%"), (1, b"really? ")) == b""
@@ -78,14 +78,14 @@ def test_rows_contain_no_cursor_movement() -> None:
     assert lines.rows() == [b"t0 | \x1b[31mred\x1b[0m \tend"]
 
 
-def test_erased_bar_leaves_no_row() -> None:
+def test_erased_progress_bar_leaves_no_row_on_the_terminal() -> None:
     lines = Lines(True)
     assert labelled(lines, (0, b"\r 99%"), (0, b"\r     \r")) == b""
     assert lines.rows() == []
     assert lines.end() == b""
 
 
-def test_rule_5_a_bar_is_not_cut_apart() -> None:
+def test_progress_bar_in_a_pipe_is_held_back_until_its_line_ends() -> None:
     lines = Lines(False)
     assert labelled(lines, (0, b"\r 1%"), (1, b"\r 1%"), (0, b"\r 2%"), (2, b"other\n")) == b"t2 | other\n"
     assert labelled(lines, (0, b"\r 3%\n")) == b"t0 | \r 1%\r 2%\r 3%\n"
@@ -98,7 +98,7 @@ def test_rule_5_a_bar_is_not_cut_apart() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_rule_6_unfinished_lines_end_with_their_task(is_terminal: bool) -> None:
+def test_unfinished_line_ends_with_a_newline_when_its_task_ends(is_terminal: bool) -> None:
     lines = Lines(is_terminal)
     assert labelled(lines, (1, b"one"), (0, b"\r 1%")) + lines.end() == (
         b"t0 | \x201%\nt1 | one\n" if is_terminal else b"t1 | one\nt0 | \r 1%\n"

@@ -222,7 +222,7 @@ print("done")
 """
 
 
-def test_nested_bars_of_tasks_leave_no_row_behind(
+def test_nested_progress_bars_of_tasks_leave_no_row_behind(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
     job = client.run([sys.executable, "-c", NESTED], replicas=2)
