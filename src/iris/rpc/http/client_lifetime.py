@@ -44,8 +44,7 @@ class Lifetime:
         """
         if self._closed:
             raise ClientClosedError(
-                f"{self._whose} was closed, therefore its waits, follows and calls have ended:"
-                " open another client to continue"
+                f"{self._whose} was closed: its waits, follows and calls have ended; open another client to continue"
             )
 
     def pause(self, seconds: float) -> None:
