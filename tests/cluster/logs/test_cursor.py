@@ -165,7 +165,8 @@ def test_position_message_without_offsets_means_the_beginning_of_the_log() -> No
     ids=str,
 )
 def test_message_with_an_invalid_log_position_is_refused(message: cluster_pb2.LogPosition) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"task {message.task_index}.*attempt {message.attempt_id}"):
+    got = f"got task index {message.task_index}, attempt id {message.attempt_id} "
+    with pytest.raises(InvalidArgumentError, match=got):
         from_message(message)
 
 

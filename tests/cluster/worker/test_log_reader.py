@@ -441,7 +441,7 @@ def test_a_log_that_is_moved_while_it_is_read_is_unavailable(path: Path, begun: 
     (path / AWAY).touch()
     remove_segments(path)
     begun.read(1 << 20, final=True)  # the rest of the segment that is open
-    with pytest.raises(UnavailableError, match="elsewhere"):
+    with pytest.raises(UnavailableError, match="moved to another location"):
         begun.read(1 << 20, final=True)
 
 
