@@ -50,7 +50,7 @@ def test_callable_receives_arguments_given_as_any_ordered_collection(client: Iri
     assert client.run(collect, args=args).results(timeout=60) == [((1, 2), {})]
 
 
-def test_numbers_of_numpy_and_other_types_are_accepted_as_counts_and_seconds(client: IrisClient) -> None:
+def test_index_fraction_and_decimal_objects_are_accepted_as_numbers(client: IrisClient) -> None:
     job = client.run(
         shell("exit $IRIS_TASK_INDEX"),
         replicas=Index(3),  # type: ignore[arg-type]

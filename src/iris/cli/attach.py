@@ -224,7 +224,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # Zero ends a wait of the thread for a signal. The thread may still wait twice, therefore it gets two zeros.
+        # The thread waits for up to two signals. A zero in the queue ends each of these waits.
         signals.put(0)
         signals.put(0)
         thread.join()
@@ -271,7 +271,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # The main thread gets the same error and reports it.
+            pass  # The main thread gets and reports the same error.
         self._set("")
 
     def _show(self) -> None:

@@ -82,7 +82,7 @@ class _Checked(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value of an option's text. `click` calls this method for each given option."""
         if not isinstance(value, str):
-            return value  # The value is the default of the option.
+            return value  # Defaults are values, not text.
         try:
             return self._read(value)
         except InvalidArgumentError as error:

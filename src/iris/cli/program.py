@@ -95,7 +95,7 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # With another code, an error has been reported already.
+        if code == 0:  # With another exit code, an error has already been reported.
             report_error(str(error))
             return EXIT_ERROR
     return code

@@ -22,7 +22,7 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-_BEAT_S = 20.0  # A worker ends the input if its sender is silent for much longer.
+_BEAT_S = 20.0  # A sender without input calls the worker this often, to show that it still exists.
 _FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0
 

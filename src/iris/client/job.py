@@ -75,7 +75,7 @@ class JobClient(Protocol):
 
 
 class Task(TaskReference):
-    """A handle on one task of a job. It can be passed wherever a task id is expected."""
+    """A handle on one task of a job. A handle can be passed wherever a task id is expected."""
 
     def __init__(self, client: JobClient, job_id: str | Job, task_index: int) -> None:
         self._client = client
@@ -144,7 +144,7 @@ class Task(TaskReference):
 
 
 class Job(JobReference):
-    """A handle on a job. It can be passed wherever a job id is expected."""
+    """A handle on a job. A handle can be passed wherever a job id is expected."""
 
     def __init__(self, client: JobClient, job_id: str | Job) -> None:
         self._client = client
@@ -226,7 +226,7 @@ class Job(JobReference):
         try:
             return Task(self._client, self.job_id, task_index).exception(loads=loads)
         except IrisError:
-            return None  # Without the exception, the user still gets the JobFailedError.
+            return None  # The JobFailedError is raised even without the exception of the task as its cause.
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -262,7 +262,7 @@ class Job(JobReference):
             ) as last:
                 return tuple(entry.message for entry in last)
         except IrisError:
-            return ()  # Without the last lines, the user still gets the JobFailedError.
+            return ()  # The JobFailedError is raised even without the last lines of the task.
 
 
 def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:

@@ -77,7 +77,7 @@ class LogMethods:
         if end is not None and not end.complete:
             return [
                 entry for entry in entries if not entry.partial or entry.missing_bytes
-            ]  # The task may still be writing a partial line.
+            ]  # Partial lines are left out, because the task may still be writing them.
         return entries
 
     def stream_task_logs(

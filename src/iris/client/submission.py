@@ -123,7 +123,7 @@ def add_placement(
     constraints: Mapping[str, str] | None,
     rendezvous: str | None,
 ) -> None:
-    """Add the rules for the machines on which the tasks run, and the way in which tasks find each other."""
+    """Add to the request on which machines the tasks run, and how the tasks find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
     if placement is not None:
         request.placement = _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]
@@ -145,7 +145,7 @@ def add_retries(
     max_retries_preemption: int,
     retry_pause: float,
 ) -> None:
-    """Add the retry budgets and the retry pause."""
+    """Add the retry budgets and the retry pause to the request."""
     request.max_task_failures = check_whole_number("max_task_failures", max_task_failures, most=MAX_INT32)
     request.max_retries_failure = check_whole_number("max_retries_failure", max_retries_failure, most=MAX_INT32)
     request.max_retries_preemption = check_whole_number(
@@ -162,7 +162,7 @@ def add_limits(
     kill_grace_period: float,
     max_log_bytes: int,
 ) -> None:
-    """Add the timeouts, the grace period and the size of the logs."""
+    """Add the timeouts, the grace period and the size of the logs to the request."""
     request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
     request.timeout_seconds = _timeout_seconds("timeout", timeout)
     request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)

@@ -67,7 +67,7 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        from iris.cluster.client.workspace_archive import pack_workspace  # The import is slow and rarely needed.
+        from iris.cluster.client.workspace_archive import pack_workspace  # This import is slow, and rarely needed.
 
         bundle = pack_workspace(self.folder, self._stage("packing"))
         if bundle.left_out:

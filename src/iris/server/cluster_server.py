@@ -169,7 +169,7 @@ class ClusterServer:
         config, tls = self._config, listening.tls
         self._store = Store(self._unless_temporary("controller.db"))
         keeping = await _keeping(config, self._directory / "logs")
-        use_no_proxy()  # The workers have started, and have kept the proxy for their tasks.
+        use_no_proxy()  # Workers have started with the proxy settings, which their tasks may need.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
             self._engine,

@@ -149,7 +149,7 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # The cursor rests on the first bar, for example with tqdm.
+            count = self._at  # The cursor rests on the first bar, as tqdm does between updates.
         elif self._reach:
             count = self._at - self._reach
         else:

@@ -34,12 +34,12 @@ from iris.system.private_dir import open_private
 if TYPE_CHECKING:
     from iris.client import IrisClient
 
-_SERVER_LOG_BYTES = 2 << 20  # The length of the part of the server's event log.
+_SERVER_LOG_BYTES = 2 << 20  # A bundle contains this much of the server's event log.
 _WORKER_LOG_BYTES = 256 << 10
 _MAX_WORKERS = 64
 _DUMP_S = 2.0
 _PAUSE_S = 0.02
-_MIN_SECRET = 8  # Replacing a shorter line of a secret file would also replace ordinary words.
+_MIN_SECRET = 8  # Shorter lines of secret files are kept, because they may be ordinary words.
 _LIBRARIES = ("connectrpc", "protobuf", "pyqwest", "httpx", "uvicorn", "click", "rich", "ray", "cloudpickle")
 _HIDDEN = "[removed]"
 _SECRETS = (

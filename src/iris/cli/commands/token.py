@@ -60,7 +60,12 @@ def token() -> None:
 
 
 @token.command(help=_CREATE_HELP, short_help="Create a token.")
-@click.option("--role", type=click.Choice(GIVEN_ROLES), default=USER, help="What the holder may do. Default: user.")
+@click.option(
+    "--role",
+    type=click.Choice(GIVEN_ROLES),
+    default=USER,
+    help="The role of the token, which decides what its holder may do. Default: user.",
+)
 @click.option(
     "--ttl", type=DURATION, default=30 * 86400.0, help="How long the token is valid, such as 12h or 365d. Default: 30d."
 )

@@ -1,4 +1,4 @@
-"""The JSON documents that commands print.
+"""Makes the JSON documents that commands print.
 
 Fields have the same names as on the wire, states are words, and unknown values are null.
 """

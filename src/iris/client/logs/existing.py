@@ -78,7 +78,7 @@ class ExistingLines:
             if newest is not None:
                 self._state.set_reader(index, newest)
             per_task.append(lines)
-        # A merge keeps the lines of one task in order, even if the clock of its machine was set back.
+        # The merge keeps the lines of one task in order, even if the clock of the machine was set back.
         merged = list(heapq.merge(*per_task, key=lambda line: line.timestamp_ms)) if len(per_task) > 1 else per_task[0]
         shown = merged[max(0, len(merged) - count) :] if count else []
         self._state.start_task_positions({line.task_index: line.position(before=True) for line in reversed(shown)})

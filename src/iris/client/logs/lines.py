@@ -64,7 +64,7 @@ class LineReader:
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:
-                if self.jumps and self._received[source_id] < offset:  # A filter excluded earlier bytes.
+                if self.jumps and self._received[source_id] < offset:  # A filter has excluded bytes.
                     yield from self._jump(source_id, timestamp_ms, offset)
                 missing, cause = parse_gap(payload)
                 yield from self._gap(source_id, timestamp_ms, offset + missing, cause)

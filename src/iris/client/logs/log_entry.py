@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 
-_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table after this number of changes
+_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table after this number of changes.
 
 
 class EntryOrigin:
@@ -83,7 +83,7 @@ class LogEntry:
 
     def __init__(self, data: bytes, end: int, origin: EntryOrigin) -> None:
         self.data = data
-        self._end = end  # the offset in the source after this entry, including the newline
+        self._end = end  # The offset in the source after this entry, including the newline.
         self._origin = origin
 
     @property

@@ -51,7 +51,7 @@ class Routes:
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            self.leave_worker(task_index, attempt.attempt_id)  # The worker was replaced or lost its disk.
+            self.leave_worker(task_index, attempt.attempt_id)  # The worker has lost the log.
         return NotYetError(text)
 
     def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, since_s: float | None) -> bool:

@@ -224,5 +224,5 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        with suppress(ValueError):  # If another thread runs the generator, this thread ends it.
+        with suppress(ValueError):  # If another thread runs the generator, that thread ends it.
             self._batches.close()

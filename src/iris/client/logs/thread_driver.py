@@ -138,7 +138,7 @@ class ThreadDriver(Generic[Server]):
         """Report an event to the follow, carry out its instructions for the driver, and yield those for the reader."""
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # `StreamEnded` removes the stream later.
+                self._streams[instruction.stream].end()  # The arrival `StreamEnded` removes the stream later.
             else:
                 yield instruction
 

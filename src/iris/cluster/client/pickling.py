@@ -132,12 +132,12 @@ def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozen
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages in a folder.
+    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages in each folder.
     for name, module in sys.modules.copy().items():
-        # A module under another name is an alias, and `__main__` is pickled by value anyway.
+        # Aliases of modules are skipped. `__main__` is skipped because cloudpickle always pickles it by value.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        if IDENTITY in vars(module):  # In a task, the caller of the task has sent this module.
+        if IDENTITY in vars(module):  # The caller of this task has sent the module.
             by_value.append(module)
             continue
         places = places_of(module)

@@ -12,7 +12,7 @@ from typing import Any
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.types import Entrypoint
 
-_MAX_DEPTH = 6  # The search goes this deep. Each level pickles all parts of one object.
+_MAX_DEPTH = 6  # The search follows at most this many objects. Each step pickles all parts of one object.
 
 
 class CountingBuffer(io.BytesIO):
@@ -52,7 +52,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # The path is clear without its first step.
+        del way[0]  # The path is clear without "the callable itself".
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 

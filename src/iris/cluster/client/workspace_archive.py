@@ -30,7 +30,7 @@ _COMPRESSIBLE = 0.9  # A chunk is compressed only if its sample shrinks below th
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-Progress = Callable[[int, int], None]  # The arguments are the bytes done so far and all bytes.
+Progress = Callable[[int, int], None]  # Arguments: the number of bytes done so far, and of all bytes.
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The last parent is the workspace itself.
+        for parent in path.parents[:-1]:  # The last parent path is the workspace itself.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

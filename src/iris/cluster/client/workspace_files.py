@@ -156,7 +156,7 @@ class FoundFiles:
         except OSError as error:  # A missing target is allowed, because the task may create it.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # An absolute target, or a target with a path through a folder above, would be wrong on another machine.
+        # A link whose target is absolute, or whose path leaves the workspace, would break on another machine.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -171,7 +171,7 @@ class _Scope:
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
-        """Return whether a file or folder in the folder is ignored."""
+        """Return whether a child of this folder, which is a file or a folder, is ignored."""
         raise NotImplementedError
 
     def below(self, folder: Path, child: str) -> _Scope:

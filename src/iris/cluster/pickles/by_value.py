@@ -166,10 +166,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
         if obj is os.environ:
-            return getattr, (
-                os,
-                "environ",
-            )  # a copy would not change the environment
+            return getattr, (os, "environ")  # Changes of a copy would not change the environment.
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")
         if reducer is None and is_wrapper(obj):

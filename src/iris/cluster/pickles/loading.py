@@ -42,5 +42,5 @@ def _load(
         except SourceDiffersError as error:
             if error.module in differing:
                 raise
-            # The next round uses the sent copies of all modules of this module's package.
+            # The next try uses the sent copies of all modules in the package of the differing module.
             differing.add(error.module)

@@ -15,8 +15,8 @@ import types
 from typing import Any
 
 _TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
-_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # Set by `functools.lru_cache`.
-NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # The function `copyreg.__newobj__`.
+_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # `lru_cache` sets these.
+NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # This is `copyreg.__newobj__`.
 _DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
 _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 
@@ -43,7 +43,7 @@ def rebuild(obj: Any, name: str) -> Any:
         ReducesByNameError: The object cannot be created again. The message contains advice.
     """
     kind: Any = type(obj)
-    if isinstance(obj, functools.cached_property):  # Before Python 3.12 it contains a lock.
+    if isinstance(obj, functools.cached_property):  # A lock is inside before 3.12.
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
         parameters = obj.cache_parameters()

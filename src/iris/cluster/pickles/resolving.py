@@ -176,7 +176,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # Code has created this module. Other modules may have the same name.
+        if state:  # The module was created dynamically. Other modules may have its name.
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)
@@ -190,7 +190,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         state_follows = words[0] == STATE_FOLLOWS
         for mark in words[state_follows:]:
             if not mark.startswith(MARK):
-                break  # The user's code calls `typing.cast`.
+                break  # The user's pickle contains a call of `typing.cast` without a mark.
             module_name, qualname = _split(mark)
             sharing = self._modules.sharing(module_name)
             own = sharing if state_follows else sharing or self._modules.imported(module_name)

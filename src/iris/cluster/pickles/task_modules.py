@@ -103,7 +103,7 @@ class TaskModules:
         if name != "__main__":
             home["__file__"] = names.get("__file__")
         if "__path__" in names:
-            home["__path__"] = []  # No further module can be imported from this package.
+            home["__path__"] = []  # An empty path prevents imports from the package.
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
@@ -116,7 +116,7 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        others: dict[_Unit, str] = {}  # One module of each unit of which this machine has another version.
+        others: dict[_Unit, str] = {}  # Units with another version on this machine, each with one module.
         for name in names:
             if name in differing or self._is_other(name, found):
                 others.setdefault(self._unit(name), name)

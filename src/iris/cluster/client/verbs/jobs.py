@@ -19,7 +19,7 @@ from iris.cluster.client.verbs.connection import ClusterVerbs
 from iris.errors import FailedPreconditionError
 from iris.rpc import cluster_pb2
 
-# A workspace with more bytes is first offered by its hash, because the controller may already have the workspace.
+# A workspace of more than `_OFFERED_BYTES` is first offered by its hash, because the controller may already have it.
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001

@@ -33,7 +33,7 @@ class LogVerbs(JobVerbs):
 
     def __init__(self, connection: ClusterConnection) -> None:
         super().__init__(connection)
-        self._reachable: dict[str, bool] = {}  # Whether each worker address is reachable.
+        self._reachable: dict[str, bool] = {}  # Whether each worker is reachable, by address.
 
     def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None

@@ -162,7 +162,7 @@ class _Watch:
 
 
 def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | None) -> DeadlineExceededError:
-    """Return the error for a job that has not ended in time.
+    """Return the error for a job that has not ended within the timeout.
 
     Args:
         job_id: The job.
