@@ -1,19 +1,18 @@
-"""The controller's loop: builds the parts, starts and stops them, and carries out what each saved change asks for.
+"""The controller's loop: builds the controller's parts, starts and stops them, and carries out saved changes.
 
 The boring choice: one asyncio loop owns all state, so there is no lock, and nothing changes between two awaits. Nothing
-may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and engines run as tasks of
-their own. Reconsider this choice when one event loop cannot keep up with the reports of all workers.
+may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and engines run as separate
+asyncio tasks. Reconsider this choice when one event loop cannot keep up with the reports of all workers.
 
-Who owns what:
-
-    jobs/         the state of each job, and the table of all jobs
-    submission/   new jobs, until they are saved
-    storage/      what is saved, and what is not yet
-    scheduling/   the queue, the gangs and their slots
-    workers/      the registered workers, their leases, and the calls that start and stop attempts
-    logs/         the kept logs
-    api/          the calls of clients, and who watches which job
-    auth/         tokens
+The packages of the controller own the following state:
+    jobs/         The state of each job, and the table of all jobs.
+    submission/   New jobs, until they are saved.
+    storage/      The database, and changes that are not saved yet.
+    scheduling/   The queue, the gangs and their slots.
+    workers/      The registered workers, their leases, and the calls that start and stop attempts.
+    logs/         The kept logs.
+    api/          The calls of clients, and the clients that watch jobs.
+    auth/         The tokens.
 
 Each change of a job takes the following way. A part of the controller applies an event to the job, and passes the job
 with the resulting instructions to the saver. Once the batch with the change is on the disk, `_carry_out_batches`
@@ -95,7 +94,7 @@ class Controller:
         saver: Saves all changes.
         slices: Makes large answers in small steps.
         headroom: Refuses new work when too little disk space or too few file descriptors are left.
-        authority: Judges and creates tokens.
+        authority: Checks and creates tokens.
         fleet: The workers.
         watches: The watched jobs.
         log_sources: The places where logs are.

@@ -25,9 +25,9 @@ MAX_ENDPOINTS = 100_000  # The number of endpoints is limited because all of the
 class Endpoints:
     """All endpoints of a cluster. A name belongs to one job at a time.
 
-    An endpoint that a task registered ends with the task's attempt, because another process may get the port then. No
-    caller gets the endpoint afterwards. It is removed when somebody looks it up, when another job needs its name, or
-    when its job ends.
+    An endpoint that a task registered ends with the task's attempt, because another process may get the port then. Afterwards
+    a look-up does not find the endpoint. The registry removes the endpoint at the next look-up, when another job needs
+    the name, or when the endpoint's job ends.
 
     The id of a removed endpoint is remembered, so that a repeated removal succeeds as the first one did. The ids of a
     job are forgotten when the job ends, and before that if there are more than `_MAX_REMOVED`.
@@ -119,7 +119,9 @@ class Endpoints:
         if endpoint is None:
             if any(endpoint_id in removed for removed in self._removed.values()):
                 return
-            raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}", reason=ErrorReason.ENDPOINT_NOT_FOUND)
+            raise NotFoundError(
+                f"there is no endpoint with id {quoted(endpoint_id)}", reason=ErrorReason.ENDPOINT_NOT_FOUND
+            )
         self._changed(endpoint_id, Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id))
         removed = self._removed.setdefault(endpoint.job_id, {})
         removed[endpoint_id] = None
@@ -144,7 +146,9 @@ class Endpoints:
         endpoint = self._find(name)
         if endpoint is None:
             raise NotFoundError(
-                f"no endpoint named {quoted(name)}", reason=ErrorReason.ENDPOINT_NOT_FOUND, metadata={"name": name}
+                f"there is no endpoint named {quoted(name)}",
+                reason=ErrorReason.ENDPOINT_NOT_FOUND,
+                metadata={"name": name},
             )
         return endpoint
 
@@ -152,7 +156,7 @@ class Endpoints:
         """Make a page of the endpoints whose names start with a prefix, in the order of their names.
 
         Raises:
-            InvalidArgumentError: See `cut_named_page`.
+            InvalidArgumentError: The page size or the page token is invalid.
         """
         first = bisect_left(self._names, prefix)
         # Every name with the prefix comes before the prefix with the largest character appended.
@@ -217,7 +221,7 @@ class Endpoints:
         ):
             if has >= limit:
                 raise ResourceExhaustedError(
-                    f"there are {has:,} endpoints {which}, which is the limit: unregister the ones that are not needed",
+                    f"there are {has:,} endpoints {which}, which is the limit: unregister some of them first",
                     reason=ErrorReason.QUOTA_EXCEEDED,
                 )
 

@@ -33,11 +33,11 @@ def machine_page(
     Args:
         machines: The engine's machines.
         held: The gangs that have an allocation, each with the id of its job.
-        page_size: See `cut_named_page`.
-        page_token: See `cut_named_page`.
+        page_size: The largest number of items in the page, see `cut_named_page`.
+        page_token: The token of the previous page; empty for the first page.
 
     Raises:
-        InvalidArgumentError: See `cut_named_page`.
+        InvalidArgumentError: The page size or the page token is invalid.
     """
     holders: dict[str, dict[str, set[int]]] = {}  # The task indices by machine and job.
     for job_id, entry in held:

@@ -29,8 +29,8 @@ from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
 from iris.system.clock import now_ms
 
-# The number of tasks whose messages are made without a pause, so that they show the same moment. Making them takes 1 to
-# 2 ms.
+# The messages of this number of tasks are made without a pause, which takes 1 to 2 ms. Therefore they show the same
+# moment.
 AT_ONCE = 50
 _ROUNDS = 5
 
@@ -92,8 +92,8 @@ def job_status(
 
     Args:
         record: The job.
-        tasks_since: None leaves out the tasks; otherwise see `since` of `job_with_tasks`.
-        most_bytes: See `job_with_tasks`.
+        tasks_since: Only tasks that have changed after this revision are included; None leaves out all tasks.
+        most_bytes: If the message is larger, each task has only its newest attempt.
     """
     if tasks_since is None:
         return _job_alone(record)

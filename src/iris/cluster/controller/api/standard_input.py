@@ -79,7 +79,7 @@ class StandardInput:
                 return Response(attempt_id=request.attempt_id, position=request.position, closed=True)
             if attempt is None:
                 if request.end and not request.data and not self.is_taken(job.job_id):
-                    self._ended.add(job.job_id)  # The input is empty, so the next attempt needs no sender.
+                    self._ended.add(job.job_id)  # The standard input is empty, so the next attempt needs no sender.
                     return Response(closed=True)
             else:
                 worker = self._fleet.workers.get(attempt.worker_id)

@@ -108,8 +108,8 @@ class Authority:
         """Raise UnauthenticatedError if a process registers with an expired token and is not the live process of its
         worker.
 
-        The live process of a worker may continue with an expired token. No other process may replace it with that
-        token.
+        The live process of a worker may continue with an expired token. No other process may replace the live process
+        with this token.
         """
         if self.verifier.has_expired(known) and not self._liveness.is_worker_live(known.worker_id, incarnation):
             self.verifier.check_time(known)
@@ -150,7 +150,7 @@ class Authority:
     # The tokens that people use.
 
     def create_token(self, request: cluster_pb2.Controller.CreateTokenRequest) -> tuple[Token, str]:
-        """Create a token, and return it with its secret. A repeated request returns the token of the first one."""
+        """Create a token, and return it with its secret. A repeated request returns the token of the first request."""
         known = self._by_request.get(request.request_id) if request.request_id else None
         if known is None:
             known = self._new_token(request)

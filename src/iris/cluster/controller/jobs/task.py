@@ -3,6 +3,7 @@
 Pure: an event is a method call that includes the time, and the record is in its new state when the call returns. The
 module reads no clock and uses no socket or database.
 
+The states of a task and their transitions:
                      ┌────────────── retry (budget left, or the gang restarts) ◄──┐
                      ▼                                                            │
     PENDING ──► BUILDING ──► RUNNING ──► end of the attempt ──────────────────────┤

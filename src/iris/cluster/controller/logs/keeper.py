@@ -164,7 +164,7 @@ class LogKeeper:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """Return how many bytes of the attempt's log to keep; None if this worker has no such attempt."""
+        """Return how many bytes of an attempt's log to keep; None if the uploading worker has no such attempt."""
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:

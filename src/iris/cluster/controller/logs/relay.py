@@ -136,8 +136,9 @@ class LogRelay:
                 return _incomplete_end(task_index, attempt_id)
             case Interrupted(task_index, attempt_id, error):
                 if self._request.follow:
-                    return _incomplete_end(task_index, attempt_id)  # the reader asks again from its position
-                # A reader without `follow` would stop at an incomplete end, as if it had everything.
+                    # After an incomplete end, a following reader asks again from its position.
+                    return _incomplete_end(task_index, attempt_id)
+                # A reader without `follow` would treat an incomplete end as the end of the log.
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
             case GiveUp(task_index, attempt_id, error):
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))

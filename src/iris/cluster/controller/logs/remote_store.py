@@ -1,6 +1,7 @@
 """Stores logs at the log location, a URL that fsspec can reach, for example in an object store or a shared file system.
 
-    {url}/{task}/{attempt}/     the files of a log, see cluster/logs/segments.py; `end` is written last
+The files of a log (see cluster/logs/segments.py) are in the folder `{url}/{task}/{attempt}/`. The file `end` is written
+last.
 
 All methods of `LogLocation` block on the network. The file systems of fsspec raise exceptions of many types, so the
 methods convert each exception to an error of Iris.
@@ -57,7 +58,7 @@ class LogLocation:
         """Write a small file and remove it, to test the permissions.
 
         Raises:
-            UnavailableError: The file cannot be written. The message says why.
+            UnavailableError: The file cannot be written. The message contains the reason.
         """
         path = f"{self._root}/.iris"
         with self._our_errors("write to"):

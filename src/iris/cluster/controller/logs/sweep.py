@@ -4,7 +4,7 @@ The directory of a log on this machine has a file `stored` once the whole log is
 while this machine does not have the whole log. The file `end` of a removed log stays, and has the size of the log and
 the reason of the removal. Therefore a reader gets a reason and not just an empty log.
 
-All functions here except `LogSweep.sweep` block on the disk and the network, so they run in threads.
+All functions of this module except `LogSweep.sweep` block on the disk and the network, so they run in threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from iris.cluster.logs.segments import (
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # The log of an ended attempt counts as complete after this time without a new part.
-STORED = "stored"  # A file of this name is ignored if another file of the log is newer.
+STORED = "stored"  # The file `stored` of a log is ignored if another file of the log is newer.
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
 
 
 def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
-    """Remove the segments of a log, and write the reason into its `end`.
+    """Remove the segments of a log, and write the reason into the log's file `end`.
 
     The reason of the removal is written before the segments are removed, so that a reader always finds either the
     segments or the reason.

@@ -1,4 +1,4 @@
-"""Find out whether a gang fits on the machines, without visiting each machine.
+"""Finds out whether a gang fits on the machines, without a visit to each machine.
 
 A scheduling pass checks hundreds of kinds of gangs on hundreds of machines. Most gangs do not fit, and usually the sums
 over all machines with the same labels already show that. Free capacity only shrinks during a pass. Therefore an
@@ -79,8 +79,8 @@ class _Pool:
 class MachineSet:
     """The machines with their total resources and labels, but without their free resources.
 
-    One set serves all scheduling passes until a machine appears, disappears or changes its total, so that its answers
-    can be remembered.
+    One `MachineSet` serves all scheduling passes until a machine appears, disappears or changes its total resources.
+    Therefore the set can remember its answers.
     """
 
     def __init__(self, machines: Sequence[Machine]) -> None:
@@ -198,7 +198,7 @@ class FreeCapacity:
         return distribute_slots(gang, candidates, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
-        """Return how much the machine at a position contributes to `units_wanted` of the gang.
+        """Return the number of units that the machine at a position contributes to `units_wanted` of the gang.
 
         The machine must be one of `members(gang)`.
         """

@@ -82,7 +82,7 @@ class Lost:
     """The gang was lost before its attempts started. The job knows of the loss, and has not released the gang yet.
 
     Attributes:
-        allocation: What the engine may still hold for the gang; None if nothing.
+        allocation: The allocation that the engine may still hold for the gang; None if there is none.
     """
 
     allocation: Allocation | None
@@ -100,7 +100,7 @@ class ReleaseDue:
     """The scheduler still has to ask the engine to release the gang.
 
     Attributes:
-        allocation: What the engine may still hold for the gang; None if nothing.
+        allocation: The allocation that the engine may still hold for the gang; None if there is none.
     """
 
     allocation: Allocation | None
@@ -278,7 +278,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class ReportPlaced:
-    """Tell the job that the gang has its allocation, and that all its workers are available."""
+    """Report to the job that the gang has its allocation, and that all its workers are available."""
 
     slots: tuple[Slot, ...]
 
@@ -292,7 +292,7 @@ class RecordSlots:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Tell the job that the gang was lost before its attempts started. `loss` is None if the job's reason need not
+    """Report to the job that the gang was lost before its attempts started. `loss` is None if the job's reason need not
     mention the loss.
     """
 
@@ -301,7 +301,7 @@ class ReportLost:
 
 @dataclass(frozen=True, slots=True)
 class ReportSlotsLost:
-    """Tell the job that the attempts in these slots were lost."""
+    """Report to the job that the attempts in these slots were lost."""
 
     positions: tuple[int, ...]
     reason: str
@@ -309,7 +309,7 @@ class ReportSlotsLost:
 
 @dataclass(frozen=True, slots=True)
 class ReportRejected:
-    """Tell the job that the gang can never be placed."""
+    """Report to the job that the gang can never be placed."""
 
     reason: str
 
@@ -321,7 +321,7 @@ class ReportTimeout:
 
 @dataclass(frozen=True, slots=True)
 class ExplainMissing:
-    """Tell the job that the gang waits for these workers."""
+    """Report to the job that the gang waits for these workers."""
 
     missing: tuple[MissingWorker, ...]
 

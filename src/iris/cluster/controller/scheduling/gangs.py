@@ -4,14 +4,15 @@ The function `next_step` gets an event, and returns the next state and instructi
 no other part. Events contain the time, and `scheduler.py` carries out the instructions. `TRANSITIONS` lists what each
 event does in each state.
 
+The states of a gang, and the usual transitions:
     Paused ──► Queued ──► Requested ──► Granted ──► Held ──► Draining ──► ReleaseDue ──► Releasing ──► (removed)
                               │  └──────────────────► ▲                       ▲
                               ▼            │                                  │
                              Lost ◄────────┘   ──────────────────────────────►┘
 
-A gang becomes Lost if its request or its allocation is of no use before the attempts start. Its job then asks for a new
-gang. The job may release a gang in every state. A paused or queued gang is removed at once, because the engine does not
-know it.
+A gang becomes Lost if its request or its allocation becomes useless before the attempts start. Its job then asks for a
+new gang. The job may release a gang in every state. A paused or queued gang is removed at once, because the engine does
+not know this gang.
 """
 
 from __future__ import annotations

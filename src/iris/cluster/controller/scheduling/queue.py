@@ -220,7 +220,7 @@ def plan(
         queue: The queued gangs.
         allocations: The allocations of this cluster, including those that the engine has yet to release.
         machines: The machines as the engine reports them.
-        now_s: The time, by the clock of the entries.
+        now_s: The time in seconds of the monotonic clock.
         requested: The gangs that wait at the engine. Their resources are still free on `machines`.
         machine_set: The `machine_set` of the previous plan. Its reuse saves time if the machines are the same.
     """

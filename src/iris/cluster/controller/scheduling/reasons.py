@@ -31,7 +31,7 @@ class Loss:
     """The loss of an allocation, or of a request to the engine, before the gang's attempts started.
 
     Attributes:
-        kind: What happened.
+        kind: The kind of the loss.
         detail: The engine's reason if `kind` is `BROKEN`, the reason of the refusal if `kind` is `REFUSED`; otherwise
             empty.
         machines: The first machines of the allocation if `kind` is `UNREGISTERED`; otherwise empty.
@@ -90,7 +90,7 @@ class InsufficientFree:
     """The gang fits on the machines, but not into their free resources now.
 
     Attributes:
-        kind: What the gang asks for.
+        kind: The resources and labels that the gang asks for.
         machines: The machines that may serve the gang, with their free resources now.
         held_by_others: The resources that users outside this cluster occupy on these machines.
     """
@@ -125,7 +125,7 @@ class NoMatchingMachine:
     """No machine has all the labels that the gang asks for.
 
     Attributes:
-        kind: What the gang asks for.
+        kind: The resources and labels that the gang asks for.
         label: The key of the first label whose value no machine has; empty if each label exists on some machine.
         values: The first values that machines have for this key; empty if no machine has the key.
         more_values: The number of further values.
@@ -156,7 +156,7 @@ class Reserved:
 
     Attributes:
         job_id: The job of the older gang.
-        kind: What the older gang asks for.
+        kind: The resources and labels that the older gang asks for.
     """
 
     code: ClassVar = PendingCode.RESERVED
@@ -169,7 +169,7 @@ class EnginePending:
     """The engine has the gang's request and has not granted it yet.
 
     Attributes:
-        kind: What the gang asks for.
+        kind: The resources and labels that the gang asks for.
         shortage: The shortage because of which the gang does not fit, as far as the controller knows; None if the gang
             seems to fit.
         engine: The engine's name.

@@ -45,7 +45,7 @@ class Submitter:
         workers: The registered workers.
         reports: Applies events to gangs.
         explanations: Sets the reasons why gangs wait.
-        withdraw_after_s: See `Scheduler`.
+        withdraw_after_s: The seconds for which a request must block an older gang before the request is withdrawn.
         clock: Returns the time in seconds of the monotonic clock.
 
     Attributes:

@@ -4,6 +4,7 @@ controller.
 The state in memory changes at once, on the controller's loop. Everything that leaves the controller waits for the disk:
 answers, messages to watchers and calls to workers are sent once the change is saved.
 
+An example of the loop and the writing thread over time:
     loop:    change, change ──► batch 1 │ change, change, change ──► batch 2 │ …
     thread:                     write, fsync ──────────────────────► write, fsync
     loop:                              consequences of batch 1               consequences of batch 2
@@ -54,7 +55,7 @@ class Saver:
     batch.
 
     Args:
-        store: The store. Nothing else uses it while the saver runs.
+        store: The store. No other code uses the store while the saver runs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -98,7 +99,7 @@ class Saver:
 
         Args:
             record: The job.
-            instructions: What to do once the job is saved.
+            instructions: The instructions to carry out once the job is saved.
             results: New results: task index and outcome.
         """
         pending = self._pending_of(record)

@@ -1,8 +1,9 @@
 """Detects whether a state directory is a copy of another one, and turns a copy into a new cluster.
 
-cluster-id   the cluster's id, written once
-place        the identity of the file `cluster-id` when the directory was last used: device, inode, and time of change
-copied       where the original of a copy was, until the copy has become a cluster of its own
+Three files in the state directory are used for the detection:
+cluster-id   The cluster's id, written once.
+place        The device, inode and change time that the file `cluster-id` had when the directory was last used.
+copied       The path of a copy's original, until the copy has become a new cluster.
 
 A controller in a copied state directory must not act as the original, which may still run. The copy would kill the
 original's workers, because the copied files name these workers. The copy would cancel the original's jobs on Slurm and

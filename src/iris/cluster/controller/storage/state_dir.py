@@ -1,12 +1,11 @@
 """The state directory of a controller: locks it against other controllers, and checks which version of Iris wrote it.
 
-The files in the directory:
-
-lock       locked by the running controller; the file has the controller's process id
-version    the version of the state, which is the version of the database (schema.py)
-engine     the name of the engine on which the jobs run
-cluster-id, place, copied   show whether the directory is an original or a copy (state_copies.py)
-left       why some attempts could not be stopped when the controller ended
+The state directory has these files:
+lock       The running controller locks this file, which contains its process id.
+version    The version of the state, which is the version of the database (schema.py).
+engine     The name of the engine on which the jobs run.
+cluster-id, place, copied   These files show whether the directory is an original or a copy (state_copies.py).
+left       The reason why some attempts could not be stopped when the controller ended.
 """
 
 from __future__ import annotations

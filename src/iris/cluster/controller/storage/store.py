@@ -68,7 +68,7 @@ class Changes:
         return self
 
     def save_job(self, stored: JobRecord, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
-        """Save what has changed in a job after a revision, and new results (task index and outcome)."""
+        """Save the changes of a job after a revision, and new results (task index and outcome)."""
         job = stored.job
         self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
         self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
@@ -291,8 +291,7 @@ class Store:
             raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
-# These fields are not stored with the job: tasks have a separate table, gangs follow from the tasks, and the tally is
-# counted anew.
+# Some fields are not stored with the job: tasks have a separate table, and gangs and the tally follow from the tasks.
 _JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally", "transitions"))
 
 

@@ -261,7 +261,7 @@ class Fleet:
     ) -> bool:
         """Record a call of a worker, and return True if the worker's reports count.
 
-        If the reports do not count, `answer` tells the worker to end, or to register again.
+        If the reports do not count, `answer` asks the worker to end, or to register again.
         """
         if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
@@ -331,11 +331,11 @@ class Fleet:
 
         Args:
             running: The ids of the jobs that run on each worker, by worker id.
-            page_size: See `cut_named_page`.
-            page_token: See `cut_named_page`.
+            page_size: The largest number of items in the page, see `cut_named_page`.
+            page_token: The token of the previous page; empty for the first page.
 
         Raises:
-            InvalidArgumentError: See `cut_named_page`.
+            InvalidArgumentError: The page size or the page token is invalid.
         """
         now_s = time.monotonic()
 

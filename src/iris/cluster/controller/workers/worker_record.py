@@ -25,7 +25,7 @@ class WorkerRecord:
 
     Attributes:
         identity: The worker's process.
-        metadata: What the worker reported about its machine.
+        metadata: The facts that the worker reported about its machine.
         stub: The client for calls to the worker.
         lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
         heard_s: The time of the worker's last call, by `time.monotonic`. Decisions use this time.
@@ -68,7 +68,7 @@ class WorkerRecord:
         """Record a call of the worker.
 
         Args:
-            lease_s: The lease that the worker is granted, in seconds.
+            lease_s: The new lease of the worker, in seconds.
             short_of: Why the worker can start no new attempts now; empty if it can.
         """
         self.short_of = shown(short_of[:_REASON_CHARACTERS])
