@@ -157,7 +157,7 @@ async def _forever() -> object:
         (OpenStreams(overall=1), 1, "this server has 1 streams open.*ulimit"),
         (OpenStreams(per_caller=1), 1, "user 'ann' has 1 streams"),
         (OpenStreams(per_caller=5, overall=3), 1, "user 'ann' has 1 streams.*raise 'ulimit -n'"),
-        (OpenStreams(), MAX_POSITIONS + 1, "10,001 positions"),
+        (OpenStreams(), MAX_POSITIONS + 1, "10,001 logs"),
     ],
 )
 def test_stream_counts_for_the_quota_until_it_ends(streams: OpenStreams, positions: int, words: str) -> None:

@@ -25,9 +25,9 @@ MAX_ENDPOINTS = 100_000  # The number of endpoints is limited because all of the
 class Endpoints:
     """All endpoints of a cluster. A name belongs to one job at a time.
 
-    An endpoint that a task registered ends with the task's attempt, because another process may get the port then. Afterwards
-    a look-up does not find the endpoint. The registry removes the endpoint at the next look-up, when another job needs
-    the name, or when the endpoint's job ends.
+    An endpoint that a task registered ends with the task's attempt, because another process may get the port then.
+    Afterwards a look-up does not find the endpoint. The registry removes the endpoint at the next look-up, when another
+    job needs the name, or when the endpoint's job ends.
 
     The id of a removed endpoint is remembered, so that a repeated removal succeeds as the first one did. The ids of a
     job are forgotten when the job ends, and before that if there are more than `_MAX_REMOVED`.

@@ -119,7 +119,7 @@ class Saver:
             pending.saved_revision = record.job.revision
 
     def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
-        """Save an endpoint; None removes it."""
+        """Save an endpoint; the value None removes the endpoint."""
         self._gathering.endpoints[endpoint_id] = endpoint
         self._wake.set()
 
@@ -134,7 +134,7 @@ class Saver:
         self._wake.set()
 
     def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
-        """Save a token that was created or revoked; None removes it."""
+        """Save a token that was created or revoked; the value None removes the token."""
         self._gathering.tokens[token_id] = stored
         self._wake.set()
 
@@ -169,7 +169,7 @@ class Saver:
         """Wait until all changes up to now are saved.
 
         Raises:
-            IrisError: The changes could not be saved for now. The saver tries again until they are.
+            IrisError: The changes could not be saved for now. The saver tries again until the changes are saved.
         """
         if not self._gathering.is_empty:
             self._wake.set()

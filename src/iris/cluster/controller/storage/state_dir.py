@@ -84,7 +84,7 @@ def _check_version(directory: Path) -> int:
     try:
         version = int(text)
     except ValueError as error:
-        raise DataLossError(f"{path} cannot be read: expected a number, found {text[:20]!r}") from error
+        raise DataLossError(f"{path} cannot be read: expected a version number, found {text[:20]!r}") from error
     if version > SCHEMA_VERSION:
         raise FailedPreconditionError(
             f"{directory} was written by a newer version of Iris: update Iris on this machine, or use another"

@@ -107,7 +107,7 @@ async def start_attempts(
     still_live: StillLive,
     calls: WorkerCalls,
 ) -> cluster_pb2.Worker.RunTasksResponse | None:
-    """Tell a worker to run attempts of a job, and try again until the worker answers or the attempts have ended.
+    """Call a worker to run attempts of a job, and try again until the worker answers or the attempts have ended.
 
     Returns:
         The worker's answer; None if the attempts ended before the worker answered.
@@ -152,7 +152,7 @@ async def start_attempts(
 async def stop_attempt(
     worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive, calls: WorkerCalls
 ) -> bool:
-    """Tell a worker to stop an attempt, and try again until the worker answers or the attempt has ended.
+    """Call a worker to stop an attempt, and try again until the worker answers or the attempt has ended.
 
     Returns:
         False if the worker does not know the attempt, so that it will not report the attempt's end.
