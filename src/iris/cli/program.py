@@ -1,7 +1,6 @@
 """Assembles the commands of `iris`, and turns an error into a message on stderr and an exit code.
 
 The exit codes of `iris` are:
-
 0      success; but `iris run` and `iris logs -f` exit with the job's exit code
 1      an error, which a message on stderr explains
 2      an invalid command line

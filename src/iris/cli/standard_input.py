@@ -30,7 +30,7 @@ _END_S = 2.0
 def is_input() -> bool:
     """Return whether standard input is open and is not /dev/null.
 
-    Always False on Windows, where a program can wait for sockets only.
+    On Windows the result is always False, because a Windows program can wait for sockets only.
     """
     if sys.platform == "win32":
         return False
@@ -63,7 +63,7 @@ class Feeder:
     Args:
         connection: The connection to the cluster.
         job_id: The id of a job that was submitted with standard input.
-        output: Prints a message if the input cannot be sent.
+        output: The output that prints a message if the input cannot be sent.
     """
 
     def __init__(self, connection: Connection, job_id: str, output: Output) -> None:

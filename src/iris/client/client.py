@@ -54,7 +54,7 @@ class IrisClient(LogMethods, EndpointMethods):
     these errors, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`, `PermissionDeniedError`,
     `ClientClosedError`, and `InvalidArgumentError` (a `ValueError`), which names the invalid argument.
 
-    The base classes contain the methods about logs and endpoints.
+    The base classes of `IrisClient` contain the methods about logs and endpoints.
 
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.

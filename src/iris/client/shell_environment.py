@@ -17,9 +17,9 @@ class Surroundings:
     """The environment that the tasks of a job inherit from a shell, as if the shell had started the tasks.
 
     Attributes:
-        variables: The environment variables. They replace the environment of the worker. Iris adds its own
-            variables. None: the tasks have the environment of the worker.
-        umask: The umask. None: the umask of the worker.
+        variables: The environment variables, which replace the environment of the worker. Iris adds more variables.
+            None: the tasks have the environment of the worker.
+        umask: The umask of the tasks. None: the umask of the worker.
         stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
             the tasks have no standard input.
         left_out: The names of variables that cannot be sent, for a message to the user.

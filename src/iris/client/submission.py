@@ -1,7 +1,7 @@
 """Makes the request that submits a job, from the arguments of `IrisClient.run`.
 
-Each `add_…` function checks some arguments and writes them into the request. All of them raise InvalidArgumentError for
-an invalid argument. `IrisClient.run` documents the arguments.
+Each `add_…` function checks some arguments and writes them into the request. All these functions raise
+InvalidArgumentError for an invalid argument. `IrisClient.run` documents the arguments.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ class WorkspaceUpload:
     """The upload of one workspace.
 
     Args:
-        folder: The folder.
+        folder: The path of the workspace.
         on_notice: A function that is called with a text about files that are not sent. Without `on_progress`, also
             called once if packing or sending takes longer than a second.
         on_progress: A function that is called several times per megabyte with the stage, the bytes done so far, and all
             bytes. None: progress is not reported.
 
     Attributes:
-        folder: The folder.
+        folder: The path of the workspace.
     """
 
     def __init__(self, folder: str, on_notice: Callable[[str], None], on_progress: Progress | None = None) -> None:

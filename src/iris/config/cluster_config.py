@@ -1,7 +1,7 @@
 """Defines `ClusterConfig`: the options of a cluster, each with its default, help text, and accepted values.
 
 The command line passes one `ClusterConfig` to the server, and the server passes the options for workers to each worker.
-They are passed as JSON, which has the same keys and values as the TOML file.
+The options are passed as JSON, with the same keys and values as in the TOML file.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ class EventRecord(logging.LogRecord):
 def log_event(logger: logging.Logger, event: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
     """Write an event, for example `log_event(_log, "job.state", job_id="train", state="RUNNING")`.
 
-    A field whose value is None or an empty text is left out. A call at a disabled level takes less than a microsecond.
+    A field of the event whose value is None or an empty text is left out. A call at a disabled level takes less than a
+    microsecond.
     """
     if not logger.isEnabledFor(level):
         return

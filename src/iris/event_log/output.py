@@ -28,7 +28,7 @@ def set_up_event_log(
     Args:
         path: The path of the event log. The file is rotated only if stderr writes to this file. None: no rotation.
         level: The lowest level that is written: `debug`, `info` or `warning`. Other libraries write only warnings.
-        log_format: `text` or `json`.
+        log_format: The format of an event, `text` or `json`.
         max_bytes: The size in bytes at which the file is rotated.
         max_files: How many rotated files are kept.
     """

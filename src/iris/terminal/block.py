@@ -69,7 +69,7 @@ class Block:
         """Apply bytes that the task has written, including newlines, and return the rows that are now final.
 
         Args:
-            data: The bytes.
+            data: The bytes that the task has written.
             now_s: The time in seconds on a monotonic clock.
         """
         data = self._begun + data
@@ -166,7 +166,7 @@ class Block:
 def last_state(data: bytes) -> bytes:
     """Return what a terminal shows of a line with carriage returns: the text after the last carriage return.
 
-    A carriage return at the end of the line is kept.
+    The result keeps a carriage return at the end of the line.
     """
     at = data.rstrip(b"\r").rfind(b"\r") + 1
     return active_colours(data[:at]) + data[at:]

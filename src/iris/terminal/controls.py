@@ -1,8 +1,8 @@
 r"""Filters control sequences out of the output of tasks before it reaches a terminal. Colours are kept.
 
 The filter drops sequences that move the cursor, clear, scroll, set modes, titles, links, or character sets, or make the
-terminal answer, in their 7-bit and 8-bit forms. It also drops all control characters except tab, `\r`, and newline. The
-text of a link (OSC 8) is kept. A sequence may arrive in several pieces.
+terminal answer, in their 7-bit and 8-bit forms. The filter also drops all control characters except tab, `\r`, and
+newline. The text of a link (OSC 8) is kept. A sequence may arrive in several pieces.
 """
 
 from __future__ import annotations

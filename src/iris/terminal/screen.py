@@ -16,7 +16,7 @@ _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 class Screen:
     """Writes to stdout and stderr, which may be the same terminal, and draws rows at the bottom of the terminal.
 
-    This class is not thread-safe.
+    Only one thread at a time may use a `Screen`.
 
     Args:
         stdout: The outlet for the stdout of tasks.

@@ -26,8 +26,8 @@ def width_of(character: str) -> int:
 def cut_row(row: bytes, columns: int) -> tuple[bytes, int]:
     """Cut a row at the width of a terminal.
 
-    A wide character that does not fit is left out. Combining marks stay with their character. Colours are reset at the
-    end of the row. Tabs become spaces.
+    A wide character that does not fit into the row is left out. Combining marks stay with their character. Colours are
+    reset at the end of the row. Tabs become spaces.
 
     Args:
         row: UTF-8 text with colour sequences and no other control characters.

@@ -1,4 +1,4 @@
 """Finds the cluster that a command addresses, starts the cluster of `iris up`, and collects support bundles.
 
-The commands import this package.
+The commands of `iris` import this package.
 """

@@ -27,7 +27,7 @@ class Record:
     Attributes:
         address: The URL of the controller.
         pid: The id of the server's process.
-        process: The identity of the process from `identify_process`. A later process with the same id has another one.
+        process: The identity of the process from `identify_process`. Another process never has it.
         config: The configuration of the cluster, with its real port and its state directory.
         home: The inode of the lock file beside this record. A copy of the directory has another inode.
         place: The identity of the machine on which `iris up` ran, from `own_place`. Renaming the machine does not

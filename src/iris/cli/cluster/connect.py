@@ -34,7 +34,7 @@ class Connection:
         embedded: The cluster that this command has started and that ends with it, if any.
 
     Attributes:
-        options: The options, for messages, with which other commands reach the same cluster.
+        options: The options, shown in messages, with which other commands reach the same cluster.
     """
 
     def __init__(

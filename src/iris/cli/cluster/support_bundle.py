@@ -1,7 +1,7 @@
 """Collects the files of `iris debug bundle`, from which a developer can find the cause of a problem in a cluster.
 
-Each file of the bundle is collected independently. If one cannot be collected, for example because the server is dead,
-`notes.txt` contains the reason. No secret enters the bundle: `redact` removes tokens and keys from every file.
+Each file of the bundle is collected independently. If a file cannot be collected, for example because the server is
+dead, `notes.txt` contains the reason. No secret enters the bundle: `redact` removes tokens and keys from every file.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     """Return a text in which tokens, keys and passwords are replaced by "[removed]".
 
     Args:
-        text: The text.
+        text: The text in which to replace secrets.
         secrets: Known secrets. Other parts of the text that look like secrets are replaced, too.
     """
     for secret in secrets:

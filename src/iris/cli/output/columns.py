@@ -2,8 +2,8 @@
 
 The first column holds ids, which are never cut. If an id is too long for its column, the rest of its row follows on the
 next line, so that one long id does not narrow the other columns. The middle columns are never cut either. The last
-column gets the remaining width: a reason is cut to one line, and a list continues on further lines. A pipe or a file
-has no width, therefore each row is one complete line there.
+column gets the remaining width: a reason is cut to one line, and a list continues on further lines. In a pipe or a
+file, which has no width, each row is one complete line.
 """
 
 from __future__ import annotations

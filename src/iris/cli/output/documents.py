@@ -1,6 +1,6 @@
 """Makes the JSON documents that commands print.
 
-Fields have the same names as on the wire, states are words, and unknown values are null.
+The fields of a document have the same names as in the wire protocol. States are words, and unknown values are null.
 """
 
 from __future__ import annotations

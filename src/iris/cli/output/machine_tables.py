@@ -30,8 +30,8 @@ def machines_view(
 
     Args:
         answer: The controller's answer, which contains the totals of the summary.
-        shown: The machines for the table.
-        waiting: The waiting gangs for the table.
+        shown: The machines to list in the table of machines.
+        waiting: The gangs to list in the table of waiting gangs.
     """
     from rich.console import Group
 

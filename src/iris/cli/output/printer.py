@@ -2,7 +2,7 @@
 
 Answers and the output of tasks go to stdout; messages of Iris itself go to stderr. Each write is complete before the
 call returns, so that pipes are live. Only lines of tasks are buffered: they arrive in batches, and are written before
-the stream of lines waits for more. `iris/terminal/lines.py` decides how lines look, including unfinished ones.
+the stream of lines waits for more. `iris/terminal/lines.py` decides how finished and unfinished lines look.
 Characters that the output's encoding lacks are replaced.
 """
 
@@ -94,7 +94,7 @@ class Output:
     def shows_pieces(self) -> bool:
         """Whether the output shows pieces of unfinished lines.
 
-        JSON output contains whole lines only. The same applies to labelled lines in a pipe or a file.
+        JSON output, and labelled output to a pipe or a file, contain only whole lines.
         """
         return not self.as_json and (self._stdout.is_terminal or not (self._label_width or self._with_times))
 

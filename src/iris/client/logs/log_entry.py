@@ -118,9 +118,9 @@ class LogEntry:
     def partial(self) -> bool:
         """Whether this is a line without its newline, or a gap.
 
-        A partial line is the last one of its attempt, stands before a gap, or is continued by the next entry of its
-        source. A line is continued only if it is longer than 64 MiB, after `LogStream.flush`, or in a stream that was
-        opened with `partial=True`.
+        A partial line is the last line of its attempt, precedes a gap, or is continued by the next entry of its source.
+        A line is continued only if it is longer than 64 MiB, after `LogStream.flush`, or in a stream that was opened
+        with `partial=True`.
         """
         return self._origin.partial
 

@@ -60,7 +60,7 @@ class ReadOptions:
         attempt_id: The only attempt to read. None: all attempts.
         max_lines: The number of lines after which the stream ends. 0: no limit.
         tail: The number of last lines with which the stream begins. None: all lines.
-        route: Through which servers the logs are read.
+        route: The servers through which the logs are read.
         patience_s: For how many seconds to retry when a server does not answer.
         on_notice: A function that is called with each notice for the user.
         partial: Whether partial lines are returned while the task writes them.

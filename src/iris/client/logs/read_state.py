@@ -33,7 +33,7 @@ class ReadState:
     Attributes:
         tasks: The tasks by index, as the controller described them when the reader started.
         routes: The choice of the server for each attempt.
-        ends: How the log of each task's last attempt ended, by task index.
+        ends: The end of the log of each task's last attempt, by task index.
         reads_lines: Whether the reader returns entries. Otherwise the reader returns bytes.
         partial: Whether partial lines are returned while the task writes them.
         is_closed: Whether the user has closed the stream.

@@ -5,7 +5,7 @@ A stream has two stages. Each stage starts at exact offsets, never at a time:
 1. `existing.py` reads the lines that exist now, merged by time if several tasks are read.
 2. With `follow`, `following.py` reads the future lines until all tasks have ended.
 
-After a lost connection both stages continue with the first byte that has not arrived yet.
+After a lost connection, both stages of a stream continue with the first byte that has not arrived yet.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from iris.rpc import cluster_pb2
 class LogStream(Iterator[LogEntry]):
     """An iterator over the lines of one or several tasks.
 
-    Close the stream, or drop all references to it, to end it early:
+    To end the stream early, close the stream or drop all references to the stream:
 
         with job.logs(follow=True) as lines:
             for line in lines:
                 print(line.task_index, line.message)
 
-    Each line is returned once, when it is finished. A line that the task never finishes is returned when its attempt
-    ends. `flush` and `partial=True` return partial lines earlier.
+    Each line is returned once, when the line is finished. A line that the task never finishes is returned when its
+    attempt ends. `flush` and `partial=True` return partial lines earlier.
 
-    Only one thread may iterate. `flush` and `close` may be called from any thread.
+    Only one thread may iterate over the stream. `flush` and `close` may be called from any thread.
     """
 
     def __init__(self, reader: TaskLogReader) -> None:

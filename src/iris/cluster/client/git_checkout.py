@@ -27,7 +27,7 @@ class Ignored:
     """The files and folders that git ignores below a folder. Git never ignores a tracked file.
 
     Attributes:
-        itself: Whether the folder itself is ignored. Then `paths` is empty.
+        itself: Whether git ignores the folder itself. `paths` is empty in this case.
         paths: The ignored files and folders, relative to the folder. The path of a folder ends with "/". The content
             of an ignored folder is ignored, too, but not listed.
     """

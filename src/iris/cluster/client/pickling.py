@@ -7,7 +7,7 @@ Code is pickled by value or by name:
   Iris. Editable installs are the caller's own, and so are modules that were registered with
   `cloudpickle.register_pickle_by_value`.
 * By name: all other code, which must be installed on the worker.
-* With a workspace, own modules that a task can import from the top of the workspace are pickled by name.
+* With a workspace, modules of the caller that a task can import from the top of the workspace are pickled by name.
 
 The pickle of a function by value contains everything to which the function refers: the globals and whole modules that
 it names, its defaults, and variables of enclosing functions, all with their current values. Import statements inside a

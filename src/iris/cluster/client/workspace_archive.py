@@ -55,8 +55,8 @@ class Bundle:
 def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambda done, total: None) -> Bundle:
     """Pack a folder as a workspace.
 
-    Executable files stay executable. Other permissions and all times are dropped. Symbolic links stay links. If a file
-    grows while it is packed, only its first bytes are sent, up to the size at the start.
+    Executable files stay executable in the archive. Other permissions and all times are dropped. Symbolic links stay
+    links. If a file grows during packing, only its first bytes are sent, up to its size at the start.
 
     Args:
         folder: The folder.
@@ -182,7 +182,7 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     """Return the three largest files and folders, the largest first, without folders inside each other.
 
-    If one child makes up more than half of a folder, the child is named instead of the folder.
+    If one child contains more than half of a folder's bytes, the child is returned instead of the folder.
     """
     totals: Counter[PurePosixPath] = Counter()
     for name, size in sizes.items():

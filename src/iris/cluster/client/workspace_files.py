@@ -1,6 +1,6 @@
 """Decides which files of a workspace are sent, without reading the content of files.
 
-Never sent are `.git`, `__pycache__`, virtual environments, and folders that contain nothing else. Ignored files are not
+`.git`, `__pycache__`, virtual environments, and folders that contain nothing else are never sent. Ignored files are not
 sent either: inside a checkout git lists the ignored files, and otherwise `ignore_rules.py` applies the same rules. As
 in git, a repository inside the workspace has separate rules, and the rules of the folders above do not apply there.
 
@@ -41,8 +41,8 @@ class LeftOut:
 
     Attributes:
         name: The path relative to the workspace.
-        why: The reason.
-        target: The text of a link. Empty for other files.
+        why: The reason why the file cannot be sent.
+        target: The target of a link. Empty for other files.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Member:
         kind: `stat.S_IFREG`, `stat.S_IFLNK` or `stat.S_IFDIR`.
         size: The size of a file in bytes.
         is_executable: Whether the owner of a file may run it.
-        target: The text of a link, changed so that it is valid on another machine.
+        target: The target of a link, changed so that the link is valid on another machine.
     """
 
     name: str
@@ -74,7 +74,7 @@ class FoundFiles:
     """Finds the files of a workspace.
 
     Attributes:
-        root: The folder, without links in its path.
+        root: The path of the workspace, without links in the path.
         left_out: The files found so far that cannot be sent.
     """
 

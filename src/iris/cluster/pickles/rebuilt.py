@@ -66,7 +66,7 @@ def rebuild(obj: Any, name: str) -> Any:
 def make_empty(kind: type) -> tuple[Any, ...]:
     """Return a reduction that creates an instance without calling `__init__`.
 
-    `copyreg.__newobj__` cannot be used, because `pickle` accepts it only in the reduction of the same object.
+    This reduction does not use `copyreg.__newobj__`, which `pickle` accepts only in the reduction of the same object.
     """
     return operator.methodcaller("__new__", kind), (kind,)
 

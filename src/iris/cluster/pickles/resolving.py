@@ -1,6 +1,6 @@
 """Unpickles code that was pickled by value, and prefers this machine's modules if their source is the same.
 
-The rule for each module whose code is in the pickle (docs/explanation/code.md explains it for users):
+For each module whose code is in the pickle, this rule applies (docs/explanation/code.md explains the rule for users):
 
 * If this machine can import a module with the same name and the same source, the functions, classes and constants of
   the imported module are used. A class of the module then exists only once.
@@ -27,7 +27,7 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 class SourceDiffersError(Exception):
     """An imported module differs from the sent module, although the files are equal.
 
-    The file was changed on the caller's machine after the caller had imported the module.
+    The cause is a change of the module's file on the caller's machine after the caller had imported the module.
     """
 
     def __init__(self, module: str) -> None:

@@ -20,7 +20,7 @@ class ModuleSource:
     """The identity of a module's source.
 
     Attributes:
-        file: The path of the source on the machine that pickled it. Empty if the module has no file.
+        file: The path of the source on the machine that pickled the module. Empty if the module has no file.
         digest: The SHA-256 of the source, or a text that starts with `folder` or `process:`.
         root: The folder that must be on `sys.path` to import the module.
     """

@@ -27,14 +27,14 @@ Response = TypeVar("Response")
 class ClusterConnection:
     """The connections of one client. Safe to use from several threads, and in child processes after `os.fork()`.
 
-    `RemoteClusterClient` documents the arguments and errors.
+    `RemoteClusterClient` documents the arguments and errors of this class.
 
     Attributes:
         address: The base URL of the controller.
         controller: The stub of the controller.
-        peer: The controller, for errors and tokens.
+        peer: The description of the controller, for error messages and tokens.
         credentials: The token of the client.
-        lifetime: Ends all calls when the client is closed.
+        lifetime: The object that ends all calls when the client is closed.
         timeout_s: The timeout of each call in seconds.
     """
 
@@ -119,9 +119,9 @@ class WorkerConnection:
 
     Attributes:
         transport: The HTTP connections.
-        uid_check: Checks that a worker on this machine belongs to an expected user.
+        uid_check: The check that a worker on this machine belongs to an expected user.
         stub: The stub of the worker.
-        peer: The worker, for errors and tokens.
+        peer: The description of the worker, for error messages and tokens.
     """
 
     def __init__(

@@ -162,8 +162,8 @@ class JobVerbs(ClusterVerbs):
     ) -> cluster_pb2.Controller.WriteStdinResponse:
         """Send standard input to the only task of a job that was submitted with `stdin`.
 
-        The answer says how many bytes of `data` were accepted. A slow task accepts only a part. Sending the same bytes
-        again has no effect.
+        The answer contains the number of accepted bytes of `data`, because a slow task accepts only a part. Sending the
+        same bytes again has no effect.
 
         Args:
             job_id: The job.
