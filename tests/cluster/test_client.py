@@ -60,7 +60,7 @@ def test_client_methods_accept_positional_arguments_in_the_documented_order(
     assert positional == parameters
 
 
-def test_a_task_finds_its_own_job_info(client: IrisClient) -> None:
+def test_get_job_info_in_a_task_returns_the_info_of_its_job(client: IrisClient) -> None:
     def describe() -> bytes:
         from iris.cluster.types import get_job_info
 

@@ -411,7 +411,7 @@ def test_malformed_stream_frames_have_the_expected_error_code(target: Target, me
         assert error["code"] == code
 
 
-def test_compressed_request_is_refused(target: Target) -> None:
+def test_compressed_request_body_is_refused(target: Target) -> None:
     """So there is nothing to blow up."""
     bomb = gzip.compress(b'{"x":"' + bytes(100 * 1024**2) + b'"}', compresslevel=1)
     for encoding, body in (("gzip", bomb), ("gzip", b"no gzip"), ("br", bomb), ("deflate", b""), ("x" * 1000, b"")):

@@ -84,7 +84,7 @@ class Note:
 
 
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED"])
-def test_a_submitted_pickle_is_loaded_by_its_task_alone(
+def test_submitted_pickle_is_loaded_only_by_its_task(
     client: IrisClient, shared_cluster: LocalServer, tmp_path: Path, state: str
 ) -> None:
     notes = tmp_path / "notes"

@@ -123,7 +123,7 @@ def refused(address: str, **options: object) -> str:
     return str(caught.value)
 
 
-def test_untrusted_certificate_is_refused(tls: LocalServer, tmp_path: Path) -> None:
+def test_untrusted_server_certificate_is_refused(tls: LocalServer, tmp_path: Path) -> None:
     assert "its certificate is not trusted" in refused(tls.address)
     other = CertificateAuthority(tmp_path, "another authority")
     text = refused(tls.address, ca=other.path)
@@ -141,7 +141,7 @@ def test_certificate_for_another_host_name_is_refused(
     assert "127.0.0.1" in text
 
 
-def test_expired_certificate_is_refused(authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_expired_server_certificate_is_refused(authority: CertificateAuthority, tmp_path: Path) -> None:
     certificate = authority.server(name="old", expired=True)
     with running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server:
         text = refused(server.address, ca=authority.path)

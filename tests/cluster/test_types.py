@@ -85,7 +85,7 @@ def test_task_index_of_thousands_of_digits_is_refused() -> None:
         ("//task-0", "/", 0),
     ],
 )
-def test_a_task_id_is_split_at_its_last_slash(task_id: str, job_id: str, index: int) -> None:
+def test_task_id_is_split_at_its_last_slash(task_id: str, job_id: str, index: int) -> None:
     assert parse_task_id(task_id) == (job_id, index)
     assert make_task_id(job_id, index) == task_id
 

@@ -118,7 +118,9 @@ def test_invalid_page_token_or_size_is_refused(
         list_tasks(stub, job_id, -3, "")
 
 
-def test_client_lists_all_pages(client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync) -> None:
+def test_client_list_contains_the_items_of_all_pages(
+    client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
+) -> None:
     job_id = launch(client, ["true"], replicas=2 * LONGEST_PAGE + 1)
     page, token = list_tasks(stub, job_id, 10 * LONGEST_PAGE, "")
     assert (len(page), bool(token)) == (LONGEST_PAGE, True), "a page has an end, whatever is asked for"

@@ -56,7 +56,7 @@ def test_state_directory_contains_its_version_and_a_newer_version_is_refused(tmp
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["version"]
     (tmp_path / "version").write_text("a few\n")
-    with pytest.raises(DataLossError, match="expected a number"), lock_state_dir(tmp_path):
+    with pytest.raises(DataLossError, match="expected a version number"), lock_state_dir(tmp_path):
         pass
 
 
