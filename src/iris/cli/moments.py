@@ -12,8 +12,8 @@ from iris.system.clock import now_ms
 
 _EPOCH = re.compile(r"@([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
-# A number without a unit is an age in seconds up to this limit. A larger number is a mistake: probably a date without
-# dashes, or seconds since the epoch without an @.
+# A number without a unit is an age of at most `_MAX_PLAIN_S` seconds. A larger number is refused, because the user
+# probably means a date without dashes, or seconds since the epoch without an @.
 _MAX_PLAIN_S = 1e7
 _LAST_MS = 253_402_300_799_999  # The last millisecond of the year 9999.
 _MOMENT_FORMS = (

@@ -101,7 +101,7 @@ def is_running(record: Record) -> bool:
 
 
 def _home_stamp(path: Path) -> str:
-    """Return the inode of a record's lock file. Renaming or remounting keeps an inode, copying does not."""
+    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, a copy does not."""
     try:
         return str(os.stat(_lock_path(path)).st_ino)
     except OSError:

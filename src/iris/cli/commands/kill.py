@@ -36,7 +36,7 @@ needs all its tasks.
 
 @click.command(help=_HELP, short_help="Terminate jobs.")
 @click.option(
-    "--task", "task_index", metavar="N", type=COUNT, help="Terminate only this task of one job. Counts from 0."
+    "--task", "task_index", metavar="N", type=COUNT, help="Terminate only the task with this index, from 0, of one job."
 )
 @click.option("--wait", is_flag=True, help="Wait until the jobs have ended.")
 @json_option()

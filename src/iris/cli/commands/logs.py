@@ -51,9 +51,16 @@ _MULTIPLE = "May be given several times."
 
 @click.command(help=_HELP, short_help="Show what tasks have written.")
 @click.option(
-    "--task", "tasks", metavar="N", type=COUNT, multiple=True, help=f"Show only this task. Counts from 0. {_MULTIPLE}"
+    "--task",
+    "tasks",
+    metavar="N",
+    type=COUNT,
+    multiple=True,
+    help=f"Show only the task with this index, from 0. {_MULTIPLE}",
 )
-@click.option("--attempt", metavar="N", type=COUNT, help="Show only this attempt of each task. Counts from 0.")
+@click.option(
+    "--attempt", metavar="N", type=COUNT, help="Show only the attempt with this number, from 0, of each task."
+)
 @click.option("-f", "--follow", is_flag=True, help="Show every new line until the job has ended.")
 @click.option("--since", type=MOMENT, help="Show only lines after this time.")
 @click.option("--until", type=MOMENT, help="Show only lines up to this time.")
@@ -82,13 +89,13 @@ _MULTIPLE = "May be given several times."
     "--route",
     type=click.Choice(["auto", "worker", "controller"]),
     default="auto",
-    help="Read from the workers, through the controller, or in the way that works (auto). Default: auto.",
+    help="Read logs from the workers, through the controller, or in any way that works (auto). Default: auto.",
 )
 @click.option(
     "--exit-code/--no-exit-code",
     "with_exit_code",
     default=None,
-    help="With -f: exit with the code of the job or the chosen tasks (the default), or with 0.",
+    help="With -f: exit with the exit code of the job or the chosen tasks (the default), or with 0.",
 )
 @address_option
 @click.argument("job")
