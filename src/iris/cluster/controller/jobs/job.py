@@ -353,7 +353,7 @@ class Job:
             return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
-            self.first_failed = lost.task_index  # An earlier failure was tolerated, and is not the cause.
+            self.first_failed = lost.task_index  # An earlier failure was tolerated, and did not end the job.
             ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
             return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
         if unasked is not None:

@@ -190,7 +190,7 @@ class LogKeeper:
             except InvalidArgumentError as error:  # The other uploaded parts must still be stored.
                 _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
-            except OSError as error:  # The cause may be temporary, for example a full disk.
+            except OSError as error:  # The cause of a failed write may be temporary.
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions
@@ -224,6 +224,6 @@ class LogKeeper:
             began_s = time.monotonic()
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - The next sweep may succeed.
+            except Exception:  # noqa: BLE001 - After any exception, the next sweep may succeed.
                 _log.exception("a sweep of the logs in %s failed", self._directories.root)
             await asyncio.sleep(max(_SWEEP_S, (time.monotonic() - began_s) / _SWEEP_SHARE))

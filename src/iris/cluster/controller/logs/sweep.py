@@ -181,7 +181,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if not away.exists() and (has_end(path) or list_segments(path)):
         return
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    away.touch()  # The file marks the log as incomplete in case the fetch fails.
+    away.touch()  # The file `away` marks the log as incomplete in case the fetch fails.
     location.fetch(name, path)
     if list_files(path):
         (path / STORED).touch()

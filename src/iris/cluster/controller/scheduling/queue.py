@@ -1,7 +1,6 @@
 """Decides which queued gangs start now, and why the other gangs wait.
 
 Pure. Gangs start in the order of their arrival, except for two rules:
-
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: smaller gangs must not starve a large one. Once the oldest gang has waited for `FIRST_TURN_S`, the
   machines are reserved for it for another `FIRST_TURN_S`. During this turn a later gang starts only if the oldest gang

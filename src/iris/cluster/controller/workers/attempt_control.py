@@ -123,7 +123,7 @@ class AttemptControl:
         if meeting is not None:  # The call for task 0 may have taken long, and these attempts may be stopping by now.
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
-        if why_not:  # Without this check, each task would fail with this error.
+        if why_not:  # Without this check, each started task would fail.
             self._starts_failed(record, starts, why_not)
             return None
         slots = self._slots.of_job(job.job_id)
