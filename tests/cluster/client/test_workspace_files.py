@@ -298,7 +298,7 @@ def test_sockets_and_pipes_are_left_out(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_what_this_user_may_not_read_is_left_out(tmp_path: Path) -> None:
+def test_files_that_this_user_may_not_read_are_left_out(tmp_path: Path) -> None:
     """Seen by another user than root, who may read everything."""
     root = make(tmp_path / "ws", "a.py", "secret", "closed/x", "open/y")
     (root / "to-closed").symlink_to("/root/somewhere")
@@ -312,10 +312,10 @@ def test_what_this_user_may_not_read_is_left_out(tmp_path: Path) -> None:
         path.chmod(0o755)
     code = """
 import os, sys
+from pathlib import Path
 from iris.cluster.client.workspace_files import FoundFiles
-from iris.cluster.client import workspace
 os.setuid(65534)
-files = FoundFiles(workspace.Path(sys.argv[1]))
+files = FoundFiles(Path(sys.argv[1]))
 print(sorted(member.name for member in files.members()))
 print(sorted((one.name, one.why.name) for one in files.left_out))
 """
