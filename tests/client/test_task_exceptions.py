@@ -150,7 +150,7 @@ def test_exception_that_cannot_be_unpickled_is_returned_as_text(client: IrisClie
         ["sh", "-c", "exit 3"],
     ],
 )
-def test_command_has_no_exception(client: IrisClient, command: list[str]) -> None:
+def test_failed_command_has_no_exception(client: IrisClient, command: list[str]) -> None:
     job = client.run(command)
     assert results_error(job).__cause__ is None
     assert job.tasks()[0].exception() is None

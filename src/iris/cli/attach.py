@@ -1,4 +1,4 @@
-"""Follows a job until the job ends: shows its lines, shows why it waits, handles Ctrl-C, and returns an exit code."""
+"""Follows a job until the job ends: shows its lines and why it waits, handles Ctrl-C, and returns an exit code."""
 
 from __future__ import annotations
 

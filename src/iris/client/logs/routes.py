@@ -14,7 +14,7 @@ _DEAD_WORKER_PATIENCE_S = 15.0
 
 
 class Routes:
-    """Chooses the server for each attempt.
+    """Chooses the server from which the client reads the log of each attempt.
 
     Args:
         cluster: The client of the cluster.

@@ -63,7 +63,7 @@ class LocalServer:
 def check_server_extra() -> None:
     """Raise MissingExtraError if the extra [server] is not installed."""
     if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "jwt", "cryptography")):
-        raise MissingExtraError("A cluster on this machine", "server")
+        raise MissingExtraError(what="A cluster on this machine", extra="server")
 
 
 def start_server(

@@ -188,7 +188,7 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The last parent path is the workspace itself.
+        for parent in path.parents[:-1]:  # The last parent of a path is the workspace.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

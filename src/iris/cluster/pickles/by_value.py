@@ -166,7 +166,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
         if obj is os.environ:
-            return getattr, (os, "environ")  # Changes of a copy would not change the environment.
+            return getattr, (os, "environ")  # A copy of `os.environ` would not set variables.
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")
         if reducer is None and is_wrapper(obj):
@@ -203,7 +203,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         empty = make_empty(*reduced[1])
         if not state or all(isinstance(value, _FLAT) for value in vars(obj).values()):
             return self._with_mark(marks, (*empty, state))
-        # The state comes after the object, because it may refer to the object.
+        # The state is pickled after its object, because the state may refer to the object.
         return (*self._with_mark(f"{STATE_FOLLOWS} {marks}", empty), state)
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:

@@ -183,7 +183,7 @@ def _parse(text: str, source: str) -> Proxy:
         raise FailedPreconditionError(f"{source} does not name a proxy: {why} (expected {_ACCEPTED}{hint})")
     if scheme in _SOCKS and find_spec("socksio") is None:
         what = f"the SOCKS proxy that {source} names"
-        raise MissingExtraError(what, "socks")
+        raise MissingExtraError(what, extra="socks")
     auth = None
     if parts.username is not None:
         auth = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")

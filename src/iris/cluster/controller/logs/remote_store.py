@@ -38,7 +38,7 @@ class LogLocation:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise MissingExtraError("Keeping logs at a URL", "storage") from error
+            raise MissingExtraError(what="Keeping logs at a URL", extra="storage") from error
         self.url = url.rstrip("/")
         with self._our_errors("reach"):
             try:

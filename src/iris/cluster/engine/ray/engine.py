@@ -78,7 +78,7 @@ class RayEngine:
                 " head, for example '10.0.0.5:6379'"
             )
         if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError("The engine ray", "ray")
+            raise MissingExtraError(what="The engine ray", extra="ray")
         self._directory = directory
         self._ray_address = ray_address
         self._lease_s = lease_s
