@@ -10,7 +10,7 @@ from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.streaming.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.attempt.request_checks import split_off_hosts
-from iris.cluster.worker.log_streams import stream_task_logs
+from iris.cluster.worker.serve_logs import stream_task_logs
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, caller

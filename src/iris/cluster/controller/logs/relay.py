@@ -38,8 +38,8 @@ from iris.cluster.logs.follow_events import (
 )
 from iris.cluster.logs.outage import FIRST_PAUSE_S, RetryRules
 from iris.cluster.logs.progress import NoAttempt, complete_end, end_without_attempt
-from iris.cluster.logs.streaming.live_stream import stream_logs
 from iris.cluster.logs.streaming.open_log import BEAT_S, OpenLog
+from iris.cluster.logs.streaming.serve_stream import stream_logs
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import stream_async

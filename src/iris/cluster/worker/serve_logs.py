@@ -8,8 +8,8 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 from iris.cluster.logs.cursor import Position, from_message
-from iris.cluster.logs.streaming.live_stream import stream_logs
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
+from iris.cluster.logs.streaming.serve_stream import stream_logs
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
