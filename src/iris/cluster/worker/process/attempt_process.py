@@ -1,37 +1,27 @@
-"""Starts the main process of an attempt in a new process group, captures its output, and ends all processes of the
-group.
-"""
+"""Starts the main process of an attempt in a new process group, and ends all processes of the group."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
-import sys
-import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
-from iris.cluster.logs.writer import Source
 from iris.cluster.worker.limits.process_table import read_process
 from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.output_capture import Append, OutputCapture
 from iris.cluster.worker.process.shortage import WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import not_started
 from iris.failpoints import failpoint
 from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
-_READ_BYTES = 256 * 1024
-# A large pipe stores bursts of output while the event loop is busy, so that the task need not wait.
-_PIPE_BYTES = 1024 * 1024
 # The pipes end at once when the processes of an attempt are killed, unless an escaped process holds them open.
 _DRAIN_S = 1.0
 _POLL_S = 0.05  # The seconds between two checks of a process on systems without pidfd_open.
-
-Append = Callable[[Source, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +69,13 @@ class AttemptProcess:
         self.pid = pid
         self._loop = asyncio.get_running_loop()
         self._launcher = launcher
-        self._append = append
         self._end_strays = end_strays
         self._drain_s = drain_s
-        self._open_pipes: dict[int, Source] = {}
-        self._drained = asyncio.Event()
+        self._output = OutputCapture(append)
         self._exited = asyncio.Event()
         self._kill_timer: asyncio.TimerHandle | None = None
-        self._capture(stdout, "stdout")
-        self._capture(stderr, "stderr")
+        self._output.add(stdout, "stdout")
+        self._output.add(stderr, "stderr")
         try:
             watched = ProcessHandle(pid, lambda: read_process(pid) is not None, poll_s=_POLL_S)
         except ProcessLookupError:
@@ -160,10 +148,8 @@ class AttemptProcess:
         failpoint("reap.after")
         code = os.waitstatus_to_exitcode(collected.status)
         await self._end_strays()
-        if not await happens(self._drained, self._drain_s):
-            for pipe in list(self._open_pipes):
-                self._read_rest(pipe)
-                self._close_pipe(pipe)
+        if not await happens(self._output.ended, self._drain_s):
+            self._output.close()
         return Exit(
             code=code if code >= 0 else 128 - code,
             signal=-code if code < 0 else None,
@@ -194,43 +180,6 @@ class AttemptProcess:
         """Send a signal to all processes of the process group, if any process is left."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-
-    def _capture(self, pipe: int, source: Source) -> None:
-        os.set_blocking(pipe, False)
-        # The system refuses a size beyond its limit. Then the pipe keeps the default size.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._open_pipes[pipe] = source
-        self._loop.add_reader(pipe, self._on_readable, pipe, source)
-
-    def _on_readable(self, pipe: int, source: Source) -> None:
-        try:
-            data = os.read(pipe, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._append(source, data)
-        else:
-            self._close_pipe(pipe)
-
-    def _read_rest(self, pipe: int) -> None:
-        """Append the bytes that a pipe contains now. The event loop may have been too busy to read the pipe, for
-        example because of a slow disk.
-        """
-        left = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
-        while left > 0:
-            data = os.read(pipe, min(left, _READ_BYTES))
-            if not data:
-                return
-            left -= len(data)
-            self._append(self._open_pipes[pipe], data)
-
-    def _close_pipe(self, pipe: int) -> None:
-        self._loop.remove_reader(pipe)
-        os.close(pipe)
-        self._open_pipes.pop(pipe, None)
-        if not self._open_pipes:
-            self._drained.set()
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
