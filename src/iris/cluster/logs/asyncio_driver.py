@@ -36,7 +36,9 @@ Server = TypeVar("Server", bound=Hashable)
 
 
 class AsyncLogServers(Protocol[Server]):
-    """The servers from which a follow reads. A test can pass the driver another implementation."""
+    """Protocol of the servers from which an `AsyncioDriver` reads logs. Tests implement the protocol with servers of
+    their own.
+    """
 
     def choose(self, read: Read) -> Server:
         """Return the server that has the log of an attempt.
@@ -73,10 +75,10 @@ _Arrival = tuple[StreamId | None, StreamTaskLogsResponse | list[cluster_pb2.Task
 
 
 class AsyncioDriver(Generic[Server]):
-    """Drives one follow.
+    """Runs one `Follow` on an asyncio event loop: carries out the instructions of the follow, and reports events to it.
 
     Args:
-        follow: The follow.
+        follow: The follow that decides what to read.
         servers: The servers from which the follow reads.
         statuses: Yields the statuses of all tasks at first, and then the statuses of changed tasks.
         buffered_messages: The most messages, over all streams, that may wait for the reader.
@@ -176,7 +178,7 @@ class AsyncioDriver(Generic[Server]):
             async with aclosing(messages):
                 async for message in messages:
                     await self._arrivals.put((stream, message))
-        except Exception as error:  # noqa: BLE001 - The follow decides what each error means.
+        except Exception as error:  # noqa: BLE001 - A stream may raise any error. `Follow` decides what it means.
             ended = error
         await self._arrivals.put((stream, ended))
 
@@ -185,5 +187,5 @@ class AsyncioDriver(Generic[Server]):
             async with aclosing(statuses):
                 async for tasks in statuses:
                     await self._arrivals.put((None, tasks))
-        except Exception as error:  # noqa: BLE001 - The method `step` raises the error.
+        except Exception as error:  # noqa: BLE001 - A later call of `step` raises the error.
             await self._arrivals.put((None, error))

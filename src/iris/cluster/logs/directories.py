@@ -19,7 +19,7 @@ class LogDirectories:
     """The paths of the kept logs below one root directory.
 
     Args:
-        root: The root directory. The first log that is written creates it.
+        root: The root directory. Writing the first log creates the directory.
     """
 
     def __init__(self, root: Path) -> None:

@@ -51,7 +51,8 @@ from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 
-# A lost worker that still runs sends its last messages at once, so a short silence is enough.
+# If a worker that was declared lost still runs, its last messages arrive at once. Therefore a short silence means that
+# no more messages will arrive.
 LOST_WORKER_SILENCE_S = 2.0
 
 
@@ -64,7 +65,8 @@ class FollowRules:
         follow: Whether the reader waits for future lines and attempts.
         one_attempt: Whether the reader wants only the attempts at which it starts.
         resumes: Whether the reader knows how far it got, so that it can continue after a broken stream.
-        has_other_server: Whether the log of an ended attempt may be available elsewhere than on its worker.
+        has_other_server: Whether the log of an ended attempt may be available on a server other than the attempt's
+            worker.
     """
 
     retry: RetryRules
@@ -134,12 +136,14 @@ class Follow:
 
     @property
     def wake_at(self) -> float | None:
-        """The time on the monotonic clock at which the driver must report `TimePassed`; None if no time is due."""
+        """The time on the monotonic clock at which the driver must report `TimePassed`; None if the driver needs no
+        timer.
+        """
         closings = [stream.close_at for stream in self._streams.values() if stream.close_at is not None]
         return min([*self._retry_at.values(), *closings], default=None)
 
     def streams_of_lost_workers(self) -> list[StreamId]:
-        """Return the streams that read an attempt whose task status names a lost worker.
+        """Return the open streams from workers that the controller has declared lost.
 
         The result is empty if no other server has the logs of lost workers.
         """
@@ -281,7 +285,7 @@ class Follow:
         return self._failed(index, error, failure, stream.worker, now, began_s=self._began_s(stream, now))
 
     def _began_s(self, stream: _Stream, now: float) -> float:
-        """Return the time since which a failed stream has not worked."""
+        """Return the time at which the outage of a failed stream began."""
         return now if stream.has_answered and self._rules.retry.any_answer_counts else stream.opened_s
 
     def _failed(

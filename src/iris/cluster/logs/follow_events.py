@@ -204,7 +204,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The reader, which cannot resume, learns that a stream broke after the stream had delivered data."""
+    """Informs a reader that cannot resume that its stream broke after delivering data."""
 
     task_index: int
     attempt_id: int
@@ -213,7 +213,7 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class NothingYet:
-    """The reader, which does not follow, learns that the worker has no output of a running attempt yet."""
+    """Informs a reader without `follow` that a running attempt has no output yet."""
 
     task_index: int
     attempt_id: int

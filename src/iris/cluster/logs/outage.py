@@ -8,7 +8,8 @@ from enum import Enum, auto
 from typing import Protocol
 
 FIRST_PAUSE_S = 0.02
-# The longest pause after a failure of a server that answers but whose connections break, because waiting does not help.
+# If a server answers but its connections break, the pause before the next try is at most this long, because a longer
+# pause would not help.
 _PAUSE_AFTER_ANSWER_S = 0.25
 
 
@@ -75,8 +76,8 @@ class Outage:
         self._is_refused = False
 
     def server_answered(self) -> None:
-        """Report a message from the server. The message ends the outage, unless the server refused to deliver the log
-        before.
+        """Report a message from the server, which ends the outage. If the server has refused to deliver the log, only
+        data of the log ends the outage.
         """
         if not self._rules.any_answer_counts:
             return

@@ -96,7 +96,8 @@ def decode(records: bytes) -> Iterator[Record]:
         if start > end:
             raise InternalError("the data of a log ends in the middle of a record")
         word, _, timestamp_ms, offset, kind = HEADER.unpack_from(records, at)
-        length = word ^ _MAGIC_WORD  # The length is much too large if the magic number is wrong.
+        # A wrong magic number makes the length much too large, so a check below refuses the record.
+        length = word ^ _MAGIC_WORD
         at = start + length
         if at > end or kind not in _SMALLEST or length < _SMALLEST[kind] or timestamp_ms > LAST_MS:
             raise InternalError("the data of a log contains an invalid record")

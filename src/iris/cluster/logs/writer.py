@@ -74,7 +74,7 @@ class LogWriter:
         except FileExistsError:
             raise
         except OSError:
-            pass  # The disk may be full. Each record tries to create the first segment, until that succeeds.
+            pass  # If the disk is full now, each later record tries again to create the first segment.
         self.removed = ""
         self.lost = 0
         self.tip = ORIGIN
@@ -85,8 +85,8 @@ class LogWriter:
         self.end: LogEnd | None = None
         self._directory = directory
         self._segment_bytes = min(_SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
-        # A record is at most as long as a segment, because one long read would otherwise push out everything that is
-        # kept.
+        # A record is at most as long as a segment. Otherwise one long record would push all earlier records out of the
+        # log.
         self._record_bytes = min(MAX_PAYLOAD, self._segment_bytes - HEADER.size)
         self._fd = -1  # The descriptor of the last segment.
         self._closed = self._is_ended = False
@@ -227,7 +227,7 @@ class LogWriter:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # The state of the file is unknown for now, so assume that the file is in place.
+            return True  # The disk cannot report the state of the file now, so assume that the file is in place.
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     @property

@@ -25,11 +25,10 @@ class FilteredReader:
     Matching lines are packed into new records, which contain whole lines only. A partial line is returned at the end of
     a final log. If the filter only selects sources, the original records are returned.
 
-    An empty record shows how far the filter has read in a source. Empty records come before matching lines, so that a
-    reader knows the offsets of the other sources at each line. These offsets are exact for the wanted sources; for
-    unwanted sources, they are the end of the chunk. If nothing matches in a long part of the log, `read` returns only
-    empty records. Empty records do not mean the end of the log. Because of them, a reader that reconnects does not have
-    to search the same part again.
+    An empty record contains the offset up to which the filter has read a source. With this offset, a reader that
+    reconnects does not search the same part of the log again. `read` returns the empty records before the matching
+    lines. The offset of a wanted source is exact. The offset of an unwanted source is the end of the chunk. If nothing
+    matches in a long part of the log, `read` returns only empty records, which do not mean the end of the log.
 
     Args:
         directory: The directory of the log.
@@ -57,8 +56,8 @@ class FilteredReader:
         self._tail: Generator[int, None, TailStart] | None = None
         self._selection = Selection(log_filter, TailStart(START, 0, 0), offsets)
         self._left = log_filter.max_lines
-        self._last_end = 0  # Where the last of `max_lines` lines ends in its block.
-        # Where the next line of each wanted source begins.
+        self._last_end = 0  # The end, in its block, of the last line that `max_lines` allows.
+        # The dictionary maps each wanted source to the offset of its next line.
         self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
         self._marked = list(offsets)  # The offset up to which the reader knows that each source was read.
         self._is_over = False
@@ -127,8 +126,8 @@ class FilteredReader:
         )
         offsets = stdout, stderr, build
         if self._writer is not None and self._filter.start_ms:
-            # Skip the part before start_ms, as far as the index knows, unless this part ends before the requested
-            # offsets.
+            # Skip the records before `start_ms` that the index can locate. The skip must not move back to a place
+            # before the requested offsets.
             point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
@@ -198,7 +197,7 @@ class FilteredReader:
         return {source_id: at for source_id, at in passed if source_id not in self._filter.source_ids and at < _NEVER}
 
     def _marks_since(self, places: Mapping[int, int]) -> bytes:
-        """Return empty records for the sources that were read further than the reader knows."""
+        """Return an empty record for each source that was read beyond the offset last reported to the reader."""
         last_ms = 0 if self._walk is None else self._walk.reader.last_ms
         marks = []
         for source_id, offset in places.items():
@@ -236,7 +235,7 @@ class FilteredReader:
         )
 
     def _runs(self, block: LineBlock) -> list[tuple[int, int]]:
-        """Return the matching lines of a block, with adjacent lines in one piece."""
+        """Return the ranges of a block's bytes that contain matching lines. Adjacent lines share one range."""
         runs: list[tuple[int, int]] = []
         for _, start, end in self._selection.lines(block):
             if runs and runs[-1][1] == start:

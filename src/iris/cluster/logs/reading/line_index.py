@@ -17,7 +17,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class LineBlock(NamedTuple):
-    """Consecutive lines of one source that one record has completed.
+    """Consecutive lines of one source whose newlines arrived in the same record.
 
     Attributes:
         number: The number of the first line, counted over all sources.
@@ -25,8 +25,8 @@ class LineBlock(NamedTuple):
         timestamp_ms: When the lines were completed.
         offset: Where in the source the first line begins.
         data: The lines with their newlines. Bytes after the last newline are a piece of a line.
-        counted: Whether the lines have numbers. A piece of a line before a gap that the writer did not know has no
-            number.
+        counted: Whether the lines have numbers. If records were lost after they were written, the piece of a line
+            before the gap has no number.
     """
 
     number: int
@@ -68,13 +68,14 @@ class Gap(NamedTuple):
 
 
 class LineScanner:
-    """Reads records from a place on, and splits them into lines.
+    """Reads records from a given point of a log to the log's end, and splits the records into lines.
 
     Args:
         directory: The directory of the log.
         point: Where to begin.
         writer: The writer of a log that this process writes or has written; None for other logs.
-        offsets: Where the wanted bytes of each source begin, not before `point`; None means at `point`.
+        offsets: The offset in each source at which the wanted bytes begin. No offset may lie before `point`. None means
+            the offsets of `point`.
 
     Attributes:
         reader: Reads the records.
@@ -87,8 +88,8 @@ class LineScanner:
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:
-        """Return a reader that begins at offsets where lines begin. Its line numbers are undefined before the next
-        segment.
+        """Return a scanner that begins at the given offsets, each of which must be the beginning of a line. The scanner
+        does not know line numbers until it enters the next segment.
         """
         walk = cls(directory, START, writer, offsets)
         walk.reader = LogReader(directory, offsets, writer=writer)
@@ -193,7 +194,7 @@ class LineScanner:
 
 
 class StoredIndex:
-    """The points of a log that an earlier process wrote, found from the names of its segments.
+    """The points of a log that an earlier process wrote. The names of the log's segments contain these points.
 
     The name of a segment does not contain the partial lines before the segment. A partial line is found in the segment
     in which the source has written last. If the partial line fills that whole segment, the line was cut at the
@@ -233,7 +234,9 @@ class StoredIndex:
         )
 
     def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
-        """Return, for each segment, the sources whose last bytes before a place lie in the segment."""
+        """Find the segment that contains the last bytes of each source before a place. Return the sources by the index
+        of the segment.
+        """
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):
             number = bisect_left(self._segments, offset, key=lambda segment: segment.offsets[source_id]) - 1

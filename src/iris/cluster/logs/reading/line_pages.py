@@ -18,10 +18,10 @@ from iris.rpc.serving.steps import Steps, finish
 PAGE_BYTES = 2 << 20
 # One page reads this many bytes at most, so a search through many gigabytes is answered in several pages.
 _LOOK_BYTES = 256 << 20
-# How many pieces of lines without numbers a log may have. Such pieces occur where records were lost.
+# A log may have at most this many pieces of lines without numbers. Such pieces occur where records were lost.
 _NOT_NUMBERED = 1000
-# How many bytes each line counts in a page besides its data, for its time, source and header. Without this cost, a page
-# of empty lines would have no limit.
+# Each line adds this many bytes to the size of a page besides its data, for its time, source and header. Without this
+# cost, a page of empty lines would have no limit.
 LINE_COST = 32
 
 
@@ -204,7 +204,7 @@ class _PageLines:
         self._max_lines = max_lines
         self._room = max_bytes
         self._count = 0
-        # The gaps since the last line. They are returned together with the next line, so that no page repeats them.
+        # The gaps since the last line are returned together with the next line, so that no page repeats the gaps.
         self._gaps: list[NumberedLine] = []
 
     @property

@@ -27,8 +27,9 @@ from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
-# The distance between two places of an index: at least this many bytes, and at least this many times the size of the
-# partial lines that are stored with a place. So an index takes at most about 1/64 of the log's size.
+# Two neighbouring places of an index are at least `_POINT_SPACING` bytes apart. A place also stores partial lines, and
+# the distance is at least `_POINT_SPACING_PER_TAIL_BYTE` times their size. Therefore an index takes at most about 1/64
+# of the log's size.
 _POINT_SPACING = 1 << 20
 _POINT_SPACING_PER_TAIL_BYTE = 64
 
@@ -95,8 +96,8 @@ class LineSplitter:
             del self._tails[source_id][:cut]
 
     def take(self, source_id: int, timestamp_ms: int, payload: bytes) -> tuple[bytes, bytes]:
-        """Split a record. Return the lines that the record completes, with their newlines, and a piece of a longer
-        line.
+        """Split a record. Return the lines that the record completes, with their newlines. If the partial line has
+        become too long, also return a piece of it; otherwise b"".
         """
         newline = payload.rfind(b"\n") + 1
         tail = self._tails[source_id]

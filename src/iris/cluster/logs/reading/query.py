@@ -17,8 +17,9 @@ from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
-MAX_PATTERN = 10_000  # The most characters of a pattern.
-# The parts of an RE2 pattern that match the ends of the text or any byte, or that change the meaning of `^` and `$`.
+MAX_PATTERN = 10_000  # A pattern has at most this many characters.
+# This expression finds the parts of an RE2 pattern that match the ends of the text or any byte, or that change the
+# meaning of `^` and `$`.
 _KNOWS_ENDS = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
 
 

@@ -273,7 +273,7 @@ class LogReader:
         return self._segments
 
     def _seek(self, segments: tuple[RecordBoundary, ...]) -> None:
-        """Move the position to the last segment before which nothing is wanted."""
+        """Skip the segments that lie entirely before the wanted offsets."""
         if self._sought or not segments:
             return
         self._sought = True
@@ -283,7 +283,7 @@ class LogReader:
             self.position = segment.position
 
     def _is_unwanted(self, segment: RecordBoundary, following: RecordBoundary) -> bool:
-        """Return whether a segment contains no bytes of any source behind the wanted offset."""
+        """Return whether all bytes of a segment lie before the wanted offsets."""
         return self.position == segment.position and all(
             end <= wanted or end == begin
             for begin, end, wanted in zip(segment.offsets, following.offsets, self.offsets, strict=True)
@@ -369,7 +369,8 @@ class LogReader:
         start, last = 0, size - header
         while start <= last:
             word, checksum, timestamp_ms, offset, kind = unpack(data, start)
-            length = word ^ MAGIC_WORD  # With a wrong magic number, the length is far too large.
+            # A wrong magic number makes the length far too large, so the next check refuses the record.
+            length = word ^ MAGIC_WORD
             end = start + header + length
             if end > size or checksum_of(view[start + checked_at : end]) != checksum:
                 break
@@ -380,7 +381,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # A failed write may leave a valid record of another place here.
+                break  # An earlier write that failed may have left a valid record with a wrong offset here.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

@@ -1,7 +1,7 @@
 """Threads that read large parts of logs, and share their time fairly between callers.
 
-A page may read gigabytes before it finds a line. Such a read is divided into slices, and after each slice the thread
-turns to the next caller. A reader that has left gets no further slice.
+Reading one page may take gigabytes of the log before a line is found. Such a read is divided into slices, and after
+each slice the thread works for the next caller. When a reader has disconnected, its read ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-# The read for a caller that has left ends after the current step of 1 MiB.
+# When a caller has disconnected, its read ends after the current step of 1 MiB.
 _SLICE_S = 0.05
 _THREADS = 4
 _OF_CALLER = 2
@@ -37,7 +37,9 @@ class _Slice(Generic[T]):
 
 
 class _Stop:
-    """A flag that the event loop sets when the caller of a read has left, and that the reading thread checks."""
+    """A flag that stops a read. The event loop sets the flag when the caller has disconnected, and the reading thread
+    checks the flag.
+    """
 
     __slots__ = ("is_set",)
 
@@ -96,7 +98,7 @@ class LogScans:
             return result
 
     async def _in_thread(self, stop: _Stop, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a function in a thread. If the caller leaves, its turn still lasts until the function has returned."""
+        """Call a function in a thread. If the caller disconnects, its turn still lasts until the function has returned."""
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._threads, lambda: function(*args, **options))
         try:

@@ -19,7 +19,7 @@ class TailStart(NamedTuple):
 
     Attributes:
         point: Where to begin to read.
-        line: The number of a line before which the tail does not begin.
+        line: The smallest number that the first line of the tail may have.
         skip: How many matching lines, from `line` on, come before the tail.
     """
 

@@ -3,8 +3,8 @@
 The stream runs on the event loop that captures the output, so a line is sent about a millisecond after the task wrote
 it. These rules keep readers from slowing tasks down:
 
-* Nothing is read from the log for a reader whose connection is full. Such a reader costs one message and the
-  connection's buffers, and the rest of the log stays on disk.
+* Nothing is read from the log for a reader whose connection is full. Such a reader costs the memory of one message and
+  of the connection's buffers. The rest of the log stays on disk.
 * Threads read the older parts of a log (scan_threads.py), in small steps, one caller after another.
 * All messages in memory share one limit, so messages get smaller when there are more streams.
 * Each stream pauses after a message. The pause grows with the number of streams, so that all streams together send a
@@ -141,7 +141,9 @@ class _LogStream:
             self.pending.requeue_current()
             return 0
         if log.until_announced is not None and (records or final):
-            await log.until_announced()  # Wait after the read, because the process may have started during the read.
+            # Wait until the controller knows that the attempt runs. The process may have started during the read, so
+            # the wait comes after it.
+            await log.until_announced()
         if records:
             message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
