@@ -1,4 +1,4 @@
-"""Removes the directories and logs of ended attempts from a worker's disk after their time to keep.
+"""Removes the directories and logs of ended attempts from a worker's disk when they are old enough.
 
 An attempt keeps all its files while the attempt is running, while the controller has not acknowledged its end, and
 while its log is not uploaded.
@@ -34,7 +34,7 @@ class _Left(NamedTuple):
         directory: The paths of the attempt.
         changed_s: When a file of the attempt changed last, by the clock of the file system.
         has_log: Whether the log lies in the attempt's directory.
-        waits: Whether the log waits to be uploaded.
+        waits: Whether the log must still be uploaded to the controller.
         uploaded: Whether the controller has the whole log.
     """
 

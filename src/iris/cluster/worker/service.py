@@ -80,7 +80,8 @@ class WorkerService:
             reading = fetch_page_steps(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
-            # Wait after the read, because the process may have started during the read.
+            # Wait until the controller knows that the attempt runs. The process may have started during the read, so
+            # the wait comes after the read.
             await attempt.announcement.wait()
         return page
 

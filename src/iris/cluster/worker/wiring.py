@@ -95,7 +95,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a worker that run in the background or must be closed at the end."""
+    """The parts of a running worker. Some run in the background, and some must be closed when the worker ends."""
 
     worker: Worker
     shutdown: Shutdown
@@ -119,8 +119,9 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run the worker in these steps:
 
-    1. End at once if the parent process is gone, before anything is created on disk. Write the identity file before any
-       process is started that others must find by the file.
+    1. If the parent process has ended, exit before anything is created on disk. Otherwise write the identity file. The
+       file must exist before the worker starts a process, because a restarted controller finds the worker's processes
+       by the file.
     2. Copy the environment for tasks, and only then change this process's own limits and proxies.
     3. Check the arguments, and bind the port. From now on, a process that learns the worker's address can call the
        worker.

@@ -282,8 +282,8 @@ class Worker:
         if self._shutdown.reason or self._is_draining:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         if request.incarnation not in ("", self._settings.incarnation):
-            # The other incarnation may have run this attempt, and the controller may not know yet how the attempt
-            # ended.
+            # Another process of this worker may have run this attempt already, and the controller may not know yet how
+            # the attempt ended. Therefore this process must not run the attempt.
             raise UnavailableError(f"the request is meant for an earlier or later process of worker {self.worker_id}")
         if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
@@ -302,7 +302,8 @@ class Worker:
             directory.create()
             if request.rendezvous and not request.task_index:
                 request.master_port = self._preparer.reserve_rendezvous_port()
-        except OSError as error:  # The job has not influenced these steps, so the worker is at fault for the error.
+        # Neither the directory nor the port depends on the job. Therefore the worker is at fault for this error.
+        except OSError as error:
             lack = shortage_of(error) or WorkerShortageError(f"the worker cannot prepare an attempt: {error}")
             self._headroom.start_failed(lack)
             return lack

@@ -98,7 +98,9 @@ class LogScans:
             return result
 
     async def _in_thread(self, stop: _Stop, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a function in a thread. If the caller disconnects, its turn still lasts until the function has returned."""
+        """Call a function in a thread. If the caller disconnects, the turn of the caller still lasts until the function
+        has returned.
+        """
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._threads, lambda: function(*args, **options))
         try:

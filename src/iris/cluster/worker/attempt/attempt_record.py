@@ -31,18 +31,18 @@ class Attempt:
 
     Attributes:
         request: What the controller asked this worker to run.
-        number: The number of the attempt within this worker process, a part of the mark that the attempt's processes
-            inherit.
+        number: Counts the attempts of this worker process. The number is a part of the mark that the attempt's
+            processes inherit.
         directory: The attempt's directory.
         log: Writes the attempt's log.
         state: The state of the attempt.
-        process: The attempt's process, from its start until it was collected.
+        process: The attempt's process; None before the process has started and after it was collected.
         ports: The reserved ports, by their names in lower case.
         exit_code: How the process exited; None without a process.
         term_signal: The signal that killed the process; None if no signal did.
         error: Why the attempt failed or was stopped, for people.
         failure: Why the attempt failed or was stopped, as a code for programs.
-        result: The pickled value that the callable returned, until the controller has it.
+        result: The pickled value that the callable returned. The value is dropped when the controller has received it.
         result_error: Why a successful attempt has no result, for people.
         exception: The exception that the callable raised.
         build_started_ms: When the preparation began.
@@ -52,7 +52,8 @@ class Attempt:
         started_s: When the process started, on the monotonic clock.
         finished_at_ms: When the attempt ended, on the wall clock.
         usage: The resources that the attempt uses.
-        stop_grace_s: The time between SIGTERM and SIGKILL, once the attempt must stop; None before.
+        stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped; None while the attempt
+            need not stop.
         timed_out: Whether the attempt is being stopped because of its timeout.
         stdin: Receives the standard input that a client sends; None if no client sends standard input.
         is_starting: Whether the launcher is starting the process, so that its process id is still unknown.

@@ -27,7 +27,7 @@ class TaskEnvironment:
         worker_id: The id of this worker.
         base: The variables with which a task's environment begins, unless its job brings a complete environment. See
             `usable_variables`.
-        own: The variables with which every task of this worker reaches the controller by TLS.
+        own: The variables that every task of this worker needs to call the controller by TLS.
         bind_host: The address to which tasks bind.
         advertise_host: The address at which others reach the tasks.
     """
@@ -52,12 +52,14 @@ class TaskEnvironment:
             env |= self.base
             env.pop("OLDPWD", None)
         devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
-        # For a task without allocated GPUs, the engine's CUDA_VISIBLE_DEVICES for this worker stays in force.
+        # If the task has no allocated GPUs, the task keeps the CUDA_VISIBLE_DEVICES that the engine gave to this
+        # worker.
         allocated = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         env |= allocated
         env.update(given.env_vars)
         if given.complete:
-            # CUDA_VISIBLE_DEVICES in a complete environment comes from the user's shell, so the allocation wins.
+            # A complete environment contains the CUDA_VISIBLE_DEVICES of the user's shell. The allocated GPUs replace
+            # that value.
             env |= allocated
         # The worker itself may run in a task, so its variables may contain the ports of another task. And the user's
         # token must stay private.

@@ -170,8 +170,8 @@ class AttemptRegistry:
 
     @contextlib.contextmanager
     def reading(self, directory: AttemptDir) -> Iterator[None]:
-        """Protect an attempt's directory from removal for the duration of the context, because its log is being
-        read.
+        """Protect the directory of an attempt from removal while the context is open. A caller that reads the attempt's
+        log opens the context.
         """
         self._readers[directory.path] += 1
         try:

@@ -29,8 +29,9 @@ from iris.errors import (
 
 # The client applies the same limits when it packs a workspace. The worker checks the limits again, because a few bytes
 # can unpack to gigabytes.
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # The limit is the size of all files together, after decompression.
-# The most files, links and folders of a workspace, including folders that occur only in the paths of other members.
+MAX_WORKSPACE_BYTES = 100 * 1024**2  # All files of a workspace together may have this size after decompression.
+# A workspace may contain this many files, links and folders. Folders that occur only in the paths of other members
+# count, too.
 MAX_WORKSPACE_MEMBERS = 50_000
 
 # The largest size of the decompressed tar: the files, and for each file a header, padding and a long name.

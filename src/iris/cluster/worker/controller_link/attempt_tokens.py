@@ -1,9 +1,9 @@
 """Checks whether the attempt to which a task's token was given has ended, because the token is invalid after that.
 
-The worker knows its own attempts. For an attempt of another worker, this worker sends the token to the controller: at
-the first call, and then every `CHECK_S` seconds as long as the token is in use. While the controller does not answer,
-its last answer stays valid for the length of a lease, because workers may also run attempts without the controller for
-the length of a lease.
+The worker knows its own attempts. If the attempt belongs to another worker, this worker sends the token to the
+controller at the first call. While the token is in use, the worker repeats this check every `CHECK_S` seconds. If the
+controller does not answer, the controller's last answer stays valid for the length of a lease, because a worker may run
+attempts without the controller for the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Verdict:
     Attributes:
         token: The token that a caller showed last.
         refusal: Why the token is invalid; empty while its attempt runs.
-        confirmed_s: When the worker sent the last check that the controller answered with success, by `clock_s`.
+        confirmed_s: When the worker sent its last successful check, by `clock_s`.
         asked_s: When the worker sent its last check, whether or not the controller answered.
         in_use: Whether a caller has used the token since the last round of checks.
     """
@@ -42,7 +42,7 @@ class _Verdict:
 
 
 class AttemptTokens:
-    """The tokens of tasks that callers show to this worker.
+    """Keeps the task tokens that callers have shown to this worker, and checks whether the tokens' attempts still run.
 
     Args:
         is_running: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
@@ -85,7 +85,9 @@ class AttemptTokens:
         self.check(known)
 
     def check(self, known: Caller) -> None:
-        """Check a token like `confirm`, but without a call to the controller. Raises the same errors."""
+        """Check a token like `confirm`, but without a call to the controller. The method raises the same errors as
+        `confirm`.
+        """
         key = _key(known)
         runs_here = self._is_running(*key)
         if runs_here:

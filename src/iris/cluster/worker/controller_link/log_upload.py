@@ -69,7 +69,8 @@ class _PendingLog:
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
         tries: How often in a row the controller has requested a part that the worker had already sent.
-        is_paused: Whether the log is paused, because it cannot be read or the controller cannot store it now.
+        is_paused: Whether the upload of the log is paused, because the log cannot be read now or the controller cannot
+            store the log now.
         backoff: The lengths of the pauses in the upload of this log.
     """
 
@@ -101,7 +102,7 @@ class _SentPart(NamedTuple):
 
 
 class LogUpload:
-    """Uploads those logs of this worker that the controller does not have yet.
+    """Uploads the logs of this worker's attempts to the controller.
 
     Args:
         controller: The connection to the controller.
@@ -129,7 +130,7 @@ class LogUpload:
         self._paused: dict[_PendingLog, None] = {}
 
     def add(self, attempt: Attempt) -> None:
-        """Begin to upload the log of a new attempt."""
+        """Begin to upload the log of a new attempt in the background."""
         task_id, attempt_id = attempt.key
         log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
         # An error while writing this file is harmless, because only a restarted worker needs the file to finish the
@@ -188,8 +189,9 @@ class LogUpload:
 
         1. Read a part of each log that has new records, in turn, as many parts as fit into one call.
         2. Send the parts. If the call fails, repeat the upload of these logs after a pause.
-        3. Continue with the logs that did not fit into the call, then with logs that have new records since then, and
-           then with logs that have more to send. So a log that grows fast does not delay the other logs.
+        3. Repeat with the logs that did not fit into the call, and with logs that have received new records. Logs that
+           were part of the call and have more to send come last. So a log that grows fast does not delay the other
+           logs.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         going_on = True
@@ -337,7 +339,9 @@ def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
 def _extent(log: _PendingLog) -> tuple[tuple[RecordBoundary, ...], int]:
     """Return the segments of a log, and the position at which the log ends now."""
     if log.writer is not None:
-        tip = log.writer.tip  # Get the tip first and the segments afterwards, so that the segments reach up to the tip.
+        # Read the writer's `tip` before its `segments`. Otherwise a segment that begins before the tip could be
+        # missing.
+        tip = log.writer.tip
         return log.writer.segments, tip.position
     segments = list_segments(log.directory.log)
     if not segments:

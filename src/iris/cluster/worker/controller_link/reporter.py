@@ -29,7 +29,8 @@ from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-_BATCH_BYTES = 16 * 1024 * 1024  # The most bytes of results in one call. A larger result is sent alone.
+# The most bytes of results in one call. A result that is larger than this limit is sent in a call of its own.
+_BATCH_BYTES = 16 * 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ class Reporter:
         self._wake.set()
 
     def set_shortage(self, why: str) -> None:
-        """Set the reason why no new attempt can start on this worker; empty if attempts can start. A change is reported
-        at once.
+        """Set the reason why no new attempt can start on this worker. An empty reason means that attempts can start. A
+        change is reported at once.
         """
         if why and self._shortage:
             # A change of the text alone waits for the next report, because the numbers in the text change all the time.

@@ -1,4 +1,4 @@
-"""The limits and the usage of attempts: cgroups, process tables, samples of CPU and memory.
+"""Measures the resources that attempts use, and enforces their limits by cgroups or by killing processes.
 
 The worker imports this package. The server uses `cgroup.py` before it starts workers.
 """

@@ -49,8 +49,8 @@ def find_parent() -> CgroupParent | None:
     needed = (path, f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control")
     if not all(os.access(name, os.W_OK) for name in needed):
         return None
-    # A path that looks like the root is either the root or the cgroup of a container. Any other delegated cgroup is
-    # marked by systemd.
+    # The path `/` means the root cgroup or, in a container, the container's cgroup. In any other cgroup, Iris may
+    # create cgroups only if systemd has marked the cgroup as delegated.
     return CgroupParent(path) if own == "/" or _is_delegated(path) else None
 
 
@@ -177,7 +177,7 @@ def smallest_pids_limit() -> int | None:
 def with_those_above(path: str) -> list[str]:
     """Return a cgroup and all cgroups above this cgroup, up to the root.
 
-    The root that a container sees is a cgroup of the container, so it may have limits, too.
+    In a container, the visible root is the container's own cgroup, which may have limits.
     """
     found = [path]
     while found[-1] != "/":

@@ -31,7 +31,8 @@ Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
 _SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the worker's time.
-_KILLED = 128 + signal.SIGKILL  # The exit code of a killed process, and of a shell whose last command was killed.
+# A killed process exits with this code, and so does a shell whose last command was killed.
+_KILLED = 128 + signal.SIGKILL
 _OOM_SCORE = 500  # On the kernel's scale from -1000 to 1000, this score counts like half of the machine's memory.
 
 
@@ -50,7 +51,8 @@ class AttemptLimits:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """The reason why an attempt was killed or has lost processes.
+    """Explains which limit an attempt has exceeded. Because of the limit, the attempt or some of its processes were
+    killed.
 
     Attributes:
         text: The reason and a remedy, for people.
@@ -80,7 +82,7 @@ class AttemptEnforcer(Protocol):
         """
 
     def kill(self) -> None:
-        """Kill the attempt's remaining processes, as far as this enforcer can find them."""
+        """Kill the remaining processes of the attempt that this enforcer can find."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
         """Return why the system killed processes of a failed attempt; None if the system killed no process."""
@@ -168,7 +170,8 @@ class WatchEnforcer:
         count = sum(process.threads for process in processes)
         if limits.processes and count > limits.processes:
             return too_many_processes(limits.processes, count)
-        # This sum is cheap to compute and hardly ever too small, because shared memory counts once for each process.
+        # The sum of the resident sizes is cheap to compute. It is almost never below the real use, because shared
+        # memory counts once for each process. So the exact measurement is needed only if the sum exceeds the limit.
         resident = sum(process.resident_bytes for process in processes)
         if not limits.memory_bytes or resident <= limits.memory_bytes or self._clock_s() < self._measure_at_s:
             return None

@@ -68,7 +68,8 @@ class AttemptMonitor:
         if with_report:
             for attempt in self._registry.with_process():
                 if attempt.log.check_directory():
-                    # Write a line now, because a page of lines shows a gap only together with the next line.
+                    # A page of a log shows a gap only together with the next line. Write a line at once, so that
+                    # readers see the gap.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()
             await self._strays.kill()
@@ -87,5 +88,5 @@ class AttemptMonitor:
                 guilty += sample.processes
                 if attempt.stop_grace_s is None and not attempt.timed_out:
                     attempt.exceeded = attempt.exceeded or sample.exceeded
-        if guilty:  # Later checks kill the remaining processes again, until no process is left.
+        if guilty:  # If a process survives the kill, later checks kill the process again.
             await self._sampler.kill(guilty)

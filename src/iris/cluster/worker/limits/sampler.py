@@ -45,8 +45,8 @@ class Sampler:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
-        """Measure attempts, which are given with their marks, and return one sample for each attempt. The attempts do
-        not change.
+        """Measure attempts, and return one sample for each attempt. The attempts are given with their marks and are not
+        changed.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 

@@ -19,7 +19,8 @@ from iris.failpoints import failpoint
 from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
-# The pipes end at once when the processes of an attempt are killed, unless an escaped process holds them open.
+# After all processes of an attempt were killed, the worker waits this many seconds for the ends of the pipes. Normally
+# the pipes end at once, but a process that has escaped may hold a pipe open.
 _DRAIN_S = 1.0
 _POLL_S = 0.05  # The seconds between two checks of a process on systems without pidfd_open.
 

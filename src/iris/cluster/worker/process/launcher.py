@@ -10,9 +10,10 @@ The launcher is the parent of the attempts' main processes. The launcher collect
 asks for it, so that the process id is not reused before. If the launcher is killed, its children become children of the
 worker, which is their subreaper.
 
-The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. While the
-launcher starts a process, the launcher still holds the worker's lock and the pipe of the fork server, so the worker
-does not count as gone. The launcher does not end attempts, because the worker and its reaper end attempts.
+The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. The
+launcher also holds the worker's lock and the pipe of the fork server. Therefore a worker counts as running until the
+launcher has finished its last start. The launcher does not end attempts, because the worker and its reaper end
+attempts.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.
 def main() -> None:
     """Run the callable that the command line names. Every failure ends in `SystemExit`."""
     entrypoint, result, *rest = sys.argv[1:]
-    # Without -P, Python puts the directory of this program first. The task's working directory must be first.
+    # Without -P, Python puts the directory of this program first on `sys.path`. The task's working directory must be
+    # first.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(path for path in sys.path if path not in ("", os.getcwd(), here))]
     sys.argv[:] = [entrypoint]

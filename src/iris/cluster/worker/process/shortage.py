@@ -23,7 +23,7 @@ from iris.system.event_loop import open_file_limit
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
 DESCRIPTOR_RESERVE = 64  # An attempt needs about five descriptors.
-_SHARE = 20  # The headroom on a small disk is the disk's size divided by this number.
+_SHARE = 20  # On a small disk, the headroom is the disk's size divided by `_SHARE`.
 _LEAST_INODES = 16  # One attempt needs about ten inodes.
 # Some shortages cannot be measured and only show in a failed start. After such a failure, the worker waits this long
 # before it accepts another attempt.
@@ -76,7 +76,7 @@ class WorkerHeadroom:
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._directories = list(directories)
         self._clock_s = clock_s
-        self._failure = ""  # The reason why the last start failed.
+        self._failure = ""  # If the last start failed because of a shortage, this text contains the reason.
         self._rest_s = 0.0
         self._until_s = 0.0
 
@@ -84,7 +84,8 @@ class WorkerHeadroom:
         """Refuse attempts for a while after a start that failed because of a shortage. Each further failure doubles the
         time.
 
-        A shortage that can be measured is ignored here, because the measurement shows when the shortage is over.
+        If a shortage can be measured, this method does nothing, because the measurement shows when the shortage is
+        over.
         """
         if self._measured_shortage():
             return

@@ -43,7 +43,7 @@ class Order:
 
 
 class HeldWorker:
-    """A worker that ends at the latest when this process ends.
+    """A worker that was started by the fork server. When this process ends, the worker is killed.
 
     Args:
         connection: The connection to the fork server. The fork server kills the worker when this connection ends.
@@ -66,7 +66,7 @@ class HeldWorker:
         """Send SIGTERM to the worker.
 
         Args:
-            and_template: Whether to end also the fork server, together with its last worker.
+            and_template: Whether the fork server must also end once its last worker has ended.
         """
         with contextlib.suppress(OSError):
             self._connection.sendall(b"end\n" if and_template else b"stop\n")
@@ -168,10 +168,11 @@ def _connect(directory: Path) -> socket.socket | None:
 
 
 def _start_template(directory: Path, env: Mapping[str, str]) -> None:
-    """Start the fork server, unless another fork server holds the lock, because that one is running or starting.
+    """Start the fork server, unless another fork server holds the lock, because the other fork server is running or
+    starting.
 
-    The environment of the fork server does not matter for workers, because each order brings the worker's whole
-    environment.
+    The environment of the fork server does not matter for workers, because each request to start a worker contains the
+    worker's whole environment.
     """
     lock = _try_lock(directory)
     if lock is None:

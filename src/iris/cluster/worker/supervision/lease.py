@@ -24,7 +24,7 @@ from iris.cluster.lease_terms import heartbeat_s, kill_after_s
 from iris.cluster.worker.supervision.reaper import clock_s
 
 _LONGEST_CALL_S = 30.0
-# The most seconds between two looks at the clock, because a timer stands still while the machine is suspended.
+# The clock is read at least every `_LOOK_S` seconds, because a timer stands still while the machine is suspended.
 _LOOK_S = 0.5
 
 

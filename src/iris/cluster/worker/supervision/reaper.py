@@ -37,7 +37,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PASSES = 50
 _CALM_PASSES = 2
 _PASS_PAUSE_S = 0.01
-# The most seconds between two looks at the clock, because a timer stands still while the machine is suspended.
+# The clock is read at least every `_LOOK_S` seconds, because a timer stands still while the machine is suspended.
 _LOOK_S = 0.5
 
 

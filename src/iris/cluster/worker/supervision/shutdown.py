@@ -1,4 +1,4 @@
-"""Stores whether this worker is ending, and why."""
+"""Stores whether this worker is ending, and the reason."""
 
 from __future__ import annotations
 
