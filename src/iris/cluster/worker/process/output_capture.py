@@ -13,7 +13,7 @@ from collections.abc import Callable
 from iris.cluster.logs.writer import Source
 
 _READ_BYTES = 256 * 1024
-# A large pipe stores bursts of output while the event loop is busy, so that the task need not wait.
+# A large pipe buffers bursts of output. Otherwise a task would have to wait while the worker's event loop is busy.
 _PIPE_BYTES = 1024 * 1024
 
 Append = Callable[[Source, bytes], None]
