@@ -1,4 +1,4 @@
-"""Runs asyncio tasks in the background, until they end or are cancelled together."""
+"""Runs asyncio tasks in the background, and can cancel all of them together."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """Running tasks that no caller awaits. This object keeps a reference to each task, because the event loop has only
-    weak references to tasks.
+    """A set of running asyncio tasks that no caller awaits. The set keeps a reference to each task, because the event
+    loop has only weak references to its tasks.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,9 @@
 """The controller's loop: builds the controller's parts, starts and stops them, and carries out saved changes.
 
-The boring choice: one asyncio loop owns all state, so there is no lock, and nothing changes between two awaits. Nothing
-may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and engines run as separate
-asyncio tasks. Reconsider this choice when one event loop cannot keep up with the reports of all workers.
+The boring choice: one asyncio loop owns all state. Therefore no locks are needed, and the state cannot change between
+two awaits. Nothing may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and
+engines run as separate asyncio tasks. Reconsider this choice when one event loop cannot keep up with the reports of all
+workers.
 
 The packages of the controller own the following state:
     jobs/         The state of each job, and the table of all jobs.
@@ -14,9 +15,9 @@ The packages of the controller own the following state:
     api/          The calls of clients, and the clients that watch jobs.
     auth/         The tokens.
 
-Each change of a job takes the following way. A part of the controller applies an event to the job, and passes the job
-with the resulting instructions to the saver. Once the batch with the change is on the disk, `_carry_out_batches`
-informs the watchers of the job and carries out the instructions.
+A job changes in three steps. A part of the controller applies an event to the job, and passes the job and the resulting
+instructions to the saver. The saver writes a batch of changes to the disk. Afterwards `_carry_out_batches` notifies the
+watchers of the job and carries out the instructions.
 """
 
 from __future__ import annotations
@@ -76,18 +77,20 @@ class Controller:
     """The parts of a controller, and the loop that connects them.
 
     Args:
-        engine: The engine that provides the machines; the engine was started before.
+        engine: The engine that provides the machines. The caller has started the engine.
         store: Stores all state.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept; None keeps no logs.
-        lease_s: The length of each worker's lease in seconds, see worker/supervision/lease.py.
+        lease_s: The length of each worker's lease, in seconds (see worker/supervision/lease.py).
         headroom: Refuses new work when too little disk space or too few file descriptors are left.
         quota: How many jobs, tasks and streams each user may have.
         key: The server key; None makes a new one that is kept in memory only.
         http_client: Calls workers; None uses connectrpc's own client.
-        drain_s: How long to keep the allocation of an ended gang while its workers upload their logs.
-        start_limit_s: How long to keep an allocation whose workers do not register.
-        withdraw_after_s: How long a request to the engine may be in the way of an older gang before it is withdrawn.
+        drain_s: The seconds for which the allocation of an ended gang is kept, so that its workers can upload their
+            logs.
+        start_limit_s: The seconds for which an allocation is kept if its workers do not register.
+        withdraw_after_s: The seconds for which a request to the engine may block an older gang. After this time the
+            request is withdrawn.
 
     Attributes:
         jobs: All jobs.
@@ -97,9 +100,9 @@ class Controller:
         authority: Checks and creates tokens.
         fleet: The workers.
         watches: The watched jobs.
-        log_sources: The places where logs are.
-        submissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The calls of clients and
-            workers, by their subject.
+        log_sources: Finds the place from which a log can be read.
+        submissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The objects that answer the
+            calls of clients and workers. Each one is named after its subject.
     """
 
     def __init__(
@@ -172,9 +175,11 @@ class Controller:
         """Load the stored jobs, compare them with the engine's gangs, and begin to schedule.
 
         1. The jobs are loaded, and the saver starts.
-        2. The scheduler adopts the gangs that the engine still has. The attempts of lost gangs end before workers
-           register, all at once, so that each attempt counts as lost and none as restarted.
-        3. Children and endpoints of ended jobs end, because the controller may have been killed before that.
+        2. The scheduler adopts the gangs that the engine still has. All attempts of a lost gang end at once, before
+           workers register. Therefore each attempt counts as lost with its worker, not as stopped for a restart of its
+           gang.
+        3. The child jobs and endpoints of ended jobs end. An earlier controller may have been killed before it could
+           end them.
         4. Scheduling begins.
         """
         for record in self._store.load():
@@ -202,11 +207,13 @@ class Controller:
         self._background.start(self.fleet.watch_leases())
 
     async def stop(self) -> None:
-        """Stop scheduling, and stop calling workers. Calls of clients and workers are still answered."""
+        """Stop scheduling, and stop calling workers. The controller still answers calls."""
         await self._background.cancel()
 
     async def close(self) -> None:
-        """Stop everything, and save what is left. The caller closes the engine before, and the store afterwards."""
+        """Stop all parts of the controller, and save the remaining changes. The caller must close the engine before
+        this call, and the store after this call.
+        """
         await self.stop()
         if self._log_keeper is not None:
             await self._log_keeper.close()
@@ -223,8 +230,9 @@ class Controller:
         return None if record is None else record.job.owner
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
-        """Return the job that an endpoint belongs to; an empty string if it belongs to none, None if there is no such
-        endpoint."""
+        """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no
+        job, and None if the endpoint does not exist.
+        """
         return self._registry.job_of(endpoint_id)
 
     # After saving.
@@ -254,7 +262,7 @@ class Controller:
         log_new_job(record.job)
         self._carry_out_instructions(change)
         parent = self.jobs.get(record.job.parent_job_id)
-        if parent is not None:  # The parent job may have ended while the child job was saved.
+        if parent is not None:  # The parent of this new job may have ended while the new job was being saved.
             self._end_if_orphaned(record, parent)
 
     def _drop_refused_job(self, record: JobRecord) -> None:
@@ -269,7 +277,8 @@ class Controller:
         self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)
-        if change.is_saved:  # An unsaved end has no effect on child jobs, because a kill would undo it.
+        # Child jobs end only after the end of their parent is saved. A kill of the controller undoes an unsaved end.
+        if change.is_saved:
             self._end_orphans(record)
 
     def _carry_out_instructions(self, change: JobChange) -> None:
@@ -286,7 +295,7 @@ class Controller:
         self._attempts.carry_out(record, attempts)
 
     def _conclude(self, record: JobRecord) -> None:
-        """Carry out the consequences of a job's end after the end was saved."""
+        """Clean up after a job whose end is saved."""
         self.jobs.conclude(record)
         self._quotas.remove(record.job.owner, len(record.job.tasks))
         self._registry.job_ended(record.job_id)
@@ -294,7 +303,9 @@ class Controller:
         self.stdin.forget_job(record.job_id)
 
     def _end_orphans(self, parent: JobRecord) -> None:
-        """Terminate the child jobs whose parent job has ended, or whose submitting attempt has ended."""
+        """Terminate the child jobs of a job that must end because the job, or the attempt that submitted them, has
+        ended.
+        """
         for child in self.jobs.open_children(parent.job_id):
             self._end_if_orphaned(child, parent)
 

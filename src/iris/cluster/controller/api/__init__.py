@@ -1,3 +1,3 @@
-"""The calls that the controller serves, and the response messages of these calls. Only the controller and `iris.server`
-import this package.
+"""Implements the calls that the controller serves, and makes their response messages. Only the controller and
+`iris.server` import this package.
 """

@@ -15,7 +15,7 @@ from iris.rpc.serving.steps import Steps
 
 
 class ClusterView:
-    """The calls that read workers and machines.
+    """Answers the calls that list workers and machines.
 
     Args:
         engine_name: The name of the engine: local, ray or slurm.
@@ -57,7 +57,7 @@ class ClusterView:
         )
 
     def _waiting(self, survey: Survey) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
-        """Make the messages of the gangs that have waited longest."""
+        """Make messages about the queued gangs that have waited longest."""
         first = heapq.nsmallest(machine_view.MOST_WAITING, survey.waiting, key=lambda entry: entry.since_s)
         records = [(self._jobs.find(entry.job_id), entry) for entry in first]
         return (yield from machine_view.waiting_messages(records, survey.reserved_for))

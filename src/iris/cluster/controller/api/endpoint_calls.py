@@ -13,7 +13,7 @@ from iris.rpc.pages import Page
 
 
 class EndpointCalls:
-    """The endpoints of the cluster, for tasks and clients.
+    """Answers the calls of tasks and clients that register, remove and look up endpoints.
 
     Args:
         endpoints: The registry.
@@ -35,7 +35,8 @@ class EndpointCalls:
 
         Args:
             request: The name, the address, and the job that the endpoint belongs to.
-            attempt: The task index and attempt id of the attempt that registers the endpoint; None for other callers.
+            attempt: The task index and attempt id of the attempt that registers the endpoint; None if the caller is not
+                an attempt.
 
         Raises:
             FailedPreconditionError: The job has ended.
@@ -56,7 +57,7 @@ class EndpointCalls:
         await self._saver.saved()
 
     async def lookup(self, name: str) -> Endpoint:
-        """Return the endpoint with this name."""
+        """Return the endpoint with the requested name."""
         answer = self._endpoints.lookup(name)
         await self._saver.settled()
         return answer

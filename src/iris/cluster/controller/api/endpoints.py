@@ -18,19 +18,19 @@ Endpoint = cluster_pb2.Controller.Endpoint
 
 _MAX_REMOVED = 1000  # The number of removed endpoints whose ids are remembered for each job.
 MAX_ENDPOINT_BYTES = 4096  # The size limit of an endpoint's address and metadata together.
-MAX_ENDPOINTS_OF_JOB = 20_000  # The largest job has 10,000 tasks, so each task can have two endpoints.
-MAX_ENDPOINTS = 100_000  # The number of endpoints is limited because all of them are in memory.
+MAX_ENDPOINTS_OF_JOB = 20_000  # The limit allows two endpoints for each task of the largest job.
+MAX_ENDPOINTS = 100_000  # The limit of a cluster exists because all endpoints are in memory.
 
 
 class Endpoints:
     """All endpoints of a cluster. A name belongs to one job at a time.
 
-    An endpoint that a task registered ends with the task's attempt, because another process may get the port then.
-    Afterwards a look-up does not find the endpoint. The registry removes the endpoint at the next look-up, when another
-    job needs the name, or when the endpoint's job ends.
+    An endpoint registered by a task is valid only until the task's attempt ends, because another process may get the
+    port after the attempt. A look-up never returns an endpoint whose attempt has ended. The registry removes such an
+    endpoint at the next look-up, when another job needs the name, or when the endpoint's job ends.
 
-    The id of a removed endpoint is remembered, so that a repeated removal succeeds as the first one did. The ids of a
-    job are forgotten when the job ends, and before that if there are more than `_MAX_REMOVED`.
+    The registry remembers the ids of removed endpoints, so that a repeated request to remove an endpoint succeeds. It
+    forgets the ids when their job ends. It remembers at most `_MAX_REMOVED` ids of a job, and forgets the oldest first.
 
     Args:
         known: The stored endpoints.
@@ -64,8 +64,8 @@ class Endpoints:
 
         Args:
             request: The name, the address, and the job that the endpoint belongs to.
-            attempt: The task index and attempt id of the attempt with which the endpoint ends; None if the endpoint
-                ends with its job.
+            attempt: The task index and attempt id of the attempt that registers the endpoint. The endpoint ends with
+                this attempt. None means that the endpoint ends with its job.
 
         Raises:
             InvalidArgumentError: The name or the address is empty, or has characters that cannot be shown.
@@ -88,7 +88,7 @@ class Endpoints:
             )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # The client repeats a request whose first answer was lost.
+            return known  # The client may repeat a request because the first answer was lost.
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)
@@ -113,7 +113,7 @@ class Endpoints:
         """Remove an endpoint. A repeated removal has no effect.
 
         Raises:
-            NotFoundError: There never was an endpoint with this id, or its removal is no longer remembered.
+            NotFoundError: No endpoint ever had this id, or the registry has forgotten the removed endpoint.
         """
         endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
@@ -132,8 +132,9 @@ class Endpoints:
         self._remove(endpoint)
 
     def job_of(self, endpoint_id: str) -> str | None:
-        """Return the job that an endpoint belongs to; an empty string if it belongs to none, None if there is no such
-        endpoint."""
+        """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no
+        job, and None if the endpoint does not exist.
+        """
         endpoint = self._by_id.get(endpoint_id)
         return None if endpoint is None else endpoint.job_id
 
@@ -159,13 +160,13 @@ class Endpoints:
             InvalidArgumentError: The page size or the page token is invalid.
         """
         first = bisect_left(self._names, prefix)
-        # Every name with the prefix comes before the prefix with the largest character appended.
+        # In sorted order, every name that starts with `prefix` comes before `prefix` plus the largest character.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
         return cut_named_page("endpoints", names, self._find, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:
-        """Return the jobs that have endpoints, or removed endpoints that are remembered."""
+        """Return the ids of the jobs that have endpoints, or whose removed endpoints are still remembered."""
         return self._count.keys() | self._removed.keys()
 
     def job_ended(self, job_id: str) -> None:
@@ -213,7 +214,7 @@ class Endpoints:
     def _check_count(self, job_id: str) -> None:
         if self._count[job_id] >= MAX_ENDPOINTS_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
             for name in list(self._by_name):
-                self._find(name)  # This call removes the endpoint if the endpoint's attempt has ended.
+                self._find(name)  # A look-up removes the endpoint if its attempt has ended.
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
         for has, limit, which in (
             (self._count[job_id], MAX_ENDPOINTS_OF_JOB, of_job),

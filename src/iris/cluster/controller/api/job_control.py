@@ -10,7 +10,7 @@ _ERROR = "terminated by a user"
 
 
 class JobControl:
-    """The calls that end jobs and tasks.
+    """Answers the calls that terminate jobs and tasks.
 
     Args:
         jobs: All jobs.

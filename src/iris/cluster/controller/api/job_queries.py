@@ -1,4 +1,4 @@
-"""Answers the calls that read jobs and tasks. An answer never shows an unsaved change."""
+"""Answers the calls that read jobs and tasks. An answer never shows a change that is not saved yet."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 
 class JobQueries:
-    """The calls that read jobs and tasks.
+    """Answers the calls that read jobs and tasks.
 
     Args:
         jobs: All jobs.
         workers: The workers that have registered, by id.
         saver: Decides which saved state of a job a reader may see.
-        store: Has the results of tasks. The saver reads the store.
+        store: Contains the results of tasks. The saver's thread reads the store.
         slices: Makes large answers in small steps.
     """
 
@@ -91,11 +91,11 @@ class JobQueries:
         )
 
     async def _saved_answer(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Return an answer that shows saved changes only.
+        """Return an answer that shows only saved changes.
 
         Args:
-            make: Makes the answer from what `Saver.shown` returns. If a change in the answer could not be saved, `make`
-                is called again, because `Saver.shown` then returns the last saved state.
+            make: Makes the answer from the job states that `Saver.shown` returns. If such a state could not be saved,
+                `make` is called a second time. By that time, `Saver.shown` returns the last saved state.
         """
         while True:
             answer = await make()
@@ -125,8 +125,9 @@ class JobQueries:
         return self._update_addresses(messages.task_status(self._saver.shown(record), task_index))
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
-        """Replace the address that an attempt's worker had by its current address: a restarted worker still serves the
-        logs of its earlier attempts."""
+        """Set the worker address of each attempt to the worker's current address. A restarted worker may have a new
+        address, and still serves the logs of its earlier attempts.
+        """
         for attempt in task.attempts:
             worker = self._workers.get(attempt.worker_id)
             if worker is not None:

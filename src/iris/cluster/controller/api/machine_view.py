@@ -32,7 +32,7 @@ def machine_page(
 
     Args:
         machines: The engine's machines.
-        held: The gangs that have an allocation, each with the id of its job.
+        held: Each granted allocation, with the id of its job.
         page_size: The largest number of items in the page, see `cut_named_page`.
         page_token: The token of the previous page; empty for the first page.
 
@@ -42,7 +42,8 @@ def machine_page(
     holders: dict[str, dict[str, set[int]]] = {}  # The task indices by machine and job.
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
-            # After a restart of the controller the tasks of a gang whose job has ended are unknown.
+            # The list of task indices may be empty. After a restart, the controller does not know the tasks of a gang
+            # whose job has ended.
             indices = entry.task_indices[position : position + 1]
             holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
             if not position % 50:
@@ -103,6 +104,6 @@ def _code(gang: Gang) -> int:
 
 
 def _amounts(resources: Resources) -> Amounts:
-    # The difference is negative if the engine has allocated more than the machine has.
+    # The difference would be negative if the engine had allocated more than the machine's capacity.
     cpu, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
     return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

@@ -29,18 +29,19 @@ from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
 from iris.system.clock import now_ms
 
-# The messages of this number of tasks are made without a pause, which takes 1 to 2 ms. Therefore they show the same
-# moment.
+# The messages of up to 50 tasks are made without a pause, so that all of them show the same moment. Making them takes 1
+# to 2 ms.
 AT_ONCE = 50
 _ROUNDS = 5
 
 
 def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
-    """Make the message of a job with its tasks. The message shows their states at the end of the last step.
+    """Make the message of a job with its tasks, in steps. The finished message shows the states of the job and its
+    tasks at the end of the last step.
 
-    Other code may run between two steps. The messages of tasks that change meanwhile are made again, until few enough
-    have changed to make them in one step together with the job. Therefore an answer never shows a job that has
-    succeeded with a task that still runs.
+    Other code may change tasks between two steps. The messages of the changed tasks are made again, until one step can
+    make the remaining messages together with the message of the job. Therefore the message never shows a running task
+    in a job that has succeeded.
 
     Args:
         record: The job.
@@ -213,7 +214,7 @@ def _job_message(job: Job) -> str:
 
 
 def _job_pending_code(job: Job) -> int:
-    """Return the code of the reason why a job waits, as in the job's status message."""
+    """Return the code for the reason why a job waits, for the job's status message."""
     if job.is_finished:
         return PendingCode.UNSPECIFIED
     if job.ending is not None:
@@ -225,7 +226,7 @@ def _job_pending_code(job: Job) -> int:
 
 
 def _task_pending_code(job: Job, task: Task) -> int:
-    """Return the code of the reason why a task waits, as in the task's status message."""
+    """Return the code for the reason why a task waits, for the task's status message."""
     if task.stop is not None:
         return PendingCode.GANG_RESTART if task.stop is Stop.RESTART else PendingCode.STOPPING
     gang = job.gangs.get(task.gang_id)
@@ -265,6 +266,8 @@ def _why_waiting(job: Job, gang: Gang) -> str:
 
 
 def _pause_ms(job: Job, gang: Gang) -> int:
-    """Return the remaining retry pause of a gang in milliseconds; 0 or less if the gang does not pause."""
+    """Return how much of a gang's retry pause remains, in milliseconds. The value is 0 or less if the gang does not
+    pause.
+    """
     task = job.tasks[gang.task_indices[0]]
     return 0 if gang.placed or not task.attempts else task.not_before_ms - now_ms()

@@ -19,8 +19,8 @@ _MANY_TASKS = 100  # The message of a job with fewer tasks is made within 2 ms.
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:
-    """Return the calls that wait for each other in a fair queue, because their answers grow with the number of jobs,
-    tasks or machines.
+    """Return the calls with large answers. Such calls wait in a fair queue, because their answers grow with the number
+    of jobs, tasks or machines.
     """
 
     def has_many_tasks(request: Any) -> bool:
@@ -184,7 +184,7 @@ class ControllerService:
     async def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
-        """Yield the logs of tasks, through all their attempts."""
+        """Yield the logs of all attempts of the requested tasks."""
         self._controller.headroom.check_stream()
         positions = len(request.positions) or self._controller.jobs.task_count(request.job_id)
         logs = self._controller.logs.stream_task_logs(request, caller().key)
@@ -214,7 +214,7 @@ class ControllerService:
         return Controller.CreateTokenResponse(token=token, secret=secret)
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
-        """Return the tokens that people created."""
+        """Return the tokens created by people."""
         return Controller.ListTokensResponse(tokens=self._controller.authority.list_tokens())
 
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:

@@ -1,8 +1,7 @@
 """Makes long answers in slices of a few milliseconds, so that the event loop can handle other events in between.
 
-The code that makes an answer is a generator that yields wherever it may be interrupted. However many readers wait for
-answers, at most one slice of the server runs before the loop handles other events. A heartbeat therefore waits for one
-or two slices.
+Each answer is made by a generator, which yields wherever it may be interrupted. The loop handles other events after
+each slice, even if many readers wait for answers. Therefore a heartbeat waits for one or two slices at most.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
-        """Run a generator in slices, and return its result. The caller already has its turn in the lane, or the work is
+        """Run a generator in slices, and return its result. The caller must have its turn in `lane`, unless the work is
         short.
         """
         try:
@@ -50,7 +49,8 @@ class Slices:
                     except StopIteration as done:
                         result: T = done.value
                         return result
-                    # Sleeping inside the lock lets the loop handle other events before the next slice of any work.
+                    # The loop handles other events during this sleep. The lock is still held, so no other slice can run
+                    # before these events.
                     await asyncio.sleep(0)
         finally:
             work.close()
@@ -59,7 +59,7 @@ class Slices:
         """Run a generator in slices when it is the caller's turn, and return its result.
 
         Raises:
-            ResourceExhaustedError: Too many calls wait for their turn already.
+            ResourceExhaustedError: Too many calls are already waiting for their turn.
         """
         async with self.lane.turn(caller):
             return await self.run(work)

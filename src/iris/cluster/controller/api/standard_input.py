@@ -1,8 +1,8 @@
 """Passes standard input from a client to the worker that runs the job's task.
 
-Standard input reaches one attempt only, because bytes that were read from a pipe cannot be read again. If an attempt
-has received some of the input, the next attempt gets none, and its log contains a notice. If an attempt has received
-nothing, the next attempt gets all of the input.
+Only one attempt gets the standard input, because bytes that were read from a pipe cannot be read again. If an attempt
+has received some of the input, a retry gets none, and the log of the retry contains a notice. If the attempt has
+received nothing, a retry gets all of the input.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.event_loop import happens
 
-_WAIT_S = 8.0  # The seconds that a call waits for an attempt to begin.
-_PAUSE_S = 0.1  # The pause in seconds before a worker that does not know the attempt yet is called again.
+_WAIT_S = 8.0  # The seconds for which a client's call waits until an attempt starts.
+_PAUSE_S = 0.1  # The seconds between two calls to a worker that has not started the attempt yet.
 
 Request = cluster_pb2.Controller.WriteStdinRequest
 Response = cluster_pb2.Controller.WriteStdinResponse
@@ -47,7 +47,7 @@ class StandardInput:
         return job_id in self._taken
 
     def has_ended(self, job_id: str) -> bool:
-        """Return whether the job's standard input has ended, or can no longer be written."""
+        """Return whether the job accepts no further standard input."""
         return job_id in self._ended
 
     def forget_job(self, job_id: str) -> None:
@@ -79,7 +79,7 @@ class StandardInput:
                 return Response(attempt_id=request.attempt_id, position=request.position, closed=True)
             if attempt is None:
                 if request.end and not request.data and not self.is_taken(job.job_id):
-                    self._ended.add(job.job_id)  # The standard input is empty, so the next attempt needs no sender.
+                    self._ended.add(job.job_id)  # An empty standard input needs no attempt to receive it.
                     return Response(closed=True)
             else:
                 worker = self._fleet.workers.get(attempt.worker_id)
@@ -97,7 +97,9 @@ class StandardInput:
     async def _pass_on(
         self, record: JobRecord, worker: WorkerRecord, attempt_id: int, request: Request
     ) -> Response | None:
-        """Pass input to the worker. Return None if the worker does not answer, or does not know the attempt yet."""
+        """Pass standard input to the attempt's worker. Return None if the worker does not answer, or has not started
+        the attempt yet.
+        """
         passed = cluster_pb2.Worker.WriteStdinRequest(
             task_id=record.job.tasks[0].task_id,
             attempt_id=attempt_id,

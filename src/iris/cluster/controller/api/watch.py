@@ -1,9 +1,9 @@
 """Sends the changes of a job to the clients that watch the job. Each message is made once for all clients that need it.
 
-A change is announced within 20 ms, and the end of a job at once. Changes that happen meanwhile share one message. The
-more clients watch a job, the longer the pause between two messages, so that a job with thousands of tasks and hundreds
-of clients does not keep the controller's loop busy. The controller does not wait for a slow client. The client's next
-message contains all changes that the client missed.
+The end of a job is sent at once. Other changes are sent after up to 20 ms, so that several changes share one message.
+The pause between two messages grows with the number of clients that watch the job. Otherwise a job with thousands of
+tasks and hundreds of clients would keep the controller's loop busy. The controller does not wait for a slow client. The
+next message to a slow client contains all changes that the client has missed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-_BEAT_S = 10.0  # The seconds between messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
-_MERGE_S = 0.02  # Changes within this time share one message, except for the end of the job.
-_PACE_S = 0.001  # The pause for each client between two messages. Writing one message takes 0.2 ms.
-_MAX_MESSAGES = 8  # This many messages are kept for reuse, because most clients know the same revision of a job.
+_BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+_MERGE_S = 0.02  # The seconds for which changes are gathered into one message. The end of a job is sent at once.
+_PACE_S = 0.001  # The seconds of pause for each client of a job. Writing one message takes 0.2 ms.
+_MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a job need the same message.
 
 
 class JobWatches:
-    """The watched jobs, and the parts of the controller that wait for a change of a job.
+    """The watches of all jobs. Clients receive the changes of a job, and other parts of the controller wait for a
+    change.
 
     Args:
         jobs: All jobs.
@@ -45,7 +46,7 @@ class JobWatches:
         self._saved = saved
         self._slices = slices
         self._watches: dict[str, JobWatch] = {}
-        # The dictionary is weak, so that an event exists only while somebody waits for the event.
+        # The dictionary is weak, so that the event of a job disappears when nobody waits for the job.
         self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -61,14 +62,14 @@ class JobWatches:
             watch.job_changed()
 
     def next_change(self, job_id: str) -> asyncio.Event:
-        """Return an event that is set when the saved state of the job changes for the next time."""
+        """Return an event that is set at the next change of the job's saved state."""
         changed = self._changes.get(job_id)
         if changed is None:
             changed = self._changes[job_id] = asyncio.Event()
         return changed
 
     def of_job(self, record: JobRecord) -> JobWatch:
-        """Return the watch of a job; a new one if no client watches the job."""
+        """Return the watch of a job. If no client watches the job, create the watch."""
         watch = self._watches.get(record.job_id)
         return watch or JobWatch(record, self._jobs, self._saved, self._slices)
 
@@ -112,16 +113,16 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        self._announced = asyncio.Event()  # The event is set and replaced when there is a new message to send.
+        self._announced = asyncio.Event()  # This event is set, and replaced by a new one, for each new message.
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        # Each entry maps the job revision that a client knows (None for clients without tasks) to the message for such
-        # clients and the revision that the message shows.
+        # The keys are the job revisions that clients know; None stands for clients that want no tasks. Each value is
+        # the message for these clients, and the revision that the message shows.
         self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
 
     def job_changed(self) -> None:
-        """Announce a change of the job to the clients. The end of the job is announced at once, another change after a
-        pause.
+        """Announce a change of the job to the clients. The end of the job is announced at once. Any other change is
+        announced after a pause.
         """
         if self._record.job.is_finished:
             self._announce()
@@ -159,7 +160,7 @@ class JobWatch:
             await self._saved.settled()
             if made[1] <= self._shown.job.revision:
                 return made
-            self._messages.clear()  # The stored messages show changes that could not be saved.
+            self._messages.clear()  # Messages with changes that could not be saved must not be sent.
 
     def _announce(self) -> None:
         self._discard()
@@ -168,15 +169,15 @@ class JobWatch:
         announced.set()
 
     async def _message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
-        """Return the message for a client that knows a revision of the job. A client's first message is never older
-        than the job's current state.
+        """Return the message with the changes since the revision `known`. The first message to a client always shows
+        the job's current state.
         """
         if known is None or messages.tasks_at_once(self._shown, known):
             return self._made(known, first=first) or self._make(known)
-        # The code waits for its turn before it takes the lock, so that a client never waits behind another caller's
-        # queue.
+        # The turn comes before the lock. Otherwise a client could hold the lock while it waits behind the calls of
+        # another client.
         async with self._slices.lane.turn(caller), self._making:
-            # If several clients came together, the first of them has made the message by now.
+            # Another client may have made the same message while this client waited for the lock.
             made = self._made(known, first=first)
             if made is not None:
                 return made
@@ -191,8 +192,8 @@ class JobWatch:
         return self._store(known, WatchJobResponse(job=messages.job_status(self._shown, tasks_since=known)))
 
     def _store(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
-        """Store a message for reuse. No other code of the loop has run since the message was finished, so the message
-        shows the job's current revision.
+        """Store a new message for reuse, together with the job's current revision. The caller must not await anything
+        between making the message and this call.
         """
         self.built += 1
         while len(self._messages) >= _MAX_MESSAGES:

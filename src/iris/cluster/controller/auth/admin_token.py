@@ -21,15 +21,17 @@ _log = logging.getLogger(__name__)
 
 
 class AdminToken:
-    """The admin token of a cluster. Only the user who started the cluster can read the file.
+    """The admin token of a cluster, and the file that contains it. Only the user who started the cluster can read the
+    file.
 
-    The token is replaced when half of its time is over, and when it was revoked. A copy of a revoked token is therefore
-    useless, while programs that read the file continue to work.
+    The token is replaced after half of its lifetime, and after it was revoked. Programs that read the file continue to
+    work after a revocation, because the file then contains a new token.
 
     Args:
         authority: Creates the tokens.
-        path: The file; None if the user gets the token directly. Such a token is never replaced.
-        retry_s: How long to wait before another try if the file cannot be written, for example on a full disk.
+        path: The file of the token; None if the user gets the token without a file. A token without a file is never
+            replaced.
+        retry_s: The seconds to wait before another try if the file cannot be written, for example on a full disk.
 
     Attributes:
         secret: The token.
@@ -40,13 +42,13 @@ class AdminToken:
         self._retry_s = retry_s
         self._path = path
         self._token_id = ""
-        self._unwritten: tuple[Token, str] | None = None  # A token that was created, but is not in the file yet.
+        self._unwritten: tuple[Token, str] | None = None  # The new token, until it is in the file.
         self._renew_at_s = 0.0
         self.secret = ""
         self._make()
 
     async def renew(self) -> None:
-        """Renew the token in the file for as long as the cluster is up."""
+        """Check the token regularly, and replace it in the file when needed, until the cluster ends."""
         if self._path is None:
             return
         is_written = True

@@ -1,6 +1,7 @@
-"""Creates, lists and revokes the tokens that people use, and checks the tokens of all callers.
+"""Creates, lists and revokes the tokens of people, and checks the tokens of all callers.
 
-The server key signs all tokens, so no token itself is stored. The store has the data that `iris token list` shows.
+The store contains no tokens, because a token is checked by the signature of the server key. The store contains only the
+data that `iris token list` shows.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ class Liveness(Protocol):
         ...
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
-        """Return whether a worker's process is live; an empty incarnation means any process of the worker."""
+        """Return whether a process of a worker is live. An empty `incarnation` means any process of the worker."""
         ...
 
 
 class Authority:
-    """The tokens of a cluster. An authority is the `TokenChecker` of the calls that the controller serves.
+    """The tokens of a cluster. The controller uses this class as the `TokenChecker` for the calls that it serves.
 
     Args:
         key: The server key.
@@ -75,7 +76,7 @@ class Authority:
     # Judging tokens.
 
     def identify(self, token: str) -> Caller:
-        """Return the caller that a token names, or raise UnauthenticatedError."""
+        """Return the caller named in a token. Raise UnauthenticatedError if the token is not valid."""
         known = self.verifier.read(token)
         self.check(known)
         return known
@@ -105,11 +106,11 @@ class Authority:
             self.verifier.check_time(known)
 
     def check_process(self, known: Caller, incarnation: str) -> None:
-        """Raise UnauthenticatedError if a process registers with an expired token and is not the live process of its
-        worker.
+        """Raise UnauthenticatedError if a process of a worker must not register with its token. A process with an
+        expired token may register only if it is already the live process of its worker.
 
-        The live process of a worker may continue with an expired token. No other process may replace the live process
-        with this token.
+        The live process of a worker may continue with an expired token. No other process may use the expired token to
+        replace the live process.
         """
         if self.verifier.has_expired(known) and not self._liveness.is_worker_live(known.worker_id, incarnation):
             self.verifier.check_time(known)
@@ -117,18 +118,18 @@ class Authority:
     def renewed(self, known: Caller) -> str:
         """Return a new token for a worker once half of the current token's lifetime is over; otherwise an empty string.
 
-        A token that a person created is not renewed, because the renewed token could not be revoked.
+        A token created by a person is not renewed, because the person could not revoke the renewed token.
         """
         left_s = known.expires_at_s - wall_s()
-        # If a token expires later than any token that the cluster would make now, somebody has set the clock back since
-        # the token was made. Such a token is renewed too.
+        # A token may expire later than any token made now, because the clock was set back after the token was made.
+        # Such a token is renewed too.
         is_young = WORKER_TTL_S / 2 < left_s <= QUEUED_WORKER_TTL_S + LEEWAY_S
         if is_young or not self._is_of_our_worker(known):
             return ""
         return worker_token(self._key, known.worker_id)
 
     def revocations(self, known_to_worker: int) -> tuple[int, list[str]]:
-        """Return the number of the latest revocation, and the ids of the revoked tokens that have not expired.
+        """Return the number of the latest revocation, and the ids of all revoked tokens that have not expired.
 
         Args:
             known_to_worker: The number of the latest revocation that the worker knows. If no newer revocation exists,
@@ -144,7 +145,9 @@ class Authority:
         ]
 
     def _is_of_our_worker(self, known: Caller) -> bool:
-        """Return whether the cluster made this token for a worker. Only tokens that people create are in the list."""
+        """Return whether the cluster made this token for a worker. Tokens made by the cluster are not in the list of
+        tokens.
+        """
         return known.role == WORKER and known.token_id not in self._tokens
 
     # The tokens that people use.
@@ -161,11 +164,11 @@ class Authority:
         return known.token, self._sign(known.token)
 
     def list_tokens(self) -> list[Token]:
-        """Return the tokens that people created, oldest first."""
+        """Return the tokens created by people, oldest first."""
         return [stored.token for stored in self._tokens.values()]
 
     def revoke_token(self, token_id: str) -> None:
-        """Revoke a token, and end the streams that callers have opened with the token."""
+        """Revoke a token, and end all streams opened with the token."""
         stored = self._tokens.get(token_id)
         if stored is None:
             raise NotFoundError(
@@ -176,8 +179,8 @@ class Authority:
         token = Token()
         token.CopyFrom(stored.token)
         token.revoked_at_ms = now_ms()
-        # A worker may know the number of a revocation that an earlier controller process could not save. Therefore the
-        # new number is taken from the clock, whose time is higher than any earlier number.
+        # The new number must be higher than every number that a worker may know, even if an earlier controller process
+        # could not save that number. Therefore the number is taken from the clock.
         self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)
@@ -192,7 +195,7 @@ class Authority:
         return stored is not None and bool(stored.token.revoked_at_ms)
 
     def next_revocation(self) -> asyncio.Event:
-        """Return an event that is set when a token is revoked for the next time."""
+        """Return an event that is set at the next revocation of a token."""
         return self._revoked
 
     def forget_old_tokens(self) -> None:

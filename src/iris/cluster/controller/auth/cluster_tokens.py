@@ -1,7 +1,7 @@
-"""Signs the tokens that the cluster gives to attempts and to the controller itself.
+"""Signs the tokens that the cluster makes for attempts and for the controller.
 
-The tokens of attempts and of the controller are not stored. Each token contains the attempt or the worker for which it
-is valid.
+The tokens of attempts and of the controller are not stored. Each token names the attempt or the worker for which the
+token is valid.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import wall_s
 
 _CONTROLLER_TTL_S = 600.0
-# The token of an attempt becomes invalid when the attempt ends. The controller and the workers (worker/controller_link)
-# both check this.
+# The token of an attempt becomes invalid when the attempt ends, long before this time. The controller and the workers
+# (worker/controller_link) check that the attempt is live.
 _TASK_TTL_S = 366 * 86400.0
 
 
 class ClusterTokens:
-    """Makes the tokens that the cluster gives to attempts and to the controller itself.
+    """Makes the tokens that the cluster needs for attempts and for the controller.
 
     Args:
         key: The server key.
@@ -47,13 +47,12 @@ class ClusterTokens:
     def controller_token(self, worker_id: str, incarnation: str = "") -> str:
         """Return a token by which the controller identifies itself to one process of a worker.
 
-        Only this process of the worker accepts the token. The expiry time matters only to workers of older releases;
-        newer workers do not check the time.
+        No other process accepts the token. Only workers of older releases check the expiry time of the token.
         """
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))
         left_s = expires_at_s - wall_s()
-        # More time than _CONTROLLER_TTL_S is left if somebody has set the clock back.
+        # If the clock was set back, more than _CONTROLLER_TTL_S is left, and the token is replaced.
         if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:
             expires_at_s = wall_s() + _CONTROLLER_TTL_S
             token = self._key.sign(
@@ -70,6 +69,6 @@ class ClusterTokens:
         return token
 
     def forget_worker(self, worker_id: str) -> None:
-        """Forget the tokens for a worker that the controller will not call again."""
+        """Forget the tokens for calls to a worker. The controller will not call this worker any more."""
         for key in [key for key in self._of_controller if key[0] == worker_id]:
             del self._of_controller[key]
