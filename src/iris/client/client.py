@@ -43,16 +43,17 @@ from iris.rpc.address import ACCEPTED_FORMS
 
 
 class IrisClient(LogMethods, EndpointMethods):
-    """A client of a cluster, which starts jobs, watches them, and reads the logs of their tasks.
+    """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster
         client = IrisClient.local()                       # a new cluster on this machine
 
     A client is a context manager. Several threads may use it, and so may child processes after `os.fork()`.
 
-    All methods raise an error of `iris.errors`. Each docstring lists the errors that are special to the method. Besides
-    these errors, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`, `PermissionDeniedError`,
-    `ClientClosedError`, and `InvalidArgumentError` (a `ValueError`), which names the invalid argument.
+    Every error is a class of `iris.errors`. The docstring of a method lists only the errors with a special meaning for
+    this method. In addition, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`,
+    `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
+    `ValueError`, and its message names the invalid argument.
 
     The base classes of `IrisClient` contain the methods about logs and endpoints.
 
@@ -74,22 +75,22 @@ class IrisClient(LogMethods, EndpointMethods):
         cert: str | os.PathLike[str] | tuple[str, str] | None = None,
         http2: bool = False,
     ) -> IrisClient:
-        """Return a client of the cluster whose controller has the given address. Nothing is sent before the first call.
+        """Return a client of a running cluster. The client sends nothing before its first call.
 
         Args:
-            address: `host:port`, `http://…` or `https://…`. Default: `IRIS_CONTROLLER_ADDRESS`, which is set inside a
-                job.
+            address: The address of the controller: `host:port`, `http://…` or `https://…`. Default: the environment
+                variable `IRIS_CONTROLLER_ADDRESS`. Iris sets this variable inside each job.
             token: The token for all calls, as `iris token create` prints it, or a function that returns a token. The
                 function is called again when the cluster refuses the last token, also while a log is followed. Default:
-                `IRIS_TOKEN`, which is set inside a job. Otherwise the token that `iris up` has stored for the same user
-                on this machine.
+                the environment variable `IRIS_TOKEN`. Iris sets this variable inside each job. If the variable is not
+                set, the client uses the token that `iris up` has stored for the same user on this machine.
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
             http2: Use HTTP/2 also without TLS. With TLS the client uses HTTP/2 if the server offers it.
 
         Raises:
-            InvalidAddressError: (a `ValueError`) There is no address, or it has none of the accepted forms.
+            InvalidAddressError: (a `ValueError`) The address is missing, or has none of the accepted forms.
             FailedPreconditionError: A file in `ca` or `cert` is not usable.
         """
         if address is None:
@@ -150,9 +151,10 @@ class IrisClient(LogMethods, EndpointMethods):
         on_progress: Progress | None = None,
         surroundings: Surroundings | None = None,
     ) -> Job:
-        """Submit a job and return its handle. `Job.wait` waits for its end.
+        """Submit a job and return its handle. To wait for the end of the job, call `Job.wait`.
 
-        Inside a job, the new job is a child job: its id is `"{parent}/{name}"`, and it ends with its parent job.
+        If this program runs inside a job, the new job is a child job of that job. The id of a child job is
+        `"{parent}/{name}"`. A child job ends when its parent job ends.
 
         Args:
             entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`.
@@ -164,16 +166,16 @@ class IrisClient(LogMethods, EndpointMethods):
             replicas: The number of tasks.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 1, "memory": "2GiB"}`. Default: nothing is reserved.
-            env: Environment variables for the tasks. The tasks also have the variables of their worker, which are
-                those of the shell that ran `iris up`, or those of this program for `local`. Variables that Iris sets
-                override `env`.
+            env: Environment variables for the tasks. The tasks also inherit the environment of their worker. A worker
+                inherits the environment of the shell that ran `iris up`. In a cluster of `IrisClient.local`, a worker
+                inherits the environment of this program. Variables that Iris sets override `env`.
             ports: Names of ports. Each task gets one free port for each name, in `IRIS_PORT_<NAME>`.
             workspace: A folder to send with the job. Each task starts in a copy of it. Files that git ignores are not
                 sent, nor are links that lead out of the folder, sockets, and files that you may not read.
             working_directory: A directory on the worker's machine in which the tasks start. Default: a new directory
                 for each attempt. `workspace` and `working_directory` are mutually exclusive.
-            coscheduled: Whether the tasks are a gang: they start together or not at all, and a retry restarts all of
-                them. If False, each task starts and is retried alone.
+            coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
+                restarts all tasks. If False, each task starts and is retried independently.
             placement: `"spread"` puts each task on a separate machine, `"together"` puts all tasks on one machine.
                 Default: any machines. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, such as `{"zone": "a"}`.
@@ -194,12 +196,13 @@ class IrisClient(LogMethods, EndpointMethods):
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
             max_log_bytes: The size in bytes up to which each attempt's log is kept. Beyond it the oldest lines are
                 removed, and readers see a gap. 0: the limit of the worker, which is 10 GiB by default.
-            on_notice: Called with a text about files of the workspace that are not sent. Without `on_progress` also
-                called when packing or sending takes longer than a second. Default: print the text on stderr.
-            on_progress: Called as `on_progress(stage, done, total)` while the workspace is packed and sent. `stage` is
-                "packing" or "sending", `done` and `total` are bytes. A workspace that the cluster already has is not
-                sent again. If the function raises an error, `run` raises it, and the job is submitted only if
-                everything had been sent before.
+            on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
+                not given, the function is also called when packing or sending takes longer than a second. Default:
+                print the text on stderr.
+            on_progress: A function that is called as `on_progress(stage, done, total)` while the workspace is packed
+                and sent. `stage` is "packing" or "sending", `done` and `total` are bytes. A workspace that the cluster
+                already has is not sent again. If the function raises an error, `run` raises the same error. The job is
+                then submitted only if the whole workspace had already been sent.
             surroundings: The environment, the umask and the standard input of a shell, as `iris run` passes them.
                 Default: the environment and umask of the worker, and no standard input.
 
@@ -237,19 +240,20 @@ class IrisClient(LogMethods, EndpointMethods):
     def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """Return the machines of the cluster and the queue.
 
-        `machines` are sorted by name. Each has `total`, `free`, `labels`, `alive`, and `holdings`, which are the tasks
-        with a slot on the machine. `waiting` lists the queued gangs, the oldest first, each with the `reason` for
-        which it waits. `waiting` has at most 1,000 entries, and `num_waiting` counts all queued gangs. If the engine
-        does not answer, `problem` is the reason, and `machines` comes from the engine's last answer.
+        `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
+        `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The
+        `reason` of a queued gang says why the gang waits. `waiting` has at most 1,000 entries, and `num_waiting` counts
+        all queued gangs. If the engine does not answer, `problem` is the reason, and `machines` comes from the engine's
+        last answer.
         """
         return self.cluster.list_machines()
 
     def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
         """Request the termination of a job with its child jobs, or of one task. Final states do not change.
 
-        A terminated task is not retried. Its job continues with the other tasks, and is KILLED when all of them have
-        ended. A gang that would lack more than `max_task_failures` tasks ends at once, because its other tasks would
-        only wait for the missing tasks.
+        A terminated task is not retried. The job continues with its other tasks, and becomes KILLED when all its tasks
+        have ended. A gang that would lack more than `max_task_failures` tasks ends at once, because its other tasks
+        would only wait for the missing tasks.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -331,8 +335,8 @@ class IrisClient(LogMethods, EndpointMethods):
     def close(self) -> None:
         """Close all connections. If `local` has started the cluster, the cluster and all its jobs end.
 
-        Waits, follows and calls of this client in other threads end within a second with a `ClientClosedError`, and so
-        does each later call. Clients in child processes after a fork stay open.
+        Waits, follows and calls of this client in other threads end with a `ClientClosedError` within a second. Later
+        calls of this client raise the same error. Clients in child processes after a fork stay open.
         """
         self.cluster.close()
 

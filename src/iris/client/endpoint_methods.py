@@ -54,11 +54,11 @@ class EndpointMethods:
         self.cluster.unregister_endpoint(endpoint_id)
 
     def lookup_endpoint(self, name: str, timeout: float | None = 0.0) -> cluster_pb2.Controller.Endpoint:
-        """Return the endpoint with the given name: its `.address`, `.metadata` and `.job_id`.
+        """Return the endpoint with the given name. The endpoint has an `.address`, `.metadata` and a `.job_id`.
 
         Args:
             name: The name with which the endpoint was registered.
-            timeout: How many seconds to wait until the endpoint is registered. 0 does not wait. None and `math.inf`
+            timeout: For how many seconds to wait until the endpoint is registered. 0: do not wait. None and `math.inf`:
                 wait forever. The lookup is repeated at least once a second, or less often inside a job of more than
                 1,000 tasks.
 

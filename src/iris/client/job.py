@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from iris.client.logs.streams import LogStream
     from iris.cluster.client.remote_client import RemoteClusterClient
 
-_SHOWN_LINES = 10  # The number of last lines of the failed task in a JobFailedError.
+_SHOWN_LINES = 10  # A JobFailedError shows this many lines from the end of the failed task's log.
 
-# A function that returns the object for the bytes that a task has sent.
+# A function that converts the bytes sent by a task into an object.
 Loads = Callable[[bytes], Any]
 
 
 class JobClient(Protocol):
-    """The methods of a client that the handles call. `IrisClient` has these methods."""
+    """The client methods used by the handles on jobs and tasks. `IrisClient` implements this protocol."""
 
     cluster: RemoteClusterClient
 
@@ -93,22 +93,23 @@ class Task(TaskReference):
         self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
     ) -> LogStream:
         """Return an iterator over the lines of the task. `IrisClient.stream_task_logs` documents the arguments and the
-        errors. `follow` is False by default: the iterator ends with the last existing line."""
+        errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
         return self._client.stream_task_logs(
             self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
 
     def terminate(self) -> None:
-        """Request the termination of the task, which is not retried. `IrisClient.terminate` describes the effect on the
-        other tasks of the job."""
+        """Request the termination of the task. A terminated task is not retried. `IrisClient.terminate` describes the
+        effect on the other tasks of the job.
+        """
         self._client.terminate(self.job_id, self.task_index)
 
     def result(self, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
 
         Args:
-            loads: A function that returns the value for the bytes that the task sent. The default unpickles the bytes,
-                which runs code of the job's owner in this program. If you do not trust the owner, pass another
+            loads: A function that converts the bytes sent by the task into the value. The default unpickles the bytes.
+                Unpickling runs code of the job's owner in this program. If you do not trust the owner, pass another
                 function, or use `result_bytes`.
 
         Raises:
@@ -131,10 +132,11 @@ class Task(TaskReference):
         """Return the exception that the callable raised in the task's newest attempt. None if no exception was raised.
 
         The `__cause__` of the exception is a `RemoteTraceback` with the traceback in the task as text. If the exception
-        could not be pickled in the task, or cannot be loaded here, the `RemoteTraceback` itself is returned.
+        could not be pickled in the task, or cannot be loaded in this program, the `RemoteTraceback` itself is returned.
 
         Args:
-            loads: A function that returns the exception for the bytes that the task sent, as in `result`.
+            loads: A function that converts the bytes sent by the task into the exception. `result` describes the
+                default.
         """
         check_callable("loads", loads)
         return load_exception(self._with_result(), loads)
@@ -189,7 +191,7 @@ class Job(JobReference):
         self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
     ) -> LogStream:
         """Return an iterator over the lines of all tasks. `IrisClient.stream_job_logs` documents the arguments and the
-        errors. `follow` is False by default: the iterator ends with the last existing line."""
+        errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
         return self._client.stream_job_logs(
             self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
@@ -203,8 +205,8 @@ class Job(JobReference):
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            loads: A function that returns the value for the bytes of a task, as in `Task.result`. `loads=bytes` returns
-                the pickles.
+            loads: A function that converts the bytes sent by a task into the value. `Task.result` describes the
+                default. With `loads=bytes` this method returns the pickles.
 
         Raises:
             JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
@@ -226,7 +228,7 @@ class Job(JobReference):
         try:
             return Task(self._client, self.job_id, task_index).exception(loads=loads)
         except IrisError:
-            return None  # The JobFailedError is raised even without the exception of the task as its cause.
+            return None  # If the exception cannot be read, the JobFailedError has no cause.
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -262,7 +264,7 @@ class Job(JobReference):
             ) as last:
                 return tuple(entry.message for entry in last)
         except IrisError:
-            return ()  # The JobFailedError is raised even without the last lines of the task.
+            return ()  # If the log cannot be read, the JobFailedError shows no lines.
 
 
 def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:

@@ -20,7 +20,7 @@ from iris.client.logs.streams import LogStream, TaskLogReader
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.verbs.logs import find_attempt
 
-_FETCH_PATIENCE_S = 5.0  # `fetch_task_logs` retries a silent worker for this time.
+_FETCH_PATIENCE_S = 5.0  # `fetch_task_logs` retries for this many seconds if a worker does not answer.
 
 
 class LogMethods:
@@ -117,15 +117,18 @@ class LogMethods:
                 after this time.
             max_lines: End after the first N lines that pass all other filters. 0: no limit.
             tail: Begin with the last N existing lines that pass all other filters. None: all lines.
-            sources: Return only these sources, out of `stdout`, `stderr` and `build`. Empty: all sources.
+            sources: Return only lines of these sources. The sources are `stdout`, `stderr` and `build`. Empty: all
+                sources.
             regex: Return only lines in which this RE2 pattern is found.
             route: `"auto"` reads directly from a worker if this machine can reach it, and otherwise through the
-                controller. `"worker"` and `"controller"` allow only one of these ways.
+                controller. `"worker"` reads only directly from workers. `"controller"` reads only through the
+                controller.
             patience_s: For how many seconds to retry when a server does not answer. None and `math.inf` retry forever.
             on_notice: A function that is called with a text about each lost connection, each retry of the task, and a
                 missing end of a log. Default: print the text on stderr.
-            partial: Whether to return partial lines within 0.2 seconds, for prompts and progress bars. Such entries are
-                `partial`. If False, each line is one entry, which is returned when the line is finished.
+            partial: Whether to return a partial line, such as a prompt or a progress bar, within 0.2 seconds. The entry
+                of a partial line has `partial` set. If False, each line is one entry, and the entry is returned when
+                the line is finished.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job or task.

@@ -110,7 +110,7 @@ class _TerminalPrinter:
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        _flush(sys.stdout, sys.stderr)  # The earlier output of the program comes first.
+        _flush(sys.stdout, sys.stderr)  # Earlier output of the program must appear above the rows.
 
     def show(self, entries: Sequence[LogEntry]) -> None:
         """Print lines, or a partial line, of one attempt and source. Without entries, redraw changed rows."""

@@ -65,7 +65,7 @@ def _own_umask() -> int:
     if sys.platform.startswith("linux"):
         for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name == "Umask":  # Linux shows the umask since version 4.7.
+            if name == "Umask":  # Since version 4.7, Linux shows the umask in `/proc`.
                 return int(value, 8)
     # Without /proc, the umask can only be read by setting it. Files that another thread creates now get this umask.
     umask = os.umask(0o022)

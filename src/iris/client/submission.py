@@ -101,7 +101,9 @@ def add_environment(
     working_directory: str | os.PathLike[str] | None,
     surroundings: Surroundings | None,
 ) -> None:
-    """Add the environment of each task. This program's token is left out, because each task gets a token."""
+    """Add environment variables to the request. This program's token is left out, because each task gets a separate
+    token.
+    """
     variables = {} if env is None else check_text_mapping("env", env, none="no variables")
     variables.pop(TOKEN_VARIABLE, None)
     names = check_names("ports", ports, "['http']")
@@ -209,8 +211,8 @@ def submit(
 def parent_job(cluster: RemoteClusterClient) -> JobInfo | None:
     """Return the task in which this program runs. None outside a job, and in a job of another cluster.
 
-    The client's token names its task, so the spelling of the controller's address does not matter. If the cluster uses
-    no tokens, the controller's address must equal the address in the task's environment.
+    If the cluster uses tokens, the client's token names the task. Otherwise the task's environment names the task, and
+    the address in this environment must equal the address of the client's controller.
     """
     token = cluster.token()
     if token is not None:

@@ -51,7 +51,7 @@ def tell_about_other_tasks(cluster: RemoteClusterClient, job_id: str, end: float
     try:
         count = cluster.get_job_status(job_id, timeout_s=max(0.0, end - time.monotonic())).num_tasks
     except (UnavailableError, DeadlineExceededError):
-        return  # Reading the log fails for the same reason, and reports the error.
+        return  # The error is reported later, because reading the log fails for the same reason.
     if count > 1:
         others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
         print_notice(

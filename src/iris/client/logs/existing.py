@@ -1,4 +1,4 @@
-"""Runs the first stage of a reader, which reads the lines that exist when the reader starts.
+"""Reads the log lines that exist when a reader starts. This is the first stage of the reader.
 
 One thread reads the attempts of each task one after another, as fast as the caller iterates. The lines of several tasks
 are merged by time.
@@ -44,7 +44,7 @@ class ExistingLines:
         # The handles of all open streams.
         self._handles: dict[StreamHandle, None] = {}
 
-        # The ids of workers that did not answer. The second stage of a follow tries them again.
+        # The ids of workers that did not answer. The second stage of a follow tries these workers again.
         self._silent: set[str] = set()
 
     def abort(self) -> None:
@@ -88,7 +88,7 @@ class ExistingLines:
             yield items
 
     def _merged(self) -> Iterator[Items]:
-        """Yield the items of several tasks by time.
+        """Yield the items of several tasks, sorted by time.
 
         Only the next items of the tasks are compared. Therefore the items of one task keep their order, even if the
         clock of the task's machine was set back.
@@ -113,7 +113,7 @@ class ExistingLines:
                 heapq.heapreplace(heads, (following[0], index, following[1], batches))
 
     def _task_items(self, index: int, *, page_bytes: int) -> Generator[tuple[int, Items]]:
-        """Yield the items of one task through its attempts, each batch with its time."""
+        """Yield the items of all attempts of one task, in batches. Each batch comes with its time."""
         state = self._state
         progress = state.progress({index: state.positions()[index]})
         state.apply(progress.update([state.tasks[index]]))
@@ -130,7 +130,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # The second stage of the reader reads the rest.
+                return  # The second stage of the reader reads the rest of the log.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -138,7 +138,9 @@ class ExistingLines:
             state.apply(progress.attempt_ended(index))
 
     def _chunks(self, index: int, attempt: cluster_pb2.TaskAttempt, page_bytes: int) -> Generator[Chunk]:
-        """Yield the existing chunks of one attempt. Retry until the end of the log, or leave it to the second stage."""
+        """Yield the existing chunks of one attempt. If the log cannot be read, retry, or leave the log to the second
+        stage.
+        """
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
         while True:
@@ -173,7 +175,7 @@ class ExistingLines:
                 state.cluster.pause(outage.pause_s(error))
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
-        """Return whether the second stage reads an unreadable attempt, so that the other tasks need not wait for it."""
+        """Return whether an unreadable attempt is left to the second stage, so that the other tasks can be read now."""
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:
             return False
@@ -190,7 +192,7 @@ class ExistingLines:
         while True:
             reader = state.new_reader(index, Position(attempt.attempt_id))
             request = state.request([to_message(index, reader.received)], follow=False)
-            # The server also counts partial lines, of which each source can have one.
+            # The server also counts partial lines. Each source can have one partial line.
             request.filter.tail = max(count, 1) if state.partial else count + len(SOURCES)
             worker = state.routes.worker_of(index, attempt)
             try:

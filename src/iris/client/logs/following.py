@@ -1,7 +1,7 @@
-"""Runs the second stage of a reader, which reads future lines until all tasks have ended.
+"""Reads future log lines until all tasks have ended. This is the second stage of a reader.
 
-`iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them. This
-module turns the received data into entries for the user.
+`iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them.
+`Following` turns the received data into entries for the user.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.http.stream_handle import StreamHandle
 
-# The worker from which to read (None: the controller), and whether the client, not the server, checks `start_ms`.
+# A pair: the worker from which to read, or None for the controller; and whether the client checks `start_ms` instead of
+# the server.
 _Server = tuple[Worker | None, bool]
 
 
@@ -73,7 +74,7 @@ class Following:
                 if state.is_closed or (arrival is None and time.monotonic() >= self._until):
                     return
                 if isinstance(arrival, Silence):
-                    # If a stream is open or is being retried, the notice about the stream is sufficient.
+                    # No notice about the controller is needed while a stream of log lines is open or is being retried.
                     if not self._follow.has_streams and not self._follow.has_outage:
                         state.options.on_notice(f"{arrival.error}; trying again")
                 elif arrival is not None:
@@ -126,7 +127,7 @@ class Following:
         if retry.worker is not None and retry.tries > 1:
             state.cluster.lost_worker(retry.worker[1])
         if not state.routes.has_other_server:
-            # The worker may have restarted at another address, which the controller knows.
+            # The worker may have restarted at another address. The controller knows the new address.
             with suppress(UnavailableError, DeadlineExceededError):
                 status = state.cluster.get_task_status(state.job_id, index)
                 attempt = status.attempts[attempt.attempt_id]

@@ -1,4 +1,4 @@
-"""Makes entries from records. Only the reader of a log makes entries, because creating many objects is slow."""
+"""Makes entries from the records of a log. Only clients make entries, because creating many objects is slow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
-# A reader keeps a partial line up to `MAX_HELD_LINE_BYTES`, and then returns the line in parts, to bound its memory.
+# To limit its memory, a reader keeps at most `MAX_HELD_LINE_BYTES` of a partial line. Longer lines are returned in
+# parts.
 MAX_HELD_LINE_BYTES = 64 << 20
-# A progress bar never ends its line. With `parts`, a bar longer than `_MAX_BAR_BYTES` is cut before a carriage return.
+# The line of a progress bar may grow for hours. With `parts`, a line with more than `_MAX_BAR_BYTES` is cut before a
+# carriage return.
 _MAX_BAR_BYTES = 4096
 
 
@@ -23,11 +25,11 @@ class LineReader:
         job_id: The id of the job.
         task_index: The index of the task.
         position: The attempt, and the offsets at which its records start.
-        whole: Whether no filter excludes records, so that a jump of the offset is a gap.
+        whole: Whether the server sends all records. If True, a jump of the offset is a gap.
         parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `MAX_HELD_LINE_BYTES`.
 
     Attributes:
-        jumps: Whether a filter may exclude records, so that a jump of the offset is no gap.
+        jumps: Whether a filter may exclude records. If True, a jump of the offset is no gap.
     """
 
     def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool, parts: bool = False) -> None:
@@ -39,7 +41,8 @@ class LineReader:
         self._received = list(position.offsets)
         self._partial = [bytearray() for _ in SOURCES]  # The partial line of each source, by source id.
         self._partial_ms = [0] * len(SOURCES)
-        # By source id: how many bytes at the start of the partial line contain no carriage return at which to cut.
+        # For each source id: the number of bytes, from the start of the partial line, without a carriage return to cut
+        # at.
         self._searched = [0] * len(SOURCES)
 
     @property
@@ -171,14 +174,14 @@ class LineReader:
 
 
 class RawReader:
-    """Returns the bytes of one attempt from its records, for `LogStream.raw`. It has the interface of `LineReader`.
+    """Extracts the bytes of one attempt from records, for `LogStream.raw`. The class has the interface of `LineReader`.
 
     Args:
         position: The attempt, and the offsets at which its records start.
         on_missing: A function that is called with a text about each gap.
 
     Attributes:
-        jumps: Unused. The attribute exists because `LineReader` has the same attribute.
+        jumps: Not used. `LineReader` has the same attribute, and callers expect it.
     """
 
     def __init__(self, position: Position, on_missing: Callable[[str], None]) -> None:
@@ -195,7 +198,9 @@ class RawReader:
 
     @property
     def delivered(self) -> Position:
-        """The position up to which bytes were returned. It equals `received`, because nothing is kept back."""
+        """The position up to which bytes were returned. This position equals `received`, because a `RawReader` keeps no
+        bytes.
+        """
         return self.received
 
     def skip_to(self, offsets: Sequence[int]) -> None:
@@ -219,7 +224,7 @@ class RawReader:
                 yield timestamp_ms, [payload[known:] if known > 0 else payload]
 
     def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield nothing, because nothing is kept back."""
+        """Yield nothing, because a `RawReader` keeps no bytes."""
         del ended
         return iter(())
 

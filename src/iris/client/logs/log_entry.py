@@ -1,4 +1,4 @@
-"""Defines the entry of a log for users: a line, a partial line or a gap. Also keeps the positions for its cursor."""
+"""Defines `LogEntry`: a line, a partial line or a gap of a log. Also keeps the positions that a cursor contains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 
-_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table after this number of changes.
+_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table of positions after this number of changes.
 
 
 class EntryOrigin:
@@ -83,7 +83,7 @@ class LogEntry:
 
     def __init__(self, data: bytes, end: int, origin: EntryOrigin) -> None:
         self.data = data
-        self._end = end  # The offset in the source after this entry, including the newline.
+        self._end = end  # The offset in the source at which the next entry starts.
         self._origin = origin
 
     @property
@@ -118,9 +118,9 @@ class LogEntry:
     def partial(self) -> bool:
         """Whether this is a line without its newline, or a gap.
 
-        A partial line is the last line of its attempt, precedes a gap, or is continued by the next entry of its source.
-        A line is continued only if it is longer than 64 MiB, after `LogStream.flush`, or in a stream that was opened
-        with `partial=True`.
+        A partial line is the last line of its attempt, or is followed by a gap or by an entry with the rest of the
+        line. An entry with the rest of a line can follow in three situations: the line is longer than 64 MiB,
+        `LogStream.flush` was called, or the stream was opened with `partial=True`.
         """
         return self._origin.partial
 
@@ -161,7 +161,9 @@ class LogEntry:
         self._origin.others_encoded = None
 
     def with_earlier_parts(self, parts: Sequence[LogEntry]) -> LogEntry:
-        """Return an entry with the whole line. This entry is the last part, and `parts` are all earlier parts."""
+        """Return an entry with the whole line. `parts` are the earlier parts of the line, and this entry is the last
+        part.
+        """
         return LogEntry(b"".join([*(part.data for part in parts), self.data]), self._end, self._origin)
 
     def _key(self) -> tuple[object, ...]:
@@ -190,10 +192,11 @@ class LogEntry:
 
 
 class TaskPositions:
-    """The positions of a stream of several tasks in the log of each task.
+    """The current position in the log of each task, for a stream that reads several tasks.
 
-    An entry refers to an earlier table of all positions, and to the number of changes since this table. The cursor of
-    the entry is computed from the table and the changes only when the cursor is read, because few cursors are read.
+    An entry stores a reference to a table of all positions, and the number of changes since the table was made. The
+    cursor of the entry is computed from the table and the changes when a user reads the cursor, because users read few
+    cursors.
 
     Args:
         positions: The positions at which the stream starts, by task index.

@@ -1,4 +1,4 @@
-"""Defines the options of a reader of logs, and makes the options from checked arguments.
+"""Defines the options of a log reader, and makes the options from the arguments of the user.
 
 `IrisClient.stream_task_logs` documents each argument for users.
 """
@@ -30,7 +30,7 @@ from iris.system.clock import wall_s
 Route = Literal["auto", "worker", "controller"]
 ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
 DEFAULT_PATIENCE_S = 300.0
-# After `end_ms`, a follow waits these seconds for lines that were captured before `end_ms` and have not arrived yet.
+# After `end_ms`, a follow waits this many seconds for late lines. A late line was captured before `end_ms`.
 _LATE_LINES_S = 2.0
 
 
@@ -140,12 +140,12 @@ class ReadOptions:
 
     @property
     def has_no_filter(self) -> bool:
-        """Whether the servers send all records, so that missing bytes are a gap."""
+        """Whether the servers send all records. If True, missing bytes are a gap."""
         return not self.filter.ByteSize()
 
 
 def check_attempt_id(attempt_id: int | None) -> int | None:
-    """Return the id of an attempt after a check. None if no attempt was given.
+    """Check the id of an attempt, and return the id. Return None if the user gave no id.
 
     Raises:
         InvalidArgumentError: The id is not a whole number from 0 to 2**31 - 1.

@@ -22,7 +22,9 @@ _QUIET_TRIES = 8
 
 
 class NotYetError(WorkerUnreachableError):
-    """A worker does not have the log of an attempt. The worker may not know the attempt yet."""
+    """A worker does not have the log of an attempt. For example, the attempt has just started, and the worker does not
+    know the attempt yet.
+    """
 
 
 class RefusedError(WorkerUnreachableError):
@@ -70,7 +72,8 @@ class OutageNotice:
 
 
 class ReadOutage:
-    """The failed tries to read one thing: the log of an attempt, or the list of tasks.
+    """Counts the failed tries to read the log of an attempt or the list of tasks, and returns the pauses between the
+    tries.
 
     Args:
         options: The options of the reader.
@@ -103,7 +106,7 @@ class ReadOutage:
         """Report a failed try, and return the pause in seconds before the next try.
 
         Raises:
-            Exception: `error`, if the reader's patience is over.
+            Exception: The servers have not answered for `patience_s`. The raised error is `error`.
         """
         failure = _failure_of(error)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Keeps the state of one reader, which is shared by its two stages: reading existing lines, and following."""
+"""Keeps the state of one log reader. The two stages of the reader, existing lines and following, share the state."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ReadState:
         return {index: reader.received for index, reader in self._readers.items()}
 
     def progress(self, positions: Mapping[int, Position]) -> Progress:
-        """Return the progress of a reader that reads only existing lines, from the given positions."""
+        """Return a `Progress` for reading existing lines only, from the given positions."""
         return Progress(positions, follow=False, one_attempt=self.options.attempt_id is not None)
 
     # Requests.
@@ -136,7 +136,9 @@ class ReadState:
         return is_new and self.filters_start_here(task_index)
 
     def is_before_start(self, task_index: int, timestamp_ms: int) -> bool:
-        """Return whether the client drops a record from before `start_ms`. A clock that was set back can cause this."""
+        """Return whether the client drops a record from before `start_ms`. A machine whose clock was set back makes
+        such records.
+        """
         return timestamp_ms <= self.options.filter.start_ms and self.filters_start_here(task_index)
 
     # Cursors.
@@ -152,12 +154,12 @@ class ReadState:
             self._task_positions = TaskPositions(delivered | dict(starts or {}))
 
     def deliver(self, task_index: int, items: Items) -> None:
-        """Note that items of a task are returned next. The cursors of later entries depend on this."""
+        """Note that items of a task are returned next. The cursors of later entries include these items."""
         if self._task_positions is not None and self.reads_lines and items:
             self._task_positions.deliver(task_index, items[-1])
 
     def skip_filtered(self, task_index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
-        """Move a reader to the end of the existing log. The filter has excluded all lines that have not arrived."""
+        """Move a reader to the end of the existing log. The missing lines were excluded by the filter."""
         if end.offsets and not self.options.has_no_filter:
             reader.skip_to(end.offsets)
             if self._task_positions is not None:
@@ -187,7 +189,7 @@ class ReadState:
                     if is_task_finished(task.state) or not self.options.follow:
                         self.ends.setdefault(task.task_index, end_without_attempt(task))
                 case NextAttempt(index, ended):
-                    self.ends.pop(index, None)  # `ends` contains only last attempts.
+                    self.ends.pop(index, None)  # `ends` contains only the last attempt of each task.
                     if self.options.follow:
                         self.options.on_notice(
                             f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"

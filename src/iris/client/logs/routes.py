@@ -9,7 +9,7 @@ from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, IrisError, PermissionDeniedError, UnavailableError
 from iris.rpc import cluster_pb2
 
-# With route="worker", the worker of an ended attempt may be silent for these seconds.
+# With `route="worker"`, a reader waits this many seconds for a silent worker if the attempt has ended.
 _DEAD_WORKER_PATIENCE_S = 15.0
 
 
@@ -47,7 +47,7 @@ class Routes:
     def refusal(
         self, task_index: int, attempt: cluster_pb2.TaskAttempt, text: str, worker: tuple[str, str] | None
     ) -> IrisError:
-        """Return the error for a server that answers that it does not have the log of an attempt."""
+        """Return the error to raise if a server does not have the log of an attempt."""
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):

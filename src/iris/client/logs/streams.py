@@ -89,7 +89,7 @@ class LogStream(Iterator[LogEntry]):
         self._reader.request_partial_lines()
 
     def close(self) -> None:
-        """End the stream. Any thread may call this method. A thread that waits for a line continues."""
+        """End the stream. Any thread may call this method. A thread that is waiting for a line stops waiting."""
         self._items.close()
 
     def __iter__(self) -> Iterator[LogEntry]:
@@ -155,7 +155,7 @@ class TaskLogReader:
         left = options.max_lines or math.inf
         with closing(self._with_requested_lines(self._both_stages())) as batches:
             for items in batches:
-                # All parts of a line count as one line, when the last part arrives.
+                # The parts of a line count as one line. The line is counted when its last part arrives.
                 if options.max_lines and items and (not items[0].partial or items[0].origin.ended):
                     yield items[: int(left)]
                     left -= len(items)
@@ -208,7 +208,9 @@ class TaskLogReader:
 
 
 class _Lines(itertools.chain[LogEntry]):
-    """The lines of a stream. A `chain`, because iterating over a `chain` runs no Python code for each line."""
+    """An iterator over the lines of a stream. Iterating over an `itertools.chain` is fast, because no Python code runs
+    for each line.
+    """
 
     _reader: TaskLogReader
     _batches: Generator[Sequence[LogEntry]]

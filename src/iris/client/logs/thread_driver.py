@@ -3,8 +3,8 @@
 The iterating thread owns the follow. The other threads only put messages into a queue. Each stream may have only a few
 messages in the queue, so that the servers pause while the reader pauses.
 
-At the end, the driver shuts the connections down, which ends the threads, and joins the threads. A thread that wakes up
-while the interpreter shuts down would abort the process.
+At the end, the driver shuts the connections down. The threads then end, and the driver joins the threads. A thread that
+wakes up while the interpreter shuts down would abort the process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from iris.rpc.http.stream_handle import StreamHandle
 
 _BUFFERED_MESSAGES = 4  # The largest number of queued messages of one stream.
 
-# The driver waits these seconds for a thread after shutting its connection down. A connecting thread takes longer.
+# After the driver has shut a connection down, it waits this many seconds for the end of the connection's thread. A
+# thread that is still connecting takes longer to end.
 _JOIN_S = 1.0
 _open_drivers: weakref.WeakSet[ThreadDriver[Any]] = weakref.WeakSet()
 
@@ -60,7 +61,7 @@ def _end_all() -> None:
 
 
 class LogServers(Protocol[Server]):
-    """The servers from which a follow reads. A protocol, so that tests can use another implementation."""
+    """The servers from which a follow reads. The class is a protocol, so that tests can use another implementation."""
 
     def choose(self, read: Read) -> Server:
         """Return the server from which to read the log of an attempt."""
@@ -84,14 +85,14 @@ class LogServers(Protocol[Server]):
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Arrives when the controller does not answer."""
+    """A message of the watching thread: the controller does not answer."""
 
     error: UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
 class _NewStatuses:
-    """Arrives when the watch has new statuses, or when the iterating thread is woken."""
+    """A message that wakes the iterating thread, for example because the watch has new statuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ Arrival = Silence | _NewStatuses | _WatchFailed | _Message | StreamEnded
 
 
 class ThreadDriver(Generic[Server]):
-    """Drives one follow.
+    """Runs one follow: opens and closes its streams, and reports each arrival to the follow.
 
     Args:
         follow: The follow.
@@ -135,10 +136,12 @@ class ThreadDriver(Generic[Server]):
         _open_drivers.add(self)
 
     def report(self, event: Event) -> Iterator[Instruction]:
-        """Report an event to the follow, carry out its instructions for the driver, and yield those for the reader."""
+        """Report an event to the follow. Carry out the instructions for the driver, and yield the instructions for the
+        reader.
+        """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # The arrival `StreamEnded` removes the stream later.
+                self._streams[instruction.stream].end()  # The stream is removed when its `StreamEnded` arrives.
             else:
                 yield instruction
 
@@ -249,7 +252,7 @@ class _StreamThread:
         self._free_buffers.release()
 
     def join(self) -> None:
-        """Wait until the thread has ended, but not for long."""
+        """Wait for the end of the thread, but only for a limited time."""
         _join(self._thread)
 
     def _run(self) -> None:
@@ -267,7 +270,7 @@ class _StreamThread:
 
 
 class _WatchThread:
-    """A thread that watches the tasks of the job. Statuses wait, merged, for the iterating thread."""
+    """A thread that watches the tasks of the job. It stores the newest status of each task for the iterating thread."""
 
     def __init__(
         self,
@@ -296,7 +299,7 @@ class _WatchThread:
         self._handle.abort()
 
     def join(self) -> None:
-        """Wait until the thread has ended, but not for long."""
+        """Wait for the end of the thread, but only for a limited time."""
         _join(self._thread)
 
     def _run(self) -> None:
