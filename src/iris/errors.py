@@ -267,7 +267,7 @@ class ResultError(IrisError):
 
 
 class RemoteTraceback(IrisError):
-    """The traceback of an exception that a task raised, as the `__cause__` of this exception."""
+    """The traceback of an exception in a task. The client raises the exception with this error as its `__cause__`."""
 
     reason = ErrorReason.REMOTE_TRACEBACK
 
@@ -321,7 +321,7 @@ ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "deadline_exceeded": DeadlineExceededError,
     "unavailable": UnavailableError,
     "aborted": UnavailableError,
-    "canceled": UnavailableError,  # A server that shuts down cancels its calls.
+    "canceled": UnavailableError,  # A server that shuts down cancels its open calls.
     "unimplemented": UnimplementedError,
     "internal": InternalError,
     "unknown": InternalError,

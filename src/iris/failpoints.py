@@ -1,7 +1,7 @@
 """Implements failpoints: named places in the code at which a test makes a process die, pause or fail. An environment
 variable selects them.
 
-Do not use the variable in production.
+Do not set the environment variable `IRIS_FAILPOINTS` in production.
 
     IRIS_FAILPOINTS="store.commit.before=kill@3; report.before=delay:200; controller.reply.before=drop:0.01/7"
 
@@ -44,8 +44,8 @@ VARIABLE = "IRIS_FAILPOINTS"
 # received a call and not processed it. At `….reply.after`, the server has sent the answer.
 NAMES = frozenset(
     {
-        # Failpoints of the controller.
-        "store.commit.before",  # A transaction of the database commits.
+        # The following names are failpoints of the controller. Comments name the actions.
+        "store.commit.before",  # A transaction is committed to the database.
         "store.commit.after",
         "placement.before",  # A gang is submitted to the engine.
         "placement.after",
@@ -178,7 +178,7 @@ def _say(what: str) -> None:
 
 
 def _off(name: str) -> None:
-    """Do nothing, because the variable is not set."""
+    """Do nothing. This function is `failpoint` if no failpoint is active."""
 
 
 def _on(name: str) -> None:

@@ -1,7 +1,7 @@
 """Determines which releases of Iris work together, and the version of Python.
 
 The parts of a cluster may have neighbouring releases, so that machines can be upgraded one after the other. Releases
-that are further apart are not tested together. Such a part is refused with an explanation before it can do harm.
+that are further apart are not tested together. A part whose release is further apart is refused with an explanation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import sys
 
 VERSION = "0.1.0"  # The version of this distribution. A test compares it with the installed version.
-FIRST = "0.1.0"  # The version of a part that sends no version, like the first release.
+FIRST = "0.1.0"  # A part that sends no version has this version.
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 

@@ -1,1 +1,1 @@
-"""How a cluster is made: its client, controller, engines and worker; `types` is what all of them share."""
+"""The parts of a cluster: client, controller, engines and worker. The module `types` is shared by all parts."""

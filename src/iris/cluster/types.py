@@ -24,7 +24,7 @@ from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
 from iris.task_ids import parse_task_id as parse_task_id
 
-# JobState and TaskState of the wire have the same numbers; 4 to 8 are final.
+# JobState and TaskState of the wire have the same number for the same state. The states 4 to 8 are final.
 STATE_NAMES = {
     0: "UNSPECIFIED",
     1: "PENDING",

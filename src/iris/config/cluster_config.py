@@ -33,7 +33,7 @@ class Option:
         help: The help text, in sentences.
         flag: The option's name on the command line of `iris up`. Empty if only the file has the option.
         default_text: The default as the help shows it.
-        engine: The only engine for which the option has an effect. Empty: all engines.
+        engine: The only engine for which the option has an effect. Empty if the option has an effect for every engine.
         for_workers: Whether workers need the option.
     """
 
@@ -60,12 +60,12 @@ class Option:
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:
-        """Return a value in the form that JSON and TOML have."""
+        """Return a value of the option as JSON and TOML files contain it."""
         return None if value is None else self.kind.write(value)
 
     @property
     def label(self) -> str:
-        """The flag of the option on the command line. If only the file has the option, its key."""
+        """The option's name in messages: its flag, or its key in the TOML file if it has no flag."""
         return self.flag or self.name
 
 
@@ -276,7 +276,7 @@ class ClusterConfig:
         return (self.workers or 1) if self.engine == LOCAL_ENGINE else 0
 
     def to_document(self) -> dict[str, Any]:
-        """Return the values of all options, in the form that JSON and TOML have."""
+        """Return the values of all options as one JSON object, with the keys of the TOML file."""
         return {name: option.write(getattr(self, name)) for name, option in self.options.items()}
 
     def to_json(self) -> str:

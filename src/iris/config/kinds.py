@@ -28,8 +28,8 @@ class Kind:
     Attributes:
         metavar: The placeholder for a value in the help of a command. Empty for an option that takes no value.
         accepted: Which values are accepted, as a noun phrase for error messages.
-        read: A function that returns the value for a text or a TOML value. Raises ValueError or InvalidArgumentError if
-            the value is not accepted.
+        read: A function that returns the value for a text or a TOML value. The function raises ValueError or
+            InvalidArgumentError if it does not accept the value.
         write: A function that returns a value in the form of JSON and TOML.
         choices: All accepted values, if there are few.
         repeated: Whether the option may be given several times. Its value is then a tuple.
@@ -123,7 +123,7 @@ def span(least_s: float, unlimited: str = "") -> Kind:
 
     Args:
         least_s: The smallest accepted span. 0 means that the span must be longer than 0.
-        unlimited: The word for an infinite span, if the option has one.
+        unlimited: The word that stands for an infinite span. Empty if the option accepts only finite spans.
     """
     bound = f" of {write_span(least_s)} or more" if least_s else " longer than 0"
     accepted = f"a time{bound}, such as '90s', '5m' or '30d'{f', or {unlimited!r}' if unlimited else ''}"

@@ -26,7 +26,8 @@ def set_up_event_log(
     """Write the events of this process to its stderr.
 
     Args:
-        path: The path of the event log. The file is rotated only if stderr writes to this file. None: no rotation.
+        path: The path of the event log. The file is rotated only if stderr writes to this file. With None, nothing is
+            rotated.
         level: The lowest level that is written: `debug`, `info` or `warning`. Other libraries write only warnings.
         log_format: The format of an event, `text` or `json`.
         max_bytes: The size in bytes at which the file is rotated.

@@ -26,7 +26,7 @@ def parse_address(address: str) -> str:
             path is kept, because a proxy may serve the controller under a path.
 
     Raises:
-        InvalidAddressError: The address has another form. The error's text shows the accepted forms.
+        InvalidAddressError: The address has none of the accepted forms. The error's text lists these forms.
     """
     if not isinstance(address, str):
         raise _refused(address, "it is not text")
@@ -39,7 +39,7 @@ def parse_address(address: str) -> str:
 
 
 def _parse(address: str, text: str, forms: str) -> str:
-    """Return the base URL in `text`, which is `address` or a variant of `address`."""
+    """Return the base URL in `text`. Errors quote `address`, from which the caller made `text`."""
     if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "it has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
@@ -70,13 +70,14 @@ def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
     """Return the base URL that a server advertises, and the host in that URL.
 
     Args:
-        text: `HOST`, to which the server's port is added, `HOST:PORT` if a forwarded port leads to the server, or a URL
-            if a proxy or load balancer leads to the server.
+        text: One of three forms. With `HOST`, the server's own port is added. `HOST:PORT` names a forwarded port that
+            leads to the server. A URL names a proxy or load balancer that leads to the server.
         port: The port on which the server listens.
         tls: Whether the server uses TLS. If `text` is a URL, its scheme decides instead.
 
     Raises:
-        InvalidAddressError: The text has another form, or stands for all addresses of a machine.
+        InvalidAddressError: `text` has none of the accepted forms, or its host stands for all addresses of a machine,
+            for example 0.0.0.0.
     """
     host = text.strip()
     scheme = "https" if tls else "http"

@@ -30,13 +30,14 @@ from iris.system.backoff import Backoff
 
 DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
-# The longest time for one try of a call. The header for deadlines can hold 115 days, and a socket's timeout 24 days.
+# The longest time for one try of a call. The time must fit into Connect's header for deadlines, which can hold 115
+# days, and into the timeout of a socket, which can hold 24 days.
 _LONGEST_TRY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # five tries take about a second
 
-# The exceptions of transports when the connection is at fault. The first is of Iris's transport, the others are of
-# connectrpc's own transports.
+# The exceptions that transports raise if the connection is at fault. Iris's transport raises the first class, and
+# connectrpc's transports raise the other classes.
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -214,7 +215,8 @@ async def stream_async(
 def _is_cancelled(error: ConnectError) -> bool:
     """Return whether the calling task was cancelled.
 
-    connectrpc reports a cancellation as an error of the server, or of the connection if both happened at once.
+    This check is needed because connectrpc reports a cancellation as an error of the server. If the connection fails at
+    the same time, connectrpc reports an error of the connection instead.
     """
     task = asyncio.current_task()
     return isinstance(error.__cause__, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)

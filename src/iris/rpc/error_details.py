@@ -28,8 +28,8 @@ _TYPE = "google.rpc.ErrorInfo"
 class _ReadableDetail(ErrorDetail):
     """An error detail that Connect's JSON shows as a plain object under `debug`.
 
-    connectrpc shows the message of a detail only if the message is of connectrpc's own library, protobuf-py. A `Struct`
-    of that library with the detail's fields has the same JSON.
+    connectrpc shows the message of a detail only if the message was made with connectrpc's own library, protobuf-py.
+    Therefore this class copies the detail's fields into a `Struct` of protobuf-py, which looks the same in JSON.
     """
 
     def __init__(self, info: cluster_pb2.ErrorInfo) -> None:

@@ -5,7 +5,7 @@ by their index), the token contains the number of the next item. In lists whose 
 endpoints), the token contains the name of the next item. An item that exists while all pages are read is on exactly one
 page, whatever else changes.
 
-Pages are made in steps, see serving/steps.py.
+A page is made in steps (serving/steps.py), so that a large page does not block the event loop.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def cut_page(
     page_token: str,
     most_bytes: int = PAGE_BYTES,
 ) -> Steps[Page[Item]]:
-    """Make a page of a list whose items are numbered.
+    """Make a page of a list of numbered items, such as jobs. The list only grows.
 
     Args:
         what: The name of the list, for example "jobs". A token is valid for one list only.
@@ -55,7 +55,7 @@ def cut_page(
         most_bytes: The largest size of all items together. A page has at least one item if the list has more.
 
     Raises:
-        InvalidArgumentError: The size is negative, or the token is not one of this list.
+        InvalidArgumentError: `page_size` is negative, or `page_token` was not made for this list.
     """
     check_whole_number("page_size", page_size, most=MAX_INT32)
     number = _number_of(what, page_token, total)
@@ -82,7 +82,7 @@ def cut_named_page(
     page_token: str,
     most_bytes: int = PAGE_BYTES,
 ) -> Steps[Page[Item]]:
-    """Make a page of a list whose items have names and can disappear.
+    """Make a page of a list of named items, such as workers. Between two pages, items may disappear.
 
     Args:
         what: The name of the list, see `cut_page`.
@@ -93,7 +93,7 @@ def cut_named_page(
         most_bytes: The largest size of all items together, see `cut_page`.
 
     Raises:
-        InvalidArgumentError: The size is negative, or the token is not one of this list.
+        InvalidArgumentError: `page_size` is negative, or `page_token` was not made for this list.
     """
     check_whole_number("page_size", page_size, most=MAX_INT32)
     after = _name_of(what, page_token)

@@ -42,7 +42,7 @@ class Peer:
 
     Args:
         address: The base URL of the server.
-        name: The name of the server for people: "the controller".
+        name: The server's name in error messages, for example "the controller".
         unreachable: The error class for a server that does not answer.
         advice: The advice for a person if the server does not answer. The error's text ends with it.
         credentials: The token for the server, and the source of new tokens.
@@ -71,7 +71,7 @@ class Peer:
     def error(self, error: ConnectError, answer: ResponseMetadata | None = None) -> IrisError:
         """Return the error of Iris that stands for an error of Connect.
 
-        The text names the server unless the server itself wrote the text.
+        The text of the error names the server, except if the server itself wrote the text.
 
         Args:
             error: The error that connectrpc raised.
@@ -114,7 +114,7 @@ class Peer:
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return self._unreachable
         kind = ERROR_FOR_CODE[error.code.value]
-        # The caller's arguments are not to blame, because Iris has not seen them.
+        # An `InvalidArgumentError` would blame the caller's arguments, which no server of Iris has read.
         return InternalError if issubclass(kind, ValueError) else kind
 
     def _describe_broken(self, cause: BaseException) -> str:

@@ -46,7 +46,9 @@ _log = logging.getLogger(__name__)
 
 
 class ClusterServer:
-    """A controller with its engine. As a context manager, locks the state directory.
+    """A cluster in this process: a controller with its engine.
+
+    The object is a context manager that locks the state directory.
 
     Args:
         config: The configuration, with the state directory.
@@ -169,7 +171,7 @@ class ClusterServer:
         config, tls = self._config, listening.tls
         self._store = Store(self._unless_temporary("controller.db"))
         keeping = await _keeping(config, self._directory / "logs")
-        use_no_proxy()  # Workers have started with the proxy settings, which their tasks may need.
+        use_no_proxy()  # The workers, which run already, keep their proxy settings for their tasks.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
             self._engine,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class WorkerKeys:
     """Makes the credentials of workers.
 
-    The signing key is loaded when it is first needed. Loading takes a tenth of a second, during which the workers that
-    have been started load their program.
+    Loading the signing key takes a tenth of a second. Therefore the key is loaded only when it is first needed. By
+    then, the first workers have been started and load their program at the same time.
 
     Args:
         path: The file of the key. None keeps a new key in memory only.

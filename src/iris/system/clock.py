@@ -59,7 +59,7 @@ def now_for_ages_ms() -> int:
 
 
 def keep_ages_in(path: Path) -> None:
-    """Count ages like the earlier processes with the same file, until the machine is restarted.
+    """Count ages as earlier processes did that used the same file, until the machine is restarted.
 
     Without this call, a process that starts while the wall clock is wrong would treat all files as old.
     """

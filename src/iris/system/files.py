@@ -23,8 +23,8 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False, share
         path: The file.
         content: The new content of the file. Text is encoded in UTF-8.
         durable: Whether the file must survive a crash of the machine. A durable write takes some milliseconds longer.
-        shared: Whether other processes may write the same file at the same time. If the process is killed while it
-            writes, a file with a random name may be left over.
+        shared: Whether other processes may write the same file at the same time. The temporary file then has a random
+            name, and stays in the directory if this process is killed during the write.
 
     Raises:
         OSError: The file cannot be written. The old content is unchanged.

@@ -60,6 +60,6 @@ def own_place() -> str:
         mounts = os.readlink("/proc/self/ns/mnt")
     except OSError:
         return ""
-    if not boot:  # The id is not enough, because the first mount namespace of every machine has the same number.
+    if not boot:  # The first mount namespace of every machine has the same number, so the boot id is needed too.
         return ""
     return hashlib.sha256(f"{boot}/{mounts}/{os.getuid()}".encode()).hexdigest()[:32]

@@ -42,7 +42,8 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             failure = error
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                # Clients of this name try this address first. Therefore the name's next address is no substitute.
+                # Clients that use this name try this address first, and would reach another program there. Therefore
+                # the next address of the name is not bound instead.
                 break
         else:
             return listener

@@ -31,7 +31,7 @@ from iris.errors import IrisError
 
 
 class GangRejectedError(IrisError):
-    """The engine can never allocate this gang, for the reason in the message. Submitting it again fails again."""
+    """The engine can never allocate this gang, for the reason in the message. A second submission would fail too."""
 
     code = "failed_precondition"
 
@@ -53,7 +53,7 @@ class Resources:
     def covers(self, need: Resources) -> bool:
         """Return whether `need` fits into this amount.
 
-        A resource of which `need` asks for nothing always fits, even if this amount is negative because too much was
+        A resource that `need` does not request always fits, even if this amount is negative because too much was
         allocated.
         """
         return all(not want or have >= want for have, want in zip(self.amounts(), need.amounts(), strict=True))
@@ -191,8 +191,8 @@ class Engine(Protocol):
     async def release(self, gang_id: str) -> None:
         """Release the slots of a gang and end its processes at once.
 
-        The gang may be in any state, unknown, or already released. Its slots are free once the gang is missing from the
-        snapshot, which may happen later.
+        The gang may be in any state, unknown, or already released. The gang's slots are free once a snapshot does not
+        contain the gang any more. This may happen some time after the call.
         """
 
     async def snapshot(self) -> dict[str, GangStatus]:
@@ -214,7 +214,7 @@ class Engine(Protocol):
     async def abandon(self) -> None:
         """Stop the engine but keep its gangs for the next controller.
 
-        Workers that no controller knows end, too.
+        Workers that have not registered with any controller end too.
         """
 
 

@@ -88,7 +88,7 @@ def has_left_workers(state_dir: Path) -> bool:
 def end_left_workers(config: ClusterConfig, state_dir: Path) -> int:
     """End the workers and attempts that a killed server has left behind, and return the number of the workers.
 
-    The caller holds the lock of the state directory.
+    The caller must hold the lock of the state directory.
 
     Raises:
         UnavailableError: The engine cannot be reached.

@@ -1,6 +1,6 @@
 """Interceptors of a server that authenticate callers and authorise their calls.
 
-There are two interceptors, because a call is refused by its headers before its body is read:
+There are two interceptors, so that a call with a bad token is refused before its body is read:
 
 1. `AuthenticationInterceptor` checks the token and its role, and stores the caller for the call (`caller.py`).
 2. `AuthorisationInterceptor` checks the request, and ends a stream whose token expires or is revoked while the stream
@@ -61,7 +61,7 @@ class AuthenticatedStreams:
 
     @contextmanager
     def waiting(self, limit: asyncio.Timeout, known: Caller) -> Iterator[None]:
-        """Register a stream while it waits for its next message. `recheck` interrupts the wait by the timeout."""
+        """Register a stream while it waits for its next message. `recheck` makes `limit` expire to end the wait."""
         self._waiting[limit] = known
         try:
             yield
@@ -70,7 +70,7 @@ class AuthenticatedStreams:
 
     @contextmanager
     def streaming(self, known: Caller) -> Iterator[None]:
-        """Register a stream while it is open, also while its reader is too slow to receive a message."""
+        """Register a stream for as long as it is open, even while its reader is too slow to receive a message."""
         self._streams[known] += 1
         try:
             yield
@@ -164,8 +164,8 @@ class AuthorisationInterceptor:
                 while True:
                     self._checker.check(known)
                     left_s = known.expires_at_s + LEEWAY_S - wall_s() + _SURELY_S
-                    # A token of the cluster itself can be valid after its expiry time. Such a token is checked with
-                    # each message after that time.
+                    # A token that the cluster made for one of its own parts can stay valid after its expiry time. After
+                    # the expiry time, such a token is checked with each message of the stream.
                     end = loop.time() + left_s if left_s > 0 else None
                     try:
                         async with asyncio.timeout_at(end) as limit:

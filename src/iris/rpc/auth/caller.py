@@ -8,7 +8,7 @@ from dataclasses import dataclass
 ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "worker", "task", "controller"
 # The roles of tokens that people create. Only the cluster itself creates tokens with the other roles.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
-# The clocks of different machines may differ by this time without a valid token being refused.
+# A valid token is accepted even if the clocks of two machines differ by up to this time.
 LEEWAY_S = 30.0
 # Advice for a caller without a valid token. Error messages end with it.
 ADVICE = (
@@ -29,7 +29,8 @@ class Caller:
         job_id: The job of the task that holds the token. Empty if the holder is not a task.
         task_index: The index of the task that holds the token.
         attempt_id: The attempt of the task that holds the token.
-        worker_id: The worker that has the token. For a token of the controller, the only worker that accepts the token.
+        worker_id: If a worker holds the token, the id of this worker. If the controller holds the token, the id of the
+            only worker that accepts the token. Otherwise empty.
         incarnation: For a token of the controller, the worker process that accepts the token even after its expiry
             time. Empty if no process does so.
     """

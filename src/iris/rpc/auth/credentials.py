@@ -12,21 +12,25 @@ from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.auth.permissions import OPEN
 
 TokenSource = Callable[[], str | None]
-TOKEN_FILE = "token"  # The file in a cluster's state directory with the token of the user who started the cluster.
-# The file in a cluster's state directory with the server key, which can sign a token for every user.
+TOKEN_FILE = "token"  # This file in the state directory contains the token of the user who started the cluster.
+# This file in the state directory contains the server key. Whoever can read the key can sign a token for any user.
 KEY_FILE = "token-key"
 
 _REFUSALS = 5  # After this number of refused tokens in a row, the source is not asked again.
 
 
 class TokenRenewedError(UnavailableError):
-    """The token of a stream is no longer valid, and there is a new token: open the stream again."""
+    """The server no longer accepts the token of a stream, and the client has a new token.
+
+    The reader should open the stream again.
+    """
 
 
 class Credentials:
-    """A token and the source of the next token. An instance is safe to use from several threads and after a fork.
+    """The token that a client sends, with the source that provides another token after a refusal.
 
-    Credentials have no lock. Therefore two threads whose calls are refused at the same time may both ask the source.
+    An instance is safe to use from several threads and after a fork, because it has no lock. If the calls of two
+    threads are refused at the same time, both threads may ask the source.
 
     Args:
         source: Returns a token, or None if there is no token and calls are made without one.
@@ -84,7 +88,8 @@ class Credentials:
         if token is None:
             return None
         token = token.strip() if isinstance(token, str) else token
-        # A header can contain no other characters. The value itself is not quoted, because it may be a secret.
+        # An HTTP header can contain only visible ASCII characters. The error does not quote the token, which is a
+        # secret.
         if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()) or " " in token:
             raise InvalidArgumentError(
                 f"{self._what} returned no token: expected one word, as 'iris token create' prints it"
@@ -110,7 +115,8 @@ class BearerInterceptor:
         Raises:
             ConnectError: A program of another user listens at the address.
         """
-        # Open calls need no token, and may go to unknown servers. Some calls already have another token.
+        # A call in `OPEN` gets no token, because it needs none and may go to an unknown server. A call that already has
+        # a token keeps this token.
         if ctx.method.name in OPEN:
             return
         shown = ctx.request_headers.get("authorization")

@@ -26,8 +26,8 @@ _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = 1  # NLM_F_REQUEST
 _LISTEN = 10  # TCP_LISTEN
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
-# The offset of the uid in an answer of the kernel. The uid follows a struct nlmsghdr and, in a struct inet_diag_msg,
-# four bytes, the socket's id and three numbers.
+# The offset of the user id in the kernel's answer. The answer begins with a struct nlmsghdr and a struct inet_diag_msg.
+# In the second struct, four bytes, the socket's id and three numbers come before the user id.
 _UID_AT = 16 + 4 + 48 + 12
 _ANSWER_S = 1.0  # The longest time to wait for the kernel, which usually answers at once.
 
@@ -35,8 +35,8 @@ _ANSWER_S = 1.0  # The longest time to wait for the kernel, which usually answer
 class PeerUidCheck:
     """Checks that the program at an address belongs to an expected user.
 
-    Every program is accepted at an address that is not loopback or that uses TLS, and on systems where the kernel does
-    not report which user's program listens.
+    The check accepts every program in three cases: the address is not a loopback address, the address uses TLS, or the
+    kernel of this system does not report which user's program listens.
 
     Args:
         address: The base URL of the server.
@@ -89,7 +89,7 @@ def own() -> Iterable[int]:
 
 
 def _listeners(host: str, port: int) -> Iterator[int]:
-    """Yield the users whose programs listen at a port, for each address that the host may stand for."""
+    """Yield the users whose programs listen at a port, on every address of the host."""
     if sys.platform != "linux":
         return
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):

@@ -1,8 +1,9 @@
 """Defines which roles may make which calls, with one table for each service.
 
-Each call has a row, and each role in the row has a check, which decides whether this caller may make this request. Most
-checks are `ANY`. A role that is not in the row may not make the call. With a task's token, a caller may use the task's
-own job and the child jobs below it. With a worker's token, a caller may report for that worker.
+Each call has a row in a table. The row maps roles to checks. A check decides whether a caller with the role may make a
+given request. Most checks are `ANY`, which accepts every request. A caller whose role is not in the row may not make
+the call. With a task's token, a caller may use the task's own job and the child jobs below it. With a worker's token, a
+caller may report for that worker.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # The call itself refuses an unknown task id.
+        return ""  # The call itself will refuse the invalid task id.
     return _own_or_below(caller, job_id)
 
 
@@ -86,7 +87,7 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
 def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
     owner = facts.owner_of_job(request.job_id)
     if owner is None or owner == caller.name:
-        return ""  # The call itself refuses an unknown job.
+        return ""  # The call itself will refuse the unknown job.
     return f"only the owner {owner!r} of job {request.job_id!r} may write its standard input, not {caller.name!r}"
 
 

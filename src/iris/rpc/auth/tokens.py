@@ -27,10 +27,11 @@ WORKER_TTL_S = 86400.0
 QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
-# The tokens of Iris have about 300 bytes.
+# A longer text is refused without a check of its signature. Tokens of Iris have about 300 bytes.
 _MAX_TOKEN_BYTES = 4096
 
-# This time is later than any date, and still exact as a float, which timers need.
+# A later expiry time is refused, because timers use floats, and a float cannot hold a larger whole number of seconds
+# exactly.
 _LATEST_EXPIRY_S = 2**53
 # The errors that a malformed token can cause: a missing claim, deep nesting, `Infinity`, a number of a thousand digits,
 # or a list in place of a word. A stranger can write such a token, and so can a program that has the server key.
@@ -211,7 +212,7 @@ def revoked(caller: Caller) -> UnauthenticatedError:
 
 
 def issuer_of(public: bytes) -> str:
-    """Return the name that the tokens of a cluster contain for the cluster."""
+    """Return the issuer's name in the tokens of a cluster, which is made from the cluster's public key."""
     return f"iris-{hashlib.sha256(public).hexdigest()[:16]}"
 
 

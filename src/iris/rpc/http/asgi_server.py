@@ -15,7 +15,7 @@ import uvicorn
 from iris import failpoints
 from iris.rpc.http.connection_limits import KEEPALIVE_S, ConnectionLimits
 
-# After this time a closing server cuts its open streams, and their readers connect again.
+# A server that closes cuts its open streams after this time. The readers of the streams then connect again.
 _CLOSE_S = 1
 
 # The size of the largest message: a submission with its workspace.
@@ -35,7 +35,7 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 class HttpServer:
-    """An HTTP server for ASGI applications on one port, each with a separate path.
+    """An HTTP server that serves several ASGI applications on one port. Each application has a path.
 
     Args:
         applications: The applications by path, for example `"/iris.cluster.ControllerService"`.
@@ -58,7 +58,8 @@ class HttpServer:
             self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
         self._socket = listener
         limits = limits or ConnectionLimits(LARGE_REQUESTS)
-        # Errors of clients are sent to the clients. They are not logged, because they could fill the disk.
+        # The errors of bad requests are sent to the clients. The errors are not logged, because clients could fill the
+        # disk with such errors.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             self._route,

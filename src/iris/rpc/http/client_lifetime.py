@@ -21,7 +21,7 @@ class Lifetime:
     another thread holds during the fork would never be released in the child. Single operations on a dict are atomic.
 
     Args:
-        whose: The name of the client for people, with which the error's text begins.
+        whose: The client's name, with which the text of a `ClientClosedError` begins.
     """
 
     def __init__(self, whose: str) -> None:
@@ -87,8 +87,8 @@ class Lifetime:
 
     def _forget_after_fork(self) -> None:
         if self._pid != os.getpid():
-            # The connections belong to the parent, and a thread that does not exist in this process may hold the
-            # event's lock.
+            # In a child process after a fork, the connections belong to the parent. The event is not used either,
+            # because its lock may have been held during the fork by a thread of the parent.
             self._sockets = {}
             self._wake = threading.Event()
             self._pid = os.getpid()

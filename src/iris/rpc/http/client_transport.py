@@ -140,7 +140,7 @@ class HttpTransport:
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
-            # httpcore reads this value again for the body.
+            # httpcore reads this timeout again before it reads the body. Therefore the value can still change here.
             extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
             answer = _Body(response, opened.pop_all(), self._lifetime)
             if handle is not None:
@@ -240,7 +240,7 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
 
     Raises:
         TimeoutError: The deadline of the call has passed.
-        ConnectionError: The connection failed. For a proxy, a `ProxyFaultError`.
+        ConnectionError: The connection failed. The error is a `ProxyFaultError` if the proxy is at fault.
     """
     import httpcore
 
@@ -265,5 +265,8 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
 
 
 def _is_refusal(reason: str) -> bool:
-    """Return whether a proxy refused the call, so that a retry is useless: a status of 4xx, or a failed SOCKS login."""
+    """Return whether a proxy refused the call, with a status of 4xx or a failed SOCKS login.
+
+    A call that a proxy has refused is not retried, because a retry would be useless.
+    """
     return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))

@@ -10,7 +10,8 @@ from iris.errors import shown
 
 _CLOSED = re.compile("without sending a response|closed before message|connection closed unexpectedly")
 _CLOSED_TEXT = "it closed the connection without an answer"
-# Patterns of the texts of HTTP libraries, in lower case, and what they mean. The first match counts.
+# Each row is a pattern and a description. The pattern is searched in the error text of an HTTP library, in lower case.
+# The first matching row gives the description of the error.
 _MEANINGS = (
     (re.compile("dns error|name or service not known|failed to lookup"), "no host of that name is known"),
     (_CLOSED, _CLOSED_TEXT),

@@ -24,16 +24,17 @@ from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_json
 from iris.system.event_loop import open_file_limit
 
-MAX_HEAD_BYTES = 64 * 1024  # The limit of the request line and all headers together. A token has about one kilobyte.
+MAX_HEAD_BYTES = 64 * 1024  # This is the limit for the request line and all headers together.
 MAX_HEADERS = 100
-MAX_REQUEST_BYTES = 4 * 1024**2  # The limit for a call that has no larger limit.
-# The limit for JSON, because reading JSON needs seven times its size in memory and blocks all other calls.
+MAX_REQUEST_BYTES = 4 * 1024**2  # This limit applies to a call without a larger limit.
+# This limit applies to requests in JSON. Reading JSON needs seven times its size in memory, and blocks all other calls.
 MAX_JSON_BYTES = 16 * 1024**2
 HEAD_S = 10
 # A body may take this number of seconds, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
 BODY_S = 30
 BODY_BYTES_PER_S = 16 * 1024
-# This time is longer than clients of Iris and common proxies (60 s) wait, so that the client closes first.
+# The server closes an idle connection after this time. Clients of Iris and common proxies keep an idle connection for
+# 60 s or less, so that usually the client closes the connection first.
 KEEPALIVE_S = 75
 _LEAVE_S = 2  # A refused client has this time to read the error, which an immediate close would destroy.
 
@@ -72,7 +73,7 @@ class ConnectionLimits:
         self.held_bytes = 0
         self.connections: set[LimitedProtocol] = set()
         # The connections that may be replaced. Such a connection has no request, or its request was answered before the
-        # request was complete. The first connection has been idle for longest.
+        # whole request had arrived. The first entry has been idle for longest.
         self.waiting: dict[LimitedProtocol, None] = {}
 
     def protocol(self, **arguments: Any) -> LimitedProtocol:
@@ -86,11 +87,11 @@ class ConnectionLimits:
 
 
 class _Phase(Enum):
-    IDLE = auto()  # The connection is between two requests.
+    IDLE = auto()  # The server waits for a request on this connection.
     HEAD = auto()
     BODY = auto()
-    COMPLETE = auto()  # The request has arrived. The time for the answer is not limited.
-    LEAVING = auto()  # The request was refused. Further bytes are discarded.
+    COMPLETE = auto()  # The whole request has arrived, and its answer may take any time.
+    LEAVING = auto()  # The request was refused, and the rest of the request is discarded.
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -102,12 +103,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = _Phase.HEAD
         # The request that is being answered, or the last answered request.
         self._running: RequestResponseCycle | None = None
-        self._seconds = 0  # The seconds since the present phase began.
+        self._seconds = 0  # The number of seconds since the phase changed.
         self._requests = 0  # The number of requests that have begun.
-        self._head_bytes = 0  # The bytes of a head that is not complete.
-        self._header_bytes = 0  # The bytes of the headers that the parser has found.
+        self._head_bytes = 0  # The number of bytes of an incomplete head.
+        self._header_bytes = 0  # The number of bytes of all headers found so far.
         self._body_bytes = 0
-        self._framing_bytes = 0  # The bytes that arrived with a body and are not part of its content.
+        self._framing_bytes = 0  # The number of bytes between the chunks of a body.
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 

@@ -65,7 +65,7 @@ class StreamHandle:
     # Called by the transport.
 
     def opened(self, body: Body) -> None:
-        """Store the body of the answer, which has begun."""
+        """Store the body of the answer once the answer has begun."""
         self._body = body
 
     def trace(self, event: str, info: dict[str, Any]) -> None:

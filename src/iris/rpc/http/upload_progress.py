@@ -16,8 +16,8 @@ _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=No
 def reporting(report: Report) -> Iterator[None]:
     """Call a function with the progress of each request over 256 KiB that this thread sends inside the block.
 
-    An exception of the function ends the call and leaves the block unchanged. Without this rule, the transport would
-    treat the exception as a fault of the connection.
+    If the function raises an exception, the call ends, and the block raises the same exception. Without this rule, the
+    transport would treat the exception as a fault of the connection.
     """
     raised: list[Exception] = []
 
@@ -40,8 +40,9 @@ def reporting(report: Report) -> Iterator[None]:
 
 
 def in_slices(body: bytes) -> Iterator[bytes] | None:
-    """Return a request's body in slices, each of which is reported once it is sent. Return None if the body is small or
-    nobody requested reports.
+    """Return a request's body in slices, each of which is reported once it is sent.
+
+    Return None if the body is small or no function is given to `reporting`.
     """
     report = _report.get()
     if report is None or len(body) <= _SLICE_BYTES:

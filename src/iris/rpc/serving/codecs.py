@@ -1,8 +1,9 @@
 """Decodes the requests and encodes the answers of a server, without blocking the event loop for long.
 
-connectrpc calls two codecs on the event loop. The codecs here leave the slow case, large messages in JSON, to a thread
-(`MessageThread`): the codec passes a large request on undecoded, and the interceptor `MessageCoding` lets the thread
-decode the request. Answers may be encoded before they reach the codec.
+connectrpc calls codecs on the event loop, which a large message in JSON would block for seconds. Therefore a thread
+(`MessageThread`) decodes and encodes large JSON. The JSON codec passes a large request on undecoded, and the
+interceptor `MessageCoding` lets the thread decode the request. The thread encodes a large answer before connectrpc
+passes the answer to the codec.
 
 Binary messages are coded on the loop. Protobuf codes hundreds of megabytes per second and holds Python's global lock
 meanwhile, therefore a thread would gain nothing.
@@ -26,8 +27,9 @@ from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.request_enums import check_enums
 from iris.rpc.serving.request_json import parse_request
 
-# Smaller messages need only a millisecond or two and are therefore coded on the loop. The first limit is the size of a
-# request in JSON. The second limit is the size of an answer in binary, and JSON needs about seven times as much.
+# Messages below these limits need only a millisecond or two, and are therefore coded on the event loop. The first limit
+# is for the JSON of a request. The second limit is for the binary form of an answer, whose JSON is about seven times as
+# large.
 _INLINE_JSON_BYTES = 8 * 1024
 _INLINE_ANSWER_BYTES = 2 * 1024
 

@@ -31,7 +31,8 @@ class ReleaseInterceptor:
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
         """Clear the tracebacks of a call's error."""
-        # Errors of other types are not converted, because connectrpc logs them with their tracebacks.
+        # Only the tracebacks of Connect errors are cleared, because connectrpc logs all other errors with their
+        # tracebacks.
         link: BaseException | None = error if isinstance(error, ConnectError) else None
         while link is not None:
             link.__traceback__ = None
@@ -71,7 +72,7 @@ def _wire_error(error: Exception) -> ConnectError:
         return error
     if isinstance(error, IrisError):
         return to_connect_error(error)
-    # The error is a bug. The caller gets the text, and the log gets the traceback.
+    # Any other exception is a bug in Iris. The caller gets the exception's text, and the event log gets its traceback.
     _log.error("a call failed", exc_info=error)
     text = shown(f"a bug of Iris, see the server's log: {type(error).__name__}: {error}")
     return connect_error(Code.INTERNAL, text, ErrorReason.INTERNAL)

@@ -10,8 +10,8 @@ from iris.errors import UnavailableError
 from iris.failpoints import MessageDropped, failpoint
 
 Message = MutableMapping[str, Any]
-# The failpoints of each service, by its path: a point after a call was received, a point before the answer is sent, and
-# a point after the answer was sent.
+# The failpoints of each service, by the service's path. The first failpoint comes after a call was received, the second
+# before an answer is sent, and the third after an answer was sent.
 _POINTS = {
     "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
     "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
@@ -40,7 +40,7 @@ class FailingApplication:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # The application may continue to send.
+                    raise MessageDropped(self._reply)  # After a dropped message, further messages are dropped too.
                 failpoint(self._reply)
                 begun = True
                 await send(message)
@@ -53,7 +53,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # The answer is that of a proxy that cannot reach the server.
+        except UnavailableError:  # Answer like a proxy that cannot reach the server.
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

@@ -17,7 +17,7 @@ from iris.reasons import ErrorReason
 
 
 class FairLane:
-    """A lane that grants turns at expensive work.
+    """A limit on expensive work. A caller waits for a turn, does the work, and ends the turn.
 
     Args:
         work: The name of the work in error messages, for example "lists".
@@ -48,12 +48,12 @@ class FairLane:
 
     @property
     def num_running(self) -> int:
-        """How many turns there are now."""
+        """The number of turns that callers have now."""
         return self._running.total()
 
     @property
     def num_waiting(self) -> int:
-        """How many turns are waited for now."""
+        """The number of turns that callers wait for now."""
         return self._num_waiting
 
     @asynccontextmanager
@@ -61,7 +61,7 @@ class FairLane:
         """Wait for a turn, and keep the turn while the block runs.
 
         Args:
-            caller: The caller that needs the turn. Turns are shared between callers.
+            caller: The name of the caller that needs the turn. All callers get equal shares of the turns.
 
         Raises:
             ResourceExhaustedError: Too many pieces of work wait for a turn already.
@@ -87,7 +87,7 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # The turn was granted in the same moment.
+                self._end(caller)  # The turn was granted at the moment of the cancellation.
             raise
 
     def _check(self, caller: str) -> None:
@@ -135,6 +135,6 @@ class FairLane:
                 self._queues.move_to_end(caller)
             else:
                 del self._queues[caller]
-            if not granted.done():  # If the future is done, the caller has left in this moment.
+            if not granted.done():  # A cancelled caller needs no turn.
                 self._running[caller] += 1
                 granted.set_result(None)

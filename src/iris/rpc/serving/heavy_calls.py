@@ -1,8 +1,9 @@
 """Limits heavy calls, whose answers grow with the state of a server. Heavy calls wait for turns, with a queue for each
 caller.
 
-Equal calls share one answer. While an answer is being made, equal calls wait, and the next answer is for all of them.
-An answer is therefore never older than its call, and forty readers of one large job cost as much as two.
+Equal calls share one answer. While an answer is being made, further equal calls wait, and all of them get the next
+answer. Therefore no call gets an answer that was begun before the call arrived. Forty readers of one large job cost as
+much as two readers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def reading_lane() -> FairLane:
 
 @dataclass(slots=True)
 class _Asked:
-    """An answer that is not being made yet, and the number of calls that wait for the answer."""
+    """The next answer to equal heavy calls, before the answer is begun, with the number of waiting calls."""
 
     making: asyncio.Task[EncodedAnswer]
     calls: int = 0
@@ -93,7 +94,7 @@ class HeavyCalls:
         asked = self._asked[key]
         try:
             async with self._lane.turn(caller().key):
-                self._forget(key, asked)  # Later calls may need newer state than this answer contains.
+                self._forget(key, asked)  # Calls that arrive from now on get the next answer.
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:

@@ -13,7 +13,7 @@ from iris.system.event_loop import open_file_limit
 Message = TypeVar("Message")
 
 MAX_POSITIONS = 10_000  # The largest number of logs in one stream, because a job has at most this number of tasks.
-# The largest number of logs in all streams together. Each position needs about a kilobyte.
+# The largest number of logs in all streams together. For each log, the server needs about a kilobyte of memory.
 _MAX_ALL_POSITIONS = 200_000
 _MAX_POSITIONS_OF_CALLER = 50_000
 
@@ -40,7 +40,8 @@ class OpenStreams:
         overall: The largest number of all streams. The default is an eighth of the files that this process may have
             open. This is half of the limit of connections (`connection_limits.py`), so that other calls always get a
             connection.
-        advice: The advice for a caller with too many streams, apart from ending some of them.
+        advice: What a caller with too many streams can do. The error always advises to end some streams, and adds this
+            advice.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class OpenStreams:
         self._per_caller = per_caller
         self._advice = advice
         self._overall = overall or _streams_overall()
-        if per_caller is not None and per_caller > self._overall // 2:  # Two callers together cannot use up the limit.
+        if per_caller is not None and per_caller > self._overall // 2:  # One caller gets at most half.
             self._per_caller = max(1, self._overall // 2)
             self._advice = "more files allow more: raise 'ulimit -n' where this server was started"
         self._open: Counter[str] = Counter()

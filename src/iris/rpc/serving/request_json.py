@@ -22,13 +22,15 @@ from iris.rpc import cluster_pb2
 Request = TypeVar("Request", bound=Message)
 
 _LISTED_FIELDS = 12  # The largest number of fields that an error lists.
-# The similarity of two names by the measure of difflib. Three letters of which two are swapped are similar enough.
+# Two names are similar if the ratio of difflib is at least this number. Swapping two letters of a three-letter name
+# keeps the name similar.
 _SIMILAR = 0.65
 _DEEPEST = 3  # The number of levels of nested messages that are searched for a field of the same name.
 
 _CONTROLLER, _WORKER = cluster_pb2.Controller.DESCRIPTOR, cluster_pb2.Worker.DESCRIPTOR
-# Requests that change nothing. Unknown fields in these requests are ignored unless they resemble a known field, because
-# a newer client may use fields that this release does not know, and can use an answer without them.
+# These requests change nothing. A newer client may use fields in them that this release does not know, and the answer
+# is useful even if the server ignores these fields. Therefore unknown fields are ignored, unless they resemble a known
+# field.
 _READING = {
     *(
         _CONTROLLER.nested_types_by_name[name]
@@ -79,7 +81,7 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
         raise InvalidArgumentError(
             f"the request is not a valid {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
-    except Exception as error:  # noqa: BLE001 - ParseDict also raises errors of types that convert the values.
+    except Exception as error:  # noqa: BLE001 - ParseDict may raise any exception of the code that converts values.
         text = f"{type(error).__name__}: {error}"
         raise InvalidArgumentError(
             f"the request is not a valid {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST

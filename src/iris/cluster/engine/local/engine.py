@@ -69,7 +69,7 @@ class _Host:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
-    # The incarnation of the worker's present process, or of its next process.
+    # The incarnation of the worker's running process, or of its next process if none runs.
     incarnation: str = field(default_factory=_new_incarnation)
 
 
@@ -79,7 +79,7 @@ _WAITS = GangStatus(GangState.WAITING, reason="this machine has not enough free 
 @dataclass(slots=True)
 class _Gang:
     request: GangRequest
-    # The index in `_hosts` for each slot, which is empty while the gang waits.
+    # For each slot of the gang, the index of its worker in `_hosts`. The list is empty while the gang waits.
     hosts: list[int] = field(default_factory=list)
     status: GangStatus = _WAITS
 
@@ -157,7 +157,7 @@ class LocalEngine:
         if self._standing:
             if self._changes_scheme(controller_address):
                 await end_standing(self._directory)
-            # A new file also tells standing workers to register again.
+            # Standing workers register again when this file is replaced.
             write_file(self._controller_file, f"{controller_address}\n")
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):
@@ -168,7 +168,8 @@ class LocalEngine:
         for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
             if process is not None or i < self._open:
                 host.keeper = asyncio.create_task(self._keep_worker(host, process))
-        # This pause lets the keepers begin. A keeper that is cancelled earlier would not end its worker.
+        # This pause lets the keeper tasks of the workers begin. A keeper task that is cancelled before it begins would
+        # not end its worker.
         await asyncio.sleep(0)
         for i in range(len(self._hosts)):
             self._end_if_idle(i)
@@ -274,7 +275,7 @@ class LocalEngine:
     async def close(self) -> None:
         """End the workers, which end their tasks."""
         for host in self._hosts:
-            if host.keeper is not None and not host.keeper.cancelling():  # A cancelled keeper is ending its worker.
+            if host.keeper is not None and not host.keeper.cancelling():  # A cancelled keeper task ends its worker.
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
         if self._standing and not self._abandoned:
@@ -360,7 +361,7 @@ class LocalEngine:
             nonlocal running
             try:
                 current, running = running or self._start_worker(host), None
-            except (OSError, IrisError) as error:  # The machine's memory or disk may be exhausted.
+            except (OSError, IrisError) as error:  # Memory or disk may be full for a while.
                 _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
                 return True
             try:

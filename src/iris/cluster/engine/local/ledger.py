@@ -41,7 +41,7 @@ class Ledger:
         self._unwritten: list[str] = []
         self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
         self._lines = 0
-        self._is_whole = False  # Whether the file and `_unwritten` together are the whole ledger.
+        self._is_whole = False  # Whether the file and `_unwritten` together contain the whole ledger.
 
     def load(self) -> list[Entry]:
         """Read the gangs that an earlier engine wrote, and return them."""

@@ -79,7 +79,7 @@ def main() -> None:
             _execute(orders.get(), gangs, wire)
         try:
             wire.send_state(gangs.refresh())
-        except Exception:  # noqa: BLE001 - Ray does not answer. The engine notices that from the silence of the driver.
+        except Exception:  # noqa: BLE001 - Ray does not answer. The engine notices the silence of the driver.
             traceback.print_exc()
 
 

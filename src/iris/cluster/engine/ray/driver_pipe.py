@@ -28,7 +28,7 @@ _CONNECT_S = 40.0
 _ANSWER_S = 10.0
 _RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)
 _LIVED_LONG_S = 30.0
-_LONGEST_LINE = 256 * 1024 * 1024  # The number of bytes is enough for the state of a large cluster.
+_LONGEST_LINE = 256 * 1024 * 1024  # A line of this length can hold the state of a large cluster.
 _log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
@@ -114,7 +114,8 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        # The time limit stays long after this command, because `close`, the longest command, is the last one.
+        # The time limit for silence is never shortened after a long command. This does no harm, because the longest
+        # command, `close`, is the last command.
         self._patience_s = max(timeout_s, self._patience_s)
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
@@ -257,6 +258,7 @@ def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        # Ray uses the same rule, and creates a token if the authentication mode is not set.
+        # The rule is Ray's own: Ray uses a token if there is one. The mode is set here because otherwise Ray would
+        # create a token if there is none.
         changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"
     return changed

@@ -29,11 +29,11 @@ from iris.cluster.engine.slurm.slot_process import END_NOW
 from iris.system.inherited import reset_signals
 
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
-_RETRY_S = 1.0  # The pause before the next try after an update of the comment has failed.
+_RETRY_S = 1.0  # The pause after a failed update of the job's comment.
 
-# A slurmctld that is killed forgets the updates and jobs of the last seconds. Therefore the comment is written again
-# after the first of these pauses, and then after each pause of the second length. If slurmctld has forgotten the job
-# itself, this program ends it, because nothing else would.
+# A slurmctld that is killed forgets the updates and jobs of the last seconds. Therefore the comment is written again:
+# once after the first of these times, and later at intervals of the second time. If slurmctld has forgotten the job
+# itself, this program ends the job, because no other program would.
 _REPEAT_S = (10.0, 60.0)
 _OVER = ("already finished", "invalid job id")
 _UPDATE_S = 15.0

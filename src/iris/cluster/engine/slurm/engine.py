@@ -86,7 +86,8 @@ class SlurmEngine:
     """
 
     name = "slurm"
-    # Machines that are down, drained, or powered off return later. Slurm rejects a gang that can never be allocated.
+    # The engine is elastic, because machines that are down, drained, or powered off may return. Slurm itself rejects a
+    # gang that it can never allocate.
     elastic = True
     shared_workers = False
 
@@ -327,7 +328,8 @@ class SlurmEngine:
 
         Args:
             rows: The cluster's jobs in Slurm's queue.
-            known: The gangs when the query began. Gangs that were submitted or released since then are not changed.
+            known: The gangs at the beginning of the query. Gangs that were submitted or released during the query are
+                not changed.
         """
         found: dict[str, commands.Row] = {}
         too_many: list[str] = []

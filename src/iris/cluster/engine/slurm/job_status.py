@@ -82,8 +82,9 @@ def _certainly_dead(
     """Return the slots of an ended job that have certainly ended, because their machines still answer Slurm.
 
     Slurm ends a job once every machine that answers has reported that no process of the job is left. An unreachable
-    machine may still be running tasks. If the job ended because of a lost machine, that machine may answer again.
-    Therefore no slot is certain if the gang is unknown, or if all of its machines answer.
+    machine may still be running tasks. If the job's state is NODE_FAIL, Slurm lost a machine, which may answer again by
+    now. Therefore, for a job in this state, the result is empty if every machine of the gang answers, because one of
+    them may be the lost machine. The result is also empty if the gang's earlier status is unknown.
     """
     answering = {node.machine.name for node in nodes if node.answers}
     dead = frozenset(rank for rank, slot in enumerate(slots) if slot.machine in answering)
