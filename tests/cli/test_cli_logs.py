@@ -85,7 +85,7 @@ def test_filters_select_lines_by_source_pattern_time_and_tail(remote_iris: Iris)
     assert "the pattern '(' is invalid" in remote_iris("logs", name, "--grep", "(", code=1).stderr
 
 
-def test_cursor_continues_after_its_line(remote_iris: Iris) -> None:
+def test_logs_with_a_cursor_continues_after_the_line_of_the_cursor(remote_iris: Iris) -> None:
     name = remote_iris.detach("for i in 1 2 3; do echo $i; sleep 0.01; done", "--replicas", "2")
     remote_iris.wait_for(name, "SUCCEEDED")
     lines = remote_iris.lines(name)
@@ -116,7 +116,7 @@ def test_invalid_option_is_refused_with_its_reason(remote_iris: Iris, words: lis
 # In which form.
 
 
-def test_json_has_an_object_for_each_line(remote_iris: Iris) -> None:
+def test_logs_with_json_prints_an_object_for_each_line(remote_iris: Iris) -> None:
     name = remote_iris.detach(r"printf 'a\377\n'; echo plain; printf 'no end'")
     remote_iris.wait_for(name, "SUCCEEDED")
     odd, plain, open_end = remote_iris.lines(name)
@@ -126,7 +126,7 @@ def test_json_has_an_object_for_each_line(remote_iris: Iris) -> None:
     assert (open_end["message"], open_end["partial"]) == ("no end", True)
 
 
-def test_raw_prints_the_exact_bytes(remote_iris: Iris) -> None:
+def test_logs_with_raw_prints_the_exact_bytes(remote_iris: Iris) -> None:
     program = "import os, random; os.write(2, b'err'); os.write(1, random.Random(1).randbytes(3_000_000))"
     name = unique("raw")
     remote_iris("run", "--detach", "--name", name, "--", "python3", "-c", program)
@@ -145,7 +145,7 @@ def test_raw_prints_the_exact_bytes(remote_iris: Iris) -> None:
     assert len(both) == len(source) + 3
 
 
-def test_timestamps_begin_each_line_in_utc(remote_iris: Iris) -> None:
+def test_logs_with_timestamps_begins_each_line_with_a_utc_time(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo here", "--replicas", "2")
     remote_iris.wait_for(name, "SUCCEEDED")
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -158,7 +158,7 @@ def test_timestamps_begin_each_line_in_utc(remote_iris: Iris) -> None:
     assert remote_iris("logs", name, "--until", one.split()[0], "--task", "1").stdout == "here\n"
 
 
-def test_gap_is_reported_and_makes_the_exit_code_1(remote_iris: Iris, client: IrisClient) -> None:
+def test_logs_with_a_gap_names_the_gap_and_exits_with_1(remote_iris: Iris, client: IrisClient) -> None:
     job = client.run(["sh", "-c", "seq 10000000"], max_log_bytes=1)
     job.wait()
     done = remote_iris("logs", job.job_id, code=1)

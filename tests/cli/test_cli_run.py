@@ -75,7 +75,7 @@ def test_command_runs_in_the_current_folder_and_leaves_its_files_there(iris: Iri
     assert (iris.folder / "output").read_text() == "given\nfrom the shell\n"
 
 
-def test_workspace_is_copied(iris: Iris) -> None:
+def test_run_with_a_workspace_runs_in_a_copy_of_the_folder(iris: Iris) -> None:
     (iris.folder / "code").mkdir()
     (iris.folder / "code" / "name").write_text("code\n")
     done = iris("run", "--workspace", "code", *sh("cat name; touch made"))
@@ -146,7 +146,7 @@ def test_closed_pipe_ends_a_silent_job_of_an_embedded_cluster(iris: Iris) -> Non
     assert not is_alive(pid)
 
 
-def test_detach_without_a_cluster_is_refused(iris: Iris) -> None:
+def test_run_with_detach_and_without_a_cluster_is_refused(iris: Iris) -> None:
     assert "iris up" in iris("run", "--detach", "true", code=1).stderr
 
 
@@ -157,7 +157,7 @@ def test_detach_without_a_cluster_is_refused(iris: Iris) -> None:
     ("script", "code", "text"),
     [("exit 3", 3, "exit code 3"), ("kill -9 $$", 137, "SIGKILL"), ("kill -15 $$", 143, "SIGTERM")],
 )
-def test_exit_code_is_the_code_of_the_failed_task(remote_iris: Iris, script: str, code: int, text: str) -> None:
+def test_run_exits_with_the_code_of_the_failed_task(remote_iris: Iris, script: str, code: int, text: str) -> None:
     name = unique("codes")
     done = remote_iris("run", "--name", name, *sh(script), code=code)
     assert text in done.stderr
@@ -229,7 +229,7 @@ def test_run_of_a_job_that_somebody_else_kills_exits_with_143(remote_iris: Iris)
     assert "KILLED" in run.stderr
 
 
-def test_tolerated_failures_and_retries_make_the_exit_code_0(remote_iris: Iris) -> None:
+def test_run_with_tolerated_failures_and_retries_exits_with_0(remote_iris: Iris) -> None:
     remote_iris("run", "--replicas", "2", "--max-task-failures", "1", *sh("exit $IRIS_TASK_INDEX"))
     done = remote_iris("run", "--retries", "1", *sh("echo try $IRIS_ATTEMPT_ID; [ $IRIS_ATTEMPT_ID = 1 ]"))
     assert done.stdout == "try 0\ntry 1\n"
@@ -261,7 +261,7 @@ def test_job_on_ray_runs_in_a_copy_of_the_folder(iris: Iris, how: str) -> None:
     assert not (iris.folder / "made").exists()
 
 
-def test_json_prints_an_object_for_each_line_and_event(remote_iris: Iris) -> None:
+def test_run_with_json_prints_an_object_for_each_line_and_event(remote_iris: Iris) -> None:
     done = remote_iris("run", "--json", "--replicas", "2", *sh("printf 'a\\377\\n'; echo e >&2"))
     first, *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert (first["event"], last["event"]) == ("submitted", "ended")
@@ -273,13 +273,13 @@ def test_json_prints_an_object_for_each_line_and_event(remote_iris: Iris) -> Non
     assert {line.get("data_base64") for line in lines} == {"Yf8=", None}
 
 
-def test_bytes_of_a_task_are_printed_unchanged(remote_iris: Iris) -> None:
+def test_run_prints_the_bytes_of_a_task_unchanged(remote_iris: Iris) -> None:
     run = remote_iris.start("run", *sh(r"printf '\377\000\r\n'; printf end"))
     assert run.process.stdout.read() == b"\xff\x00\r\nend"  # no newline is added in a pipe or a file
     assert run.exit_code() == 0
 
 
-def test_lines_are_printed_while_the_task_runs(remote_iris: Iris) -> None:
+def test_run_prints_lines_while_the_task_runs(remote_iris: Iris) -> None:
     fifo = remote_iris.folder.parent / "go-on"
     run = remote_iris.start("run", *sh(f"mkfifo {fifo}; echo first; cat {fifo}"))
     assert run.line() == "first"
@@ -288,7 +288,7 @@ def test_lines_are_printed_while_the_task_runs(remote_iris: Iris) -> None:
     assert run.exit_code() == 0
 
 
-def test_waiting_job_shows_its_reason(remote_iris: Iris) -> None:
+def test_run_of_a_waiting_job_shows_the_reason_to_wait(remote_iris: Iris) -> None:
     name = unique("large")
     cores = len(os.sched_getaffinity(0))
     filling = ["--name", name, "--replicas", str(cores), "--cpu", "1"]

@@ -90,7 +90,7 @@ def test_state_directory_that_cannot_be_created_is_named(iris: Iris) -> None:
     assert "file" in iris("up", "--port", "0", "--state-dir", "file/below", code=1).stderr
 
 
-def test_record_of_a_dead_or_foreign_process_is_ignored(iris: Iris) -> None:
+def test_server_record_that_names_a_dead_or_foreign_process_is_ignored(iris: Iris) -> None:
     dead = iris.json("up", "--port", "0")
     record = record_of(iris)
     kept = json.loads(record.read_text())

@@ -50,7 +50,7 @@ def build_line(message: str, timestamp_ms: int, source: str = "build") -> LogEnt
     return LogEntry(message.encode(), len(message) + 1, block)
 
 
-def test_preparation_is_shown_once_it_takes_a_second() -> None:
+def test_run_shows_the_preparation_of_a_task_after_one_second() -> None:
     is_quick = QuickPreparation()
     assert is_quick([build_line("fetching", 10_000)])
     assert is_quick([build_line("copying", 10_999)])

@@ -67,7 +67,7 @@ def test_table_row_in_a_pipe_is_one_line() -> None:
     assert next(line for line in lines if line.startswith("a ")).endswith(REASON * 5)
 
 
-def test_reason_of_several_lines_is_one_line() -> None:
+def test_reason_of_several_lines_is_shown_on_one_table_line() -> None:
     lines = drawn(jobs_table([job("a", "FAILED", "Traceback:\n  File x\nValueError: no")]), 200)
     assert lines[1].endswith("Traceback: File x ValueError: no")
 

@@ -56,7 +56,7 @@ def test_state_directory_that_others_may_write_is_refused_by_up_and_down(iris: I
     assert iris.json("down")["workers_ended"] == 1
 
 
-def test_process_that_a_planted_record_names_is_not_ended(iris: Iris) -> None:
+def test_down_does_not_end_the_process_named_by_a_forged_server_record(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     record = record_of(iris)
     known = json.loads(record.read_text())
@@ -74,7 +74,7 @@ def test_process_that_a_planted_record_names_is_not_ended(iris: Iris) -> None:
     assert not is_alive(up["pid"])
 
 
-def test_record_that_others_may_write_is_refused(iris: Iris) -> None:
+def test_server_record_that_other_users_may_write_is_refused(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     record = record_of(iris)
     record.chmod(0o666)

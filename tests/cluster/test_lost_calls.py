@@ -75,7 +75,7 @@ def test_repeated_call_after_a_lost_answer_has_the_same_outcome(way: Way, times:
     assert failures == []
 
 
-def test_call_repeated_after_a_controller_restart_has_the_first_outcome(tmp_path: Path) -> None:
+def test_call_repeated_after_a_controller_restart_has_the_same_outcome(tmp_path: Path) -> None:
     request = launch_request("parent", ["sleep", "300"])
     child = launch_request("child", ["sleep", "300"], parent_job_id="parent")
     with lossy_world(tmp_path) as world:

@@ -135,7 +135,9 @@ os.waitpid(os.posix_spawn(sys.executable, [sys.executable, '-c', ''], os.environ
     [(SHARE, 180, 400), (INHERIT, 180, 400), (SPAWN, 180, 200)],
     ids=["shared", "inherited", "spawning"],
 )
-def test_shared_memory_counts_once(enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int) -> None:
+def test_memory_shared_by_processes_of_an_attempt_counts_once(
+    enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int
+) -> None:
     gate = tmp_path / "gate"
     if program is SPAWN:
         os.mkfifo(gate)

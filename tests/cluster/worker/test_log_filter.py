@@ -181,7 +181,7 @@ def test_filtered_log_reader_continues_from_any_offset_of_another_reader(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_after_max_lines_another_reader_continues_with_the_next_line(path: Path, seed: int) -> None:
+def test_log_reader_that_stopped_at_max_lines_is_continued_by_another_reader(path: Path, seed: int) -> None:
     captured = random_capture(seed, 120, 8)
     lay_out(path, captured, 10)
     for fields in ({}, {"regex": "word"}, {"sources": ("stderr", "build")}):
@@ -354,7 +354,7 @@ def test_a_tail_needs_little_memory(path: Path) -> None:
 # Much that does not pass
 
 
-def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
+def test_empty_records_contain_the_offsets_up_to_which_a_filter_has_read(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(80):
         writer.append("stdout", b"nothing of it\n" * 40_000, number)

@@ -246,7 +246,7 @@ def test_a_page_reads_a_limited_part_of_the_log(path: Path, look_bytes: int) -> 
     assert pages > 1  # each step is a MiB
 
 
-def test_empty_lines_count_towards_the_page_size(path: Path) -> None:
+def test_empty_lines_count_towards_the_size_of_a_log_page(path: Path) -> None:
     writer = write(path, [("stdout", b"\n" * 10_000, 1)])
     page = page_of(path, writer, max_bytes=100 * LINE_COST, final=True)
     assert (len(page.lines), page.next_line, page.at_end) == (100, 100, False)
@@ -408,7 +408,7 @@ def test_a_filter_by_source_keeps_the_line_numbers(path: Path) -> None:
     assert (numbers(page), page.next_line) == ([1], 2)
 
 
-def test_a_start_beyond_the_end_returns_an_empty_page_with_the_same_start(path: Path, ten: LogWriter) -> None:
+def test_log_page_from_beyond_the_end_is_empty_and_keeps_its_start_line(path: Path, ten: LogWriter) -> None:
     page = page_of(path, ten, start_line=50, final=False)
     assert (page.lines, page.next_line, page.at_end) == ([], 50, True)
 
@@ -472,7 +472,7 @@ def test_gaps_of_a_log_pass_all_filters_except_the_source_filter(path: Path, wit
     assert [line.missing_bytes for line in page_of(path, tail=2, final=True).lines] == [10, 0, 0, 20]
 
 
-def test_a_page_that_starts_in_the_dropped_part_begins_at_the_first_existing_line(path: Path) -> None:
+def test_log_page_that_starts_before_the_oldest_line_begins_at_the_oldest_line(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"line %d\n" % number, number) for number in range(10_000)]
     writer = LogWriter(path, max_bytes=100 * KIB)
     for item in captured:

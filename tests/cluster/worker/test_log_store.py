@@ -338,7 +338,7 @@ def test_reader_with_the_writer_gets_a_gap_that_could_not_be_written(path: Path)
     assert received(path, captured).gaps == [Gap("stderr", 0, 500, "not on disk")] or read_end(path) is None
 
 
-def test_a_log_without_its_directory_counts_lost_bytes(path: Path) -> None:
+def test_log_without_its_directory_counts_new_output_as_lost(path: Path) -> None:
     writer = LogWriter(path)
     path.rmdir()
     path.write_text("in the way of another one")
@@ -367,7 +367,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("other_bytes", [0, 300 * KIB, 900 * KIB])
 @pytest.mark.parametrize("size", [100, 5000, 100_000])
-def test_a_full_disk_loses_only_the_bytes_that_it_refused(small_disk: Path, other_bytes: int, size: int) -> None:
+def test_log_on_a_full_disk_loses_only_the_refused_bytes(small_disk: Path, other_bytes: int, size: int) -> None:
     # It fills, somebody makes room, it fills again, and at the end there is room.
     other = small_disk / "other"
     captured: list[Captured] = []

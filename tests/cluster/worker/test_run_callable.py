@@ -134,7 +134,7 @@ def test_the_callable_gets_its_arguments(worker: Worker) -> None:
     assert ended.value() == ((1, [2]), {"key": "three"})
 
 
-def test_a_returned_instance_has_the_callers_class(worker: Worker) -> None:
+def test_instance_returned_by_a_callable_has_the_class_of_the_caller(worker: Worker) -> None:
     point = worker.run(lambda: Point(7)).value()
     assert isinstance(point, Point)
     assert point.x == 7

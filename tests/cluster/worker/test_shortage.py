@@ -25,14 +25,14 @@ from iris.errors import EntrypointError
         (errno.ENOMEM, "no memory left"),
     ],
 )
-def test_an_error_of_the_machine_is_a_shortage(number: int, words: str) -> None:
+def test_start_error_caused_by_the_machine_is_a_shortage(number: int, words: str) -> None:
     short = shortage_of(OSError(number, os.strerror(number), "/some/file"))
     assert short is not None
     assert words in str(short)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "x"), PermissionError(13, "x"), EntrypointError("x")])
-def test_an_error_of_the_job_is_no_shortage(error: Exception) -> None:
+def test_start_error_caused_by_the_job_is_no_shortage(error: Exception) -> None:
     assert shortage_of(error) is None
 
 
