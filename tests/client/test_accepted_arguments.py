@@ -102,7 +102,7 @@ def test_task_handle_in_place_of_a_job_is_refused_and_its_job_continues(client: 
 
 
 @pytest.mark.parametrize("resources", [{"cpu": 0, "memory": "64MB"}, {}, ResourceSpec(memory="64MB"), None])
-def test_resources_as_mapping_mean_the_same_as_a_spec(client: IrisClient, resources: Any) -> None:
+def test_resources_given_as_mapping_equal_the_same_resource_spec(client: IrisClient, resources: Any) -> None:
     assert client.run(collect, resources=resources).results(timeout=60) == [((), {})]
 
 
@@ -116,7 +116,7 @@ def test_resources_as_mapping_mean_the_same_as_a_spec(client: IrisClient, resour
         ({"cpu": 0.5}, "cpu must be a whole number from 0 to 2147483647, got 0.5"),
     ],
 )
-def test_resources_with_unknown_key_are_refused_with_the_nearest(
+def test_unknown_resource_is_refused_with_the_nearest_valid_name(
     client: IrisClient, resources: dict[str, Any], advice: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
@@ -130,7 +130,7 @@ def test_job_with_timeouts_of_years_runs(client: IrisClient, limit: float | None
     assert job.results(timeout=60) == [((), {})]
 
 
-def test_job_with_longest_grace_period_ends_by_sigterm(client: IrisClient) -> None:
+def test_job_with_the_longest_grace_period_is_ended_by_sigterm(client: IrisClient) -> None:
     job = client.run(["sleep", "600"], kill_grace_period=2147483)
     job.terminate()
     assert job.wait(timeout=60, raise_on_failure=False).state == pb.JOB_STATE_KILLED

@@ -118,7 +118,7 @@ def test_close_of_a_client_does_not_end_waits_of_other_clients(shared_cluster: L
     follows[1].ends_as_closed()
 
 
-def test_close_ends_an_iteration_that_was_begun(shared_cluster: LocalServer, job_id: str) -> None:
+def test_close_of_a_client_ends_a_started_iteration_over_logs(shared_cluster: LocalServer, job_id: str) -> None:
     client = IrisClient.remote(shared_cluster.address)
     stream = client.job(job_id).logs(follow=True, sources=["stdout"])
     assert next(stream).message == "up"
@@ -127,7 +127,7 @@ def test_close_ends_an_iteration_that_was_begun(shared_cluster: LocalServer, job
         next(stream)
 
 
-def test_close_of_an_iterator_of_a_stream_ends_the_stream(client: IrisClient) -> None:
+def test_close_of_the_iterator_of_a_log_stream_ends_the_stream(client: IrisClient) -> None:
     job = client.run(["sh", "-c", "echo up; exec sleep 300"])
     lines = iter(job.logs(follow=True))
     assert next(lines).message == "up"

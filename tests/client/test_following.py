@@ -332,7 +332,7 @@ def test_follow_of_a_task_that_is_retried_does_not_end(client: IrisClient) -> No
     job.wait(raise_on_failure=False)
 
 
-def test_raw_after_the_first_line_is_refused(client: IrisClient) -> None:
+def test_raw_bytes_of_a_log_stream_after_its_first_line_are_refused(client: IrisClient) -> None:
     job = client.run(["echo", "hello"])
     job.wait()
     stream = job.logs()
@@ -383,7 +383,7 @@ def test_wait_that_prints_logs_keeps_its_timeout_when_the_worker_is_silent(own: 
 
 
 @ROUTES
-def test_streams_that_are_open_at_once_do_not_end_each_other(client: IrisClient, route: str) -> None:
+def test_log_streams_that_are_open_at_the_same_time_do_not_end_each_other(client: IrisClient, route: str) -> None:
     # Several are, where tasks are merged by time; those of long logs are read page by page.
     job = client.run(python("os.write(1, b'x' * 99 + b'\\n')\nfor _ in range(60_000): print('y' * 99)"), replicas=3)
     job.wait(timeout=60)
@@ -506,7 +506,7 @@ def test_filters_select_the_documented_lines_while_the_task_writes(
 @pytest.mark.parametrize(
     "filters", [{"tail": 7}, {"since": 7}, {"regex": "1"}, {"regex": "error"}, {"regex": "line", "tail": 3}], ids=str
 )
-def test_cursor_of_a_filtered_line_marks_the_place_right_after_it(
+def test_reader_with_the_cursor_of_a_filtered_line_continues_after_the_line(
     talk: Job, follow: Callable[..., Reading], filters: dict[str, Any]
 ) -> None:
     """Whatever was filtered out before it was before it."""

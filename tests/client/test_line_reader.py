@@ -113,7 +113,7 @@ def test_reader_returns_the_time_of_each_record() -> None:
     assert blocks == [(5, [b"a\n", b"b\n"]), (7, [b"c\n"])]
 
 
-def test_empty_record_has_no_entries() -> None:
+def test_empty_log_record_becomes_no_entry() -> None:
     assert read(line_reader(), encode(OUT, 1, 0, b""), encode(OUT, 2, 0, b"a\n")) == read(
         line_reader(), encode(OUT, 2, 0, b"a\n")
     )
@@ -152,7 +152,7 @@ def test_flush_at_the_end_of_an_attempt_marks_the_line_as_ended() -> None:
         assert (entry.partial, entry.origin.ended) == (True, ended)
 
 
-def test_line_that_ends_right_after_a_flush_is_an_empty_entry() -> None:
+def test_newline_right_after_a_flush_is_an_entry_with_an_empty_line() -> None:
     reader = line_reader()
     read(reader, encode(OUT, 1, 0, b"done"))
     assert shown(flush(reader)) == [b"done"]
@@ -277,7 +277,7 @@ def test_gap_in_a_filtered_stream_has_its_exact_size() -> None:
     assert content(entries, OUT) == [b"a\n", 50, b"b\n"]
 
 
-def test_skip_to_moves_a_log_reader_to_the_offsets() -> None:
+def test_skip_to_moves_a_log_reader_to_the_given_offsets() -> None:
     reader = line_reader(whole=False)
     read(reader, encode(OUT, 1, 10, b"a\nb"), encode(ERR, 1, 10, b"c\n"))
     reader.skip_to((100, 200, 300))
@@ -404,7 +404,7 @@ def test_random_records_become_the_lines_that_were_written(seed: int, bars: bool
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_reader_continues_after_any_line(seed: int) -> None:
+def test_log_reader_with_the_position_of_any_line_continues_after_the_line(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 150, bars=False)
     entries, flushes = read_in_pieces(chance, line_reader(), records)
@@ -418,7 +418,7 @@ def test_reader_continues_after_any_line(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_reader_of_progress_bars_continues_after_any_entry(seed: int) -> None:
+def test_log_reader_with_the_position_of_any_part_of_a_bar_continues_after_it(seed: int) -> None:
     """Where a bar is cut depends on where reading began; its bytes do not."""
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=True)
@@ -486,21 +486,21 @@ def test_entries_of_the_same_line_from_two_readers_are_equal() -> None:
     assert read(line_reader(), encode(OUT, 1, 0, data)) == read(line_reader(), *cut(OUT, data, 1))
 
 
-def test_repr_of_an_entry_shows_its_fields() -> None:
+def test_repr_of_a_log_entry_shows_its_fields() -> None:
     assert repr(entry(b"caf\xc3\xa9")) == (
         "LogEntry(task_index=3, attempt_id=0, source='stdout', timestamp_ms=17, message='café')"
     )
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_entry_can_be_pickled(protocol: int) -> None:
+def test_log_entry_can_be_pickled(protocol: int) -> None:
     for each in read(line_reader(), encode(OUT, 1, 0, b"line\n"), encode_gap(OUT, 2, 5, 10, "why")):
         again = pickle.loads(pickle.dumps(each, protocol))
         assert told(again) == told(each)
         assert again.message == each.message
 
 
-def test_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
+def test_log_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
     each = entry()
     each.set_other_positions(lambda: {0: Position(1, (2, 3, 4)), 3: Position()})
     for again in (pickle.loads(pickle.dumps(each)), copy.copy(each), copy.deepcopy(each)):
@@ -604,7 +604,7 @@ def test_raw_reader_reports_a_gap_once() -> None:
     assert notices == ["1,000 bytes of stderr are missing: the disk was full"]
 
 
-def test_raw_reader_skips_to_offsets() -> None:
+def test_raw_reader_skips_to_the_given_offsets() -> None:
     reader, _ = raw_reader(Position(0, (5, 5, 5)))
     reader.skip_to((9, 1, 5))
     assert reader.received == Position(0, (9, 5, 5))

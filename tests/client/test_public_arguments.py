@@ -317,7 +317,7 @@ def call_with(name: str, call: Callable[..., Any], client: IrisClient, given: Ma
 
 
 @pytest.mark.parametrize(("name", "call", "parameter"), list(cases()))
-def test_wrong_argument_is_refused_by_name_before_anything_is_sent(
+def test_invalid_argument_is_refused_with_its_name_before_a_request_is_sent(
     client: IrisClient, name: str, call: Callable[..., Any], parameter: str
 ) -> None:
     full = f"{name}.{parameter}"
@@ -340,7 +340,7 @@ def problem_with(call: Callable[[], object]) -> object:
 
 
 @pytest.mark.parametrize(("name", "call"), [pytest.param(name, call, id=name) for name, call in public_calls()])
-def test_unknown_keyword_is_a_type_error(client: IrisClient, name: str, call: Callable[..., Any]) -> None:
+def test_unknown_keyword_argument_is_a_type_error(client: IrisClient, name: str, call: Callable[..., Any]) -> None:
     if name in NOT_PUBLIC or name in ("Entrypoint.from_callable", "LogStream.close"):
         pytest.skip("takes any keyword, or is called on a stream")
     if name.startswith("LogStream"):

@@ -101,7 +101,7 @@ def test_logs_are_read_directly_from_reachable_workers(cluster: Cluster) -> None
         assert cluster.visits() > before
 
 
-def test_other_server_at_the_address_of_a_worker_is_not_read(cluster: Cluster) -> None:
+def test_log_is_not_read_from_another_server_at_the_address_of_a_worker(cluster: Cluster) -> None:
     one, other = cluster.doors.values()
     one.diverted[os.getpid()], other.diverted[os.getpid()] = other.target, one.target
     with IrisClient.remote(cluster.address) as client:

@@ -16,7 +16,7 @@ from iris.errors import InvalidArgumentError
 MIB = 1024**2
 
 
-def test_links_out_of_the_workspace_are_left_out_with_one_notice(client: IrisClient, tmp_path: Path) -> None:
+def test_links_out_of_the_workspace_are_left_out_and_one_notice_is_sent(client: IrisClient, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     folder = tmp_path / "ws"
     folder.mkdir()
@@ -78,7 +78,7 @@ def test_error_raised_by_on_progress_reaches_the_caller(client: IrisClient, tmp_
     client.run(["true"], name=name, workspace=tmp_path).wait()  # nothing was submitted
 
 
-def test_slow_packing_sends_one_notice(tmp_path: Path) -> None:
+def test_slow_packing_of_a_workspace_sends_one_notice(tmp_path: Path) -> None:
     """The clock of this test is the notice itself: chunks are reported until it comes."""
     notices: list[str] = []
     report = WorkspaceUpload(str(tmp_path), notices.append)._stage("packing")
@@ -91,7 +91,7 @@ def test_slow_packing_sends_one_notice(tmp_path: Path) -> None:
     assert "10 of 60 MB" in notices[0]
 
 
-def test_quick_packing_sends_no_notice(tmp_path: Path) -> None:
+def test_quick_packing_of_a_workspace_sends_no_notice(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     notices: list[str] = []
     WorkspaceUpload(str(tmp_path), notices.append).pack()

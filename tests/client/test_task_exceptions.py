@@ -66,7 +66,7 @@ def test_results_of_failed_job_have_the_exception_as_cause(client: IrisClient) -
     assert shown.index("in fail_with_shard") < shown.index("ended as FAILED")
 
 
-def test_result_of_tolerated_failure_has_the_exception_as_cause(client: IrisClient) -> None:
+def test_result_error_of_a_tolerated_failure_has_the_exception_as_cause(client: IrisClient) -> None:
     def work() -> int:
         index = get_job_info().task_index
         if index == 1:

@@ -131,7 +131,7 @@ def test_line_that_ends_with_its_attempt_counts_for_max_lines(begin: Program) ->
     assert [line.message for line in lines] == ["no newline", "one"]
 
 
-def test_max_lines_returns_only_whole_lines(begin: Program, tmp_path: Path) -> None:
+def test_max_lines_of_a_log_counts_only_whole_lines(begin: Program, tmp_path: Path) -> None:
     job = begin("write(b'one ', b'of ', b'two\\ntwo\\nthree')\nstep()")
     reading = Reading(job.logs(follow=True, max_lines=2))
     for step, seen in enumerate((b"one ", b"one of ")):
@@ -251,7 +251,7 @@ def test_line_that_exceeds_the_limit_comes_in_partial_entries(client: IrisClient
     assert [len(entry.data) for entry in client.fetch_task_logs(job.job_id, 0)] == [size]
 
 
-def test_wait_prints_whole_lines(
+def test_wait_with_stream_logs_prints_whole_lines(
     begin: Program, client: IrisClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     euro = "€ 1\n".encode()

@@ -1,4 +1,6 @@
-"""Interprets nested progress bars of one task. They occupy several rows, and the task moves the cursor up to redraw."""
+"""Interprets nested progress bars of one task. Nested bars occupy several rows, and the task moves the cursor up to
+redraw a row.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import re
 
 from iris.terminal.controls import ControlFilter, active_colours
 
-# A progress bar that a newline has ended may still be redrawn for these seconds. Programs with nested bars move the
-# cursor back up at once, but this move arrives here about 0.1 s later.
+# After a newline has ended a progress bar, the bar may still be redrawn for this many seconds. A program with nested
+# bars writes a newline and then moves the cursor back up, but the move may arrive about 0.1 s after the newline.
 SETTLES_S = 0.5
 _MOST_ROWS = 16
 _LONGEST_ROW = 64 * 1024
@@ -17,7 +19,7 @@ _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 
 def goes_back(data: bytes) -> bool:
-    """Return whether data moves the cursor up, hides the cursor, or ends with the beginning of such a sequence.
+    """Return whether data moves the cursor up or hides it, or ends with an incomplete sequence of this kind.
 
     Programs hide the cursor before they redraw rows.
     """
@@ -47,7 +49,8 @@ class Block:
         self._rows = [row]
         self._at = 0
         self._bars: set[int] = set()
-        self._is_hidden = False  # Whether the task has hidden the cursor. Programs do so while they redraw rows.
+        # Whether the task has hidden the cursor. Programs hide the cursor while they redraw rows.
+        self._is_hidden = False
         self._reach = 0  # The largest number of rows by which the task has moved the cursor up at once.
         self._lines_since_up = 0
         self._changed_s = 0.0
@@ -60,7 +63,7 @@ class Block:
 
     @property
     def is_over(self) -> bool:
-        """Whether the block is empty and the task writes ordinary lines again."""
+        """Whether the block is empty because the task writes ordinary lines instead of progress bars."""
         return (
             len(self._rows) == 1 and not self._rows[0] and not self._reach and not self._begun and not self._is_hidden
         )
@@ -121,7 +124,7 @@ class Block:
         if self._at == len(self._rows):
             self._rows.append(b"")
         if self._lines_since_up > self._reach + 2:
-            self._reach = 0  # The task writes ordinary lines again.
+            self._reach = 0  # From now on the task writes ordinary lines instead of progress bars.
 
     def _move(self, count: bytes, what: bytes, up: int) -> int:
         """Apply a control sequence, and return the number of rows by which consecutive moves have moved the cursor up.
@@ -149,7 +152,7 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # The cursor rests on the first bar, as tqdm does between updates.
+            count = self._at  # Between updates, tqdm leaves the cursor on the first bar.
         elif self._reach:
             count = self._at - self._reach
         else:

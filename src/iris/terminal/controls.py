@@ -69,8 +69,8 @@ def _has_only_colours(data: bytes) -> bool:
 class ControlFilter:
     """Filters the output of one task and source line by line.
 
-    Colours do not reach from one returned line into the next: colours that are still active are reset at the end of a
-    line and set again at the start of the next line.
+    Each returned line sets and resets its own colours. If colours are still active at the end of a line, the filter
+    resets them there and sets them again at the start of the next line.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class ControlFilter:
         begin = "" if self._is_in_line else "".join(self._colours)
         if (
             ends_line and not self._is_in_line and _has_only_colours(data)
-        ):  # This path is ten times faster than the rest.
+        ):  # The path for lines without control sequences is ten times faster than the general path.
             if data.startswith(_RESETS, data.rfind(b"\x1b[")):  # Most lines reset their colours at the end.
                 self._colours.clear()
                 return begin.encode() + data
@@ -121,7 +121,7 @@ class ControlFilter:
 
 
 def _apply(parameters: str, colour: T, active: list[T]) -> None:
-    """Add a colour sequence to the active sequences. If it resets all colours, clear the active sequences."""
+    """Add a colour sequence to the active sequences. A sequence that resets all colours clears the list."""
     numbers = parameters.split(";")
     if not numbers[0].strip("0"):  # The number 0 or an empty number resets all colours.
         active.clear()

@@ -1,4 +1,4 @@
-"""Writes text to an output whose encoding may lack some characters, for example in an ASCII locale."""
+"""Writes text to an output that cannot represent some characters, for example in an ASCII locale."""
 
 from __future__ import annotations
 

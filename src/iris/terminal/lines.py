@@ -7,11 +7,11 @@ A *prefix* is a label or a time before each line. Comments in this module refer 
 2. Nothing is appended to another line's unfinished text. A line of another task, attempt, or source, or a message of
    Iris, starts on a new line. Without a prefix, the rest of the interrupted line starts on a new line, too.
 3. With a prefix, the rest of an interrupted line starts with the prefix again and `…` instead of a space.
-4. With a prefix on a terminal, unfinished lines stay in rows below all other lines until they are finished. Of a line
-   with carriage returns, only the text after the last one is shown. Nested progress bars stay in rows until their task
-   writes below them (block.py).
+4. With a prefix on a terminal, unfinished lines stay in rows below all other lines until they are finished. If a line
+   has carriage returns, only the text after the last carriage return is shown. Nested progress bars stay in rows until
+   their task writes below them (block.py).
 5. With a prefix in a pipe or file, a line with carriage returns is held back until it is finished, because its states
-   would otherwise be torn apart. Only text beyond 64 KiB is written earlier.
+   would otherwise be torn apart. If the line exceeds 64 KiB, a part of the line is written earlier.
 6. When a task ends, its unfinished line is ended with a newline, except in a pipe or file without a prefix.
 7. With a prefix, control sequences are removed (controls.py), because the task shares the screen with others. Colours
    are kept and reset at the end of each line.
@@ -31,7 +31,7 @@ _SPACE, _CONTINUED = b" ", "…".encode()
 
 
 class Entry(Protocol):
-    """A line of a task, or a piece of a line."""
+    """A line of a task, or a piece of an unfinished line."""
 
     @property
     def data(self) -> bytes:
@@ -55,7 +55,7 @@ class Entry(Protocol):
 
 
 class _Line(NamedTuple):
-    """Identifies the stream of a task to which a line belongs."""
+    """Identifies the source of a line: the task, the attempt, and the stream."""
 
     task_index: int
     attempt_id: int
@@ -72,12 +72,14 @@ class Lines:
 
     def __init__(self, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._blocks: dict[_Line, tuple[bytes, Block]] = {}  # Prefixes and rows of nested progress bars on a terminal.
+        # For each stream: the prefix, and the rows of nested progress bars on a terminal.
+        self._blocks: dict[_Line, tuple[bytes, Block]] = {}
         self._is_terminal = is_terminal
         self._open: _Line | None = None  # The unfinished line at the end of the output, if any.
         self._open_has_prefix = False
         self._broken: set[_Line] = set()  # Unfinished lines that were partly written and then interrupted.
-        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # Prefix and data of unfinished lines that are held back.
+        # The prefix and the data of unfinished lines that are held back.
+        self._held: dict[_Line, tuple[bytes, bytes]] = {}
         self._filters: dict[_Line, ControlFilter] = {}  # Only streams with control sequences have a filter.
 
     def add(self, entries: Sequence[Entry], prefix: bytes) -> bytes:
@@ -150,7 +152,7 @@ class Lines:
         )
 
     def _draws_bars(self, line: _Line, data: list[bytes], *, is_finished: bool) -> bool:
-        """Return whether lines, or a piece of a line, belong to progress bars or follow bars that may be redrawn."""
+        """Return whether the data belongs to progress bars, or comes after progress bars that may be redrawn."""
         if line in self._blocks:
             return True
         held = self._held.get(line, (b"", b""))[1]

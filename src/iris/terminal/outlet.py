@@ -13,10 +13,10 @@ _RESET = "\x1b[0m"
 
 
 class OutputClosedError(BaseException):
-    """The reader of the output, for example `head`, has closed the pipe. The program then ends without a message.
+    """The reader of the output, for example `head`, has closed the pipe. The program should end without a message.
 
-    Like `KeyboardInterrupt`, this error is not an `Exception`. It may be raised in the middle of a call of the cluster
-    (closed_reader.py), which must not handle it as an error of the connection.
+    Like `KeyboardInterrupt`, this error is not an `Exception`. `closed_reader.py` may raise this error in the middle of
+    a call to the cluster, and the call must not treat this error as a broken connection.
     """
 
 

@@ -20,7 +20,7 @@ class Screen:
 
     Args:
         stdout: The outlet for the stdout of tasks.
-        stderr: The outlet for the stderr of tasks if it is separate, and for the status line.
+        stderr: The outlet for the status line, and for the stderr of tasks if stdout and stderr are separate.
 
     Attributes:
         stdout: The outlet for the stdout of tasks.
@@ -61,7 +61,9 @@ class Screen:
             self._terminal.write(draw)
 
     def refresh(self) -> None:
-        """Redraw the rows if they or the terminal have changed, and write progress bars that have become final."""
+        """Write progress bars that have become final. Redraw the rows if the rows or the size of the terminal have
+        changed.
+        """
         settled = self.lines.settle()
         apart = b"" if self.lines_apart is self.lines else self.lines_apart.settle()
         if settled:

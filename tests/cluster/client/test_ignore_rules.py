@@ -242,7 +242,7 @@ def assert_kept_alike(root: Path, files: dict[str, bytes]) -> None:
 
 @against_git
 @pytest.mark.parametrize("pattern", PEOPLES)
-def test_pattern_of_people_means_what_it_means_to_git(pattern: str, root: Path) -> None:
+def test_common_ignore_pattern_matches_the_same_paths_as_in_git(pattern: str, root: Path) -> None:
     assert_kept_alike(root, {"": pattern.replace("_", " ").encode() + b"\n"})
 
 
@@ -279,7 +279,7 @@ any_bytes = st.binary(min_size=1, max_size=8).filter(lambda pattern: b"\n" not i
 @against_git
 @like_git
 @given(pattern=patterns | any_bytes)
-def test_random_pattern_means_what_it_means_to_git(pattern: bytes, root: Path) -> None:
+def test_random_ignore_pattern_matches_the_same_paths_as_in_git(pattern: bytes, root: Path) -> None:
     assert_kept_alike(root, {"": pattern + b"\n"})
 
 
@@ -296,19 +296,19 @@ folders = st.sampled_from(["", "d", "d/e", "x", "x/a", "foobar"])
     newline=st.sampled_from(["\n", "\r\n"]),
     is_ended=st.booleans(),
 )
-def test_random_ignore_files_keep_what_git_keeps(
+def test_random_ignore_files_keep_the_same_files_as_git(
     files: dict[str, list[str]], newline: str, is_ended: bool, root: Path
 ) -> None:
     texts = {above: newline.join(found) + newline * is_ended for above, found in files.items()}
     assert_kept_alike(root, {above: text.encode() for above, text in texts.items()})
 
 
-def test_byte_order_mark_is_no_part_of_the_first_pattern() -> None:
+def test_byte_order_mark_is_not_part_of_the_first_ignore_pattern() -> None:
     assert is_ignored(b"a", False, parse_rules(b"\xef\xbb\xbfa\n"))
     assert not is_ignored(b"b", False, parse_rules(b"b\n\xef\xbb\xbfa\n!b\n"))
 
 
-def test_pattern_with_many_stars_takes_no_time() -> None:
+def test_pattern_with_many_stars_is_matched_without_long_backtracking() -> None:
     rules = parse_rules(b"*a*a*a*a*a*a*a*a*a*a*a*a*b\n/x/*a*a*a*a*a*a*a*a*a*a*b\n")
     assert not is_ignored(b"x/" + b"a" * 120, False, rules)
     deep = parse_rules(b"**/a/**/a/**/a/**/a/**/a/**/a/**/a/**/a/**/b\n/**/*a*a*a*a/**/*a*a*a*a*a/**/*a*a*a*a*b\n")

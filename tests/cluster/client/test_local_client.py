@@ -36,7 +36,7 @@ def test_low_level_task_methods_return_the_documented_values(cluster_client: Loc
         assert (entry.source, entry.data) == ("stdout", f"task {index} of 4")
 
 
-def test_close_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_close_of_a_local_cluster_ends_all_processes_and_tasks(tmp_path: Path) -> None:
     before = iris_processes()
     client = LocalClusterClient(workers=2)
     marker = tmp_path / "pid"
@@ -49,7 +49,7 @@ def test_close_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["exit", "kill -9"])
-def test_a_local_cluster_ends_with_its_process(tmp_path: Path, end: str) -> None:
+def test_local_cluster_ends_when_the_process_of_its_client_ends(tmp_path: Path, end: str) -> None:
     script = tmp_path / "program.py"
     script.write_text(
         "import sys\n"
@@ -85,7 +85,7 @@ def test_a_local_cluster_ends_with_its_process(tmp_path: Path, end: str) -> None
     wait_until(lambda: not list(temporary.glob("iris-*[!0-9]*/server.log")), "the end of its directory")
 
 
-def test_close_in_a_forked_child_leaves_the_cluster_alone(cluster_client: LocalClusterClient) -> None:
+def test_close_in_a_forked_child_does_not_end_the_local_cluster(cluster_client: LocalClusterClient) -> None:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -117,7 +117,7 @@ JOB = (
 )
 
 
-def test_proxies_of_the_environment_are_not_asked_for_this_machine(tmp_path: Path) -> None:
+def test_local_cluster_does_not_use_the_proxies_of_the_environment(tmp_path: Path) -> None:
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")  # no server listens there
     seen = " -a ".join(f"${name} = http://127.0.0.1:9" for name in proxies)
     program = JOB.replace("['true']", f"['sh', '-c', '[ {seen} -a $NO_PROXY = mine ]']")
@@ -133,7 +133,7 @@ def test_proxies_of_the_environment_are_not_asked_for_this_machine(tmp_path: Pat
 
 
 @pytest.mark.parametrize("iris", ["iris.py", "iris/__init__.py"])
-def test_files_of_the_current_folder_do_not_replace_modules(tmp_path: Path, iris: str) -> None:
+def test_files_in_the_current_folder_do_not_replace_modules_of_a_local_cluster(tmp_path: Path, iris: str) -> None:
     folder = tmp_path / "folder"
     for name in (iris, "pickle.py", "queue.py", "random.py", "logging.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,7 @@ def test_own_modules_of_a_script_are_pickled_by_value(caller: Caller) -> None:
     assert caller.run() == [30, 8, 10, 4, 6, "inner", "base 3"]
 
 
-def test_modules_that_import_each_other_are_pickled(caller: Caller) -> None:
+def test_modules_that_import_each_other_are_pickled_by_value(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -117,7 +117,7 @@ def test_modules_that_import_each_other_are_pickled(caller: Caller) -> None:
     assert caller.run() == ([3, 2, 1, 0], True)
 
 
-def test_a_module_is_one_and_the_same_for_its_functions_and_for_its_users(caller: Caller) -> None:
+def test_module_pickled_by_value_exists_only_once_in_the_task(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -175,7 +175,7 @@ def test_functions_typed_at_a_prompt_are_pickled_by_value(caller: Caller, argume
     assert caller.run() == 42
 
 
-def test_a_module_that_pip_has_installed_elsewhere_goes_by_name(caller: Caller, tmp_path: Path) -> None:
+def test_module_installed_by_pip_in_a_custom_folder_is_pickled_by_name(caller: Caller, tmp_path: Path) -> None:
     target = tmp_path / "target"  # pip install --target
     (target / "thing-1.0.dist-info").mkdir(parents=True)
     (target / "thing.py").write_text("def value(): return 1")
@@ -186,7 +186,7 @@ def test_a_module_that_pip_has_installed_elsewhere_goes_by_name(caller: Caller, 
     assert (done.returncode, "No module named 'thing'" in done.stderr) == (1, True), done.stderr
 
 
-def test_installed_modules_and_the_standard_library_go_by_name() -> None:
+def test_installed_modules_and_the_standard_library_are_pickled_by_name() -> None:
     for function in (json.dumps, click.Command, Entrypoint, subprocess.run, cloudpickle.dumps):
         assert len(pickled(function)) < 100
 
@@ -194,7 +194,7 @@ def test_installed_modules_and_the_standard_library_go_by_name() -> None:
 # --- the workspace
 
 
-def test_modules_of_the_workspace_go_by_name(caller: Caller) -> None:
+def test_modules_in_the_workspace_are_pickled_by_name(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -219,7 +219,7 @@ def test_modules_of_the_workspace_go_by_name(caller: Caller) -> None:
     assert caller.run() == (str(caller.work / "helper.py"), "package.inner", False)
 
 
-def test_modules_of_the_workspace_that_a_task_cannot_import_go_by_value(caller: Caller) -> None:
+def test_modules_in_the_workspace_that_a_task_cannot_import_are_pickled_by_value(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -286,12 +286,14 @@ class TestKinds:
             (1).__add__,
         ],
     )
-    def test_it_runs(self, tmp_path: Path, function: Callable[..., Any]) -> None:
+    def test_pickled_callable_of_each_kind_runs_in_another_process(
+        self, tmp_path: Path, function: Callable[..., Any]
+    ) -> None:
         caller = Caller(tmp_path)
         caller.entrypoint.write_bytes(pickled(function, 41))
         assert caller.run() == 42
 
-    def test_a_closure(self) -> None:
+    def test_closure_is_pickled_with_its_variables(self) -> None:
         base = 40
 
         def add(x: int) -> int:
@@ -300,18 +302,18 @@ class TestKinds:
         assert run_here(pickled(add, x=2)) == 42
 
     @pytest.mark.parametrize("function", [Adder(1).each, functools.partial(Adder.each, Adder(1))])
-    def test_a_generator_function_is_refused(self, function: Callable[..., Any]) -> None:
+    def test_generator_function_as_entrypoint_is_refused(self, function: Callable[..., Any]) -> None:
         with pytest.raises(EntrypointError, match=r"'Adder.each' is a generator function"):
             pickled(function)
 
-    def test_an_async_generator_function_is_refused(self) -> None:
+    def test_async_generator_function_as_entrypoint_is_refused(self) -> None:
         async def numbers() -> Any:
             yield 1
 
         with pytest.raises(EntrypointError, match="is a generator function"):
             pickled(numbers)
 
-    def test_a_command_is_refused(self) -> None:
+    def test_pickling_a_command_is_refused(self) -> None:
         with pytest.raises(EntrypointError, match="command"):
             pickle_entrypoint(Entrypoint.from_command(["true"]))
 
@@ -378,7 +380,7 @@ class TestRefused:
             (Entrypoint(callable=LOCK.acquire), "the callable itself (a builtin_function_or_method)"),
         ],
     )
-    def test_the_error_says_where_the_trouble_is(self, entrypoint: Entrypoint, culprit: str) -> None:
+    def test_pickling_error_names_the_part_that_cannot_be_pickled(self, entrypoint: Entrypoint, culprit: str) -> None:
         with pytest.raises(EntrypointError) as raised:
             pickle_entrypoint(entrypoint)
         text = str(raised.value)
@@ -387,7 +389,7 @@ class TestRefused:
         assert "workspace" in text
         assert text.startswith("the callable '")
 
-    def test_deep_recursion(self) -> None:
+    def test_pickling_error_for_a_deeply_nested_argument_names_the_recursion(self) -> None:
         deep: list[Any] = []
         for _ in range(20_000):
             deep = [deep]
@@ -402,7 +404,7 @@ class TestRefused:
         with pytest.raises(ResourceExhaustedError, match=r"'nothing' .* 70\.0 MiB .* 64 MiB\. .*load"):
             pickled(nothing, bytes(70 * 1024**2))
 
-    def test_just_small_enough(self) -> None:
+    def test_pickle_just_below_the_size_limit_is_accepted(self) -> None:
         assert len(pickled(nothing, bytes(MAX_ENTRYPOINT_BYTES - 10_000))) <= MAX_ENTRYPOINT_BYTES
 
 
@@ -410,14 +412,14 @@ class TestRefused:
 
 
 class TestRegistry:
-    def test_is_as_before(self) -> None:
+    def test_pickling_leaves_the_cloudpickle_registry_unchanged(self) -> None:
         before = cloudpickle.list_registry_pickle_by_value()
         pickled(plus_one)
         with pytest.raises(EntrypointError):
             pickled(uses_lock)
         assert cloudpickle.list_registry_pickle_by_value() == before
 
-    def test_keeps_what_the_user_has_registered(self) -> None:
+    def test_pickling_keeps_modules_that_the_user_has_registered(self) -> None:
         module = sys.modules[__name__]
         cloudpickle.register_pickle_by_value(module)
         try:
@@ -426,7 +428,7 @@ class TestRegistry:
         finally:
             cloudpickle.unregister_pickle_by_value(module)
 
-    def test_in_many_threads_at_once(self) -> None:
+    def test_pickling_in_many_threads_leaves_the_registry_unchanged(self) -> None:
         before = cloudpickle.list_registry_pickle_by_value()
         gate = threading.Barrier(8)
         by_value: list[bool] = []
@@ -444,7 +446,7 @@ class TestRegistry:
         assert by_value == [True] * 160
         assert cloudpickle.list_registry_pickle_by_value() == before
 
-    def test_of_an_argument_that_submits_a_job_itself(self) -> None:
+    def test_argument_that_pickles_another_callable_while_it_is_pickled_is_accepted(self) -> None:
         class Submits:
             def __reduce__(self) -> Any:
                 return bytes.__len__, (pickled(plus_one),)

@@ -67,7 +67,7 @@ def test_address_in_no_accepted_form_is_refused(address: str) -> None:
         RemoteClusterClient(address)
 
 
-def test_a_worker_that_is_gone_is_reported_as_that_and_never_as_an_empty_log(tmp_path: Path) -> None:
+def test_log_of_a_silent_worker_is_an_error_and_not_an_empty_log(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         ended = launch(client, shell("echo precious"))
         wait_for_end(client, ended)
@@ -85,7 +85,7 @@ def test_a_worker_that_is_gone_is_reported_as_that_and_never_as_an_empty_log(tmp
             os.kill(_listener(worker.address), signal.SIGCONT)
 
 
-def test_the_log_of_a_worker_that_was_killed_is_served_by_the_one_that_takes_its_place(tmp_path: Path) -> None:
+def test_log_of_a_killed_worker_is_read_from_its_replacement(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, shell("echo precious"))
         wait_for_end(client, job_id)
@@ -96,14 +96,14 @@ def test_the_log_of_a_worker_that_was_killed_is_served_by_the_one_that_takes_its
         assert entry.data == "precious"
 
 
-def test_unknown_attempt_is_a_not_found_error(cluster: RemoteClusterClient) -> None:
+def test_log_of_an_unknown_attempt_is_a_not_found_error(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, ["true"])
     wait_for_end(cluster, job_id)
     with pytest.raises(NotFoundError, match="has no attempt 1"):
         cluster.fetch_task_logs(f"{job_id}/task-0", attempt_id=1)
 
 
-def test_bytes_that_are_no_text_arrive_unchanged(cluster: RemoteClusterClient) -> None:
+def test_log_bytes_that_are_not_text_arrive_unchanged(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, shell(r"printf 'a\377b\nplain\nnul\000inside\n\303\n'"))
     wait_for_end(cluster, job_id)
     entries = cluster.fetch_task_logs(f"{job_id}/task-0")
@@ -112,7 +112,7 @@ def test_bytes_that_are_no_text_arrive_unchanged(cluster: RemoteClusterClient) -
     assert not entries[1].HasField("raw")
 
 
-def test_ten_megabytes_without_a_newline_arrive(cluster: RemoteClusterClient) -> None:
+def test_log_line_of_ten_megabytes_arrives(cluster: RemoteClusterClient) -> None:
     size = 10 * 1024 * 1024
     job_id = launch(cluster, [sys.executable, "-c", f"import sys; sys.stdout.write('x' * {size})"])
     wait_for_end(cluster, job_id)
@@ -151,7 +151,7 @@ def _listener(address: str) -> int:
     raise AssertionError(f"nobody listens at {address}")
 
 
-def test_a_wait_for_a_controller_that_is_gone_takes_its_time_and_says_so(tmp_path: Path) -> None:
+def test_wait_for_a_killed_controller_lasts_its_timeout_and_names_the_cause(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, ["sleep", "300"])
         server.process.kill()

@@ -68,7 +68,7 @@ def test_unpacked_workspace_equals_the_folder(tmp_path: Path) -> None:
     assert bundle.hash == hashlib.sha256(bundle.blob).hexdigest()
 
 
-def test_the_same_content_has_the_same_hash(tmp_path: Path) -> None:
+def test_workspaces_with_the_same_content_have_the_same_hash(tmp_path: Path) -> None:
     one = make(tmp_path / "one", "a", "b/c", "b/d")
     two = make(tmp_path / "other-name", "b/d", "b/c", "a")  # made in another order
     for path in two.rglob("*"):
@@ -83,7 +83,7 @@ def test_the_same_content_has_the_same_hash(tmp_path: Path) -> None:
     assert len({pack_workspace(one).hash, executable, pack_workspace(two).hash}) == 3
 
 
-def test_the_hash_does_not_depend_on_the_process(tmp_path: Path) -> None:
+def test_hash_of_a_workspace_does_not_depend_on_the_process(tmp_path: Path) -> None:
     make(tmp_path / "ws", "a", "b/c", "b/d", "e/f/g")
     code = (
         "import sys; from iris.cluster.client import workspace_archive as a; print(a.pack_workspace(sys.argv[1]).hash)"
@@ -159,20 +159,20 @@ def test_ignored_files_are_not_sent(tmp_path: Path, rules: dict[str, str], remai
     assert {name for name in packed(root) if not name.endswith(".gitignore")} == set(remaining.split())
 
 
-def test_an_empty_folder_is_a_workspace(tmp_path: Path) -> None:
+def test_empty_folder_is_accepted_as_workspace(tmp_path: Path) -> None:
     bundle = pack_workspace(make(tmp_path / "ws"))
     unpack_workspace(bundle.blob, bundle.hash, tmp_path / "out")
     assert (bundle.files, bundle.bytes, tree(tmp_path / "out")) == (0, 0, {})
 
 
 @pytest.mark.parametrize("name", ["missing", "a.py"])
-def test_path_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_workspace_path_that_is_not_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     make(tmp_path, "a.py")
     with pytest.raises(InvalidArgumentError, match=name):
         pack_workspace(tmp_path / name)
 
 
-def test_links_inside_mean_the_same_elsewhere(tmp_path: Path) -> None:
+def test_links_inside_the_workspace_are_valid_after_unpacking(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "sub/a.py", "b.py")
     (root / "sub" / "absolute").symlink_to(root / "b.py")
     (root / "sub" / "by-way-of-above").symlink_to("../../ws/b.py")
@@ -199,7 +199,7 @@ def test_too_large_workspace_is_refused_with_its_largest_parts(tmp_path: Path) -
     assert pack_workspace(root).bytes < 16 * 1024**2
 
 
-def test_content_is_not_read_before_the_limit_is_checked(tmp_path: Path) -> None:
+def test_workspace_limit_is_checked_before_any_file_is_read(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py")
     with open(root / "sparse", "wb") as sparse:
         sparse.truncate(2**40)  # a terabyte: to read it would take longer than any test may
@@ -215,7 +215,7 @@ def test_workspace_with_too_many_files_is_refused(tmp_path: Path) -> None:
         pack_workspace(root)
 
 
-def test_a_file_that_vanishes_or_shrinks_while_it_is_packed(tmp_path: Path) -> None:
+def test_file_that_vanishes_or_shrinks_during_packing_is_an_error(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "sub/a", "sub/b")
     members = packing._scan(FoundFiles(root))
     (root / "sub/a").write_text("")
@@ -226,7 +226,7 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_packed(tmp_path: Path) -> N
         packing._write(root, members)
 
 
-def test_data_that_does_not_compress_is_stored(tmp_path: Path) -> None:
+def test_incompressible_workspace_data_is_stored_uncompressed(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py")
     (root / "weights").write_bytes(os.urandom(3 * 1024**2))
     (root / "text").write_bytes(b"a line like all others\n" * 100_000)
@@ -246,7 +246,7 @@ def test_progress_of_packing_ends_with_all_bytes(tmp_path: Path) -> None:
     assert seen[-1] == (bundle.bytes, bundle.bytes)
 
 
-def test_a_file_that_grows_while_it_is_packed(tmp_path: Path) -> None:
+def test_file_that_grows_during_packing_is_sent_with_its_first_size(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "log")
     members = packing._scan(FoundFiles(root))
     (root / "log").write_text("log, and more")
@@ -258,7 +258,7 @@ def test_a_file_that_grows_while_it_is_packed(tmp_path: Path) -> None:
 # --- unpacking
 
 
-def test_both_sides_have_the_same_limits() -> None:
+def test_packing_and_unpacking_have_the_same_workspace_limits() -> None:
     assert MAX_WORKSPACE_BYTES == unpacking.MAX_WORKSPACE_BYTES
     assert MAX_WORKSPACE_MEMBERS == unpacking.MAX_WORKSPACE_MEMBERS
 
@@ -317,7 +317,7 @@ def test_workspace_with_dangerous_members_is_refused(
         pytest.param(bundle_of(file("a", os.urandom(100_000)))[0][:50_000], id="cut"),
     ],
 )
-def test_not_a_gzipped_tar(tmp_path: Path, blob: bytes) -> None:
+def test_workspace_that_is_not_a_gzipped_tar_is_refused(tmp_path: Path, blob: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match="expected a gzipped tar"):
         unpack_workspace(blob, hashlib.sha256(blob).hexdigest(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -356,7 +356,7 @@ def test_workspace_with_a_huge_header_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_archives_of_other_programs_are_unpacked(tmp_path: Path) -> None:
+def test_workspace_archives_made_by_other_programs_are_unpacked(tmp_path: Path) -> None:
     folder = tarfile.TarInfo("./")
     folder.type = tarfile.DIRTYPE
     member, content = file("./a/b", b"content")
@@ -371,7 +371,7 @@ def test_archives_of_other_programs_are_unpacked(tmp_path: Path) -> None:
     assert status.st_mtime > 315532800  # 1980: zip files know no time before
 
 
-def test_workspace_is_unpacked_once(tmp_path: Path) -> None:
+def test_workspace_that_was_unpacked_before_is_not_unpacked_again(tmp_path: Path) -> None:
     blob, bundle_hash = bundle_of(file("a"))
     unpack_workspace(blob, bundle_hash, tmp_path / "out")
     before = (tmp_path / "out/a").stat().st_ino
@@ -380,7 +380,7 @@ def test_workspace_is_unpacked_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_workspace_that_many_unpack_at_once_is_unpacked_once(tmp_path: Path) -> None:
+def test_workspace_requested_by_many_threads_at_once_is_unpacked_once(tmp_path: Path) -> None:
     blob, bundle_hash = bundle_of(*(file(f"a/{i}") for i in range(200)))
     gate = threading.Barrier(8)
     counts: list[int] = []
@@ -414,7 +414,7 @@ def test_unpacking_uses_only_old_features_of_tarfile(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == tree(tmp_path / "folder")
 
 
-def test_an_attempt_may_write_in_its_copy(tmp_path: Path) -> None:
+def test_attempt_that_writes_in_its_copy_leaves_the_workspace_unchanged(tmp_path: Path) -> None:
     cached = make(tmp_path / "cached", "a.py", "sub/b")
     (cached / "link").symlink_to("a.py")
     (tmp_path / "work").mkdir()

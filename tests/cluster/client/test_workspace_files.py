@@ -81,7 +81,7 @@ def sent(folder: Path) -> set[str]:
     return names
 
 
-def test_rules_of_the_checkout_around_a_folder_count(by: str, tmp_path: Path) -> None:
+def test_ignore_rules_of_the_surrounding_checkout_apply_to_a_workspace(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "project/a.py", "project/a.log", "project/b.tmp", "project/out/x", "other/a")
     (top / ".git/info/exclude").write_text("*.tmp\n")
     (top / ".gitignore").write_text("*.log\n/project/out\n")
@@ -90,20 +90,20 @@ def test_rules_of_the_checkout_around_a_folder_count(by: str, tmp_path: Path) ->
     assert sent(top / "project") == {".gitignore", "a.py", "b.tmp"}
 
 
-def test_patterns_that_differed_from_git_mean_what_they_mean_to_git(by: str, tmp_path: Path) -> None:
+def test_unusual_ignore_patterns_match_the_same_files_as_in_git(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "7.ckpt", "a.log", "keep/Icon/x", "a\t", "b")
     (top / ".gitignore").write_bytes(b"Icon\r\r\n[a-Z]*.log\n[[:digit:]]*.ckpt\nb\t\n")
     assert sent(top) == {".gitignore", "keep/Icon/x", "a\t", "b"}
 
 
-def test_folder_without_a_checkout_has_its_own_rules(by: str, tmp_path: Path) -> None:
+def test_ignore_files_apply_in_a_folder_without_a_checkout(by: str, tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py", "a.log", "sub/b.log", "sub/b.py")
     (root / ".gitignore").write_text("*.log\n")
     (root / "sub/.gitignore").write_text("!b.log\n")
     assert sent(root) == {".gitignore", "a.py", "sub/.gitignore", "sub/b.log", "sub/b.py"}
 
 
-def test_worktree_has_the_exclude_file_of_its_repository(by: str, tmp_path: Path) -> None:
+def test_worktree_uses_the_exclude_file_of_its_repository(by: str, tmp_path: Path) -> None:
     repo = checkout(tmp_path / "repo", ".git/worktrees/tree/")
     (repo / ".git/info/exclude").write_text("*.tmp\n")
     own = repo / ".git/worktrees/tree"
@@ -116,14 +116,14 @@ def test_worktree_has_the_exclude_file_of_its_repository(by: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", ["project", "project/sub"])
-def test_ignored_folder_that_is_asked_for_has_its_own_rules_only(by: str, folder: str, tmp_path: Path) -> None:
+def test_workspace_that_git_ignores_uses_only_ignore_files_inside_it(by: str, folder: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "home", f"{folder}/a.py", f"{folder}/a.log")
     (top / ".gitignore").write_text("project\n*.py\n")
     (top / folder / ".gitignore").write_text("*.log\n")
     assert sent(top / folder) == {".gitignore", "a.py"}
 
 
-def test_repository_in_a_folder_has_rules_of_its_own(by: str, tmp_path: Path) -> None:
+def test_repository_inside_a_workspace_has_separate_ignore_rules(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "a.py", "a.log")
     (top / ".gitignore").write_text("*.log\n/ignored\n")
     inner = checkout(top / "vendored" / "inner", "b.log", "b.tmp", "deep/c.tmp")
@@ -132,7 +132,7 @@ def test_repository_in_a_folder_has_rules_of_its_own(by: str, tmp_path: Path) ->
     assert sent(top) == {".gitignore", "a.py", "vendored/inner/.gitignore", "vendored/inner/b.log"}
 
 
-def test_repository_in_a_folder_without_a_checkout_has_rules_of_its_own(by: str, tmp_path: Path) -> None:
+def test_repository_inside_a_folder_without_a_checkout_has_separate_ignore_rules(by: str, tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.log")
     (root / ".gitignore").write_text("*.log\n")
     inner = checkout(root / "inner", "b.log", "b.tmp")
@@ -140,7 +140,7 @@ def test_repository_in_a_folder_without_a_checkout_has_rules_of_its_own(by: str,
     assert sent(root) == {".gitignore", "inner/.gitignore", "inner/b.log"}
 
 
-def test_git_entry_that_is_no_repository_begins_no_rules(by: str, tmp_path: Path) -> None:
+def test_folder_named_git_that_is_no_repository_does_not_change_the_ignore_rules(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "sub/.git/config", "sub/a.log", "sub/a.py")
     (top / ".gitignore").write_text("*.log\n")
     assert sent(top) == {".gitignore", "sub/a.py"}
@@ -163,7 +163,7 @@ def test_link_named_gitignore_is_not_followed(by: str, tmp_path: Path) -> None:
     assert sent(top / "sub") == {"b.log"}
 
 
-def test_odd_names_are_sent_and_ignored_by_their_bytes(by: str, tmp_path: Path) -> None:
+def test_file_names_that_are_not_text_are_matched_by_their_bytes(by: str, tmp_path: Path) -> None:
     odd = ["new\nline", 'quo"te', "back\\slash", "ümlaut", os.fsdecode(b"not-utf8-\xff"), " lead", "trail "]
     top = checkout(tmp_path / "repo", *odd, *(f"drop {name}" for name in odd), "é.x")
     (top / ".gitignore").write_bytes(b"drop*\n??.x\n")
@@ -171,7 +171,7 @@ def test_odd_names_are_sent_and_ignored_by_their_bytes(by: str, tmp_path: Path) 
 
 
 @needs_git
-def test_tracked_file_is_sent_though_a_rule_names_it(tmp_path: Path) -> None:
+def test_tracked_file_is_sent_even_if_an_ignore_rule_matches(tmp_path: Path) -> None:
     top = make(tmp_path / "repo", "kept.log", "other.log", "build/tracked", "build/made", "gone.log", "both/x")
     git(top, "init", "-q")
     git(top, "add", "-f", "kept.log", "build/tracked", "gone.log")
@@ -182,7 +182,7 @@ def test_tracked_file_is_sent_though_a_rule_names_it(tmp_path: Path) -> None:
 
 
 @needs_git
-def test_submodule_has_rules_of_its_own(tmp_path: Path) -> None:
+def test_submodule_has_separate_ignore_rules(tmp_path: Path) -> None:
     library = make(tmp_path / "library", "lib.py")
     git(library, "init", "-q")
     git(library, "add", ".")
@@ -199,7 +199,7 @@ def test_submodule_has_rules_of_its_own(tmp_path: Path) -> None:
 
 
 @needs_git
-def test_global_ignore_file_of_the_user_counts_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_global_ignore_file_of_the_user_applies_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     top = checkout(tmp_path / "repo", "a.py", "a.swp")
     (tmp_path / "ignore").write_text("*.swp\n")
     (tmp_path / "config").write_text(f"[core]\n\texcludesFile = {tmp_path / 'ignore'}\n")
@@ -208,7 +208,9 @@ def test_global_ignore_file_of_the_user_counts_in_a_checkout(tmp_path: Path, mon
 
 
 @needs_git
-def test_variables_of_a_git_hook_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_of_a_git_hook_do_not_change_the_sent_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     top = checkout(tmp_path / "repo", "a.py", "a.log")
     (top / ".gitignore").write_text("*.log\n")
     other = checkout(tmp_path / "other", "b")
@@ -228,7 +230,7 @@ def test_variables_of_a_git_hook_do_not_count(tmp_path: Path, monkeypatch: pytes
 
 @needs_git
 @needs_root
-def test_checkout_of_another_user_that_git_refuses_is_read_by_our_rules(tmp_path: Path) -> None:
+def test_ignore_files_apply_in_a_checkout_that_git_refuses_because_of_its_owner(tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "a.py", "a.log")
     (top / ".gitignore").write_text("*.log\n")
     for path in (top, top / ".git"):
@@ -241,7 +243,7 @@ def test_checkout_of_another_user_that_git_refuses_is_read_by_our_rules(tmp_path
 # What cannot be sent.
 
 
-def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
+def test_links_out_of_the_workspace_are_left_out_of_the_archive(tmp_path: Path) -> None:
     make(tmp_path, "secret", "data/x")
     root = make(tmp_path / "ws", "sub/a.py", "a/b/")
     (root / "sub" / "way-out").symlink_to("../../secret")
@@ -262,7 +264,7 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
     assert pack_workspace(root).left_out == tuple(left_out)
 
 
-def test_links_in_a_circle_are_left_out(tmp_path: Path) -> None:
+def test_links_that_form_a_cycle_are_left_out(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py")
     (root / "self").symlink_to("self")
     (root / "one").symlink_to("two")
@@ -278,7 +280,7 @@ def test_links_in_a_circle_are_left_out(tmp_path: Path) -> None:
     assert not names & {one.name for one in left_out}
 
 
-def test_ignored_links_are_not_looked_at(by: str, tmp_path: Path) -> None:
+def test_ignored_links_out_of_the_workspace_are_not_reported(by: str, tmp_path: Path) -> None:
     make(tmp_path, "secret")
     root = checkout(tmp_path / "ws", "a.py")
     (root / "way-out").symlink_to(tmp_path / "secret")
@@ -287,7 +289,7 @@ def test_ignored_links_are_not_looked_at(by: str, tmp_path: Path) -> None:
     assert sent(root) == {".gitignore", "a.py"}
 
 
-def test_sockets_and_pipes_are_left_out(tmp_path: Path) -> None:
+def test_sockets_and_pipes_in_a_workspace_are_left_out(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py")
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -298,7 +300,7 @@ def test_sockets_and_pipes_are_left_out(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_files_that_this_user_may_not_read_are_left_out(tmp_path: Path) -> None:
+def test_workspace_files_that_the_user_may_not_read_are_left_out(tmp_path: Path) -> None:
     """Seen by another user than root, who may read everything."""
     root = make(tmp_path / "ws", "a.py", "secret", "closed/x", "open/y")
     (root / "to-closed").symlink_to("/root/somewhere")

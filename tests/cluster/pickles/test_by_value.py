@@ -139,27 +139,27 @@ RIGHT = {
 NAMES = "fib, CALLS, calls_base, Model, show, P, Ts, UserId, count, user, MISSING, is_missing"
 
 
-def test_cached_and_dispatched_functions_of_the_script_work(caller: Caller) -> None:
+def test_cached_and_dispatched_functions_of_the_script_run_in_a_task(caller: Caller) -> None:
     caller.write({"script.py": DEFINITIONS + CHECKS.format(imports="")})
     caller.submit("script.py")
     assert caller.run() == RIGHT
 
 
 @pytest.mark.parametrize("importable", [False, True])
-def test_cached_and_dispatched_functions_of_own_modules_work(caller: Caller, importable: bool) -> None:
+def test_cached_and_dispatched_functions_of_the_callers_modules_run_in_a_task(caller: Caller, importable: bool) -> None:
     imports = f"from functools import cache\n    from own import {NAMES}"
     caller.write({"own.py": DEFINITIONS, "script.py": CHECKS.format(imports=imports)})
     caller.submit("script.py")
     assert caller.run(**({"PYTHONPATH": str(caller.folder)} if importable else {})) == RIGHT
 
 
-def test_cached_function_is_the_callable_itself(caller: Caller) -> None:
+def test_cached_function_can_be_the_callable_of_a_job(caller: Caller) -> None:
     caller.write({"script.py": DEFINITIONS + "\n    from submit import submit\n    submit(fib, 20)\n"})
     caller.submit("script.py")
     assert caller.run() == 6765
 
 
-def test_bound_methods_and_partials_of_cached_functions_work(caller: Caller) -> None:
+def test_bound_methods_and_partials_of_cached_functions_run_in_a_task(caller: Caller) -> None:
     program = """
     from submit import submit
     def task(method, part, info): return method(4), part(), info().hits
@@ -218,7 +218,7 @@ def test_object_without_a_pickle_is_refused_with_its_path(caller: Caller) -> Non
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="`type X = …` is of Python 3.12")
-def test_type_aliases_of_the_script_work(caller: Caller) -> None:
+def test_type_aliases_of_the_script_work_in_a_task(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -233,7 +233,7 @@ def test_type_aliases_of_the_script_work(caller: Caller) -> None:
     assert caller.run() == "Pair"
 
 
-def test_cloudpickle_reduces_as_marks_expect() -> None:
+def test_cloudpickle_reductions_have_the_form_that_iris_expects() -> None:
     """Names the release of cloudpickle that breaks `iris.cluster.pickles`."""
     module = cloudpickle.cloudpickle
     pickler = cloudpickle.Pickler(io.BytesIO())
@@ -286,7 +286,7 @@ WRAPT = """
 """
 
 
-def test_wrappers_of_installed_libraries_work_in_the_script(caller: Caller, tmp_path: Path) -> None:
+def test_functions_wrapped_by_installed_libraries_run_in_a_task(caller: Caller, tmp_path: Path) -> None:
     target = tmp_path / "target"  # pip install --target
     (target / "things-1.0.dist-info").mkdir(parents=True)
     write_sources(target, {"curries.py": CURRIES, "wrapt.py": WRAPT})

@@ -55,7 +55,7 @@ SCRIPT = """
 """
 
 
-def test_traceback_shows_the_callers_files_lines_and_text(caller: Caller) -> None:
+def test_traceback_in_the_task_shows_the_callers_files_and_lines(caller: Caller) -> None:
     caller.write({"script.py": SCRIPT, "helper.py": HELPER})
     caller.submit("script.py")
     shutil.rmtree(caller.folder)
@@ -70,7 +70,7 @@ def test_traceback_shows_the_callers_files_lines_and_text(caller: Caller) -> Non
     assert "dynamic-code" not in done.stderr
 
 
-def test_traceback_shows_the_submitted_source_where_the_file_differs(caller: Caller) -> None:
+def test_traceback_shows_the_submitted_source_if_the_workers_file_differs(caller: Caller) -> None:
     caller.write({"script.py": "from submit import submit\ndef task(): raise KeyError('sent')\nsubmit(task)"})
     caller.submit("script.py")
     caller.write({"script.py": "# line 1\n# line 2 is another now\n"})
@@ -102,7 +102,7 @@ INSPECTING = """
 """
 
 
-def test_source_is_there_for_inspect_logging_and_threads(caller: Caller) -> None:
+def test_sent_source_is_visible_to_inspect_logging_and_threads(caller: Caller) -> None:
     box = "class Box:\n    def get(self):\n        return 1\n"
     caller.write({"script.py": INSPECTING, "helper.py": box})
     caller.submit("script.py")
@@ -117,7 +117,7 @@ def test_source_is_there_for_inspect_logging_and_threads(caller: Caller) -> None
     assert "Exception in thread mine:\nTraceback" in stderr
 
 
-def test_source_of_notebook_cells_travels(caller: Caller) -> None:
+def test_traceback_in_the_task_shows_the_source_of_notebook_cells(caller: Caller) -> None:
     program = """
         import linecache
         from submit import submit
@@ -133,7 +133,7 @@ def test_source_of_notebook_cells_travels(caller: Caller) -> None:
     assert "File \"<ipython-input-3-abc>\", line 2, in task\n    raise ValueError('in the cell')" in stderr
 
 
-def test_job_of_a_job_shows_the_source(caller: Caller) -> None:
+def test_traceback_of_a_child_job_shows_the_source(caller: Caller) -> None:
     program = """
         from submit import submit
         def inner(): raise ValueError("inside")
@@ -165,7 +165,7 @@ def test_source_lines_of_a_long_file_match_the_code(tmp_path: Path) -> None:
     assert linecache.getline("<elsewhere>", 100_001) == "def first():\n"
 
 
-def test_source_of_many_files_is_bounded(tmp_path: Path) -> None:
+def test_total_size_of_the_sent_source_is_limited(tmp_path: Path) -> None:
     lines = SourceLines()
     for number in range(40):
         file = tmp_path / f"f{number}.py"
@@ -174,7 +174,7 @@ def test_source_of_many_files_is_bounded(tmp_path: Path) -> None:
     assert 1_000_000 < sum(map(len, lines.collect().values())) <= 2 * 1024**2
 
 
-def test_trailer_is_read_back_and_ignored_by_unpicklers() -> None:
+def test_trailer_of_a_pickle_can_be_read_and_is_ignored_by_unpicklers() -> None:
     trailer = Trailer({"m": ModuleSource("f", "d", "r")}, {"f": "ä\udcff"}, {"__main__": {"A": ["m:A"]}})
     data = append_trailer(pickle.dumps([1]), trailer)
     assert read_trailer(data) == trailer
@@ -182,7 +182,7 @@ def test_trailer_is_read_back_and_ignored_by_unpicklers() -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_damaged_trailer_is_none(cut: int) -> None:
+def test_damaged_trailer_of_a_pickle_is_ignored(cut: int) -> None:
     data = append_trailer(pickle.dumps([1]), Trailer(lines={"f": "text"}))
     for damaged in (data[:-cut], data[cut:], data[:20] + bytes(cut) + data[20 + cut :]):
         assert read_trailer(damaged) in (None, Trailer(lines={"f": "text"}))

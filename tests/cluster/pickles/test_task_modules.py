@@ -70,14 +70,14 @@ def caller(tmp_path: Path) -> Caller:
 @pytest.mark.parametrize(
     ("package", "init"), [("", True), ("myproj", True), ("myproj", False), ("space.deeper.myproj", False)]
 )
-def test_project_on_pythonpath_has_one_class(caller: Caller, package: str, init: bool) -> None:
+def test_project_on_pythonpath_has_one_copy_of_each_class(caller: Caller, package: str, init: bool) -> None:
     write_project(caller, package, init)
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
     assert caller.run(PYTHONPATH=pythonpath(caller.folder / "src")) == ONE_CLASS
 
 
 @pytest.mark.parametrize(("package", "init"), [("myproj", True), ("myproj", False), ("space.myproj", True)])
-def test_project_in_another_folder_of_the_worker_has_one_class(
+def test_project_in_another_folder_on_the_worker_has_one_copy_of_each_class(
     caller: Caller, tmp_path: Path, package: str, init: bool
 ) -> None:
     write_project(caller, package, init)
@@ -86,21 +86,21 @@ def test_project_in_another_folder_of_the_worker_has_one_class(
     assert caller.run(PYTHONPATH=pythonpath(tmp_path / "elsewhere")) == ONE_CLASS
 
 
-def test_project_in_the_working_directory_has_one_class(caller: Caller) -> None:
+def test_project_in_the_working_directory_has_one_copy_of_each_class(caller: Caller) -> None:
     write_project(caller, "myproj")
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
     caller.work = caller.folder / "src"
     assert caller.run() == ONE_CLASS
 
 
-def test_modules_beside_the_script_with_the_working_directory_have_one_class(caller: Caller) -> None:
+def test_modules_beside_a_script_in_the_working_directory_have_one_copy_of_each_class(caller: Caller) -> None:
     caller.write({"conf.py": CONF, "heavy.py": HEAVY.format(package=""), "script.py": SUBMIT_CONFIG.format(package="")})
     caller.submit("script.py")
     caller.work = caller.folder
     assert caller.run() == ONE_CLASS
 
 
-def test_src_layout_in_the_workspace_with_pythonpath_has_one_class(caller: Caller) -> None:
+def test_src_folder_of_the_workspace_on_pythonpath_has_one_copy_of_each_class(caller: Caller) -> None:
     write_project(caller, "myproj")
     source = (caller.folder / "script.py").read_text()
     (caller.folder / "script.py").write_text(source.replace("MISSING)\n", 'MISSING, workspace=".")\n'))
@@ -109,7 +109,7 @@ def test_src_layout_in_the_workspace_with_pythonpath_has_one_class(caller: Calle
     assert caller.run(PYTHONPATH=pythonpath(Path("src"))) == ONE_CLASS
 
 
-def test_editable_install_has_one_class(caller: Caller, tmp_path: Path) -> None:
+def test_editable_install_has_one_copy_of_each_class(caller: Caller, tmp_path: Path) -> None:
     write_project(caller, "myproj")
     site = tmp_path / "site"
     info = site / "myproj-0.dist-info"
@@ -136,7 +136,7 @@ FINDER = """
 """
 
 
-def test_editable_install_with_a_finder_has_one_class(caller: Caller, tmp_path: Path) -> None:
+def test_editable_install_with_an_import_finder_has_one_copy_of_each_class(caller: Caller, tmp_path: Path) -> None:
     write_project(caller, "myproj")
     file = str(caller.folder / "src" / "myproj" / "__init__.py")
     write_sources(tmp_path / "start", {"sitecustomize.py": FINDER.format(file=file)})
@@ -146,7 +146,7 @@ def test_editable_install_with_a_finder_has_one_class(caller: Caller, tmp_path: 
 
 
 @pytest.mark.parametrize("package", ["myproj", "myproj.tools"])
-def test_python_dash_m_has_one_class(caller: Caller, package: str) -> None:
+def test_program_run_with_python_dash_m_has_one_copy_of_each_class(caller: Caller, package: str) -> None:
     folder = package.replace(".", "/")
     caller.write(
         {
@@ -161,7 +161,7 @@ def test_python_dash_m_has_one_class(caller: Caller, package: str) -> None:
     assert caller.run(PYTHONPATH=path) == ONE_CLASS
 
 
-def test_subclasses_across_modules_are_of_the_imported_classes(caller: Caller) -> None:
+def test_sent_subclass_extends_the_class_of_the_imported_module(caller: Caller) -> None:
     caller.write(
         {
             "src/base.py": "class Base:\n    @classmethod\n    def of(cls): return cls.__name__",
@@ -218,9 +218,7 @@ def write_other_version(caller: Caller, folder: Path, package: str) -> None:
 
 
 @pytest.mark.parametrize("init", [True, False])
-def test_import_of_another_version_fails_with_both_files_and_the_cure(
-    caller: Caller, tmp_path: Path, init: bool
-) -> None:
+def test_import_of_another_version_fails_with_both_files_and_advice(caller: Caller, tmp_path: Path, init: bool) -> None:
     write_project(caller, "myproj", init)
     write_other_version(caller, tmp_path / "elsewhere", "myproj")
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
@@ -234,7 +232,7 @@ def test_import_of_another_version_fails_with_both_files_and_the_cure(
     assert "install it" not in failure
 
 
-def test_other_modules_import_the_sent_copy(caller: Caller, tmp_path: Path) -> None:
+def test_other_modules_import_the_sent_copy_of_a_module(caller: Caller, tmp_path: Path) -> None:
     caller.write(
         {
             "src/conf.py": CONF,
@@ -259,7 +257,7 @@ def test_other_modules_import_the_sent_copy(caller: Caller, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["test", "colorsys", "certifi", "myhelpers"])
-def test_module_beside_the_script_with_a_name_that_the_worker_has_works(
+def test_module_beside_the_script_with_the_name_of_a_worker_module_works(
     caller: Caller, tmp_path: Path, name: str
 ) -> None:
     caller.write(
@@ -284,7 +282,7 @@ def test_module_beside_the_script_with_a_name_that_the_worker_has_works(
     assert caller.run() == ("of the caller", True)
 
 
-def test_module_changed_on_disk_after_its_import_runs_in_the_version_of_the_caller(caller: Caller) -> None:
+def test_module_changed_on_disk_after_its_import_runs_in_the_callers_version(caller: Caller) -> None:
     caller.write(
         {
             "src/helper.py": "def value(): return 'old'",
@@ -305,7 +303,7 @@ def test_module_changed_on_disk_after_its_import_runs_in_the_version_of_the_call
     assert caller.run(PYTHONPATH=path) == ("old", True)
 
 
-def test_function_replaced_in_its_module_runs_in_the_version_of_the_caller(caller: Caller) -> None:
+def test_function_replaced_in_its_module_runs_in_the_callers_version(caller: Caller) -> None:
     caller.write(
         {
             "src/helper.py": "def value(): return 'old'\ndef get(): return value()",
@@ -327,7 +325,7 @@ def test_function_replaced_in_its_module_runs_in_the_version_of_the_caller(calle
     assert caller.run(PYTHONPATH=path) == ("new", "new", True)
 
 
-def test_module_missing_on_the_worker_is_the_sent_copy(caller: Caller) -> None:
+def test_import_of_a_module_missing_on_the_worker_returns_the_sent_copy(caller: Caller) -> None:
     caller.write(
         {
             "src/plots.py": """
@@ -392,7 +390,7 @@ def test_installed_part_of_a_namespace_stays_importable(caller: Caller, tmp_path
 
 
 @pytest.mark.parametrize("importable", [True, False])
-def test_job_of_a_job_has_one_class(caller: Caller, importable: bool) -> None:
+def test_child_job_has_one_copy_of_each_class(caller: Caller, importable: bool) -> None:
     write_project(caller, "myproj")
     caller.write(
         {
@@ -456,7 +454,7 @@ RESULT = """
 
 
 @pytest.mark.parametrize("importable", [True, False])
-def test_results_are_of_the_callers_classes_in_any_process(caller: Caller, importable: bool) -> None:
+def test_results_are_instances_of_the_callers_classes(caller: Caller, importable: bool) -> None:
     write_project(caller, "myproj")
     caller.write({"script.py": RESULT})
     path = pythonpath(caller.folder / "src")
@@ -466,7 +464,7 @@ def test_results_are_of_the_callers_classes_in_any_process(caller: Caller, impor
     subprocess.run([sys.executable, "script.py", "again"], cwd=caller.folder, env=env, check=True)
 
 
-def test_results_leave_the_callers_modules_as_they_are(caller: Caller) -> None:
+def test_loading_results_does_not_change_the_callers_modules(caller: Caller) -> None:
     caller.write(
         {
             "src/counter.py": """
@@ -541,7 +539,7 @@ REGISTERING = """
 
 
 @pytest.mark.parametrize("layout", ["PYTHONPATH", "workspace"])
-def test_registry_is_one_object_for_the_script_and_for_modules(caller: Caller, layout: str) -> None:
+def test_object_shared_by_the_script_and_a_module_stays_one_object_in_the_task(caller: Caller, layout: str) -> None:
     workspace = ', workspace="src"' if layout == "workspace" else ""
     script = REGISTERING.replace("{workspace}", workspace)
     caller.write({"src/registry.py": REGISTRY, "src/plugins.py": PLUGINS, "script.py": script})
@@ -586,7 +584,7 @@ SETTING = """
 """
 
 
-def test_data_that_the_caller_has_set_in_its_modules_reaches_everyone_in_the_task(caller: Caller) -> None:
+def test_globals_set_by_the_caller_are_visible_to_all_modules_in_the_task(caller: Caller) -> None:
     reader = "import settings\ndef read(): return settings.DEBUG, settings.args.batch, settings.CONFIG.rate"
     caller.write({"src/settings.py": SETTINGS, "src/reader.py": reader, "script.py": SETTING})
     elsewhere = caller.folder / "elsewhere"
@@ -602,7 +600,7 @@ def test_data_that_the_caller_has_set_in_its_modules_reaches_everyone_in_the_tas
     )
 
 
-def test_missing_attribute_of_a_partly_sent_module_is_explained(caller: Caller) -> None:
+def test_error_for_an_unsent_attribute_of_a_module_contains_advice(caller: Caller) -> None:
     caller.write(
         {
             "helper.py": "def sent(): return 1\ndef not_sent(): return 2",

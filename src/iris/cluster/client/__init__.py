@@ -1,3 +1,3 @@
-"""Contains the low-level clients of a running cluster and of a new cluster on this machine. Also packs the pickles and
-workspaces that a submission sends.
+"""Contains two low-level clients: one for a running cluster, and one that starts a cluster on this machine. Also packs
+the pickles and workspaces of submitted jobs.
 """

@@ -7,8 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Only these variables of git are passed to git. They name the files with git's settings and the folders to search for a
-# checkout. Inside a hook, git sets other variables, with which git would answer about the repository of the hook.
+# Of all variables that git reads, only these variables are passed to git. They name the files with git's settings and
+# limit the search for a checkout. A git hook has more variables, which would make git answer about the repository of
+# the hook.
 _KEPT_VARIABLES = frozenset(
     {
         "GIT_CONFIG_GLOBAL",
@@ -27,7 +28,7 @@ class Ignored:
     """The files and folders that git ignores below a folder. Git never ignores a tracked file.
 
     Attributes:
-        itself: Whether git ignores the folder itself. `paths` is empty in this case.
+        itself: Whether git ignores the folder itself. If True, `paths` is empty.
         paths: The ignored files and folders, relative to the folder. The path of a folder ends with "/". The content
             of an ignored folder is ignored, too, but not listed.
     """

@@ -44,9 +44,9 @@ class Rule:
 
     Attributes:
         above: The folder of the ignore file, relative to the top of the checkout: empty, or with "/" at its end.
-        negated: Whether the line begins with "!", so that matching paths are not ignored.
-        folders_only: Whether the line ends with "/", so that it matches only folders.
-        by_name: Whether the line has no "/" except at its end, so that `matches` gets only the last part of a path.
+        negated: Whether the line begins with "!". If True, matching paths are not ignored.
+        folders_only: Whether the line ends with "/". If True, the line matches only folders.
+        by_name: Whether the line has no "/" except at its end. If True, `matches` gets only the last part of a path.
         matches: A function that returns whether the line matches a path relative to `above`, or a path's last part.
     """
 
@@ -119,7 +119,8 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
         if pattern[:1] == b"*" and not _WILDCARDS & set(pattern[1:]):
             return lambda name: name.endswith(pattern[1:])
         plain = 0
-    # Git compares the text before the first wildcard separately, and then starts again. Therefore `a**/b` matches `ab`.
+    # Git compares the text before the first wildcard separately, and treats the rest as a new pattern. Therefore
+    # `a**/b` matches `ab`.
     pieces = _split(pattern[plain:])
     expression = _NOTHING if pieces is None else re.escape(pattern[:plain]) + _expression(pieces)
     full_match = re.compile(expression, re.DOTALL).fullmatch
@@ -199,7 +200,7 @@ def _split_list(pieces: list[bytes], separator: bytes) -> list[list[bytes]]:
 
 
 def _read_stars(pattern: bytes, start: int) -> tuple[bytes, int]:
-    """Return the part of the pattern that consists of the stars at `start`, and the index after it."""
+    """Return the meaning of the stars at `start` in the pattern, and the index after the stars."""
     end = start
     while pattern[end : end + 1] == b"*":
         end += 1
@@ -226,7 +227,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
     negated = pattern[index : index + 1] in (b"!", b"^")
     index += negated
     members: set[int] = set()
-    before: int | None = None  # The first member of a possible range.
+    before: int | None = None  # This byte may be the first member of a range.
     is_first = True
     while is_first or pattern[index : index + 1] != b"]":
         is_first = False

@@ -1,16 +1,17 @@
-"""Pickles a callable with its arguments, so that a worker without the caller's code can run the callable.
+"""Pickles a callable and its arguments. A worker can run the callable without having the caller's code.
 
 Code is pickled by value or by name:
 
 * By value: `__main__` (a script, `python -m`, a notebook, a prompt) and the caller's own modules. A module is the
   caller's own if it has a source file and belongs neither to an installed package, nor to the standard library, nor to
-  Iris. Editable installs are the caller's own, and so are modules that were registered with
-  `cloudpickle.register_pickle_by_value`.
+  Iris. Editable installs are the caller's own. Modules registered with `cloudpickle.register_pickle_by_value` are also
+  the caller's own.
 * By name: all other code, which must be installed on the worker.
-* With a workspace, modules of the caller that a task can import from the top of the workspace are pickled by name.
+* If the job has a workspace, modules of the caller at the top of the workspace are pickled by name, because a task can
+  import them.
 
-The pickle of a function by value contains everything to which the function refers: the globals and whole modules that
-it names, its defaults, and variables of enclosing functions, all with their current values. Import statements inside a
+The pickle of a function by value contains everything to which the function refers, with the current values: the globals
+and whole modules named in the function, its defaults, and variables of enclosing functions. Import statements inside a
 function are not considered, so a module imported there must be on the worker or in the workspace. If the worker can
 import a module with the same source, the task uses the worker's module (see `iris.cluster.pickles.task_modules`).
 """
@@ -120,7 +121,7 @@ def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[st
 
 
 def _with_submodules(registered: Set[str]) -> frozenset[str]:
-    """Return the names of the loaded modules that are registered with cloudpickle, and of their submodules."""
+    """Return the names of all loaded modules registered with cloudpickle, and the names of their submodules."""
     if not registered:
         return frozenset()
     below = tuple(f"{name}." for name in registered)
@@ -132,12 +133,12 @@ def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozen
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages in each folder.
+    has_metadata: dict[str, bool] = {}  # For each folder, whether pip has installed packages in the folder.
     for name, module in sys.modules.copy().items():
         # Aliases of modules are skipped. `__main__` is skipped because cloudpickle always pickles it by value.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        if IDENTITY in vars(module):  # The caller of this task has sent the module.
+        if IDENTITY in vars(module):  # This program is a task, and the submitter of the task has sent the module.
             by_value.append(module)
             continue
         places = places_of(module)

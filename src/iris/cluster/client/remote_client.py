@@ -1,4 +1,4 @@
-"""Provides the low-level client of a running cluster. Its methods send and return the protobuf messages of the wire."""
+"""Provides the low-level client of a running cluster. The client's methods accept and return protobuf messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         controller_address: `host:port`, `http://…` or `https://…`.
         token: See `IrisClient.remote`.
         ca: See `IrisClient.remote`.
-        cert: See `IrisClient.remote`. The cluster of `iris up` on this machine does not need it for its own user.
+        cert: See `IrisClient.remote`. A cluster that the same user has started on this machine needs no certificate.
         http2: See `IrisClient.remote`.
         timeout_s: The timeout of each call in seconds, including repeated tries. None and `math.inf` set no limit,
             except that each single try ends after a day.
@@ -63,8 +63,8 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
     def close(self) -> None:
         """Close the connections. The cluster continues.
 
-        Waits, follows and calls in other threads end within a second with a `ClientClosedError`, and so does each later
-        call. Clients in child processes after a fork stay open.
+        Waits, follows and calls in other threads end with a `ClientClosedError` within a second. Later calls raise the
+        same error. Clients in child processes after a fork stay open.
         """
         self._connection.close()
 

@@ -43,7 +43,7 @@ def state_home() -> Path:
 def record_path() -> Path:
     """Return the path at which `iris up` writes its record (see cli/cluster/cluster_record.py).
 
-    Machines may share a home directory but not a cluster, therefore each machine has a separate file.
+    Several machines may share a home directory but have different clusters. Therefore each machine has a separate file.
 
     Raises:
         FailedPreconditionError: This user has no home directory.
@@ -100,7 +100,7 @@ def _home_of_user() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Facts about the cluster of `iris up` that a client needs to connect to the cluster.
+    """The facts needed to connect to the cluster that `iris up` has started on this machine.
 
     Attributes:
         state_dir: The state directory of the cluster.
@@ -128,10 +128,10 @@ class Here:
 
 
 def find_here(address: str) -> Here | None:
-    """Return the cluster of `iris up` on this machine, if it has the given address. None otherwise.
+    """Return the cluster that `iris up` has started on this machine. None if the cluster has another address.
 
-    If the server of the cluster has ended, the result is None: the program of another user may listen at the port, and
-    must not get the token.
+    If the server of the cluster has ended, the result is None. A program of another user may now listen at the port,
+    and this program must not get the token.
 
     Raises:
         FailedPreconditionError: Another user owns the record of the cluster or may write to it.
@@ -150,7 +150,8 @@ def find_here(address: str) -> Here | None:
 
 
 def find_token(address: str) -> str | None:
-    """Return the token of the cluster of `iris up` on this machine, if it has the given address. None otherwise.
+    """Return the token of the cluster that `iris up` has started on this machine. None if the cluster has another
+    address.
 
     Raises:
         FailedPreconditionError: Other users can read the file with the token, or may write to the record of the
@@ -161,7 +162,7 @@ def find_token(address: str) -> str | None:
 
 
 def _leads_to(address: str, record: Mapping[str, Any]) -> bool:
-    """Return whether an address is the advertised address of a cluster, or the address to which it is bound."""
+    """Return whether an address is the advertised address of a cluster, or the address at which the cluster listens."""
 
     def plain(url: str) -> str:
         return url.lower().replace("//localhost:", "//127.0.0.1:")

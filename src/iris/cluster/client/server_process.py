@@ -22,7 +22,8 @@ from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
 from iris.system.private_dir import check_private, make_private, open_private
 
-_READY_S = 60.0  # A server needs long on a busy machine. A broken server reports its error at once.
+# On a busy machine, a server may need almost a minute to start. A broken server reports its error at once.
+_READY_S = 60.0
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
 EVENT_LOG = "server.log"  # The name of the event log in the state directory.
@@ -38,8 +39,8 @@ class LocalServer:
         process: The process of the server.
         found: The numbers of jobs and workers from earlier runs: `jobs_going_on`, `jobs_ended` and `workers_running`.
         token: A token with the role `admin`.
-        copied: Set if the state directory is a copy. `original` is the path of the original, and `jobs_not_taken_over`
-            is the number of its jobs that had not ended. None: the state directory is not a copy.
+        copied: None, unless the state directory is a copy. `original` is the path of the original directory.
+            `jobs_not_taken_over` is the number of unfinished jobs in the original.
     """
 
     address: str
@@ -69,14 +70,14 @@ def check_server_extra() -> None:
 def start_server(
     config: ClusterConfig, *, temporary: bool = False, ends_with_us: bool = False, take_over: bool = False
 ) -> LocalServer:
-    """Start the server of a cluster, and return once it answers.
+    """Start the server of a cluster, and return as soon as the server answers.
 
     Args:
         config: The configuration, with the state directory. The server writes its event log to `server.log` there.
-        temporary: Keep jobs in memory only, and remove the state directory at the end.
-        ends_with_us: End the server when this process ends, even if this process is killed.
-        take_over: Continue as the original of a state directory that was moved or restored. The original must not run
-            again.
+        temporary: Whether to keep jobs in memory only, and to remove the state directory at the end.
+        ends_with_us: Whether the server ends when this process ends, even if this process is killed.
+        take_over: Whether a copied state directory, for example one that was restored from a backup, replaces its
+            original. If True, the original must not be used again.
 
     Raises:
         FailedPreconditionError: Other users can write in the directory, or another user owns it.
@@ -105,7 +106,8 @@ def start_server(
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
                 pass_fds=(ready_end,),
-                start_new_session=True,  # Ctrl-C in the terminal must not reach the server: this process stops it.
+                # Ctrl-C in the terminal must not reach the server, because this process stops the server.
+                start_new_session=True,
             )
     except OSError as error:
         os.close(ready)
@@ -124,7 +126,7 @@ def start_server(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str, Any]:
-    """Return the message that the server sends when it is ready. Empty if the server ends before that."""
+    """Return the message that the server sends when it is ready. Empty if the server ends before it is ready."""
     try:
         answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
     except BaseException:

@@ -12,7 +12,8 @@ from iris.cluster.types import JobInfo, make_task_id
 def task_of_token(token: str) -> JobInfo | None:
     """Return the task that owns a token. None if the owner is not a task.
 
-    This function does not check the signature of the token. The server does.
+    This function does not check the signature of the token, because the server checks the signature of every call's
+    token.
     """
     parts = token.split(".")
     try:

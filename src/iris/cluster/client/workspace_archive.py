@@ -18,19 +18,21 @@ from typing import IO, cast
 from iris.cluster.client.workspace_files import FoundFiles, LeftOut, Member, unreadable
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
-# The limits apply to the size of all files before compression, and to the number of files, links and folders. While a
-# workspace is sent, the client, the controller and the worker hold the workspace in memory, and each attempt gets a
-# copy of the files. The worker checks the same two limits when it unpacks the workspace.
+# A workspace has two limits: the size of all its files before compression, and the number of its files, links and
+# folders. The limits exist because the client, the controller and the worker hold a workspace in memory while it is
+# sent, and because each attempt gets a copy of the files. The worker checks the same limits when it unpacks the
+# workspace.
 MAX_WORKSPACE_BYTES = 100 * 1024**2
 MAX_WORKSPACE_MEMBERS = 50_000
 
 _CHUNK_BYTES = 1024**2  # The archive is compressed in chunks of this size.
 _SAMPLE_BYTES = 32 * 1024
-_COMPRESSIBLE = 0.9  # A chunk is compressed only if its sample shrinks below this share.
+_COMPRESSIBLE = 0.9  # A chunk is compressed only if a sample of the chunk shrinks to less than this fraction.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-Progress = Callable[[int, int], None]  # Arguments: the number of bytes done so far, and of all bytes.
+# A function of two arguments: the number of bytes done so far, and the total number of bytes.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = l
 
 
 class _PackedStream:
-    """A stream that compresses each chunk as a gzip file. The concatenated files are one valid gzip file.
+    """A stream that compresses each chunk of data as a separate gzip file. The concatenated files are one valid gzip
+    file.
 
-    Chunks that compression would not shrink, for example of images and model weights, are stored uncompressed, because
-    compression takes most of the time of packing.
+    Compression takes most of the time of packing. Therefore incompressible chunks, for example parts of images and
+    model weights, are stored uncompressed.
     """
 
     def __init__(self, on_written: Callable[[int], None]) -> None:
@@ -180,7 +183,7 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
 
 
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
-    """Return the three largest files and folders, the largest first, without folders inside each other.
+    """Return the three largest files and folders, the largest first. No returned folder contains another one.
 
     If one child contains more than half of a folder's bytes, the child is returned instead of the folder.
     """
@@ -188,7 +191,7 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The last parent of a path is the workspace.
+        for parent in path.parents[:-1]:  # The last item of `parents` is the workspace itself.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -2,7 +2,8 @@
 
 `.git`, `__pycache__`, virtual environments, and folders that contain nothing else are never sent. Ignored files are not
 sent either: inside a checkout git lists the ignored files, and otherwise `ignore_rules.py` applies the same rules. As
-in git, a repository inside the workspace has separate rules, and the rules of the folders above do not apply there.
+in git, a repository inside the workspace has separate rules. The rules of the folders above the repository do not apply
+inside the repository.
 
 Files that cannot be sent are left out and listed: links that lead out of the folder or cannot be followed, sockets,
 pipes, devices, and files that this user may not read. Such files are no error, because the job may not need them.
@@ -27,7 +28,7 @@ _IGNORE_FILE = ".gitignore"
 
 
 class WhyLeftOut(Enum):
-    """Why a file cannot be sent."""
+    """The reasons for which a file cannot be sent."""
 
     LINK_OUT = "a link that leads out of the folder"
     LINK_BROKEN = "a link that cannot be followed"
@@ -90,7 +91,7 @@ class FoundFiles:
         return self._walk("", _scope_of(self.root, is_asked_for=True))
 
     def _walk(self, folder: str, scope: _Scope) -> Iterator[Member]:
-        """Yield the members below `folder`, and then `folder` itself unless all of its files are left out.
+        """Yield the members below `folder`. Finally yield `folder` itself, unless all files in `folder` are left out.
 
         Args:
             folder: The path relative to the root: empty, or with "/" at its end.
@@ -167,7 +168,7 @@ class _Scope:
     """The files that are ignored in one folder."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return the scope, with the rules of the ignore file in the folder added."""
+        """Return a scope that also has the rules of the ignore file in the folder."""
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
@@ -184,10 +185,10 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """The files that git ignores, according to git, in a checkout or in one of its folders."""
+    """The ignored files in one folder of a checkout, as listed by git."""
 
     ignored: Ignored
-    base: bytes = b""  # The path of this folder from the folder for which git was called.
+    base: bytes = b""  # The path of this folder, relative to the folder for which git was called.
 
     def ignores(self, child: str, is_folder: bool) -> bool:
         return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths
@@ -198,10 +199,10 @@ class _AnswerOfGit(_Scope):
 
 @dataclass(frozen=True, slots=True)
 class _Rules(_Scope):
-    """The files that the rules of ignore files exclude. Used if git gives no answer."""
+    """The ignored files in one folder, according to the rules of ignore files. Used if git gives no answer."""
 
     rules: tuple[Rule, ...] = ()
-    base: bytes = b""  # The path of this folder from the top of its checkout.
+    base: bytes = b""  # The path of this folder, relative to the top of its checkout.
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
         has_own = any(child.name == _IGNORE_FILE and child.is_file(follow_symlinks=False) for child in children)
@@ -219,8 +220,9 @@ def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
 
     Args:
         folder: The workspace, or a repository in it.
-        is_asked_for: Whether the folder is the workspace itself. If rules of folders above ignore the
-            whole workspace, only the rules inside the workspace count, because the user has chosen this folder.
+        is_asked_for: Whether the folder is the workspace, and not a repository in the workspace. The user has chosen
+            the workspace explicitly. Therefore a rule above the workspace that ignores the whole workspace has no
+            effect.
     """
     top = next((above for above in (folder, *folder.parents) if os.path.exists(above / ".git")), None)
     if top is None:
@@ -241,7 +243,7 @@ def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
     base = b""
     at = top
     for part in folder.relative_to(top).parts:
-        if not (at / _IGNORE_FILE).is_symlink():  # Git does not follow links either.
+        if not (at / _IGNORE_FILE).is_symlink():  # Like git, Iris does not follow a link to an ignore file.
             rules += _read_rules(at / _IGNORE_FILE, base)
         if is_ignored(base + os.fsencode(part), True, rules):
             return _Rules()

@@ -1,7 +1,8 @@
 """Pickles code by value, with marks that allow the loading machine to use its own modules instead.
 
-A function or class is marked with its name if it can be found by that name in a module that is pickled by value.
-`resolving.py` reads the marks. Plain cloudpickle ignores them, so other releases of Iris can load these pickles too.
+The mark of a function or class is its name. An object gets a mark if a module that is pickled by value contains the
+object under this name. `resolving.py` reads the marks. Plain cloudpickle ignores marks, so other releases of Iris can
+load these pickles too.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from .rebuilt import (
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
-# A mark begins with `MARK`, as in "iris:module:qualified.name". `STATE_FOLLOWS` begins the marks of an object whose
-# state comes after the object. `APART` is a key in the globals of a function whose `__name__` is the name of a module
-# with other globals.
+# In a pickle, a mark is a text that names a pickled object, such as "iris:module:qualified.name". A mark begins with
+# `MARK`. If the state of the object comes later in the pickle, the mark begins with `STATE_FOLLOWS`. The key `APART` is
+# set in the globals of a function if these globals have the `__name__` of a module but are not the globals of that
+# module.
 MARK = "iris:"
 STATE_FOLLOWS = "iris-state"
 APART = "__iris_apart__"
@@ -60,17 +62,19 @@ def dumps(value: object, own: Collection[str] = ()) -> bytes:
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """cloudpickle's pickler, with three extensions for code that is pickled by value.
+    """A subclass of cloudpickle's pickler with three extensions for code that is pickled by value.
 
-    * A module is pickled empty first and filled later, because two modules may import each other.
+    * A module is first pickled empty and filled later, because two modules may import each other.
     * Code objects keep their file names.
-    * An object that pickles as a bare name is rebuilt, if the loading machine cannot find this name.
+    * An object that would be pickled as a bare name is created again on the loading machine if that machine cannot find
+      the name.
 
     Args:
         buffer: The file to which the pickle is written.
         own: The names of the modules that are pickled by value. They must be registered with cloudpickle. `__main__` is
             always pickled by value.
-        by_name: The names of the caller's modules that are pickled by name. Objects in their globals stay shared.
+        by_name: The names of the caller's modules that are pickled by name. Objects in the globals of these modules
+            stay shared after loading.
 
     Attributes:
         shared: The shared globals of all objects pickled so far, in the form of `Trailer.shared`.
@@ -144,7 +148,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return reduced[0], (code, names, self._mark(function), *rest), *reduced[2:]
 
     def _note_shared(self, home: str, used: dict[str, Any]) -> None:
-        """Note which globals of a function are also globals of other modules, because an import shares them."""
+        """Note which globals of a function are also globals of other modules. Two modules share an object, for example,
+        if one imports it from the other.
+        """
         for name, value in used.items():
             if isinstance(value, _NOT_SHARED):
                 continue
@@ -166,7 +172,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
         if obj is os.environ:
-            return getattr, (os, "environ")  # A copy of `os.environ` would not set variables.
+            # Changing a copy of `os.environ` would not change the environment of the process.
+            return getattr, (os, "environ")
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")
         if reducer is None and is_wrapper(obj):
@@ -193,7 +200,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
-        """Mark an object that is a global of the caller's modules and has a plain state, for example a sentinel."""
+        """Return a reduction with a mark for a global of the caller's modules. The global must have a plain state, as a
+        sentinel has.
+        """
         places = self._find_globals().get(id(obj))
         state = reduced[2]
         if not places or not (not state or has_plain_state(obj)):
@@ -235,7 +244,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return typing.cast, (mark, Rebuilt(reduced))
 
     def _find_globals(self) -> dict[int, list[tuple[str, str]]]:
-        """Return the modules and names of all globals of the caller's modules, by the id of the global's object."""
+        """Return the module and name of each global of the caller's modules. The keys are the ids of the objects."""
         if self._places is None:
             self._places = {}
             for name in (*self._own, *self._by_name, "__main__"):

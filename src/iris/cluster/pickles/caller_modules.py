@@ -1,4 +1,6 @@
-"""Chooses the modules for a result in the caller's process. A module with the same source as the task's is used."""
+"""Chooses the modules for loading a result in the caller's process. A module with the same source as in the task is
+used.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from .trailer import Trailer
 
 
 class CallerModules:
-    """Chooses the modules of this process for a result, without ever adding a module to `sys.modules`.
+    """Chooses the modules for loading one result in this process. No module is added to `sys.modules`.
 
     Args:
         trailer: The trailer of the result, if the result has a trailer.
-        differing: Modules whose objects differ from those in the pickle although their source is the same.
+        differing: The names of modules that have the same source as in the pickle, but different objects.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -43,7 +45,7 @@ class CallerModules:
         return module if source_of(module).digest == source.digest else None
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return None, because a result must not change the globals of modules in this process."""
+        """Return None, because loading a result must not change the globals of modules in this process."""
         return None
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:

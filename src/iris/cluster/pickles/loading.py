@@ -15,7 +15,9 @@ _M = TypeVar("_M", bound=Modules)
 
 
 def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
-    """Return the callable and arguments that a caller has sent, and their modules. Call once in a task's process."""
+    """Return the callable and arguments sent by the caller, and their modules. A task's process may call this only
+    once.
+    """
     trailer = read_trailer(data)
     if trailer is not None:
         show_lines(trailer.lines)
@@ -25,7 +27,7 @@ def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
 
 
 def load_here(data: bytes) -> Any:
-    """Return the result or exception that a task has sent."""
+    """Return the result or exception sent by a task."""
     value, _, _ = _load(data, read_trailer(data), CallerModules)
     return value
 
@@ -42,5 +44,5 @@ def _load(
         except SourceDiffersError as error:
             if error.module in differing:
                 raise
-            # The next try uses the sent copies of all modules in the package of the differing module.
+            # The loading is tried again with the sent copies of all modules in the package of the differing module.
             differing.add(error.module)

@@ -12,12 +12,12 @@ from collections import deque
 from typing import Any
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType)
-# Objects of these types are interchangeable if they are equal. Their identity does not matter.
+# Equal objects of these types are interchangeable, because their identity does not matter.
 ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(None), type(...), type(NotImplemented))
 
 
 class CodeDiffersError(Exception):
-    """A global of the imported module is another function than the sent global, which the caller has replaced."""
+    """A function in the imported module differs from the sent function, because the caller has replaced it."""
 
 
 def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
@@ -29,7 +29,7 @@ def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
         sent: The value that the caller has sent.
 
     Raises:
-        CodeDiffersError: The value is a function, and the imported module has another one.
+        CodeDiffersError: The value is a function, and the imported module has another function under this name.
     """
     own = namespace.setdefault(name, sent)
     if own is sent or isinstance(sent, _CODE):
@@ -53,7 +53,7 @@ def has_plain_state(value: object) -> bool:
     try:
         object.__new__(kind)
     except TypeError:
-        return False  # The class is written in C and has hidden state.
+        return False  # An object written in C may have state outside of its `__dict__`.
     return isinstance(getattr(value, "__dict__", None), dict)
 
 

@@ -1,4 +1,4 @@
-"""Finds the source of modules without running the source, to compare the sources on two machines."""
+"""Finds the source of modules without running it. Iris compares the sources on the caller's machine and the worker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from .trailer import ModuleSource
 
-# A module that was made from a pickle has its sent `ModuleSource` as the global `IDENTITY`. `FOLDER` is the digest of
-# a package without a file (a namespace package). `_THIS_PROCESS` is the digest of all other modules without a file,
-# such as a notebook's `__main__`.
+# If a module was made from a pickle, its global `IDENTITY` is the `ModuleSource` that was sent with the pickle.
+# `FOLDER` is the digest of every namespace package, because such a package has no file. `_THIS_PROCESS` is the digest
+# of other modules without a file, such as a notebook's `__main__`.
 IDENTITY = "__iris_source__"
 FOLDER = "folder"
 _THIS_PROCESS = f"process:{uuid.uuid4()}"
@@ -105,8 +105,8 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
         try:
             spec: ModuleSpec | None = find_spec(name, path)
         except KeyError:
-            # For a package without a file, PathFinder needs the parent package in `sys.modules`. With only the last
-            # part of the name, PathFinder needs no parent and looks for the same files.
+            # If a package has no file, PathFinder needs the parent package in `sys.modules`. With only the last part of
+            # the name, PathFinder needs no parent and looks for the same files.
             spec = PathFinder.find_spec(name.rpartition(".")[2], path) if finder is PathFinder else None
         except (ImportError, AttributeError, ValueError, OSError):
             continue

@@ -22,28 +22,29 @@ _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache
 
 
 class ReducesByNameError(pickle.PicklingError):
-    """An object pickles as a name that the loading machine cannot find, and the object cannot be created again."""
+    """The loading machine cannot find an object by its name, and cannot create the object again."""
 
 
 class Rebuilt:
-    """A placeholder for an object. `ByValuePickler` pickles its reduction instead."""
+    """A placeholder for an object. `ByValuePickler` pickles the placeholder's reduction."""
 
     def __init__(self, reduced: Any) -> None:
         self.reduced = reduced
 
 
 def rebuild(obj: Any, name: str) -> Any:
-    """Return a reduction that creates an object again, although the object pickles as a name.
+    """Return a reduction that creates an object again. By default, pickle would replace the object by its bare name.
 
     Args:
         obj: The object.
-        name: The name as which the object pickles.
+        name: The bare name with which pickle would replace the object.
 
     Raises:
         ReducesByNameError: The object cannot be created again. The message contains advice.
     """
     kind: Any = type(obj)
-    if isinstance(obj, functools.cached_property):  # A lock is inside before 3.12.
+    # Before Python 3.12, the object contains a lock, which cannot be pickled.
+    if isinstance(obj, functools.cached_property):
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
         parameters = obj.cache_parameters()
@@ -117,8 +118,8 @@ def is_dispatcher(function: types.FunctionType) -> bool:
 def rebuild_dispatcher(function: Any) -> Any:
     """Return a reduction that creates a function of `functools.singledispatch` again.
 
-    The caches of the original function cannot be pickled. The implementations may call the function, therefore they are
-    registered after the function was created.
+    The caches of the original function cannot be pickled. The implementations are registered after the function was
+    created, because an implementation may call the function.
     """
     registered = [(kind, call) for kind, call in function.registry.items() if kind is not object]
     attributes = _rest(vars(function), _DISPATCHER_STATE)

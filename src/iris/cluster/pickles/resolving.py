@@ -1,4 +1,4 @@
-"""Unpickles code that was pickled by value, and prefers this machine's modules if their source is the same.
+"""Unpickles code that was pickled by value. A module of this machine is preferred if its source is the same.
 
 For each module whose code is in the pickle, this rule applies (docs/explanation/code.md explains the rule for users):
 
@@ -42,7 +42,7 @@ class Modules(Protocol):
         """Return this machine's module if its source equals the source of the sent module. None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals shall get the sent values. None: its globals must not change."""
+        """Return this machine's module if its globals should get sent values, and None otherwise."""
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the globals for the functions of a module in the pickle. `names` describes the module."""
@@ -87,7 +87,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             SourceDiffersError: An imported module differs from the sent module.
         """
         loaded = self.load()
-        # The merges come after the loading, because an object `sent` may refer to itself.
+        # The values are merged after loading, because a sent object may refer to itself.
         for module_name, name, sent, holder, key in self._merges:
             own = self._modules.sharing(module_name)
             # Names such as `__file__` describe this machine's module and are not replaced.
@@ -206,7 +206,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return value
 
     def _find(self, mark: str | None) -> Any:
-        """Return the marked object of this machine's module. None if the source of this machine's module differs."""
+        """Return the marked object from this machine's module. None if that module has another source."""
         if mark is None or not mark.startswith(MARK):
             return None
         module_name, qualname = _split(mark)

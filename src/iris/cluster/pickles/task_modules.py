@@ -16,7 +16,8 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-_Unit = tuple[str, str]  # The first part of a module's name, and the folder of the caller's import.
+# A unit: the first part of the names of its modules, and the folder from which the caller imported them.
+_Unit = tuple[str, str]
 
 
 class TaskModules:
@@ -32,7 +33,7 @@ class TaskModules:
 
     Args:
         trailer: The trailer of the pickle, if the pickle has a trailer.
-        differing: Modules whose objects differ from those in the pickle although their source is the same.
+        differing: The names of modules that have the same source as in the pickle, but different objects.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -41,9 +42,9 @@ class TaskModules:
         self._imported: dict[str, types.ModuleType] = {}
         self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        # `__main__` has no `__file__`, because a spawned process would run this file, which is the caller's script.
+        # `__main__` must not have a `__file__`, because a spawned process would run this file, the caller's script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
-        self._globals: dict[str, dict[str, Any]] = {}  # The globals of each module's functions in the pickle.
+        self._globals: dict[str, dict[str, Any]] = {}  # For each module in the pickle, the globals of its functions.
         if "__main__" in self._sources:
             setattr(main, IDENTITY, self._sources["__main__"])
         self._not_sent = _NotSentFinder()
@@ -54,7 +55,7 @@ class TaskModules:
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals shall get the sent values. None otherwise."""
+        """Return this machine's module if its globals should get the sent values. None otherwise."""
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
@@ -74,7 +75,7 @@ class TaskModules:
                 vars(home).setdefault(thing.__qualname__, thing)
 
     def explain(self, error: BaseException) -> str:
-        """Return advice for an error that is caused by an unsent part of a module. Empty for other errors."""
+        """Return advice for an error whose cause is that a part of a module was not sent. Empty for other errors."""
         name: object = None
         if isinstance(error, AttributeError):
             name = getattr(error.obj, "__name__", None) if isinstance(error.obj, types.ModuleType) else None
@@ -116,7 +117,7 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        others: dict[_Unit, str] = {}  # Units with another version on this machine, each with one module.
+        others: dict[_Unit, str] = {}  # The units with another version on this machine, and one module of each unit.
         for name in names:
             if name in differing or self._is_other(name, found):
                 others.setdefault(self._unit(name), name)
@@ -175,11 +176,12 @@ class TaskModules:
             parent = self._parent(package)
             vars(parent).setdefault("__path__", [])
             setattr(parent, leaf, home)
-        # Without a trailer, the source of the sent module is unknown. Then this machine's module is preferred.
+        # If the pickle has no trailer, the source of the sent module is unknown, and this machine's module is
+        # preferred.
         is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
         if source is not None or (is_free and not self._is_told):
             sys.modules[name] = home
-            # Results, and child jobs of the task, pickle this module by value again.
+            # The results and child jobs of the task must also pickle this module by value.
             cloudpickle.register_pickle_by_value(home)
         return home
 
@@ -187,7 +189,7 @@ class TaskModules:
         parent = self._imported.get(package) or self._homes.get(package)
         if parent is None and self._is_told and package not in self._sources:
             with contextlib.suppress(Exception):
-                parent = importlib.import_module(package)  # the caller has it installed
+                parent = importlib.import_module(package)  # The package is installed on the caller's machine.
         return self._add_home(package) if parent is None else parent
 
 
@@ -212,14 +214,14 @@ def _is_importable(name: str) -> bool:
 class _NotSentFinder:
     """An import finder that refuses to mix two versions of a package.
 
-    If a part of a package was sent, the rest is not imported from another version of the package on this machine.
+    If the caller has sent a part of a package, the rest is not imported from another version of the package.
     """
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], tuple[str, str, str, str]] = {}
 
     def add(self, name: str, source: ModuleSource, here: FoundModule | None, reason: str) -> None:
-        """Refuse to import other modules of a module's package from the folder of this machine's version."""
+        """Refuse imports from this machine's version of a module's package."""
         if here is not None and here.root:
             key = name.partition(".")[0], here.root
             if not self._refused and self not in sys.meta_path:

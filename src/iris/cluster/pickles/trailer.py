@@ -21,7 +21,7 @@ class ModuleSource:
 
     Attributes:
         file: The path of the source on the machine that pickled the module. Empty if the module has no file.
-        digest: The SHA-256 of the source, or a text that starts with `folder` or `process:`.
+        digest: The SHA-256 of the source. For a module without a file: a text that starts with `folder` or `process:`.
         root: The folder that must be on `sys.path` to import the module.
     """
 
@@ -47,7 +47,7 @@ class Trailer:
 
 
 def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
-    """Return the pickle followed by the trailer. If the trailer is empty, return only the pickle."""
+    """Return the pickle with the trailer appended. If the trailer is empty, return only the pickle."""
     if trailer == Trailer():
         return pickled
     packed = zlib.compress(json.dumps(asdict(trailer)).encode())

@@ -1,6 +1,7 @@
 """Defines which callables can run on a worker, and how large the results and exceptions of tasks may be."""
 
-MAX_RESULT_BYTES = 8 * 1024**2  # The controller stores results in its database and sends each one in a single message.
+# The controller stores results in its database and sends each result in a single message.
+MAX_RESULT_BYTES = 8 * 1024**2
 MAX_EXCEPTION_BYTES = 64 * 1024  # The controller keeps one exception for each failed task.
 MAX_TRACEBACK_BYTES = 16 * 1024
 

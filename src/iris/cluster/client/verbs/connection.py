@@ -1,4 +1,4 @@
-"""Keeps the connections of one client to the controller and to the workers from which the client reads logs."""
+"""Keeps the connections of one client: to the controller, and to workers for reading logs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class ClusterConnection:
             worker.transport.close()
 
     def _users(self) -> Iterable[int]:
-        """Return the user ids to which a worker on this machine may belong: this user's and the controller's."""
+        """Return the ids of the users who may run a worker on this machine: this user and the controller's user."""
         user = self._uid_check.user
         return own() if user is None else (user, *own())
 

@@ -22,11 +22,12 @@ class EndpointVerbs(ClusterVerbs):
         Args:
             name: The endpoint's name.
             address: The address, such as `host:port`.
-            job_id: The job whose end removes the endpoint: its id, or a `Job`. Empty: no job.
+            job_id: The job that owns the endpoint: its id, or a `Job`. The endpoint is removed when this job ends.
+                Empty: no job owns the endpoint.
             metadata: Values that a lookup of the endpoint returns besides the address.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. The text names it.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             AlreadyExistsError: Another job has registered the name.
             NotFoundError: There is no such job.
             FailedPreconditionError: The job has ended.

@@ -33,7 +33,7 @@ class JobVerbs(ClusterVerbs):
         """Submit a job and return its id.
 
         Args:
-            request: The job. With a `submission_id`, the call can be repeated without submitting a second job.
+            request: The job. If the request has a `submission_id`, repeating the call does not submit a second job.
 
         Raises:
             InvalidArgumentError: The job is invalid. The message contains the reason.
@@ -90,7 +90,7 @@ class JobVerbs(ClusterVerbs):
         self._connection.call(self._connection.controller.terminate_job, request)
 
     def terminate_task(self, job_id: str | JobReference, task_index: int) -> None:
-        """Request the termination of one task, which is not retried. A task that has ended does not change.
+        """Request the termination of one task. A terminated task is not retried. A task that has ended does not change.
 
         Raises:
             NotFoundError: There is no such job or task.
@@ -173,7 +173,7 @@ class JobVerbs(ClusterVerbs):
             end: Whether the input ends after `data`.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. The text names it.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             NotFoundError: There is no such job.
             FailedPreconditionError: The job reads no standard input.
             PermissionDeniedError: The job belongs to another user.

@@ -48,10 +48,11 @@ class LogVerbs(JobVerbs):
             attempt_id: The attempt, from 0. Default: the newest attempt.
 
         Returns:
-            One entry for each line. A line of more than 1 MiB has several entries, all but the last of them `partial`.
+            One entry for each line. A line of more than 1 MiB has several entries. All of these entries except the last
+            are `partial`.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. The text names it.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             NotFoundError: There is no such job, task or attempt.
             WorkerUnreachableError: The worker that has the log does not answer.
         """
@@ -164,17 +165,17 @@ class LogVerbs(JobVerbs):
             thread.join()
 
     def lost_worker(self, address: str) -> None:
-        """Note that the worker at an address no longer answers. `reaches_worker` then returns False."""
+        """Note that a worker no longer answers. From now on `reaches_worker` returns False for the address."""
         self._reachable[check_text("address", address)] = False
 
     def _probe(self, worker_id: str, address: str) -> bool:
         controller_address = self._connection.address
         if is_loopback(address) and not is_loopback(controller_address):
-            return False  # The address is the loopback interface of another machine.
+            return False  # The address is a loopback address on another machine.
         if controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
             return False  # The token of a cluster with TLS must not be sent without TLS.
         try:
-            # In this network another machine may have the worker's address. The worker id in the answer reveals that.
+            # Another machine may have the same address as the worker. The worker id in the answer shows the difference.
             worker = self._connection.worker(worker_id, address)
             worker.uid_check.check()
             health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)

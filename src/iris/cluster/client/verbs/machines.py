@@ -14,7 +14,8 @@ class MachineVerbs(ClusterVerbs):
     def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
         """Return the cluster's engine, and where its controller runs.
 
-        All fields are empty if the controller is too old for this call, or if this client may not make the call.
+        All fields of the result are empty if the controller is too old for this call, or refuses the call to this
+        client.
         """
         request = cluster_pb2.Controller.DescribeClusterRequest()
         try:

@@ -25,7 +25,7 @@ class TokenVerbs(ClusterVerbs):
             request_id: A unique id, so that a repeated call does not create a second token. Default: a random id.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. The text names it.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             PermissionDeniedError: The role of this client is not `admin`.
         """
         check_token_name(name)

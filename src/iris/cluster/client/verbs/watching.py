@@ -25,10 +25,11 @@ from iris.rpc.http.stream_handle import StreamHandle
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-# The controller has these seconds for its first answer, even if `timeout` is shorter.
+# The controller gets at least this many seconds for its first answer, even if `timeout` is shorter.
 _SHORTEST_WAIT_S = 1.0
 
-# `on_silence` is called after these seconds without an answer. Shorter silences are normal, for example at a restart.
+# `on_silence` is called after this many seconds without an answer. Shorter silences are normal, for example at a
+# restart.
 _SILENCE_S = 2.0
 
 
@@ -50,14 +51,15 @@ class WatchVerbs(ClusterVerbs):
 
         Args:
             job_id: The job: its id, or a `Job`.
-            timeout: The seconds after which to give up. None and `math.inf` wait forever. The controller is asked at
-                least once, and has a second to answer.
+            timeout: The seconds after which to give up. None and `math.inf` wait forever. Even with a shorter timeout,
+                the controller gets one second to answer the first request.
             patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
                 forever.
             longest_pause_s: The longest pause in seconds between two tries.
-            include_tasks: Whether to include the tasks that have changed. The first state then has all tasks.
+            include_tasks: Whether each state includes the tasks that have changed. If True, the first state includes
+                all tasks.
             handle: A handle with which another thread can end the watch.
-            on_silence: A function that is called once for each silence of the controller of more than 2 seconds.
+            on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
 
         Raises:
             NotFoundError: There is no such job.
@@ -81,7 +83,7 @@ class WatchVerbs(ClusterVerbs):
 
 
 class _Watch:
-    """One watch of a job, for `WatchVerbs.watch_job`."""
+    """The parameters and the state of one call of `WatchVerbs.watch_job`."""
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | No
     Args:
         job_id: The job.
         timeout_s: The time in seconds.
-        unreachable: The reason for which the controller did not answer at the end. None: the controller answered.
+        unreachable: The error of the last request, if the controller did not answer. None: the controller answered.
     """
     known = f", as far as is known: {unreachable}" if unreachable else ""
     return DeadlineExceededError(f"job {job_id!r} has not ended within {timeout_s:g} s{known}")
