@@ -121,11 +121,11 @@ def test_names_of_any_ordered_collection_become_tuple(given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", [[2, 0, 2], {0, 2}, (Index(2), Index(0)), range(0, 3, 2)])
-def test_task_indices_become_sorted_list_of_each_once(given: Any) -> None:
+def test_task_indices_become_sorted_list_without_duplicates(given: Any) -> None:
     assert arguments.check_task_indices("task_indices", given) == [0, 2]
 
 
-def test_mapping_of_text_becomes_dict_of_its_own() -> None:
+def test_mapping_of_text_is_copied_into_a_new_dict() -> None:
     given = UserDict({"a": "b"})
     found = arguments.check_text_mapping("env", given)
     assert found == {"a": "b"}
@@ -137,7 +137,7 @@ def test_path_becomes_text(given: Any) -> None:
     assert arguments.check_path("workspace", given) == "/data"
 
 
-def test_handles_stand_for_ids() -> None:
+def test_handle_of_a_job_or_task_is_accepted_as_its_id() -> None:
     job, task = arguments.JobReference(), arguments.TaskReference()
     job.job_id, task.job_id, task.task_index = "sweep/train", "sweep/train", 3
     assert arguments.check_job_id(job) == "sweep/train"

@@ -112,7 +112,7 @@ def test_connection_without_faults_is_forwarded_unchanged(echo: EchoServer) -> N
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 999, 70_000])
-def test_a_cut_is_exact(echo: EchoServer, after_bytes: int) -> None:
+def test_chaos_proxy_cuts_a_connection_after_exactly_the_given_bytes(echo: EchoServer, after_bytes: int) -> None:
     with ChaosProxy(echo.place, always(Faults("cut", after_bytes))) as proxy, connect(proxy) as connection:
         sender = threading.Thread(target=_send, args=(connection, MEGABYTE))
         sender.start()
@@ -126,20 +126,20 @@ def test_a_cut_is_exact(echo: EchoServer, after_bytes: int) -> None:
         wait_until(lambda: not echo.open, "the end at the server")
 
 
-def test_a_reset(echo: EchoServer) -> None:
+def test_chaos_proxy_resets_a_connection(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults("reset", 999))) as proxy, pytest.raises(ConnectionResetError):
         exchange(proxy)
     assert proxy.faults == {"reset": 1}
 
 
-def test_a_cut_after_a_time(echo: EchoServer) -> None:
+def test_chaos_proxy_cuts_a_connection_after_a_time(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults("cut", after_s=0.05))) as proxy, connect(proxy) as connection:
         connection.sendall(b"hello")
         assert read_all(connection) == b"hello"
         assert proxy.faults == {"cut": 1}
 
 
-def test_a_half_close_leaves_the_server_alone(echo: EchoServer) -> None:
+def test_chaos_proxy_half_close_does_not_reach_the_server(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults("half-close", 5))) as proxy, connect(proxy) as connection:
         connection.sendall(b"hello, world")
         assert read_all(connection) == b"hello"
@@ -150,7 +150,7 @@ def test_a_half_close_leaves_the_server_alone(echo: EchoServer) -> None:
         wait_until(lambda: proxy.open == 0 and not echo.open, "the end of both sides")
 
 
-def test_a_stall_keeps_both_sides_connected(echo: EchoServer) -> None:
+def test_chaos_proxy_stall_keeps_both_sides_connected(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults("stall", 5))) as proxy, connect(proxy) as connection:
         connection.sendall(b"hello, world")
         assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
@@ -163,7 +163,7 @@ def test_a_stall_keeps_both_sides_connected(echo: EchoServer) -> None:
     wait_until(lambda: not echo.open, "the end at the server, with the proxy's")
 
 
-def test_a_stall_that_ends_is_a_reset(echo: EchoServer) -> None:
+def test_chaos_proxy_stall_ends_with_a_reset(echo: EchoServer) -> None:
     plan = always(Faults("stall", 5, stall_s=0.05))
     with ChaosProxy(echo.place, plan) as proxy, connect(proxy) as connection:
         connection.sendall(b"hello, world")
@@ -172,19 +172,19 @@ def test_a_stall_that_ends_is_a_reset(echo: EchoServer) -> None:
             read_all(connection)
 
 
-def test_one_byte_at_a_time(echo: EchoServer) -> None:
+def test_chaos_proxy_forwards_one_byte_at_a_time(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults(piece_bytes=1))) as proxy:
         assert exchange(proxy, MEGABYTE[:3000]) == MEGABYTE[:3000]
         assert proxy.paced["trickle"] == 1
 
 
-def test_a_limited_rate(echo: EchoServer) -> None:
+def test_chaos_proxy_forwards_at_a_limited_rate(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults(bytes_per_s=10_000_000))) as proxy:
         assert exchange(proxy) == MEGABYTE
         assert proxy.paced["slow"] == 1
 
 
-def test_idle_connections_are_cut_and_busy_ones_are_not(echo: EchoServer) -> None:
+def test_chaos_proxy_cuts_idle_connections_and_keeps_busy_ones(echo: EchoServer) -> None:
     with ChaosProxy(echo.place, always(Faults(idle_s=0.1))) as proxy, connect(proxy) as connection:
         for _ in range(300):
             connection.sendall(b"ping")
@@ -194,7 +194,7 @@ def test_idle_connections_are_cut_and_busy_ones_are_not(echo: EchoServer) -> Non
         assert proxy.faults == {"idle": 1}
 
 
-def test_refused_for_a_while(echo: EchoServer) -> None:
+def test_chaos_proxy_refuses_new_connections_for_a_while(echo: EchoServer) -> None:
     with ChaosProxy(echo.place) as proxy, connect(proxy) as before:
         before.sendall(b"before")
         assert before.recv(6, socket.MSG_WAITALL) == b"before"
@@ -207,7 +207,7 @@ def test_refused_for_a_while(echo: EchoServer) -> None:
         assert proxy.faults == {"refused": 1}
 
 
-def test_the_target_may_change_and_may_be_missing(echo: EchoServer) -> None:
+def test_chaos_proxy_target_may_change_and_may_be_missing(echo: EchoServer) -> None:
     other = EchoServer(b"other: ")
     with ChaosProxy(echo.place) as proxy:
         assert exchange(proxy, b"a") == b"a"
@@ -224,7 +224,7 @@ def test_the_target_may_change_and_may_be_missing(echo: EchoServer) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "half-close", "stall"])
-def test_strike_hits_all_open_connections(echo: EchoServer, fault: Fault) -> None:
+def test_chaos_proxy_strike_hits_all_open_connections(echo: EchoServer, fault: Fault) -> None:
     with ChaosProxy(echo.place, always(Faults(stall_s=0.01))) as proxy:
         connections = [connect(proxy) for _ in range(5)]
         for connection in connections:
@@ -238,7 +238,7 @@ def test_strike_hits_all_open_connections(echo: EchoServer, fault: Fault) -> Non
         assert exchange(proxy) == MEGABYTE
 
 
-def test_seed_determines_the_faults() -> None:
+def test_chaos_proxy_seed_determines_the_faults() -> None:
     def drawn(plan: Plan, seed: int) -> list[Faults]:
         return [plan(random.Random(f"{seed}/{n}")) for n in range(200)]
 
@@ -251,7 +251,7 @@ def test_seed_determines_the_faults() -> None:
     assert drawn(gentle, 1) == [Faults()] * 200
 
 
-def test_many_rude_connections_at_once(echo: EchoServer) -> None:
+def test_chaos_proxy_serves_many_faulty_connections_at_once(echo: EchoServer) -> None:
     def talk() -> None:
         for _ in range(20):
             with suppress(ConnectionResetError):
@@ -268,7 +268,7 @@ def test_many_rude_connections_at_once(echo: EchoServer) -> None:
         wait_until(lambda: proxy.open == 0 and not echo.open, "the end of both sides")
 
 
-def test_close_while_everything_is_in_use(echo: EchoServer) -> None:
+def test_chaos_proxy_can_be_closed_while_connections_are_open(echo: EchoServer) -> None:
     proxy = ChaosProxy(echo.place)
     connections = [connect(proxy) for _ in range(10)]
     sender = threading.Thread(target=_send, args=(connections[0], MEGABYTE * 20))  # nobody reads what comes back

@@ -68,11 +68,11 @@ def test_process_started_under_a_wrong_clock_measures_the_same_ages(tmp_path: Pa
     assert now_of_a_process(40 * 24 * 3600) == 40 * 24
 
 
-def test_a_stamp_of_this_boot_counts_and_no_wall_clock() -> None:
+def test_age_of_a_stamp_of_this_boot_ignores_the_wall_clock() -> None:
     assert ms_since(stamp(), now_ms() - 30 * HOUR_MS) < HOUR_MS
 
 
-def test_a_stamp_of_another_boot_leaves_the_wall_clock() -> None:
+def test_age_of_a_stamp_of_another_boot_comes_from_the_wall_clock() -> None:
     for then in ("another-boot:5", "", "nonsense"):
         assert HOUR_MS <= ms_since(then, now_ms() - HOUR_MS) < 2 * HOUR_MS
         assert ms_since(then, now_ms() + HOUR_MS) == 0

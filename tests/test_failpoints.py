@@ -51,7 +51,7 @@ def failing_cluster(directory: Path, failpoints: str) -> Iterator[LocalServer]:
         server.stop()
 
 
-def test_the_list_and_the_code_name_the_same() -> None:
+def test_list_of_failpoints_equals_the_failpoints_in_the_code() -> None:
     used: Counter[str] = Counter()
     for path in SOURCE.rglob("*.py"):
         if path.name != "failpoints.py":
@@ -69,7 +69,7 @@ def test_failpoint_without_the_variable_has_no_effect() -> None:
         failpoint(name)
 
 
-def test_when_one_strikes() -> None:
+def test_failpoint_strikes_at_the_passes_that_its_condition_selects() -> None:
     def strikes(text: str, times: int) -> list[int]:
         (one,) = parse(text)["spawn.before"]
         return [time for time in range(1, times + 1) if one.strikes()]
@@ -82,7 +82,7 @@ def test_when_one_strikes() -> None:
     assert drawn != strikes("spawn.before=delay:5:0.1/8", 1000)
 
 
-def test_each_action_has_its_effect() -> None:
+def test_each_action_of_a_failpoint_has_its_effect() -> None:
     begun = time.monotonic()
     parse("report.before=delay:30")["report.before"][0].strike()
     assert time.monotonic() - begun >= 0.03
@@ -131,7 +131,7 @@ def test_failpoint_strikes_even_if_stderr_is_on_a_full_disk() -> None:
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, "")
 
 
-def test_a_process_with_a_wrong_one_does_not_start() -> None:
+def test_process_with_an_unknown_failpoint_does_not_start() -> None:
     ended = run("reap=kill", "import iris.failpoints; print('on')")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "there is no failpoint 'reap'" in ended.stderr
@@ -158,7 +158,7 @@ def test_dropped_message_closes_its_connection(lost: str, tmp_path: Path) -> Non
     assert "without completing response" in (tmp_path / "server.log").read_text()
 
 
-def test_a_stopped_process_can_be_continued() -> None:
+def test_process_stopped_by_a_failpoint_can_be_continued() -> None:
     program = "from iris.failpoints import failpoint\nfailpoint('report.after'); print('on')"
     with subprocess.Popen(
         [sys.executable, "-c", program],

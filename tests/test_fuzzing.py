@@ -62,7 +62,7 @@ ID_PARTS = st.lists(
 @given(text=TEXT | ID_PARTS.map("".join))
 @example("x/task-\u0661")
 @example("x" * 10_000 + "/task-")
-def test_any_task_id(text: str) -> None:
+def test_any_text_as_a_task_id_is_parsed_or_refused(text: str) -> None:
     parsed = refused_in_words(parse_task_id, text)
     if parsed is not None:
         job_id, index = parse_task_id(text)
@@ -71,13 +71,13 @@ def test_any_task_id(text: str) -> None:
 
 @fuzz(examples=200)
 @given(job_id=TEXT.filter(bool), index=st.integers(0, 10**9 - 1))
-def test_any_made_task_id_is_parsed_back(job_id: str, index: int) -> None:
+def test_any_task_id_that_was_made_is_parsed_back(job_id: str, index: int) -> None:
     assert parse_task_id(make_task_id(job_id, index)) == (job_id, index)
 
 
 @fuzz(examples=300)
 @given(name=TEXT | st.text(max_size=400))
-def test_any_job_name(name: str) -> None:
+def test_any_text_as_a_job_name_is_accepted_or_refused(name: str) -> None:
     refused_in_words(check_job_name, name)
     try:
         check_job_name(name)
@@ -94,7 +94,7 @@ def test_any_job_name(name: str) -> None:
     text=TEXT
     | st.lists(st.sampled_from(["1", "0", ".", "KB", "GiB", "b", " ", "-", "e9", "9" * 400]), max_size=6).map("".join)
 )
-def test_any_size(text: str) -> None:
+def test_any_text_as_a_size_is_parsed_or_refused(text: str) -> None:
     number = refused_in_words(parse_bytes, text)
     assert number is None or (isinstance(number, int) and number >= 0)
 
@@ -112,7 +112,7 @@ MOMENT_PARTS = st.lists(
 @example("@" + "9" * 400)
 @example("9" * 400 + "d")
 @example("0001-01-01T00:00:00+23:59")
-def test_any_moment_and_span(text: str) -> None:
+def test_any_text_as_a_time_or_duration_is_parsed_or_refused(text: str) -> None:
     moment = refused_in_words(read_moment, text)
     assert moment is None or (isinstance(moment, int) and 1 <= moment <= LAST_MS)
     if isinstance(moment, int):
@@ -123,7 +123,7 @@ def test_any_moment_and_span(text: str) -> None:
 
 @fuzz(examples=300)
 @given(job_id=TEXT.filter(lambda text: text.isprintable()), cursor=TEXT | st.binary(max_size=40).map(lambda b: b.hex()))
-def test_any_cursor(job_id: str, cursor: str) -> None:
+def test_any_text_as_a_cursor_is_refused(job_id: str, cursor: str) -> None:
     assert refused_in_words(lambda text: decode_cursor(job_id, text), cursor) is None
 
 
@@ -161,7 +161,7 @@ def test_any_cursor_is_read_back_and_any_change_is_detected(
         st.sampled_from(["0", "1", "-1", "two", "", " 3 ", "1_0", "\u0663", "x/task-0", "9" * 5000]),
     )
 )
-def test_any_environment_of_a_task(env: dict[str, str]) -> None:
+def test_any_iris_variables_are_parsed_or_refused(env: dict[str, str]) -> None:
     with contextlib.suppress(InvalidArgumentError):
         info = JobInfo.from_env(env)
         assert (info is None) == (not env.get("IRIS_JOB_ID"))
@@ -179,7 +179,7 @@ def test_any_environment_of_a_task(env: dict[str, str]) -> None:
 )
 @example("(a{999}){999}")
 @example("(" * 5000)
-def test_any_pattern(tmp_path_factory: pytest.TempPathFactory, regex: str) -> None:
+def test_any_log_pattern_is_applied_or_refused(tmp_path_factory: pytest.TempPathFactory, regex: str) -> None:
     try:
         regex.encode()
     except UnicodeEncodeError:
@@ -229,7 +229,7 @@ def damage(log: Path, kind: str, where: int, value: int) -> None:
 @fuzz(examples=80)
 @given(seed=st.integers(0, 20), per_segment=st.integers(1, 6), ended=st.booleans(), damaged=damages())
 @example(seed=1, per_segment=2, ended=False, damaged=[("flip", 3, 0), ("flip", 8156, 0)])
-def test_any_damaged_log(
+def test_any_damaged_log_is_read_without_a_crash(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     per_segment: int,
@@ -275,7 +275,7 @@ def test_any_damaged_log(
 @example(b"[" * 100_000)
 @example(b'{"bytes_written": [1, 2, 99999999999999999999999999999], "bytes_missing": 0, "max_bytes": 0}')
 @example(b'{"bytes_written": [1, 2, 1e999], "bytes_missing": 0, "max_bytes": 0}')
-def test_any_end_of_a_log(text: bytes) -> None:
+def test_any_bytes_as_an_end_of_a_log_are_parsed_or_refused(text: bytes) -> None:
     with contextlib.suppress(ValueError):
         parse_end(text)
 
@@ -403,7 +403,9 @@ def test_any_answer_to_a_reader_of_a_log_is_read_or_refused(
     status=STATUS,
     kind=st.sampled_from(["application/proto", "application/json", "text/html"]),
 )
-def test_any_answer_to_a_call(hostile: HostileServer, body: bytes, status: int, kind: str) -> None:
+def test_any_answer_to_a_call_is_read_or_raises_an_iris_error(
+    hostile: HostileServer, body: bytes, status: int, kind: str
+) -> None:
     hostile.answer = response(body, kind, status)
     with RemoteClusterClient(hostile.address, timeout_s=1.0) as client:
         try:
@@ -476,7 +478,9 @@ def controller() -> Iterator[str]:
     ),
     lie=st.sampled_from([0, 0, 0, -1]),
 )
-def test_any_request(controller: str, body: bytes, path: str, kind: str, lie: int) -> None:
+def test_any_request_is_answered_without_an_internal_error(
+    controller: str, body: bytes, path: str, kind: str, lie: int
+) -> None:
     """Always an answer in HTTP, never that of a bug, and the next one is answered as ever."""
     host, port = controller.removeprefix("http://").split(":")
     head = f"POST /iris.cluster.ControllerService/{path} HTTP/1.1\r\ncontent-type: {kind}\r\nconnection: close\r\n"

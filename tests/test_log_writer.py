@@ -22,7 +22,7 @@ def test_log_writer_writes_the_expected_bytes(attempt: int) -> None:
     assert ran.returncode == writing.exit_code(attempt) == (3, 0)[attempt]
 
 
-def test_the_oddities_are_there() -> None:
+def test_log_writer_output_contains_unusual_bytes() -> None:
     logs = [Writing(seed).expected(0, source) for seed in range(10) for source in SOURCES]
     assert len(set(logs)) == len(logs)
     for log in logs:
@@ -33,7 +33,7 @@ def test_the_oddities_are_there() -> None:
     assert {log.endswith(b"\n") for log in logs} == {True, False}
 
 
-def test_writes_are_cut_anywhere() -> None:
+def test_log_writer_splits_its_output_at_any_byte() -> None:
     writing = Writing(seed=3)
     written = dict.fromkeys(SOURCES, b"")
     pieces = list(writing.writes(0))
@@ -46,7 +46,7 @@ def test_writes_are_cut_anywhere() -> None:
     assert sum(a != b for a, b in pairwise(sources)) > 10, "both sources in turn"
 
 
-def test_the_gate(tmp_path: Path) -> None:
+def test_log_writer_pauses_until_its_gate_file_exists(tmp_path: Path) -> None:
     writing = Writing(seed=4, size=2000, long_lines=0, gate=str(tmp_path / "gate"))
     path = tmp_path / "stdout"
     with (

@@ -64,7 +64,7 @@ def test_machine_has_its_own_network_and_processes(lan: Lan) -> None:
     assert (caught.value.returncode, caught.value.output) == (3, "so\n")
 
 
-def test_all_reach_all_by_name_and_this_process_by_address(lan: Lan, tmp_path: Path) -> None:
+def test_machines_reach_each_other_by_name_and_the_test_by_address(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     for caller in (one, other):
@@ -126,13 +126,13 @@ def test_process_of_a_machine_receives_signals(lan: Lan) -> None:
     assert lan.machines[0].processes() == {}
 
 
-def test_orphans_are_collected(lan: Lan) -> None:
+def test_orphaned_processes_of_a_machine_are_collected(lan: Lan) -> None:
     one = lan.machines[0]
     one.run(["sh", "-c", "setsid true & setsid true & true"])
     wait_until(lambda: "Z" not in one.run(["ps", "-A", "-o", "stat="]), "their end")
 
 
-def test_several_sets_at_once(tmp_path: Path) -> None:
+def test_several_sets_of_machines_exist_at_once(tmp_path: Path) -> None:
     seen: dict[int, tuple[str, str]] = {}
     both = threading.Barrier(2, timeout=60)
 

@@ -9,7 +9,7 @@ import pytest
 from iris.versions import FIRST, VERSION, why_not_together
 
 
-def test_the_version_is_the_distribution_s() -> None:
+def test_version_constant_equals_the_version_of_the_distribution() -> None:
     assert importlib.metadata.version("iris-cluster") == VERSION
 
 
@@ -24,7 +24,7 @@ def test_the_version_is_the_distribution_s() -> None:
         ("1.4", "1.5rc1"),
     ],
 )
-def test_neighbouring_releases_work_together(one: str, other: str) -> None:
+def test_neighbouring_releases_of_iris_work_together(one: str, other: str) -> None:
     assert why_not_together(one, "it", other, "this controller") == ""
     assert why_not_together(other, "it", one, "this controller") == ""
 
@@ -32,7 +32,7 @@ def test_neighbouring_releases_work_together(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("0.1.0", "0.3.0"), ("0.1.0", "1.1.0"), ("1.9.0", "2.0.0"), ("0.1.0", "1"), ("0.1.0", "neu")]
 )
-def test_others_do_not(one: str, other: str) -> None:
+def test_releases_that_are_not_neighbours_do_not_work_together(one: str, other: str) -> None:
     text = why_not_together(other, "it", one, "this controller")
     assert text.startswith(f"it has Iris {other}, this controller has {one}; install")
     assert why_not_together(one, "it", other, "this controller")

@@ -14,7 +14,7 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 
 
-def test_values_as_people_write_them_and_as_numbers_are_the_same() -> None:
+def test_option_values_as_text_and_as_numbers_are_the_same() -> None:
     written = ClusterConfig(lease="5m", keep_logs="forever", keep_log_bytes="unlimited", max_log_bytes="10MB")
     assert written == ClusterConfig(lease=300, keep_logs=math.inf, keep_log_bytes=math.inf, max_log_bytes=10_000_000)
 
@@ -29,7 +29,7 @@ def test_values_as_people_write_them_and_as_numbers_are_the_same() -> None:
     ],
     ids=["defaults", "local", "slurm", "limits"],
 )
-def test_configuration_is_the_same_after_json(config: ClusterConfig) -> None:
+def test_configuration_written_to_json_and_read_is_unchanged(config: ClusterConfig) -> None:
     assert ClusterConfig.from_json(config.to_json()) == config
 
 
@@ -56,7 +56,7 @@ def test_configuration_is_the_same_after_json(config: ClusterConfig) -> None:
         ("log_format", "xml", "'text' or 'json'"),
     ],
 )
-def test_value_that_is_not_accepted_is_named_with_the_accepted_ones(key: str, value: object, accepted: str) -> None:
+def test_error_for_a_refused_option_value_names_the_accepted_values(key: str, value: object, accepted: str) -> None:
     with pytest.raises(InvalidArgumentError, match=re.escape(f"expected {accepted}")) as raised:
         ClusterConfig(**{key: value})
     assert str(raised.value).startswith(ClusterConfig.options[key].label)
@@ -72,12 +72,12 @@ def test_value_that_is_not_accepted_is_named_with_the_accepted_ones(key: str, va
         ({"ray_address": "h:1", "engine": "slurm"}, "--ray-address applies to --engine ray only"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
+def test_configuration_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         ClusterConfig(**options)
 
 
-def test_file_gives_checked_values_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+def test_paths_in_a_configuration_file_are_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "cluster.toml"
     file.write_text('state_dir = "state"\ntls_cert = "c.pem"\nlease = "2m"\nport = 0\nlabels = ["zone=a"]\n')
     assert read_config_file(file) == {
@@ -99,7 +99,7 @@ def test_file_gives_checked_values_and_its_paths_are_relative_to_it(tmp_path: Pa
         ("port = ", "is not valid TOML: "),
     ],
 )
-def test_file_with_a_mistake_is_refused_by_file_and_key(tmp_path: Path, text: str, words: str) -> None:
+def test_error_for_a_mistake_in_a_configuration_file_names_file_and_key(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "cluster.toml"
     file.write_text(text)
     with pytest.raises(InvalidArgumentError, match=words) as raised:
@@ -107,7 +107,7 @@ def test_file_with_a_mistake_is_refused_by_file_and_key(tmp_path: Path, text: st
     assert str(raised.value).startswith(str(file))
 
 
-def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_error_for_an_unreadable_configuration_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FailedPreconditionError, match=r"cannot read the configuration file .*/none.toml: No such file"):
         read_config_file(tmp_path / "none.toml")
 
@@ -117,12 +117,12 @@ def test_document_of_another_release_gives_the_options_that_are_known() -> None:
     assert known_options(document) == {"lease": 120.0, "port": 1}
 
 
-def test_workers_get_their_options_and_no_others() -> None:
+def test_workers_get_only_the_options_for_workers() -> None:
     config = ClusterConfig(lease="2m", enforce="watch", max_processes=0, port=0, log_level="debug")
     assert config.worker_json() == '{"enforce": "watch", "max_processes": 0, "log_level": "debug"}'
 
 
-def test_page_lists_each_option_with_its_flag_and_default() -> None:
+def test_configuration_page_lists_each_option_with_flag_and_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .*? \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
     plain = {name: (flag.strip("`"), default.replace("`", "")) for name, flag, default in rows}
     assert plain == {
@@ -130,17 +130,17 @@ def test_page_lists_each_option_with_its_flag_and_default() -> None:
     }
 
 
-def test_page_explains_each_option() -> None:
+def test_configuration_page_explains_each_option() -> None:
     assert set(re.findall(r"^\* `(\w+)`: ", PAGE.read_text(), re.MULTILINE)) == set(ClusterConfig.options)
 
 
-def test_example_of_the_page_is_valid(tmp_path: Path) -> None:
+def test_example_on_the_configuration_page_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "cluster.toml").write_text(example)
     ClusterConfig(**read_config_file(tmp_path / "cluster.toml"))
 
 
-def test_page_lists_each_event_that_the_code_writes() -> None:
+def test_configuration_page_lists_each_event_that_the_code_writes() -> None:
     source = Path(__file__).parents[2] / "src"
     written = {
         event

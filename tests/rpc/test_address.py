@@ -29,7 +29,7 @@ from iris.rpc.address import ACCEPTED_FORMS, advertised, is_loopback, is_wildcar
         ("http://[::1]:50051", "http://[::1]:50051"),
     ],
 )
-def test_accepted(given: str, url: str) -> None:
+def test_address_in_an_accepted_form_becomes_a_url(given: str, url: str) -> None:
     assert parse_address(given) == url
     assert parse_address(url) == url
 
@@ -94,12 +94,12 @@ def test_refused_address_is_shown_with_the_accepted_form(given: Any) -> None:
         assert repr(given) in text
 
 
-def test_a_missing_port_is_named() -> None:
+def test_address_without_a_port_is_refused_as_such() -> None:
     with pytest.raises(InvalidAddressError, match="port is missing"):
         parse_address("localhost")
 
 
-def test_a_password_is_not_repeated() -> None:
+def test_error_for_an_address_does_not_contain_its_password() -> None:
     with pytest.raises(InvalidAddressError) as caught:
         parse_address("http://user:secret@localhost:50051")
     assert "secret" not in str(caught.value)
@@ -120,7 +120,7 @@ def test_a_password_is_not_repeated() -> None:
         ("http://[2001:db8::1]:1", False),
     ],
 )
-def test_is_loopback(url: str, expected: bool) -> None:
+def test_is_loopback_is_true_only_for_loopback_urls(url: str, expected: bool) -> None:
     assert is_loopback(url) is expected
 
 
@@ -162,7 +162,7 @@ def test_invalid_advertised_address_is_refused(given: str, why: str) -> None:
     assert why in str(caught.value)
 
 
-def test_wildcards() -> None:
+def test_is_wildcard_is_true_only_for_wildcard_hosts() -> None:
     assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")] == [True, True] + [
         False
     ] * 3

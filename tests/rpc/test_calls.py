@@ -140,14 +140,14 @@ both = pytest.mark.parametrize("ask", [list_jobs, list_jobs_async], ids=["sync",
 
 
 @both
-def test_an_answer(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_call_returns_the_answer_after_one_request(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(jobs("a", "b"))
     assert ask(server.address) == ["a", "b"]
     assert len(server.requests) == 1
     assert server.requests[0].startswith(b"POST /iris.cluster.ControllerService/ListJobs HTTP/1.1\r\n")
 
 
-def test_the_deadline_travels_with_the_call(serve: Callable[..., Server]) -> None:
+def test_call_sends_its_deadline_in_a_header(serve: Callable[..., Server]) -> None:
     server = serve(jobs())
     list_jobs(server.address, timeout_s=7)
     header = next(line for line in server.requests[0].lower().split(b"\r\n") if line.startswith(b"connect-timeout-ms:"))
@@ -168,7 +168,7 @@ def test_call_without_a_listener_is_unreachable(ask: ListJobs) -> None:
     assert text.endswith("start one with 'iris up'")
 
 
-def test_a_host_that_does_not_exist() -> None:
+def test_call_to_an_unknown_host_says_controller_does_not_answer() -> None:
     address = "http://iris.invalid:50051"
     with pytest.raises(ControllerUnreachableError) as caught:
         list_jobs(address)
@@ -177,7 +177,7 @@ def test_a_host_that_does_not_exist() -> None:
 
 @both
 @pytest.mark.parametrize("fault", [reset, hang_up, cut_off])
-def test_a_connection_that_breaks_is_tried_again(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
+def test_call_is_retried_after_a_broken_connection(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
     server = serve(fault, fault, jobs("a"))
     assert ask(server.address) == ["a"]
     assert len(server.requests) == 3
@@ -195,13 +195,15 @@ def test_call_fails_after_several_tries(ask: ListJobs, fault: Answer, serve: Cal
 
 @both
 @pytest.mark.parametrize("status", ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"])
-def test_a_proxy_that_does_not_reach_the_controller(ask: ListJobs, status: str, serve: Callable[..., Server]) -> None:
+def test_call_is_retried_after_the_gateway_error_of_a_proxy(
+    ask: ListJobs, status: str, serve: Callable[..., Server]
+) -> None:
     server = serve(http(status, b"<h1>upstream</h1>"), http(status), jobs("a"))
     assert ask(server.address) == ["a"]
     assert len(server.requests) == 3
 
 
-def test_a_proxy_that_never_reaches_the_controller(serve: Callable[..., Server]) -> None:
+def test_call_fails_after_repeated_gateway_errors_of_a_proxy(serve: Callable[..., Server]) -> None:
     server = serve(http("503 Service Unavailable", b"<h1>upstream</h1>"))
     with pytest.raises(ControllerUnreachableError) as caught:
         list_jobs(server.address)
@@ -217,7 +219,7 @@ NOT_RETRIED = sorted(set(ERROR_FOR_CODE) - {"unavailable"})
 
 @both
 @pytest.mark.parametrize("code", NOT_RETRIED)
-def test_an_error_that_the_server_answers_is_not_tried_again(
+def test_call_is_not_retried_after_an_error_from_the_server(
     ask: ListJobs, code: str, serve: Callable[..., Server]
 ) -> None:
     server = serve(error(code, "no job named 'é'"), jobs("a"))
@@ -228,7 +230,7 @@ def test_an_error_that_the_server_answers_is_not_tried_again(
     assert len(server.requests) == 1
 
 
-def test_unavailable_server_is_called_again(serve: Callable[..., Server]) -> None:
+def test_call_to_an_unavailable_server_is_retried(serve: Callable[..., Server]) -> None:
     server = serve(error("unavailable", "shutting down", "503 Service Unavailable"), jobs("a"))
     assert list_jobs(server.address) == ["a"]
     always = serve(error("unavailable", "shutting down", "503 Service Unavailable"))
@@ -271,7 +273,7 @@ PAGE = b"<!doctype html><html><h1>It works!</h1></html>"
     ],
     ids=["200 page", "200 json", "200 empty", "404 page", "404 json", "404 list", "405", "302", "500", "401", "403"],
 )  # fmt: skip
-def test_answer_of_another_program_is_told_from_a_controllers(
+def test_error_for_an_answer_of_another_program_names_the_address(
     ask: ListJobs, answer: Answer, serve: Callable[..., Server]
 ) -> None:
     """The text names who was asked: "Not Found" alone says nothing."""
@@ -283,13 +285,13 @@ def test_answer_of_another_program_is_told_from_a_controllers(
     assert len(server.requests) == 1
 
 
-def test_server_that_requires_a_login_is_named(serve: Callable[..., Server]) -> None:
+def test_error_names_a_server_that_requires_a_login(serve: Callable[..., Server]) -> None:
     with pytest.raises(UnauthenticatedError):
         list_jobs(serve(http("401 Unauthorized", PAGE)).address)
 
 
 @both
-def test_an_answer_that_cannot_be_decoded_is_not_the_callers_fault(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_answer_that_cannot_be_decoded_does_not_blame_the_caller(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(http("200 OK", b"\xff\xff\xff\xff", "application/proto"))
     with pytest.raises(IrisError) as caught:
         ask(server.address)
@@ -309,7 +311,7 @@ def test_silent_server_raises_deadline_exceeded(ask: ListJobs, serve: Callable[.
 
 
 @both
-def test_a_server_that_answers_too_slowly(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_answer_that_arrives_too_slowly_raises_deadline_exceeded(ask: ListJobs, serve: Callable[..., Server]) -> None:
     """The deadline is for the call, not for each byte."""
     server = serve(drip)
     with pytest.raises(DeadlineExceededError):
@@ -317,7 +319,7 @@ def test_a_server_that_answers_too_slowly(ask: ListJobs, serve: Callable[..., Se
 
 
 @both
-def test_the_deadline_is_for_all_tries_together(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_deadline_of_a_call_applies_to_all_tries_together(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(reset, silence)
     with pytest.raises(DeadlineExceededError):
         ask(server.address, timeout_s=0.5)
@@ -327,7 +329,7 @@ def test_the_deadline_is_for_all_tries_together(ask: ListJobs, serve: Callable[.
 # Connections.
 
 
-def test_kept_connection_that_was_closed_is_replaced(serve: Callable[..., Server]) -> None:
+def test_idle_connection_that_the_server_closed_is_replaced(serve: Callable[..., Server]) -> None:
     server = serve(jobs("a"), jobs("b"), jobs("c", close=True), jobs("d"))
     with contextlib.closing(HttpTransport(server.address)) as transport:
         for expected in ("a", "b", "c", "d"):
@@ -335,7 +337,7 @@ def test_kept_connection_that_was_closed_is_replaced(serve: Callable[..., Server
     assert server.connections == 2
 
 
-def test_a_client_is_shared_by_threads(serve: Callable[..., Server]) -> None:
+def test_client_can_be_shared_by_threads(serve: Callable[..., Server]) -> None:
     server = serve(jobs("a"))
     found: list[list[str]] = []
     with contextlib.closing(HttpTransport(server.address)) as transport:
@@ -352,7 +354,7 @@ def test_a_client_is_shared_by_threads(serve: Callable[..., Server]) -> None:
     assert found == [["a"]] * 160
 
 
-def test_the_environments_proxies_are_not_for_loopback(
+def test_call_to_loopback_ignores_the_proxies_of_the_environment(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -361,7 +363,7 @@ def test_the_environments_proxies_are_not_for_loopback(
     assert list_jobs(serve(jobs("a")).address) == ["a"]
 
 
-def test_the_environments_proxies_are_for_everybody_else(
+def test_call_to_another_host_uses_the_proxy_of_the_environment(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = serve(jobs("by proxy"))
@@ -440,7 +442,7 @@ def test_untrusted_certificate_fails_without_a_retry(certificate: Path, serve: C
     assert server.connections == 1  # another try would find the same certificate
 
 
-def test_https_to_a_server_without_tls(serve: Callable[..., Server]) -> None:
+def test_https_call_to_a_server_without_tls_fails_with_the_address(serve: Callable[..., Server]) -> None:
     server = serve(jobs("a"))
     with pytest.raises(ControllerUnreachableError, match=f"https://127.0.0.1:{server.port}"):
         list_jobs(f"https://127.0.0.1:{server.port}")
@@ -491,7 +493,7 @@ def test_stream_messages_arrive_as_they_are_sent(serve: Callable[..., Server]) -
     assert list(states) == [4]
 
 
-def test_a_stream_that_drops_is_not_an_end(serve: Callable[..., Server]) -> None:
+def test_stream_whose_connection_breaks_raises_an_error(serve: Callable[..., Server]) -> None:
     def answer(connection: Connection) -> bool:
         connection.sock.sendall(HEAD + news(3))
         return False
@@ -504,7 +506,7 @@ def test_a_stream_that_drops_is_not_an_end(serve: Callable[..., Server]) -> None
     assert len(server.requests) == 1  # only the reader knows from where to go on
 
 
-def test_a_stream_that_ends_with_an_error(serve: Callable[..., Server]) -> None:
+def test_stream_raises_the_error_with_which_the_server_ends_it(serve: Callable[..., Server]) -> None:
     end = json.dumps({"error": {"code": "not_found", "message": "no job named 'x'"}}).encode()
     server = serve(lambda connection: connection.sock.sendall(HEAD + chunk(envelope(2, end)) + b"0\r\n\r\n") is None)
     with pytest.raises(NotFoundError, match="no job named 'x'"):

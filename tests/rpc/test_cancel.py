@@ -13,7 +13,7 @@ from iris.rpc.calls import call_async, stream_async
 from iris.rpc.peer import Peer
 
 
-def test_a_cancelled_call_is_cancelled() -> None:
+def test_cancelling_a_task_cancels_its_call() -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -29,7 +29,7 @@ def test_a_cancelled_call_is_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_a_stream_of_a_silent_server_is_over() -> None:
+def test_stream_of_a_silent_server_ends_with_an_error() -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -45,7 +45,7 @@ class Callers:
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
 
-def test_fair_lane_with_a_greedy_caller_serves_the_other_next() -> None:
+def test_fair_lane_serves_other_callers_before_further_calls_of_a_busy_caller() -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         for number in range(50):
@@ -80,7 +80,7 @@ def test_fair_lane_per_caller_limit_leaves_turns_free_for_others() -> None:
     asyncio.run(run())
 
 
-def test_fair_lane_waiting_caller_that_leaves_frees_its_place() -> None:
+def test_fair_lane_caller_that_stops_waiting_leaves_the_queue() -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         callers.ask("a-0")
@@ -100,7 +100,7 @@ def test_fair_lane_waiting_caller_that_leaves_frees_its_place() -> None:
 
 
 @pytest.mark.parametrize("first", ["cancel", "end"])
-def test_caller_that_leaves_at_its_turn_keeps_no_turn(first: str) -> None:
+def test_fair_lane_caller_cancelled_at_its_turn_frees_the_turn(first: str) -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         callers.ask("a-0")
@@ -119,7 +119,7 @@ def test_caller_that_leaves_at_its_turn_keeps_no_turn(first: str) -> None:
     asyncio.run(run())
 
 
-def test_fair_lane_with_full_queues_refuses_with_the_number_that_waits() -> None:
+def test_fair_lane_with_full_queues_refuses_with_the_number_of_waiting_calls() -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1, waiting_per_caller=3, waiting=4))
         for number in range(4):

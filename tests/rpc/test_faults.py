@@ -103,5 +103,5 @@ def test_refused_connection_and_unknown_host_have_readable_reasons() -> None:
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "its host name cannot be looked up now"),
     ],
 )
-def test_fault_is_described(error: Exception, words: str) -> None:
+def test_connection_fault_is_described_in_plain_words(error: Exception, words: str) -> None:
     assert describe_fault(error) == words

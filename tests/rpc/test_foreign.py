@@ -122,13 +122,13 @@ def test_foreign_answer_to_a_worker_names_server_code_and_cause() -> None:
     assert "client_max_body_size" in str(caught.value)
 
 
-def test_name_of_a_foreign_server_steers_no_terminal() -> None:
+def test_name_of_a_foreign_server_cannot_control_the_terminal() -> None:
     with cluster_behind("404 Not Found", {"Server": "evil\x1b[2J"}) as client, pytest.raises(IrisError) as caught:
         client.list_jobs()
     assert "\x1b" not in str(caught.value)
 
 
-def test_foreign_answer_of_json_without_words_is_no_error_of_iris() -> None:
+def test_foreign_json_answer_without_an_error_code_names_the_foreign_server() -> None:
     with (
         cluster_behind("404 Not Found", {"Server": "gateway"}, "application/json") as client,
         pytest.raises(IrisError, match="'gateway' answered 404"),

@@ -262,13 +262,13 @@ def test_trailers_of_a_request_are_ignored(world: Served) -> None:
     assert ask(world, chunked.encode()) == (200, b"3")
 
 
-def test_a_call_may_have_a_limit_of_its_own() -> None:
+def test_request_limit_of_one_path_replaces_the_general_limit() -> None:
     with served(ConnectionLimits({"/s/count": 10})) as world:
         assert ask(world, request(body=b"0123456789")) == (200, b"10")
         assert_refused(ask(world, request(body=b"01234567890")), 429, "resource_exhausted", "limit of 10 ")
 
 
-def test_all_requests_together_have_a_limit() -> None:
+def test_requests_that_are_received_at_once_have_a_total_size_limit() -> None:
     with served(ConnectionLimits(max_held_bytes=100_000)) as world, world.connect() as first:
         first.sendall(request(body=bytes(90_000))[:-1])
         wait_until(lambda: world.call(lambda: world.limits.held_bytes) > 80_000, "most of it to be held")
@@ -279,7 +279,7 @@ def test_all_requests_together_have_a_limit() -> None:
         assert_unhurt(world)
 
 
-def test_a_head_that_drips_is_not_waited_for(world: Served) -> None:
+def test_request_whose_head_arrives_too_slowly_is_refused(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(b"POST /s/count HTTP/1.1\r\nhost: x\r\n")
         wait_until(lambda: world.call(lambda: any(c._head_bytes for c in world.limits.connections)), "it to be read")
@@ -299,7 +299,7 @@ def test_silent_connection_is_closed(world: Served) -> None:
         assert read_to_end(silent) == b""
 
 
-def test_empty_lines_keep_no_connection_open(world: Served) -> None:
+def test_connection_that_sends_only_empty_lines_is_closed(world: Served) -> None:
     with world.connect() as dripping:
         dripping.sendall(request(body=b"x"))
         assert read_answer(dripping) == (200, b"1")
@@ -309,7 +309,7 @@ def test_empty_lines_keep_no_connection_open(world: Served) -> None:
         assert b"200" not in read_to_end(dripping)
 
 
-def test_a_body_that_drips_is_not_waited_for(world: Served) -> None:
+def test_request_whose_body_arrives_too_slowly_is_refused(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(request(body=bytes(1000))[:-500])
         wait_until(lambda: world.call(lambda: world.limits.held_bytes), "the body to begin")
@@ -355,7 +355,7 @@ def test_answer_has_no_time_limit(world: Served) -> None:
         assert read_to_end_of_answer(following).endswith(b"0\r\n\r\n")
 
 
-def test_an_idle_connection_is_kept_for_a_while(world: Served) -> None:
+def test_idle_connection_stays_open_for_a_while(world: Served) -> None:
     with world.connect() as idle:
         for _ in range(3):
             idle.sendall(request(body=b"x"))
@@ -373,7 +373,7 @@ def test_pipelined_requests_are_answered_in_order(world: Served) -> None:
         assert file_order == [str(size).encode() for size in range(50)]
 
 
-def test_a_half_closed_connection_has_its_answer(world: Served) -> None:
+def test_client_that_closes_its_sending_half_gets_its_answer(world: Served) -> None:
     with world.connect() as connection:
         connection.sendall(request(body=b"abc"))
         connection.shutdown(socket.SHUT_WR)
@@ -385,7 +385,7 @@ def test_a_half_closed_connection_has_its_answer(world: Served) -> None:
     assert_unhurt(world)
 
 
-def test_two_thousand_idle_connections_leave_room_for_a_client() -> None:
+def test_client_can_connect_despite_two_thousand_idle_connections() -> None:
     with served(ConnectionLimits(max_connections=200)) as world, world.connect() as busy:
         busy.sendall(request("/s/hang"))
         assert busy.recv(1)
@@ -406,7 +406,7 @@ def test_two_thousand_idle_connections_leave_room_for_a_client() -> None:
                 connection.close()
 
 
-def test_connection_beyond_the_limit_gets_a_reason() -> None:
+def test_connection_beyond_the_limit_is_refused_with_a_reason() -> None:
     with served(ConnectionLimits(max_connections=3)) as world:
         busy = [world.connect() for _ in range(3)]
         for connection in busy:
@@ -420,13 +420,13 @@ def test_connection_beyond_the_limit_gets_a_reason() -> None:
         assert_unhurt(world)
 
 
-def test_time_passes_by_itself() -> None:
+def test_running_server_enforces_its_time_limits() -> None:
     """That the server counts its seconds."""
     with served(ConnectionLimits(head_s=0)) as world, world.connect() as silent:
         assert read_to_end(silent) == b""
 
 
-def test_refused_client_that_stays_is_disconnected(world: Served) -> None:
+def test_refused_client_that_does_not_disconnect_is_disconnected(world: Served) -> None:
     with world.connect() as stubborn:
         stubborn.sendall(b"nonsense\r\n\r\n")
         assert read_answer(stubborn)[0] == 400

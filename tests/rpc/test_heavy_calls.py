@@ -78,7 +78,7 @@ async def test_equal_heavy_calls_share_an_answer_begun_after_their_arrival() -> 
     assert server.made == ["a", "a", "b"]
 
 
-async def test_heavy_calls_in_json_and_in_binary_have_answers_of_their_own() -> None:
+async def test_equal_heavy_calls_in_json_and_in_binary_get_separate_answers() -> None:
     server = Server()
     asked = [server.ask("a"), server.ask("a", as_json=True)]
     for _ in asked:
@@ -88,7 +88,7 @@ async def test_heavy_calls_in_json_and_in_binary_have_answers_of_their_own() -> 
     assert b'"nextPageToken": "1"' in text.data
 
 
-async def test_heavy_call_that_leaves_does_not_end_the_answer_of_the_others() -> None:
+async def test_cancelled_heavy_call_does_not_cancel_the_answer_of_equal_calls() -> None:
     server = Server()
     asked = [server.ask("a") for _ in range(3)]
     await detect_copy()
@@ -98,7 +98,7 @@ async def test_heavy_call_that_leaves_does_not_end_the_answer_of_the_others() ->
     assert numbers(await asyncio.gather(*asked[1:])) == ["0", "0"]
 
 
-async def test_heavy_call_without_callers_is_cancelled() -> None:
+async def test_heavy_answer_is_cancelled_when_all_its_callers_have_left() -> None:
     server = Server()
     asked = [server.ask("a") for _ in range(3)]
     await detect_copy()
@@ -111,7 +111,7 @@ async def test_heavy_call_without_callers_is_cancelled() -> None:
     assert numbers([await again]) == ["1"]
 
 
-async def test_heavy_calls_that_fail_fail_for_each_of_their_callers() -> None:
+async def test_error_of_a_shared_heavy_answer_reaches_every_caller() -> None:
     server = Server()
     server.error = ConnectError(Code.NOT_FOUND, "no job named 'a'")
     asked = [server.ask("a") for _ in range(3)]

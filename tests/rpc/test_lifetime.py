@@ -45,7 +45,7 @@ def test_pause_and_check_after_close_are_refused() -> None:
             work()
 
 
-def test_blocked_read_when_closed_ends() -> None:
+def test_blocked_read_ends_when_its_client_is_closed() -> None:
     life = Lifetime("the client of nobody")
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -67,7 +67,7 @@ def test_connection_opened_after_close_is_refused_and_ended() -> None:
         assert theirs.recv(1) == b""
 
 
-def test_closed_connections_are_forgotten() -> None:
+def test_client_does_not_keep_its_closed_connections() -> None:
     life = Lifetime("the client of nobody")
     for _ in range(100):
         ours, theirs = socket.socketpair()

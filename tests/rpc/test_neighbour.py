@@ -50,7 +50,7 @@ def url(host: str, port: int) -> str:
 
 
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
-def test_a_listener_is_known_by_its_user(family: socket.AddressFamily, host: str) -> None:
+def test_uid_check_accepts_a_program_of_an_expected_user(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         uid_check = PeerUidCheck(url(host, listener.getsockname()[1]), among=own)
         uid_check.check()
@@ -59,14 +59,14 @@ def test_a_listener_is_known_by_its_user(family: socket.AddressFamily, host: str
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root is let pass")
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
-def test_a_listener_of_another_user_is_refused(family: socket.AddressFamily, host: str) -> None:
+def test_uid_check_refuses_a_program_of_an_unexpected_user(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         uid_check = PeerUidCheck(url(host, listener.getsockname()[1]), among=lambda: [os.geteuid() + 1])
         with pytest.raises(ConnectError, match="another user"):
             uid_check.check()
 
 
-def test_port_without_a_listener_is_not_refused() -> None:
+def test_uid_check_accepts_a_port_on_which_no_program_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     uid_check = PeerUidCheck(url("127.0.0.1", port))
@@ -76,7 +76,7 @@ def test_port_without_a_listener_is_not_refused() -> None:
 
 @needs_root
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
-def test_listener_of_another_user_is_refused(family: socket.AddressFamily, host: str) -> None:
+def test_uid_check_refuses_a_program_that_another_user_starts_later(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
         uid_check = PeerUidCheck(url(host, port))
@@ -85,7 +85,7 @@ def test_listener_of_another_user_is_refused(family: socket.AddressFamily, host:
 
 
 @needs_root
-def test_the_other_address_of_localhost_is_no_way_in() -> None:
+def test_uid_check_of_localhost_refuses_another_user_on_its_ipv6_address() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         listening_as(_NOBODY, socket.AF_INET6, "::1", listener.getsockname()[1]) as port,
@@ -95,7 +95,7 @@ def test_the_other_address_of_localhost_is_no_way_in() -> None:
 
 
 @needs_root
-def test_client_sends_no_token_to_a_foreign_listener() -> None:
+def test_client_sends_no_token_to_a_program_of_another_user() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         client = RemoteClusterClient(f"127.0.0.1:{port}", token="secret", timeout_s=5)

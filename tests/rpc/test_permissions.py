@@ -15,7 +15,7 @@ ROLES = {*GIVEN_ROLES, TASK, CONTROLLER}
     ("service", "rules", "open_calls"),
     [("ControllerService", CONTROLLER_RULES, frozenset()), ("WorkerService", WORKER_RULES, OPEN)],
 )
-def test_every_call_has_its_row(service: str, rules: Rules, open_calls: frozenset[str]) -> None:
+def test_every_call_has_a_row_in_the_permission_table(service: str, rules: Rules, open_calls: frozenset[str]) -> None:
     methods = {method.name for method in cluster_pb2.DESCRIPTOR.services_by_name[service].methods}
     assert set(rules) | open_calls == methods
     assert not set(rules) & open_calls
@@ -24,17 +24,17 @@ def test_every_call_has_its_row(service: str, rules: Rules, open_calls: frozense
         assert set(row) <= ROLES
 
 
-def test_the_controllers_own_tokens_open_no_call_of_the_controller() -> None:
+def test_token_of_the_controller_permits_no_call_to_the_controller() -> None:
     assert not [method for method, row in CONTROLLER_RULES.items() if CONTROLLER in row]
 
 
-def test_only_the_controller_runs_and_kills_on_a_worker() -> None:
+def test_only_the_controller_may_start_and_kill_attempts_on_a_worker() -> None:
     for method in ("RunTask", "RunTasks", "KillTask"):
         assert set(WORKER_RULES[method]) == {CONTROLLER}
 
 
 @pytest.mark.parametrize("method", ["CreateToken", "ListTokens", "RevokeToken"])
-def test_tokens_are_for_admins(method: str) -> None:
+def test_only_admins_may_manage_tokens(method: str) -> None:
     assert set(CONTROLLER_RULES[method]) == {ADMIN}
 
 

@@ -18,7 +18,7 @@ NOBODY = 65534
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o720, 0o702, 0o1777])
-def test_directory_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+def test_directory_that_other_users_may_write_is_refused(tmp_path: Path, mode: int) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     directory.chmod(mode)
@@ -29,7 +29,7 @@ def test_directory_that_others_may_write_is_refused(tmp_path: Path, mode: int) -
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o750, 0o711])
-def test_directory_that_others_may_read_is_taken(tmp_path: Path, mode: int) -> None:
+def test_directory_that_other_users_may_read_is_accepted(tmp_path: Path, mode: int) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     directory.chmod(mode)
@@ -74,7 +74,7 @@ print("taken")
 
 
 @as_root
-def test_directory_below_a_foreign_open_directory_is_accepted(tmp_path: Path) -> None:
+def test_directory_in_a_writable_directory_of_another_user_is_accepted(tmp_path: Path) -> None:
     # As the volumes of containers are. What others would put there is theirs, and refused for that.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
@@ -93,7 +93,7 @@ def test_directory_below_a_foreign_open_directory_is_accepted(tmp_path: Path) ->
 
 
 @as_root
-def test_link_of_another_user_to_our_directory_is_refused(tmp_path: Path) -> None:
+def test_link_that_another_user_made_to_a_directory_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     link = tmp_path / "link"
@@ -112,7 +112,7 @@ def test_entry_of_another_user_is_refused(tmp_path: Path) -> None:
         check_entries(tmp_path)
 
 
-def test_entry_writable_by_others_is_closed_if_unreachable_and_refused_otherwise(
+def test_entry_writable_by_others_is_made_private_if_unreachable_and_refused_otherwise(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "state"

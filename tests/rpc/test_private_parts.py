@@ -29,14 +29,14 @@ def requirements() -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize("name", CAPPED)
-def test_library_with_used_private_parts_has_a_capped_version_which_is_installed(name: str) -> None:
+def test_library_whose_private_parts_iris_uses_is_installed_within_its_version_limit(name: str) -> None:
     requirement = requirements()[name]
     assert any(one.operator in ("<", "==", "~=") for one in requirement.specifier), str(requirement)
     installed = importlib.metadata.version(name)
     assert requirement.specifier.contains(installed), f"{name} {installed} is installed, required: {requirement}"
 
 
-def test_uvicorn_protocol_still_calls_the_overridden_methods() -> None:
+def test_uvicorn_still_calls_the_methods_that_iris_overrides() -> None:
     overridden = {
         "connection_lost",
         "connection_made",
@@ -61,13 +61,13 @@ def test_uvicorn_protocol_still_calls_the_overridden_methods() -> None:
         assert call in source, f"{release} no longer calls {call})"
 
 
-def test_uvicorn_cycle_still_has_the_used_attributes() -> None:
+def test_uvicorn_still_has_the_private_attributes_that_iris_uses() -> None:
     source = inspect.getsource(RequestResponseCycle.__init__)
     for name in ("response_complete", "response_started", "disconnected", "message_event"):
         assert f"self.{name} " in source, f"uvicorn {importlib.metadata.version('uvicorn')}: no {name}"
 
 
-def test_ray_still_has_the_used_private_functions() -> None:
+def test_ray_still_has_the_private_functions_that_iris_uses() -> None:
     release = f"ray {importlib.metadata.version('ray')}"
     from ray._private import services, state
     from ray.experimental import internal_kv
@@ -79,7 +79,7 @@ def test_ray_still_has_the_used_private_functions() -> None:
         assert "namespace" in inspect.signature(getattr(internal_kv, name)).parameters, (release, name)
 
 
-def test_cloudpickle_still_has_the_used_private_functions() -> None:
+def test_cloudpickle_still_has_the_private_functions_that_iris_uses() -> None:
     release = f"cloudpickle {importlib.metadata.version('cloudpickle')}"
     for name in (
         "_class_setstate",

@@ -100,7 +100,7 @@ def test_https_call_uses_connect_with_the_login(
 
 @pytest.mark.parametrize("login", [None, (USER, PASSWORD)])
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "SOCKS5"])
-def test_socks_proxy_is_asked_for_the_name(
+def test_socks_proxy_resolves_the_host_name_of_a_call(
     login: tuple[str, str] | None,
     scheme: str,
     far: Server,
@@ -116,7 +116,9 @@ def test_socks_proxy_is_asked_for_the_name(
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-def test_dead_proxy_is_named_without_its_password(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_dead_proxy_names_the_proxy_without_its_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # taken, but nobody listens
         port = bound.getsockname()[1]
@@ -138,7 +140,7 @@ def test_dead_proxy_is_named_without_its_password(scheme: str, monkeypatch: pyte
         pytest.param(SocksProxy, "could not connect", id="socks target"),
     ],
 )
-def test_proxy_that_does_not_pass_a_call_on_is_named(
+def test_error_names_a_proxy_that_does_not_forward_a_call(
     proxy: Callable[[], SmallProxy], said: str, start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = proxy()
@@ -150,7 +152,7 @@ def test_proxy_that_does_not_pass_a_call_on_is_named(
 
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad Gateway", "403 Forbidden"])
-def test_proxy_that_answers_in_place_of_the_controller_is_named(
+def test_error_names_a_proxy_that_answers_in_place_of_the_controller(
     status: str, far: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far.answers[:] = [http(status, b"<html>", headers={"Server": "squid/6"})]
@@ -164,7 +166,7 @@ def test_proxy_that_answers_in_place_of_the_controller_is_named(
     assert PASSWORD not in text
 
 
-def test_proxy_that_requires_a_login_names_the_variable_to_set(
+def test_error_of_a_proxy_that_requires_a_login_names_the_variable_to_set(
     start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = ConnectProxy(1, ("other", "login"))
@@ -173,7 +175,9 @@ def test_proxy_that_requires_a_login_names_the_variable_to_set(
     assert "the proxy wants a login: put it into the proxy's URL" in error_of(f"https://{HOST}")
 
 
-def test_refusing_proxy_is_asked_once(start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_that_a_proxy_refuses_is_not_retried(
+    start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusing = ConnectProxy(1, ("other", "login"))
     start(refusing)
     monkeypatch.setenv("HTTPS_PROXY", refusing.url())
@@ -181,7 +185,7 @@ def test_refusing_proxy_is_asked_once(start: Callable[[SmallProxy], None], monke
     assert len(refusing.asked_for) == 1
 
 
-def test_proxy_that_speaks_no_socks_is_named(far: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_proxy_that_does_not_speak_socks(far: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     far.answers[:] = [LIST]
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{listener.getsockname()[1]}")
@@ -215,7 +219,7 @@ def test_proxy_that_speaks_no_socks_is_named(far: Server, monkeypatch: pytest.Mo
         "my proxy:3128",
     ],
 )
-def test_proxy_url_that_cannot_be_used_is_refused_with_its_variable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_proxy_url_is_refused_with_the_name_of_its_variable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", url)
     with pytest.raises(FailedPreconditionError) as caught:
         find_proxy(f"https://{HOST}")
@@ -224,7 +228,7 @@ def test_proxy_url_that_cannot_be_used_is_refused_with_its_variable(url: str, mo
     assert "secr" not in str(caught.value)
 
 
-def test_missing_socks_extra_is_named(tmp_path: Path) -> None:
+def test_error_for_a_socks_proxy_names_the_missing_extra(tmp_path: Path) -> None:
     """In a program that cannot import socksio, as where the extra is not installed."""
     code = f"""
 import importlib.machinery, sys
@@ -303,7 +307,7 @@ def test_no_proxy_excludes_exactly_the_named_hosts(address: str, no_proxy: str, 
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_address_in_a_range_of_no_proxy_is_called_straight(
+def test_address_in_a_range_of_no_proxy_is_called_without_a_proxy(
     variable: str, far: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", far.address)

@@ -72,7 +72,7 @@ def test_request_with_invalid_json_is_refused(text: bytes, words: str) -> None:
         parse_request(text, LAUNCH)
 
 
-def test_json_request_in_both_spellings_is_taken() -> None:
+def test_json_request_with_fields_in_camel_case_or_snake_case_is_accepted() -> None:
     document = {
         "name": "job",
         "max_retries_failure": 0,
@@ -92,7 +92,7 @@ def test_json_request_in_both_spellings_is_taken() -> None:
     assert (request.resources.device.gpu.count, request.constraints[0].op) == (2, pb.CONSTRAINT_OP_EQ)
 
 
-def test_json_request_that_reads_passes_over_new_fields_and_refuses_misspelt_ones() -> None:
+def test_json_request_that_only_reads_ignores_new_fields_and_refuses_misspelt_ones() -> None:
     tasks = pb.Controller.ListTasksRequest
     assert parse({"jobId": "a", "sortedBy": "state"}, tasks) == tasks(job_id="a")
     with pytest.raises(InvalidArgumentError, match="did you mean 'pageSize'"):
@@ -125,7 +125,7 @@ def test_request_with_an_unknown_enum_number_is_refused(request_: Message, words
         check_enums(request_)
 
 
-def test_request_with_unknown_binary_fields_and_known_enums_is_taken() -> None:
+def test_binary_request_with_unknown_fields_and_known_enums_is_accepted() -> None:
     data = LAUNCH(name="a", placement=pb.PLACEMENT_TOGETHER).SerializeToString() + b"\xfa\x3f\x03abc"
     check_enums(LAUNCH.FromString(data))
     check_enums(pb.Controller.LaunchJobRequest(constraints=[pb.Constraint(key="k")]))

@@ -76,12 +76,12 @@ def test_signed_claims_are_read_unchanged(known: Caller) -> None:
     assert VERIFIER.verify(KEY.sign(known)) == known, "and from memory"
 
 
-def test_the_same_claims_are_the_same_token() -> None:
+def test_same_claims_always_give_the_same_token() -> None:
     known = caller()
     assert KEY.sign(known, 1000) == KEY.sign(known, 1000), "what is not stored can be made again"
 
 
-def test_a_token_of_another_cluster() -> None:
+def test_token_of_another_cluster_is_refused() -> None:
     text = refused(SigningKey.new().sign(caller()))
     assert "another cluster" in text
     assert "IRIS_TOKEN" in text
@@ -93,12 +93,12 @@ def test_token_of_another_key_with_our_key_id_is_refused() -> None:
     assert "damaged, or is not a token of Iris" in refused(other.sign(caller()))
 
 
-def test_no_signature_is_no_token() -> None:
+def test_token_without_a_signature_is_refused() -> None:
     refused(unsigned({"alg": "none", "typ": "JWT"}, claims()))
     refused(unsigned({"alg": "none", "typ": "JWT"}, claims(), b"x" * 64))
 
 
-def test_the_public_key_is_no_secret_to_sign_with() -> None:
+def test_token_signed_with_the_public_key_as_secret_is_refused() -> None:
     refused(jwt.encode(claims(), KEY.public, algorithm="HS256"))
 
 
@@ -131,7 +131,7 @@ def test_token_with_an_invalid_claim_is_refused(changed: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "number", ["Infinity", "-Infinity", "NaN", "1e999", "9" * 400, "[[1]]", "{}", "true", '"x"', "null"]
 )
-def test_a_signed_token_with_an_odd_number_is_refused_or_read(claim: str, number: str) -> None:
+def test_signed_token_with_an_unusual_number_is_refused_or_read(claim: str, number: str) -> None:
     body = json.dumps(claims(job="a", task=1, attempt=0) | {claim: "HERE"}).replace('"HERE"', number)
     token = jwt.PyJWS().encode(body.encode(), KEY._private, algorithm="EdDSA")
     if is_good(token):
@@ -142,7 +142,7 @@ def test_a_signed_token_with_an_odd_number_is_refused_or_read(claim: str, number
 
 
 @pytest.mark.parametrize("exp", ["Infinity", "1e999", "9" * 400, "1e300"])
-def test_a_signed_token_that_never_expires_is_refused(exp: str) -> None:
+def test_signed_token_that_never_expires_is_refused(exp: str) -> None:
     body = json.dumps(claims(exp="HERE")).replace('"HERE"', exp)
     refused(jwt.PyJWS().encode(body.encode(), KEY._private, algorithm="EdDSA"))
 
@@ -158,7 +158,7 @@ def test_deeply_nested_signed_token_is_refused() -> None:
     refused(jwt.PyJWS().encode(b"[" * 2500, KEY._private, algorithm="EdDSA"))
 
 
-def test_an_extension_that_must_be_understood_is_not() -> None:
+def test_token_with_an_unknown_critical_extension_is_refused() -> None:
     token = jwt.encode(claims(), KEY._private, algorithm="EdDSA", headers={"crit": ["x"], "x": 1})
     refused(token)
 
@@ -168,12 +168,12 @@ def test_text_that_is_not_a_token_is_refused(token: str) -> None:
     refused(token)
 
 
-def test_clocks_may_differ_a_little() -> None:
+def test_token_is_valid_shortly_after_its_expiry_because_clocks_differ() -> None:
     VERIFIER.verify(KEY.sign(caller(-LEEWAY_S + 10)))
     assert "has expired" in refused(KEY.sign(caller(-LEEWAY_S - 10)))
 
 
-def test_a_token_made_before_the_clock_was_set_back_is_good() -> None:
+def test_token_made_before_the_clock_was_set_back_is_accepted() -> None:
     VERIFIER.verify(KEY.sign(caller(), time.time() + 3600))
 
 
@@ -193,7 +193,7 @@ def test_cache_of_tokens_is_bounded() -> None:
     assert verifier.verify(first) is verifier._known[first]
 
 
-def test_a_workers_token_is_for_that_worker() -> None:
+def test_token_of_a_worker_contains_the_worker_id() -> None:
     known = VERIFIER.verify(worker_token(KEY, "w-1"))
     assert (known.role, known.worker_id) == ("worker", "w-1")
 
@@ -210,7 +210,7 @@ def test_key_file_is_kept_and_private(tmp_path: Path) -> None:
     Verifier(made.public).verify(SigningKey.load_or_make(path).sign(caller()))
 
 
-def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+def test_key_file_that_other_users_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "key"
     SigningKey.load_or_make(path)
     path.chmod(0o640)
@@ -225,7 +225,7 @@ def test_invalid_key_file_is_refused(tmp_path: Path, content: str) -> None:
         SigningKey.load_or_make(tmp_path / "key")
 
 
-def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
+def test_two_servers_that_start_at_once_use_the_same_key(tmp_path: Path) -> None:
     for round_ in range(20):
         path = tmp_path / f"key-{round_}"
         keys: list[bytes] = []
@@ -242,7 +242,7 @@ def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
         assert len(set(keys)) == 1
 
 
-def test_a_key_does_not_show_itself() -> None:
+def test_text_of_a_server_key_does_not_contain_the_key() -> None:
     assert KEY._private.private_bytes_raw().hex() not in repr(KEY)
     assert "BEGIN" not in repr(KEY)
 
@@ -250,7 +250,7 @@ def test_a_key_does_not_show_itself() -> None:
 # Files with secrets.
 
 
-def test_a_secret_is_written_whole_and_replaced(tmp_path: Path) -> None:
+def test_secret_file_is_written_whole_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     assert read_secret(path) is None
     assert write_secret(path, "first")
@@ -262,6 +262,6 @@ def test_a_secret_is_written_whole_and_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_a_secret_that_cannot_be_written(tmp_path: Path) -> None:
+def test_secret_file_that_cannot_be_written_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(IrisError, match="cannot write"):
         write_secret(tmp_path / "missing" / "secret", "x")

@@ -64,9 +64,9 @@ def test_process_that_keeps_dying_waits_longer_each_time() -> None:
     assert pauses_after([1.0] * 6) == [0.0, 0.2, 1.0, 1.0, 1.0]
 
 
-def test_process_after_long_life_is_started_at_once() -> None:
+def test_process_that_lived_long_is_restarted_at_once() -> None:
     assert pauses_after([1.0, 1.0, 60.0, 1.0, 1.0]) == [0.0, 0.2, 0.0, 0.2]
 
 
-def test_process_that_is_not_wanted_any_more_is_not_started_again() -> None:
+def test_process_that_is_not_needed_any_more_is_not_restarted() -> None:
     assert pauses_after([1.0]) == []

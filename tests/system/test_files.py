@@ -18,9 +18,7 @@ from iris.system.files import create_file, write_file
 
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_written_file_has_new_content_is_private_and_leaves_nothing_beside(
-    tmp_path: Path, durable: bool, shared: bool
-) -> None:
+def test_written_file_is_private_and_leaves_no_temporary_file(tmp_path: Path, durable: bool, shared: bool) -> None:
     path = tmp_path / "file"
     write_file(path, "old", durable=durable, shared=shared)
     write_file(path, "né", durable=durable, shared=shared)
@@ -29,7 +27,7 @@ def test_written_file_has_new_content_is_private_and_leaves_nothing_beside(
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_rest_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:
+def test_temporary_file_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:
     rest = tmp_path / "file.new"
     rest.write_text("half")
     rest.chmod(0o644)
@@ -46,7 +44,7 @@ write_file(Path(sys.argv[1]), b"x" * 100_000)
 """
 
 
-def test_write_that_fails_keeps_old_content_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_failed_write_keeps_old_content_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -70,7 +68,7 @@ def test_created_file_is_not_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["key"]
 
 
-def test_of_many_creators_one_wins_and_its_content_stays(tmp_path: Path) -> None:
+def test_file_created_by_many_threads_keeps_the_content_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "key"
     won: list[str] = []
     barrier = threading.Barrier(8)

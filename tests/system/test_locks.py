@@ -47,7 +47,7 @@ def test_locked_directory_cannot_be_locked_again(tmp_path: Path) -> None:
     os.close(held)
 
 
-def test_wait_for_lock_returns_once_it_is_free_and_locks_the_file_that_is_there_then(tmp_path: Path) -> None:
+def test_wait_for_lock_locks_the_file_that_exists_when_the_lock_is_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = wait_for_lock(path)
     locked: list[int] = []

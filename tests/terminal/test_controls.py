@@ -85,7 +85,7 @@ def test_plain_text_contains_no_control_sequences(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("sequence", [*DROPPED, "é€🙂".encode(), RED + b"x" + RESET])
-def test_line_in_pieces_is_printed_like_the_whole_line(sequence: bytes) -> None:
+def test_line_that_arrives_in_pieces_is_printed_like_a_whole_line(sequence: bytes) -> None:
     data = b"a" + sequence + b"b" + sequence + b"c"
     for seed in range(20):
         chance = random.Random(seed)

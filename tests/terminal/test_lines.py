@@ -125,7 +125,7 @@ def test_line_too_long_to_hold_is_printed_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_byte_of_every_task_is_written_once(seed: int) -> None:
+def test_every_output_byte_of_every_task_is_printed_once(seed: int) -> None:
     """In a pipe, with labels, whatever is written in between: labels and marks taken away, the bytes are those."""
     chance = random.Random(seed)
     lines = Lines(False)

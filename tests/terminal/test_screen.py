@@ -167,7 +167,7 @@ def test_wait_prints_to_a_replaced_stdout(shared_cluster: LocalServer, client: I
         terminal.close()
 
 
-def test_labelled_output_keeps_colours_and_cannot_steer_the_terminal(
+def test_labelled_output_keeps_colours_and_cannot_control_the_terminal(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
     odd = r"\033[2J\033[H\033]0;stolen\007\033[31mred\033[5;5H\033[6n\n\233plain\302\2332J\033"
@@ -185,7 +185,7 @@ def test_labelled_output_keeps_colours_and_cannot_steer_the_terminal(
         terminal.close()
 
 
-def test_names_and_errors_of_tasks_cannot_steer_the_terminal(
+def test_names_and_errors_of_tasks_cannot_control_the_terminal(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
     def fail() -> None:

@@ -30,6 +30,6 @@ RESET = "\x1b[0m"
         ("abcde\tb", 5, "abcde", 5),
     ],
 )
-def test_row_is_cut_at_the_width(row: str, columns: int, shown: str, width: int) -> None:
+def test_terminal_row_is_cut_at_the_width_of_the_terminal(row: str, columns: int, shown: str, width: int) -> None:
     cut, at = cut_row(row.encode(), columns)
     assert (cut.decode(), at) == (shown, width)

@@ -96,7 +96,7 @@ def test_ledger_continues_after_a_full_disk(path: Path) -> None:
     assert Ledger(path).load() == [entry("a@0", "local-0"), entry("b@0", "local-0")]
 
 
-def test_that_something_was_released_need_not_be_written_at_once(path: Path) -> None:
+def test_ledger_does_not_write_releases_at_once(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     ledger.hold(entry("a@0", "local-0"))

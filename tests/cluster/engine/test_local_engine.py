@@ -82,7 +82,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[LocalEngine]:
     await local.close()
 
 
-async def test_gpus_are_given_out_by_number_and_taken_back(engine: LocalEngine) -> None:
+async def test_local_engine_allocates_gpus_by_number_and_frees_them(engine: LocalEngine) -> None:
     await engine.submit(GangRequest("a@0", 2, Resources(gpu=1)))
     await engine.submit(GangRequest("b@0", 1, Resources(gpu=2)))
     snapshot = await engine.snapshot()
@@ -92,7 +92,7 @@ async def test_gpus_are_given_out_by_number_and_taken_back(engine: LocalEngine) 
     assert (await engine.snapshot())["b@0"].slots[0].gpu_ids == (0, 1)
 
 
-async def test_a_machine_is_split_among_workers(tmp_path: Path) -> None:
+async def test_local_engine_splits_the_machine_among_its_workers(tmp_path: Path) -> None:
     local = LocalEngine(tmp_path, workers=3, machine=Resources(cpu=4, memory_bytes=3000, gpu=2))
     machines = await local.machines()
     assert [machine.total.cpu for machine in machines] == [2, 1, 1]
@@ -101,7 +101,7 @@ async def test_a_machine_is_split_among_workers(tmp_path: Path) -> None:
     assert [machine.name for machine in machines] == ["local-0", "local-1", "local-2"]
 
 
-async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: LocalEngine, tmp_path: Path) -> None:
+async def test_local_worker_that_dies_breaks_its_gangs_and_is_restarted(engine: LocalEngine, tmp_path: Path) -> None:
     await engine.submit(gang("a@0", slots=2))
     while not (workers := _workers(tmp_path)):
         await engine.wait_for_change(0.05)
@@ -246,7 +246,7 @@ async def test_slots_of_an_ended_worker_are_lost(left: Left, tmp_path: Path) -> 
         assert (await engine.snapshot())["new@0"].state is GangState.HELD
 
 
-async def test_workers_that_speak_no_tls_are_no_use_to_a_controller_that_does(left: Left, tmp_path: Path) -> None:
+async def test_workers_without_tls_are_ended_by_a_controller_with_tls(left: Left, tmp_path: Path) -> None:
     before = [read_identity(identity_file(tmp_path, worker_id)) for worker_id in ("local-0", "local-1")]
     async with next_engine(tmp_path, address=NOBODY.replace("http:", "https:")) as engine:
         assert engine.adopted == 0
@@ -269,7 +269,9 @@ async def test_unreported_loss_is_known_after_two_restarts(left: Left, tmp_path:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_another_number_of_workers(left: Left, tmp_path: Path, workers: int) -> None:
+async def test_local_engine_restarted_with_another_number_of_workers_keeps_all_gangs(
+    left: Left, tmp_path: Path, workers: int
+) -> None:
     async with next_engine(tmp_path, workers) as engine:
         assert engine.adopted == 2
         snapshot = await engine.snapshot()

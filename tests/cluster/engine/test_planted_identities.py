@@ -101,7 +101,7 @@ def test_process_other_than_a_worker_is_not_adopted_under_a_held_lock(
 
 
 @pytest.mark.parametrize("token", ["", "f", "not hexadecimal", "f" * 17, ".", None, 7])
-def test_identity_with_a_token_that_no_worker_makes_is_none(workers: Path, token: object) -> None:
+def test_worker_identity_with_an_impossible_token_is_ignored(workers: Path, token: object) -> None:
     path = identity_file(workers, WORKER)
     identity = Identity(os.getpid(), identify_process(os.getpid()), "1", token)  # type: ignore[arg-type]
     identity.write(path)
@@ -109,7 +109,7 @@ def test_identity_with_a_token_that_no_worker_makes_is_none(workers: Path, token
     asyncio.run(sweep(workers, WORKER))
 
 
-def test_empty_token_marks_no_process() -> None:
+def test_empty_mark_matches_no_process() -> None:
     with subprocess.Popen(["sleep", "600"], env={}) as process:
         assert not is_marked(process.pid, "")
         process.kill()

@@ -175,7 +175,7 @@ async def test_slots_are_released_when_no_controller_returns(short_lease: RayWor
     assert "held@0" not in await world.engine.snapshot()
 
 
-async def test_killed_holder_ends_its_worker_and_its_slot_is_lost(world: RayWorld) -> None:
+async def test_killed_slot_actor_ends_its_worker_and_its_slot_is_lost(world: RayWorld) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     await world.engine.submit(gang("b@0", slots=1, cpu=1))
     held = await until(world, "a@0", GangState.HELD)
@@ -223,7 +223,7 @@ async def test_release_of_the_first_gang_of_a_machine_keeps_the_others(world: Ra
     assert (await world.engine.snapshot())["second@0"].state is GangState.HELD
 
 
-async def test_killed_template_ends_its_workers(world: RayWorld) -> None:
+async def test_killed_fork_server_ends_its_workers(world: RayWorld) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     held = await until(world, "a@0", GangState.HELD)
     workers = [await world.worker(slot.worker_id) for slot in held.slots]
@@ -260,7 +260,7 @@ async def test_killed_driver_process_is_replaced_and_finds_its_gangs(world: RayW
     assert [is_alive(worker.pid) for worker in workers] == [True, True]
 
 
-async def test_placement_group_without_holders_is_completed(world: RayWorld) -> None:
+async def test_placement_group_without_slot_actors_is_completed(world: RayWorld) -> None:
     await world.engine.abandon()
     world.cluster.call("make_group", group_of(world.cluster_id, "half@0"), world.namespace, "1")
     await world.restart()
@@ -304,13 +304,13 @@ def test_invalid_ray_address_is_refused(tmp_path: Path, address: str) -> None:
         )
 
 
-async def test_no_ray_answers(world: RayWorld) -> None:
+async def test_ray_engine_without_a_ray_cluster_does_not_start(world: RayWorld) -> None:
     engine = world.make("127.0.0.1:9")
     with pytest.raises(UnavailableError, match="no Ray answers at"):
         await engine.start(NOBODY)
 
 
-async def test_a_wrong_token_is_named(
+async def test_error_of_ray_engine_names_a_wrong_ray_token(
     ray_environment: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray itself says only that it could not connect."""

@@ -210,7 +210,7 @@ async def test_job_that_appears_after_its_release_is_cancelled(
     await slow.abandon()
 
 
-async def test_a_command_that_hangs_is_no_news(
+async def test_slurm_command_that_hangs_makes_slurm_unavailable(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_sbatch(tmp_path, monkeypatch, "exec sleep 1000")
@@ -220,7 +220,7 @@ async def test_a_command_that_hangs_is_no_news(
         await world.engine.submit(gang("a@0"))
 
 
-async def test_jobs_of_others_are_none_of_ours(world: SlurmWorld) -> None:
+async def test_slurm_jobs_of_other_clusters_are_ignored(world: SlurmWorld) -> None:
     other = SlurmWorld(world.directory / "other", world.slurm)
     await other.engine.start(NOBODY)
     await other.engine.submit(gang("a@0"))
@@ -235,7 +235,7 @@ async def test_jobs_of_others_are_none_of_ours(world: SlurmWorld) -> None:
     world.slurm.command("scancel", "--name=iris-x|y")
 
 
-async def test_an_operator_cancels_a_job_that_runs(world: SlurmWorld) -> None:
+async def test_running_slurm_job_that_an_operator_cancels_breaks_its_gang(world: SlurmWorld) -> None:
     before = await held(world, "a@0", slots=2, cpu=1)
     world.slurm.command("scancel", *world.slurm.jobs())
     broken = await until(world, "a@0", GangState.BROKEN)
@@ -249,7 +249,7 @@ async def test_an_operator_cancels_a_job_that_runs(world: SlurmWorld) -> None:
     assert "a@0" not in await world.engine.snapshot()
 
 
-async def test_an_operator_cancels_a_job_that_waits(world: SlurmWorld) -> None:
+async def test_waiting_slurm_job_that_an_operator_cancels_is_submitted_again(world: SlurmWorld) -> None:
     await held(world, "full@0", slots=2, cpu=4)
     await world.engine.submit(gang("a@0", slots=2, cpu=4))
     waiting = next(number for number, state in world.slurm.jobs().items() if state == "PENDING")
@@ -261,7 +261,7 @@ async def test_an_operator_cancels_a_job_that_waits(world: SlurmWorld) -> None:
     assert "a@0" not in await world.engine.snapshot()
 
 
-async def test_the_end_of_a_worker_is_known_also_to_the_next_controller(world: SlurmWorld) -> None:
+async def test_next_controller_knows_the_workers_that_have_ended(world: SlurmWorld) -> None:
     before = await held(world, "a@0", slots=3, cpu=1)
     await world.end_worker(before.slots[2].worker_id)
     broken = await until(world, "a@0", GangState.BROKEN)
@@ -270,7 +270,7 @@ async def test_the_end_of_a_worker_is_known_also_to_the_next_controller(world: S
     assert broken.lost == {2}
 
 
-async def test_a_machine_that_does_not_answer_is_not_dead(world: SlurmWorld) -> None:
+async def test_slots_on_a_machine_that_does_not_answer_slurm_are_not_lost(world: SlurmWorld) -> None:
     """Its slurmd is gone, so Slurm calls the machine down, and ends the job: what runs there goes on."""
     before = await held(world, "a@0", slots=2, cpu=1, placement=Placement.SPREAD)
     (cut_off,) = (i for i, slot in enumerate(before.slots) if world.zones[slot.machine] == "b")
@@ -316,7 +316,7 @@ async def test_release_leaves_no_files_and_processes_on_a_machine(
     assert found not in list(scratch.iterdir()), "who comes after it clears up"
 
 
-async def test_a_machine_without_iris_is_named(world: SlurmWorld, tmp_path: Path) -> None:
+async def test_slurm_gang_waits_with_the_name_of_a_machine_without_iris(world: SlurmWorld, tmp_path: Path) -> None:
     python = tmp_path / "no-iris"
     python.symlink_to("/bin/false")
     world.engine = world.new(python=str(python))
@@ -327,7 +327,7 @@ async def test_a_machine_without_iris_is_named(world: SlurmWorld, tmp_path: Path
     assert "no-iris with Iris and its extra (server) is missing on" in status.reason
 
 
-async def test_options_reach_sbatch(world: SlurmWorld) -> None:
+async def test_slurm_options_of_the_user_are_passed_to_sbatch(world: SlurmWorld) -> None:
     world.engine = world.new(slurm_options=["--partition=other", "--time=7"])
     await world.engine.start(NOBODY)
     assert [world.zones[machine.name] for machine in await world.engine.machines()] == ["b"]
@@ -338,7 +338,7 @@ async def test_options_reach_sbatch(world: SlurmWorld) -> None:
         await world.engine.submit(gang("b@0", zone="a"))
 
 
-async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world: SlurmWorld, tmp_path: Path) -> None:
+async def test_slurm_engine_refuses_a_controller_on_loopback(world: SlurmWorld, tmp_path: Path) -> None:
     elsewhere = world.slurm.command("scontrol", "update", "NodeName=n1", "NodeAddr=192.0.2.1", "NodeHostName=away")
     assert not elsewhere
     try:
@@ -352,7 +352,7 @@ async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world:
 
 
 @pytest.mark.timeout(300)  # it takes Slurm a minute
-async def test_a_gang_that_slurm_forgets_is_not_dead_yet(world: SlurmWorld) -> None:
+async def test_gang_whose_job_slurm_forgets_has_no_lost_slot(world: SlurmWorld) -> None:
     """slurmctld that is killed forgets what it was told last. The machines end what it does not know, but later."""
     before = await held(world, "a@0", slots=2, cpu=4)
     world.slurm.kill_forgetful_controller()

@@ -26,7 +26,7 @@ State=IDLE*+DRAIN Partitions=main
 """
 
 
-def test_machines_as_slurm_shows_them() -> None:
+def test_machines_are_parsed_from_the_output_of_scontrol() -> None:
     first, second = read_nodes(NODES, frozenset({"main"}))
     assert first.machine == Machine(
         "n0",
@@ -40,7 +40,7 @@ def test_machines_as_slurm_shows_them() -> None:
     assert [node.machine.name for node in read_nodes(NODES, frozenset({"gpu"}))] == ["n0"]
 
 
-def test_jobs_as_slurm_shows_them() -> None:
+def test_jobs_are_parsed_from_the_output_of_squeue() -> None:
     text = "7|iris-c-a@0|RUNNING|n[0-1]|None|iris:1x2;;\n8|other|x|y|z\n9|iris-d-a@0|RUNNING|n0|None|(null)\n"
     assert read_queue(text, "iris-c-") == [Row("7", "iris-c-a@0", "RUNNING", "n[0-1]", "None", "iris:1x2;;")]
 
@@ -158,7 +158,7 @@ def test_accepted_sbatch_options_are_passed_on(tmp_path: Path) -> None:
     assert partitions_in(["--time=1"]) == frozenset()
 
 
-def test_lists_of_machines_as_slurm_writes_them() -> None:
+def test_machine_lists_of_slurm_are_expanded_to_names() -> None:
     assert expand("n[0-2,05-07],gpu1") == ["n0", "n1", "n2", "n05", "n06", "n07", "gpu1"]
     assert expand("r[1-2]n[0-1],x") == ["r1n0", "r1n1", "r2n0", "r2n1", "x"]
     assert count_slots(["n0", "n0", "n2"], "n[0-2]") == (2, 0, 1)
@@ -189,7 +189,7 @@ def test_comment_of_a_job_identifies_its_gang_and_fits() -> None:
         assert Comment.read(garbled) is None
 
 
-def test_slurms_commands_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_command_of_slurm_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     engine = SlurmEngine(tmp_path, lease_s=1.0, credentials=WorkerCredentials)
     with pytest.raises(FailedPreconditionError, match="not found on PATH: sbatch, squeue, scancel, scontrol"):
