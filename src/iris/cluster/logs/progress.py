@@ -69,7 +69,8 @@ class Progress:
 
     Args:
         positions: Where the reader starts, by task index.
-        follow: Whether the reader waits for future attempts. Without `follow` it reads only existing attempts.
+        follow: Whether the reader also waits for future attempts. Without `follow`, the reader reads only existing
+            attempts.
         one_attempt: Whether the reader wants only the attempts that `positions` names.
     """
 

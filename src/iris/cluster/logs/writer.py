@@ -29,7 +29,8 @@ from iris.config import DEFAULT_MAX_LOG_BYTES
 
 _SEGMENT_BYTES = 16 << 20
 _SMALLEST_SEGMENT_BYTES = 64 << 10
-# About this many segments make up the size limit, so dropping the oldest segment drops only a part of the log.
+# A log at its size limit has about this many segments. Dropping the oldest segment therefore drops only a part of the
+# log.
 _SEGMENTS = 8
 _log = logging.getLogger(__name__)
 
@@ -194,8 +195,8 @@ class LogWriter:
     def check_directory(self) -> bool:
         """Check whether the log's directory still contains the log. Otherwise continue the log in a new segment.
 
-        A user may have removed or moved the directory. Then everything that was written before is missing, and readers
-        notice this by the name of the new segment, which states where the segment begins. If the disk cannot create the
+        A user may have removed or moved the directory. In this case, all earlier records are missing. Readers notice
+        the loss, because the name of the new segment states where the segment begins. If the disk cannot create the
         segment now, the writer tries again at each record.
 
         Returns:

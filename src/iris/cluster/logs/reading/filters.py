@@ -33,7 +33,8 @@ class FilteredReader:
     Args:
         directory: The directory of the log.
         offsets: Where to begin, by source. A line must begin at each of these offsets.
-        writer: The writer of a log that this process writes or has written; None for other logs.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
         log_filter: The filter. Its `tail` counts the lines between `offsets` and the end that the log has at the first
             read.
 

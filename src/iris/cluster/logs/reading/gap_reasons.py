@@ -18,7 +18,8 @@ class GapReasons:
 
     Args:
         directory: The directory of the log.
-        writer: The writer of a log that this process writes or has written; None for others.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
     """
 
     def __init__(self, directory: Path, writer: LogWriter | None) -> None:

@@ -73,7 +73,8 @@ class LineScanner:
     Args:
         directory: The directory of the log.
         point: Where to begin.
-        writer: The writer of a log that this process writes or has written; None for other logs.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
         offsets: The offset in each source at which the wanted bytes begin. No offset may lie before `point`. None means
             the offsets of `point`.
 

@@ -102,7 +102,8 @@ def read_page_steps(
 
     Args:
         directory: The directory of the log.
-        writer: The writer of a log that this process writes or has written; None for other logs.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
         log_filter: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
         start_line: The first line, from 0. A negative number counts from the present end of the log, before the other
             filters.
@@ -209,7 +210,7 @@ class _PageLines:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether there are gaps after the last line of this page that are not in this page yet."""
+        """Whether gaps follow the last line of this page and were not added to the page yet."""
         return bool(self._gaps)
 
     def add(self, item: LineBlock | Gap) -> None:

@@ -38,7 +38,7 @@ Leftover = tuple[int, int, bytes]  # The index of the source, the time in ms, an
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place between two records, with everything that is needed to read lines from there on.
+    """A place between two records at which a reader of lines can start, with the state that the reader needs.
 
     Attributes:
         position: How many bytes of records come before this place.
@@ -138,8 +138,8 @@ class LineSplitter:
         if length - carried >= MAX_PARTIAL_LINE:
             cut = length
         else:
-            # The bytes of earlier records were searched before. Leave out the last byte, which may be the first half of
-            # "\r\n".
+            # Earlier calls have searched the bytes of earlier records. The search leaves out the last byte, because it
+            # may be the first half of "\r\n".
             searched = before - 1 if before - carried > BAR_BYTES else 0
             cut = max(0, tail.rfind(b"\r", max(carried + 1, searched), length - 1))
         if cut:
@@ -282,7 +282,7 @@ class Points:
         self._count = count
 
     def before(self, line: int, start_ms: int) -> Point:
-        """Return the last point of the index before which no wanted line ends.
+        """Return the last point of the index that comes before the ends of all wanted lines.
 
         Args:
             line: Lines before this number are unwanted.

@@ -130,13 +130,13 @@ def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
 class _Pattern:
     """An RE2 pattern that is searched in lines.
 
-    The pattern is searched in the text that a reader sees, because the bytes of a line cannot be searched: in RE2's
-    UTF-8 mode, nothing matches a byte that is no UTF-8, not even `.`, and in RE2's Latin-1 mode, `é` in a class or with
-    (?i) has another meaning.
+    The pattern is searched in the decoded text of a line, because RE2 cannot search arbitrary bytes. In RE2's UTF-8
+    mode, not even `.` matches a byte that is no UTF-8. In RE2's Latin-1 mode, `é` in a class or with (?i) has another
+    meaning.
 
-    Most lines do not match, and searching each line costs more than searching all lines at once. So a whole block is
-    searched where this gives the same result: when `^` and `$` match the ends of lines, and no part of the pattern
-    matches a newline.
+    Most lines do not match, and searching a whole block of lines is faster than searching each line. Therefore a whole
+    block is searched if the result is the same. This holds if `^` and `$` match the ends of lines, and no part of the
+    pattern matches a newline.
     """
 
     def __init__(self, regex: str) -> None:

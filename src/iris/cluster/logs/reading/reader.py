@@ -70,8 +70,8 @@ class LogReader:
         directory: The directory of the log. A missing directory is an empty log.
         offsets: Where to begin, by source. Records before these offsets are left out; a record that straddles its
             offset is returned whole.
-        writer: The writer of a log that this process writes or has written; None for other logs, which end where their
-            files end.
+        writer: The log's writer if this process writes the log or has written it. None if another process has written
+            the log, which then ends where its files end.
         position: The position in the log at which the offsets lie, if the caller knows this position.
         wanted: If `position` is given, records before these offsets are left out.
 

@@ -85,7 +85,8 @@ def find_tail(
 
     Args:
         directory: The directory of the log.
-        writer: The writer of a log that this process writes or has written; None for other logs.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
         extent: The places and the end of the log when the search began.
         log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
@@ -97,7 +98,8 @@ def find_tail(
     while True:
         point = points.back(steps)
         is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
-        # For each searched part of the log: the number of its first line, and how many of its lines match.
+        # Each item describes a searched part of the log by the number of its first line and the number of its matching
+        # lines.
         counts: deque[tuple[int, int]] = deque()
         total = 0
         walk = LineScanner(directory, point, writer)

@@ -197,7 +197,7 @@ def open_reader(
     Args:
         directory: The directory of the log.
         offsets: Where the reader begins, by source.
-        writer: The writer of a log that is still written; None for others.
+        writer: The log's writer if the log is still being written; None if the log is complete.
         filter_message: The filter; an empty message selects everything.
 
     Raises:

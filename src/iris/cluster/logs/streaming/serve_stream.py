@@ -112,8 +112,8 @@ class _LogStream:
                 beat.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=mark)
 
     async def pause(self, beat_at_s: float) -> None:
-        """Wait until the next message is due. After a full message, the next message is due at once; a beat is due
-        after silence.
+        """Wait until the next message is due. After a full message, the next message is due at once. When the stream
+        has been silent for a while, a beat is due.
         """
         pending = self.pending
         if self.size >= self._max_size:

@@ -266,7 +266,7 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Write a file or folder of a workspace to the disk. Of its permissions, only the executable bit is kept; the owner
+    """Write a file or folder of a workspace to the disk. Only the executable bit of its permissions is kept. The owner
     and the times are new.
     """
     if member.issym():

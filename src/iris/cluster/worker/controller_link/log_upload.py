@@ -200,7 +200,7 @@ class LogUpload:
             try:
                 left, more = await self._send(logs)
             except asyncio.CancelledError:
-                self._news = dict.fromkeys(logs) | self._news  # `flush` may upload these logs again.
+                self._news = dict.fromkeys(logs) | self._news  # The upload was cancelled, so mark the logs for `flush`.
                 raise
             except Exception as error:  # noqa: BLE001 - Other logs must be uploaded after any error.
                 self._news = dict.fromkeys(logs) | self._news

@@ -261,7 +261,8 @@ class OomKills:
 
     def refresh(self) -> None:
         """Count the killed processes now."""
-        # Three counts are kept, because a large process may take longer to end than the time between two checks.
+        # The counts of the last three checks are kept, because a large process may take longer to end than the time
+        # between two checks.
         self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
     def recently(self) -> bool:
@@ -270,8 +271,8 @@ class OomKills:
 
 
 def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExceeded:
-    """Return the explanation that an attempt exceeded its memory limit. The explanation contains the attempt's usage if
-    known.
+    """Return the explanation for an attempt that exceeded its memory limit. If the used memory is known, the
+    explanation contains the amount.
     """
     limit = f"{_size(limit_bytes)}, the memory that it asked for"
     used = f"needed more than {limit}" if used_bytes is None else f"used {_size(used_bytes)}, its limit is {limit}"
@@ -280,7 +281,7 @@ def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExcee
 
 
 def machine_out_of_memory() -> LimitExceeded:
-    """Return the explanation that the system killed an attempt because the machine or the container had no memory
+    """Return the explanation for an attempt that the system killed because the machine or the container had no memory
     left.
     """
     return LimitExceeded(
@@ -291,8 +292,8 @@ def machine_out_of_memory() -> LimitExceeded:
 
 
 def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
-    """Return the explanation that an attempt exceeded its process limit. It contains the number of processes if
-    known.
+    """Return the explanation for an attempt that exceeded its process limit. If the number of processes is known, the
+    explanation contains the number.
     """
     had = "wanted more" if count is None else f"had {count}"
     text = (

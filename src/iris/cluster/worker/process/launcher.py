@@ -92,7 +92,7 @@ class Launcher:
         """Start a program in a new session, and return its process id once the program has begun.
 
         Args:
-            program: The program and its surroundings.
+            program: The program, with its working directory, environment and limits.
             streams: The descriptors of its standard input, output and error.
 
         Raises:

@@ -36,7 +36,7 @@ class OutputCapture:
         self.ended = asyncio.Event()
 
     def add(self, pipe: int, source: Source) -> None:
-        """Read a pipe from now on whenever it contains data. Takes over the descriptor."""
+        """Read a pipe from now on whenever the pipe contains data. The object closes the descriptor at the end."""
         os.set_blocking(pipe, False)
         # The system refuses a size beyond its limit. Then the pipe keeps the default size.
         with contextlib.suppress(OSError):

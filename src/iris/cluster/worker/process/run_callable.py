@@ -131,7 +131,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         _write_text(result + ".failure", str(error))
         _write_text(result + ".code", "CALLABLE_NOT_LOADED")
         cause = error.__cause__
-        # The error was raised in the user's own modules.
+        # If the user's own modules raised the error, show the traceback.
         if cause is not None and _trim(cause).__traceback__ is not None:
             _show_error(cause)
         sys.exit(f"iris: {error}")

@@ -1,9 +1,9 @@
 """Finds out what a worker's machine lacks for another attempt: disk space, inodes, file descriptors, processes or
 memory.
 
-The job is not to blame for a start that fails because of a shortage. Such an attempt ends like an attempt of a lost
-worker. The worker reports the shortage, so that the controller places no new attempt on this worker until the shortage
-is over.
+If an attempt cannot start because of a shortage, its job is not to blame. Therefore the attempt ends in the same way as
+an attempt of a lost worker. The worker reports the shortage, so that the controller places no new attempt on this
+worker until the shortage is over.
 """
 
 from __future__ import annotations

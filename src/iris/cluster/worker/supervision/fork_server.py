@@ -78,7 +78,8 @@ class ForkServer:
         self._fork = fork
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._workers: dict[int, ForkedWorker] = {}  # The keys are the descriptors `alive` of the workers.
+        # The dictionary maps the descriptor `alive` of each worker to the worker.
+        self._workers: dict[int, ForkedWorker] = {}
         self._janitors: set[int] = set()
         self._is_ending = False
 

@@ -1,8 +1,8 @@
 """The worker's side of the lease that the controller grants.
 
-A worker may run attempts only as long as it has heard from the controller recently. A worker that is silent for longer
-is declared lost, and its tasks run elsewhere. To make sure that no task runs twice at the same time, three clocks
-expire in this order. Each clock starts no later than the one after it:
+A worker may run attempts only as long as it has heard from the controller recently. If a worker is silent for longer
+than its lease, the controller declares the worker lost, and its tasks run elsewhere. To make sure that no task runs
+twice at the same time, three clocks expire in this order. Each clock starts no later than the one after it:
 
 1. The worker's clock starts when the worker sends a report that the controller acknowledges. When it expires, the
    worker kills its attempts and ends.
