@@ -41,7 +41,7 @@ _MAGIC_WORD = MAGIC << LENGTH_BITS
 _GAP = Struct("<Q")
 # The smallest length of a record's payload, by the kind of the record.
 _SMALLEST = {kind | gap: _GAP.size if gap else 0 for kind in range(len(SOURCES)) for gap in (0, GAP)}
-LAST_MS = 253_402_300_799_999  # This is the end of the year 9999. A record with a later time is damaged.
+LAST_MS = 253_402_300_799_999  # The last valid time is the end of the year 9999. A record with a later time is damaged.
 
 
 class Record(NamedTuple):

@@ -83,8 +83,8 @@ class Cleanup:
     async def sweep(self) -> None:
         """Remove all attempts and logs that are old enough now.
 
-        The disk is searched before the running attempts are listed, so an attempt that begins meanwhile is never
-        removed.
+        The disk is searched before the running attempts are listed. Therefore an attempt that begins during the search
+        is never removed.
         """
         left = await asyncio.to_thread(self._find)
         busy = self._registry.busy_directories()

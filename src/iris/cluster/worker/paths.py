@@ -129,7 +129,8 @@ class WorkerDir:
         self._logs = logs
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
-            # These directories remain if an earlier worker process was killed while it removed or unpacked them.
+            # If an earlier worker process was killed while it removed or unpacked a directory, the directory remains
+            # here.
             shutil.rmtree(leftover, ignore_errors=True)
 
     @property

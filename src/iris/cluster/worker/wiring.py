@@ -112,7 +112,8 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
     become_subreaper()
-    keep_files_private()  # This umask does not affect tasks, because their launcher was forked before this call.
+    # The umask of the worker does not affect tasks, because the launcher of tasks was forked before this call.
+    keep_files_private()
     run_loop(_serve(arguments, token, reaper, launcher))
 
 

@@ -110,7 +110,8 @@ class LineScanner:
     def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[LineBlock | Gap] | None:
         """Read about `max_bytes` of records, and return their lines and gaps; None if nothing more can be read now.
 
-        If all lines come before `start_line`, the lines are only counted, and one empty block replaces them.
+        If all lines come before `start_line`, the method only counts the lines, and returns one empty block in their
+        place.
         """
         chunk = self.reader.read_chunk(max_bytes, final=final)
         if chunk is None:
@@ -127,8 +128,7 @@ class LineScanner:
         splitter, ends, records = self._splitter, self._ends, chunk.records
         items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
-        # This loop takes half the time of `decode`, which matters because readers of many short records spend most of
-        # their time here.
+        # Readers of many short records spend most of their time in this loop. The loop takes half the time of `decode`.
         while at < size:
             word, _, timestamp_ms, offset, kind = unpack(records, at)
             start = at + header

@@ -90,7 +90,7 @@ class LineSplitter:
         self._ended = list(point.ended)
 
     def skip(self, source_id: int, timestamp_ms: int, payload: bytes) -> None:
-        """Count the lines of a record without returning them. This is several times faster than `take`."""
+        """Count the lines of a record without returning them. Counting is several times faster than `take`."""
         cut = self._pass(source_id, timestamp_ms, payload, payload.rfind(b"\n") + 1)
         if cut:
             del self._tails[source_id][:cut]

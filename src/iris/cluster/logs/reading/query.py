@@ -144,7 +144,7 @@ class _Pattern:
             raise ResourceExhaustedError(
                 f"the pattern must have at most {MAX_PATTERN:,} characters, got {len(regex):,}"
             )
-        import re2  # This import takes milliseconds, which workers without patterns need not spend.
+        import re2  # Importing re2 takes milliseconds, so re2 is imported only when a filter has a pattern.
 
         options = re2.Options()
         options.log_errors = False  # The caller gets the error, so RE2 must not write the error to the worker's stderr.

@@ -129,7 +129,7 @@ class LogReader:
 
         Raises:
             OSError: A segment cannot be opened now, but perhaps later.
-            UnavailableError: The controller has moved the log to another location meanwhile.
+            UnavailableError: The controller has moved the log to another location since the reader started.
         """
         while (chunk := self.read_chunk(max_bytes, final=final)) is not None:
             if chunk.records:
@@ -177,8 +177,8 @@ class LogReader:
         return b""
 
     def close(self) -> None:
-        """Close the open segment. A later read opens the segment again. A thread that is reading meanwhile finishes its
-        read.
+        """Close the open segment. A later read opens the segment again. If a thread is reading the segment during the
+        call, the thread finishes its read.
         """
         self._opened = None
 
@@ -232,7 +232,7 @@ class LogReader:
         if opened is not None:
             return self._enter(opened) or _Step.ENTERED
         if self._list(final) is not around.segments:
-            return _Step.AGAIN  # The segment was dropped meanwhile.
+            return _Step.AGAIN  # The segment was dropped after it was listed.
         reason = self._reasons.of_segment()
         if following is not None:
             self._continue_at(following, reason)

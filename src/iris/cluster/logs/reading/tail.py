@@ -50,7 +50,7 @@ class Selection:
         if not self._is_reached and block.counted and block.number >= start_line:
             self._is_reached = True
             if block.number > start_line:
-                # Some counted lines were dropped meanwhile, so fewer lines are left than the reader wants.
+                # Some lines were dropped after they were counted, so fewer lines are left than the reader wants.
                 self._skip = 0
         if not self._log_filter.selects(block):
             return

@@ -37,7 +37,7 @@ async def stream_logs(
        writes only lines that the filter drops, a beat carries how far the filter has read.
 
     Args:
-        logs: The logs. The stream closes them when it ends.
+        logs: The logs. The stream closes the logs when the stream ends.
         budget: The limits of this server's streams.
         follow: Continue until all attempts have ended.
         max_bytes: Stop after about this many bytes of records; 0 means no limit.

@@ -51,8 +51,8 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
     """Unpack a workspace into a directory that appears completely or not at all.
 
     The files are unpacked into a temporary directory `.{name}-…` beside the wanted directory, and the temporary
-    directory is then renamed. A killed worker leaves its temporary directory behind. If `into` exists already, or
-    appears meanwhile, another process has unpacked the same workspace, and nothing more is needed.
+    directory is then renamed. A killed worker leaves its temporary directory behind. If `into` exists already or
+    appears during the unpacking, another process has unpacked the same workspace, and this call uses that directory.
 
     Args:
         blob: A gzipped tar.
@@ -246,7 +246,7 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
     members = _Members(max_members)
     try:
         source = _BoundedGzip(blob)
-        with tarfile.open(fileobj=source, mode="r|") as tar:  # This call reads the first header.
+        with tarfile.open(fileobj=source, mode="r|") as tar:  # Opening the archive reads the first header.
             while (member := tar.next()) is not None:
                 members.admit(member)
                 source.begin_content()

@@ -44,7 +44,7 @@ _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
 _PIECES = 500  # The most parts of logs in one call.
 # The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
-# this timeout, and everything written meanwhile would be lost if the machine failed.
+# the timeout. If the machine fails before that, the log misses everything that was written since the call began.
 _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
@@ -153,9 +153,9 @@ class LogUpload:
             self._flush_requested.clear()
 
     async def until_uploaded(self) -> None:
-        """Wait until each log is either uploaded or unwanted by the controller.
+        """Wait until the controller has received each log or has answered that the log is unwanted.
 
-        This method also waits for a log that cannot be uploaded now. The caller limits the time to wait.
+        A log that cannot be uploaded now makes `until_uploaded` wait, too. The caller limits the time to wait.
         """
         while self._news or self._paused or self._sending.locked():
             self._flush_requested.set()
@@ -185,7 +185,8 @@ class LogUpload:
         return logs
 
     async def _upload(self) -> None:
-        """Upload all logs up to their present ends. Records that are written meanwhile are left for the next call.
+        """Upload all logs up to their present ends. Records that are written during the upload are left for the next
+        call.
 
         1. Read a part of each log that has new records, in turn, as many parts as fit into one call.
         2. Send the parts. If the call fails, repeat the upload of these logs after a pause.

@@ -7,7 +7,7 @@ processes rarely ends by itself.
 
 Resource limits (setrlimit) are not suitable. RLIMIT_AS and RLIMIT_DATA count the address space of each single process,
 and CUDA, the JVM and many allocators reserve address space without using it. RLIMIT_NPROC counts all processes of the
-user, also the worker's and those of other attempts, and does not limit root. Linux ignores RLIMIT_RSS.
+user, including the processes of the worker and of other attempts, and does not limit root. Linux ignores RLIMIT_RSS.
 """
 
 from __future__ import annotations

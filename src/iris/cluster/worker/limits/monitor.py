@@ -78,7 +78,7 @@ class AttemptMonitor:
         guilty: list[Process] = []
         for attempt, sample in zip(attempts, samples, strict=True):
             if attempt.process is None:
-                continue  # The attempt has ended meanwhile.
+                continue  # The attempt has ended during the measurement.
             if with_report:
                 sample.usage.disk_bytes = attempt.usage.disk_bytes
                 attempt.usage = sample.usage
