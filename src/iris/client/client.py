@@ -1,4 +1,4 @@
-"""Defines `IrisClient`, with which a program starts jobs, watches them, and reads the logs of their tasks."""
+"""Defines `IrisClient`. Programs use it to start jobs, to watch jobs, and to read the logs of tasks."""
 
 from __future__ import annotations
 
@@ -81,9 +81,10 @@ class IrisClient(LogMethods, EndpointMethods):
             address: The address of the controller: `host:port`, `http://…` or `https://…`. Default: the environment
                 variable `IRIS_CONTROLLER_ADDRESS`. Iris sets this variable inside each job.
             token: The token for all calls, as `iris token create` prints it, or a function that returns a token. The
-                function is called again when the cluster refuses the last token, also while a log is followed. Default:
-                the environment variable `IRIS_TOKEN`. Iris sets this variable inside each job. If the variable is not
-                set, the client uses the token that `iris up` has stored for the same user on this machine.
+                client calls the function again when the cluster refuses the last token, for example while a log is
+                followed. Default: the environment variable `IRIS_TOKEN`. Iris sets this variable inside each job. If
+                the variable is not set, the client uses the token that `iris up` has stored for the same user on this
+                machine.
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
@@ -160,9 +161,9 @@ class IrisClient(LogMethods, EndpointMethods):
             entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`.
             args: The positional arguments of the callable.
             kwargs: The keyword arguments of the callable.
-            name: The name of the job. Outside a job it is also the job's id. It must not contain `/` or invisible
-                characters; docs/reference/python-api.md has the rule. Default: the entrypoint's name and a random
-                suffix.
+            name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
+                not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
+                entrypoint's name and a random suffix.
             replicas: The number of tasks.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 1, "memory": "2GiB"}`. Default: nothing is reserved.
@@ -191,11 +192,11 @@ class IrisClient(LogMethods, EndpointMethods):
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
             job_timeout: How many seconds the whole job may take from now on, including waiting and retries. Accepts the
                 same values as `scheduling_timeout`.
-            retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. It doubles with each
-                further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
+            retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
+                each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
-            max_log_bytes: The size in bytes up to which each attempt's log is kept. Beyond it the oldest lines are
-                removed, and readers see a gap. 0: the limit of the worker, which is 10 GiB by default.
+            max_log_bytes: The size in bytes up to which each attempt's log is kept. When a log grows larger, its oldest
+                lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
             on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
                 not given, the function is also called when packing or sending takes longer than a second. Default:
                 print the text on stderr.

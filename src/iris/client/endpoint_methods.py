@@ -14,7 +14,8 @@ from iris.rpc import cluster_pb2
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# All tasks of a job may wait for the same endpoint. Together they call the controller at most 1,000 times a second.
+# All tasks of a job may wait for the same endpoint. Together, these tasks call the controller at most 1,000 times a
+# second.
 _PAUSE_S_PER_TASK = 0.001
 
 
@@ -29,7 +30,7 @@ class EndpointMethods:
         self.cluster = cluster
 
     def register_endpoint(self, name: str, address: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Register a name for an address, and return the endpoint's id, which `unregister_endpoint` needs.
+        """Register a name for an address, and return the endpoint's id. `unregister_endpoint` needs this id.
 
         Inside a job, the endpoint is removed when the current attempt ends. The same job may register the name again
         with another address, for example after a retry.

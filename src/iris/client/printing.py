@@ -113,7 +113,9 @@ class _TerminalPrinter:
         _flush(sys.stdout, sys.stderr)  # Earlier output of the program must appear above the rows.
 
     def show(self, entries: Sequence[LogEntry]) -> None:
-        """Print lines, or a partial line, of one attempt and source. Without entries, redraw changed rows."""
+        """Print lines, or a partial line, of one attempt and source. If `entries` is empty, redraw the rows that have
+        changed.
+        """
         if not entries:
             self._screen.refresh()
         elif entries[0].missing_bytes:

@@ -1,4 +1,4 @@
-"""Collects the environment of a shell, which `iris run` passes to a job on the same machine."""
+"""Collects the environment of a shell. `iris run` passes this environment to a job on the same machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Surroundings:
     """The environment that the tasks of a job inherit from a shell, as if the shell had started the tasks.
 
     Attributes:
-        variables: The environment variables, which replace the environment of the worker. Iris adds more variables.
-            None: the tasks have the environment of the worker.
+        variables: The environment variables of the shell. The tasks get these variables instead of the environment of
+            the worker, and more variables that Iris sets. None: the tasks have the environment of the worker.
         umask: The umask of the tasks. None: the umask of the worker.
         stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
             the tasks have no standard input.

@@ -1,7 +1,7 @@
 """Makes the request that submits a job, from the arguments of `IrisClient.run`.
 
-Each `add_…` function checks some arguments and writes them into the request. All these functions raise
-InvalidArgumentError for an invalid argument. `IrisClient.run` documents the arguments.
+Each `add_…` function checks some arguments and writes the arguments into the request. If an argument is invalid, each
+function of this module raises InvalidArgumentError. `IrisClient.run` documents the arguments.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     """Return a request with the name and the size of a job.
 
     Args:
-        entry: The entrypoint, from which the default name is made.
+        entry: The entrypoint. The default name of the job is made from it.
         name: The name of the job. None: a default name.
         resources: The resources that each task needs.
         replicas: The number of tasks.
@@ -125,7 +125,7 @@ def add_placement(
     constraints: Mapping[str, str] | None,
     rendezvous: str | None,
 ) -> None:
-    """Add to the request on which machines the tasks run, and how the tasks find each other."""
+    """Add the placement of the tasks to the request, and how the tasks find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
     if placement is not None:
         request.placement = _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]

@@ -17,8 +17,9 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
 
     Args:
         task: The status of the task, with its result.
-        loads: A function that returns the exception for the bytes that the task sent. Unpickling runs code of the task,
-            so it happens only if the user requests results. None: return only the `RemoteTraceback`.
+        loads: A function that returns the exception for the bytes that the task sent. None: return only the
+            `RemoteTraceback`. Unpickling runs code of the task, so callers pass a function only if the user has
+            requested results.
     """
     if not task.HasField("exception"):
         return None

@@ -22,7 +22,7 @@ Stage = Literal["packing", "sending"]
 Progress = Callable[[Stage, int, int], None]
 
 _SHOWN = 3  # The largest number of files that a notice names.
-_QUIET_S = 1.0  # A notice is sent only if packing or sending takes longer than these seconds.
+_QUIET_S = 1.0  # A notice is sent only if packing or sending takes longer than this many seconds.
 _MB = 1_000_000
 
 
@@ -102,7 +102,7 @@ class WorkspaceUpload:
 
 
 def _left_out_notice(left_out: tuple[LeftOut, ...]) -> str:
-    """Return a sentence about the files that are not sent, with the names of the first files."""
+    """Return a sentence about the files that are not sent. The sentence names the first few files."""
     shown = [
         f"{quoted(one.name)} ({one.why.value}{f', to {quoted(one.target)}' if one.target else ''})"
         for one in left_out[:_SHOWN]

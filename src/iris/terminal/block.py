@@ -35,9 +35,9 @@ def is_bar(data: bytes) -> bool:
 
 
 class Block:
-    """The rows of one task that the task may still change.
+    """The progress bars of one task, as rows that the task may still redraw.
 
-    Pass the bytes that the task writes to `feed`, which returns the rows that the task can no longer change.
+    Pass the bytes that the task writes to `feed`. `feed` returns the rows that the task can no longer change.
 
     Args:
         controls: The filter for the text of the rows.

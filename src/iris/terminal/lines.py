@@ -134,7 +134,7 @@ class Lines:
         return written
 
     def rows(self) -> list[bytes]:
-        """Return the unfinished rows, which a terminal shows below all finished lines (rule 4)."""
+        """Return the unfinished rows. A terminal shows these rows below all finished lines (rule 4)."""
         if not self._is_terminal:
             return []
         rows = {line: (prefix, [last_state(data).rstrip(b"\r")]) for line, (prefix, data) in self._held.items()}

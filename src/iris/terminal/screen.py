@@ -14,7 +14,8 @@ _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 
 class Screen:
-    """Writes to stdout and stderr, which may be the same terminal, and draws rows at the bottom of the terminal.
+    """Writes to stdout and stderr, and draws rows at the bottom of the terminal. Stdout and stderr may be the same
+    terminal.
 
     Only one thread at a time may use a `Screen`.
 
@@ -26,7 +27,8 @@ class Screen:
         stdout: The outlet for the stdout of tasks.
         stderr: The outlet for the stderr of tasks.
         lines: The unfinished lines of tasks on stdout.
-        lines_apart: The unfinished lines on stderr. The same object as `lines` if both outlets have the same place.
+        lines_apart: The unfinished lines on stderr. If stdout and stderr have the same place, this is the same object
+            as `lines`.
         status: The text of the status line. Empty if there is none.
     """
 
@@ -112,9 +114,10 @@ class Screen:
 
 
 def _rewraps_lines() -> bool:
-    """Return whether the terminal wraps long lines again when it becomes narrower.
+    """Return whether the terminal rewraps long lines when its window becomes narrower.
 
-    Most terminals wrap long lines again. xterm, the Linux console, and screen cut long lines instead.
+    Most terminals rewrap long lines when the window becomes narrower. xterm, the Linux console, and screen cut long
+    lines instead.
     """
     kind = os.environ.get("TERM", "")
     return not (

@@ -83,7 +83,7 @@ class Following:
             driver.end()
 
     def wake(self) -> None:
-        """Make `run` yield soon, even if nothing arrives. Any thread may call this method."""
+        """Make `run` yield soon, even if no data arrives. Any thread may call this method."""
         self._driver.wake()
 
     def end(self) -> None:

@@ -41,7 +41,7 @@ class LineReader:
         self._received = list(position.offsets)
         self._partial = [bytearray() for _ in SOURCES]  # The partial line of each source, by source id.
         self._partial_ms = [0] * len(SOURCES)
-        # For each source id: the number of bytes, from the start of the partial line, without a carriage return to cut
+        # For each source id: the length of the beginning of the partial line that contains no carriage return to cut
         # at.
         self._searched = [0] * len(SOURCES)
 

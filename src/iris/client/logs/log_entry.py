@@ -11,7 +11,7 @@ _CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table of positions after
 
 
 class EntryOrigin:
-    """The common facts of all entries of one record. `LogEntry` computes its properties from these facts.
+    """The facts that all entries made from one record share. `LogEntry` computes its properties from these facts.
 
     Args:
         job_id: The id of the job.

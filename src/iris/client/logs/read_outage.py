@@ -32,7 +32,7 @@ class RefusedError(WorkerUnreachableError):
 
 
 def retry_rules(options: ReadOptions) -> RetryRules:
-    """Return how long and how often the client tries to read a log again."""
+    """Return for how long and how often the client retries to read a log."""
     return RetryRules(options.patience_s, end_s=options.until)
 
 
@@ -57,7 +57,7 @@ class OutageNotice:
         self._told_s = -math.inf
 
     def report(self, error: Exception, failure: Failure, tries: int) -> None:
-        """Send a notice about a failed try, if the user should know about it.
+        """Send a notice about a failed try, unless the failure is normal or the user got a notice recently.
 
         Args:
             error: The error of the failed try.

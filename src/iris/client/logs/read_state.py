@@ -177,7 +177,7 @@ class ReadState:
             self.options.on_notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")
 
     def attempt_ended(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
-        """Note that the log of an attempt was read to its end, and store the end."""
+        """Note that the log of an attempt was read to its end. Store the description of the end in `ends`."""
         self.note_end(task_index, attempt, end)
         self.ends[task_index] = end
 

@@ -150,7 +150,7 @@ class TaskLogReader:
         self._state.renew_readers()
 
     def batches(self) -> Generator[Any]:
-        """Yield batches of entries, or of bytes, until the end. An empty batch precedes each wait."""
+        """Yield batches of entries, or of bytes, until the stream ends. Before each wait, yield an empty batch."""
         options = self._options
         left = options.max_lines or math.inf
         with closing(self._with_requested_lines(self._both_stages())) as batches:
@@ -226,5 +226,5 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        with suppress(ValueError):  # If another thread runs the generator, that thread ends it.
+        with suppress(ValueError):  # If another thread is running the generator, the other thread ends the generator.
             self._batches.close()

@@ -127,7 +127,7 @@ class ThreadDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether the queue contains arrivals that were not applied yet."""
+        """Whether messages in the queue still wait for `apply`."""
         return not self._arrivals.empty()
 
     def start(self) -> None:
@@ -179,7 +179,8 @@ class ThreadDriver(Generic[Server]):
 
     def apply(self, arrival: Arrival) -> Iterator[Instruction]:
         """Report an arrival to the follow, and yield the instructions for the reader. The reader must carry out each
-        instruction before it asks for the next one."""
+        instruction before it requests the next instruction.
+        """
         match arrival:
             case _NewStatuses():
                 yield from self.report(TasksChanged(self._watch.take()))
@@ -243,7 +244,7 @@ class _StreamThread:
         self._thread.start()
 
     def message_taken(self) -> None:
-        """Report that the reader has removed a message of this stream from the queue."""
+        """Note that the reader has removed a message of this stream from the queue."""
         self._free_buffers.release()
 
     def end(self) -> None:

@@ -130,7 +130,7 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
 def _split(pattern: bytes) -> list[bytes] | None:
     """Return the parts of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte.
 
-    The result is None if git considers the pattern broken. Such a pattern matches nothing.
+    If git considers the pattern broken, the result is None. A broken pattern matches nothing.
     """
     pieces: list[bytes] = []
     index = 0

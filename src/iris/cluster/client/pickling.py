@@ -6,7 +6,7 @@ Code is pickled by value or by name:
   caller's own if it has a source file and belongs neither to an installed package, nor to the standard library, nor to
   Iris. Editable installs are the caller's own. Modules registered with `cloudpickle.register_pickle_by_value` are also
   the caller's own.
-* By name: all other code, which must be installed on the worker.
+* By name: all other code. Code that is pickled by name must be installed on the worker.
 * If the job has a workspace, modules of the caller at the top of the workspace are pickled by name, because a task can
   import them.
 
@@ -50,10 +50,12 @@ _IRIS = str(Path(__file__).resolve().parents[2])
 
 
 def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) -> bytes:
-    """Return the pickle of (callable, args, kwargs), which a worker without the caller's modules can load.
+    """Return the pickle of the tuple (callable, args, kwargs). A worker without the caller's modules can load the
+    pickle.
 
     Args:
-        entrypoint: The entrypoint. Its callable may be a coroutine function, which the task runs with `asyncio.run`.
+        entrypoint: The entrypoint. If its callable is a coroutine function, the task runs the coroutine with
+            `asyncio.run`.
         workspace: The folder that is sent with the job. None: the job has no workspace.
 
     Raises:
@@ -102,8 +104,7 @@ def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[st
     """Register the caller's own modules with cloudpickle inside the `with` block, to pickle them by value.
 
     Yields:
-        The names of the modules that are pickled by value, and the names of the modules in the workspace, which are
-        pickled by name.
+        Two sets of names: the modules to pickle by value, and the modules of the workspace to pickle by name.
     """
     with _REGISTRY_LOCK:
         own, in_workspace = _own_modules(workspace)
@@ -129,7 +130,7 @@ def _with_submodules(registered: Set[str]) -> frozenset[str]:
 
 
 def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozenset[str]]:
-    """Return the caller's own modules that are pickled by value, and the names of modules to pickle by name."""
+    """Return the caller's modules to pickle by value, and the names of the caller's modules to pickle by name."""
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)

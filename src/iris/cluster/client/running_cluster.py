@@ -54,9 +54,9 @@ def record_path() -> Path:
 def find_record() -> tuple[Path, dict[str, Any]] | None:
     """Return the path and the content of this machine's record, or None if `iris up` has started no cluster.
 
-    The machine may have been renamed since the record was written. Records are therefore preferred in this order: a
-    record whose process runs on this machine; the record with this machine's name; a record that was written since
-    this machine was started.
+    The machine may have been renamed since the record was written. Records are therefore preferred in this order: first
+    a record of a process that runs on this machine, next the record with this machine's name, and last a record that
+    was written after the start of this machine.
 
     Raises:
         FailedPreconditionError: Another user owns the record or may write to it, so it cannot be trusted.

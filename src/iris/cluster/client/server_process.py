@@ -37,7 +37,8 @@ class LocalServer:
         address: The URL of the controller.
         port: The port at which the controller listens.
         process: The process of the server.
-        found: The numbers of jobs and workers from earlier runs: `jobs_going_on`, `jobs_ended` and `workers_running`.
+        found: The numbers of jobs and workers that the server found from its earlier runs: `jobs_going_on`,
+            `jobs_ended` and `workers_running`.
         token: A token with the role `admin`.
         copied: None, unless the state directory is a copy. `original` is the path of the original directory.
             `jobs_not_taken_over` is the number of unfinished jobs in the original.
@@ -51,7 +52,9 @@ class LocalServer:
     copied: dict[str, Any] | None = None
 
     def stop(self) -> None:
-        """Stop the server, which ends its jobs and workers first. A temporary server removes its state directory."""
+        """Stop the server. Before the server exits, it ends its jobs and workers. A temporary server also removes its
+        state directory.
+        """
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:

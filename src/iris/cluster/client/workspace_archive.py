@@ -1,4 +1,6 @@
-"""Packs a workspace, which is a folder that is sent with a job. `workspace_files.py` decides which files are sent."""
+"""Packs a workspace. A workspace is a folder that is sent with a job. `workspace_files.py` decides which files are
+sent.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,7 @@ def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = l
                 continue
             try:
                 with open(root / member.name, "rb") as file:
-                    tar.addfile(member, file)  # `addfile` also raises OSError if the file has shrunk.
+                    tar.addfile(member, file)  # `addfile` raises OSError if the file cannot be read or has shrunk.
             except OSError as error:
                 raise unreadable(root, member.name, error) from error
     return b"".join(packed.parts)
@@ -191,7 +193,7 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The last item of `parents` is the workspace itself.
+        for parent in path.parents[:-1]:  # The last parent is skipped, because it is the workspace itself.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -157,7 +157,7 @@ class FoundFiles:
         except OSError as error:  # A missing target is allowed, because the task may create it.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # A link whose target is absolute, or whose path leaves the workspace, would break on another machine.
+        # A link with an absolute target, or with a path that leaves the workspace, would break on another machine.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -172,7 +172,7 @@ class _Scope:
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
-        """Return whether a child of this folder, which is a file or a folder, is ignored."""
+        """Return whether a file or folder directly in this folder is ignored."""
         raise NotImplementedError
 
     def below(self, folder: Path, child: str) -> _Scope:

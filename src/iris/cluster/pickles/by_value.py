@@ -71,8 +71,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
 
     Args:
         buffer: The file to which the pickle is written.
-        own: The names of the modules that are pickled by value. They must be registered with cloudpickle. `__main__` is
-            always pickled by value.
+        own: The names of the modules that are pickled by value. These modules must be registered with cloudpickle.
+            `__main__` is always pickled by value.
         by_name: The names of the caller's modules that are pickled by name. Objects in the globals of these modules
             stay shared after loading.
 

@@ -65,7 +65,9 @@ def replace_state(own: Any, sent: Any) -> None:
 
 
 def _replace_content(own: Any, sent: Any) -> bool:
-    """Make `own` equal to `sent` in place, if their common type allows this. Return whether it does."""
+    """If the common type of `own` and `sent` allows it, make `own` equal to `sent` in place. Return whether this was
+    done.
+    """
     if isinstance(sent, ATOMS):
         return False
     if isinstance(sent, dict | set):

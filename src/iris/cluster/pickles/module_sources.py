@@ -116,7 +116,7 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
 
 
 def _digest(file: str, loader: object) -> str:
-    """Return the SHA-256 of a source file, which may be in an archive. Empty if the file cannot be read."""
+    """Return the SHA-256 of a source file. The file may be in an archive. Empty if the file cannot be read."""
     try:
         with open(file, "rb") as opened:
             data = opened.read()

@@ -16,18 +16,17 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-# A unit: the first part of the names of its modules, and the folder from which the caller imported them.
+# A package or a single module: the first part of its name, and the folder from which the caller imported it.
 _Unit = tuple[str, str]
 
 
 class TaskModules:
     """Decides, before anything is unpickled, whether each module in the pickle is imported or taken from the pickle.
 
-    A unit is a package, or a single module, that the caller imported from one folder. All modules of a unit come from
-    the same place. The decisions are made in this order:
+    Two versions of one package are never mixed. The decisions are made in this order:
 
-    1. If this machine has another version of a unit, the unit's modules come from the pickle. They are added to
-       `sys.modules` before any code can import the other version.
+    1. If a package has another version on this machine, all modules of the package come from the pickle. These modules
+       are added to `sys.modules` before any code can import the other version.
     2. Modules with the same source on this machine are imported.
     3. All other modules come from the pickle, and are added to `sys.modules` if their names are free.
 
@@ -108,7 +107,9 @@ class TaskModules:
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return the module object for a module in the pickle. It is added to `sys.modules` if its name is free."""
+        """Return the module object for a module in the pickle. The module is added to `sys.modules` if its name is
+        free.
+        """
         home = self._homes.get(name)
         return self._add_home(name) if home is None else home
 
@@ -117,7 +118,8 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        others: dict[_Unit, str] = {}  # The units with another version on this machine, and one module of each unit.
+        # The packages with another version on this machine, and one module of each package.
+        others: dict[_Unit, str] = {}
         for name in names:
             if name in differing or self._is_other(name, found):
                 others.setdefault(self._unit(name), name)
@@ -142,7 +144,7 @@ class TaskModules:
         if here is not None:
             return here.digest != self._sources[name].digest
         # If the package on this machine lacks the module, the package has another version. A package without a file is
-        # an exception: it may have several folders, some of them without the module.
+        # an exception, because it may have several folders, and some of these folders may lack the module.
         above = found.get(name.rpartition(".")[0])
         return above is not None and above.digest != FOLDER
 
@@ -194,7 +196,7 @@ class TaskModules:
 
 
 def _forget_imported(first_name: str, here: FoundModule | None) -> None:
-    """Remove from `sys.modules` the modules of a package whose version on this machine is not used."""
+    """Remove a package's modules from `sys.modules`, because this machine's version of the package is not used."""
     if here is None:
         return
     for name, module in list(sys.modules.items()):

@@ -1,4 +1,4 @@
-"""Reads and writes the trailer of a pickle, which describes the sources of the code in the pickle.
+"""Reads and writes the trailer of a pickle. A trailer describes the sources of the code in the pickle.
 
 A trailer can be read without unpickling anything. Every unpickler ignores the bytes after the STOP instruction of a
 pickle, so releases of Iris without trailers can load pickles with a trailer.
@@ -38,7 +38,8 @@ class Trailer:
         modules: The modules that are pickled by value, and the packages that contain them.
         lines: The source text by file name, for tracebacks.
         shared: The globals that several modules share, by module and name. For example,
-            `{"__main__": {"MODELS": ["registry:MODELS"]}}` means that both modules have the same object.
+            `{"__main__": {"MODELS": ["registry:MODELS"]}}` means that `MODELS` in `__main__` and in `registry` is the
+            same object.
     """
 
     modules: dict[str, ModuleSource] = field(default_factory=dict)

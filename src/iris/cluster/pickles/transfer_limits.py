@@ -7,7 +7,7 @@ MAX_TRACEBACK_BYTES = 16 * 1024
 
 
 def explain_python_mismatch(python: str, pickled_by: str) -> str:
-    """Return why a worker's Python cannot run a callable, or "" when it can or when a version is unknown.
+    """Return the reason why a worker's Python cannot run a callable. Empty if it can, or if a version is unknown.
 
     Args:
         python: The worker's Python version, for example "3.12".

@@ -63,7 +63,8 @@ class JobVerbs(ClusterVerbs):
         Args:
             job_id: The job: its id, or a `Job`.
             include_result: Whether to include the result of the job's only task.
-            timeout_s: The timeout in seconds, if it is shorter than the timeout of the client.
+            timeout_s: The timeout of this call in seconds. The shorter of this timeout and the client's timeout
+                applies.
 
         Raises:
             NotFoundError: There is no such job.
@@ -120,7 +121,8 @@ class JobVerbs(ClusterVerbs):
             job_id: The job: its id, or a `Job`.
             task_index: The task, from 0.
             include_result: Whether to include the task's result.
-            timeout_s: The timeout in seconds, if it is shorter than the timeout of the client.
+            timeout_s: The timeout of this call in seconds. The shorter of this timeout and the client's timeout
+                applies.
 
         Raises:
             NotFoundError: There is no such job or task.
@@ -162,8 +164,8 @@ class JobVerbs(ClusterVerbs):
     ) -> cluster_pb2.Controller.WriteStdinResponse:
         """Send standard input to the only task of a job that was submitted with `stdin`.
 
-        The answer contains the number of accepted bytes of `data`, because a slow task accepts only a part. Sending the
-        same bytes again has no effect.
+        A slow task may accept only a part of `data`. Therefore the answer contains the number of accepted bytes.
+        Sending bytes that were already accepted has no effect.
 
         Args:
             job_id: The job.

@@ -1,4 +1,4 @@
-"""Contains the calls about tokens, which need the role `admin`."""
+"""Contains the calls about tokens. Most of these calls need the role `admin`."""
 
 from __future__ import annotations
 
