@@ -14,7 +14,8 @@ from iris.system.inherited import open_standard_descriptors
 
 def main() -> None:
     """Run the program `iris`."""
-    # A daemon may start `iris` with closed standard descriptors. The next opened files would get their numbers.
+    # A daemon may start `iris` with closed standard descriptors. Without this call, the next files that `iris` opens
+    # would get the numbers of these descriptors.
     open_standard_descriptors()
     try:
         import click  # noqa: F401 - The import finds out whether click is installed.

@@ -1,4 +1,4 @@
-"""`python -m iris.cli` is `iris`."""
+"""Runs `iris` when Python is started with `python -m iris.cli`."""
 
 from iris.cli import main
 

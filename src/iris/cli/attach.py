@@ -31,7 +31,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
 _SHOW_PREPARING_AFTER_MS = 1000
-# A status watch that is just opening a connection ends within these seconds.
+# The longest time to wait for the end of the thread that watches the job's status.
 _END_OF_WATCH_S = 2.0
 
 # After a failure, `iris run` repeats the last lines of the failed task, unless it has shown them just before.
@@ -43,9 +43,9 @@ _LAST_LINES_PATIENCE_S = 5.0
 def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> int:
     """Show the lines of a job until it ends, and return the exit code for `iris run`.
 
-    A job of an embedded cluster ends with this process: Ctrl-C and SIGTERM stop the job, and its lines are shown until
-    the job has ended. A job of another cluster continues after Ctrl-C or a closed pipe, and a message names the command
-    that shows its lines again.
+    If this process has started the cluster itself, the job ends with this process. Ctrl-C and SIGTERM then stop the
+    job, and its lines are shown until the job has ended. A job of another cluster continues after Ctrl-C or a closed
+    pipe. A message then names the command that shows the job's lines again.
     """
     if num_tasks > 1:
         output.label_lines(num_tasks)
@@ -148,8 +148,8 @@ def _explain_failure(
 ) -> None:
     """Print why the job failed and which command shows the log of the failed task.
 
-    The last lines of the failed task are repeated if other tasks have written lines after them. If the task never
-    started, the lines of its preparation are shown, because `QuickPreparation` may have hidden them.
+    The last lines of the failed task are repeated if other tasks have written lines since. If the failed task never
+    started, the lines about its preparation are shown, because `QuickPreparation` may have hidden these lines.
     """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
@@ -212,7 +212,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
-            output.silence()  # Any later error is only a consequence of the kill.
+            output.silence()  # After the kill, all further errors are its consequences.
             connection.kill()
             os._exit(128 + number)
 

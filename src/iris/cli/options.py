@@ -35,7 +35,7 @@ def address_option(command: Command) -> Command:
 
 
 def json_option(text: str = "Print one JSON document on stdout.") -> Callable[[Command], Command]:
-    """Return a decorator that adds the option `--json`. `text` is its help."""
+    """Return a decorator that adds the option `--json` with the help `text`."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 

@@ -94,7 +94,7 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # With another exit code, an error has already been reported.
+        if code == 0:  # The exit code is not 0 if an error was already reported.
             report_error(str(error))
             return EXIT_ERROR
     return code

@@ -1,7 +1,8 @@
 """Sends the standard input of `iris run` to the job's task, as if the task ran in the user's shell.
 
-Only a job of one task receives standard input. `iris run` reads little more input than the task, so that most of the
-rest stays in the pipe or file. A terminal is read line by line, and only while `iris run` is in the foreground.
+Only a job of one task receives standard input. `iris run` reads only a little ahead of the task. Input that the task
+does not read mostly stays in the pipe or file. A terminal is read line by line, and only while `iris run` is in the
+foreground.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-_BEAT_S = 20.0  # A sender without input calls the worker this often, to show that it still exists.
+_BEAT_S = 20.0  # While there is no input, `iris run` calls the worker this often to show that more input may come.
 _FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0
 

@@ -54,9 +54,9 @@ def check_private(directory: Path) -> None:
     """Check that no other user can replace the content of a directory.
 
     Raises:
-        FailedPreconditionError: The directory belongs to another user, other users may write in it, or every user may
-            rename entries of a parent directory whose mode this user could change. The text of the error has the
-            command that repairs the directory.
+        FailedPreconditionError: The directory belongs to another user, or other users may write in it. The error is
+            also raised if a parent directory lets every user rename its entries, and this user could change the
+            parent's mode. The text of the error has the command that repairs the directory.
         OSError: The directory cannot be read.
     """
     check_owned(directory)
@@ -65,8 +65,9 @@ def check_private(directory: Path) -> None:
     for above in {*directory.absolute().parents, *directory.resolve().parents}:
         status = above.stat()
         mode = status.st_mode
-        # The mode of the parent directory may be impossible to change, for example in a container's volume. If another
-        # user then replaces the directory, the replacement belongs to that user and is refused for that reason.
+        # The parent directory is accepted if this user cannot change its mode, for example in a container's volume. If
+        # another user replaces the directory, the replacement belongs to that user, and is refused because of its
+        # owner.
         can_close = os.geteuid() in (status.st_uid, 0)
         if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(
@@ -96,8 +97,8 @@ def check_owned(path: Path) -> None:
 def check_entries(directory: Path) -> None:
     """Check that only this user and root own and may write the entries of a directory, and that no entry is a link.
 
-    If others cannot enter the directory, a file of this user that others may write is made private without an error,
-    because an earlier release of Iris left such files under a permissive umask.
+    An earlier release of Iris could create files that other users may write. If other users cannot enter the directory,
+    such a file of this user is made private, and no error is raised.
 
     Raises:
         FailedPreconditionError: An entry belongs to another user, others may write to it, or it is a symbolic link.
@@ -121,7 +122,7 @@ def check_entries(directory: Path) -> None:
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    # The files of root are accepted, because root can replace every file anyway.
+    # Files of root are accepted, because root can replace every file of every user anyway.
     if status.st_uid not in (os.geteuid(), 0):
         raise FailedPreconditionError(
             f"{path} belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}: its owner could run"

@@ -12,8 +12,8 @@ from collections.abc import Callable
 class ProcessHandle:
     """A process that is watched and signalled by its id.
 
-    The handle holds the process by a pidfd, so that a signal cannot reach a later process with the same id. On a kernel
-    before Linux 5.3, or in a sandbox without pidfds, the handle calls `is_running` instead.
+    The handle uses a pidfd. Therefore a signal cannot reach a later process with the same id. There is no pidfd on a
+    kernel before Linux 5.3 and in some sandboxes. The handle then calls `is_running` before each signal.
 
     Args:
         pid: The id of the process.

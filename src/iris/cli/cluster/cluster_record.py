@@ -27,7 +27,8 @@ class Record:
     Attributes:
         address: The URL of the controller.
         pid: The id of the server's process.
-        process: The identity of the process from `identify_process`. Another process never has it.
+        process: The text by which `identify_process` identifies the server's process. A later process with the same id
+            has another text.
         config: The configuration of the cluster, with its real port and its state directory.
         home: The inode of the lock file beside this record. A copy of the directory has another inode.
         place: The identity of the machine on which `iris up` ran, from `own_place`. Renaming the machine does not
@@ -96,7 +97,7 @@ def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
 
 
 def is_running(record: Record) -> bool:
-    """Return whether the server of a record still runs. Another process that has got its id does not count."""
+    """Return whether the server of a record still runs. Another process that has got the server's id does not count."""
     return running_cluster.is_running(record.to_document())
 
 
@@ -130,7 +131,7 @@ def remove_record() -> None:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Lock the record of this machine. Of two simultaneous `iris up`, one starts the cluster, one finds it.
+    """Lock the record of this machine. Of two `iris up` at once, only one starts a cluster.
 
     Raises:
         LocalClusterError: The directory cannot be made or written, or this machine does not run Linux.

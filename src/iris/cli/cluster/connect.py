@@ -1,4 +1,4 @@
-"""Connects a command to its cluster: one at an address, one of `iris up`, or one that ends with the command."""
+"""Connects a command to a cluster: at a given address, started by `iris up`, or started by the command itself."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Return a connection to the cluster at `address`, else of the environment variable, else of `iris up`.
+    """Return a connection to a cluster: at `address`, or in the environment variable, or else of `iris up`.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -96,7 +96,7 @@ def connect(address: str | None) -> Connection:
 
 
 def connect_or_embed(address: str | None) -> Connection:
-    """Return a connection as `connect` does, but start a cluster if there is none. It ends with the connection.
+    """Return a connection like `connect`. If there is no cluster, start one that ends with the connection.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -161,7 +161,7 @@ class _Embedded:
         self.server.stop()
 
     def kill(self) -> None:
-        """Kill the server, with which workers and attempts end, and remove the state directory."""
+        """Kill the server, and remove the state directory. Workers and attempts end without the server."""
         from iris.cluster.client.server_process import remove_directory
 
         self.server.process.kill()

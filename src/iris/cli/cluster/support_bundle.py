@@ -34,7 +34,7 @@ from iris.system.private_dir import open_private
 if TYPE_CHECKING:
     from iris.client import IrisClient
 
-_SERVER_LOG_BYTES = 2 << 20  # A bundle contains this much of the server's event log.
+_SERVER_LOG_BYTES = 2 << 20  # The size of the last part of the server's event log that a bundle contains.
 _WORKER_LOG_BYTES = 256 << 10
 _MAX_WORKERS = 64
 _DUMP_S = 2.0
@@ -141,7 +141,10 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def _add_answers(files: BundleFiles, state_dir: Path | None, connect: Callable[[], IrisClient]) -> None:
-    """Add job states and machines from the controller. If the controller is dead, read states from its database."""
+    """Add job states and machines from the controller.
+
+    If the controller is dead, read the job states from its database.
+    """
     try:
         with connect() as client:
             files.add_json("states.json", lambda: _states(client))

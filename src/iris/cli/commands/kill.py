@@ -49,7 +49,8 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
         if len(jobs) > 1:
             raise click.UsageError("--task needs exactly one JOB")
         return _kill_task(jobs[0], task_index, wait, address, output)
-    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # Each job, and whether the job had ended before.
+    # Each pair is a job and whether the job had ended before this command.
+    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []
     unknown = False
     with connect(address) as connection:
         client = connection.client
@@ -62,7 +63,7 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                         f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
-                output.error(str(error))  # The other jobs are terminated nevertheless.
+                output.error(str(error))  # After this error, the next jobs are still terminated.
                 unknown = True
                 continue
             client.terminate(job_id)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from iris.client.logs.streams import LogStream
     from iris.rpc import cluster_pb2
 
-# Without -f, servers that do not answer are retried for these seconds only, because a person waits for the command.
+# Without -f, a server that does not answer is retried for only this number of seconds, because a person waits for the
+# command.
 _PATIENCE_S = 15.0
 _HELP = """\
 Show what the tasks of a job have written in all their attempts, ordered by time. With -f, go on until the job ends.
@@ -186,8 +187,8 @@ def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Outp
         stream: The stream of the lines.
         batches: The batches of lines to show.
         output: The output that shows the lines.
-        again: The command that continues after the last shown line. A message shows this command after an
-            interruption. Empty: no message.
+        again: The command that continues after the last shown line. After an interruption, a message shows this
+            command. If the command is empty, no message is shown.
     """
     whole = True
     try:
@@ -220,7 +221,7 @@ def _with_retries(
             before = attempts.setdefault(index, attempt_id)
             if before != attempt_id:
                 attempts[index] = attempt_id
-                # `status` is from the start of this command. The log may contain later attempts.
+                # The log may contain later attempts than `status`, which was read at the start of this command.
                 known = status.tasks[index].attempts
                 why = (before < len(known) and known[before].error) or "stopped"
                 output.note(f"attempt {before} of task {index} ended: {why}; attempt {attempt_id} follows")
@@ -262,7 +263,10 @@ def _check_range(options: Mapping[str, Any]) -> None:
 
 
 def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobStatus, follow: bool) -> list[int]:
-    """Return the indices of the tasks to show: the tasks of `--task`, or all tasks that have or may get the attempt."""
+    """Return the indices of the tasks to show.
+
+    `--task` selects tasks. Without `--task`, all tasks that have the requested attempt or may get it are shown.
+    """
     for index in tasks:
         if index >= status.num_tasks:
             raise no_such_task(status, index)

@@ -110,7 +110,8 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
     _check_tls(before, given)
     config = ClusterConfig(**{**vars(before.config), **given})
     if config.port == 0 and is_free(config.host, before.config.port):
-        config = ClusterConfig(**{**vars(config), "port": before.config.port})  # The running tasks know this port.
+        # Running tasks use the old port to reach the controller.
+        config = ClusterConfig(**{**vars(config), "port": before.config.port})
     return config
 
 
@@ -138,7 +139,7 @@ def _check_tls(before: Record, given: Mapping[str, Any]) -> None:
 
 
 def _check_same(record: Record, given: Mapping[str, Any]) -> None:
-    """Refuse an option that differs from the one that the running cluster has."""
+    """Refuse an option if the running cluster has another value for the option."""
     for name, value in given.items():
         option, current = ClusterConfig.options[name], getattr(record.config, name)
         if value == current or (name == "port" and value == 0):
@@ -154,7 +155,7 @@ def _check_same(record: Record, given: Mapping[str, Any]) -> None:
 
 
 def _words(value: object) -> str:
-    """Return the value of an option, quoted for a shell. Empty for a flag, which has no value."""
+    """Return the value of an option, quoted for a shell. The text is empty for a flag, because a flag has no value."""
     if isinstance(value, list):
         return shlex.join(value)
     return "" if value is True else shlex.quote(str(value))

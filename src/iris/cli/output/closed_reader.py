@@ -1,6 +1,7 @@
 """Ends the program when the reader of its output has closed the pipe, even while the program has nothing to write.
 
-A write to a closed pipe fails, but a follow writes nothing while its task is silent, which may last for hours.
+A program notices a closed pipe when it writes to the pipe. But `iris logs -f` writes nothing while the task is silent,
+which may be for hours.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def leave_with_reader() -> Iterator[None]:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # SIGPIPE also comes from a write to a connection that its server has closed. Only the watch sets `has_left`.
+        # A write to a closed network connection also causes SIGPIPE. `has_left` is true only if the reader of stdout
+        # has left.
         if has_left.is_set() and not over.is_set():
             raise OutputClosedError
 

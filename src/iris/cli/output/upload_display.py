@@ -29,7 +29,7 @@ def show_progress(output: Output) -> Progress:
         if now - began.setdefault(stage, now) < _QUIET_S or not total:
             return
         if done >= total:
-            # After the upload, the cluster must still write the workspace to disk.
+            # After the upload, the display stays until the cluster has written the workspace to disk.
             output.set_status("waiting for the cluster to store the workspace…" if stage == "sending" else "")
         elif output.has_status_line:
             bar = "#" * (_BAR * done // total)

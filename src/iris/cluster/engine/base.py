@@ -220,7 +220,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class AvoidsWorkers(Protocol):
-    """An engine that has long-lived workers and can avoid new allocations on some of the workers."""
+    """An engine with long-lived workers. The controller can exclude some of the workers from new allocations."""
 
     def avoid(self, workers: Mapping[str, str]) -> None:
         """Allocate no new slots on the given workers until the next call of this method. Existing slots stay.

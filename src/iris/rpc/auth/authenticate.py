@@ -36,7 +36,7 @@ class TokenChecker(Protocol):
         """
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Ask another server about an identified token, if this server does not know whether the token is still valid.
+        """Check whether a token that `identify` has accepted is still valid, if necessary by a call to another server.
 
         Raises:
             UnauthenticatedError: The token is no longer valid.
@@ -44,7 +44,7 @@ class TokenChecker(Protocol):
         """
 
     def check(self, known: Caller) -> None:
-        """Check again whether an identified token is valid.
+        """Check whether a token that `identify` has accepted is still valid.
 
         Raises:
             UnauthenticatedError: The token is no longer valid.

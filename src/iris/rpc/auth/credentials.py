@@ -1,5 +1,7 @@
-"""The token that a client sends: either a fixed token, or a token from a source. When a server refuses a token, its
-source is asked for another one.
+"""The token that a client sends.
+
+A token is either fixed, or comes from a source. If a server refuses a token from a source, the client asks the source
+for another token.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ TOKEN_FILE = "token"  # This file in the state directory contains the token of t
 # This file in the state directory contains the server key. Whoever can read the key can sign a token for any user.
 KEY_FILE = "token-key"
 
-_REFUSALS = 5  # After this number of refused tokens in a row, the source is not asked again.
+_REFUSALS = 5  # After this number of refusals in a row, a source is asked for no more tokens.
 
 
 class TokenRenewedError(UnavailableError):
@@ -88,8 +90,8 @@ class Credentials:
         if token is None:
             return None
         token = token.strip() if isinstance(token, str) else token
-        # An HTTP header can contain only visible ASCII characters. The error does not quote the token, which is a
-        # secret.
+        # An HTTP header can contain only visible ASCII characters. The error does not quote the token, because the
+        # token is a secret.
         if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()) or " " in token:
             raise InvalidArgumentError(
                 f"{self._what} returned no token: expected one word, as 'iris token create' prints it"

@@ -17,7 +17,10 @@ from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):
-    """The facts about jobs and endpoints that a check needs besides the request."""
+    """The facts about jobs and endpoints on which a check depends.
+
+    A check gets these facts together with the request.
+    """
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
         """Return the job of an endpoint. The text is empty if the endpoint has no job. Return None if there is no such

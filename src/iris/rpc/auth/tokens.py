@@ -34,7 +34,7 @@ _MAX_TOKEN_BYTES = 4096
 # exactly.
 _LATEST_EXPIRY_S = 2**53
 # The errors that a malformed token can cause: a missing claim, deep nesting, `Infinity`, a number of a thousand digits,
-# or a list in place of a word. A stranger can write such a token, and so can a program that has the server key.
+# or a list in place of a word. Anybody can send such a token. A program that has the server key can even sign it.
 _UNREADABLE = (
     jwt.InvalidTokenError,
     ArithmeticError,

@@ -13,12 +13,14 @@ from iris.errors import ClientClosedError
 
 
 class Lifetime:
-    """The lifetime of a client, which records whether the client was closed and ends its reads and pauses at that
-    moment.
+    """The lifetime of a client.
+
+    The lifetime records whether the client was closed. Closing ends the client's reads and pauses.
 
     A child process after `os.fork()` has a copy of the client. Closing the parent's client does not close the child's
-    client, and closing the child's client does not close the parent's. A lifetime has no lock, because a lock that
-    another thread holds during the fork would never be released in the child. Single operations on a dict are atomic.
+    client, and closing the child's client does not close the parent's. A lifetime has no lock: if another thread held
+    the lock during the fork, the lock would never be released in the child. No lock is needed, because single
+    operations on a dict are atomic.
 
     Args:
         whose: The client's name, with which the text of a `ClientClosedError` begins.
@@ -58,7 +60,7 @@ class Lifetime:
         self.check()
 
     def add(self, opened: socket.socket) -> None:
-        """Store a connection, which `close` ends.
+        """Store an open connection, so that `close` can end it.
 
         Raises:
             ClientClosedError: The client was closed while the connection was being opened.

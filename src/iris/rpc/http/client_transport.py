@@ -1,8 +1,9 @@
 """The HTTP transport of sync clients: httpcore, the engine of httpx, behind the interface that connectrpc calls.
 
-connectrpc's own transport is not used, because users' programs need two things that it lacks: Ctrl-C ends a blocked
-read at once, and a client still works in a child process after `os.fork()`. httpx itself is not used either, because it
-costs a third more per call, for cookies, redirects and authentication that no call of Iris has.
+connectrpc's own transport is not used, because it lacks two features that users' programs need: Ctrl-C ends a blocked
+read at once, and a client still works in a child process after `os.fork()`. httpx itself is not used either, because
+each call would take a third more time. httpx spends this time on cookies, redirects and authentication, and Iris uses
+none of these features.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     import httpcore  # httpcore is imported inside functions only, so that `import iris.client` is fast.
 
 CONNECT_TIMEOUT_S = 5.0
-# Servers of Iris and common proxies close an idle connection after 75 s. The client closes earlier, so that a request
-# seldom meets a connection that is being closed.
+# The client closes an idle connection after this time. Servers of Iris and common proxies wait for 75 s, so a request
+# seldom meets a connection that the server is closing.
 _KEEPALIVE_S = 30.0
 # httpcore's error text begins with this status if a proxy requires a user name and a password.
 _LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)
@@ -81,7 +82,7 @@ class HttpTransport:
         self._lifetime.close()
         if self._pid == os.getpid():
             for connection in self._pool.connections:
-                if connection.is_idle():  # The thread that uses a busy connection closes that connection.
+                if connection.is_idle():  # A busy connection is closed by its own thread.
                     connection.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
@@ -134,8 +135,8 @@ class HttpTransport:
             extensions = {**extensions, "trace": handle.trace}
         with ExitStack() as opened:
             # Each stream has a separate connection, so that closing the stream closes the connection. httpcore does not
-            # reset an HTTP/2 stream that is closed early, so the server would continue to send. A handle also has to
-            # know which connection to shut down.
+            # reset an HTTP/2 stream that is closed early, so the server would continue to send. In addition, a
+            # `StreamHandle` must know which connection to shut down.
             pool = opened.enter_context(self._new_pool())
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)

@@ -36,7 +36,7 @@ BODY_BYTES_PER_S = 16 * 1024
 # The server closes an idle connection after this time. Clients of Iris and common proxies keep an idle connection for
 # 60 s or less, so that usually the client closes the connection first.
 KEEPALIVE_S = 75
-_LEAVE_S = 2  # A refused client has this time to read the error, which an immediate close would destroy.
+_LEAVE_S = 2  # A refused client has this time to read the error.
 
 _TOO_LARGE = (Code.RESOURCE_EXHAUSTED, ErrorReason.TOO_LARGE)
 _CODES = {

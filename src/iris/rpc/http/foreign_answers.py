@@ -42,8 +42,7 @@ _ASK = "is the address right?"
 
 
 def describe_answer(status: int, headers: Mapping[str, str], address: str) -> str:
-    """Return a description of a foreign answer: what it is, which program sent it, and what most likely solves the
-    problem.
+    """Return a description of an answer that does not come from Iris, with its sender and the most likely solution.
 
     Args:
         status: The HTTP status of the answer.

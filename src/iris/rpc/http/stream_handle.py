@@ -24,9 +24,8 @@ class Body(Protocol):
 class StreamHandle:
     """The connection of a stream.
 
-    The reader of a stream must call `close`, although the generators around the stream would close the connection as
-    well. Python ignores exceptions that are raised while it discards a generator, and would lose a Ctrl-C at that
-    moment.
+    The reader of a stream must call `close` at the end. Without this call, Python would close the connection when it
+    discards the generators around the stream. But Python ignores exceptions during that time, and would lose a Ctrl-C.
     """
 
     def __init__(self) -> None:

@@ -69,7 +69,8 @@ class ClientTls:
             raise FailedPreconditionError(
                 f"ca={trusted}: {_why(error)}; expected a file with certificates in PEM"
             ) from error
-        # Every certificate in the file is trusted, also a server's own certificate that another authority has signed.
+        # Every certificate in the file is trusted. The file may therefore contain a server's own certificate, even if
+        # an unknown authority has signed it.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert:
@@ -172,7 +173,7 @@ def _explain_handshake(error: ssl.SSLError) -> str:
         return "it does not speak TLS; is the address http://…?"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
         return f"it asks for a certificate that it trusts: give one with cert=… or {CERT_VARIABLE}"
-    return ""  # A broken connection is not a fault of certificates, and the call is retried.
+    return ""  # This error means a broken connection and not a bad certificate, so the call is retried.
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:

@@ -27,7 +27,7 @@ HeavyRules = dict[str, Callable[[Any], bool]]
 
 
 def always(request: Any) -> bool:
-    """Return True: every request of the method is heavy."""
+    """Return True. With this rule, every request of a method is heavy."""
     return True
 
 

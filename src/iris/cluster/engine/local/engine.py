@@ -181,8 +181,8 @@ class LocalEngine:
     def _changes_scheme(self, controller_address: str) -> bool:
         """Return whether the standing workers and the new controller differ in the use of TLS.
 
-        Workers and a controller that differ in the use of TLS could not call each other. The workers' attempts would
-        neither continue nor be given up.
+        Workers and a controller that differ in the use of TLS could not call each other. The controller would wait for
+        the workers' attempts without an end.
         """
         try:
             before = self._controller_file.read_text()
