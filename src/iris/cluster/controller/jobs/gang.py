@@ -1,4 +1,4 @@
-"""The job's record of a gang, which is one placement of some tasks of a job. Pure.
+"""Defines `Gang`, a job's record of one placement of some of its tasks. The module is pure.
 
 The scheduler's record of a gang is in scheduling/gang_states.py.
 """
@@ -14,15 +14,17 @@ from iris.cluster.controller.scheduling.reasons import PendingReason
 
 @dataclass(slots=True)
 class Gang:
-    """One placement of some tasks of the job.
+    """A job's record of one placement of some of its tasks.
 
     Attributes:
         gang_id: The gang's id, unique among all gangs of all jobs.
         task_indices: The tasks of the gang.
-        culprit: The index of the task whose failure caused this retry; an arbitrary task if the gang is not a retry.
+        culprit: The index of the task whose failure caused the retry, if the gang is a retry. Otherwise the index of an
+            arbitrary task of the gang.
         placed: True once the gang has its allocation and its attempts have been started.
-        restarting: True once a task of the gang has to be retried, so that the attempts of its peers are stopped.
-        reason: Why the gang waits; None if that is not known yet.
+        restarting: True once a task of the gang has to be retried. The attempts of the gang's other tasks are then
+            stopped.
+        reason: Why the gang waits; None while the reason is unknown.
     """
 
     gang_id: str
@@ -34,25 +36,27 @@ class Gang:
 
 
 def make_gang_id(job_id: str, number: int) -> str:
-    """Return the id of a job's gang. The number counts the gangs that the job has had before."""
+    """Return the id of a job's gang. The argument `number` is the number of earlier gangs of the job."""
     return f"{job_id}@{number}"
 
 
 def job_id_of_gang(gang_id: str) -> str:
-    """Return the id of the job that has made a gang id."""
+    """Return the id of the job to which a gang id belongs."""
     return gang_id.rpartition("@")[0]
 
 
 def culprit_of(tasks: Sequence[Task]) -> int:
-    """Return the index of the task whose failure caused a retry of these tasks; an arbitrary task of them if no task
-    has failed.
+    """Return the index of the task whose failure caused a retry of these tasks. If no task has failed, return the index
+    of an arbitrary task.
     """
-    # Only the failed task has an error, because its peers were only stopped.
+    # Only the failed task has an error, because the other tasks of its gang were only stopped.
     return next((task for task in tasks if task.error), tasks[0]).task_index
 
 
 def derive_gangs(tasks: Sequence[Task]) -> dict[str, Gang]:
-    """Return the unfinished gangs of a job by id, as the states of its tasks show them. Their reasons are unknown."""
+    """Return the unfinished gangs of a job, by gang id. The gangs are derived from the states of the tasks, so the
+    reasons why gangs wait are unknown.
+    """
     members: dict[str, list[Task]] = {}
     for task in tasks:
         members.setdefault(task.gang_id, []).append(task)

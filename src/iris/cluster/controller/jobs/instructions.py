@@ -1,4 +1,6 @@
-"""The instructions with which a job answers an event. The controller carries them out once the job is saved."""
+"""Defines the instructions that a job returns for an event. The controller carries out the instructions once the job is
+saved.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,9 @@ class RequestAllocation:
     """Request an allocation for a gang.
 
     Attributes:
-        gang_id: The gang's id, which was never used before.
+        gang_id: The gang's id, which no other gang has ever had.
         task_indices: The tasks of the gang.
-        not_before_ms: The time when the gang joins the queue, as wall clock time. The gang counts as waiting since that
-            time.
+        not_before_ms: When the gang joins the queue, as wall clock time. The gang's waiting time begins then.
     """
 
     gang_id: str

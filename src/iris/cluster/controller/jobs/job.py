@@ -1,11 +1,12 @@
 """The state machine of a job: its tasks, their gangs, and the instructions that follow from events.
 
-Pure, like `task.py`. Each event is a method call, which returns instructions (`instructions.py`) in the order in which
-the controller has to carry them out. Their results reach the job as further events.
+The module is pure, like `task.py`. Each event is a method call that returns instructions (`instructions.py`). The
+controller carries out the instructions in the returned order. The results of the instructions reach the job as further
+events.
 
-A *gang* is one placement of tasks that all start together. A job whose tasks belong together has one gang at a time. A
-job of independent tasks has one gang for each task. For a retry, a gang releases its allocation once none of its
-attempts is live, and its tasks request a new allocation under a new gang id.
+A *gang* is one placement of tasks that all start together. A coscheduled job has one gang for all its tasks. A job of
+independent tasks has one gang for each task. For a retry, a gang first releases its allocation, once none of its
+attempts is live. Afterwards its tasks request a new allocation under a new gang id.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from iris.cluster.types import is_job_finished
 from iris.reasons import FailureCode
 
 EXCEEDED_FAILURES = "Job exceeded max_task_failures"
-_Why = tuple[str, int]  # An error for people, and the `FailureCode` of the error.
+_Why = tuple[str, int]  # A pair of an error text for people and its `FailureCode`.
 
 
 @dataclass(slots=True)
@@ -60,22 +61,24 @@ class Job:
         coscheduled: True if the tasks form one gang, False if they are independent.
         max_task_failures: How many tasks may fail before the job fails.
         parent_job_id: The id of the parent job; empty if there is none.
-        retry_pause_ms: The pause before the second retry in a row, see `retry_pause.py`.
+        retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
         state: The job's state.
         error: Why the job did not succeed; empty otherwise.
         failure: The code of `error`, a `FailureCode`.
-        ending: The decided final state of the job, while attempts still have to be stopped; None if no end is decided.
+        ending: The final state that the job will have once its live attempts have stopped; None if no end is decided.
         first_failed: The index of the first task that failed without a further retry; None if there is none.
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
-        rounds: How many gangs the job has had. The count is part of the next gang's id.
+        rounds: How many gangs the job has had. This number is part of the next gang's id.
         revision: A number that increases with each change of the job.
-        owner: The name in the token with which the job, or its oldest ancestor, was submitted.
-        rendezvous: True if the tasks meet at a rendezvous. A retry must then start all tasks again.
-        submitted_stamp: When the job was submitted, by the clock of the machine's boot; empty if unknown.
+        owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
+        rendezvous: True if the tasks meet at a rendezvous. A retry of a job with a rendezvous must start all tasks
+            again.
+        submitted_stamp: When the job was submitted, by a clock that counts from the boot of the machine; empty if
+            unknown.
         tally: The counts of the tasks by state.
-        transitions: The changes of state that the event log does not contain yet.
+        transitions: The changes of state that are not in the event log yet.
     """
 
     job_id: str
@@ -103,17 +106,17 @@ class Job:
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
-        if not self.gangs:  # The job was loaded from the store, which has no gangs.
+        if not self.gangs:  # The store contains no gangs, so the gangs of a loaded job are derived from its tasks.
             self.gangs = derive_gangs(self.tasks)
 
     def pop_transitions(self) -> list[Transition]:
-        """Return the changes of state since the last call, and forget them."""
+        """Return the changes of state since the last call, and remove these changes from `transitions`."""
         transitions, self.transitions = self.transitions, []
         return transitions
 
     @property
     def is_finished(self) -> bool:
-        """True if the job's state is final, so that all its tasks are final and none of its attempts is live."""
+        """True if the job's state is final. All tasks of a finished job are final, and none of its attempts is live."""
         return is_job_finished(self.state)
 
     @classmethod
@@ -131,7 +134,7 @@ class Job:
         parent_job_id: str = "",
         rendezvous: bool = False,
     ) -> Job:
-        """Return a new job with `replicas` tasks that wait to be placed."""
+        """Return a new job with `replicas` tasks, all PENDING."""
         tasks = [
             Task(job_id, index, max_retries_failure, max_retries_preemption, not_before_ms=now_ms)
             for index in range(replicas)
@@ -141,7 +144,9 @@ class Job:
         return job
 
     def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
-        """Set the reason why a gang waits. Return False if the gang is gone, or already has this reason object."""
+        """Set the reason why a gang waits. Return False if the job no longer has this gang, or if the gang already has
+        this reason object.
+        """
         gang = self.gangs.get(gang_id)
         if gang is None or gang.reason is reason:
             return False
@@ -158,11 +163,11 @@ class Job:
         return requests
 
     def gang_placed(self, gang_id: str, workers: Sequence[WorkerIdentity]) -> list[Instruction]:
-        """Start the attempts of a gang that has its allocation and its workers.
+        """Start the attempts of a gang. The gang must have its allocation and its workers.
 
         Args:
             gang_id: The gang.
-            workers: The worker that serves the slot of each task, in the order of the gang's tasks.
+            workers: The workers that serve the gang's slots, in the order of the gang's tasks.
         """
         gang = self.gangs.get(gang_id)
         if gang is None or gang.placed:
@@ -188,23 +193,23 @@ class Job:
         return []
 
     def attempt_ended(self, task_index: int, attempt_id: int, end: AttemptEnd, now_ms: int = 0) -> list[Instruction]:
-        """Record the end of an attempt that ended for another reason than the loss of its worker.
+        """Record the end of an attempt, unless its worker was lost (see `attempts_lost`).
 
         Args:
             task_index: The task.
             attempt_id: The attempt.
             end: How the attempt ended, with times by the worker's clock.
-            now_ms: The time by the controller's clock, from which a retry pause counts; 0 stands for the time in `end`.
+            now_ms: When a retry pause begins, by the controller's clock. With 0, the pause begins at the time in `end`.
         """
         return self._attempts_ended({task_index: attempt_id}, end, now_ms or end.finished_at_ms)
 
     def attempts_lost(
         self, attempts: Mapping[int, int], error: str, now_ms: int, failure: int = FailureCode.WORKER_LOST
     ) -> list[Instruction]:
-        """Record the end of attempts that were lost with their worker. Only the preemption budget is charged.
+        """Record that attempts were lost with their worker. Each lost attempt is charged to the preemption budget only.
 
         Args:
-            attempts: The attempt id of each affected task, by task index.
+            attempts: The ids of the lost attempts, by task index.
             error: Why the attempts were lost.
             now_ms: The time.
             failure: The code of `error`.
@@ -212,7 +217,9 @@ class Job:
         return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error, failure=failure), now_ms)
 
     def live_attempts(self, task_indices: Iterable[int] | None = None) -> dict[int, TaskAttempt]:
-        """Return the live attempts by task index, of all tasks or only of the given tasks."""
+        """Return the live attempts of the given tasks, by task index. Without an argument, return the live attempts of
+        all tasks.
+        """
         tasks = self.tasks if task_indices is None else [self.tasks[index] for index in task_indices]
         return {task.task_index: attempt for task in tasks if (attempt := task.live_attempt) is not None}
 
@@ -222,7 +229,9 @@ class Job:
         return attempt is not None and attempt.attempt_id == attempt_id
 
     def allocation_lost(self, gang_id: str) -> list[Instruction]:
-        """Request a new allocation for a gang that lost its request or its allocation before its attempts started."""
+        """Request a new allocation for a gang. The gang has lost its request or its allocation before its attempts
+        started.
+        """
         gang = self.gangs.get(gang_id)
         if gang is None or gang.placed:
             return []
@@ -231,17 +240,22 @@ class Job:
         return instructions
 
     def unschedulable(self, error: str, now_ms: int, failure: int = FailureCode.UNPLACEABLE) -> list[Instruction]:
-        """End the job, because its scheduling timeout has expired or because it can never be placed."""
+        """End the job as UNSCHEDULABLE, because its scheduling timeout has expired or a gang of the job can never be
+        placed.
+        """
         return self._end(UNSCHEDULABLE, (error, failure), (error, failure), now_ms)
 
     def terminate(self, error: str, now_ms: int, failure: int = FailureCode.TERMINATED) -> list[Instruction]:
-        """End the job on a user's request, or because its parent job or the submitting attempt has ended."""
+        """End the job as KILLED, on a user's request or because its parent job or the attempt that submitted it has
+        ended.
+        """
         return self._end(KILLED, (error, failure), (error, failure), now_ms)
 
     def disown(self, error: str, now_ms: int) -> None:
-        """End the job and its live attempts as KILLED at once, without stopping processes.
+        """End the job and its live attempts as KILLED at once, without stopping any process.
 
-        This method is for jobs in a copied state directory, because their attempts belong to the original cluster.
+        The controller calls this method for jobs in a copied state directory. The processes of such jobs belong to the
+        original cluster.
         """
         why = (error, FailureCode.DISOWNED)
         self._end(KILLED, why, why, now_ms)
@@ -256,8 +270,8 @@ class Job:
     def terminate_task(self, task_index: int, error: str, now_ms: int) -> list[Instruction]:
         """End one task on a user's request, without a retry. The other tasks continue.
 
-        A gang can continue without `max_task_failures` of its tasks. If more tasks are missing, the job ends, because
-        the remaining tasks would only hang.
+        A gang may lack up to `max_task_failures` of its tasks. If more tasks are missing, the job ends, because the
+        remaining tasks of the gang would wait forever for the missing ones.
         """
         task = self.tasks[task_index]
         if task.is_finished or task.stop is Stop.TASK or self.ending is not None:
@@ -284,11 +298,11 @@ class Job:
         return instructions
 
     def recover(self, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
-        """Return the instructions to carry out after a restart of the controller, because the restart may have lost
-        earlier instructions.
+        """Return the instructions to carry out after a restart of the controller. The earlier controller may not have
+        carried out its last instructions.
 
-        1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time, so that
-           each attempt counts as lost and none as restarted.
+        1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time.
+           Therefore each attempt counts as lost with its worker, not as stopped for a restart of its gang.
         2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
         3. Gangs that waited in the queue request an allocation again.
 
@@ -297,7 +311,7 @@ class Job:
             now_ms: The time.
         """
         for task in self.tasks:
-            # The value is 0 in jobs that were saved before retry pauses existed.
+            # Old versions of Iris saved jobs without retry pauses. In such jobs the value is 0.
             task.not_before_ms = task.not_before_ms or now_ms
         waiting = [gang.gang_id for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]
         live = self.live_attempts()
@@ -316,14 +330,16 @@ class Job:
 
     # The consequences of the end of attempts:
     # 1. If the end of the job is decided, the remaining attempts are stopped.
-    # 2. If a task has to be retried, its gang restarts: the attempts of its peers are stopped, at no charge. With a
-    #    rendezvous the job ends instead if a task has succeeded, because the retried tasks would wait for it forever.
-    # 3. If a gang has no live attempts, its allocation is released, and its waiting tasks request a new one.
+    # 2. If a task has to be retried, its gang restarts: the gang's other attempts are stopped, without a charge. A job
+    # with a rendezvous ends instead of restarting if one of its tasks has succeeded, because the retried tasks would
+    # wait for that task forever.
+    # 3. If a gang has no live attempts, its allocation is released, and its PENDING tasks request a new allocation.
     # 4. If every task is final, the job is final.
 
     def _attempts_ended(self, attempts: Mapping[int, int], end: AttemptEnd, now_ms: int) -> list[Instruction]:
         ended = []
-        unasked = None  # A task whose attempt was killed on its worker, without a request of the controller.
+        # `unasked` is a task whose attempt was killed on its worker without a request of the controller.
+        unasked = None
         for task_index, attempt_id in attempts.items():
             task = self.tasks[task_index]
             asked = task.stop is not None
@@ -353,7 +369,8 @@ class Job:
             return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
-            self.first_failed = lost.task_index  # An earlier failure was tolerated, and did not end the job.
+            # The lost task ends the job. An earlier failure of another task was tolerated.
+            self.first_failed = lost.task_index
             ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
             return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
         if unasked is not None:
@@ -363,12 +380,12 @@ class Job:
         return []
 
     def _continue_gang(self, gang: Gang, now_ms: int) -> list[Instruction]:
-        """Return the instructions that follow for a gang from the end of some of its attempts."""
+        """Return the instructions for a gang after some of its attempts have ended."""
         live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
         if self.rendezvous and waits and self.tally.count(SUCCEEDED):
             return self._end_incomplete_rendezvous(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
-            return []  # The usual case in a large gang is decided without a loop over its tasks.
+            return []  # This check avoids a loop over the tasks of a large gang.
         members = [self.tasks[index] for index in gang.task_indices]
         waiting = [task for task in members if task.state == PENDING]
         instructions: list[Instruction] = []
@@ -393,7 +410,9 @@ class Job:
         return [task.request_stop(Stop.RESTART) for task in members if task.live_attempt and not task.stop]
 
     def _end_incomplete_rendezvous(self, now_ms: int) -> list[Instruction]:
-        """End the job, because a task would have to be retried without a peer that has succeeded."""
+        """End a job with a rendezvous, because a task needs a retry after another task has succeeded. The retried task
+        would wait forever for the succeeded task.
+        """
         culprit = self.tasks[culprit_of([task for task in self.tasks if task.state == PENDING])]
         gone = next(task for task in self.tasks if task.state == SUCCEEDED)
         culprit.give_up(
@@ -407,13 +426,13 @@ class Job:
         return self._end(culprit.state, (culprit.error, culprit.failure), (why, FailureCode.JOB_ENDED), now_ms)
 
     def _request_again(self, gang: Gang) -> list[Instruction]:
-        """Release a gang, and request a new gang for those tasks that wait."""
+        """Release a gang, and request an allocation for a new gang of its PENDING tasks."""
         del self.gangs[gang.gang_id]
         waiting = [self.tasks[index] for index in gang.task_indices if self.tasks[index].state == PENDING]
         return [ReleaseAllocation(gang.gang_id), *(self._request_gangs(waiting) if waiting else [])]
 
     def _end(self, state: int, why: _Why, stopped: _Why, now_ms: int) -> list[Instruction]:
-        """Decide the end of the job, and stop its live attempts. An earlier decision has priority.
+        """Decide the end of the job, and stop its live attempts. If an end was decided before, that decision remains.
 
         Args:
             state: The final state of the job.
@@ -466,7 +485,7 @@ class Job:
         before = self.state
         rolled_up = roll_up(self.tally, self.max_task_failures)
         if self.tally.all_finished:
-            # A decided end has no effect if all tasks have succeeded meanwhile.
+            # If all tasks have succeeded, the job has succeeded, even if another end was decided before.
             self.state = rolled_up if self.ending is None or rolled_up == SUCCEEDED else self.ending
             self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
             if self.state == SUCCEEDED:
@@ -475,12 +494,12 @@ class Job:
                 self.error, self.failure = terminated_tasks_text(self.tasks), FailureCode.TERMINATED
         elif self.ending is None:
             self.state = rolled_up
-        # If the end is decided, but attempts are still live, the job keeps its state until the last attempt has ended.
-        # A final state therefore never changes, and the complete logs are readable once the state is final.
+        # After its end is decided, a job keeps its state until the last attempt has ended. Therefore a final state
+        # never changes, and the logs are complete once the state is final.
         if self.state != before:
             self.transitions.append(Transition(self.state))
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        task.revision = self.revision + 1  # The method `_update_state` makes this number the job's revision.
+        task.revision = self.revision + 1  # The method `_update_state` sets the job's revision to this number.
         self.tally.recount(task)

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def log_new_job(job: Job) -> None:
-    """Write to the event log that a job was submitted, and the changes of its state since then."""
+    """Write the submission of a job to the event log, and the changes of the job's state since its submission."""
     log_event(
         _log,
         "job.submitted",
@@ -26,7 +26,7 @@ def log_new_job(job: Job) -> None:
 
 
 def log_transitions(job: Job) -> None:
-    """Write the state changes that a job has recorded since the last call to the event log."""
+    """Write to the event log the state changes that a job has recorded since the last call of this function."""
     if not job.transitions:
         return
     transitions = job.pop_transitions()

@@ -1,8 +1,9 @@
-"""The controller's record of a job: its state, its submission, and the facts that workers reported about its tasks.
+"""Defines the controller's record of a job: its state, its submission, and the facts reported by workers about its
+tasks.
 
-Other parts of the controller store further state by job id. The saver knows which changes are saved (storage/saver.py),
-the scheduler knows where the tasks are placed (scheduling/slots.py), and the watches know which clients wait for
-changes (api/watch.py).
+Other parts of the controller store further facts by job id: the saver stores which changes are saved
+(storage/saver.py), the scheduler stores where the tasks are placed (scheduling/slots.py), and the watches store which
+clients wait for changes (api/watch.py).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _MAX_INT32 = 2**31 - 1  # The fields of ResourceUsage are int32, and the sum ove
 
 @dataclass(slots=True)
 class JobRecord:
-    """A job with its submission and the facts that workers reported.
+    """A job, its submission, and the facts reported by workers about its tasks.
 
     Attributes:
         job: The job's state, which only the job's own methods change.
         launch: The submission, without its workspace.
         facts: The ports, resource usage, build metrics and log warning of each task, by task index.
-        why_outdated: The error because of which newer changes of the job cannot be saved, so that the record shows an
-            older state. Empty for the current record.
+        why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
+            write. Empty in the current record.
     """
 
     job: Job
@@ -48,7 +49,7 @@ class JobRecord:
 
     @property
     def usage(self) -> cluster_pb2.ResourceUsage:
-        """The sum of the latest measured resource usage of all tasks."""
+        """The latest resource usage of all tasks, summed."""
         return cluster_pb2.ResourceUsage(**{name: min(amount, _MAX_INT32) for name, amount in self._usage.items()})
 
     def check_index(self, task_index: int) -> None:

@@ -1,4 +1,6 @@
-"""Derives the state of a job from the states of its tasks, and records the changes of states. Pure."""
+"""Derives the state of a job from the states of its tasks, and defines the records of state changes. The module is
+pure.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class Transition:
 
 
 class States(Protocol):
-    """The interface of a collection of all task states of a job: a list of states, or a `Tally`."""
+    """The interface for counting the states of a job's tasks. A list of states and a `Tally` both implement it."""
 
     def count(self, state: int, /) -> int:
         """Return how many tasks are in a state."""
@@ -44,12 +46,13 @@ class States(Protocol):
 
 
 def roll_up(states: States, max_task_failures: int) -> int:
-    """Return the state of a job whose tasks are in these states, if no event has decided the job's end.
+    """Return the state of a job, derived from the states of its tasks. The result applies only if no event has decided
+    the job's end.
 
     The first rule that applies wins:
 
     1. The job is FAILED if more than `max_task_failures` tasks have failed, even while other tasks run.
-    2. One task that is WORKER_FAILED or UNSCHEDULABLE gives the job the same state.
+    2. If a task is WORKER_FAILED or UNSCHEDULABLE, the job has the same state as this task.
     3. If all tasks are final, the job is KILLED if a user has ended one of them, and SUCCEEDED otherwise.
     4. The job is RUNNING if a task runs, BUILDING if a task is built, and RUNNING if some tasks have ended while others
        wait.
@@ -70,7 +73,7 @@ def roll_up(states: States, max_task_failures: int) -> int:
 
 
 def terminated_tasks_text(tasks: Sequence[Task]) -> str:
-    """Return the error of a job that is KILLED because users have ended some of its tasks."""
+    """Return the error text of a job that is KILLED because users have terminated some of its tasks."""
     killed = [task for task in tasks if task.state == KILLED]
     more = f" and {len(killed) - 1} more were" if len(killed) > 1 else " was"
     return f"task {killed[0].task_index}{more} {killed[0].error}"

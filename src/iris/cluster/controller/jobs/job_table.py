@@ -14,8 +14,8 @@ from iris.reasons import ErrorReason
 class JobTable:
     """The saved jobs of a cluster.
 
-    The controller adds each job once the job is saved, and marks each job as concluded once the job's end is saved. All
-    other parts only read the table.
+    The controller adds a job to the table once the job is saved, and marks the job as concluded once the job's end is
+    saved. All other code only reads the table.
 
     Attributes:
         by_id: A read-only view of all jobs by id. The view follows every change.
@@ -42,7 +42,7 @@ class JobTable:
             self._children.setdefault(record.job.parent_job_id, []).append(record)
 
     def conclude(self, record: JobRecord) -> None:
-        """Note that the job's final state is saved."""
+        """Mark a job as concluded, because its final state is saved."""
         self._open.pop(record.job_id, None)
 
     def is_concluded(self, record: JobRecord) -> bool:
@@ -69,7 +69,7 @@ class JobTable:
         return record
 
     def at(self, number: int) -> JobRecord:
-        """Return the job that was submitted after `number` other jobs."""
+        """Return the job at a position in the order of submission, counted from 0."""
         return self._in_order[number]
 
     def open_jobs(self) -> list[JobRecord]:
@@ -102,8 +102,7 @@ class JobTable:
         return record.job.is_attempt_live(task_index, attempt_id)
 
     def _hint(self, name: str) -> str:
-        """Return an addition to the error for an unknown job id if the id is the id of a task; otherwise an empty
-        string.
+        """Return a hint for the error about an unknown job id. The hint is empty unless the id is the id of a task.
         """
         try:
             job_id, task_index = parse_task_id(name)

@@ -1,7 +1,7 @@
-"""The stored outcome of a task: the value that its callable returned, or the exception that it raised.
+"""Encodes and decodes the stored outcome of a task: the value returned or the exception raised by the task's callable.
 
-The store has one outcome for each task. A stored exception may come from an attempt that was followed by a retry, so
-the exception contains the id of its attempt.
+The store has one outcome for each task. A stored exception contains the id of its attempt, because a later attempt of
+the task may have followed.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from iris.cluster.controller.jobs.task import SUCCEEDED
 from iris.rpc import cluster_pb2
 
-_EXCEPTION = b"exception\0"  # A stored exception begins with these bytes, and no pickle begins with them.
+_EXCEPTION = b"exception\0"  # A stored exception begins with these bytes. No pickle begins with these bytes.
 
 
 def outcome_of(report: cluster_pb2.Controller.ReportTaskStateRequest) -> bytes:
-    """Return the outcome of an attempt that has ended; empty bytes if there is none."""
+    """Return the outcome of an ended attempt; empty bytes if the attempt has no outcome."""
     if report.serialized_result:
         return report.serialized_result
     return _EXCEPTION + report.exception.SerializeToString() if report.HasField("exception") else b""
 
 
 def result_in(outcome: bytes) -> bytes:
-    """Return the pickled return value of an outcome; empty bytes if there is none."""
+    """Return the pickled return value in an outcome; empty bytes if the outcome has no return value."""
     return b"" if outcome.startswith(_EXCEPTION) else outcome
 
 

@@ -1,7 +1,7 @@
 """Computes the pause before a gang is retried. Pure.
 
-Without a pause, a task that fails at once would be started again and again, as fast as the cluster can. The loss of a
-worker also leads to a pause, because the task may have killed the worker.
+Without a pause, the cluster would start a task that fails at once again and again, as fast as it can. A pause also
+follows the loss of a worker, because the task may have killed the worker.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-LONG_RUN_MS = 10 * 60_000  # An attempt that ran for this time has worked, so it ends a row of retries.
+# An attempt that ran for at least 10 minutes counts as successful enough to end a row of retries.
+LONG_RUN_MS = 10 * 60_000
 
 
 def next_in_row(row: int, ran_ms: int) -> int:
-    """Return the number of the next retry in its row, counted from 1.
+    """Return the position of the next retry in its row of retries, counted from 1.
 
     Args:
         row: The number of retries in the row so far.
@@ -26,14 +27,14 @@ def next_in_row(row: int, ran_ms: int) -> int:
 def pause_before(row: int, first_ms: int, salt: str) -> int:
     """Return the pause before a retry, in milliseconds.
 
-    There is no pause before the first retry of a row. The second retry waits for `first_ms`, and each further retry for
-    twice as long, up to `LONGEST_PAUSE_MS`. Each pause is shortened by up to a fifth, so that gangs that failed
-    together do not return together.
+    The first retry of a row has no pause. The second retry waits for `first_ms`. Each further retry waits for twice as
+    long as the one before it, up to `LONGEST_PAUSE_MS`. Each pause is shortened by up to a fifth, depending on `salt`.
+    Otherwise all gangs that failed together would return at the same time.
 
     Args:
         row: The number of the retry in its row, counted from 1.
         first_ms: The pause before the second retry, in milliseconds.
-        salt: Any text. The same salt shortens a pause by the same amount.
+        salt: Any text. The text determines by how much the pause is shortened.
     """
     if row < 2:
         return 0

@@ -1,7 +1,7 @@
-"""Counts of a job's tasks by state. Pure.
+"""Counts the tasks of a job by state. The module is pure.
 
-A job with thousands of tasks gets several reports about each of them. Counting all tasks after each report would make
-the job slow.
+A job with thousands of tasks gets several reports about each task. Counting all tasks after each report would be slow.
+Therefore the counts are updated after each change of a task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from iris.cluster.types import is_task_finished
 class Tally:
     """The number of a job's tasks in each state. Call `recount` after each change of a task.
 
-    A tally has the methods `count` and `__len__` of a list of all states.
+    A tally has the methods `count` and `__len__`, like a list of the states of all tasks.
 
     Attributes:
         attempts_failed: The number of failed attempts.

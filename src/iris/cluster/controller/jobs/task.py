@@ -1,7 +1,7 @@
 """The state machine of a task and its attempts.
 
-Pure: an event is a method call that includes the time, and the record is in its new state when the call returns. The
-module reads no clock and uses no socket or database.
+The module is pure: it reads no clock, and uses no socket or database. Each event is a method call with the time as an
+argument. When the call returns, the task is in its new state.
 
 The states of a task and their transitions:
                      ┌────────────── retry (budget left, or the gang restarts) ◄──┐
@@ -44,9 +44,9 @@ class AttemptEnd:
         state: SUCCEEDED, FAILED, KILLED or WORKER_FAILED.
         finished_at_ms: When the attempt ended, as wall clock time.
         exit_code: The exit code, which is 128+n if signal n killed the process; None if there was no process.
-        term_signal: The signal that killed the process; None if no signal did.
-        error: What went wrong, for people; empty if nothing did.
-        result_error: Why a successful callable has no return value; empty if it has one.
+        term_signal: The number of the signal that killed the process; None if no signal killed it.
+        error: The error text for people; empty if there was no error.
+        result_error: Why the return value of a successful callable is missing; empty if it is not missing.
         out_of_memory: True if the attempt ended because memory ran out.
         failure: The code of `error`, a `FailureCode`.
     """
@@ -72,7 +72,7 @@ class WorkerIdentity:
 
 @dataclass(slots=True)
 class TaskAttempt:
-    """One execution of a task. The attempt's state is final once the attempt has ended, even if the task is retried."""
+    """One execution of a task. The state of an ended attempt is final, even if a retry of the task follows."""
 
     attempt_id: int
     worker_id: str
@@ -94,7 +94,7 @@ class TaskAttempt:
 
     @property
     def ran_ms(self) -> int:
-        """How long the attempt's process ran, in milliseconds; 0 if there was no process, or it still runs."""
+        """How long the attempt's process ran, in milliseconds; 0 if the process never started or still runs."""
         return self.finished_at_ms - self.started_at_ms if self.started_at_ms and self.finished_at_ms else 0
 
     @property
@@ -108,17 +108,18 @@ class Task:
     """One of the replicas of a job.
 
     Attributes:
-        gang_id: The task's current gang; empty before the first one.
+        gang_id: The id of the task's current gang; empty before the task has its first gang.
         failure_count: The number of failed attempts that were charged to the failure budget, `max_retries_failure`.
         preemption_count: The number of lost attempts that were charged to the preemption budget,
             `max_retries_preemption`.
-        retries_in_row: The number of retries of the gang in a row, see `retry_pause.py`.
+        retries_in_row: How many times in a row the gang was retried (see `retry_pause.py`).
         not_before_ms: The end of the retry pause of a PENDING task, as wall clock time.
         stop: The reason why the task's attempt is being stopped; None if the attempt is not being stopped.
-        stop_error: The task's error, once the stop has ended the task.
+        stop_error: The error that the task gets when the stop has ended it.
         stop_failure: The code of `stop_error`, a `FailureCode`.
         failure: The code of `error`, a `FailureCode`.
-        revision: The job's revision at the task's last change. Watchers and the store find changed tasks by it.
+        revision: The job's revision at the task's last change. Watchers and the store use this number to find changed
+            tasks.
     """
 
     job_id: str
@@ -156,7 +157,7 @@ class Task:
 
     @property
     def live_attempt(self) -> TaskAttempt | None:
-        """The attempt that has not ended; None between attempts and after the last one."""
+        """The task's live attempt; None if no attempt of the task is live."""
         return self.attempts[-1] if self.attempts and self.attempts[-1].is_live else None
 
     def start_attempt(self, worker: WorkerIdentity) -> TaskAttempt:
@@ -179,7 +180,9 @@ class Task:
         return attempt
 
     def attempt_is_running(self, attempt_id: int, started_at_ms: int) -> bool:
-        """BUILDING → RUNNING: record that the attempt's process runs. Return False if this fact was known."""
+        """BUILDING → RUNNING: record that the attempt's process runs. Return False if the attempt was already RUNNING
+        or has ended.
+        """
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id or attempt.state != BUILDING:
             return False
@@ -189,17 +192,18 @@ class Task:
         return True
 
     def end_attempt(self, attempt_id: int, end: AttemptEnd) -> bool:
-        """Record the end of an attempt, after which the task is PENDING again or final. Return False if the end was
-        known.
+        """Record the end of an attempt. Afterwards the task is either PENDING, to be retried, or final. Return False if
+        the attempt had already ended.
 
         The first rule that applies wins:
 
         1. A success is final, even if the attempt was being stopped.
-        2. An attempt that is being stopped is charged to no budget, however it ended, because the peers of a dead task
-           crash as well. A task that a user has ended is KILLED, even if its attempt failed before the stop arrived.
-        3. A failure is charged to the failure budget, and a lost worker is charged to the preemption budget. If some of
-           the charged budget is left, the task waits for its next attempt.
-        4. An attempt that was killed on its worker without a request of the controller is final.
+        2. An attempt that is being stopped is charged to no budget, even if it failed, because the death of one task
+           often makes the other tasks of its gang crash. A task terminated by a user is KILLED, even if its attempt
+           failed before the stop arrived.
+        3. A failure is charged to the failure budget, and a lost worker to the preemption budget. If the charged budget
+           allows a retry, the task is PENDING.
+        4. If an attempt was killed on its worker without a request of the controller, the task is KILLED.
         """
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id:
@@ -226,7 +230,7 @@ class Task:
         elif stop is Stop.END:
             if end.state == KILLED:
                 attempt.failure = self.stop_failure
-            if end.state == FAILED:  # The attempt failed before it was stopped.
+            if end.state == FAILED:  # The attempt failed before the stop arrived.
                 self._finish(FAILED, end, error=end.error, failure=end.failure)
             else:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
@@ -253,7 +257,8 @@ class Task:
         self._finish(state, AttemptEnd(state, now_ms), error=error, failure=failure)
 
     def give_up(self, error: str, failure: int = FailureCode.UNSPECIFIED) -> None:
-        """PENDING → the state of the last attempt: end a task that cannot be retried, although budget may be left.
+        """PENDING → the state of the last attempt: end a task that waits for a retry. The task gets no retry, even if
+        its retry budget is not used up.
 
         Raises:
             InternalError: The task is not PENDING, or has had no attempt.
@@ -271,7 +276,7 @@ class Task:
         )
 
     def request_stop(self, why: Stop) -> StopAttempt:
-        """Note that the live attempt is being stopped, and return the instruction to stop it.
+        """Record that the live attempt is being stopped, and return the instruction to stop the attempt.
 
         Raises:
             InternalError: The task has no live attempt.

@@ -1,7 +1,7 @@
-"""Keeps the logs of attempts on the controller's machine, and copies of these logs at the log location.
+"""Keeps the logs of attempts on the controller's machine, and copies the logs to the log location.
 
-The controller's loop reads which attempts exist. Files are read and written in threads only: one thread writes the
-uploaded parts, in the order of their arrival. Other threads copy and remove the logs of ended attempts.
+Only threads read and write files, so that the controller's loop never blocks. One thread writes the uploaded parts of
+logs, in the order of their arrival. Other threads copy and remove the logs of ended attempts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
 _SWEEP_S = 60.0  # The seconds between two sweeps.
-_SWEEP_SHARE = 0.02  # Sweeps take at most this share of the time.
+_SWEEP_SHARE = 0.02  # The largest share of the time that sweeps may take.
 _IN_USE_MS = 3_600_000  # A log that was fetched for a reader stays on this machine for one hour.
 _OLD = ".old-"
 _log = logging.getLogger(__name__)
@@ -42,15 +42,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How logs are kept.
+    """The settings of the log keeper.
 
     Attributes:
         directories: The log directories on this machine. The workers of this machine write their logs directly into
             these directories.
-        retention: When logs are removed.
-        location: The log location, to which complete logs are copied; None if there is none.
-        max_log_bytes: About how many bytes of each attempt's log are kept, unless the job sets another limit.
-        now_ms: Returns the time by which ages are measured, in milliseconds since the epoch.
+        retention: The rules by which logs are removed.
+        location: The log location, to which complete logs are copied; None if the cluster has none.
+        max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
+        now_ms: Returns the current time, in milliseconds since the epoch, for the ages of logs.
     """
 
     directories: LogDirectories
@@ -61,7 +61,7 @@ class Keeping:
 
 
 class LogKeeper:
-    """The kept logs.
+    """Stores, copies, fetches and removes the kept logs.
 
     Args:
         keeping: Where and how logs are kept.
@@ -90,7 +90,7 @@ class LogKeeper:
         self._background.start(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Stop sweeping and fetching. Ending workers can still upload their logs."""
+        """Stop sweeping and fetching. Workers can still upload their last logs."""
         if self._keeping.location is not None:
             self._keeping.location.close()
         fetching = list(self._fetching.values())
@@ -102,11 +102,11 @@ class LogKeeper:
     # For readers.
 
     def attempt(self, task_id: str, attempt_id: int) -> Path:
-        """Return the directory of an attempt's log. The directory may be missing; `provide` fetches the log."""
+        """Return the directory of an attempt's log. The directory may not exist; call `provide` to fetch the log."""
         return self._directories.attempt(task_id, attempt_id)
 
     def is_complete(self, task_id: str, attempt_id: int) -> bool:
-        """Return whether the whole log of an attempt was uploaded. The log may have been removed since."""
+        """Return whether the whole log of an attempt was uploaded. The result stays true after the log was removed."""
         return self._directories.is_complete(task_id, attempt_id)
 
     async def provide(self, task_id: str, attempt_id: int) -> Path:
@@ -131,7 +131,8 @@ class LogKeeper:
             self._fetching[name] = fetching
             fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
         try:
-            await asyncio.shield(fetching)  # The fetch is shielded, because other readers may wait for the same log.
+            # The cancellation of one reader must not cancel the fetch, because other readers may wait for the same log.
+            await asyncio.shield(fetching)
         except OSError as error:
             if isinstance(error, UnavailableError):
                 raise
@@ -140,7 +141,9 @@ class LogKeeper:
 
     @contextlib.contextmanager
     def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
-        """Keep the log of an attempt on this machine while the context is open."""
+        """Return a context manager that prevents the removal of an attempt's log from this machine while the context is
+        open.
+        """
         name = self._directories.name(task_id, attempt_id)
         self._readers[name] += 1
         try:
@@ -164,7 +167,8 @@ class LogKeeper:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """Return how many bytes of an attempt's log to keep; None if the uploading worker has no such attempt."""
+        """Return how many bytes of an attempt's log to keep. Return None if the uploading worker never ran the attempt.
+        """
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:
@@ -187,10 +191,12 @@ class LogKeeper:
                 failpoint("keep.before")
                 positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
                 failpoint("keep.after")
-            except InvalidArgumentError as error:  # The other uploaded parts must still be stored.
+            except InvalidArgumentError as error:
+                # An invalid part must not prevent the other uploaded parts from being stored.
                 _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
-            except OSError as error:  # The cause of a failed write may be temporary.
+            except OSError as error:
+                # The worker sends the part again later, because the cause of a failed write may be temporary.
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions
@@ -198,7 +204,9 @@ class LogKeeper:
     # For the controller.
 
     def job_launched(self, job_id: str, tasks: int) -> None:
-        """Remove logs that an earlier cluster may have left in this directory for a job of the same name."""
+        """Remove the logs of an earlier job with the same name. An earlier cluster may have left such logs in the log
+        directory.
+        """
         if not self._earlier:
             return
         root = self._directories.root

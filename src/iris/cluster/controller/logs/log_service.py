@@ -1,8 +1,8 @@
-"""Serves the logs of tasks through the controller, for readers that cannot reach a worker, and for logs of lost
-workers.
+"""Serves the logs of tasks through the controller. Readers use this route if they cannot reach a worker, or if the
+worker was lost.
 
-The controller sends log records unchanged, as a worker sent them or as the log directory has them. `Progress` decides
-which attempt is read next, in the same way as in a client that reads directly from workers.
+The controller does not change the log records from workers and log directories. The class `Progress` decides which
+attempt is read next. Clients that read directly from workers use the same class.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_PAGE_TIMEOUT_S = 10.0  # The seconds within which a worker has to answer with a page of a log.
-_MAX_PAGE_CALLS = 256  # The most calls to workers at the same time.
+_PAGE_TIMEOUT_S = 10.0  # The timeout, in seconds, of a call to a worker for a page of a log.
+_MAX_PAGE_CALLS = 256  # The largest number of calls to workers for pages at the same time.
 _MAX_PAGE_CALLS_OF_CALLER = 16
 
 
 class LogService:
-    """The calls that read and store logs.
+    """Answers the calls that read and store logs.
 
     Args:
         jobs: All jobs.
-        sources: The places where logs are.
+        sources: Finds the place from which a log can be read.
     """
 
     def __init__(self, jobs: JobTable, sources: LogSources) -> None:
@@ -106,7 +106,7 @@ class LogService:
     async def _saved_task(self, task_id: str) -> cluster_pb2.TaskStatus:
         job_id, task_index = parse_task_id(task_id)
         task = self._shown_task(self._jobs.find(job_id), task_index)
-        # A change could not be saved, so the reader gets the last saved state.
+        # A change of the task could not be saved. Therefore the reader gets the last saved state.
         while not await self._sources.saved.settled():
             task = self._shown_task(self._jobs.find(job_id), task_index)
         return task
@@ -130,7 +130,7 @@ class LogService:
             async with self._page_calls.turn(caller):
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_PAGE_TIMEOUT_S)
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker refuses the controller's token, not the reader's.
+            # The worker has refused the token of the controller, so the reader's token is not the problem.
             raise UnavailableError(str(error)) from error
         except NotFoundError:
             if not keeps:

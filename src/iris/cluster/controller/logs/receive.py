@@ -1,8 +1,8 @@
-"""Writes the uploaded parts of logs into the same segments that the worker has.
+"""Writes the uploaded parts of logs. The stored log has the same segments as the log on the worker.
 
-Only one thread uses this module, because writing blocks on the disk. The state of each log is read from the disk when
-the first part of the log arrives, so the kill of a controller loses no state. The copy of the state in memory only
-saves repeated reads.
+Writing blocks on the disk, so this module runs in a thread. Only one thread uses the module. When the first part of a
+log arrives, the state of the log is read from the disk. Therefore the kill of a controller loses no state. The copy of
+the state in memory only avoids repeated reads.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MAX_LOGS = 10_000  # logs whose state is in memory
 
 @dataclass(slots=True)
 class _Kept:
-    """A log that is being uploaded.
+    """The state of a log that is being uploaded.
 
     Attributes:
         segments: Where each segment begins.
-        position: How many bytes of records come before the next part.
-        complete: Whether the log has an end, after which no part follows.
+        position: The number of bytes of records before the next part.
+        complete: Whether the log has its end. No part follows the end.
     """
 
     segments: list[RecordBoundary]
@@ -56,11 +56,11 @@ class UploadedLogs:
         self._logs: dict[Path, _Kept] = {}
 
     def store(self, directory: Path, piece: Piece, max_bytes: int) -> int:
-        """Store an uploaded part of a log, if it is the next one.
+        """Store an uploaded part of a log if the part follows the stored parts.
 
-        1. No part of a removed log is stored. A complete log does not change.
+        1. Parts of a removed log are not stored. A complete log does not change.
         2. A part that begins a segment may leave a gap after the stored parts, because the worker may have dropped the
-            segments between.
+            segments in the gap.
         3. Any other part has to follow the stored parts without a gap.
 
         Args:
@@ -76,7 +76,7 @@ class UploadedLogs:
             OSError: The part cannot be written.
         """
         if has_end(directory):
-            self._logs.pop(directory, None)  # A sweep may have removed the log.
+            self._logs.pop(directory, None)  # A sweep may have removed the log's directory since the last part.
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED
@@ -94,7 +94,8 @@ class UploadedLogs:
             elif piece.bytes_written and (piece.records or kept.segments):
                 write_written(directory, _offsets(piece.bytes_written))
         except OSError:
-            self._logs.pop(directory, None)  # The next part reads the state from the disk.
+            # After an error, the state in memory may be wrong. The next part reads the state from the disk.
+            self._logs.pop(directory, None)
             raise
         return kept.position
 
@@ -107,7 +108,7 @@ class UploadedLogs:
         end = read_end(directory)
         if end is not None:
             return None if end.removed else _Kept(segments, position, complete=True)
-        # The parts of a late upload replace the copy of the log at the log location.
+        # A part that arrives late makes the copy at the log location outdated, so the log has to be copied again.
         (directory / AWAY).unlink(missing_ok=True)
         kept = self._logs[directory] = _Kept(segments, position)
         if len(self._logs) > _MAX_LOGS:

@@ -1,13 +1,13 @@
-"""Relays logs to a reader: the controller makes one stream from the streams of workers and from kept logs.
+"""Relays logs to a reader. The controller combines the streams of workers and the kept logs into one stream.
 
 The relay does not parse log records. A message of a worker goes to the reader unchanged if possible, because copying
-large messages costs time. The module `iris.cluster.logs.follow` decides which log is read next; the relay turns the
-instructions of that module into messages for the reader.
+large messages costs time. The module `iris.cluster.logs.follow` decides which log is read next. The relay converts the
+instructions of that module to messages for the reader.
 
-A relay cannot resume a stream that broke after it had delivered records, because only the reader knows how many records
-it received. The relay then ends the stream with a notice, and the reader asks again from its position. The relay
-retries a server that does not answer for `_PATIENCE_S`. After that the reader gets an error and decides whether to try
-again.
+If a worker's stream breaks after some records, the relay cannot resume the stream, because only the reader knows how
+many records it has received. Therefore the relay ends its own stream with a notice, and the reader asks again from its
+position. If a server does not answer, the relay tries again for `_PATIENCE_S` seconds. Afterwards the reader gets an
+error, and decides whether to try again.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from iris.system.backoff import Backoff
 _PATIENCE_S = 2.0
 _TRIES_WITHOUT_FOLLOW = 3
 _LONGEST_PAUSE_S = 2.0
-_BUFFERED_MESSAGES = 2  # The most messages of one relay that may wait for the reader.
-_OPENED_PER_TURN = 50  # The event loop handles other events after this number of opened logs.
+_BUFFERED_MESSAGES = 2  # The largest number of messages that one relay holds for its reader.
+_OPENED_PER_TURN = 50  # The number of logs that a relay opens before the event loop handles other events.
 
 Chunk = StreamTaskLogsResponse.Chunk
 
@@ -62,7 +62,7 @@ class LogRelay:
 
     Args:
         sources: Finds the worker or the kept log for each attempt.
-        caller: The name of the caller, for the quotas.
+        caller: The name of the caller, whose quotas apply.
         record: The job.
         request: The reader's request.
         positions: The position from which the reader wants to read, by task index.
@@ -93,7 +93,7 @@ class LogRelay:
         self._sent_bytes = 0
 
     async def run(self) -> AsyncGenerator[StreamTaskLogsResponse]:
-        """Yield the messages for the reader, until all requested logs were sent."""
+        """Yield the messages for the reader until all requested logs are sent."""
         beat_at = time.monotonic() + BEAT_S
         while not self._follow.is_over:
             answer = self._answer(await self._driver.step(beat_at))
@@ -119,7 +119,8 @@ class LogRelay:
             if chunk is not None:
                 chunks.append(chunk)
         if step.message is not None and len(chunks) == len(step.message.chunks):
-            return step.message  # The message is sent unchanged, because a new message would copy all records.
+            # The worker's message is sent unchanged, because making a new message would copy all records.
+            return step.message
         return StreamTaskLogsResponse(chunks=chunks)
 
     def _chunk(self, instruction: Instruction) -> Chunk | None:
@@ -136,9 +137,10 @@ class LogRelay:
                 return _incomplete_end(task_index, attempt_id)
             case Interrupted(task_index, attempt_id, error):
                 if self._request.follow:
-                    # After an incomplete end, a following reader asks again from its position.
+                    # A reader with `follow` asks again from its position after an incomplete end.
                     return _incomplete_end(task_index, attempt_id)
-                # A reader without `follow` would treat an incomplete end as the end of the log.
+                # A reader without `follow` gets an error, because it would mistake an incomplete end for the end of the
+                # log.
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
             case GiveUp(task_index, attempt_id, error):
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
@@ -151,7 +153,7 @@ class LogRelay:
     # The methods below read the controller's state of the tasks.
 
     async def _statuses(self) -> AsyncGenerator[list[cluster_pb2.TaskStatus]]:
-        """Yield the saved statuses of all tasks, and then the saved statuses of each set of changed tasks."""
+        """Yield the saved statuses of all tasks. After each change, yield the saved statuses of the changed tasks."""
         seen = 0
         while True:
             changed = self._sources.watches.next_change(self._record.job_id)
@@ -169,7 +171,7 @@ class LogRelay:
             seen = revision
             await changed.wait()
 
-    # The methods below implement `AsyncLogServers`, by which the driver of the relay opens streams.
+    # The methods below implement `AsyncLogServers`. The relay's driver calls them to open streams.
 
     def choose(self, read: Read) -> WorkerRecord | None:
         """Return the worker that has the log of an attempt; None if the controller has the log."""
@@ -186,7 +188,7 @@ class LogRelay:
         return server is not None and server.is_dead
 
     def open(self, server: WorkerRecord | None, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
-        """Return the stream of an attempt's log from a worker, or from the logs that the controller keeps."""
+        """Return the stream of an attempt's log, from a worker or from the kept logs."""
         return self._kept_stream(reads) if server is None else self._worker_stream(server, reads)
 
     async def _worker_stream(
@@ -205,7 +207,7 @@ class LogRelay:
                 async for message in worker_messages:
                     yield message
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker refuses the controller's token, not the reader's.
+            # The worker has refused the token of the controller, so the reader's token is not the problem.
             raise UnavailableError(str(error)) from error
 
     async def _kept_stream(self, reads: Iterable[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:

@@ -1,4 +1,5 @@
-"""Stores logs at the log location, a URL that fsspec can reach, for example in an object store or a shared file system.
+"""Stores logs at the log location. The log location is a URL of fsspec, for example in an object store or a shared file
+system.
 
 The files of a log (see cluster/logs/segments.py) are in the folder `{url}/{task}/{attempt}/`. The file `end` is written
 last.
@@ -46,12 +47,12 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
-        protocol = self._files.protocol  # The protocol is a string, or a tuple of strings.
+        protocol = self._files.protocol  # In fsspec, a protocol is a string or a tuple of strings.
         self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Stop the copies in other threads after their current file."""
+        """Stop all copies in progress. A copy in another thread ends after its current file."""
         self._closed.set()
 
     def check(self) -> None:
@@ -67,8 +68,8 @@ class LogLocation:
             self._files.rm_file(path)
 
     def store(self, directory: Path, name: str) -> None:
-        """Copy the files of a log to the log location, except for files that are there in full size. The file `end` is
-        copied last.
+        """Copy the files of a log to the log location. Files that the log location already has in full size are not
+        copied. The file `end` is copied last.
 
         Raises:
             UnavailableError: A file could not be copied.
@@ -131,7 +132,9 @@ class LogLocation:
             self._apply_users_umask(directory, 0o777)
 
     def _apply_users_umask(self, path: str, mode: int) -> None:
-        """Set the permissions of a file by the user's umask, because the controller runs with a stricter umask."""
+        """Set the permissions of a file according to the user's umask. The controller itself runs with a stricter
+        umask.
+        """
         if self._is_local and inherited_umask() >= 0:
             os.chmod(path, mode & ~inherited_umask())
 

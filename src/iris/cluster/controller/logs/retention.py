@@ -1,4 +1,4 @@
-"""Decides which logs are removed, by their age and by their total size. Pure: sweep.py carries the decision out."""
+"""Decides which logs to remove, by their age and their total size. The module is pure; sweep.py removes the logs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class Retention:
     """The rules of retention.
 
     Attributes:
-        keep_ms: How long after the end of its attempt a log is kept, in milliseconds; None keeps it for ever.
-        keep_bytes: How many bytes of logs this machine keeps; the oldest logs are removed first. None keeps all.
+        keep_ms: How long a log is kept after its attempt has ended, in milliseconds. None keeps all logs forever.
+        keep_bytes: How many bytes of logs this machine keeps. If there are more, the oldest logs are removed. None sets
+            no limit.
     """
 
     keep_ms: int | None = None
@@ -21,12 +22,12 @@ class Retention:
 
     @property
     def age_reason(self) -> str:
-        """The reason that a reader gets for a log that was removed because it was too old."""
+        """Return the text that explains to readers that a log was removed because of its age."""
         return f"removed: logs are kept for {_readable_time(self.keep_ms or 0)}"
 
     @property
     def size_reason(self) -> str:
-        """The reason that a reader gets for a log that was removed to free space."""
+        """Return the text that explains to readers that a log was removed to free space."""
         return f"removed: only the newest {self.keep_bytes} bytes of all logs are kept"
 
 
@@ -39,7 +40,7 @@ class Found(NamedTuple):
         changed_ms: The time when a part was last added, in milliseconds since the epoch.
         closed: Whether the log has an end.
         stored: Whether the whole log is at the log location.
-        away: Whether the segments are only at the log location, because they were removed from this machine.
+        away: Whether the segments were removed from this machine and are only at the log location.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Found(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The facts about an attempt that decide how long its log is kept.
+    """The facts about an attempt that determine how long the attempt's log is kept.
 
     Attributes:
         ended_ms: When the attempt ended, in milliseconds since the epoch; None if it is live.
@@ -63,7 +64,9 @@ class Known(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """A log to remove, and the reason for its readers. An empty reason removes the log from this machine only."""
+    """A log to remove, and the reason that its readers get. An empty reason means that the log is removed from this
+    machine only, and remains at the log location.
+    """
 
     name: str
     reason: str
@@ -74,17 +77,17 @@ def choose(
 ) -> list[Removal]:
     """Return the logs to remove, oldest first.
 
-    A log that is too old is removed from this machine and from the log location. If all logs take too much space, the
-    oldest logs are removed from this machine. If there is a log location, only logs that are stored there are removed
-    to free space.
+    A log that is too old is removed from this machine and from the log location. If the logs take too much space, the
+    oldest logs are removed from this machine. If the cluster has a log location, a log is removed to free space only
+    after it was copied to the log location.
 
     Args:
         found: The logs on this machine.
-        known: The attempts, by the names of their logs. The age of a log without a known attempt counts from the log's
-            last change.
+        known: The attempts, by the names of their logs. If the attempt of a log is not in this mapping, the log's age
+            counts from the log's last change.
         retention: The rules.
         now_ms: The time, in milliseconds since the epoch.
-        has_location: Whether there is a log location.
+        has_location: Whether the cluster has a log location.
     """
     logs = list(found)
     total = sum(log.size for log in logs)

@@ -1,4 +1,4 @@
-"""Finds the place from which the log of an attempt can be read: a worker, or the controller's kept logs."""
+"""Finds the place from which the log of an attempt can be read: the attempt's worker or the kept logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOWHERE = "neither its worker nor the controller has it"
 
 
 class LogSources:
-    """The places where logs are, and the other parts of the controller that a stream of logs needs.
+    """Finds the source of each log, and holds the parts of the controller needed by streams of logs.
 
     Attributes:
         workers: The workers that have registered, by id.
@@ -51,10 +51,11 @@ class LogSources:
         self.budget = StreamBudget()
 
     def source_of(self, record: JobRecord, index: int, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
-        """Return the worker that has the log of an attempt; None if the log is read from the kept logs.
+        """Return the worker from which the log of an attempt is read; None if the log is read from the kept logs.
 
         Raises:
-            UnavailableError: The attempt is live, and its worker is lost or has not registered again yet.
+            UnavailableError: The attempt is live, but its worker is lost, or has not registered since the controller's
+                restart.
         """
         worker = self.worker_with(make_task_id(record.job_id, index), attempt)
         if worker is None and not is_task_finished(attempt.state):
@@ -78,7 +79,7 @@ class LogSources:
         request: StreamTaskLogsRequest,
         reading: ExitStack,
     ) -> OpenLog:
-        """Open a kept log for a reader. The log is not removed before the caller closes `reading`.
+        """Open a kept log for a reader. The log is not removed until the caller closes the context `reading`.
 
         Raises:
             NotFoundError: The log is not kept.
@@ -101,14 +102,14 @@ class LogSources:
 
 
 def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
-    """Return the end of an attempt's log that follows from the attempt's state."""
+    """Return the end record of an attempt's log, derived from the attempt's state."""
     end = cluster_pb2.LogEnd()
     complete_end(end, attempt)
     return end
 
 
 def worker_unreachable(worker_id: str) -> UnavailableError:
-    """Return the error for a reader of a log that only an unreachable worker has."""
+    """Return the error for the reader of a log if the only copy of the log is on an unreachable worker."""
     return UnavailableError(
         f"worker {worker_id!r}, which has the log, does not answer",
         reason=ErrorReason.WORKER_UNREACHABLE,

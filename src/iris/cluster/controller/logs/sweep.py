@@ -1,8 +1,9 @@
 """Copies complete logs to the log location, and removes logs that are too old or take too much space.
 
-The directory of a log on this machine has a file `stored` once the whole log is at the log location, and a file `away`
-while this machine does not have the whole log. The file `end` of a removed log stays, and has the size of the log and
-the reason of the removal. Therefore a reader gets a reason and not just an empty log.
+Two files mark the state of a log in its directory on this machine. The file `stored` exists once the whole log is at
+the log location. The file `away` exists while this machine does not have the whole log. When a log is removed, its file
+`end` remains, with the size of the log and the reason of the removal. Therefore a reader of a removed log gets the
+reason instead of an empty log.
 
 All functions of this module except `LogSweep.sweep` block on the disk and the network, so they run in threads.
 """
@@ -35,8 +36,8 @@ from iris.cluster.logs.segments import (
 )
 from iris.errors import IrisError
 
-_QUIET_MS = 600_000  # The log of an ended attempt counts as complete after this time without a new part.
-STORED = "stored"  # The file `stored` of a log is ignored if another file of the log is newer.
+_QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
+STORED = "stored"  # This marker file of a log is ignored if another file of the log is newer.
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class LogSweep:
         self._removal = asyncio.Lock()
 
     async def is_done_with(self, name: str) -> None:
-        """Return once no removal of the log with this name is in progress."""
+        """Wait until no removal of the log with this name is in progress."""
         if name in self._removing:
             async with self._removal:
                 return
@@ -74,18 +75,19 @@ class LogSweep:
     async def sweep(self, now_ms: int, in_use: Callable[[str], bool]) -> None:
         """Copy logs, then remove logs.
 
-        The sweep lists the files before the attempts. A log that begins between the two steps is therefore not in the
-        list of files, and is not mistaken for the log of an unknown attempt.
+        The sweep lists the log files first, and the attempts afterwards. A log that begins between these two steps is
+        not in the list of files. Therefore the sweep never mistakes a new log for the log of an unknown attempt.
 
         Args:
             now_ms: The time, in milliseconds since the epoch.
-            in_use: Returns whether somebody reads the log with a name. Such a log is not removed.
+            in_use: Returns whether the log with the given name has a reader. A log with a reader is not removed.
         """
         found = await asyncio.to_thread(self._find)
         known = await self._known()
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
-            known = await self._known()  # New jobs may have been submitted during the copies.
+            # The attempts are read a second time, because new jobs may have been submitted during the copies.
+            known = await self._known()
         removals = choose(found, known, self._retention, now_ms, has_location=self._location is not None)
         if self._location is not None and self._retention.keep_ms is not None:
             here = {log.name for log in found}
@@ -118,8 +120,8 @@ class LogSweep:
     def _copy(
         self, location: LogLocation, found: Sequence[Found], known: Mapping[str, Known], now_ms: int
     ) -> list[Found]:
-        """Copy complete logs to the log location, and return the updated list of logs. After an error, the next sweep
-        copies the remaining logs.
+        """Copy complete logs to the log location, and return the updated list of logs. An error ends the copies of this
+        sweep, and the next sweep copies the remaining logs.
         """
         logs = list(found)
         for number, log in enumerate(logs):
@@ -161,8 +163,8 @@ class LogSweep:
 
 
 def stored_as(name: str, record: JobRecord) -> str:
-    """Return the name of a log at the log location. The name contains the time of submission, because an earlier
-    cluster may have stored the logs of a job with the same name.
+    """Return the name of a log at the log location. The name contains the time of the job's submission, because the log
+    location may have logs of an earlier job with the same name.
     """
     task, _, attempt = name.rpartition("/")
     return f"{task}-{record.job.submitted_at_ms:x}/{attempt}"
@@ -171,7 +173,7 @@ def stored_as(name: str, record: JobRecord) -> str:
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     """Fetch a log from the log location, unless this machine has the whole log.
 
-    If the log location does not have the log either, this function leaves no directory behind.
+    If the log location does not have the log, this function does not leave an empty directory on this machine.
 
     Raises:
         UnavailableError: A file of the log could not be fetched.
@@ -245,7 +247,7 @@ def _inspect(name: str, path: Path) -> Found:
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
-    """Return an end record for a log that has no end, with the number of bytes counted in the last segment."""
+    """Return an end record for a log without an end. The size in the record is computed by reading the last segment."""
     segments = list_segments(path)
     last = segments[-1] if segments else None
     with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:
