@@ -102,8 +102,7 @@ class JobTable:
         return record.job.is_attempt_live(task_index, attempt_id)
 
     def _hint(self, name: str) -> str:
-        """Return a hint for the error about an unknown job id. The hint is empty unless the id is the id of a task.
-        """
+        """Return a hint for the error about an unknown job id. The hint is empty unless the id is the id of a task."""
         try:
             job_id, task_index = parse_task_id(name)
         except InvalidArgumentError:
