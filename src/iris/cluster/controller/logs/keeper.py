@@ -167,7 +167,7 @@ class LogKeeper:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """Return how many bytes of an attempt's log to keep. Return None if the uploading worker never ran the attempt."""
+        """Return how many bytes of an attempt's log to keep; None if the uploading worker never ran the attempt."""
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:

@@ -1,9 +1,9 @@
-"""Finds out whether a gang fits on the machines, without a visit to each machine.
+"""Decides whether a gang fits on the machines, usually without checking each machine.
 
 A scheduling pass checks hundreds of kinds of gangs on hundreds of machines. Most gangs do not fit, and usually the sums
-over all machines with the same labels already show that. Free capacity only shrinks during a pass. Therefore an
-outdated sum can be too large, but never too small, and never excludes a gang that fits. The sums are computed again
-when they have failed to exclude a gang that does not fit.
+of the free resources of all machines with the same labels are enough to prove this. Free capacity only shrinks during a
+pass. Therefore an outdated sum may be too large, but never too small, and a gang that fits is never excluded. The sums
+are computed again when a gang does not fit although the sums did not exclude it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import NamedTuple
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import distribute_slots, resources_per_machine
 
-# An amount less than any other. It stands for a resource that a gang does not ask for, so that the resource fits even
-# on a machine where too much of it is allocated.
+# This amount stands for a resource that a gang does not ask for. The amount is less than any other, so that the gang
+# fits even on a machine where too much of the resource is allocated.
 _NONE_ASKED = -(2**63)
-_UNLIMITED = 2**31  # The number of slots that fit on a machine if a slot needs no resources.
-_MAX_REMEMBERED = 20_000  # The number of gang kinds for which `MachineSet.fits` remembers its answer.
+_UNLIMITED = 2**31  # The number of slots that fit on a machine if the slots need no resources.
+_MAX_REMEMBERED = 20_000  # The number of gang kinds whose results `MachineSet.fits` remembers.
 Labels = tuple[tuple[str, str], ...]
 
 
 class GangKind(NamedTuple):
-    """The resources, labels and placement rule that a gang asks for. Gangs of one kind fit on the same machines, and
-    wait for the same reason.
+    """The number of slots, resources, labels and placement rule that a gang asks for. Gangs of one kind fit on the same
+    machines, and wait for the same reason.
     """
 
     slots: int
@@ -42,14 +42,17 @@ class GangKind(NamedTuple):
 
 
 class _Pool:
-    """The machines that carry certain labels, and for each resource their amounts in descending order."""
+    """The machines with certain labels, sorted by their amount of each resource."""
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
         self.is_stale = True
-        self.orders: list[list[int]] = []  # For each resource, the members by descending amount.
-        self._negative: list[list[int]] = []  # The negated amounts in ascending order, which `bisect` needs.
-        self._sums: list[list[int]] = []  # For each resource, the sums of the n largest amounts.
+        # Each of these lists has one row for each resource. A row of `orders` has the positions of the machines, sorted
+        # by descending amount. A row of `_negative` has the negated amounts, in the ascending order that `bisect` needs.
+        # Item n of a row of `_sums` is the sum of the n largest amounts.
+        self.orders: list[list[int]] = []
+        self._negative: list[list[int]] = []
+        self._sums: list[list[int]] = []
 
     def refresh(self, amounts: Sequence[Sequence[int]]) -> None:
         """Recompute the orders and the sums from the amounts that are free now."""
@@ -65,7 +68,8 @@ class _Pool:
     def lacks(self, gang: GangRequest, index: int) -> bool:
         """Return True if the sums show that this resource alone is too scarce for the gang.
 
-        The result False proves nothing, because a sum also counts remainders that are too small for one slot.
+        If the result is False, the resource may still be too scarce, because a sum also counts amounts that are too
+        small for one slot.
         """
         want = gang.need.amounts()[index]
         if gang.placement is Placement.TOGETHER:
@@ -79,8 +83,8 @@ class _Pool:
 class MachineSet:
     """The machines with their total resources and labels, but without their free resources.
 
-    One `MachineSet` serves all scheduling passes until a machine appears, disappears or changes its total resources.
-    Therefore the set can remember its answers.
+    All scheduling passes share one `MachineSet` until a machine appears, disappears or changes its total resources.
+    Therefore the set can remember the results of its methods.
     """
 
     def __init__(self, machines: Sequence[Machine]) -> None:
@@ -92,7 +96,7 @@ class MachineSet:
         self._all_alive: MachineSet | None = None
 
     def updated(self, machines: Sequence[Machine]) -> MachineSet:
-        """Return the set for a new list of machines; this object if only the free resources have changed."""
+        """Return the set for a new list of machines. If only the free resources have changed, return this object."""
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
@@ -103,13 +107,13 @@ class MachineSet:
 
     @property
     def empty(self) -> FreeCapacity:
-        """The capacity of the machines when nothing is allocated. Do not allocate from this object."""
+        """The capacity of the machines if nothing were allocated. Do not allocate from this object."""
         if self._empty is None:
             self._empty = FreeCapacity(self, [machine.total for machine in self.machines])
         return self._empty
 
     def fits(self, gang: GangRequest) -> bool:
-        """Return True if the gang would fit when nothing is allocated."""
+        """Return True if the gang would fit if nothing were allocated."""
         kind = GangKind.of(gang)
         if kind not in self._fits:
             if len(self._fits) >= _MAX_REMEMBERED:
@@ -118,7 +122,7 @@ class MachineSet:
         return self._fits[kind]
 
     def fits_with_all_alive(self, gang: GangRequest) -> bool:
-        """Return True if the gang would fit when nothing is allocated and every machine is alive."""
+        """Return True if the gang would fit if nothing were allocated and every machine were alive."""
         if all(machine.alive for machine in self.machines):
             return self.fits(gang)
         if self._all_alive is None:
@@ -131,12 +135,12 @@ def _fixed_properties(machines: Sequence[Machine]) -> list[tuple[str, Resources,
 
 
 class FreeCapacity:
-    """The free resources of each machine of a set. The free resources shrink as gangs are allocated.
+    """The free resources of each machine of a set. A call of `allocate` reduces the free resources.
 
     Args:
         machine_set: The machines.
         free: The free resources of each machine.
-        tasks: The number of allocated slots on each machine; zero on each machine if omitted.
+        tasks: The number of allocated slots on each machine; None means that no machine has any.
     """
 
     def __init__(self, machine_set: MachineSet, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
@@ -161,8 +165,8 @@ class FreeCapacity:
         for index in asked:
             if pool.lacks(gang, index):
                 return False
-        # The search starts with the machines that have the most of the scarcest resource, because the first few
-        # machines are usually enough.
+        # The loop visits the machines with the most of the scarcest resource first. Usually the first few machines are
+        # enough.
         least = resources_per_machine(gang).amounts()
         scarcest = min(asked, key=lambda index: pool.count_with_at_least(index, least[index]), default=0)
         count = pool.count_with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
@@ -181,9 +185,9 @@ class FreeCapacity:
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
-        """Return the position of a machine for each slot, as `choose_machines` does, or None if the gang does not fit.
+        """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
 
-        `find` gives the same answer as `choose_machines`, and is faster when the answer is None.
+        This method returns the same result as `choose_machines`. It is faster if the gang does not fit.
         """
         if not self.fits(gang):
             return None
@@ -213,7 +217,9 @@ class FreeCapacity:
         return int(slots >= (gang.slots if gang.placement is Placement.TOGETHER else 1))
 
     def allocate(self, gang: GangRequest, positions: Iterable[int], sign: int = 1) -> None:
-        """Allocate one slot of the gang on the machine at each position; with `sign` -1, free these slots again."""
+        """Allocate one slot of the gang on the machine at each position. With `sign` -1, free one slot on each of these
+        machines.
+        """
         cpu, memory, gpu = self._amounts
         want_cpu, want_memory, want_gpu = (sign * want for want in gang.need.amounts())
         for position in positions:
@@ -225,7 +231,8 @@ class FreeCapacity:
             pool.is_stale = True
 
     def subtract(self, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
-        """Subtract allocations, each given as the resources of one slot and the name of each slot's machine.
+        """Subtract allocations from the free resources. Each allocation is a pair: the resources of one slot, and the
+        names of the machines of its slots.
 
         Machines that are no longer in the set are ignored.
         """
@@ -253,7 +260,8 @@ class FreeCapacity:
         if gang.placement is not Placement.ANY:
             return False
         free = self._amounts[index]
-        missing = gang.slots  # Only whole slots count, because the pool's sums include remainders.
+        # The pool's sums include amounts that are too small for one slot. This loop counts whole slots only.
+        missing = gang.slots
         for i in itertools.islice(pool.orders[index], pool.count_with_at_least(index, want)):
             missing -= free[i] // want
             if missing <= 0:
@@ -272,12 +280,12 @@ class FreeCapacity:
 
 
 class Reservation:
-    """Machines that are kept free for one gang, the oldest in the queue.
+    """The machines that are kept free for the oldest gang in the queue.
 
     Args:
         gang: The gang that has the reservation.
-        free_for_gang: The capacity that would be free for this gang if only the gangs that came after it were
-            allocated. The reservation owns and changes this object.
+        free_for_gang: The capacity that would be free for the gang if only later gangs were allocated. The reservation
+            owns and changes this object.
     """
 
     def __init__(self, gang: GangRequest, free_for_gang: FreeCapacity) -> None:
@@ -292,11 +300,13 @@ class Reservation:
         return shared and not self._members.isdisjoint(positions)
 
     def admits(self, gang: GangRequest, positions: Sequence[int]) -> bool:
-        """Return True if a later gang may start on these machines, and count it as allocated in that case."""
+        """Return True if a later gang may start on these machines. If so, count the later gang as allocated."""
         if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            return False  # Later gangs already hold too much, so resources that they free must stay free.
+            # Later gangs already have so much that the oldest gang would not fit. Resources that they free must stay
+            # free.
+            return False
         touched = self._members.intersection(positions)
         before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
         self._free_for_gang.allocate(gang, positions)
@@ -309,9 +319,10 @@ class Reservation:
 
 
 def units_wanted(gang: GangRequest) -> int:
-    """Return how many units, as counted by `FreeCapacity.units`, the gang needs in total.
+    """Return how many units the gang needs in total. `FreeCapacity.units` counts units in the same way.
 
-    A unit is a slot, a machine for one slot (`spread`), or a machine for all slots (`together`). The gang fits exactly
-    when the machines have that many units, because all slots of a gang are alike.
+    The placement rule defines a unit: with `spread`, a machine that has room for one slot; with `together`, a machine
+    that has room for all slots; otherwise, one slot. The gang fits exactly when the machines have enough units, because
+    all slots of a gang need the same resources.
     """
     return 1 if gang.placement is Placement.TOGETHER else gang.slots

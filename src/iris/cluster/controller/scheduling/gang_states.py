@@ -1,4 +1,4 @@
-"""The states of a gang, the events that change them, and the instructions that follow.
+"""Defines the states of a gang, the events that change the states, and the instructions that result from events.
 
 The module `gangs.py` defines which event leads from which state to which, and has a diagram of the states. A gang is
 always in exactly one state. All times are seconds of the monotonic clock.
@@ -38,12 +38,13 @@ class Requested:
     """The engine has been asked for the gang's allocation and has not granted it.
 
     Attributes:
-        since_s: The time since which the gang has waited, including its time in the queue.
+        since_s: When the gang began to wait. The waiting time includes the time in the queue.
         place_by_s: When the scheduling timeout expires.
-        is_confirmed: False if the engine did not answer the request, and may not have received the request.
+        is_confirmed: False if the engine did not answer the request. The engine may or may not have received an
+            unanswered request.
         engine_reason: The engine's reason why the gang waits; None until a snapshot contains the waiting gang.
-        blocking_since_s: The time since which every scheduling pass has found that the gang blocks an older gang with a
-            reservation; None if the gang did not block one in the last pass.
+        blocking_since_s: The time of the first of the latest scheduling passes in which the gang blocked an older gang
+            with a reservation. None if the gang did not block an older gang in the last pass.
     """
 
     since_s: float
@@ -60,8 +61,9 @@ class Granted:
     Attributes:
         allocation: The allocation that the engine has granted.
         place_by_s: When the scheduling timeout expires.
-        register_by_s: The time when the allocation is released if workers are still missing.
-        register_limit_s: How long the workers have in total, in seconds.
+        register_by_s: The deadline for workers to register. If workers are missing at this time, the allocation is
+            released.
+        register_limit_s: How long the workers have to register, in seconds, from the grant of the allocation.
     """
 
     allocation: Allocation
@@ -72,14 +74,15 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The gang has its allocation and its workers. Its attempts have been started."""
+    """The gang has its allocation and its workers, and its attempts have been started."""
 
     allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The gang was lost before its attempts started. The job knows of the loss, and has not released the gang yet.
+    """The gang was lost before its attempts started. The loss was reported to the job, but the job has not released the
+    gang yet.
 
     Attributes:
         allocation: The allocation that the engine may still hold for the gang; None if there is none.
@@ -90,14 +93,14 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The job does not need the gang any more, and the gang's workers upload their last logs."""
+    """The job does not need the gang any more. The gang's workers are uploading their last logs."""
 
     allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDue:
-    """The scheduler still has to ask the engine to release the gang.
+    """The scheduler has to ask the engine to release the gang, and has not done so successfully yet.
 
     Attributes:
         allocation: The allocation that the engine may still hold for the gang; None if there is none.
@@ -128,9 +131,9 @@ class GangRecord:
         request: The request to the engine, which contains the gang's id.
         job_id: The gang's job.
         task_indices: The task of each slot; empty if unknown.
-        state: The gang's only state.
-        may_split: True if the job could also run with independent tasks.
-        gang_id: The gang's id, which is also the id of the request.
+        state: The gang's current state.
+        may_split: True if the job could run its tasks as independent tasks instead of a gang.
+        gang_id: The gang's id, which is also the id of its request.
     """
 
     request: GangRequest
@@ -145,7 +148,7 @@ class GangRecord:
 
     @property
     def has_machines(self) -> bool:
-        """True if the gang has an allocation, and the engine has named its machines."""
+        """True if the gang has an allocation, and the engine has named the machines of the allocation."""
         allocation = allocation_of(self.state)
         return allocation is not None and bool(allocation.machines)
 
@@ -164,21 +167,21 @@ def allocation_of(state: State) -> Allocation | None:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """It is `now_s`."""
+    """The clock has reached `now_s`, so pauses and timeouts up to this time are over."""
 
     now_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementExtended:
-    """The gang has until `place_by_s` to get its allocation."""
+    """The gang's scheduling timeout was extended to `place_by_s`."""
 
     place_by_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A scheduling pass has selected the gang for a request to the engine."""
+    """A scheduling pass has selected the gang, so its allocation is requested from the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ class SubmitUnanswered:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The gang can never be placed. `reason` is the explanation for people."""
+    """The gang can never be placed. `reason` is the error text for people."""
 
     reason: str
 
@@ -200,8 +203,8 @@ class SnapshotSeen:
     Attributes:
         status: The gang's status in the snapshot; None if the engine does not know the gang.
         now_s: The time.
-        missing: The workers of the gang's slots that are not available.
-        refusal: Why one of the gang's workers was refused, as a text; empty if none was.
+        missing: The workers that the gang needs and that are not available.
+        refusal: If one of the gang's workers was refused, the reason as a text; otherwise empty.
         register_limit_s: How long the gang's workers have to register, in seconds.
     """
 
@@ -219,8 +222,8 @@ class BlockingChecked:
     Attributes:
         is_blocking: True if the request blocks the older gang.
         now_s: The time.
-        limit_s: The request is withdrawn once all passes of so many seconds have found that the request blocks an older
-            gang.
+        limit_s: The number of seconds for which the request may block an older gang. After this time the request is
+            withdrawn.
     """
 
     is_blocking: bool
@@ -230,8 +233,8 @@ class BlockingChecked:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAsked:
-    """The job has asked for the release of the gang. `drains` is True if workers that have run attempts have to drain
-    first.
+    """The job has asked for the release of the gang. If `drains` is True, workers that have run attempts have to drain
+    before the release.
     """
 
     drains: bool
@@ -273,7 +276,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let the workers of the gang drain, then deliver `Drained`."""
+    """Let the workers of the gang drain. Deliver the event `Drained` when they have drained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +295,8 @@ class RecordSlots:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Report to the job that the gang was lost before its attempts started. `loss` is None if the job's reason need not
-    mention the loss.
+    """Report to the job that the gang was lost before its attempts started. `loss` is None if the job's waiting reason
+    need not mention the loss.
     """
 
     loss: Loss | None
@@ -316,17 +319,19 @@ class ReportRejected:
 
 @dataclass(frozen=True, slots=True)
 class ReportTimeout:
-    """The scheduling timeout has expired: end the job, or deliver `PlacementExtended`."""
+    """Report to the job that the scheduling timeout of the gang has expired. Either the job ends, or the timeout is
+    extended by `PlacementExtended`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainMissing:
-    """Report to the job that the gang waits for these workers."""
+    """Report to the job which missing workers the gang waits for."""
 
     missing: tuple[MissingWorker, ...]
 
 
-# The scheduler carries out `Submit` and `Drain`. All other instructions concern the job.
+# The scheduler carries out the instructions `Submit` and `Drain`. All other instructions are reports to the job.
 Instruction = (
     Submit
     | Drain

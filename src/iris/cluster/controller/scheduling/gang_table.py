@@ -1,7 +1,7 @@
-"""All gangs of the scheduler, each in exactly one state. Pure, like `gangs.py`.
+"""Stores all gangs of the scheduler, each in exactly one state. The module is pure, like `gangs.py`.
 
-The table is the only place that changes a gang's state. It derives the indexes that the scheduler needs from the
-states: the gangs by state, the queue, and the time at which each gang needs attention.
+Only the table changes the state of a gang. From the states, the table derives three indexes for the scheduler: the
+gangs by state, the queue, and the time at which each gang has to get the event `TimePassed`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class GangTable:
         return self._gangs.get(gang_id)
 
     def apply(self, gang_id: str, event: Event) -> tuple[Instruction, ...]:
-        """Move a gang to its next state, and return the instructions to carry out. The list is empty for a removed
-        gang.
+        """Apply an event to a gang, and return the instructions to carry out. If the table does not contain the gang,
+        nothing happens, and the list is empty.
 
         Raises:
             InternalError: The event cannot occur in the gang's state.
@@ -73,20 +73,20 @@ class GangTable:
         return step.instructions
 
     def in_state(self, *states: type[State]) -> list[GangRecord]:
-        """Return the gangs in one of these states, in the order in which they entered it."""
+        """Return the gangs whose state is one of the given states, in the order in which the gangs entered their state."""
         return [gang for state in states for gang in self._by_state.get(state, {}).values()]
 
     def move_to_end(self, gang: GangRecord) -> None:
-        """Make a gang the last one of its state."""
+        """Move a gang behind all other gangs in its state."""
         gangs = self._by_state[type(gang.state)]
         gangs[gang.gang_id] = gangs.pop(gang.gang_id)
 
     def allocations(self) -> list[Allocation]:
-        """Return all allocations that the engine may hold, including allocations that no job needs any more."""
+        """Return all allocations that the engine may hold. The result includes allocations that no job needs any more."""
         return list(self._allocations.values())
 
     def waiting_at_engine(self) -> list[QueuedGang]:
-        """Return the gangs that the engine has reported as waiting."""
+        """Return the requested gangs that the engine has reported as waiting."""
         return [
             QueuedGang(gang.request, gang.state.since_s, gang.job_id)
             for gang in self._by_state.get(Requested, {}).values()
@@ -94,16 +94,18 @@ class GangTable:
         ]
 
     def has_waiting_at_engine(self) -> bool:
-        """Return True if the engine has reported a gang as waiting."""
+        """Return True if the engine has reported at least one requested gang as waiting."""
         return bool(self.waiting_at_engine())
 
     def pop_due(self, now_s: float) -> GangRecord | None:
-        """Return a gang that has to get `TimePassed` now, or None if there is none."""
+        """Return a gang that has to get the event `TimePassed` now. Return None if no gang is due."""
         gang_id = self._timers.pop_due(now_s)
         return None if gang_id is None else self._gangs[gang_id]
 
     def next_due_s(self) -> float:
-        """Return the time when the next gang has to get `TimePassed`; infinity if there is no such gang."""
+        """Return the earliest time at which a gang has to get the event `TimePassed`; infinity if no gang has to get
+        it.
+        """
         return self._timers.next_s()
 
     def check(self) -> None:

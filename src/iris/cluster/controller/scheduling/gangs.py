@@ -1,8 +1,8 @@
-"""The states of a gang, from the job's request for an allocation to its release, as a pure state machine.
+"""The state machine of a gang, from the job's request for an allocation to the release of the allocation.
 
-The function `next_step` gets an event, and returns the next state and instructions. The module reads no clock and calls
-no other part. Events contain the time, and `scheduler.py` carries out the instructions. `TRANSITIONS` lists what each
-event does in each state.
+The function `next_step` gets an event, and returns the next state and instructions. The module is pure: events contain
+the time, and `scheduler.py` carries out the instructions. The table `TRANSITIONS` has a function for each event that
+can occur in a state.
 
 The states of a gang, and the usual transitions:
     Paused ──► Queued ──► Requested ──► Granted ──► Held ──► Draining ──► ReleaseDue ──► Releasing ──► (removed)
@@ -10,9 +10,9 @@ The states of a gang, and the usual transitions:
                               ▼            │                                  │
                              Lost ◄────────┘   ──────────────────────────────►┘
 
-A gang becomes Lost if its request or its allocation becomes useless before the attempts start. Its job then asks for a
-new gang. The job may release a gang in every state. A paused or queued gang is removed at once, because the engine does
-not know this gang.
+A gang becomes Lost if its request or its allocation becomes useless before the attempts start. The job of a lost gang
+requests a new gang. A job may release a gang in every state. A released gang that is paused or queued is removed at
+once, because the engine does not know it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from iris.cluster.controller.scheduling.reasons import Loss, LossKind
 from iris.cluster.engine.base import GangState, GangStatus, Slot
 from iris.errors import InternalError
 
-_MAX_NAMED_MACHINES = 4  # The most machines that the text about unregistered workers names.
+_MAX_NAMED_MACHINES = 4  # The largest number of machines named in the text about workers that have not registered.
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Step:
 
 
 def next_step(gang: GangRecord, event: Event) -> Step:
-    """Return the gang's next state and the instructions that follow from an event. The gang is not changed.
+    """Return the next state of a gang, and the instructions that result from an event. This function does not change
+    the gang.
 
     Raises:
         InternalError: The event cannot occur in the gang's state.
@@ -94,7 +95,9 @@ def next_step(gang: GangRecord, event: Event) -> Step:
 
 
 def next_due_s(state: State) -> float:
-    """Return the time from which the event `TimePassed` has an effect in a state; infinity if it never has one."""
+    """Return the earliest time at which the event `TimePassed` has an effect in a state; infinity if the event has no
+    effect in this state.
+    """
     match state:
         case Paused(until_s, place_by_s):
             return min(until_s, place_by_s)
@@ -107,7 +110,9 @@ def next_due_s(state: State) -> float:
 
 
 def is_news(state: State, status: GangStatus | None) -> bool:
-    """Return True if `SnapshotSeen` with this status may have an effect. This quick check avoids most events."""
+    """Return True if a `SnapshotSeen` event with this status may change the gang. The scheduler skips the event if the
+    result is False.
+    """
     if isinstance(state, Held):
         if status is None or status.state is GangState.BROKEN:
             return True
@@ -220,7 +225,8 @@ def _held_seen(gang: GangRecord, state: Held, event: SnapshotSeen) -> Step:
     if status is None:
         return Step(state, (ReportSlotsLost(tuple(range(gang.request.slots)), "the engine has let go of it"),))
     instructions: list[Instruction] = []
-    if status.slots and not state.allocation.machines:  # After a restart, a slow engine reports the slots later.
+    if status.slots and not state.allocation.machines:
+        # After a restart of the controller, an engine may report the slots later.
         state = Held(_allocation(gang, status.slots, state.allocation.since_s))
         instructions.append(RecordSlots(status.slots))
     if status.state is GangState.BROKEN:
@@ -247,7 +253,7 @@ def _releasing_seen(gang: GangRecord, state: Releasing, event: SnapshotSeen) -> 
 
 
 def _with_late_grant(gang: GangRecord, state: ReleaseDue | Releasing, event: SnapshotSeen) -> State:
-    """Add the allocation of a request that the engine granted before it learned of the gang's release."""
+    """Add the allocation to the state, if the engine has granted the request of a gang that is being released."""
     if state.allocation is None and event.status is not None and event.status.slots:
         return replace(state, allocation=_allocation(gang, event.status.slots, event.now_s))
     return state
@@ -316,8 +322,8 @@ TRANSITIONS: dict[tuple[type[State], type[Event]], Handler] = {
     (Releasing, SnapshotSeen): _releasing_seen,
 }
 
-# The following events may come too late, because the gang's state may have changed while the scheduler awaited an
-# answer.
+# The events in this set are ignored, because they may arrive late. For example, the gang's state may have changed while
+# the scheduler waited for the engine's answer.
 IGNORED: frozenset[tuple[type[State], type[Event]]] = frozenset(
     {
         (Lost, SubmitUnanswered),

@@ -1,4 +1,4 @@
-"""Reports to jobs the changes of their gangs, and the reasons why their gangs wait."""
+"""Reports changes of gangs to their jobs, and sets the reasons why gangs wait."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class JobChanges(Protocol):
         """Save a job that has changed, announce the change to watchers, and carry out the instructions."""
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Note that only the reason why a gang of the job waits has changed. Such a change needs no saving."""
+        """Announce to watchers that the reason why a gang of the job waits has changed. This change is not saved."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,9 @@ class _LossRow:
 
 
 class JobLosses:
-    """Counts how often in a row each job has lost an allocation, or a request, before its attempts started."""
+    """Counts the losses of each job since its last start. A loss is an allocation, or a request to the engine, that was
+    lost before the attempts started.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
@@ -67,20 +69,21 @@ class JobLosses:
         self._rows[job_id] = _LossRow(self.count(job_id) + 1, loss, is_behind)
 
     def count(self, job_id: str) -> int:
-        """Return the number of losses in a row."""
+        """Return the number of losses of the job since its last start."""
         row = self._rows.get(job_id)
         return 0 if row is None else row.count
 
     def last(self, job_id: str) -> Loss | None:
-        """Return the last loss, or None if the job has not lost anything since its last start."""
+        """Return the job's last loss. Return None if the job had no loss since its last start."""
         row = self._rows.get(job_id)
         return None if row is None else row.last
 
     def pop_is_behind(self, job_id: str) -> bool:
-        """Return True if the job's next gang must queue behind all others, and clear this mark.
+        """Return True if the job's next gang must join the end of the queue. A second call returns False until the next
+        loss.
 
-        The job's next gang goes to the end of the queue after some losses. Otherwise a gang whose workers never
-        register would occupy the same machines again and again.
+        A job goes to the end of the queue after a loss because of unregistered workers. Otherwise a gang whose workers
+        never register would occupy the same machines again and again.
         """
         row = self._rows.get(job_id)
         if row is None or not row.is_behind:
@@ -89,17 +92,18 @@ class JobLosses:
         return True
 
     def forget(self, job_id: str) -> None:
-        """Reset the number of losses, because the job's attempts start or the job has ended."""
+        """Forget the losses of a job, because the job's attempts start or the job has ended."""
         self._rows.pop(job_id, None)
 
 
 class Explanations:
-    """Sets the reasons why gangs wait, and reports each changed job once for each scheduling pass.
+    """Sets the reasons why gangs wait. Each scheduling pass reports a changed job only once, even if several of its
+    gangs have a new reason.
 
     Args:
         jobs: All jobs by id. The controller owns the mapping.
         changes: Receives the reports of changed jobs.
-        losses: Counts the losses of each job, for the reasons.
+        losses: Counts the losses of each job. The reasons mention the last loss.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord], changes: JobChanges, losses: JobLosses) -> None:
@@ -107,18 +111,18 @@ class Explanations:
         self._changes = changes
         self._losses = losses
         self._changed: dict[str, JobRecord] = {}
-        self._last = PendingReason()  # The last reason that `explain` has set, which most gangs of a kind share.
+        self._last = PendingReason()  # The last reason set by `explain`. Most gangs of a kind have the same reason.
         self._compared: tuple[PendingReason | None, PendingReason, bool] = (None, self._last, False)
 
     def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
-        """Set the reason why a gang waits. The reason also mentions the job's last loss."""
+        """Set the reason why a gang waits. The reason consists of the cause and the job's last loss."""
         loss = self._losses.last(job_id)
         if self._last.cause is not cause or self._last.earlier_loss is not loss:
             self._last = PendingReason(cause, loss)
         self.set_reason(job_id, gang_id, self._last)
 
     def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
-        """Add to a gang's reason the problem because of which the engine cannot be reached."""
+        """Add the problem with an unreachable engine to the reason why a gang waits."""
         gang = self._jobs[job_id].job.gangs.get(gang_id)
         if gang is not None:
             before = gang.reason or PendingReason()
@@ -135,8 +139,8 @@ class Explanations:
         self._changed[job_id] = record
 
     def _is_same(self, old: PendingReason | None, new: PendingReason) -> bool:
-        """Return whether two reasons are equal. A pass compares the same two objects for all gangs of a kind, so the
-        result is remembered.
+        """Return whether two reasons are equal. The last result is remembered, because a pass compares the same two
+        objects for all gangs of a kind.
         """
         if old is new:
             return True
@@ -147,26 +151,30 @@ class Explanations:
         return result
 
     def publish(self) -> None:
-        """Report each changed job once, even if several of its gangs have a new reason."""
+        """Report each job in which the reason of a gang has changed. A job with several changed reasons is reported
+        once.
+        """
         changed, self._changed = self._changed, {}
         for record in changed.values():
             self._changes.job_changed(record)
 
 
 class Workers(Protocol):
-    """The interface by which the scheduler asks about registered workers. `Fleet` implements this interface."""
+    """The interface through which the scheduler gets facts about registered workers. `Fleet` implements this interface."""
 
     def missing_worker(self, worker_id: str) -> MissingWorker | None:
-        """Return why a worker that a gang needs is not available, or None if it is available."""
+        """Return why a worker is not available. Return None if the worker is available."""
 
     def why_refused(self, worker_ids: Iterable[str]) -> str:
-        """Return why one of these workers was refused, or an empty string if none was."""
+        """Return why one of these workers was refused. Return an empty string if none of them was refused."""
 
     def identity_of(self, worker_id: str) -> WorkerIdentity:
         """Return the registered process of a worker."""
 
     def short(self) -> dict[str, str]:
-        """Return the workers that can start no new attempts now: the reason of each worker, by worker id."""
+        """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
+        reason.
+        """
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
         """Stop calling a worker, because its process is dead."""
@@ -256,7 +264,7 @@ class JobReports:
         if loss is not None and loss.kind is LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
             _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
-        # A job that has ended records no loss, because nothing would forget it.
+        # The loss of an ended job is not recorded, because no later event would remove the record.
         if loss is not None and gang.gang_id in record.job.gangs:
             self._losses.add(gang.job_id, loss)
         self._changes.job_changed(record, record.job.allocation_lost(gang.gang_id))
@@ -275,15 +283,15 @@ class JobReports:
             self._changes.job_changed(record, record.job.attempts_lost(lost, error, now_ms()))
 
     def _timed_out(self, gang: GangRecord) -> None:
-        """End the job, because a gang was not placed within the scheduling timeout.
+        """End a job if one of its gangs was not placed within the scheduling timeout.
 
-        The job continues if other independent tasks of the job run, because then the job has capacity and the gang only
-        waits for its turn.
+        If other independent tasks of the job run, the job continues, and the scheduling timeout of the gang is
+        extended. The job has capacity, so the gang only waits for its turn.
         """
         record = self._jobs[gang.job_id]
         waiting = record.job.gangs.get(gang.gang_id)
         if waiting is None:
-            return  # The job has already dropped the gang, and is being saved.
+            return  # The job no longer has this gang. The release of the gang follows once the job is saved.
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():
             self._gangs.apply(gang.gang_id, PlacementExtended(self._clock() + limit_s))

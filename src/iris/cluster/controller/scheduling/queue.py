@@ -1,13 +1,13 @@
 """Decides which queued gangs start now, and why the other gangs wait.
 
-Pure. Gangs start in the order of their arrival, except for two rules:
+The module is pure. Gangs start in the order of their arrival, except for two rules:
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
-* Reservation: smaller gangs must not starve a large one. Once the oldest gang has waited for `FIRST_TURN_S`, the
-  machines are reserved for it for another `FIRST_TURN_S`. During this turn a later gang starts only if the oldest gang
-  would still fit when all gangs that were there before it have ended. If the oldest gang does not start in its turn,
-  for example because a service that never ends occupies the machines, later gangs have a turn that is twice as long,
-  then the oldest gang has a turn of the same length, and so on. Therefore no gang waits forever for a service that
-  never ends, and some day a turn of the oldest gang is long enough for every gang that does end.
+* Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
+  alternate. Each of the first two turns lasts `FIRST_TURN_S`, each of the next two twice as long, and so on. During a
+  turn of the oldest gang, the machines are reserved for it: a later gang may start only if the oldest gang could still
+  start once all gangs older than it have ended. The oldest gang may wait for a service that never ends, so other gangs
+  have turns as well. Because the turns grow, a turn of the oldest gang is eventually longer than the run of any gang
+  that ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from iris.cluster.controller.scheduling.shortages import ShortageFinder
 from iris.cluster.engine.base import GangRequest, Machine
 
 FIRST_TURN_S = 30.0
-# The most requests to the engine in one pass. Each request takes time, and newly granted gangs must start soon.
+# The largest number of requests to the engine in one scheduling pass. A pass with more requests would delay the start
+# of granted gangs.
 MAX_SUBMITTED = 100
 
 
@@ -33,7 +34,7 @@ class QueuedGang:
 
     Attributes:
         gang: The request for the allocation.
-        since_s: The time since which the gang waits, in seconds of the monotonic clock.
+        since_s: When the gang began to wait, in seconds of the monotonic clock.
         job_id: The gang's job.
     """
 
@@ -48,10 +49,10 @@ class Allocation:
 
     Attributes:
         gang: The request that the engine has granted.
-        since_s: The time since which the gang has the allocation, in seconds of the monotonic clock.
-        machines: The machine of each slot; empty while the engine does not name them.
-        task_indices: The task of each slot; empty if unknown. The indices are stored here as well, because the job
-            forgets the gang before the engine has released the allocation.
+        since_s: When the engine granted the allocation, in seconds of the monotonic clock.
+        machines: The machine of each slot; empty until the engine has named the machines.
+        task_indices: The task of each slot; empty if unknown. The job cannot be asked for them, because it may forget
+            the gang before the engine has released the allocation.
     """
 
     gang: GangRequest
@@ -63,16 +64,16 @@ class Allocation:
 class Queue:
     """The queued gangs, by kind and in the order of their arrival.
 
-    A scheduling pass visits the first gang of each kind that does not fit, and no gang behind it. A pass over thousands
-    of queued gangs therefore costs no more than a pass over a few.
+    If a gang does not fit, a scheduling pass skips all later gangs of its kind. Therefore the cost of a pass depends on
+    the number of kinds, not on the number of queued gangs.
 
     Attributes:
-        newcomers: The ids of the queued gangs that have no reason yet, in the order of their arrival. A dict serves as
-            an ordered set.
+        newcomers: The ids of the queued gangs without a reason, in the order of their arrival. The dict is used as an
+            ordered set.
     """
 
     def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:
-        # Each value maps a gang id to the number of its arrival and its entry.
+        # For each kind, a mapping from the id of a gang to its arrival number and its entry.
         self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}
         self._kind_of: dict[str, GangKind] = {}  # The kind of each queued gang, by gang id.
         self._numbers = itertools.count()
@@ -82,14 +83,15 @@ class Queue:
             self.add(entry)
 
     def add(self, entry: QueuedGang) -> None:
-        """Add a gang behind all gangs that have waited for at least as long."""
+        """Add a gang. Its position is behind all gangs that have waited at least as long."""
         gang = entry.gang
         kind = GangKind.of(gang)
         self._kind_of[gang.gang_id] = kind
         self.newcomers[gang.gang_id] = None
         gangs = self._kinds.setdefault(kind, {})
         if gangs and next(reversed(gangs.values()))[1].since_s > entry.since_s:
-            self._unsorted.add(kind)  # A gang that lost its allocation returns to its old position.
+            # The gang may have lost an allocation. Such a gang returns to its old position in the queue.
+            self._unsorted.add(kind)
         gangs[gang.gang_id] = (next(self._numbers), entry)
 
     def remove(self, gang_id: str) -> QueuedGang | None:
@@ -112,9 +114,9 @@ class Queue:
         return gang_id in self._kind_of
 
     def by_kind(self) -> Mapping[GangKind, Mapping[str, tuple[int, QueuedGang]]]:
-        """Return the queue by kind and gang id. Each value is the number of the arrival and the entry.
+        """Return the queued gangs by kind and by gang id. Each value is a pair of arrival number and entry.
 
-        The gangs of one kind are in the order of their arrival.
+        The gangs of each kind are in the order of their arrival.
         """
         for kind in self._unsorted:
             by_age = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].since_s, item[1][0]))
@@ -130,16 +132,16 @@ class Queue:
 
 
 class Plan:
-    """The decisions of one scheduling pass, as the function `plan` returns them.
+    """The decisions of one scheduling pass. The function `plan` returns a `Plan`.
 
     Attributes:
         submit: The gangs to request from the engine now, in this order.
-        withdraw: The ids of requested gangs that the engine should not grant now, because an older gang has a
-            reservation. These gangs should wait in the queue again.
-        impossible: The kinds of gangs that would not fit even if nothing was allocated and every machine was alive.
+        withdraw: The ids of requested gangs that block an older gang with a reservation. Their requests should be
+            withdrawn from the engine.
+        impossible: The kinds of gangs that would not fit even if nothing were allocated and every machine were alive.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        machine_set: The machines, for the next call of `plan`.
-        has_more: True if more gangs may fit, because the pass has reached `MAX_SUBMITTED`.
+        machine_set: The machines. Pass this object to the next call of `plan`.
+        has_more: True if the pass ended because of `MAX_SUBMITTED`, so that more gangs may fit.
     """
 
     def __init__(self, machine_set: MachineSet, shortages: ShortageFinder) -> None:
@@ -150,22 +152,22 @@ class Plan:
         self.reserved_for = ""
         self.has_more = False
         self._shortages = shortages
-        # The plan computes causes on demand, because most passes explain only a few kinds of gangs.
+        # Each cause is computed when it is requested, because most passes explain only a few kinds of gangs.
         self._causes: dict[GangKind, Callable[[], Cause]] = {}
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
     def cause_of(self, kind: GangKind) -> Cause | None:
-        """Return the cause why queued gangs of a kind wait, or None if the pass has not visited the kind."""
+        """Return why queued gangs of a kind wait. Return None if the pass has not visited this kind."""
         find = self._causes.get(kind)
         return None if find is None else find()
 
     def shortage_of(self, gang: GangRequest) -> Shortage | None:
-        """Return why a gang that was requested from the engine does not fit, or None if it seems to fit."""
+        """Return why a requested gang does not fit. Return None if the gang seems to fit."""
         find = self._requested_shortages.get(gang.gang_id)
         return None if find is None else find()
 
     def kinds(self) -> Set[GangKind]:
-        """Return the kinds of queued gangs whose cause is known."""
+        """Return the kinds of queued gangs for which the pass has found a cause."""
         return self._causes.keys()
 
     def add_too_little_free(self, kind: GangKind, gang: GangRequest) -> None:
@@ -173,22 +175,22 @@ class Plan:
         self._causes[kind] = lambda: self._shortages.free_shortage(gang)
 
     def add_too_little_capacity(self, kind: GangKind, gang: GangRequest) -> None:
-        """Record that gangs of a kind would not fit even if nothing was allocated."""
+        """Record that gangs of a kind would not fit even if nothing were allocated."""
         self._causes[kind] = lambda: self._shortages.capacity_shortage(gang)
 
     def add_reserved(self, kind: GangKind, reserved_for: QueuedGang) -> None:
-        """Record that gangs of a kind would fit only on machines that are reserved for an older gang."""
+        """Record that gangs of a kind would fit only on machines reserved for an older gang."""
         cause = Reserved(reserved_for.job_id, GangKind.of(reserved_for.gang))
         self._causes[kind] = lambda: cause
 
     def add_requested(self, gang: GangRequest, *, fits_when_empty: bool) -> None:
-        """Record that a gang that was requested from the engine does not fit now."""
+        """Record that a requested gang does not fit now."""
         find = self._shortages.free_shortage if fits_when_empty else self._shortages.capacity_shortage
         self._requested_shortages[gang.gang_id] = lambda: find(gang)
 
 
 def is_reserved(waited_s: float) -> bool:
-    """Return True if the oldest gang has a reservation after it has waited for `waited_s` seconds."""
+    """Return True if the oldest gang has a reservation after a waiting time of `waited_s` seconds."""
     turn_s = FIRST_TURN_S
     while waited_s >= 2 * turn_s:
         waited_s -= 2 * turn_s
@@ -206,22 +208,25 @@ def plan(
 ) -> Plan:
     """Decide which gangs start now.
 
-    1. Gangs that were requested from the engine and fit count as allocated.
-    2. Queued gangs that fit are submitted in the order of their arrival, and count as allocated from then on.
-    3. Gangs that would not fit even if nothing was allocated wait without a reservation, or are impossible.
-    4. The first gang that does not fit, but could if less was allocated, is the oldest. From then on a gang is
-       submitted only if it respects the reservation of the oldest gang.
+    1. Requested gangs that fit count as allocated.
+    2. Queued gangs that fit are submitted in the order of their arrival. A submitted gang counts as allocated.
+    3. Gangs that would not fit even if nothing were allocated get no reservation. If they would not fit even if every
+       machine were alive, they are impossible.
+    4. The first gang that would fit if less were allocated is the oldest gang. Later gangs are submitted only if they
+       respect the reservation of the oldest gang.
 
-    Capacity only shrinks during a pass. Therefore, once a gang of a kind has to wait, all later gangs of this kind have
-    to wait as well.
+    Free capacity only shrinks during a pass. Therefore, once a gang of a kind has to wait, all later gangs of this kind
+    have to wait as well.
 
     Args:
         queue: The queued gangs.
-        allocations: The allocations of this cluster, including those that the engine has yet to release.
-        machines: The machines as the engine reports them.
+        allocations: The allocations of this cluster, including allocations that the engine has not released yet.
+        machines: The machines reported by the engine.
         now_s: The time in seconds of the monotonic clock.
-        requested: The gangs that wait at the engine. Their resources are still free on `machines`.
-        machine_set: The `machine_set` of the previous plan. Its reuse saves time if the machines are the same.
+        requested: The requested gangs that the engine has not granted. Their resources still count as free in
+            `machines`.
+        machine_set: The `machine_set` of the previous plan. Reusing this object saves time if the machines are the
+            same.
     """
     planner = _Planner(queue, allocations, (machine_set or MachineSet(machines)).updated(machines), machines, now_s)
     planner.add_requested(requested)
@@ -246,20 +251,20 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        # This generator runs only if a shortage is requested.
+        # This generator is lazy: it runs only if a caller asks for a shortage.
         allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
-        # A heap with the next gang of each kind. The second item of each tuple is unique, so later items are never
-        # compared. The kind of a gang that was requested from the engine is None.
+        # A heap with the next queued gang of each kind, and all requested gangs that do not fit. The kind of a
+        # requested gang is None. The second item of each tuple is unique, so that entries and kinds are never compared.
         self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
         self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
-        # Each item has the positions of the gang's machines.
+        # The requested gangs that fit, each with the positions of its machines.
         self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []
         self._oldest: QueuedGang | None = None
         self._reservation: Reservation | None = None
 
     def add_requested(self, requested: Sequence[QueuedGang]) -> None:
-        """Allocate the requested gangs that fit. The other requested gangs are visited later, by age."""
+        """Count the requested gangs that fit as allocated. The other requested gangs are visited later, by age."""
         for number, entry in enumerate(requested, -len(requested)):
             positions = self._free.find(entry.gang)
             if positions is None:
@@ -323,8 +328,8 @@ class _Planner:
         return True
 
     def _note_oldest(self, entry: QueuedGang) -> None:
-        """If this is the first gang that does not fit, make it the oldest gang, and reserve machines if the gang has
-        its turn.
+        """Make a gang the oldest gang, unless the pass already has an oldest gang. Reserve machines for the oldest gang
+        if it has its turn.
         """
         if self._oldest is not None:
             return
@@ -334,7 +339,7 @@ class _Planner:
             self._plan.reserved_for = entry.gang.gang_id
 
     def _free_for(self, since_s: float) -> FreeCapacity:
-        """Return the capacity that would be free if only the gangs that came later than `since_s` were allocated."""
+        """Return the capacity that would be free if only gangs that arrived later than `since_s` were allocated."""
         free = FreeCapacity(self._machine_set, [machine.total for machine in self._machine_set.machines])
         later = (entry for entry in self._allocations if entry.since_s > since_s)
         free.subtract((entry.gang.need, entry.machines) for entry in later)
