@@ -48,7 +48,7 @@ class _Pool:
         self.members = members
         self.is_stale = True
         # Each of these lists has one row for each resource. A row of `orders` has the positions of the machines, sorted
-        # by descending amount. A row of `_negative` has the negated amounts, in the ascending order that `bisect` needs.
+        # by descending amount. A row of `_negative` has the negated amounts, in ascending order for `bisect`.
         # Item n of a row of `_sums` is the sum of the n largest amounts.
         self.orders: list[list[int]] = []
         self._negative: list[list[int]] = []

@@ -73,7 +73,7 @@ class GangTable:
         return step.instructions
 
     def in_state(self, *states: type[State]) -> list[GangRecord]:
-        """Return the gangs whose state is one of the given states, in the order in which the gangs entered their state."""
+        """Return the gangs in the given states, in the order in which the gangs entered their state."""
         return [gang for state in states for gang in self._by_state.get(state, {}).values()]
 
     def move_to_end(self, gang: GangRecord) -> None:
@@ -82,7 +82,7 @@ class GangTable:
         gangs[gang.gang_id] = gangs.pop(gang.gang_id)
 
     def allocations(self) -> list[Allocation]:
-        """Return all allocations that the engine may hold. The result includes allocations that no job needs any more."""
+        """Return all allocations that the engine may hold, also the ones that no job needs any more."""
         return list(self._allocations.values())
 
     def waiting_at_engine(self) -> list[QueuedGang]:

@@ -166,7 +166,7 @@ class Workers(Protocol):
         """Return why a worker is not available. Return None if the worker is available."""
 
     def why_refused(self, worker_ids: Iterable[str]) -> str:
-        """Return why one of these workers was refused. Return an empty string if none of them was refused."""
+        """Return why one of these workers was refused; an empty string if none was refused."""
 
     def identity_of(self, worker_id: str) -> WorkerIdentity:
         """Return the registered process of a worker."""
