@@ -160,7 +160,7 @@ class Explanations:
 
 
 class Workers(Protocol):
-    """The interface through which the scheduler gets facts about registered workers. `Fleet` implements this interface."""
+    """The interface through which the scheduler asks about registered workers. `Fleet` implements this interface."""
 
     def missing_worker(self, worker_id: str) -> MissingWorker | None:
         """Return why a worker is not available. Return None if the worker is available."""
