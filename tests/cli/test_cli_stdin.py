@@ -87,7 +87,7 @@ def test_retry_of_an_attempt_that_has_read_stdin_gets_no_input_and_logs_this(iri
     script = "read line; echo $IRIS_ATTEMPT_ID:$line; exit $((1 - IRIS_ATTEMPT_ID))"
     done = feed(iris, b"abc\n", "--name", "again", "--retries", "1", "--", "sh", "-c", script)
     assert done.stdout.split() == [b"0:abc", b"1:"], done
-    assert "standard input is empty: an attempt before this one has read from it" in iris("logs", "again").stderr
+    assert "standard input is empty, because an earlier attempt has read from it" in iris("logs", "again").stderr
 
 
 def test_typed_lines_reach_the_task_until_ctrl_d(iris: Iris) -> None:
