@@ -73,7 +73,7 @@ def entrypoint_of(
 
 
 def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, replicas: int) -> LaunchRequest:
-    """Return a request with the name and the size of a job.
+    """Return a submission request with the name, the resources and the number of tasks of a job.
 
     Args:
         entry: The entrypoint. The default name of the job is made from it.
@@ -164,7 +164,7 @@ def add_limits(
     kill_grace_period: float,
     max_log_bytes: int,
 ) -> None:
-    """Add the timeouts, the grace period and the size of the logs to the request."""
+    """Add the timeouts, the grace period and the limit of the log size to the request."""
     request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
     request.timeout_seconds = _timeout_seconds("timeout", timeout)
     request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)

@@ -17,7 +17,7 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
 
     Args:
         task: The status of the task, with its result.
-        loads: A function that returns the exception for the bytes that the task sent. None: return only the
+        loads: A function that converts the bytes sent by the task into the exception. None: return only the
             `RemoteTraceback`. Unpickling runs code of the task, so callers pass a function only if the user has
             requested results.
     """

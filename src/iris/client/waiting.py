@@ -32,7 +32,7 @@ def wait_for_end(
     left = None if end == math.inf else max(0.0, end - time.monotonic())
     try:
         for _ in cluster.watch_job(job_id, timeout=left, longest_pause_s=longest_pause_s):
-            pass  # The iterator ends after the final status.
+            pass  # `watch_job` ends after the final status of the job.
     except DeadlineExceededError as error:
         if end == math.inf:
             raise

@@ -31,8 +31,8 @@ class WorkspaceUpload:
 
     Args:
         folder: The path of the workspace.
-        on_notice: A function that is called with a text about files that are not sent. Without `on_progress`, also
-            called once if packing or sending takes longer than a second.
+        on_notice: A function that is called with a text about files that are not sent. If `on_progress` is None, the
+            function is also called once if packing or sending takes longer than a second.
         on_progress: A function that is called several times per megabyte with the stage, the number of bytes done so
             far, and the total number of bytes. None: progress is not reported.
 

@@ -123,7 +123,7 @@ class ControlFilter:
 def _apply(parameters: str, colour: T, active: list[T]) -> None:
     """Add a colour sequence to the active sequences. A sequence that resets all colours clears the list."""
     numbers = parameters.split(";")
-    if not numbers[0].strip("0"):  # The number 0 or an empty number resets all colours.
+    if not numbers[0].strip("0"):  # In a colour sequence, the number 0 or an empty number resets all colours.
         active.clear()
         if len(numbers) == 1:
             return

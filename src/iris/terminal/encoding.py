@@ -9,7 +9,7 @@ from iris.errors import IrisError
 
 # ASCII replacements for special characters in messages of Iris. Other missing characters become backslash escapes.
 _PLAIN = {"…": "...", "→": "->", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'"}
-REPLACING = "iris.replacing"  # The name of an error handler, for the argument `errors` of encoders.
+REPLACING = "iris.replacing"  # The name of the error handler of Iris, for the argument `errors` of `str.encode`.
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -32,7 +32,7 @@ _SMALLEST_PAGE_BYTES = 64 << 10
 
 
 class ExistingLines:
-    """Reads the existing lines of a reader's tasks.
+    """Reads the existing log lines of all tasks of a reader.
 
     Args:
         state: The state of the reader.
@@ -113,7 +113,7 @@ class ExistingLines:
                 heapq.heapreplace(heads, (following[0], index, following[1], batches))
 
     def _task_items(self, index: int, *, page_bytes: int) -> Generator[tuple[int, Items]]:
-        """Yield the items of all attempts of one task, in batches. Each batch comes with its time."""
+        """Yield the items of all attempts of one task, as pairs of a time and a batch of items."""
         state = self._state
         progress = state.progress({index: state.positions()[index]})
         state.apply(progress.update([state.tasks[index]]))

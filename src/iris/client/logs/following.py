@@ -59,7 +59,7 @@ class Following:
         self._until = min(options.until, options.follow_until)
 
     def run(self) -> Iterator[Items]:
-        """Yield batches of items as they arrive. An empty batch means that nothing more has arrived yet."""
+        """Yield batches of items as they arrive. An empty batch means that no more data has arrived yet."""
         state, driver = self._state, self._driver
         yield from self._carry_out(driver.report(TasksChanged(list(state.tasks.values()))))
         if self._follow.is_over or time.monotonic() >= self._until:

@@ -116,7 +116,7 @@ class LogEntry:
 
     @property
     def partial(self) -> bool:
-        """Whether this is a line without its newline, or a gap.
+        """Whether this entry is a gap, or a line without its newline.
 
         A partial line is the last line of its attempt, or is followed by a gap or by an entry with the rest of the
         line. An entry with the rest of a line can follow in three situations: the line is longer than 64 MiB,

@@ -156,7 +156,9 @@ def check_attempt_id(attempt_id: int | None) -> int | None:
 
 
 def _filter(start_ms: int, end_ms: int, sources: Sequence[str], regex: str) -> cluster_pb2.Worker.FetchLogsFilter:
-    """Return the filter with only the fields that have no default value. An empty filter passes whole records."""
+    """Return the filter for the servers, with only the fields that differ from their defaults. If no field is set, the
+    servers send whole records.
+    """
     names = check_names("sources", sources, str(list(SOURCES)))
     chosen = cluster_pb2.Worker.FetchLogsFilter(
         sources=[check_choice("each of sources", source, SOURCES) for source in names]

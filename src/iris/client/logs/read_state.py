@@ -106,7 +106,7 @@ class ReadState:
     def request(
         self, positions: Sequence[cluster_pb2.LogPosition], *, follow: bool, without_start_time: bool = False
     ) -> cluster_pb2.StreamTaskLogsRequest:
-        """Return the request for attempts, from the given positions.
+        """Return a request for the logs of attempts, starting at the given positions.
 
         Args:
             positions: One position for each attempt.
@@ -123,8 +123,8 @@ class ReadState:
     def filters_start_here(self, task_index: int) -> bool:
         """Return whether the client, instead of the server, checks `start_ms` for the future lines of a task.
 
-        A server with a filter sends only whole lines, so a prompt would not be shown. Therefore, once the existing
-        lines were read, the server gets a request without a filter if `start_ms` is the only filter.
+        A server that applies a filter sends only whole lines, so the user would not see a prompt. Therefore, if
+        `start_ms` is the only filter, the client requests future lines without a filter and checks `start_ms` itself.
         """
         wanted = self.options.filter
         return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex

@@ -186,7 +186,7 @@ class TaskLogReader:
             self._following.end()
 
     def _with_requested_lines(self, batches: Generator[Items]) -> Generator[Items]:
-        """Yield the given batches, and the partial lines whenever they are requested."""
+        """Yield the given batches. Also yield the partial lines each time the user requests them."""
         with closing(batches):
             for items in batches:
                 yield items

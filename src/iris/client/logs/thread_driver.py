@@ -127,7 +127,7 @@ class ThreadDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether messages in the queue still wait for `apply`."""
+        """Whether the queue contains messages for `apply`."""
         return not self._arrivals.empty()
 
     def start(self) -> None:

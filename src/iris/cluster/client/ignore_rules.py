@@ -180,7 +180,7 @@ def _expression(pieces: list[bytes]) -> bytes:
 
 
 def _part(pieces: list[bytes]) -> bytes:
-    """Return the expression for the part of a pattern between two "/"."""
+    """Return the regular expression for one part of a pattern, which is the text between two "/"."""
     if pieces[-1:] == [_ALL]:
         return _part(pieces[:-1]) + b".*"
     first, *others = (b"".join(fixed) for fixed in _split_list(pieces, _STAR))

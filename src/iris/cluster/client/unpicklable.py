@@ -52,7 +52,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # A longer path is clear without its first part, "the callable itself".
+        del way[0]  # The text "the callable itself" is redundant if more parts follow.
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 

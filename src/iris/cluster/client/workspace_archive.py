@@ -187,7 +187,7 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     """Return the three largest files and folders, the largest first. No returned folder contains another one.
 
-    If one child contains more than half of a folder's bytes, the child is returned instead of the folder.
+    If a single file or folder contains more than half of its parent's bytes, it is returned instead of the parent.
     """
     totals: Counter[PurePosixPath] = Counter()
     for name, size in sizes.items():

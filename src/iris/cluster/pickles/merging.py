@@ -17,7 +17,7 @@ ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(No
 
 
 class CodeDiffersError(Exception):
-    """A function in the imported module differs from the sent function, because the caller has replaced it."""
+    """A function in the imported module differs from the sent function. The caller had replaced the function."""
 
 
 def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:

@@ -1,6 +1,7 @@
 """Unpickles code that was pickled by value. A module of this machine is preferred if its source is the same.
 
-For each module whose code is in the pickle, this rule applies (docs/explanation/code.md explains the rule for users):
+The following rules apply to each module with code in the pickle (docs/explanation/code.md explains the rules for
+users):
 
 * If this machine can import a module with the same name and the same source, the functions, classes and constants of
   the imported module are used. A class of the module then exists only once.
@@ -27,7 +28,7 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 class SourceDiffersError(Exception):
     """An imported module differs from the sent module, although the files are equal.
 
-    The cause is a change of the module's file on the caller's machine after the caller had imported the module.
+    This error occurs if the module's file on the caller's machine was changed after the caller had imported the module.
     """
 
     def __init__(self, module: str) -> None:
@@ -99,7 +100,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return loaded
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return the object of a global name in the pickle."""
+        """Return the object for a global name in the pickle."""
         call = self._calls.get((module_name, global_name))
         return super().find_class(module_name, global_name) if call is None else call
 
@@ -176,7 +177,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # The module was created dynamically. Other modules may have its name.
+        if state:  # The module was created dynamically. Another module may have the same name.
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)

@@ -67,7 +67,7 @@ class TaskModules:
         return [name for name, home in self._homes.items() if name != "__main__" and sys.modules.get(name) is home]
 
     def add_definitions(self, made: Sequence[Any]) -> None:
-        """Add functions and classes from the pickle to their modules, unless a module already has the name."""
+        """Add functions and classes from the pickle to their modules. Globals that already exist are not replaced."""
         for thing in made:
             home = self._homes.get(thing.__module__)
             if home is not None and thing.__qualname__.isidentifier():

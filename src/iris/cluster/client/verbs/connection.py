@@ -102,7 +102,7 @@ class ClusterConnection:
         )
 
     def close(self) -> None:
-        """Close all connections. Calls in other threads end within a second with a `ClientClosedError`."""
+        """Close all connections. Calls in other threads end with a `ClientClosedError` within a second."""
         self.lifetime.close()
         self._transport.close()
         for worker in list(self._workers.values()):
