@@ -90,9 +90,9 @@ def check_whole_number(
         value: The given value.
         least: The smallest accepted number.
         most: The largest accepted number.
-        none: What None means, where the caller accepts None besides.
+        none: What None means, for the error. Empty if None is not accepted.
         accepted: The accepted values, for the error. The default is "a whole number" within the bounds.
-        advice: What the caller of the checked function can do instead.
+        advice: What a user can do instead, for the error.
 
     Raises:
         InvalidArgumentError: The value is not a whole number, or is out of bounds.
@@ -214,7 +214,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
         value: The given value.
         empty: Accept empty text.
         accepted: What the argument may be, for the error.
-        none: What None means, where the caller accepts None besides.
+        none: What None means, for the error. Empty if None is not accepted.
 
     Raises:
         InvalidArgumentError: The value is not text, or cannot be encoded in UTF-8.
@@ -228,7 +228,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
 
 
 def check_utf8(what: str, text: str) -> None:
-    """Refuse text that cannot be encoded in UTF-8. For example, Python can read such text from the names of files.
+    """Refuse text that cannot be encoded in UTF-8. For example, a file name that Python has read may be such text.
 
     Raises:
         InvalidArgumentError: The text cannot be encoded in UTF-8.
@@ -244,8 +244,7 @@ def check_utf8(what: str, text: str) -> None:
 def check_choice(name: str, value: object, choices: Sequence[Choice], *, none: str = "") -> Choice:
     """Return an argument that must be one of several words.
 
-    Raises:
-        InvalidArgumentError: The value is none of the words.
+    Raises: InvalidArgumentError: The value is not one of the words.
     """
     for choice in choices:
         if isinstance(value, str) and value == choice:

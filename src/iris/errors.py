@@ -182,7 +182,7 @@ class UnimplementedError(IrisError):
 
 
 class InternalError(IrisError):
-    """A bug in Iris, or an answer that is not from Iris."""
+    """There is a bug in Iris, or another program has answered a call instead of Iris."""
 
     code = "internal"
     reason = ErrorReason.INTERNAL

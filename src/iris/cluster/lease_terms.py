@@ -8,7 +8,7 @@ _LONGEST_HEARTBEAT_S = 5.0
 
 
 def heartbeat_s(lease_s: float) -> float:
-    """Return the seconds between two reports of a worker that has no news. A lease of 0 s never expires."""
+    """Return the seconds between two heartbeats of a worker. A lease of 0 s means that leases never expire."""
     return min(_LONGEST_HEARTBEAT_S, lease_s / 4) if lease_s else _LONGEST_HEARTBEAT_S
 
 

@@ -43,7 +43,7 @@ def _read_entry(path: Path, name: str, value: object) -> Any:
 def known_options(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a document that are options and have an accepted value.
 
-    Another release of Iris, with other options, may have written the document.
+    All other entries are dropped, because another release of Iris with other options may have written the document.
     """
     found = {}
     for name, value in document.items():

@@ -196,7 +196,8 @@ async def stream_async(
                     with response:
                         message = await anext(messages, None)
                 except ConnectError as error:
-                    # The error is raised inside the timeout, because the timeout must see its own cancellation.
+                    # This error must be raised inside the block of `asyncio.timeout`, which turns its own cancellation
+                    # into a TimeoutError.
                     if _is_cancelled(error):
                         raise asyncio.CancelledError from error
                     raise

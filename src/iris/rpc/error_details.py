@@ -1,4 +1,4 @@
-"""Converts between the errors of Iris and the errors of Connect.
+"""Converts between the errors of Iris and the errors of the Connect protocol.
 
 Each error of a call carries one detail: reason, domain and metadata. The detail has the type `google.rpc.ErrorInfo`, so
 that the tools and the generated code of other languages can read it. The message `ErrorInfo` in the proto file of Iris

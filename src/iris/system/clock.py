@@ -49,7 +49,7 @@ def boot_ms() -> int:
 
 
 def now_for_ages_ms() -> int:
-    """Return the time, in ms since the epoch, from which ages are counted when old files are deleted.
+    """Return the time now, in ms since the epoch, for computing the ages of files that are deleted by age.
 
     The result is the earlier of two times: the wall clock, and the wall clock without its steps since `keep_ages_in`
     was called. Therefore a step forward of the wall clock makes no file old at once. After a step back, files are

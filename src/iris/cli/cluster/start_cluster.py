@@ -64,7 +64,7 @@ def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Re
 
 
 def _advice(config: ClusterConfig) -> str:
-    """Return the end of an error message: which option may prevent this machine from reaching its own cluster."""
+    """Return advice for an error message: the option that may prevent this machine from reaching its cluster."""
     if config.advertise:
         return "; the address of --advertise must reach the cluster from this machine, too"
     return f"; --host must be a name in the certificate {config.tls_cert}" if config.tls_cert else ""

@@ -125,7 +125,7 @@ def _check_engine(before: Record, given: Mapping[str, Any]) -> None:
 
 
 def _check_tls(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse to change the certificate while workers of the killed server run, which trust only the old one."""
+    """Refuse to change the certificate while workers of the killed server run. They trust only the old certificate."""
     from iris.cluster.engine.engines import has_left_workers
 
     known = vars(before.config)

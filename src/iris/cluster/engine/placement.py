@@ -13,9 +13,9 @@ from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
     """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
 
-    A greedy choice is exact, because all slots of a gang are alike. Each slot goes to the machine with the fewest
-    tasks that still has enough free. A gang with the placement rule `together` goes to the machine with the fewest
-    tasks that has enough free for all slots.
+    A greedy choice is exact, because all slots of a gang are alike. Each slot goes to a machine with enough free
+    resources. If there are several such machines, the one with the fewest tasks is chosen. With the placement rule
+    `together`, the machine must have enough free resources for all slots of the gang.
     """
     least = resources_per_machine(gang)
     candidates = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]

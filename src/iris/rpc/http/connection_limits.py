@@ -4,8 +4,8 @@ uvicorn reads every request for as long as it takes to arrive. With these limits
 seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size. Answers have no limit,
 because a follow may last for days.
 
-Time is counted in seconds in which this server was able to read (`ConnectionLimits.tick`). After a pause of the machine
-no connection is closed because of requests that arrived during the pause.
+The time limits count only seconds in which this server was able to read from its connections (`ConnectionLimits.tick`).
+Therefore, after a pause of the machine, no request is refused because of the time that the pause took.
 
 `LimitedProtocol` overrides methods of a class of uvicorn that is not public. `pyproject.toml` therefore caps uvicorn's
 version, and `tests/rpc/test_private_parts.py` fails if a new release renames one of these methods.
@@ -285,7 +285,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if running.response_started or running is not self.cycle:
                 self.transport.close()  # An answer that has begun cannot be replaced.
                 return
-            # This call informs the application that the client has left, and drops the application's answer.
+            # These two lines inform the application that the client has left, and make uvicorn drop the answer.
             running.disconnected = True
             running.message_event.set()
         code, reason = _CODES.get(status, _TOO_LARGE)

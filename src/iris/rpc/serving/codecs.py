@@ -77,7 +77,7 @@ class JsonCodec:
         return message.data if isinstance(message, EncodedAnswer) else _to_json(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message | UndecodedRequest:
-        """Return the message in the data. A large request is returned undecoded."""
+        """Return the message in the data. If the data is large, return an `UndecodedRequest` instead."""
         if len(data) > _INLINE_JSON_BYTES:
             return UndecodedRequest(data, message_class)
         return _parse(data, message_class)

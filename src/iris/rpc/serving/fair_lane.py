@@ -1,8 +1,7 @@
 """Limits expensive work to a few pieces at once. Each caller has a queue, and the queues are served in turn.
 
-A caller with many pieces of work waits behind its own pieces, and never in front of another caller.
-The event loop of the server owns the state, therefore there is no lock. This design assumes that all callers get equal
-shares.
+Therefore a caller with much work delays only its own further work, and not the work of other callers. All callers get
+equal shares. The state needs no lock, because only the event loop of the server uses it.
 """
 
 from __future__ import annotations

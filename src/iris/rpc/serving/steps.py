@@ -1,5 +1,6 @@
-"""Divides long work into steps. The work is a generator that yields wherever it may be interrupted, and returns the
-result.
+"""Divides long work into steps, between which other work can be done.
+
+The long work is a generator: it yields after each step, and returns the result at its end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Steps = Generator[None, None, T]
 
 
 def finish(work: Steps[T]) -> T:
-    """Do all steps at once and return the result. Use this for short work, or for work in a separate thread."""
+    """Run all steps of a generator without a pause, and return the generator's result."""
     while True:
         try:
             next(work)

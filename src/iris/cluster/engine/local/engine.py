@@ -95,12 +95,14 @@ class LocalEngine:
         host: The address that workers bind to.
         advertise_host: The address at which others reach the workers. Defaults to `host`.
         standing: Whether workers survive this process. If False, workers end when this process ends for any reason.
-        lease_s: The seconds after which a worker that no controller has called ends. 0 means never.
+        lease_s: The seconds after which a worker ends if it has not reached the controller. 0 means that a worker never
+            ends for this reason.
         log_directory: The directory in which workers write logs that survive them. By default, workers upload their
             logs to the controller instead.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id. The function is
-            called once for each worker process. If None, workers get a token that no controller accepts.
+        credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
+            keys. The function is called once for each worker process. If None, workers get a token that no controller
+            accepts.
     """
 
     name = "local"
@@ -144,7 +146,8 @@ class LocalEngine:
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = open_file_limit()  # Tasks get this limit, because the server may have raised its own limit.
+        # Tasks get the present limit of open files. The server raises its own limit after this moment.
+        self._file_limit = open_file_limit()
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # The environment is a copy, because later changes by this program must not reach tasks. The copy lacks the
         # user's own token, which must not reach tasks either.
@@ -361,7 +364,8 @@ class LocalEngine:
             nonlocal running
             try:
                 current, running = running or self._start_worker(host), None
-            except (OSError, IrisError) as error:  # Memory or disk may be full for a while.
+            except (OSError, IrisError) as error:
+                # The start is tried again, because memory or disk may be full only for a while.
                 _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
                 return True
             try:

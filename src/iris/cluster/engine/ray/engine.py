@@ -52,7 +52,8 @@ class RayEngine:
             In both cases this machine must be a part of the Ray cluster.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id.
+        credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
+            keys.
 
     Raises:
         InvalidArgumentError: `ray_address` has the wrong form.
@@ -206,7 +207,8 @@ class RayEngine:
                 on=on or {},
             )
         except UnavailableError:
-            self._unwanted.add(gang.gang_id)  # A submission without an answer may still reach Ray.
+            # The submission may still reach Ray, so the gang must be released there.
+            self._unwanted.add(gang.gang_id)
             raise
 
     async def _submit_parked(self, gang: GangRequest) -> None:

@@ -56,8 +56,9 @@ def status_of(
         slots = tuple(Slot(worker_of(rank), name) for rank, name in enumerate(comment.machines(row.nodes)))
     lost = comment.lost.intersection(range(len(slots))) | (frozenset() if before is None else before.lost)
     if is_waiting(row.state) and slots:
-        # The job ran before. Either Slurm has requeued it, or slurmctld was killed and has forgotten that the job runs,
-        # in which case its processes may still be running.
+        # The job waits although it has run before. There are two possible causes. Either Slurm has requeued the job, or
+        # slurmctld was killed and has forgotten that the job runs. In the second case, the job's processes may still be
+        # running.
         return GangStatus(GangState.BROKEN, slots, lost, f"Slurm has queued the gang's job {row.job_id} again")
     if is_waiting(row.state):
         return waiting(row.reason)
