@@ -23,7 +23,8 @@ from iris.system.process_identity import command_line
 from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
-_CLEAR_S = 45.0  # The time for a starting worker to write its identity, or for a reaper to end a dead worker's tasks.
+# A starting worker must write its identity within this time, and a reaper must end a dead worker's tasks within it.
+_CLEAR_S = 45.0
 _STOP_S = 15.0  # The time for a worker to end its tasks and itself before it is killed.
 _log = logging.getLogger(__name__)
 

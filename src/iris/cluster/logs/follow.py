@@ -244,7 +244,7 @@ class Follow:
                 # A server that is being stopped sends an incomplete end, so read the task again.
                 self._retry_at[index] = now
             else:
-                self._progress.give_up(index)  # This reader cannot resume after an incomplete end.
+                self._progress.give_up(index)  # A reader without `follow` stops when a stream ends before the log does.
         return instructions
 
     def _refused(self, stream: _Stream, chunk: Chunk, now: float) -> list[Instruction]:

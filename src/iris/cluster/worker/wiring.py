@@ -306,7 +306,7 @@ async def _end_with_lease(parts: _Parts) -> None:
 
 
 async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -> None:
-    """End the attempts, report what the controller still accepts, and close the server."""
+    """End the attempts, send the reports that the controller still accepts, and close the server."""
     is_lost = bool(parts.shutdown.lost_reason)
     if is_lost:
         _log.warning("this worker ends: %s", parts.shutdown.lost_reason)

@@ -27,7 +27,7 @@ _REQUEST = 1  # NLM_F_REQUEST
 _LISTEN = 10  # TCP_LISTEN
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
 # The offset of the user id in the kernel's answer. The answer begins with a struct nlmsghdr and a struct inet_diag_msg.
-# In the second struct, four bytes, the socket's id and three numbers come before the user id.
+# In the second struct, the user id follows four single bytes, the socket's id, and three 32-bit numbers.
 _UID_AT = 16 + 4 + 48 + 12
 _ANSWER_S = 1.0  # The longest time to wait for the kernel, which usually answers at once.
 

@@ -234,7 +234,7 @@ class PendingReason:
 
     @property
     def code(self) -> PendingCode:
-        """The reason's code for programs. An unreachable engine has priority over the cause, because the cause may be
+        """The machine-readable code. If the engine is unreachable, the code says so instead of the cause, which may be
         out of date.
         """
         if self.engine_problem:

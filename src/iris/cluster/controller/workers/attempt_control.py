@@ -58,7 +58,7 @@ class AttemptControl:
             if isinstance(instruction, StartAttempt):
                 starts.append(instruction)
             else:
-                # This step comes first, because the stop must not overtake its attempt's start.
+                # Starts are sent before stops, because a stop must not reach the worker before its attempt's start.
                 self._start_all(record, starts)
                 starts = []
                 self._background.start(self._stop(record, instruction))

@@ -227,7 +227,7 @@ class LogIndex:
 
     @property
     def line(self) -> int:
-        """How many lines have ended in the log so far."""
+        """The number of complete lines in the log so far."""
         return self._splitter.line
 
     def tail_length(self, source_id: int) -> int:

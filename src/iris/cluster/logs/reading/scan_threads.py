@@ -113,7 +113,7 @@ class LogScans:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])
             if not reading.cancelled():
-                reading.exception()  # Without this call, asyncio would log an error that no caller awaits any more.
+                reading.exception()  # Asyncio would otherwise log the error, because no caller awaits it any more.
             raise
 
     def close(self) -> None:
