@@ -224,7 +224,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # The result is plain text even if the value is an enum member that is text.
+    return str.__str__(value)  # The conversion turns a member of a text enum into plain text.
 
 
 def check_utf8(what: str, text: str) -> None:

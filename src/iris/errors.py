@@ -294,7 +294,7 @@ def quoted(text: object) -> str:
         return f"an object of type {type(text).__name__}"
     if isinstance(text, str):
         return written
-    written = " ".join(written.split())  # The repr of a protobuf message has many lines.
+    written = " ".join(written.split())  # Lines are joined, because the repr of a protobuf message has many lines.
     return written if len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
@@ -321,7 +321,7 @@ ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "deadline_exceeded": DeadlineExceededError,
     "unavailable": UnavailableError,
     "aborted": UnavailableError,
-    "canceled": UnavailableError,  # A server that shuts down cancels its open calls.
+    "canceled": UnavailableError,  # Servers cancel open calls when they shut down.
     "unimplemented": UnimplementedError,
     "internal": InternalError,
     "unknown": InternalError,

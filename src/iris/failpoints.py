@@ -171,8 +171,9 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
 
 
 def _say(what: str) -> None:
-    # The line is written to stderr, because logging may not be set up yet, and the process may kill itself afterwards.
-    # The failpoint must strike even if stderr is a file on a full disk.
+    # The line is written directly to stderr, because logging may not be set up yet, and the process may kill itself
+    # immediately afterwards. An error of the write is ignored, so that the failpoint strikes even if stderr is a file
+    # on a full disk.
     with contextlib.suppress(OSError):
         os.write(2, f"iris failpoint {what}\n".encode())
 

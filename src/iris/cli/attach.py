@@ -80,7 +80,7 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
     The exit code of a failed job is the exit code of the first task that failed, or 128 + n if signal n ended that
     task.
     """
-    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # The states of jobs and of tasks have the same numbers.
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # The number of a final state is the same for a job and a task.
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
@@ -180,7 +180,7 @@ def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[Lo
         ) as stream:
             return [entry for entry in join_parts(stream) if not entry.missing_bytes]
     except IrisError:
-        return []  # The log cannot be reached. The failure itself has been printed.
+        return []  # If the log cannot be read, nothing is added to the printed failure.
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The thread waits for up to two signals. A zero in the queue ends each of these waits.
+        # The signal thread may still wait for two signals. Each zero in the queue ends one wait.
         signals.put(0)
         signals.put(0)
         thread.join()
@@ -271,7 +271,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # The main thread gets and reports the same error.
+            pass  # The main thread reports the error.
         self._set("")
 
     def _show(self) -> None:

@@ -119,7 +119,7 @@ class Feeder:
             readable, _, _ = select.select([0, self._wake], [], [], _BEAT_S)
             return os.read(0, _READ_BYTES) if 0 in readable else None
         except OSError as error:
-            if error.errno == errno.EIO and os.isatty(0):  # This process has just moved to the background.
+            if error.errno == errno.EIO and os.isatty(0):  # The shell has just moved this process to the background.
                 return None
             if error.errno == errno.EISDIR:
                 self._output.note("standard input is a directory, which cannot be read")

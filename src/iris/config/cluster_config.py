@@ -56,7 +56,7 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # InvalidArgumentError is a ValueError.
+        except ValueError:  # This also catches InvalidArgumentError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:

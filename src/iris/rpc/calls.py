@@ -234,7 +234,7 @@ def is_connection_fault(error: ConnectError) -> bool:
         return False
     cause = error.__cause__
     if cause is None:
-        return True  # The server, or a proxy before it, answered that the server is unavailable.
+        return True  # The server itself, or a proxy in front of the server, answered that the server is unavailable.
     if isinstance(cause, ProxyFaultError) and cause.refused:
         return False
     return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)

@@ -30,8 +30,9 @@ from iris.rpc.http.foreign_answers import PROXY_LOGIN, describe_answer
 from iris.rpc.http.proxies import Proxy, ProxyFaultError
 from iris.rpc.http.tls import CERT_VARIABLE, explain
 
-# connectrpc's texts for an answer that does not follow the Connect protocol: the phrase of the HTTP status, or why the
-# answer cannot be read. These texts distinguish a foreign server from a release of Iris without error details.
+# If an answer does not follow the Connect protocol, connectrpc's error has one of these texts: the phrase of the HTTP
+# status, or why the answer cannot be read. With another text, the answer comes from an earlier release of Iris, which
+# sent no error details.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
 _UNREADABLE = ("invalid content-type", "unmarshal message")
 _ERROR_TYPE = "application/json"
@@ -151,8 +152,8 @@ class Peer:
         if is_error_of_iris and not says_nothing:
             return ""
         text = describe_answer(status, dict(answer.headers), self.address)
-        # An HTTP proxy may have given this answer itself. Calls to https addresses and calls through SOCKS are
-        # tunnelled, so their answers come from beyond the proxy.
+        # An HTTP proxy may have sent this answer itself, except in two cases: calls to https addresses and calls
+        # through a SOCKS proxy are tunnelled, so their answers come from the other end of the tunnel.
         if self._proxy is not None and not self._proxy.is_socks and self.address.startswith("http://"):
             text += f"; the call went through {self._proxy}; {self._advice_without_proxy()}"
         return shown(text)

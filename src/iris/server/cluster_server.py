@@ -201,7 +201,8 @@ class ClusterServer:
         except UnavailableError as error:
             _log.warning("%s; attempts that still run there end with their lease", error)
             if not self._temporary:
-                with contextlib.suppress(OSError):  # The server must end even if the disk is full.
+                # Errors are ignored here, because the server must end even if the disk is full.
+                with contextlib.suppress(OSError):
                     (self._directory / state_dir.LEFT_FILE).write_text(str(error))
         await self._server.close()
         await self._controller.close()

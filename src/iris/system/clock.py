@@ -68,7 +68,7 @@ def keep_ages_in(path: Path) -> None:
         if boot == _boot_clock():
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
-    with contextlib.suppress(OSError):  # The file is not usable, therefore the next process uses the wall clock.
+    with contextlib.suppress(OSError):  # If the file cannot be used, the next process counts ages by the wall clock.
         write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 
 

@@ -64,7 +64,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable, as `fsync` does for the content of a file."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # Some file systems cannot sync a directory.
+        with contextlib.suppress(OSError):  # The error is ignored, because some file systems cannot sync a directory.
             os.fsync(directory)
     finally:
         os.close(directory)
@@ -111,7 +111,7 @@ def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
 
 def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}" if shared else f"{path.name}.new")
-    beside.unlink(missing_ok=True)  # A process that was killed has left this file.
+    beside.unlink(missing_ok=True)  # A killed process may have left this file behind.
     try:
         with open(beside, "xb", opener=open_private) as file:
             file.write(content.encode() if isinstance(content, str) else content)

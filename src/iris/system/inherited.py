@@ -32,7 +32,7 @@ def reset_signals() -> None:
     """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(OSError, ValueError):  # Signals of the C library cannot be set.
+            with contextlib.suppress(OSError, ValueError):  # Signals that the C library reserves cannot be set.
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(

@@ -42,7 +42,7 @@ def make_private(directory: Path) -> None:
     """
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)  # The call fails if the path exists and is not a directory.
+    directory.mkdir(mode=0o700, exist_ok=True)  # This call raises an error if the path exists and is not a directory.
 
 
 def open_private(path: str, flags: int) -> int:
@@ -109,7 +109,7 @@ def check_entries(directory: Path) -> None:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # The file has disappeared, because a worker that ends removes its files.
+            continue  # A worker that ends may remove its files during this loop.
         if stat.S_ISLNK(status.st_mode):
             raise FailedPreconditionError(
                 f"{path} is a symbolic link: a copy of the directory would use the same files as the original."
@@ -132,7 +132,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _name_of(uid: int) -> str:
-    import pwd  # The module is not available on Windows, where only clients run.
+    import pwd  # The module `pwd` does not exist on Windows, where only clients run.
 
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r}"

@@ -15,7 +15,8 @@ def identify_process(pid: int) -> str:
     process has ended or is a zombie.
     """
     try:
-        # See proc(5). Of the fields after the name in parentheses, the first is the state, the 20th the start time.
+        # The manual page proc(5) lists the fields. After the process's name in parentheses, the first field is the
+        # state and the 20th field is the start time.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

@@ -59,7 +59,7 @@ def bind_addresses(host: str, port: int) -> list[tuple[int, Any]]:
         ValueError: The port is not between 0 and 65535, or the host is not a name.
     """
     if not 0 <= port <= 65535:
-        # The check is needed because getaddrinfo accepts any number, modulo 65536.
+        # The port is checked here, because getaddrinfo accepts any number and takes it modulo 65536.
         raise ValueError("the port must be between 0 and 65535")
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses: set[tuple[int, Any]] = {(int(family), address) for family, _, _, _, address in found}

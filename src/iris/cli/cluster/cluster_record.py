@@ -118,7 +118,8 @@ def write_record(record: Record) -> None:
     path = record_path()
     before = find_record()
     write_file(path, json.dumps(record.to_document() | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
-    if before is not None and before[0] != path:  # The machine had another name when the earlier record was written.
+    # The earlier record has another file name if the machine was renamed since then.
+    if before is not None and before[0] != path:
         before[0].unlink(missing_ok=True)
 
 

@@ -44,7 +44,7 @@ def down(*, as_json: bool) -> None:
             was_killed = not _stop(record)
             if not was_killed:
                 _note_what_is_left(record, output)
-        if left is not None and was_killed:  # The workers of a killed server may still run.
+        if left is not None and was_killed:  # The server was killed, but its workers may still run.
             workers = _end_workers(left, output)
         remove_record()
     output.set_status("")

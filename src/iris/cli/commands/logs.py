@@ -120,7 +120,7 @@ def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str |
                 whole = _show_raw(stream, output)
             else:
                 again = _words_again(connection, job, options) if follow and not as_json else ""
-                # A followed stream reports retries itself.
+                # With -f, the stream itself reports retries.
                 batches = stream.batches() if follow else _with_retries(stream.batches(), status, output)
                 whole = _show(stream, batches, output, again)
         code = 0

@@ -39,7 +39,7 @@ def leave_with_reader() -> Iterator[None]:
 
     def watch() -> None:
         told = select.poll()
-        told.register(descriptor, 0)  # Without requested events, poll reports only that the pipe is closed.
+        told.register(descriptor, 0)  # With an event mask of 0, poll reports only that the pipe was closed.
         told.register(wakes, 0)
         told.poll()
         if not over.is_set():

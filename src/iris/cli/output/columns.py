@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _INDENT = 2
-_LEAST_LAST = {"cut": 16, "wrap": 24}  # The least width of the last column, unless its text is shorter.
+# The smallest width of the last column. A column with shorter text may be narrower.
+_LEAST_LAST = {"cut": 16, "wrap": 24}
 
 
 class Columns:

@@ -81,7 +81,8 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 def _state(machine: Machine) -> str:
     if machine.why_avoided:
-        return "full"  # The table of waiting gangs shows which resource the machine lacks.
+        # The reason is left out here, because the table of waiting gangs shows which resource is missing.
+        return "full"
     return "alive" if machine.alive else "dead"
 
 

@@ -274,7 +274,8 @@ class Output:
             message = entry.message
             exact = ""
             if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
-                # A text cannot contain bytes that are not UTF-8. Therefore the exact bytes are added.
+                # JSON text cannot contain bytes that are not valid UTF-8. Therefore the exact bytes are added in
+                # another field.
                 exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'
             lines.append(f'{begin}{to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
         return "".join(lines).encode()

@@ -143,8 +143,8 @@ class AuthorisationInterceptor:
         """Make a call whose answer is a stream if the caller may make this request."""
         self._check_request(request, ctx)
         messages = call_next(request, ctx)
-        # The controller reads logs for other callers and checks their tokens itself. The controller's own tokens are
-        # short-lived. Therefore streams of the controller are not checked here.
+        # A worker does not check the tokens of streams that the controller opens. The controller's own tokens are
+        # short-lived, and the controller itself checks the tokens of the readers for whom it opens a stream.
         return messages if caller().role == CONTROLLER else self._while_valid(caller(), messages)
 
     def _check_request(self, request: Any, ctx: Any) -> None:

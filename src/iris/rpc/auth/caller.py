@@ -10,7 +10,7 @@ ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "work
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
 # A valid token is accepted even if the clocks of two machines differ by up to this time.
 LEEWAY_S = 30.0
-# Advice for a caller without a valid token. Error messages end with it.
+# The end of an error message for a caller without a valid token.
 ADVICE = (
     "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
     " on that machine"

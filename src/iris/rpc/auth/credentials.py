@@ -47,7 +47,7 @@ class Credentials:
         self._refusals = 0
 
     def __repr__(self) -> str:
-        return f"Credentials({self._what})"  # The text leaves out the token, which is a secret.
+        return f"Credentials({self._what})"  # The text does not contain the token, because the token is a secret.
 
     @classmethod
     def fixed(cls, token: str, what: str) -> Credentials:

@@ -75,7 +75,8 @@ class PeerUidCheck:
         for uid in _listeners(*self._place):
             first = uid if self.user is None else self.user
             expected = {first} if self._among is None else set(self._among())
-            # Root can read all tokens of this machine anyway, and may serve ports for other users.
+            # A program of root is accepted, because root can read every token on this machine anyway, and may serve
+            # ports for other users.
             if uid not in expected | {0}:
                 return uid
             if self.user is None or self._among is not None:

@@ -79,7 +79,7 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # The call itself will refuse the invalid task id.
+        return ""  # The call itself refuses an invalid task id, so this check accepts it.
     return _own_or_below(caller, job_id)
 
 
@@ -90,7 +90,7 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
 def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
     owner = facts.owner_of_job(request.job_id)
     if owner is None or owner == caller.name:
-        return ""  # The call itself will refuse the unknown job.
+        return ""  # The call itself refuses an unknown job, so this check accepts it.
     return f"only the owner {owner!r} of job {request.job_id!r} may write its standard input, not {caller.name!r}"
 
 

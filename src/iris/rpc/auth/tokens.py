@@ -82,7 +82,7 @@ class SigningKey:
             )
             if write_secret(path, pem.decode(), replace=False):
                 return cls(private)
-            text = read_secret(path) or ""  # Another process has just created the file.
+            text = read_secret(path) or ""  # Another process has just created the key file.
         try:
             key = serialization.load_pem_private_key(text.encode(), password=None)
         except (ValueError, TypeError) as error:

@@ -76,7 +76,8 @@ class HttpServer:
             backlog=2048,
         )
         config.load()
-        config.ssl = tls  # uvicorn would read the certificate files itself, with less helpful errors.
+        # The certificates are read here, because uvicorn's errors about bad certificate files are less helpful.
+        config.ssl = tls
         self._server = _Server(config, limits)
         self._serving: asyncio.Task[None] | None = None
 

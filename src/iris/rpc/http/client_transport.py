@@ -82,7 +82,7 @@ class HttpTransport:
         self._lifetime.close()
         if self._pid == os.getpid():
             for connection in self._pool.connections:
-                if connection.is_idle():  # A busy connection is closed by its own thread.
+                if connection.is_idle():  # Busy connections are closed by their threads.
                     connection.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:

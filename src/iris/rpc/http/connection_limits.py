@@ -24,10 +24,11 @@ from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_json
 from iris.system.event_loop import open_file_limit
 
-MAX_HEAD_BYTES = 64 * 1024  # This is the limit for the request line and all headers together.
+MAX_HEAD_BYTES = 64 * 1024  # The largest size of the request line and all headers together.
 MAX_HEADERS = 100
-MAX_REQUEST_BYTES = 4 * 1024**2  # This limit applies to a call without a larger limit.
-# This limit applies to requests in JSON. Reading JSON needs seven times its size in memory, and blocks all other calls.
+MAX_REQUEST_BYTES = 4 * 1024**2  # The largest size of a request, unless `large` has another limit.
+# The largest size of a request in JSON, because reading JSON needs seven times this size in memory and blocks other
+# calls.
 MAX_JSON_BYTES = 16 * 1024**2
 HEAD_S = 10
 # A body may take this number of seconds, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
@@ -141,8 +142,8 @@ class LimitedProtocol(HttpToolsProtocol):
         before, body_before, requests_before = self._phase, self._body_bytes, self._requests
         super().data_received(data)
         if self._phase is _Phase.HEAD:
-            # If the head began within this data, the position of its beginning is not known. Counting starts with the
-            # next data.
+            # If the head of a request begins within this data, the position of the beginning is not known. Therefore
+            # the bytes of the head are counted only from the next data on.
             self._head_bytes = self._head_bytes + len(data) if self._requests == requests_before else 1
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, _HEAD_TOO_LARGE)
@@ -222,7 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._phase is _Phase.COMPLETE and self.cycle.response_complete:
             self._enter(_Phase.IDLE)
         elif self._phase is _Phase.BODY and self.cycle.response_complete:
-            self._limits.waiting[self] = None  # The request was answered before it was complete.
+            self._limits.waiting[self] = None  # The answer came before the whole request had arrived.
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that the parser cannot read or that a check has refused."""

@@ -53,7 +53,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # Answer like a proxy that cannot reach the server.
+        except UnavailableError:  # A proxy that cannot reach a server answers like this.
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

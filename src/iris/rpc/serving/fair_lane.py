@@ -86,7 +86,7 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # The turn was granted at the moment of the cancellation.
+                self._end(caller)  # The turn was granted just before the cancellation.
             raise
 
     def _check(self, caller: str) -> None:

@@ -94,7 +94,7 @@ class HeavyCalls:
         asked = self._asked[key]
         try:
             async with self._lane.turn(caller().key):
-                self._forget(key, asked)  # Calls that arrive from now on get the next answer.
+                self._forget(key, asked)  # Later calls will get the next answer.
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:

@@ -139,7 +139,7 @@ class LocalEngine:
         self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
         self._open = workers
         self._gangs: dict[str, _Gang] = {}
-        self._waiting: dict[str, _Gang] = {}  # The gangs in `_gangs` that hold no slots.
+        self._waiting: dict[str, _Gang] = {}  # The waiting gangs, which hold no slots.
         self._ledger = Ledger(directory / "ledger" if standing else None)
         self._avoided: Mapping[str, str] = {}
         self._abandoned = False
@@ -205,7 +205,8 @@ class LocalEngine:
             host.incarnation = process.incarnation
             self.adopted += 1
         elif self._hosts.index(host) < self._open:
-            with contextlib.suppress(OSError, IrisError):  # The worker's keeper tries again and logs the error.
+            # The keeper task of the worker tries again, and logs the error.
+            with contextlib.suppress(OSError, IrisError):
                 process = self._start_worker(host)
         return process
 
@@ -415,7 +416,7 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        # Slots that are allocated from now on belong to the worker's next process.
+        # From here on, new slots are allocated on the worker's next process.
         host.incarnation = _new_incarnation()
         self._changed.set()
 

@@ -110,7 +110,9 @@ class Ledger:
             gang = GangRequest(record["gang"], len(slots), Resources(cpu, memory_bytes, gpu))
             self._entries[gang.gang_id] = Entry(gang, slots, tuple(one for _, one, _ in record["slots"]))
         except (ValueError, TypeError, KeyError, AttributeError):
-            return  # The writer was killed in the middle of the line, before the gang was reported to the controller.
+            # An incomplete line may be ignored. Its writer was killed during the write, before the controller learned
+            # of the gang.
+            return
 
 
 def _dump(entry: Entry) -> str:

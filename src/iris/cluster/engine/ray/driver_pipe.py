@@ -20,7 +20,7 @@ from iris.errors import IrisError, UnavailableError
 from iris.system.backoff import RestartPauses
 
 _LISTEN_S = 0.5
-_SILENT_S = 5.0  # While Ray answers, the driver writes a line every half second.
+_SILENT_S = 5.0  # A driver that is silent for this time has lost Ray.
 
 # A call to an unreachable Ray may hang even after Ray has returned. After this time the driver is restarted.
 _HUNG_S = 15.0

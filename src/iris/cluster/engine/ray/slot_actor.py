@@ -100,7 +100,8 @@ def worker_environment() -> dict[str, str]:
     and with the variables that name this actor's devices.
     """
     base = _environment_of("self")
-    # The environment of the parent process, the raylet, is preferred, because Ray adds less to it.
+    # The environment of the parent process (the raylet) is used if it can be read, because Ray adds less to this
+    # environment than to an actor's environment.
     with contextlib.suppress(OSError):
         base = _environment_of(str(os.getppid())) or base
     return clean(base) | {name: value for name, value in os.environ.items() if _DEVICES.fullmatch(name)}

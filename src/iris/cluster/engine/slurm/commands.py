@@ -137,7 +137,7 @@ def check_options(options: Iterable[str]) -> None:
                 f"not an option of sbatch: {option!r} (expected one word, for example '--partition=gpu' or '-pgpu')"
             )
         name, letter = match["name"], match["letter"]
-        # sbatch accepts abbreviated names of options.
+        # An abbreviated option is checked too, because sbatch accepts abbreviations.
         if (letter and letter in _OWN_LETTERS) or (name and any(own.startswith(name) for own in OWN_OPTIONS)):
             raise InvalidArgumentError(
                 f"Iris sets the sbatch option {option!r} itself. Request resources, placement, and constraints for each"

@@ -254,7 +254,8 @@ class SlurmEngine:
         }
         python = shlex.quote(self._python)
         umask = inherited_umask()
-        # Slurm passes on the umask of the submitting process, which is the server's own. Tasks need the user's umask.
+        # Tasks need the user's umask. Without this line, Slurm would give them the umask of the server, because the
+        # server submits the job.
         set_umask = f"umask {umask:04o}\n" if umask >= 0 else ""
         excuse = re.sub(r"[^\w./-]", "_", self._python)
         return (
@@ -338,11 +339,14 @@ class SlurmEngine:
             gang_id = unquote(row.name.removeprefix(self._prefix))
             ended = is_final(row.state)
             if gang_id in self._released and gang_id not in known and not ended:
-                too_many.append(row.job_id)  # The gang was released before its slow submission reached Slurm.
+                # A gang may be released before its slow submission reaches Slurm. Its job is then superfluous.
+                too_many.append(row.job_id)
             elif gang_id not in found or (is_final(found[gang_id].state) and not ended):
                 found[gang_id] = row
             elif not ended:
-                too_many.append(row.job_id)  # The gang was submitted twice, because Slurm's first answer was lost.
+                # A gang may have two jobs if it was submitted again after Slurm's first answer was lost. The second job
+                # is superfluous.
+                too_many.append(row.job_id)
         too_many += [row.job_id for gang_id, row in found.items() if self._ran(gang_id) and is_waiting(row.state)]
         if too_many:
             await self._end(too_many)
