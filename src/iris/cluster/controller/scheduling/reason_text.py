@@ -1,4 +1,4 @@
-"""Makes the texts for the reasons in `reasons.py`, for statuses and errors. No logic parses these texts."""
+"""Converts the reasons in `reasons.py` to texts for statuses and errors. No code parses these texts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def pending_text(reason: PendingReason) -> str:
 
 
 def queue_text(reason: PendingReason) -> str:
-    """Return the text of a gang's reason for a list of queued gangs. The text does not repeat that the gang waits."""
+    """Return the reason why a gang waits, as a text for a list of queued gangs. The text does not mention that the gang
+    waits.
+    """
     if reason.cause is None:
         return _with_additions("no scheduling pass has considered the gang yet", reason)
     return _with_additions(cause_text(reason.cause), reason)
@@ -55,7 +57,7 @@ def _with_additions(text: str, reason: PendingReason) -> str:
 
 
 def cause_text(cause: Cause) -> str:
-    """Return the text of a cause, without an earlier loss or an engine problem."""
+    """Return the text of a cause. The text does not mention an earlier loss or a problem with the engine."""
     match cause:
         case Reserved(job_id, kind):
             return f"there is room, but it is kept for job {job_id!r}, which has waited longer and {needs_text(kind)}"
@@ -106,7 +108,9 @@ def loss_text(loss: Loss) -> str:
 
 
 def needs_text(kind: GangKind) -> str:
-    """Return a text about the needs of a gang, for example `needs 4 x (2 cpu), each on a machine of its own`."""
+    """Return a text about the resources that a gang needs, for example `needs 4 x (2 cpu), each on a machine of its
+    own`.
+    """
     asked = [index for index, amount in enumerate(kind.need.amounts()) if amount]
     each = _amounts_text(kind.need, asked)
     if not each:

@@ -1,8 +1,9 @@
-"""Data classes for the reason why a gang waits. The module `reason_text.py` renders the data as text for people.
+"""Defines data classes for the reasons why gangs wait. The module `reason_text.py` converts a reason to text for
+people.
 
-A `PendingReason` has a cause, which is a dataclass such as `InsufficientFree` or `Reserved`. The reason can also
-contain the loss of an earlier allocation, and a problem because of which the engine cannot be reached. Each class of
-causes has a `code` for programs.
+A `PendingReason` has a cause, which is a dataclass such as `InsufficientFree` or `Reserved`. The reason may also
+contain the loss of an earlier allocation, and the problem with an unreachable engine. Each class of causes has a `code`
+for programs.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Loss:
 
     Attributes:
         kind: The kind of the loss.
-        detail: The engine's reason if `kind` is `BROKEN`, the reason of the refusal if `kind` is `REFUSED`; otherwise
-            empty.
-        machines: The first machines of the allocation if `kind` is `UNREGISTERED`; otherwise empty.
-        limit_s: How long the workers had to register, in seconds, if `kind` is `UNREGISTERED`; otherwise 0.
+        detail: If `kind` is `BROKEN`, the engine's reason. If `kind` is `REFUSED`, why the worker was refused.
+            Otherwise empty.
+        machines: If `kind` is `UNREGISTERED`, the first machines of the allocation. Otherwise empty.
+        limit_s: If `kind` is `UNREGISTERED`, how long the workers had to register, in seconds. Otherwise 0.
     """
 
     kind: LossKind
@@ -46,7 +47,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class MachineAmounts:
-    """The free and total resources of one machine, or of several machines together."""
+    """The free and total resources of one machine, or the sums over several machines."""
 
     name: str
     free: Resources
@@ -55,13 +56,13 @@ class MachineAmounts:
 
 @dataclass(frozen=True, slots=True)
 class MachineSummary:
-    """The machines that may serve a gang.
+    """A summary of the machines that may serve a gang, for the text of a reason.
 
     Attributes:
         scarce: The positions in `Resources.amounts` of the resources that are too scarce.
-        shown: The first machines, one by one.
-        count: The number of all machines that may serve the gang.
-        sums: The sums over all of these machines; None if `shown` contains each of them.
+        shown: The amounts of the first machines, for each machine.
+        count: The number of machines that may serve the gang.
+        sums: The sums over all machines that may serve the gang; None if `shown` contains all of them.
     """
 
     scarce: tuple[int, ...]
@@ -76,7 +77,7 @@ class UnavailableMachines:
 
     Attributes:
         dead: The number of machines that are not alive.
-        avoided: The number of machines that are alive, but accept no new attempts.
+        avoided: The number of live machines that accept no new attempts.
         example: The name of one of the avoided machines, and why it accepts no new attempts; None if there is none.
     """
 
@@ -92,7 +93,7 @@ class InsufficientFree:
     Attributes:
         kind: The resources and labels that the gang asks for.
         machines: The machines that may serve the gang, with their free resources now.
-        held_by_others: The resources that users outside this cluster occupy on these machines.
+        held_by_others: The resources on these machines that users outside of this cluster occupy.
     """
 
     code: ClassVar = PendingCode.INSUFFICIENT_FREE
@@ -126,9 +127,9 @@ class NoMatchingMachine:
 
     Attributes:
         kind: The resources and labels that the gang asks for.
-        label: The key of the first label whose value no machine has; empty if each label exists on some machine.
-        values: The first values that machines have for this key; empty if no machine has the key.
-        more_values: The number of further values.
+        label: The key of the first label that no machine has. Empty if each label by itself exists on a machine.
+        values: Some values that machines have for the key `label`; empty if no machine has this key.
+        more_values: The number of values for the key `label` that `values` leaves out.
         unavailable: The machines on which nothing new can start now.
     """
 
@@ -170,10 +171,9 @@ class EnginePending:
 
     Attributes:
         kind: The resources and labels that the gang asks for.
-        shortage: The shortage because of which the gang does not fit, as far as the controller knows; None if the gang
-            seems to fit.
+        shortage: Why the gang does not fit, as far as the controller knows. None if the gang seems to fit.
         engine: The engine's name.
-        engine_reason: The engine's reason why the gang waits; may be empty.
+        engine_reason: The engine's reason why the gang waits. Empty if the engine states no reason.
     """
 
     code: ClassVar = PendingCode.ENGINE_QUEUE
@@ -185,18 +185,18 @@ class EnginePending:
 
 @dataclass(frozen=True, slots=True)
 class WorkersMissing:
-    """The gang has its allocation, but some of its workers are not available. `missing` is not empty."""
+    """The gang has its allocation, but some of its workers are missing. `missing` is never empty."""
 
     missing: tuple[MissingWorker, ...]
 
     @property
     def code(self) -> PendingCode:
-        """The code of the missing worker that explains most: the first refused worker, or else the first worker."""
+        """The code of the worker returned by `most_telling`."""
         return _CODE_OF_MISSING[self.most_telling.kind]
 
     @property
     def most_telling(self) -> MissingWorker:
-        """The first worker that was refused, or the first worker if none was refused."""
+        """The missing worker that explains most. A refused worker explains more than an unregistered one."""
         return next((worker for worker in self.missing if worker.kind is MissingKind.REFUSED), self.missing[0])
 
 
@@ -223,9 +223,9 @@ class PendingReason:
     """Why a gang waits.
 
     Attributes:
-        cause: The cause that the last scheduling pass found; None if no pass has considered the gang yet.
-        earlier_loss: Why the gang's job lost its previous allocation; None if there was no loss since its last start.
-        engine_problem: Why the engine cannot be reached now; empty if it can be reached.
+        cause: The cause found by the last scheduling pass; None if no pass has visited the gang yet.
+        earlier_loss: The last loss of the gang's job; None if the job had no loss since its last start.
+        engine_problem: Why the engine cannot be reached now. Empty if the engine can be reached.
     """
 
     cause: Cause | None = None
@@ -234,8 +234,8 @@ class PendingReason:
 
     @property
     def code(self) -> PendingCode:
-        """The machine-readable code. If the engine is unreachable, the code says so instead of the cause, which may be
-        out of date.
+        """The reason's code for programs. If the engine is unreachable, the code reports the engine's problem, because
+        the cause may be out of date.
         """
         if self.engine_problem:
             return PendingCode.ENGINE_UNREACHABLE

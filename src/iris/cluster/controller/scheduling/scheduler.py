@@ -1,8 +1,8 @@
 """The scheduling loop: asks the engine for allocations, and reports the changes of gangs to their jobs.
 
-Pure modules make the decisions: `gangs.py` decides how a gang's state changes, and `queue.py` which gangs start next.
-The scheduler delivers events to these modules, and carries out their instructions. The scheduler runs on the
-controller's asyncio loop, where nothing may block.
+Pure modules make the decisions: `gangs.py` decides how the state of a gang changes, and `queue.py` decides which gangs
+start next. The scheduler delivers events to these modules, and carries out their instructions. The scheduler runs on
+the controller's asyncio loop, so it must not block.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class Survey:
 
     Attributes:
         machines: The machines as the engine has reported them last.
-        allocations: Each allocation with its job's id.
-        waiting: The gangs that wait, in the queue or at the engine, in no order.
+        allocations: All allocations, each with the id of its job.
+        waiting: The queued and requested gangs, in no particular order.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        problem: The reason why the engine cannot be reached; empty if it can be reached.
+        problem: Why the engine cannot be reached. Empty if the engine can be reached.
     """
 
     machines: Sequence[Machine]
@@ -86,19 +86,20 @@ class Survey:
 
 
 class Scheduler:
-    """Owns the gangs, from the request for an allocation to its release.
+    """Owns all gangs, and carries out their requests to the engine and the release of their allocations.
 
     Args:
         engine: Grants allocations.
         jobs: All jobs by id. The controller owns the mapping.
         workers: The registered workers.
         changes: Receives the reports of changed jobs.
-        in_background: Starts a coroutine that the scheduler does not wait for.
-        slot_workers: Drains workers that serve one slot each; None if the engine's workers serve slots of many gangs.
-        start_limit_s: How long the workers of an allocation have to register, in seconds. After that the allocation is
-            released and requested anew, because a worker may be unable to start on its machine.
-        withdraw_after_s: The number of seconds for which a request must block an older gang before the request is
-            withdrawn. The engine may have granted the request meanwhile, and be about to report it: Slurm, for example,
+        in_background: Starts a coroutine. The scheduler does not wait for the coroutine's end.
+        slot_workers: Drains the gangs' workers, if each worker of the engine serves one slot only. None if a worker
+            serves the slots of many gangs.
+        start_limit_s: How long the workers of an allocation have to register, in seconds. After this time the
+            allocation is released, and a new one is requested, because a worker may be unable to start on its machine.
+        withdraw_after_s: The number of seconds for which a request may block an older gang. After this time the request
+            is withdrawn. The time must not be too short, because an engine may report a grant late. For example, Slurm
             reports a gang as granted when the last of its slots has started.
         clock: Returns the time in seconds of the monotonic clock.
 
@@ -137,15 +138,15 @@ class Scheduler:
         self._submitter = Submitter(
             engine, self._gangs, workers, self._reports, self._explanations, withdraw_after_s, clock
         )
-        self._job_timers: Timers[str] = Timers()  # The time when the job timeout of each job expires.
-        self._problem = ""  # The reason why the engine cannot be reached, or empty.
-        self._next_explanation_s = 0.0  # The time when all waiting gangs get a new reason.
+        self._job_timers: Timers[str] = Timers()  # The times when job timeouts expire.
+        self._problem = ""  # Why the engine cannot be reached; empty if it can be reached.
+        self._next_explanation_s = 0.0  # The next time when the reasons of all waiting gangs are updated.
         self._wake = asyncio.Event()
 
     # Calls of the controller.
 
     def job_added(self, record: JobRecord) -> None:
-        """Start the job timeout of a job, measured from its submission."""
+        """Start the job timeout of a new job. The timeout counts from the job's submission."""
         limit_s = record.launch.job_timeout_seconds
         if limit_s and not record.job.is_finished:
             self._job_timers.set(record.job.job_id, self._clock() + limit_s - _age_ms(record) / 1000)
@@ -166,8 +167,8 @@ class Scheduler:
             record: The gang's job.
             gang_id: The gang's id.
             task_indices: The tasks of the gang.
-            not_before_ms: The end of the gang's retry pause, as wall clock time. The gang counts as waiting since this
-                time. The time may lie in the past if the gang lost its allocation or the controller was restarted.
+            not_before_ms: The end of the gang's retry pause, as wall clock time. The gang's waiting time begins then.
+                The end of the pause may be in the past, for example after a restart of the controller.
         """
         job_id, now_s = record.job.job_id, self._clock()
         since_s = self._waits_since_s(record, not_before_ms)
@@ -186,9 +187,11 @@ class Scheduler:
         self._wake.set()
 
     def release_allocation(self, gang_id: str) -> None:
-        """Release a gang that its job does not need any more, or remove the gang from the queue."""
+        """Release a gang, because its job does not need the gang any more. A queued gang is removed from the queue."""
         gang = self._gangs.get(gang_id)
-        if gang is None:  # After a restart of the controller, the engine may know a gang that its snapshot lacked.
+        if gang is None:
+            # After a restart of the controller, the engine may have a gang that was missing from its snapshot.
+            # Therefore an unknown gang is released as well.
             request = GangRequest(gang_id, 0, Resources())
             self._add_gang(GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(None)))
         else:
@@ -204,9 +207,10 @@ class Scheduler:
         self._wake.set()
 
     def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
-        """Return the first snapshot after a restart, with the running gangs that the engine has forgotten.
+        """Add the gangs that the engine has forgotten to the first snapshot after a restart of the controller.
 
-        Forgotten gangs appear as broken, and without a slot that is certainly lost; see `_forgotten`.
+        In the returned snapshot, a forgotten gang is broken, but none of its slots counts as certainly lost (see
+        `_forgotten`).
         """
         if self._slot_workers is None:
             return snapshot
@@ -218,7 +222,9 @@ class Scheduler:
         }
 
     def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
-        """Take over the gangs of unfinished jobs after a restart, and release all other gangs that the engine knows."""
+        """After a restart of the controller, continue the gangs of unfinished jobs, and release all other gangs of the
+        engine.
+        """
         unwanted = dict(snapshot)
         for record in self._jobs.values():
             for gang_id, gang in record.job.gangs.items():
@@ -226,7 +232,7 @@ class Scheduler:
                 if known is None:
                     continue
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
-                # The gang counts as older than all queued gangs, because the start of its allocation is unknown.
+                # The time of the gang's grant is unknown. Therefore the gang counts as older than all queued gangs.
                 if gang.placed:
                     machines = tuple(slot.machine for slot in known.slots)
                     held = Held(Allocation(request, -math.inf, machines, gang.task_indices))
@@ -243,8 +249,8 @@ class Scheduler:
             self._add_unwanted(gang_id, status.slots)
 
     def _add_unwanted(self, gang_id: str, slots: tuple[Slot, ...]) -> None:
-        """Release a gang whose job has ended. When the gang's workers report attempts, the answer asks them to stop
-        these attempts.
+        """Release a gang whose job has ended. If workers of the gang still report attempts, the controller's answers
+        tell the workers to stop these attempts.
         """
         request = GangRequest(gang_id, len(slots), Resources())
         allocation = Allocation(request, -math.inf, tuple(slot.machine for slot in slots)) if slots else None
@@ -255,10 +261,10 @@ class Scheduler:
         self._add_gang(gang)
 
     async def survey(self) -> Survey:
-        """Ask the engine for its machines and gangs, and return the allocations and the waiting gangs.
+        """Ask the engine for its machines and gangs. Return the machines, the allocations and the waiting gangs.
 
-        The result contains every allocation from its grant by the engine until its release by the engine. This includes
-        the time before the gang's attempts start and after its job has ended.
+        The result contains every allocation that the engine has granted and not released. The attempts of the gang may
+        not have started yet, or the job may have ended.
         """
         problem = ""
         snapshot: Mapping[str, GangStatus] | None = None
@@ -276,11 +282,11 @@ class Scheduler:
         )
 
     def _holders(self, snapshot: Mapping[str, GangStatus] | None) -> list[tuple[str, Allocation]]:
-        """Return each allocation with its job's id.
+        """Return all allocations, each with the id of its job.
 
         Args:
-            snapshot: The engine's gangs, which may be newer than the states of the gangs; None if the engine cannot be
-                reached.
+            snapshot: The latest snapshot of the engine, which may not have been applied to the gangs yet. None if the
+                engine cannot be reached.
         """
         held = []
         for gang in self._gangs.in_state(Requested, ReleaseDue, Draining, Releasing, Lost, Granted, Held):
@@ -298,11 +304,11 @@ class Scheduler:
     # The loop.
 
     async def run(self) -> None:
-        """Make scheduling passes for as long as the controller runs: after each relevant change, and at least every
-        `TICK_S`.
+        """Make scheduling passes until the controller stops. A pass follows each relevant change, and begins at least
+        every `TICK_S` seconds.
 
-        After each pass the loop sleeps for as long as the pass has kept the event loop busy, so that half of the time
-        remains for all other work.
+        After each pass, this method sleeps for as long as the pass has kept the event loop busy. Therefore at least
+        half of the event loop's time remains for all other work.
         """
         pause_s = TICK_S
         while True:
@@ -318,7 +324,7 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # The snapshot is unknown while the engine is unreachable.
+                # An unreachable engine returns no snapshot.
                 _log.warning("scheduling goes on in a second: %s", error)
                 self._explain_unreachable(str(error))
             except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.
@@ -326,7 +332,7 @@ class Scheduler:
             await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
 
     async def watch_engine(self) -> None:
-        """Make a scheduling pass whenever the engine may have a new snapshot."""
+        """Wait for changes at the engine, and wake the scheduler after each possible change."""
         while True:
             await self._engine.wait_for_change(TICK_S)
             self._wake.set()
@@ -336,17 +342,17 @@ class Scheduler:
 
         1. Release the gangs that their jobs do not need any more.
         2. Apply the engine's snapshot: granted gangs start, lost slots end their attempts.
-        3. Apply the time: pauses end, timeouts expire.
-        4. Request allocations for the gangs that start next, then apply the snapshot again, because the engine may have
-           granted some at once.
-        5. Explain to new gangs why they wait, or to all gangs with `explain_all`, because reasons change all the time.
+        3. End the retry pauses and timeouts that are due.
+        4. Request allocations for the gangs that start next. Afterwards apply a new snapshot, because the engine may
+           have granted some of the requests at once.
+        5. Set the reasons why new gangs wait. With `explain_all`, update the reasons of all waiting gangs.
 
-        The cost of each step does not grow with the number of waiting gangs, except with `explain_all`.
+        The cost of a pass does not grow with the number of waiting gangs, unless `explain_all` is true.
         """
         try:
             await self._release_due()
             self.apply_snapshot(await self._engine.snapshot())
-        finally:  # Timeouts also expire while the engine cannot be reached.
+        finally:  # Timeouts must also expire while the engine cannot be reached.
             self._apply_time()
         if explain_all:
             self._forget_strays()
@@ -366,7 +372,9 @@ class Scheduler:
         self._submitter.explain(plan, explain_all=explain_all)
 
     async def _release_due(self) -> None:
-        """Release the gangs that are due. The next pass repeats a failed release, after all other releases."""
+        """Release all gangs in the state `ReleaseDue`. If a release fails, the next pass tries again, after the
+        releases of all other gangs.
+        """
         for gang in self._gangs.in_state(ReleaseDue):
             try:
                 await self._engine.release(gang.gang_id)
@@ -386,7 +394,7 @@ class Scheduler:
             if is_news(gang.state, status):
                 self._deliver(gang, self._snapshot_event(status, now_s))
         if self._slot_workers is not None:
-            # This call comes last, because it forgets workers of gangs that have ended.
+            # This call comes last, because it removes the workers of released gangs.
             self._slot_workers.apply_snapshot(snapshot)
 
     def _snapshot_event(self, status: GangStatus | None, now_s: float) -> SnapshotSeen:
@@ -400,7 +408,7 @@ class Scheduler:
         return SnapshotSeen(status, now_s, missing=found, register_limit_s=self._start_limit_s)
 
     def _with_forgotten_held(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
-        """Return a snapshot with the running gangs that the engine has forgotten, see `_forgotten`."""
+        """Add the running gangs that the engine has forgotten to a snapshot (see `_forgotten`)."""
         forgotten = {
             gang.gang_id: self._forgotten(self._jobs[gang.job_id], gang.gang_id)
             for gang in self._gangs.in_state(Held)
@@ -409,10 +417,11 @@ class Scheduler:
         return dict(snapshot) | forgotten
 
     def _forgotten(self, record: JobRecord, gang_id: str) -> GangStatus:
-        """Return the status of a running gang that the engine has forgotten, if each slot has a separate worker.
+        """Return the status for a running gang that the engine has forgotten. The caller makes sure that each slot has
+        a separate worker.
 
-        The engine may have forgotten all gangs because its head was restarted, and an unreachable machine may still run
-        attempts. Therefore no slot is certainly lost.
+        The engine may have forgotten its gangs because its head was restarted. An unreachable machine may still run
+        attempts of a forgotten gang. Therefore no slot of the gang counts as certainly lost.
         """
         known = self.slots.of_job(record.job_id)
         slots = tuple(
@@ -460,9 +469,11 @@ class Scheduler:
             self._wake.set()
 
     def _waits_since_s(self, record: JobRecord, not_before_ms: int) -> float:
-        """Return the time since which a gang waits, in seconds of the monotonic clock; may be in the future."""
+        """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
+        paused.
+        """
         wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
-        wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since then.
+        wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since the job's submission.
         return self._clock() + wait_ms / 1000
 
 
@@ -472,7 +483,7 @@ def _place_by_s(record: JobRecord, since_s: float) -> float:
 
 
 def _age_ms(record: JobRecord) -> int:
-    """Return the age of a job, including the time before a restart of the controller. Steps of the wall clock do not
-    change the age.
+    """Return the time since a job's submission, in milliseconds. The age includes the time without a controller.
+    Setting the wall clock does not change the age.
     """
     return ms_since(record.job.submitted_stamp, record.job.submitted_at_ms)

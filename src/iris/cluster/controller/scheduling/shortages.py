@@ -18,17 +18,17 @@ from iris.cluster.controller.scheduling.reasons import (
 )
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
-_MAX_SHOWN = 4  # The most machines in a summary, and the most values of a label in a reason.
+_MAX_SHOWN = 4  # The largest number of machines in a summary, and of label values in a reason.
 
 
 class ShortageFinder:
-    """Finds the shortages after one scheduling pass. Sums are computed once for all gangs with the same labels.
+    """Finds out why gangs did not fit in a scheduling pass. The sums over machines are computed once for all gangs with
+    the same labels.
 
     Args:
-        free: The free capacity. Create the finder before the scheduling pass allocates from this object, and use the
-            finder after the pass.
-        allocated: The allocations of this cluster: the resources of one slot and the machine of each slot, for each
-            gang. All other resources that are not free belong to other users of the engine.
+        free: The free capacity. The finder must be created before the scheduling pass allocates from this object.
+        allocated: The allocations of this cluster. Each item has the resources of one slot and the machine of each
+            slot. All other resources that are not free are occupied by other users of the engine.
     """
 
     def __init__(self, free: FreeCapacity, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
@@ -41,13 +41,15 @@ class ShortageFinder:
         self._others_of: dict[Labels, Resources] = {}
 
     def free_shortage(self, gang: GangRequest) -> InsufficientFree:
-        """Return the shortage of a gang that would fit if nothing was allocated."""
+        """Return why a gang does not fit now. The gang would fit if nothing were allocated."""
         machines = self._summary(gang, self._free)
         others = _only(self._held_by_others(gang), machines.scarce)
         return InsufficientFree(GangKind.of(gang), machines, others)
 
     def capacity_shortage(self, gang: GangRequest) -> Shortage:
-        """Return the shortage of a gang that would not fit even if nothing was allocated."""
+        """Return why a gang can never fit on the present machines. The gang would not fit even if nothing were
+        allocated.
+        """
         kind = GangKind.of(gang)
         machines, members = self._empty.machine_set.machines, self._empty.members(gang)
         unavailable = _unavailable(machines)
@@ -60,7 +62,9 @@ class ShortageFinder:
         return InsufficientCapacity(kind, self._summary(gang, self._empty), unavailable)
 
     def _summary(self, gang: GangRequest, capacity: FreeCapacity) -> MachineSummary:
-        """Return a summary of the scarce resources only, so that it does not change with the other resources."""
+        """Return a summary of the scarce resources. The summary omits all other resources, so that it remains the same
+        when they change.
+        """
         members, machines = capacity.members(gang), capacity.machine_set.machines
         scarce = _scarce(gang, capacity)
         shown = tuple(
@@ -80,7 +84,7 @@ class ShortageFinder:
         return self._sums[key]
 
     def _held_by_others(self, gang: GangRequest) -> Resources:
-        """Return the resources that other users of the engine occupy on the machines that may serve the gang."""
+        """Return how much other users of the engine occupy on the machines that may serve the gang."""
         if gang.labels not in self._others_of:
             if self._others is None:
                 self._others = self._find_others(self._free.machine_set)
@@ -89,7 +93,7 @@ class ShortageFinder:
         return self._others_of[gang.labels]
 
     def _find_others(self, machine_set: MachineSet) -> list[Resources]:
-        """Return the resources that other users of the engine occupy on each machine."""
+        """Return how much other users of the engine occupy on each machine."""
         used = [machine.total - free for machine, free in zip(machine_set.machines, self._free_before, strict=True)]
         rest = FreeCapacity(machine_set, used)
         rest.subtract(self._allocated)
@@ -107,10 +111,10 @@ def _only(resources: Resources, indices: Sequence[int]) -> Resources:
 
 
 def _scarce(gang: GangRequest, capacity: FreeCapacity) -> tuple[int, ...]:
-    """Return the positions of the resources that are too scarce by themselves.
+    """Return the positions of the resources that are too scarce.
 
-    If each resource alone suffices, and only the combination is missing, return the positions of all resources that the
-    gang asks for.
+    If no resource is too scarce by itself, but no machine has enough of all of them, return the positions of all
+    resources that the gang asks for.
     """
     asked = [index for index, amount in enumerate(gang.need.amounts()) if amount]
     return tuple([index for index in asked if capacity.lacks(gang, index)] or asked)

@@ -1,4 +1,4 @@
-"""Requests allocations from the engine for the gangs that start next, and explains why the other gangs wait."""
+"""Requests allocations from the engine for the gangs that start next, and sets the reasons why other gangs wait."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ class Submitter:
         workers: The registered workers.
         reports: Applies events to gangs.
         explanations: Sets the reasons why gangs wait.
-        withdraw_after_s: The seconds for which a request must block an older gang before the request is withdrawn.
+        withdraw_after_s: The seconds for which a request may block an older gang. After this time the request is
+            withdrawn.
         clock: Returns the time in seconds of the monotonic clock.
 
     Attributes:
-        machines: The machines, as the engine has reported them last.
+        machines: The machines that the engine has reported last.
         reserved_for: The gang that has a reservation; empty if no gang has one.
     """
 
@@ -99,12 +100,12 @@ class Submitter:
         return result
 
     def explain(self, result: Plan, *, explain_all: bool) -> None:
-        """End jobs that can never be placed, and set the reasons why the gangs of the other jobs wait.
+        """End the jobs that can never be placed. Set the reasons why the gangs of other jobs wait.
 
         Args:
             result: The last plan.
-            explain_all: True sets the reasons of all waiting gangs; False sets only the reasons of gangs that have none
-                yet.
+            explain_all: True updates the reasons of all waiting gangs. False sets only the reasons of gangs without a
+                reason.
         """
         if not self._engine.elastic:
             self._reject_impossible(result)
@@ -150,7 +151,7 @@ class Submitter:
                     self._reports.deliver(gang, Rejected(text))
 
     def _may_split(self, gang: GangRecord, machine_set: MachineSet) -> bool:
-        """Return True if the gang is too large as a whole, but each of its tasks would fit by itself."""
+        """Return True if the gang as a whole is too large, but its tasks would fit one by one."""
         request = gang.request
         alone = GangRequest(gang.gang_id, 1, request.need, Placement.ANY, request.labels)
         return request.slots > 1 and gang.may_split and machine_set.fits_with_all_alive(alone)
@@ -164,7 +165,7 @@ class Submitter:
             self._explanations.explain(gang.job_id, gang.gang_id, cause)
 
     def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
-        """Set the reasons of queued gangs, except for gangs that arrived after the plan was made."""
+        """Set the reasons of queued gangs. Gangs that arrived after the plan was made are skipped."""
         queue = self._gangs.queue
         gangs_by_kind: dict[GangKind, list[str]] = {}
         if explain_all:
@@ -177,8 +178,8 @@ class Submitter:
             cause = result.cause_of(kind)
             if cause is None:
                 continue
-            # The code reuses the reason object of the last pass if nothing has changed, because this makes comparisons
-            # of reasons fast.
+            # If the cause has not changed, the reason object of the last pass is used again, because comparing
+            # identical objects is fast.
             last = self._last_causes.get(kind)
             causes[kind] = cause = last if last == cause else cause
             for gang_id in gang_ids:

@@ -1,3 +1,3 @@
-"""The controller's state on the disk: the state directory, the database, and the batches of changes that are written to
-it. Only the controller and `iris.server` import this package.
+"""Stores the controller's state on the disk. The package has the state directory, the database, and the batches of
+changes to write. Only the controller and `iris.server` import this package.
 """

@@ -1,4 +1,6 @@
-"""The changes that the saver writes together, and the consequences that the controller carries out afterwards."""
+"""Defines the batches of changes that the saver writes together, and the consequences for the controller after each
+write.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """The consequences of a change of one job, which the controller carries out after the attempt to write the change.
+    """A changed job, and what the controller has to do after the saver has tried to write the change.
 
     Attributes:
         record: The job.
-        instructions: The instructions to carry out now.
-        is_saved: Whether the change is saved. If the change is unsaved, `instructions` has only the instructions that
-            need no saving.
+        instructions: The job's instructions to carry out now.
+        is_saved: Whether the change is saved. If the change is not saved, `instructions` has only instructions that are
+            allowed before saving.
         is_current: Whether the store now has the job's current state.
         has_news: Whether the controller has to notify the watchers of the job.
     """
@@ -36,12 +38,12 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True)
 class TriedBatch:
-    """A batch that was written, or could not be written for now.
+    """The result of trying to write a batch.
 
     Attributes:
         added: The new jobs that are saved.
-        refused: The new jobs that could not be saved. The saver does not try to save these jobs again.
-        changes: The changes of other jobs.
+        refused: The new jobs that could not be saved. The saver does not try again to save refused jobs.
+        changes: The changes of existing jobs.
     """
 
     added: Sequence[JobChange] = ()
@@ -55,11 +57,11 @@ class PendingJob:
 
     Attributes:
         record: The job.
-        saved_revision: The store has all changes of the job up to this revision.
-        announced_revision: Watchers have seen all changes of the job up to this revision.
+        saved_revision: The revision up to which the store has all changes of the job.
+        announced_revision: The revision up to which the changes of the job were announced to watchers.
         instructions: The instructions to carry out once the job is saved.
-        results: The unsaved results: task index and outcome.
-        last_saved: The stored state of the job, while newer changes cannot be saved; None if no write has failed.
+        results: The unsaved results of tasks, as pairs of task index and outcome.
+        last_saved: The last saved state of the job, if the last write has failed. None otherwise.
     """
 
     record: JobRecord
@@ -75,8 +77,8 @@ class PendingJob:
         return self.record.job.revision > self.saved_revision or bool(self.results)
 
     def unsaved_change(self) -> JobChange:
-        """Return what the controller has to do after a failed write: carry out the stops that need no saving, and
-        announce a changed reason.
+        """Return what the controller has to do after a failed write. It carries out the stops that are allowed before
+        saving, and announces a changed waiting reason.
         """
         record = self.record
         stops = [step for step in self.instructions if _is_stop_for_good(record, step)]
@@ -89,7 +91,7 @@ class PendingJob:
 
 @dataclass(slots=True)
 class PendingLaunch:
-    """A new job that is not saved yet, and the future for the caller that submitted it."""
+    """A new job that is not saved yet, and the future for which the submitting caller waits."""
 
     pending: PendingJob
     bundle: bytes
@@ -98,8 +100,8 @@ class PendingLaunch:
 
 @dataclass(slots=True)
 class WrittenJob:
-    """The revision and instructions of a job that a batch contains. The job may change further while the batch is
-    written.
+    """A job in a batch, with the revision and the numbers of instructions and results that are being written. The job
+    may change further during the write.
     """
 
     pending: PendingJob
@@ -110,17 +112,17 @@ class WrittenJob:
 
 @dataclass(slots=True)
 class Batch:
-    """What is written together.
+    """The changes that one transaction writes.
 
     Attributes:
-        outcome: A future whose result is set after the attempt to write: the error, or None. The future never has an
-            exception, because an exception that no caller awaits would be logged.
+        outcome: A future for the result of the write: an error, or None after a success. The error is a result instead
+            of an exception, because asyncio logs an exception if no caller awaits the future.
         launches: The new jobs.
         jobs: The changed jobs, by id.
-        endpoints: The changed endpoints, by id; None for a removed one.
-        fenced: The changed fences, by worker id and incarnation; False for a removed one.
-        lease_s: The changed lease; None if it is unchanged.
-        tokens: The changed tokens, by id; None for a removed one.
+        endpoints: The changed endpoints, by id. The value None removes the endpoint.
+        fenced: The changed fences, by worker id and incarnation. The value False removes the fence.
+        lease_s: The new longest lease, in seconds; None if it has not changed.
+        tokens: The changed tokens, by id. The value None removes the token.
     """
 
     outcome: asyncio.Future[IrisError | None] = field(
@@ -134,7 +136,7 @@ class Batch:
     tokens: dict[str, StoredToken | None] = field(default_factory=dict)
 
     def add_older(self, other: Batch) -> None:
-        """Add the changes of an older batch that could not be written, unless this batch has newer ones."""
+        """Add the changes of an older batch that could not be written. Newer changes in this batch have priority."""
         self.jobs = other.jobs | self.jobs
         self.endpoints = other.endpoints | self.endpoints
         self.fenced = other.fenced | self.fenced

@@ -1,17 +1,17 @@
-"""Writes changes of the state into the store, many changes with one fsync, and reports each written batch to the
-controller.
+"""Writes changes of the controller's state to the store in batches, with one fsync for each batch. The saver reports
+each written batch to the controller.
 
-The state in memory changes at once, on the controller's loop. Everything that leaves the controller waits for the disk:
-answers, messages to watchers and calls to workers are sent once the change is saved.
+The state in memory changes at once, on the controller's loop. Answers, messages to watchers and calls to workers are
+sent only after the change is saved.
 
 An example of the loop and the writing thread over time:
     loop:    change, change ──► batch 1 │ change, change, change ──► batch 2 │ …
     thread:                     write, fsync ──────────────────────► write, fsync
     loop:                              consequences of batch 1               consequences of batch 2
 
-While one batch is written, further changes gather in the next batch. A busy controller therefore needs no more fsyncs
-than its disk can do, and an idle controller waits for a single fsync. One thread writes and reads, so the store never
-has two users at once.
+While the thread writes one batch, further changes gather in the next batch. Therefore a busy controller has few fsyncs
+with many changes each, and a change on an idle controller waits for one fsync. Only one thread writes to the store and
+reads from it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 
 class SavedJobs(Protocol):
-    """The interface by which readers see only the saved state of jobs. A reader must not show a change that would be
-    lost if the controller were killed.
+    """The interface through which readers get the saved state of jobs. A reader must not show an unsaved change,
+    because a kill of the controller would undo the change.
     """
 
     def shown(self, record: JobRecord) -> JobRecord:
@@ -46,12 +46,12 @@ class SavedJobs(Protocol):
         ...
 
     async def settled(self) -> bool:
-        """Wait until all earlier changes are saved; return False if these changes could not be saved for now."""
+        """Wait until all earlier changes are saved. Return False if an attempt to save them has failed."""
         ...
 
 
 class Saver:
-    """Saves the controller's changes. The controller iterates over `batches` and carries out the consequences of each
+    """Saves the controller's changes. The controller iterates over `batches`, and carries out the consequences of each
     batch.
 
     Args:
@@ -60,7 +60,8 @@ class Saver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[str, PendingJob] = {}  # A finished job whose final state is saved has no entry.
+        # The changes of each job, by job id. A job whose final state is saved has no entry.
+        self._pending: dict[str, PendingJob] = {}
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
@@ -70,8 +71,8 @@ class Saver:
         self._retry: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
-        """Write the remaining changes, if possible, and release the store. The caller has ended the iteration over
-        `batches`.
+        """Write the remaining changes, if possible, and stop using the store. The caller must end the iteration over
+        `batches` before this call.
         """
         if self._retry is not None:
             self._retry.cancel()
@@ -79,7 +80,7 @@ class Saver:
             await self._write(self._gathering)
         self._thread.shutdown()
 
-    # The methods below note changes and return at once. Only `saved` waits for the disk.
+    # The methods below record changes, and return at once. Call `saved` to wait for the disk.
 
     def adopt(self, record: JobRecord) -> None:
         """Track the changes of a job that was just loaded from the store."""
@@ -92,15 +93,15 @@ class Saver:
         instructions: Iterable[Instruction] = (),
         results: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        """Save a job that has changed, and report its instructions to the controller afterwards.
+        """Save a changed job. After the write, the job's instructions are reported to the controller.
 
-        If the job cannot be saved, for example on a full disk, watchers get no message, and a caller that waits for
-        `saved` gets the error. The saver tries again every second.
+        If the job cannot be saved, for example on a full disk, the saver tries again every second. Until the job is
+        saved, watchers get no message, and callers of `saved` get the error.
 
         Args:
             record: The job.
             instructions: The instructions to carry out once the job is saved.
-            results: New results: task index and outcome.
+            results: The new results of tasks, as pairs of task index and outcome.
         """
         pending = self._pending_of(record)
         pending.instructions += instructions
@@ -109,10 +110,10 @@ class Saver:
         self._wake.set()
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Note that a revision of the job has changed only a waiting reason, and therefore needs no saving.
+        """Record that only the reason why the job waits has changed. This change is not saved.
 
-        Reasons are not stored, because the scheduler finds them again after a restart. `job_changed` still announces
-        the reason to watchers.
+        Reasons are not stored, because the scheduler finds the reasons again after a restart. Watchers still get the
+        new reason.
         """
         pending = self._pending.get(record.job_id)
         if pending is not None and pending.saved_revision == record.job.revision - 1:
@@ -129,7 +130,7 @@ class Saver:
         self._wake.set()
 
     def unfence(self, worker_id: str, incarnation: str) -> None:
-        """Remove the fence of a worker's process, because the fence is too old to matter."""
+        """Remove the fence of a worker's process. The caller knows that the process has ended."""
         self._gathering.fenced[worker_id, incarnation] = False
         self._wake.set()
 
@@ -146,10 +147,10 @@ class Saver:
     # Waiting and reading.
 
     async def add_job(self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = ()) -> None:
-        """Save a new job, and report its instructions to the controller afterwards.
+        """Save a new job. After the write, the job's instructions are reported to the controller.
 
         Raises:
-            IrisError: The job could not be saved. The saver does not try again.
+            IrisError: The job could not be saved. The saver does not try again to save a new job.
         """
         pending = PendingJob(record, 0, 0, list(instructions))
         launch = PendingLaunch(pending, bundle, asyncio.get_running_loop().create_future())
@@ -161,12 +162,12 @@ class Saver:
             raise error.with_traceback(None)
 
     async def until_launched(self, job_id: str) -> None:
-        """Wait until no new job with this id is waiting to be saved."""
+        """If a new job with this id is waiting to be saved, wait until it is saved or refused."""
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
 
     async def saved(self) -> None:
-        """Wait until all changes up to now are saved.
+        """Wait until all earlier changes are saved.
 
         Raises:
             IrisError: The changes could not be saved for now. The saver tries again until the changes are saved.
@@ -181,17 +182,20 @@ class Saver:
         """Wait until all earlier changes are saved, or an attempt to save them has failed.
 
         Returns:
-            Whether the changes are saved. If not, a reader has to call `shown` again, because its result has changed.
+            Whether the changes are saved. If they are not saved, a reader must call `shown` again, because `shown` now
+            returns the last saved state.
         """
         return await self._tried() is None
 
     def shown(self, record: JobRecord) -> JobRecord:
-        """Return the state of a job that readers may see. This state would survive a kill of the controller."""
+        """Return the state of a job that readers may see. After `settled`, this state would survive a kill of the
+        controller.
+        """
         pending = self._pending.get(record.job_id)
         return record if pending is None else pending.last_saved or record
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a reading method of the store in the store's thread. A write waits for one read at most."""
+        """Call a method that reads from the store, in the store's thread. At most one read delays the next write."""
         async with self._reading:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
@@ -211,10 +215,10 @@ class Saver:
     # Writing.
 
     async def batches(self) -> AsyncGenerator[TriedBatch]:
-        """Write batches without end, and yield each one after the attempt to write it.
+        """Write one batch after the other, forever. Yield each batch after trying to write it.
 
-        Callers that wait for a batch get their result when the iteration continues, so the controller carries out the
-        consequences first.
+        Callers that wait for a batch get their result only when the iteration continues. Therefore the controller
+        carries out the consequences of a batch before callers continue.
         """
         while True:
             await self._wake.wait()
@@ -257,7 +261,7 @@ class Saver:
         return None
 
     def _finish(self, batch: Batch, written: Sequence[WrittenJob]) -> TriedBatch:
-        """Note that a batch is saved."""
+        """Record that a batch is saved, and return the consequences."""
         added = [self._finish_launch(launch) for launch in batch.launches]
         return TriedBatch(added, (), [self._finish_change(one) for one in written])
 
@@ -275,7 +279,8 @@ class Saver:
         pending.last_saved = None
         has_news = written.revision > pending.announced_revision or bool(written.results)
         pending.announced_revision = written.revision
-        # The saved revision is already higher if a reason has changed while the batch was written.
+        # If the waiting reason has changed during the write, the saved revision is already higher than the written
+        # revision.
         pending.saved_revision = max(pending.saved_revision, written.revision)
         del pending.results[: written.results]
         instructions = pending.instructions[: written.instructions]
@@ -287,7 +292,8 @@ class Saver:
         return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
-        """Return the stored states of a failed batch's jobs, except for jobs whose stored state was read before."""
+        """Return the stored states of the jobs in a failed batch. Jobs whose stored state was read before are left out.
+        """
         wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
             return await self.read(self._store.load_jobs, wanted)
@@ -296,8 +302,8 @@ class Saver:
             return {}
 
     def _show_last_saved(self, batch: Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
-        """Show readers the last saved state of the jobs of a failed batch. Readers see the newest state of a job if
-        only its waiting reason has changed, because reasons need no saving.
+        """Make `shown` return the last saved state for the jobs in a failed batch. If only the waiting reason of a job
+        has changed, `shown` still returns the newest state, because reasons are not saved.
         """
         for job_id, stored in last_saved.items():
             pending = batch.jobs[job_id]
@@ -305,14 +311,15 @@ class Saver:
                 pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
 
     def _give_back(self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError) -> TriedBatch:
-        """Return the changes of a failed batch to the gathering batch, so that the saver writes them again.
+        """Move the changes of a failed batch to the next batch, so that the saver tries again to write them.
 
-        1. New jobs are refused, because they may be too large for the disk. The other changes are written at once.
+        1. If the batch has new jobs, the new jobs are refused, because they may be too large for the disk. The other
+           changes are written again at once.
         2. A batch without new jobs is written again after `RETRY_S`.
-        3. The controller carries out final stops of attempts although they are unsaved, because a final stop loses no
-           data, and the stopped attempt may be filling the disk. A stop for a gang's restart waits until the restart is
-           saved. If the controller were killed before that, the next controller would count the stopped attempt as
-           killed by a user.
+        3. Instructions that stop an attempt for good are carried out before they are saved, because the attempt may be
+           filling the disk. Instructions that stop an attempt for a gang's restart wait until the restart is saved.
+           Otherwise, after a kill of the controller, the next controller would assume that a user had killed the
+           attempt.
         """
         for launch in launches:
             del self._launches[launch.pending.record.job_id]
@@ -320,7 +327,8 @@ class Saver:
         self._gathering.add_older(batch)
         if launches:
             if self._gathering.is_empty:
-                batch.outcome.set_result(None)  # Nothing else is left to write, and readers never see a refused job.
+                # The batch had only new jobs, so nothing is left to write. Readers never see refused jobs.
+                batch.outcome.set_result(None)
             else:
                 self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
                 self._wake.set()

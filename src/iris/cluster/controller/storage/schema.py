@@ -1,11 +1,12 @@
-"""The tables of the controller's database, version by version.
+"""Defines the tables of the controller's database, and the migrations from each version to the next.
 
 `MIGRATIONS[n]` brings a database from version n to n + 1. A new database goes through all migrations. A released
 migration is never changed. To add a table or a column, append a migration, and add a dump of the new version to
 tests/cluster/controller/databases. A test opens every dump there.
 
-A new field of a record (JSON) or of a message (protobuf) needs no migration if the default value is right for older
-records, and if an older Iris may ignore the field and drop it when it saves the record.
+A new field of a record (JSON) or of a message (protobuf) needs no migration if two conditions hold. The default value
+of the field must be right for older records. An older Iris must be able to do without the field, because it drops the
+field when it saves the record.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def check_version(db: sqlite3.Connection, name: str) -> None:
 
 
 def migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    """Migrate a database to the newest version, with one transaction for each step. Before the first step, copy the old
-    database to a file in the same directory.
+    """Migrate a database to the newest version, with one transaction for each version. Before the first migration, copy
+    the old database to a file in the same directory.
 
     Args:
         db: The connection, in autocommit mode.

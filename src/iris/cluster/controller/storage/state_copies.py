@@ -1,14 +1,14 @@
-"""Detects whether a state directory is a copy of another one, and turns a copy into a new cluster.
+"""Detects whether a state directory is a copy of another state directory, and converts a copy to a new cluster.
 
 Three files in the state directory are used for the detection:
 cluster-id   The cluster's id, written once.
 place        The device, inode and change time that the file `cluster-id` had when the directory was last used.
 copied       The path of a copy's original, until the copy has become a new cluster.
 
-A controller in a copied state directory must not act as the original, which may still run. The copy would kill the
-original's workers, because the copied files name these workers. The copy would cancel the original's jobs on Slurm and
-Ray, and workers would accept the copy as their controller, because the copied key is the same. Therefore a copy starts
-as a new cluster: the copy gets a new id and a new key, and takes over neither workers nor unfinished jobs.
+A controller in a copied state directory must not act as the original, because the original may still run. The copied
+files name the original's workers, so the copy would kill these workers. The copied key is the same, so workers would
+accept the copy as their controller. The copy would also cancel the original's jobs on Slurm and Ray. Therefore a copy
+starts as a new cluster: it gets a new id and a new key, and takes over neither workers nor unfinished jobs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from iris.system.files import sync_directory, write_file
 _ID_FILE = "cluster-id"
 _PLACE_FILE = "place"
 _COPIED_FILE = "copied"
-# A copy must not keep these files, because they name processes, gangs, keys and certificates of the original.
+# These files are removed from a copy, because they name processes, gangs, keys and certificates of the original.
 _ORIGINALS_OWN = (
     KEY_FILE,
     TOKEN_FILE,
@@ -44,11 +44,11 @@ _ORIGINALS_OWN = (
 
 @dataclass(frozen=True, slots=True)
 class IdFileIdentity:
-    """The identity of the file with the cluster's id.
+    """The identity of the file `cluster-id` in a state directory. A copied file has another identity.
 
     Attributes:
-        device: The device of the file system. It may change when the file system is mounted again.
-        inode: The file's inode. A renamed directory keeps it, a copy has another one.
+        device: The device of the file system. The device may change when the file system is mounted again.
+        inode: The file's inode. The inode of a copied file differs from the inode of the original.
         changed_ns: When the inode was last changed. No program can set this time.
         directory: The state directory.
     """
@@ -60,7 +60,7 @@ class IdFileIdentity:
 
     @classmethod
     def of(cls, directory: Path) -> IdFileIdentity | None:
-        """Return the identity of the id file in a state directory; None if there is no such file yet."""
+        """Return the identity of the file `cluster-id` in a state directory; None if the file does not exist yet."""
         try:
             status = (directory / _ID_FILE).stat()
         except FileNotFoundError:
@@ -68,26 +68,27 @@ class IdFileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_ctime_ns, str(directory))
 
     def is_same_file(self, other: IdFileIdentity) -> bool:
-        """Return whether both are the same file. A file counts as the same after a new mount or a `chmod`, but not
-        after both.
+        """Return whether two identities belong to the same file. A file keeps its identity if either the file system
+        was mounted again or its mode was changed, but not if both happened.
         """
         stayed = self.device == other.device or self.changed_ns == other.changed_ns
         return self.inode == other.inode and stayed
 
 
 def detect_copy(directory: Path, *, take_over: bool = False) -> str:
-    """Detect whether a state directory is a copy, and store the identity of its id file. The caller has locked the
-    directory.
+    """Detect whether a state directory is a copy, and store the identity of its file `cluster-id`. The caller must have
+    locked the directory.
 
-    This function deletes the files of a copy that name processes, gangs and keys of the original. The caller then ends
-    the jobs of the copy with `disown_jobs`.
+    In a copy, this function deletes the files that name processes, gangs and keys of the original. Afterwards the
+    caller ends the jobs of the copy with `disown_jobs`.
 
     Args:
         directory: The state directory.
-        take_over: Whether a copy continues as the original, because the original will not run again.
+        take_over: True if a copy shall continue as the original. The original must not run again.
 
     Returns:
-        The path of the original, if the directory is a copy whose jobs are not disowned yet; otherwise an empty string.
+        The path of the original if the directory is a copy with jobs that `disown_jobs` still has to end. Otherwise an
+        empty string.
 
     Raises:
         ResourceExhaustedError: The directory cannot be written.
@@ -104,7 +105,8 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
         if take_over:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
-            # This file is written first, so that a controller that is killed later continues here at its next start.
+            # This file is written before the other files are deleted. If the controller is killed in between, the next
+            # start still knows that the directory is a copy.
             write_file(directory / _COPIED_FILE, f"{before.directory}\n", durable=True)
             _forget_original(directory)
             place = None
@@ -122,10 +124,10 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
 def disown_jobs(directory: Path, original: str) -> int:
     """End the unfinished jobs of a copy, remove its endpoints and tokens, and return the number of ended jobs.
 
-    The jobs may continue in the original. In the copy the jobs end as KILLED. Their retry budgets are not charged, and
-    their workers are not called.
+    The jobs of the original may continue. The same jobs in the copy end as KILLED. Their retry budgets are not charged,
+    and their workers are not called.
     """
-    # The import is here, because only a copy needs the store before its workers start.
+    # The import is local, so that only a copy loads the store before the workers start.
     from iris.cluster.controller.storage.store import Changes, Store
 
     why = (
@@ -165,4 +167,4 @@ def _read_identity(directory: Path) -> IdFileIdentity | None:
     try:
         return IdFileIdentity(**json.loads((directory / _PLACE_FILE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # The directory is new, or an earlier version of Iris wrote it.
+        return None  # The file does not exist in a new directory, or in a directory of an earlier version of Iris.

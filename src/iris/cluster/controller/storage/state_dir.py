@@ -1,4 +1,4 @@
-"""The state directory of a controller: locks it against other controllers, and checks which version of Iris wrote it.
+"""Locks the state directory of a controller against other controllers, and checks which version of Iris wrote it.
 
 The state directory has these files:
 lock       The running controller locks this file, which contains its process id.
@@ -24,15 +24,17 @@ from iris.system.private_dir import check_entries, check_private, make_private
 
 ENGINE_FILE = "engine"
 LEFT_FILE = "left"
-# The directories whose files name processes that Iris may kill. Other users must not be able to write there.
+# Iris may kill processes named in the files of these directories. Therefore other users must not be able to write
+# there.
 _TRUSTED = ("", "workers", "slurm", "ray")
 
 
 @contextmanager
 def lock_state_dir(directory: Path) -> Iterator[None]:
-    """Lock a state directory against other controllers while the context is open. Create a missing directory.
+    """Lock a state directory against other controllers while the context is open. If the directory does not exist,
+    create it.
 
-    The caller checks next whether the directory is a copy, by `state_copies.detect_copy`.
+    After locking, the caller must call `state_copies.detect_copy`, because the directory may be a copy.
 
     Raises:
         FailedPreconditionError: Another controller uses the directory, a newer Iris wrote it, or other users can write
@@ -64,7 +66,8 @@ def lock_state_dir(directory: Path) -> Iterator[None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
             if version < SCHEMA_VERSION:
-                # The version is written before the migration, because the migration may be interrupted.
+                # The new version is written before the migration. If the migration is interrupted, an older Iris must
+                # refuse the directory.
                 write_file(directory / "version", f"{SCHEMA_VERSION}\n", durable=True)
         except OSError as error:
             raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error

@@ -1,9 +1,9 @@
 """Stores the controller's state in one SQLite file.
 
 The boring choice: the store has one connection in WAL mode with `synchronous=FULL`. When a write returns, its data
-would survive a power failure, as far as the disk keeps the promise of `fsync`. The controller's loop gathers rows in
-`Changes`, and one thread writes them (saver.py). One fsync therefore serves many changes, and the loop waits for none.
-Reconsider this choice when the fsyncs of one disk no longer keep up.
+would survive a power failure, if the disk implements `fsync` correctly. The controller's loop gathers rows in
+`Changes`, and one thread writes the rows (saver.py). Therefore one fsync saves many changes, and the loop never waits
+for an fsync. Reconsider this choice when one disk cannot do enough fsyncs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StoredToken:
     """A stored token.
 
     Attributes:
-        token: The data of the token that `iris token list` shows.
+        token: The data that `iris token list` shows. The secret of the token is not stored.
         request_id: The id of the request that created the token; may be empty.
         revocation: The number of the token's revocation; 0 if the token is not revoked.
     """
@@ -48,15 +48,17 @@ class StoredToken:
 class Changes:
     """Rows to write in one transaction.
 
-    The rows are made on the controller's loop when they are added. The writing thread therefore never sees an object
-    that changes.
+    Each row is made on the controller's loop, when a method of this class is called. Therefore the writing thread never
+    reads an object while the loop changes it.
     """
 
     def __init__(self) -> None:
         self.statements: list[tuple[str, list[Sequence[object]]]] = []
 
     def add_job(self, stored: JobRecord, bundle: bytes) -> Self:
-        """Add a new job, with its workspace unless `bundle` is empty or the workspace is stored already."""
+        """Add a new job and its workspace. The workspace is left out if `bundle` is empty or the workspace is already
+        stored.
+        """
         launch = stored.launch
         if bundle:
             self._add("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
@@ -68,7 +70,7 @@ class Changes:
         return self
 
     def save_job(self, stored: JobRecord, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
-        """Save the changes of a job after a revision, and new results (task index and outcome)."""
+        """Save a job's changes since the given revision, and new results as pairs of task index and outcome."""
         job = stored.job
         self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
         self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
@@ -142,13 +144,13 @@ class Store:
         self._name = "memory" if path is None else str(path)
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The connection has no timeout for locks, because only another controller could hold a lock. The check that
-        # only one thread uses the connection is off, because the controller's loop uses the connection before the
-        # saver's thread does, but never at the same time.
+        # The lock timeout is 0, because only another controller could hold a lock. Two threads use the connection:
+        # first the thread of the controller's loop, later the saver's thread. They never use it at the same time, so
+        # the check for a single thread is off.
         try:
             if path is not None:
-                # Only this user may read the file, because the environments of jobs are in it. SQLite gives its
-                # other files the same permissions.
+                # Only the user of the controller may read the file, because it contains the environments of jobs.
+                # SQLite gives its other files the same permissions.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 path.chmod(0o600)
             self._db = sqlite3.connect(
@@ -176,7 +178,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
         if path is not None:
-            # SQLite syncs only the contents of the file. This code syncs the names of the file and of its directory.
+            # SQLite syncs only the contents of the file. Therefore the directory entries are synced here.
             sync_directory(path.parent)
             sync_directory(path.parent.parent)
 
@@ -191,7 +193,7 @@ class Store:
                 yield self._load_job(*row)
 
     def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
-        """Return the jobs with these ids, by id; ids that are not stored are left out."""
+        """Return the jobs with the given ids, by id. Jobs that are not stored are left out."""
         with self._reading():
             found: dict[str, JobRecord] = {}
             for job_id in job_ids:
@@ -220,7 +222,7 @@ class Store:
                 self._db.executemany(statement, rows)
 
     def result(self, job_id: str, task_index: int) -> bytes:
-        """Return the stored outcome of a task (jobs/outcomes.py); empty bytes if there is none."""
+        """Return the stored outcome of a task (see jobs/outcomes.py); empty bytes if the task has no outcome."""
         with self._reading():
             row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
             return next((bytes(value) for (value,) in row), b"")
@@ -243,13 +245,14 @@ class Store:
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
     def load_lease(self) -> float:
-        """Return the longest lease that a worker may have; 0 if none was stored."""
+        """Return the stored longest lease that a worker may have; 0 if no lease is stored."""
         with self._reading():
             return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
 
     def load_fenced(self) -> dict[tuple[str, str], int]:
-        """Return the fenced processes by worker id and incarnation, oldest first, with the time of the fence in
-        milliseconds since the epoch."""
+        """Return the fenced processes, oldest fence first. The result maps worker id and incarnation to the time of the
+        fence, in milliseconds since the epoch.
+        """
         with self._reading():
             rows = self._db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
             return {(worker_id, incarnation): since_ms for worker_id, incarnation, since_ms in rows}
@@ -283,7 +286,7 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            raise  # Only a bug in Iris causes this error, and the transaction was rolled back.
+            raise  # Only a bug in Iris can cause this error. The transaction was rolled back, so no data is damaged.
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -291,7 +294,8 @@ class Store:
             raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
-# Some fields are not stored with the job: tasks have a separate table, and gangs and the tally follow from the tasks.
+# These fields are not stored with the job. The tasks have a separate table. The gangs and the tally are derived from
+# the tasks.
 _JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally", "transitions"))
 
 
@@ -321,9 +325,9 @@ _ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
 
 
 def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of a record that this version of Iris knows.
+    """Return only those fields of a stored record that this version of Iris knows.
 
-    A field that an older version did not write gets its default. A field that a newer version wrote is ignored. If
-    ignoring a field did harm, the newer version of Iris would have raised the schema version of the database.
+    A field that is missing in an old record gets its default. An unknown field, written by a newer version of Iris, is
+    ignored. A newer version with a field that must not be ignored raises the schema version of the database.
     """
     return {name: value for name, value in record.items() if name in names}

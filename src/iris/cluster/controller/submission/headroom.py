@@ -1,7 +1,7 @@
-"""Keeps some disk space, inodes and file descriptors of the controller free, by refusing new jobs and streams.
+"""Refuses new jobs and streams, so that some disk space, inodes and file descriptors of the controller remain free.
 
-The headroom serves the jobs that the controller has already accepted. With the headroom, the controller can still save
-the reports of running attempts, answer read calls, and end jobs.
+The headroom is for jobs that are already accepted. The controller uses the headroom to save the reports of running
+attempts, to answer calls, and to end jobs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
-INODE_HEADROOM = 1000  # Iris needs free inodes for files of the database, of workers and of logs.
-_INODE_SHARE = 20  # On a disk with few inodes, one twentieth of all inodes is kept free.
-# Calls, connections to workers and logs need these descriptors. A process with few descriptors keeps a quarter free.
+INODE_HEADROOM = 1000  # The number of inodes kept free for files of the database, workers and logs.
+_INODE_SHARE = 20  # If the disk has few inodes, one twentieth of them is kept free.
+# The controller needs free file descriptors for calls, connections to workers, and logs. If its limit of descriptors is
+# low, it keeps a quarter of them free.
 DESCRIPTOR_HEADROOM = 64
 _DESCRIPTORS = "/proc/self/fd"
 
@@ -33,7 +34,7 @@ class Headroom:
         self._directory = directory
 
     def check_job(self, size: int) -> None:
-        """Refuse a new job if the job would use the headroom of the disk.
+        """Refuse a new job if saving the job would leave less disk space or inodes than the headroom.
 
         Args:
             size: The size of the submission in bytes.
@@ -52,7 +53,8 @@ class Headroom:
                     reason=ErrorReason.SHORTAGE,
                 )
             free = disk.f_bavail * disk.f_frsize
-            # The submission is written twice: to the database's log, and then to the database.
+            # A submission needs its size twice, because SQLite writes it to the write-ahead log first, and to the
+            # database later.
             if free < DISK_HEADROOM_BYTES + 2 * size:
                 raise ResourceExhaustedError(
                     f"the disk of the controller is nearly full: {free // 2**20} MiB are free in {self._directory},"
@@ -64,10 +66,10 @@ class Headroom:
             raise ResourceExhaustedError(_descriptor_error("jobs"), reason=ErrorReason.SHORTAGE)
 
     def check_stream(self) -> None:
-        """Refuse a new stream if the stream would use the headroom of file descriptors.
+        """Refuse a new stream if the stream would leave fewer file descriptors than the headroom.
 
         Raises:
-            UnavailableError: Hardly any file descriptors are left. The caller may try again later.
+            UnavailableError: Too few file descriptors are left. The caller may try again later.
         """
         if not self._has_descriptors():
             raise UnavailableError(_descriptor_error("streams"), reason=ErrorReason.SHORTAGE)

@@ -1,4 +1,6 @@
-"""Finds the name of a new job. A child job that an attempt submits gets another name if the requested name is taken."""
+"""Chooses the name of a new job. If the requested name is taken, a child job submitted by an attempt gets another name,
+and any other job is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,14 @@ from iris.reasons import ErrorReason
 
 
 async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
-    """Set the request's name to the first free one of `names_of`.
+    """Set the name in the request to the first free name from `names_of`.
 
-    The claim is valid until the caller awaits something, or passes the job to the saver.
+    The name stays free only until the caller awaits something. Therefore the caller must pass the job to the saver
+    before the next await.
 
     Returns:
-        The job that an earlier copy of this request created, if that request's answer was lost; otherwise None.
+        If the client has repeated a request because the answer was lost, the job created by the first request.
+        Otherwise None.
 
     Raises:
         AlreadyExistsError: Another job has the name.
@@ -53,10 +57,11 @@ async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) ->
 
 
 def names_of(request: LaunchJobRequest) -> Iterator[str]:
-    """Yield the names that a job may get, in the order in which to try them.
+    """Yield the names that a job may get, in order of preference.
 
-    The first name is the one in the request. For a child job that an attempt submits, further names follow without end:
-    `train@1`, `train@1.2`, `train@1.3`. A user may have given such a name to another job, see `is_passed_over`.
+    The first name is the name in the request. For a child job submitted by an attempt, endless further names follow,
+    for example `train@1`, `train@1.2`, `train@1.3`. A job of a user may already have such a name (see
+    `is_passed_over`).
 
     Raises:
         InvalidArgumentError: The name in the request is invalid.
@@ -72,16 +77,16 @@ def names_of(request: LaunchJobRequest) -> Iterator[str]:
 
 
 def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobRequest, parent: Job | None) -> bool:
-    """Return whether a submission whose name is taken gets the next name, instead of being refused.
+    """Return whether a new job gets the next possible name if its name is taken. The alternative is a refusal.
 
     Args:
         asked_name: The name that the request asked for.
         request: The submission of the new job.
         known: The submission of the job that has the name.
-        parent: The parent job of both jobs; None if they have none.
+        parent: The parent job of both jobs; None if the jobs have no parent.
     """
     if parent is None or not request.HasField("parent_attempt_id"):
         return False
     if (known.asked_name or known.name) != asked_name:
-        return True  # The name was made for a job with another asked name, or a user chose a name of this form.
+        return True  # The job with the name had requested another name, or a user chose a name of this form.
     return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))

@@ -1,4 +1,5 @@
-"""Decides whether a job can have a child job, and when a child job ends with its parent. Pure."""
+"""Decides whether a job can have a child job, and when a child job must end because of its parent. The module is pure.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
 
 
 def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:
-    """Return why a child job must end: its parent job, or the attempt that submitted it, has ended. Return an empty
-    string if the child job may continue."""
+    """Return the reason why a child job must end, if its parent job or the attempt that submitted it has ended. Return
+    an empty string if the child job may continue.
+    """
     if parent.is_finished:
         return f"its parent job {parent.job_id!r} has ended ({state_name(parent.state)})"
     if not request.HasField("parent_attempt_id"):

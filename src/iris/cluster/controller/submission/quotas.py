@@ -11,13 +11,13 @@ from iris.reasons import ErrorReason
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The number of jobs, tasks and streams that each user of a cluster may have at the same time. The defaults are the
-    same as in `iris.config`.
+    """How many jobs, tasks and streams each user of a cluster may have at the same time. The defaults are the same as
+    in `iris.config`.
 
     Attributes:
-        jobs: The number of unfinished jobs.
-        tasks: The number of tasks in these jobs.
-        streams: The number of followed logs and watched jobs.
+        jobs: The largest number of unfinished jobs.
+        tasks: The largest number of tasks in unfinished jobs.
+        streams: The largest number of open streams, which follow logs or watch jobs.
     """
 
     jobs: int = 10_000
@@ -38,7 +38,7 @@ class QuotaUse:
         self._tasks: Counter[str] = Counter()
 
     def check(self, user: str, tasks: int) -> None:
-        """Refuse a job that exceeds the user's quota.
+        """Refuse a new job that exceeds its owner's quota.
 
         Args:
             user: The job's owner; empty if the caller has no name.
@@ -67,7 +67,7 @@ class QuotaUse:
         self._tasks[user] += tasks
 
     def remove(self, user: str, tasks: int) -> None:
-        """Stop counting a job that has ended or was not saved."""
+        """Stop counting a job, because the job has ended or could not be saved."""
         self._jobs[user] -= 1
         self._tasks[user] -= tasks
         if not self._jobs[user]:

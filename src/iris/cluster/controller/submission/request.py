@@ -1,4 +1,4 @@
-"""Reads a valid submission: the job it describes, and what each task needs. Pure."""
+"""Derives the job, and the resources of its tasks, from a valid submission. The module is pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ PLACEMENTS = {
 
 
 def job_id_of(request: LaunchJobRequest) -> str:
-    """Return the id that the job will have: its name, after the parent's id if there is a parent."""
+    """Return the id that the job will have. The id consists of the parent's id, if the job has a parent, and the job's
+    name.
+    """
     return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name
 
 
@@ -43,7 +45,7 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
 
 
 def replicas_of(request: LaunchJobRequest) -> int:
-    """Return the number of tasks."""
+    """Return the number of tasks of a submitted job."""
     return request.resources.replicas or 1
 
 
@@ -55,6 +57,6 @@ def need_of(request: LaunchJobRequest) -> Resources:
 
 
 def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:
-    """Return the engine request for a gang with this number of slots."""
+    """Return the request to the engine for a gang with the given number of slots."""
     labels = tuple(sorted({(constraint.key, constraint.value.string_value) for constraint in request.constraints}))
     return GangRequest(gang_id, slots, need_of(request), PLACEMENTS[request.placement], labels)

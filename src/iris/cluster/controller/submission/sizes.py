@@ -1,4 +1,4 @@
-"""Limits the sizes of submissions, of workers' registrations, and of their reports. Pure."""
+"""Limits the sizes of submissions, and of the registrations and reports of workers. The module is pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 MAX_JOB_ID_BYTES = 1000  # The size limit of a job's name together with the names of all its parent jobs.
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # The client has the same limit (cluster/client/pickling.py).
-# The limit is higher than the client's (cluster/client/workspace_archive.py), because compression may enlarge files.
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # Clients use the same limit for entrypoints (cluster/client/pickling.py).
+# The limit for workspaces is higher than the limit of clients (cluster/client/workspace_archive.py), because clients
+# check the size before compression, and compression may enlarge files.
 MAX_BUNDLE_BYTES = 110 * 1024**2
-# Linux starts no program with a command-line word, or a variable with its name, of more than 128 KiB. All words and
-# variables together may have 2 MiB with the usual stack size, and the worker adds variables for each task.
+# On Linux, one word of a command line may have at most 128 KiB, and so may one environment variable with its name. All
+# words and variables together may have 2 MiB with the usual stack size. The limit here is lower, because the worker
+# adds variables for each task.
 MAX_WORD_BYTES = 128 * 1024 - 1
 MAX_WORDS_BYTES = 768 * 1024
-MAX_PORTS = 100  # Each task may have up to 100 named ports.
+MAX_PORTS = 100  # The largest number of named ports of a task.
 MAX_PATH_BYTES = 4095
 MAX_KEY_BYTES = 200  # The size limit of an id that a program has generated.
 MAX_WORKERS = 10_000
@@ -81,8 +83,8 @@ def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
 
 
 def trim_report(report: Report) -> None:
-    """Shorten the texts and the result in a report that a task has made too large. The report itself is never refused,
-    because the controller has to know that the attempt has ended.
+    """Shorten the texts and the result in a worker's report if they are too large. The report is never refused because
+    of its size, because the controller has to know that the attempt has ended.
     """
     size = len(report.serialized_result)
     if size > MAX_RESULT_BYTES:

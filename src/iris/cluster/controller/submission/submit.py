@@ -1,4 +1,4 @@
-"""Accepts new jobs. The method `Submissions.submit` has the whole sequence of steps."""
+"""Accepts new jobs. The method `Submissions.submit` contains the sequence of steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iris.system.clock import now_ms, stamp
 
 
 class Submissions:
-    """Makes jobs from the requests of clients and tasks.
+    """Accepts or refuses the submissions of clients and tasks.
 
     Args:
         jobs: All jobs.
@@ -50,17 +50,18 @@ class Submissions:
         """Accept a job, and return its id once the job is saved.
 
         1. Validate the request, and check its workspace.
-        2. Claim the name. No `await` may occur between this step and step 4, because another submission could take the
-           name meanwhile.
+        2. Claim the name. No `await` may occur between step 2 and step 4, because another submission could claim the
+           same name during an `await`.
         3. Make the job, if its parent, its owner's quota and the headroom allow it.
         4. Save the job.
-        5. The controller carries out the instructions that are saved with the job: it queues the job's gangs.
+        5. Once the job is saved, the controller carries out the job's instructions, which add its gangs to the queue.
 
         Args:
-            request: The submission; it is changed.
-            owner: The name in the caller's token. A child job gets its parent's owner instead.
+            request: The submission. This method changes the request.
+            owner: The name in the caller's token. It becomes the job's owner, unless the job has a parent. A child job
+                has the owner of its parent.
         """
-        # The token of a client is secret, so it is not stored with the job. Each task gets a new token.
+        # The client's token is removed from the job, because the token is secret. Each task gets a new token.
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
         workspace = await self._workspaces.check(request)
@@ -83,7 +84,7 @@ class Submissions:
         self._headroom.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
-        # The workspace is stored apart from the job, because several jobs may have the same workspace.
+        # The workspace is stored separately from the job, because several jobs may have the same workspace.
         launch.ClearField("bundle_blob")
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))

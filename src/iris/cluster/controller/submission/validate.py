@@ -1,6 +1,7 @@
-"""Validates a submission without regard to the state of the cluster. Pure.
+"""Validates a submission without looking at the state of the cluster. The module is pure.
 
-A request for something that this controller cannot do is refused, never ignored.
+If a submission asks for something that this controller does not support, the submission is refused. An unsupported
+field is never ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def validate(request: LaunchJobRequest) -> None:
-    """Refuse a submission that can never be accepted.
+    """Refuse a submission with invalid, unsupported or too large fields.
 
     Raises:
         InvalidArgumentError: A field is invalid, or asks for something that is not supported.

@@ -24,13 +24,14 @@ class Workspaces:
         self._saver = saver
 
     async def check(self, request: LaunchJobRequest) -> bytes:
-        """Check the workspace of a submission, and return the bytes that have to be stored.
+        """Check the workspace of a submission, and return the bytes of the workspace if they still have to be stored.
 
-        The returned bytes are empty if the job has no workspace, or if the workspace is stored already.
+        The result is empty if the job has no workspace, or if the workspace is already stored.
 
         Raises:
             InvalidArgumentError: The hash does not match the workspace.
-            FailedPreconditionError: Only the hash was sent, and no such workspace is stored.
+            FailedPreconditionError: The submission contains only the hash of a workspace, and no workspace with this
+                hash is stored.
         """
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
