@@ -292,7 +292,7 @@ class Saver:
         return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
-        """Return the stored states of the jobs in a failed batch. Jobs whose stored state was read before are left out."""
+        """Return the stored states of the jobs in a failed batch, unless an earlier call has read them."""
         wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
             return await self.read(self._store.load_jobs, wanted)

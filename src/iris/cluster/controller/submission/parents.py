@@ -1,4 +1,4 @@
-"""Decides whether a job can have a child job, and when a child job must end because of its parent. The module is pure."""
+"""Decides whether a job can have a child job, and when a child job ends because of its parent. The module is pure."""
 
 from __future__ import annotations
 
