@@ -112,7 +112,7 @@ def test_error_for_an_unreadable_configuration_file_names_the_file(tmp_path: Pat
         read_config_file(tmp_path / "none.toml")
 
 
-def test_document_of_another_release_gives_the_options_that_are_known() -> None:
+def test_configuration_of_another_release_is_read_without_unknown_options() -> None:
     document = {"lease": "2m", "port": 1, "max_jobs_per_user": 0, "enforce": "", "labels": "a=b", "future": 1}
     assert known_options(document) == {"lease": 120.0, "port": 1}
 

@@ -318,7 +318,7 @@ def test_address_in_a_range_of_no_proxy_is_called_without_a_proxy(
     assert find_proxy("http://127.0.0.1:50051") is None
 
 
-def test_proxy_as_text_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_of_a_proxy_contains_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://user:secret@[2001:db8::1]:3128")
     proxy = find_proxy(f"http://{HOST}")
     assert str(proxy) == "the proxy http://[2001:db8::1]:3128 (from http_proxy)"

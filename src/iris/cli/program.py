@@ -101,7 +101,7 @@ def run_program() -> int:
 
 
 def _drop_output() -> None:
-    """Discard the text in stdout's buffer, which cannot be written and would make Python print an error at exit."""
+    """Discard the text in stdout's buffer. The text cannot be written, and Python would print an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

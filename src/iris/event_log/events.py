@@ -13,7 +13,10 @@ _PLAIN = re.compile(r"[\w./:@+%,*-]+")
 
 
 class EventRecord(logging.LogRecord):
-    """A log record with fields. Its message is the name of the event, such as `job.state`."""
+    """A record of `logging` for an event.
+
+    The record's message is the event's name, such as `job.state`, and the record has the event's fields.
+    """
 
     fields: dict[str, Any]
 

@@ -94,7 +94,10 @@ def call(
 async def call_async(
     method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Response:
-    """Make a call like `call`, on an asyncio loop. The event log gets an event of the level DEBUG for each call."""
+    """Make a call on an asyncio loop, with the same retries and errors as `call`.
+
+    Each call is written to the event log.
+    """
     if not _log.isEnabledFor(logging.DEBUG):
         return await _call_async(method, request, peer, timeout_s)
     started_s = time.monotonic()

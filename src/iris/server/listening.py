@@ -20,7 +20,7 @@ _OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A bound port, with the address at which others reach it.
+    """A bound port of a controller, with the address at which clients and workers reach the port.
 
     Attributes:
         socket: The bound socket. Connections wait in it until a server accepts them.

@@ -48,6 +48,7 @@ def open_file_limit() -> int:
 def use_no_proxy() -> None:
     """Make calls between the parts of a cluster bypass every proxy that the environment names.
 
-    NO_PROXY needs more than `*`, because connectrpc's transport does not apply `*` to numeric addresses.
+    The variable NO_PROXY gets more entries than `*`, because connectrpc's transport does not apply `*` to numeric
+    addresses.
     """
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "0.0.0.0/0,::/0,*"

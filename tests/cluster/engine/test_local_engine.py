@@ -257,7 +257,7 @@ async def test_workers_without_tls_are_ended_by_a_controller_with_tls(left: Left
         assert (await engine.snapshot())["new@0"].state is GangState.HELD
 
 
-async def test_unreported_loss_is_known_after_two_restarts(left: Left, tmp_path: Path) -> None:
+async def test_slot_lost_without_a_report_is_known_after_two_restarts(left: Left, tmp_path: Path) -> None:
     kill_worker(tmp_path, "local-1")
     between = LocalEngine(tmp_path, workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
     await between.start(NOBODY)

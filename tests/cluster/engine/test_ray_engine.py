@@ -283,7 +283,7 @@ async def test_close_ends_all_actors_groups_and_processes(ray_environment: RayCl
     assert list(Path(tempfile.gettempdir()).glob(f"iris-*-{world.cluster_id}-*")) == []
 
 
-async def test_driver_sends_no_usage_data_and_no_folder_and_stores_no_token(world: RayWorld) -> None:
+async def test_ray_driver_sends_no_usage_data_or_folder_and_stores_no_token(world: RayWorld) -> None:
     pid = world.engine.driver_pid
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert {b"RAY_USAGE_STATS_ENABLED=0", b"RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/"} <= set(variables)

@@ -295,7 +295,7 @@ async def test_slots_on_a_machine_that_does_not_answer_slurm_are_not_lost(world:
         world.slurm.wait_until_up()
 
 
-async def test_release_leaves_no_files_and_processes_on_a_machine(
+async def test_released_slurm_gang_leaves_no_files_and_processes_on_a_machine(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"

@@ -101,14 +101,14 @@ def test_slots_on_an_unresponsive_node_are_not_lost() -> None:
         assert known.lost == {0}
 
 
-def test_job_that_lost_a_node_which_answers_again_has_no_certainly_lost_slot() -> None:
+def test_slurm_job_that_lost_a_machine_has_no_lost_slot_if_all_machines_answer() -> None:
     known = status(row("NODE_FAIL", "iris:1x2;;"), HELD, True, True)
     assert known is not None
     assert known.state is GangState.BROKEN
     assert known.lost == frozenset()
 
 
-def test_job_that_ended_before_its_start_is_unknown_to_the_next_controller() -> None:
+def test_slurm_job_that_ended_before_its_start_is_unknown_to_the_next_controller() -> None:
     assert status(row("CANCELLED")) is None
     assert is_final("CANCELLED")
     assert not is_final("COMPLETING")

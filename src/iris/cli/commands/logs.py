@@ -133,7 +133,7 @@ def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str |
 def _open_stream(
     connection: Connection, job: str, shown: list[int], options: Mapping[str, Any], output: Output
 ) -> LogStream:
-    """Open the stream of the lines that the options select, of the tasks with the indices `shown`."""
+    """Open a stream of lines of the tasks with the indices `shown`. The options select the lines."""
     follow, sources = options["follow"], options["sources"]
     if options["raw"] and not sources:
         sources = tuple(source for source in SOURCES if source != "build")

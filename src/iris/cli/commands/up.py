@@ -116,7 +116,7 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
 
 
 def _check_engine(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse to change the engine, because attempts of the killed server may still run on its engine."""
+    """Refuse an engine other than that of the killed server, because attempts may still run on the earlier engine."""
     if given.get("engine", before.config.engine) != before.config.engine:
         raise FailedPreconditionError(
             f"cannot change --engine: attempts of the killed server may still run on its engine {before.config.engine}:"

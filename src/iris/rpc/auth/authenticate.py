@@ -26,7 +26,7 @@ _SURELY_S = 0.01  # timers may fire a little early
 
 
 class TokenChecker(Protocol):
-    """A check of whether tokens are valid. The controller and the worker each have an implementation."""
+    """An object that checks whether tokens are valid. Controller and worker have different implementations."""
 
     def identify(self, token: str) -> Caller:
         """Return the holder of a valid token.

@@ -70,7 +70,7 @@ current_caller: ContextVar[Caller | None] = ContextVar("iris_caller", default=No
 
 
 def caller() -> Caller:
-    """Return the caller of the call that is being served."""
+    """Return who made the call that this server is answering."""
     known = current_caller.get()
     assert known is not None, "the call was not authenticated"
     return known

@@ -49,7 +49,7 @@ _CODES = {
 
 
 class ConnectionLimits:
-    """The connections of a server, and their limits.
+    """Limits for all connections of one server.
 
     Args:
         large: The largest size of a request in bytes, by path. For other paths the limit is `MAX_REQUEST_BYTES`.

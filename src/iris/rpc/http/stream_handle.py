@@ -16,7 +16,7 @@ FIRST_MESSAGE_S = 10.0
 
 
 class Body(Protocol):
-    """The body of a stream's answer. It can be closed."""
+    """The body of a stream's answer, which a `StreamHandle` closes."""
 
     def close(self) -> None: ...
 

@@ -33,7 +33,7 @@ def _streams_overall() -> int:
 
 
 class OpenStreams:
-    """The open streams of a server.
+    """Counts and limits the open streams of a server.
 
     Args:
         per_caller: The largest number of streams of one caller. If None, only the number of all streams is limited.

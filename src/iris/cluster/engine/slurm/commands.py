@@ -109,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine, whether it answers Slurm, and its host name and address in Slurm's configuration."""
+    """What Slurm knows about a machine: whether it answers, and its host name and address."""
 
     machine: Machine
     answers: bool
@@ -286,7 +286,7 @@ def read_queue(text: str, prefix: str) -> list[Row]:
 
 
 def in_words(reason: str) -> str:
-    """Return the reason for which a job waits as a phrase. `reason` is Slurm's own word."""
+    """Return a phrase that explains Slurm's word for the reason why a job waits."""
     known = _REASONS.get(reason.partition(",")[0])
     return f"Slurm says: {known} ({reason})" if known and reason != "None" else known or f"Slurm says: {reason}"
 

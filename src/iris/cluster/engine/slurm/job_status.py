@@ -26,7 +26,7 @@ def is_waiting(state: str) -> bool:
 
 
 def waiting(reason: str) -> GangStatus:
-    """Return the status of a waiting gang. `reason` is Slurm's word for the reason."""
+    """Return the status of a waiting gang. `reason` is Slurm's word for why the gang's job waits."""
     return GangStatus(GangState.WAITING, reason=in_words(reason))
 
 
