@@ -1,4 +1,4 @@
-"""The registered workers, and the calls that start and stop attempts on them.
+"""Manages the registered workers, and calls workers to start and stop attempts.
 
 Only the controller imports this package.
 """

@@ -23,8 +23,8 @@ from iris.system.clock import now_ms
 
 
 class AttemptControl:
-    """Calls workers to start and stop attempts. Each call runs in the background until the worker has answered the
-    call, or the attempt has ended.
+    """Calls workers to start and stop attempts. Each call runs in the background, until the worker has answered or the
+    attempt has ended.
 
     Args:
         fleet: The workers.
@@ -77,11 +77,12 @@ class AttemptControl:
     async def _start_rendezvous(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
         """Start the attempts of a job with a rendezvous.
 
-        1. The worker of task 0 is called first, because this worker reserves the port at which all tasks meet. After a
-           restart of the controller, the worker may already run task 0; then it answers with the same port again.
-        2. The calls to the other workers contain the port. An attempt that is stopped meanwhile never starts.
-        3. If task 0 succeeded before a restart of the controller, the calls to the other workers contain no port. A
-           worker that already has its attempt ignores the call, and any other worker refuses the attempt.
+        1. The worker of task 0 is called first, because this worker reserves the port at which all tasks meet. If the
+           worker already runs task 0, for example after a restart of the controller, it returns the same port again.
+        2. The other workers are called with this port. An attempt that has been stopped by that time is not started.
+        3. If task 0 has succeeded before a restart of the controller, no port is known, so the other workers are called
+           without a port. A worker that already runs its attempt ignores the call. Any other worker refuses the
+           attempt.
         """
         job = record.job
 
@@ -99,7 +100,9 @@ class AttemptControl:
             own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
             answer = await self._start(record, first.worker_id, own, hosts, meeting)
             if answer is None:
-                return  # The attempt of task 0 was refused, or its gang restarts or ends.
+                # Without an answer for task 0, the other attempts are not started. The worker has refused task 0, or
+                # the gang restarts or ends.
+                return
             meeting.master_port = answer.master_port
         for worker_id, group in groups.items():
             self._background.start(self._start(record, worker_id, group, hosts, meeting))
@@ -112,7 +115,9 @@ class AttemptControl:
         hosts: Sequence[str],
         meeting: GangRendezvous | None = None,
     ) -> cluster_pb2.Worker.RunTasksResponse | None:
-        """Start attempts on one worker. Return None if the worker refuses, or if no attempt is wanted any more."""
+        """Start attempts on one worker, and return the worker's answer. Return None if the worker refuses the attempts,
+        or if all of them have ended before the call.
+        """
         job, is_live = record.job, record.job.is_attempt_live
         worker = await self._fleet.registered(
             worker_id, lambda: any(is_live(start.task_index, start.attempt_id) for start in starts)
@@ -120,10 +125,10 @@ class AttemptControl:
         if worker is None:
             return None
         starts = [start for start in starts if is_live(start.task_index, start.attempt_id)]
-        if meeting is not None:  # The call for task 0 may have taken long, and these attempts may be stopping by now.
+        if meeting is not None:  # Attempts may have been stopped during the call for task 0.
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
-        if why_not:  # Without this check, each started task would fail.
+        if why_not:  # The tasks would fail, because the worker's Python cannot load the callable.
             self._starts_failed(record, starts, why_not)
             return None
         slots = self._slots.of_job(job.job_id)

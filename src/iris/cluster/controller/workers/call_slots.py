@@ -1,9 +1,8 @@
 """Limits how many calls to workers run at once: a few for each worker, and a fixed number in total.
 
-Thousands of attempts may be due at once, and each start is a call. Without a limit, each call would use a separate
-connection and a thread that looks up a host name. A call to a worker that does not answer lasts until its timeout.
-Therefore unresponsive workers have a separate limit, so that an unreachable rack does not delay starts on all other
-machines.
+Thousands of attempts may have to start at once, with one call for each start. Without a limit, each call would use a
+connection, and a thread for the look-up of the host name. Calls to unresponsive workers have a separate limit, because
+such a call lasts until its timeout. Therefore an unreachable rack does not delay starts on other machines.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from iris.rpc.serving.fair_lane import FairLane
 _AT_ONCE = 512
 _OF_WORKER = 4
 _AT_ONCE_OF_SILENT = 64
-_MISSED_HEARTBEATS = 2  # A worker that has missed this many heartbeats is not expected to answer.
+_MISSED_HEARTBEATS = 2  # A worker counts as unresponsive after this number of missed heartbeats.
 
 
 class WorkerCalls:
-    """The fair queues in which calls to workers wait for their turn."""
+    """Limits the calls to workers. Calls wait for their turn in one fair queue for responsive workers and another for
+    unresponsive ones.
+    """
 
     def __init__(self) -> None:
         self._lane = FairLane("calls of workers", at_once=_AT_ONCE, per_caller=_OF_WORKER)
@@ -43,13 +44,14 @@ class WorkerCalls:
         worker_id = worker.identity.worker_id
         now_s = time.monotonic()
         if self._failed_s.get(worker_id, worker.heard_s) < worker.heard_s:
-            del self._failed_s[worker_id]  # The worker has called the controller since then.
+            # The worker has called the controller since the failed call, so it counts as responsive.
+            del self._failed_s[worker_id]
         is_silent = worker_id in self._failed_s or worker.missed_heartbeats(now_s) >= _MISSED_HEARTBEATS
         return (self._silent_lane if is_silent else self._lane).turn(worker_id)
 
     def failed(self, worker: WorkerRecord) -> None:
-        """Record that a worker has not answered. Until the worker calls the controller again, only one call to this
-        worker runs at a time.
+        """Record that a worker has not answered a call. Until the worker calls the controller again, only one call to
+        it runs at a time.
         """
         self._failed_s[worker.identity.worker_id] = time.monotonic()
 
@@ -58,5 +60,5 @@ class WorkerCalls:
         self._failed_s.pop(worker.identity.worker_id, None)
 
     def forget(self, worker_id: str) -> None:
-        """Forget a worker that was removed."""
+        """Remove the records about a worker."""
         self._failed_s.pop(worker_id, None)

@@ -32,15 +32,16 @@ from iris.system.backoff import Backoff
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _log = logging.getLogger(__name__)
 
-# A function that returns True if an attempt, given by task index and attempt id, is live. The function is called before
-# each try of a call to a worker.
+# A function that returns whether an attempt is live. Its arguments are the task index and the attempt id. It is called
+# before each call to a worker, so that no worker is called for an ended attempt.
 StillLive = Callable[[int, int], bool]
 
 
 def hosts_of(job: Job) -> list[str]:
-    """Return the host of each task of a gang, by task index; an empty list for independent tasks.
+    """Return the hosts of a gang's tasks, in the order of the task indices. For independent tasks, the list is empty.
 
-    The host of a task is the host of the task's current or last worker; an empty string if there was no worker.
+    The host of a task is the host of its current or last worker. If the task never had a worker, its host is an empty
+    string.
     """
     if not job.coscheduled:
         return []
@@ -59,7 +60,7 @@ def run_tasks_request(
     hosts: Sequence[str],
     token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """Return the request that tells a worker to run attempts of a job.
+    """Return the request for a worker to run attempts of a job.
 
     Args:
         worker: The worker.
@@ -67,8 +68,8 @@ def run_tasks_request(
         launch: The job's submission.
         starts: The attempts.
         slots: The job's slots, by task index.
-        hosts: The hosts of all tasks of the gang, by task index; empty for independent tasks.
-        token_of: Makes the token of an attempt from job id, task index and attempt id.
+        hosts: The hosts of the gang's tasks, in the order of the task indices; empty for independent tasks.
+        token_of: Makes the token of an attempt. Its arguments are the job id, the task index and the attempt id.
     """
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
@@ -107,7 +108,8 @@ async def start_attempts(
     still_live: StillLive,
     calls: WorkerCalls,
 ) -> cluster_pb2.Worker.RunTasksResponse | None:
-    """Call a worker to run attempts of a job, and try again until the worker answers or the attempts have ended.
+    """Call a worker to run attempts of a job. The call is repeated until the worker answers or all the attempts have
+    ended.
 
     Returns:
         The worker's answer; None if the attempts ended before the worker answered.
@@ -128,7 +130,7 @@ async def start_attempts(
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    if not is_wanted():  # The attempts may have ended during the wait for a turn.
+                    if not is_wanted():  # All the attempts may have ended while the call waited for its turn.
                         return None
                     failpoint("start.before")
                     answer = await call_async(worker.stub.run_tasks, request, peer)
@@ -136,9 +138,9 @@ async def start_attempts(
                 calls.answered(worker)
                 return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
-                # The worker may still be alive after a failed call. Only the engine, the worker's lease, or the
-                # registration of another process prove that the worker is dead. A process that rejects the token may be
-                # another worker at the same address.
+                # A failed call does not prove that the worker is dead. The only proofs are a report of the engine, the
+                # expiry of the worker's lease, or the registration of another process of the worker. If a process
+                # rejects the controller's token, the process may be another worker at the same address.
                 calls.failed(worker)
                 _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 await asyncio.sleep(backoff.next_s())
@@ -152,14 +154,16 @@ async def start_attempts(
 async def stop_attempt(
     worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive, calls: WorkerCalls
 ) -> bool:
-    """Call a worker to stop an attempt, and try again until the worker answers or the attempt has ended.
+    """Call a worker to stop an attempt. The call is repeated until the worker answers or the attempt has ended.
 
     Returns:
-        False if the worker does not know the attempt, so that it will not report the attempt's end.
+        False if the worker does not know the attempt, and therefore will not report the attempt's end. Otherwise True.
     """
     starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
     if starting is not None:
-        await starting.wait()  # Without this wait, the stop could overtake the start.
+        # The stop waits for a running start of the same attempt. Otherwise the stop could reach the worker before the
+        # start.
+        await starting.wait()
     request = cluster_pb2.Worker.KillTaskRequest(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id
     )

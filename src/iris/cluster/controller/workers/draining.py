@@ -1,8 +1,8 @@
-"""Drains workers that serve one slot each, and forgets these workers when the engine has released their gang.
+"""Drains the workers of engines that start one worker for each slot, and forgets the workers of released gangs.
 
-Some engines start a worker for each slot, and kill the worker when its gang is released. Before the release, the
-controller therefore lets the worker drain, so that the worker can report how its attempts ended and upload their logs.
-The ids of such workers are never used again.
+Some engines start a worker for each slot, and kill the worker when its gang is released. Therefore the controller lets
+the worker drain before the release: the worker reports how its attempts ended, and uploads their logs. The ids of such
+workers are never used again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff
 
-# The allocation of a gang is held for this many seconds, so that its workers can drain. Logs that a worker has not
-# uploaded by then are lost, and readers see a gap.
+# The largest number of seconds for which the workers of a gang may drain. Logs that are not uploaded within this time
+# are lost, and readers see a gap.
 DRAIN_S = 60.0
-# After a restart of the controller, a live worker registers with its next heartbeat or its next attempt to connect.
+# The seconds to wait for a worker that has not registered. After a restart of the controller, a live worker registers
+# at its next heartbeat or its next try to connect.
 _REGISTER_S = 20.0
-_CALL_S = 10.0  # The timeout of one call in seconds. The next call continues to wait.
+_CALL_S = 10.0  # The timeout, in seconds, of one drain call. If a worker needs more time to drain, it is called again.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# A worker may register before the engine reports its gang as granted. Slurm, for example, grants a gang when the last
-# of its slots has started.
+# The seconds for which a registered worker without a gang is kept. A worker may register before the engine reports its
+# gang as granted. For example, Slurm reports a gang as granted when the last of its slots has started.
 _UNPLACED_S = 300.0
 _log = logging.getLogger(__name__)
 
 
 class SlotWorkers:
-    """The workers that serve the slots of each gang, according to the engine's snapshots.
+    """Tracks which workers serve the slots of each gang, according to the engine's snapshots, and drains them.
 
     Args:
         fleet: The workers that have registered.
@@ -50,7 +51,7 @@ class SlotWorkers:
         self._placed: set[str] = set()  # the workers of all gangs
 
     def apply_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
-        """Mark workers as dead whose slots are lost, and forget the workers of gangs that the engine has released."""
+        """Mark the workers of lost slots as dead. Forget the workers of gangs that the engine has released."""
         for gang_id in self._of_gang.keys() - snapshot.keys():
             for worker_id in self._of_gang.pop(gang_id):
                 self._placed.discard(worker_id)
@@ -63,12 +64,12 @@ class SlotWorkers:
                 self._fleet.mark_dead(known.slots[position].worker_id)
 
     def forget_strays(self, keep: Collection[str]) -> None:
-        """Forget workers that belong to no gang, for example because the gang was released before the worker
+        """Forget the workers that belong to no gang. For example, a gang may have been released before its worker
         registered.
 
         Args:
-            keep: The workers that run attempts and must be kept. After a restart of the controller, the engine may not
-                report the gangs of these workers yet.
+            keep: The workers that run attempts. These workers are kept, because the engine may not have reported their
+                gangs yet after a restart of the controller.
         """
         until_s = time.monotonic() - _UNPLACED_S
         for worker in list(self._fleet.workers.values()):
@@ -78,8 +79,8 @@ class SlotWorkers:
                 self._fleet.forget(worker_id)
 
     async def drain(self, gang_id: str) -> None:
-        """Let all workers of a gang drain at once, and return when each worker has drained, is dead, or has reached the
-        time limit.
+        """Let all workers of a gang drain at the same time. Return when each worker has drained, has died, or has used
+        up its time limit.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):

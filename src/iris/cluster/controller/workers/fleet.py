@@ -1,9 +1,8 @@
-"""The registered workers of a cluster: the current process of each worker, and the loss of workers whose lease has
-expired.
+"""Manages the registered workers of a cluster and their leases.
 
-A process is fenced if it was declared lost, or if another process has registered as the same worker. The controller
-ignores the reports of a fenced process, also after a restart. worker/supervision/lease.py explains how long leases are,
-and why no attempt runs twice.
+A process of a worker is fenced if it was declared lost, or if another process has registered as the same worker. The
+controller ignores the reports of a fenced process, even after a restart of the controller. The module
+worker/supervision/lease.py explains the length of leases, and why no attempt runs twice.
 """
 
 from __future__ import annotations
@@ -38,37 +37,38 @@ from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_for_ages_ms, now_ms
 from iris.system.event_loop import happens
 
-_MAX_REFUSALS = 1000  # The number of refused workers whose refusal is remembered.
+_MAX_REFUSALS = 1000  # The largest number of refused workers that the fleet remembers.
 _HOST_CHARACTERS = 200
-# A fenced process is remembered for this time, which is longer than any machine sleeps. By then the last token of the
-# process has expired.
+# How long a fenced process is remembered, in milliseconds. After this time the last token of the process has expired.
+# No machine is expected to sleep for so long.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
-_WANTED_CHECK_S = 5.0  # The seconds between two checks of `registered` whether the worker is still wanted.
+_WANTED_CHECK_S = 5.0  # The seconds between two calls of `still_wanted` in `registered`.
 _log = logging.getLogger(__name__)
 
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
 
-# A function that ends the attempts for which its first argument is true, and returns these attempts. The second
-# argument states why the worker of the attempts counts as lost.
+# A function that ends lost attempts, and returns them. Its arguments are a predicate that selects the lost attempts,
+# the reason why their worker counts as lost, and the code of this reason.
 LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str, FailureCode], list[TaskAttempt]]
 
 
 class Fleet:
-    """The registered workers and their leases. Only the fleet changes worker records.
+    """The registered workers and their leases. No other code changes the worker records.
 
     Args:
         lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
-        store: The state of an earlier controller, which is only read.
+        store: Contains the fences and the lease of an earlier controller. The fleet only reads the store.
         saver: Stores which processes are fenced, and the longest lease.
         tokens: Makes the tokens with which the controller calls workers.
         http_client: Makes the calls to workers; None uses connectrpc's own client.
         lose_attempts: Ends the attempts of a lost worker.
-        shortage_changed: Called when a worker has reported a new shortage, or the end of its shortage.
+        shortage_changed: A function to call when a worker reports a new shortage or the end of its shortage.
 
     Attributes:
         workers: The registered workers, by id. Other parts of the controller only read this mapping.
         calls: Limits the calls that start and stop attempts.
-        longest_lease_s: The longest lease that a worker may have, from this controller or an earlier one, in seconds.
+        longest_lease_s: The longest lease that a worker may have, in seconds. This or an earlier controller may have
+            granted it.
     """
 
     def __init__(
@@ -94,18 +94,19 @@ class Fleet:
         self._http_client = http_client
         self._lose_attempts = lose_attempts
         self._shortage_changed = shortage_changed
-        self._registration = asyncio.Event()  # The event is set and replaced when a worker registers.
+        self._registration = asyncio.Event()  # When a worker registers, this event is set and replaced by a new one.
 
     async def start(self) -> None:
-        """Store the longest lease, before any worker gets a lease."""
+        """Save the longest lease. This must happen before a worker gets a lease."""
         if self.longest_lease_s > self._known_lease_s:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
 
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
-        """Accept a worker and grant its lease, or refuse it. A refused or fenced worker has to end.
+        """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker has to end.
 
-        In the answer to a fenced worker, `accepted` is false and the reason for a refusal is empty.
+        The answer to a refused worker contains the reason. The answer to a fenced worker has `accepted` false and no
+        reason.
 
         Raises:
             InvalidArgumentError: The request is malformed.
@@ -121,7 +122,7 @@ class Fleet:
         return answer
 
     def _why_refused(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
-        """Return the reason why a worker can never be accepted; empty if it can be accepted."""
+        """Return why a worker can never be accepted. Return an empty string if the worker can be accepted."""
         worker_id = request.worker_id
         if worker_id in self._forgotten:
             return f"no gang of this cluster has worker {quoted(worker_id)} any more"
@@ -133,7 +134,7 @@ class Fleet:
         return why_not
 
     def _refuse(self, request: cluster_pb2.Controller.RegisterWorkerRequest, why_not: str) -> None:
-        """Remember why a worker was refused, so that gangs that wait for the worker have this reason."""
+        """Refuse a worker, and remember why. The waiting reasons of gangs that need this worker mention the refusal."""
         worker_id = request.worker_id
         while len(self._refused) >= _MAX_REFUSALS:
             del self._refused[next(iter(self._refused))]
@@ -142,11 +143,11 @@ class Fleet:
         _log.warning("%s", self._refused[worker_id])
 
     def why_refused(self, worker_ids: Iterable[str]) -> str:
-        """Return why one of these workers was refused; empty if none was."""
+        """Return why one of these workers was refused. Return an empty string if none of them was refused."""
         return next((self._refused[worker_id] for worker_id in worker_ids if worker_id in self._refused), "")
 
     def missing_worker(self, worker_id: str) -> MissingWorker | None:
-        """Return why a worker that a gang needs is not available, or None if it is available."""
+        """Return why a worker is not available. Return None if the worker is available."""
         worker = self.workers.get(worker_id)
         if worker is not None and worker.is_healthy(time.monotonic()):
             return None
@@ -170,16 +171,18 @@ class Fleet:
         if known is not None and known.identity.incarnation != incarnation:
             known.is_dead = True
             self.fence(worker_id, known.identity.incarnation)
-            self._tokens.forget_worker(worker_id)  # The stored tokens are valid for the earlier process only.
+            # The tokens for calls to the earlier process are useless for the new process.
+            self._tokens.forget_worker(worker_id)
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
         )
-        # The answer may not reach the worker, so the new lease counts from the worker's next report. Until then, the
-        # record has the longest lease that any earlier answer may have granted.
+        # The worker may not receive the answer with its new lease. Therefore the record keeps the longest lease that an
+        # earlier answer may have granted, until the worker's next report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
         if known is not None and known.identity.incarnation == incarnation:
-            record.starting = known.starting  # The request is repeated, and a stop may still wait for a running start.
+            # The same process may register again. Its running starts are kept, because a stop may wait for one of them.
+            record.starting = known.starting
         log_event(_log, "worker.registered", worker_id=worker_id, incarnation=incarnation, address=request.address)
         log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
@@ -190,16 +193,19 @@ class Fleet:
         )
 
     async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
-        """Return a worker, and wait until it has registered, for example after a restart of the controller.
+        """Wait until a worker has registered, and return the worker. For example, workers have to register after a
+        restart of the controller.
 
-        The result is None once `still_wanted` returns false. The function calls `still_wanted` every few seconds.
+        The method calls `still_wanted` every few seconds, and returns None as soon as `still_wanted` returns False.
         """
         while (worker := self.workers.get(worker_id)) is None and still_wanted():
             await happens(self._registration, _WANTED_CHECK_S)
         return worker
 
     def short(self) -> dict[str, str]:
-        """Return the workers that can start no new attempts now: the reason of each worker, by worker id."""
+        """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
+        reason.
+        """
         return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
 
     def is_live(self, worker_id: str, incarnation: str) -> bool:
@@ -215,25 +221,25 @@ class Fleet:
         return incarnation in ("", worker.identity.incarnation)
 
     def is_over(self, worker_id: str, incarnation: str) -> bool:
-        """Return True if a worker was forgotten, or if this process of the worker is fenced."""
+        """Return True if a worker was forgotten, or if the given process of the worker is fenced."""
         return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
-        """Stop calling a worker, because its process is dead or about to be ended.
+        """Stop calling a worker, because its process is dead or is about to be killed.
 
         Args:
             worker_id: The worker.
-            incarnation: The process that is dead; None means the process that is registered now.
+            incarnation: The incarnation of the dead process; None means the process that is registered now.
         """
         worker = self.workers.get(worker_id)
         if worker is not None and incarnation in (None, worker.identity.incarnation):
             worker.is_dead = True
 
     def forget(self, worker_id: str) -> None:
-        """Remove a worker whose id is never used again, because the engine has released its gang.
+        """Remove a worker, because the engine has released its gang. The id of the worker is never used again.
 
-        If the worker's process still runs on an unreachable machine, its next call is answered with the order to end.
-        After the duration of a lease the process has ended by itself.
+        The worker's process may still run on an unreachable machine. If it calls the controller, the answer orders it
+        to end. Otherwise it ends by itself when its lease expires.
         """
         self.mark_dead(worker_id)
         if self.workers.pop(worker_id, None) is not None:
@@ -241,11 +247,12 @@ class Fleet:
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
-        self._forgotten.pop(worker_id, None)  # The old entry is removed so that the new entry is the last.
+        # The old entry is removed first, so that the new entry becomes the last one in the dict.
+        self._forgotten.pop(worker_id, None)
         self._forgotten[worker_id] = time.monotonic()
 
     def _forget_old(self, now_s: float) -> None:
-        """Remove the records of forgotten workers and fenced processes that have certainly ended by now."""
+        """Remove the records of forgotten workers and of fenced processes, if their processes have certainly ended."""
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
             del self._forgotten[oldest]
@@ -259,9 +266,10 @@ class Fleet:
         request: cluster_pb2.Controller.ReportTaskStatesRequest,
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
-        """Record a call of a worker, and return True if the worker's reports count.
+        """Record a call of a worker. Return True if the worker's reports must be applied, and False if they must be
+        ignored.
 
-        If the reports do not count, `answer` asks the worker to end, or to register again.
+        If the result is False, this method changes `answer` to ask the worker to end or to register again.
         """
         if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
@@ -285,9 +293,9 @@ class Fleet:
             log_event(_log, "worker.fenced", worker_id=worker_id, incarnation=incarnation)
 
     async def watch_leases(self) -> None:
-        """Declare workers lost whose lease has expired, for as long as the controller runs.
+        """Declare each worker lost when its lease has expired, until the controller stops.
 
-        After a restart of the controller, every worker has to call within the longest lease.
+        After a restart of the controller, a worker is declared lost if it does not call within the longest lease.
         """
         started_s = time.monotonic()
         is_grace_over = False
@@ -327,10 +335,10 @@ class Fleet:
     def health(
         self, running: Mapping[str, set[str]], *, page_size: int, page_token: str
     ) -> Steps[Page[cluster_pb2.Controller.WorkerHealthStatus]]:
-        """Make a page of the states of the workers, ordered by id.
+        """Make a page of the workers and their health, ordered by worker id.
 
         Args:
-            running: The ids of the jobs that run on each worker, by worker id.
+            running: For each worker id, the ids of the jobs that run on the worker.
             page_size: The largest number of items in the page, see `cut_named_page`.
             page_token: The token of the previous page; empty for the first page.
 

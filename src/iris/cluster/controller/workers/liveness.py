@@ -1,4 +1,6 @@
-"""Decides which attempts and worker processes are live, because their tokens are valid only while they are live."""
+"""Decides which attempts and worker processes are live. The token of an attempt or process is valid only while its
+holder is live.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from iris.cluster.controller.workers.fleet import Fleet
 
 
 class ClusterLiveness:
-    """The live attempts and worker processes of a cluster.
+    """Decides which attempts and worker processes of a cluster are live. The `Authority` uses this class.
 
     Args:
         jobs: All jobs.
@@ -25,8 +27,8 @@ class ClusterLiveness:
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
         """Return whether a worker's process is live, as far as the controller knows.
 
-        After a restart of the controller a worker that has not registered again counts as live if a live attempt was
-        placed on it.
+        After a restart of the controller, some workers have not registered yet. Such a worker counts as live if a live
+        attempt was placed on it.
 
         Args:
             worker_id: The worker.

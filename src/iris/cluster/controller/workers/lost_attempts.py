@@ -12,7 +12,7 @@ from iris.system.clock import now_ms
 
 
 class LostAttempts:
-    """Ends lost attempts in all jobs.
+    """Ends attempts that were lost with their workers, in all jobs.
 
     Args:
         jobs: All jobs.
@@ -24,11 +24,11 @@ class LostAttempts:
         self._saver = saver
 
     def end(self, is_lost: Callable[[TaskAttempt], bool], why: str, failure: FailureCode) -> list[TaskAttempt]:
-        """End all live attempts for which `is_lost` returns true, and return these attempts.
+        """End all live attempts for which `is_lost` returns True. Return the ended attempts.
 
         Args:
             is_lost: Whether an attempt was lost.
-            why: Why the worker counts as lost, for the error of each task.
+            why: Why the worker counts as lost. The error of each attempt contains this text.
             failure: The code of `why`.
         """
         ended: list[TaskAttempt] = []

@@ -1,4 +1,4 @@
-"""Data classes for the reason why a worker that a gang needs is not available."""
+"""Defines data classes for the reason why a worker is not available to a gang."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class MissingKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MissingWorker:
-    """A worker that a gang needs and that is not available.
+    """A worker that is not available to the gang that needs it.
 
     Attributes:
         worker_id: The worker's id.
         kind: Why the worker is not available.
-        refusal: Which worker was refused and why, as a text; empty unless `kind` is `REFUSED`.
+        refusal: If `kind` is `REFUSED`, a text about which worker was refused and why. Otherwise empty.
     """
 
     worker_id: str

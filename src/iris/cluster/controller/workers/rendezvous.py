@@ -1,7 +1,7 @@
-"""Computes the rendezvous of a gang: the local rank of each task, and the devices that each task sees.
+"""Computes the rendezvous variables of a gang: the local rank of each task, and the devices visible to each task.
 
-Programs choose their device by their rank on the machine (`LOCAL_RANK`), so `cuda:{LOCAL_RANK}` must be the task's own
-device.
+A program chooses its device by its local rank. Therefore the device `cuda:{LOCAL_RANK}` must belong to the program's
+task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class LocalRank:
     Attributes:
         local_rank: The number of tasks on the machine that have a lower index.
         local_world_size: The number of tasks on the machine.
-        visible_devices: The devices that the task sees; empty if the task sees its own devices only.
+        visible_devices: The devices of all tasks on the machine, if the task sees all of them. Empty if the task sees
+            only its own devices.
     """
 
     local_rank: int
@@ -39,9 +40,9 @@ def assign_local_ranks(
     Args:
         machines: The machine of each task.
         devices: The devices that belong to each task.
-        share_devices: True if each task sees the devices of all tasks of the gang on its machine, in the order of their
-            ranks. Devices are shared only if each of these tasks has exactly one device. All other tasks see their own
-            devices only.
+        share_devices: True if the tasks of the gang on one machine share their devices. Each of these tasks then sees
+            all their devices, in the order of the local ranks. On a machine where a task of the gang does not have
+            exactly one device, each task sees only its own devices.
     """
     found: dict[int, LocalRank] = {}
     groups: dict[str, list[int]] = {}
@@ -52,8 +53,8 @@ def assign_local_ranks(
         if share_devices and len(here) > 1 and all(len(devices[index]) == 1 for index in here):
             visible = tuple(devices[index][0] for index in here)
         if len(set(visible)) < len(visible):
-            # The engine numbers the devices of each slot from 0, so no task can see another task's device. Each task
-            # therefore counts as alone on its machine.
+            # The engine numbers the devices of each slot from 0, so a task cannot see the devices of other tasks.
+            # Therefore each task counts as the only task on its machine.
             found |= {index: LocalRank(0, 1) for index in here}
         else:
             found |= {index: LocalRank(rank, len(here), visible) for rank, index in enumerate(here)}
@@ -62,12 +63,12 @@ def assign_local_ranks(
 
 @dataclass(slots=True)
 class GangRendezvous:
-    """The rendezvous of the attempts of one gang.
+    """The rendezvous of one gang, for the requests that start the gang's attempts.
 
     Attributes:
         framework: The framework whose variables the tasks get.
         local_ranks: The local rank of each task.
-        master_port: The port on which task 0 accepts the other tasks; 0 until the worker of task 0 has reserved a port.
+        master_port: The port at which the tasks meet task 0; 0 until the worker of task 0 has reserved the port.
     """
 
     framework: cluster_pb2.Rendezvous
@@ -76,12 +77,12 @@ class GangRendezvous:
 
     @classmethod
     def of(cls, record: JobRecord, slots: Mapping[int, Slot], workers: Mapping[str, WorkerRecord]) -> GangRendezvous:
-        """Return the rendezvous of a job's tasks as they are placed now.
+        """Return the rendezvous for the current placement of a job's tasks.
 
         Args:
             record: The job.
             slots: The slot of each placed task, by task index.
-            workers: The registered workers, among them the worker of each live attempt.
+            workers: The registered workers. The worker of each live attempt must be registered.
         """
         there = [workers.get(task.attempts[-1].worker_id) for task in record.job.tasks]
         devices: list[Sequence[str]] = [()] * len(there)
@@ -96,12 +97,12 @@ class GangRendezvous:
             for index, worker in enumerate(there)
         ]
         framework = record.launch.rendezvous
-        # A process that uses JAX claims all devices that it sees.
+        # JAX tasks do not share devices, because a JAX process claims all devices that it sees.
         share_devices = framework == cluster_pb2.RENDEZVOUS_TORCH
         return cls(framework, assign_local_ranks(machines, devices, share_devices=share_devices))
 
     def describe(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
-        """Add the rendezvous to a request that starts some of the gang's attempts."""
+        """Add the rendezvous to a request that starts attempts of the gang."""
         request.shared.rendezvous = self.framework
         request.shared.master_port = self.master_port
         for place in request.places:

@@ -20,7 +20,7 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 
 class WorkerReports:
-    """The calls that workers make about themselves and their attempts.
+    """Answers the calls of workers: registrations, heartbeats, and reports about attempts.
 
     Args:
         jobs: All jobs.
@@ -28,7 +28,8 @@ class WorkerReports:
         saver: Saves the changed jobs.
         authority: Knows which tokens are revoked.
         address: The controller's base URL, which workers pass to their tasks.
-        wake_scheduler: Called when a worker has registered or was refused, because a gang may wait for it.
+        wake_scheduler: A function to call when a worker has registered or was refused, because a gang may wait for this
+            worker.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class WorkerReports:
     async def register(
         self, request: cluster_pb2.Controller.RegisterWorkerRequest
     ) -> cluster_pb2.Controller.RegisterWorkerResponse:
-        """Register a worker. The answer to an accepted worker has the controller's address and the worker's lease.
+        """Register a worker. If the worker is accepted, the answer contains the controller's address and the worker's
+        lease.
 
-        A worker's process is not accepted, and has to end, if the process is fenced or its release is incompatible (see
-        `iris.versions`).
+        A process of a worker is not accepted if the process is fenced, or if its release of Iris is incompatible (see
+        `iris.versions`). A process that is not accepted has to end.
         """
         answer = self._fleet.register(request)
         if answer.accepted or answer.refused:
@@ -68,7 +70,8 @@ class WorkerReports:
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """Apply a worker's reports, and return once the resulting changes are saved.
 
-        The answer names the reported attempts that the worker has to stop, because the controller has ended them.
+        The answer names the reported attempts that have already ended for the controller. The worker has to stop these
+        attempts.
         """
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
         answer.revocations, revoked = self._authority.revocations(request.revocations)
@@ -91,8 +94,8 @@ class WorkerReports:
         await self._saver.saved()
 
     def _apply(self, job_id: str, reports: Sequence[Report]) -> list[Report]:
-        """Apply a worker's reports about one job, and return the reports about attempts that are not live on this
-        worker.
+        """Apply a worker's reports about one job. Return the reports that were not applied, because their attempts are
+        not live on this worker.
         """
         record = self._jobs.get(job_id)
         if record is None:
@@ -138,7 +141,7 @@ def _end_of(report: Report) -> AttemptEnd:
 
 
 def _guess_failure(report: Report) -> int:
-    """Return the code of a failure that an older worker reports without a code."""
+    """Return the failure code for a report without a code. Workers of older releases send such reports."""
     if report.state != cluster_pb2.TASK_STATE_FAILED:
         return FailureCode.UNSPECIFIED
     if report.out_of_memory:

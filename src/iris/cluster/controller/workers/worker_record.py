@@ -25,18 +25,19 @@ class WorkerRecord:
 
     Attributes:
         identity: The worker's process.
-        metadata: The facts that the worker reported about its machine.
+        metadata: The worker's description of its machine.
         stub: The client for calls to the worker.
         lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
-        heard_s: The time of the worker's last call, by `time.monotonic`. Decisions use this time.
-        last_heartbeat_ms: When the worker called last, as wall clock time for people.
+        heard_s: When the worker called last, by `time.monotonic`. All decisions use this time.
+        last_heartbeat_ms: When the worker called last, as wall clock time. This time is only shown to people.
         registered_s: When the worker registered, by `time.monotonic`.
         python_version: The Python version of the worker's tasks; empty if unknown.
-        short_of: The worker's reason why it can start no new attempts now; empty if it can start attempts.
-        is_dead: True if the worker's process is dead or was declared lost. Another process of the worker may register.
-        visible_devices: The devices of the slot, as CUDA names them, if the worker serves one slot only.
-        starting: For each starting attempt, by job, task and attempt, an event that is set when the worker has answered
-            the start.
+        short_of: Why the worker cannot start new attempts now; empty if it can.
+        is_dead: True if the worker's process is dead or was declared lost. A new process of the worker may still
+            register.
+        visible_devices: If the worker serves only one slot, the CUDA names of the slot's devices. Otherwise empty.
+        starting: The attempts whose start the worker has not answered yet. Each key is a job id, task index and attempt
+            id. Each value is an event that is set when the worker has answered.
     """
 
     identity: WorkerIdentity
@@ -57,7 +58,7 @@ class WorkerRecord:
         return int(max(0.0, now_s - self.heard_s) / heartbeat_s(self.lease_s))
 
     def is_healthy(self, now_s: float) -> bool:
-        """Return True if the worker may get new attempts. An unhealthy worker keeps the attempts that it has."""
+        """Return True if the worker may get new attempts. An unhealthy worker keeps its running attempts."""
         return not self.is_dead and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
 
     def is_lost(self, now_s: float) -> bool:
@@ -69,7 +70,7 @@ class WorkerRecord:
 
         Args:
             lease_s: The new lease of the worker, in seconds.
-            short_of: Why the worker can start no new attempts now; empty if it can.
+            short_of: Why the worker cannot start new attempts now; an empty string if it can.
         """
         self.short_of = shown(short_of[:_REASON_CHARACTERS])
         self.lease_s = lease_s
@@ -88,7 +89,7 @@ def new_record(
     Args:
         request: The worker's request.
         lease_s: The worker's lease, in seconds.
-        bearer: Adds the token to calls to the worker.
+        bearer: Adds the controller's token to calls to the worker.
         http_client: Makes the calls; None uses connectrpc's own client.
     """
     stub = cluster_connect.WorkerServiceClient(
@@ -98,7 +99,7 @@ def new_record(
         interceptors=(bearer,),
         http_client=http_client,
     )
-    # Each worker has a separate stub, because the stub keeps the connections.
+    # The stub keeps the connections to one worker. Therefore each worker needs a separate stub.
     identity = WorkerIdentity(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
     return WorkerRecord(
