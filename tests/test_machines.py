@@ -49,7 +49,7 @@ def start_echo(machine: Machine, directory: Path) -> None:
     wait_until(lambda: "listening" in path.read_text(), "the echo")
 
 
-def test_test_machine_has_its_own_network_and_processes(lan: Lan) -> None:
+def test_simulated_machine_has_its_own_network_and_processes(lan: Lan) -> None:
     one, other = lan.machines
     for machine in lan.machines:
         assert machine.run(["hostname"]).strip() == machine.name

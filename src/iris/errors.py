@@ -108,7 +108,7 @@ class NotFoundError(IrisError, LookupError):
 
 
 class AlreadyExistsError(IrisError):
-    """The name is taken."""
+    """The name is already used."""
 
     code = "already_exists"
     reason = ErrorReason.ALREADY_EXISTS
@@ -129,7 +129,7 @@ class FailedPreconditionError(IrisError):
 
 
 class ClientClosedError(FailedPreconditionError):
-    """The client was closed before the call or during it, in this thread or in another one."""
+    """The client was closed before or during the call, possibly by another thread."""
 
     reason = ErrorReason.CLIENT_CLOSED
 
@@ -175,7 +175,10 @@ class WorkerUnreachableError(UnavailableError):
 
 
 class UnimplementedError(IrisError):
-    """The server does not know the call: it is an older release than this client, or it is not Iris."""
+    """The server does not know the call.
+
+    Either the server is older than this client, or another program answers there.
+    """
 
     code = "unimplemented"
     reason = ErrorReason.UNIMPLEMENTED

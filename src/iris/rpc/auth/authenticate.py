@@ -53,7 +53,7 @@ class TokenChecker(Protocol):
 
 
 class AuthenticatedStreams:
-    """The open streams of a server, by the callers that opened them."""
+    """The open streams of a server, with the caller of each stream."""
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Timeout, Caller] = {}

@@ -50,7 +50,7 @@ _REMEMBERED = 4096
 
 
 class SigningKey:
-    """The server key of a cluster, with which tokens for every role can be made."""
+    """The server key of a cluster. It can sign tokens for every role."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private

@@ -201,9 +201,7 @@ def _headers(response: httpcore.Response) -> Headers:
 
 
 class _Body:
-    """The body of a stream, which arrives in chunks. Closing the body closes the connection, so that the server stops
-    sending.
-    """
+    """The body of a stream, in chunks. Closing the body closes the connection, so that the server stops sending."""
 
     def __init__(self, response: httpcore.Response, opened: ExitStack, lifetime: Lifetime) -> None:
         self._lifetime = lifetime

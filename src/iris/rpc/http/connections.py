@@ -17,7 +17,7 @@ _ONE_WRITE_BYTES = 64 * 1024
 
 
 class Backend(httpcore.SyncBackend):
-    """Opens connections for httpcore."""
+    """Opens the connections that httpcore needs."""
 
     def __init__(self, lifetime: Lifetime) -> None:
         self._lifetime = lifetime

@@ -16,7 +16,7 @@ CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KE
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """The TLS settings of a client: the servers that it trusts, and the certificate that it presents.
+    """The TLS settings of a client: the certificates that the client trusts, and its own certificate.
 
     Attributes:
         ca: A file with the trusted certificates, in PEM. Empty means the file that `SSL_CERT_FILE` names, or otherwise

@@ -59,7 +59,7 @@ def _new_incarnation() -> str:
 
 @dataclass(slots=True)
 class _Host:
-    """One worker, and the share of the machine that it serves."""
+    """One worker of the engine, with its share of the machine."""
 
     worker_id: str
     total: Resources
@@ -101,8 +101,8 @@ class LocalEngine:
             logs to the controller instead.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
-            keys. The function is called once for each worker process. If None, workers get a token that no controller
-            accepts.
+            key. The engine calls the function once for each worker process. If None, workers get a token that no
+            controller accepts.
     """
 
     name = "local"

@@ -30,7 +30,7 @@ _Work = Callable[[], None]
 
 
 class _Wire:
-    """Writes messages to the engine. Everything else that this process prints goes to stderr."""
+    """Writes the driver's messages to the engine. All other output of the driver process goes to stderr."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 class _CommentWriter:
-    """Keeps the comment of the Slurm job up to date."""
+    """Writes the comment of the gang's Slurm job whenever the state of a slot changes."""
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
