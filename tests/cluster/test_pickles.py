@@ -138,7 +138,9 @@ def test_results_loader_that_refuses_is_a_result_error(client: IrisClient) -> No
         raise ValueError(f"no globals in {len(data)} bytes")
 
     job = client.run(lambda: 7, replicas=2)
-    with pytest.raises(ResultError, match=r"refuse cannot load it: ValueError: no globals in \d+ bytes") as caught:
+    with pytest.raises(
+        ResultError, match=r"cannot load the returned value: ValueError: no globals in \d+ bytes"
+    ) as caught:
         job.results(loads=refuse)
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.task_id == f"{job.job_id}/task-0"

@@ -157,7 +157,7 @@ def test_gang_with_a_succeeded_task_is_not_restarted(client: IrisClient, tmp_pat
     [
         ({"rendezvous": "mpi"}, "one of 'torch', 'jax', or None"),
         ({"rendezvous": "torch", "coscheduled": False}, "start together"),
-        ({"rendezvous": "jax", "max_task_failures": 1}, "max_task_failures=1"),
+        ({"rendezvous": "jax", "max_task_failures": 1}, "max_task_failures must be 0 for a job with a rendezvous"),
     ],
 )
 def test_a_rendezvous_that_cannot_be(client: IrisClient, options: dict[str, object], words: str) -> None:
