@@ -12,7 +12,7 @@ from pathlib import Path
 from support.cluster import RUN_VARIABLE
 
 
-def test_a_cluster_under_load_is_killed_for_a_while(tmp_path: Path) -> None:
+def test_random_kills_of_a_loaded_cluster_violate_no_invariant(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "chaos", "--minutes", "0.25", "--directory", str(tmp_path)]
     ended = subprocess.run(
         command,

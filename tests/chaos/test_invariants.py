@@ -196,7 +196,7 @@ def _lose_an_old_line_with_a_worker(facts: Facts) -> None:
         (_lose_an_old_line_with_a_worker, "ends after 0 lines, 1 were printed (it is WORKER_FAILED)"),
     ],
 )
-def test_something_is_wrong(spoil: Callable[[Facts], None], found: str) -> None:
+def test_check_reports_each_violated_invariant(spoil: Callable[[Facts], None], found: str) -> None:
     facts = good()
     spoil(facts)
     assert any(found in wrong for wrong in check(facts)), check(facts)
@@ -226,7 +226,7 @@ def test_loss_on_a_full_disk_is_allowed() -> None:
     assert check(facts) == []
 
 
-def test_proofs_are_read_as_they_are_written(tmp_path: Path) -> None:
+def test_proof_files_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
     (tmp_path / "a~b.1.2").write_text(
         "1000000000 start 5 4\n2000000000 line 0\n3000000000 child a/b/c\n4000000000 end 3\n"
     )

@@ -13,7 +13,7 @@ from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 
 
-def test_get_task_status(cluster_client: RemoteClusterClient) -> None:
+def test_get_task_status_returns_the_outcome_of_a_task(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, shell("exit $((IRIS_TASK_INDEX * 3))"), replicas=3, max_task_failures=3)
     wait_for_end(cluster_client, job_id)
     for index, exit_code in enumerate((0, 3, 6)):
@@ -94,7 +94,7 @@ def test_fetch_task_logs_of_an_unknown_task(cluster_client: RemoteClusterClient)
             cluster_client.fetch_task_logs(task_id)
 
 
-def test_a_name_is_taken_once(cluster_client: RemoteClusterClient) -> None:
+def test_second_job_with_the_same_name_is_refused(cluster_client: RemoteClusterClient) -> None:
     name = unique("taken")
     request = cluster_pb2.Controller.LaunchJobRequest(name=name, command=["true"], submission_id="one")
     assert cluster_client.launch_job(request) == name
@@ -108,7 +108,7 @@ def test_a_name_is_taken_once(cluster_client: RemoteClusterClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "new\nline"])
-def test_names_that_a_job_may_not_have(cluster_client: RemoteClusterClient, name: str) -> None:
+def test_job_with_an_invalid_name_is_refused(cluster_client: RemoteClusterClient, name: str) -> None:
     with pytest.raises(InvalidArgumentError):
         launch(cluster_client, ["true"], name=name)
 
@@ -125,7 +125,7 @@ def test_watch_job_reports_each_state_and_ends_with_the_final_state(cluster_clie
     assert states == sorted(states)
 
 
-def test_watch_job_gives_up_after_its_time(cluster_client: RemoteClusterClient) -> None:
+def test_watch_job_raises_after_its_timeout(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, ["sleep", "300"])
     try:
         with pytest.raises(TimeoutError, match=job_id):
@@ -147,7 +147,7 @@ def test_workers_are_listed(cluster_client: RemoteClusterClient) -> None:
     assert all(worker.healthy and worker.address.startswith("http://") for worker in workers)
 
 
-def test_terminate_task(cluster_client: RemoteClusterClient) -> None:
+def test_terminated_task_is_killed(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, ["sleep", "300"], replicas=3, independent_tasks=True)
     for _ in range(2):
         cluster_client.terminate_task(job_id, 1)
@@ -164,6 +164,6 @@ def test_terminate_task(cluster_client: RemoteClusterClient) -> None:
         cluster_client.terminate_task("no-such-job", 0)
 
 
-def test_terminate_an_unknown_job(cluster_client: RemoteClusterClient) -> None:
+def test_terminating_an_unknown_job_is_not_found(cluster_client: RemoteClusterClient) -> None:
     with pytest.raises(NotFoundError, match="no-such-job"):
         cluster_client.terminate_job("no-such-job")

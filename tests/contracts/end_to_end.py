@@ -309,7 +309,9 @@ def test_resource_usage(client: IrisClient, tmp_path: Path) -> None:
     assert status.tasks[0].resource_usage.memory_peak_mb >= 64
 
 
-def test_working_directories(client: IrisClient, tmp_path: Path) -> None:
+def test_each_attempt_has_a_separate_working_directory_unless_the_job_sets_one(
+    client: IrisClient, tmp_path: Path
+) -> None:
     job = client.run(shell("pwd; ls -A; touch mine"), replicas=2)
     job.wait(timeout=60)
     directories = [[entry.message for entry in task.logs()] for task in job.tasks()]

@@ -232,7 +232,7 @@ async def test_each_slot_has_devices_of_its_own(world: World) -> None:
     await until(world, "c@0", GangState.HELD)
 
 
-async def test_release_is_fine_in_every_state(world: World) -> None:
+async def test_gang_can_be_released_in_every_state(world: World) -> None:
     await world.engine.release("unknown@0")
     await world.engine.submit(gang("held@0", slots=2, cpu=4))
     await until(world, "held@0", GangState.HELD)

@@ -104,7 +104,7 @@ def test_jax_variables_describe_the_rendezvous(client: IrisClient) -> None:
     assert not any(name in env for env in seen for name in ("RANK", "MASTER_ADDR"))
 
 
-def test_a_gang_meets(client: IrisClient) -> None:
+def test_tasks_of_a_gang_meet_at_the_rendezvous(client: IrisClient) -> None:
     job = client.run(meeting(), replicas=4, rendezvous="torch", timeout=90)
     assert job.wait(timeout=100).state == pb.JOB_STATE_SUCCEEDED
     (line,) = {met(client, job, index) for index in range(4)}

@@ -17,9 +17,9 @@ from iris.rpc.serving.steps import Steps
 Endpoint = cluster_pb2.Controller.Endpoint
 
 _MAX_REMOVED = 1000  # The number of removed endpoints whose ids are remembered for each job.
-MAX_ENDPOINT_BYTES = 4096  # The size limit of an endpoint's address and metadata together.
-MAX_ENDPOINTS_OF_JOB = 20_000  # The limit allows two endpoints for each task of the largest job.
-MAX_ENDPOINTS = 100_000  # The limit of a cluster exists because all endpoints are in memory.
+MAX_ENDPOINT_BYTES = 4096  # The largest size of an endpoint's address and metadata together.
+MAX_ENDPOINTS_OF_JOB = 20_000  # The largest number of endpoints of a job: two for each task of the largest job.
+MAX_ENDPOINTS = 100_000  # The largest number of endpoints of a cluster. All endpoints are in memory.
 
 
 class Endpoints:

@@ -41,7 +41,9 @@ class JobQueries:
         self._slices = slices
 
     async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.Controller.GetJobStatusResponse:
-        """Return a job with as many of its tasks as fit into one answer; optionally with the result of task 0."""
+        """Return a job with as many of its tasks as fit into one answer. The answer has the result of task 0 if the
+        request asks for it.
+        """
         record = self._jobs.find(job_id)
         answer = await self._saved_answer(lambda: self._job_with_tasks(record))
         if include_result:
@@ -63,7 +65,7 @@ class JobQueries:
         )
 
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
-        """Return one task; optionally with its result."""
+        """Return one task, with its result if the request asks for the result."""
         record = self._jobs.find(job_id)
         record.check_index(task_index)
 

@@ -113,7 +113,8 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        self._announced = asyncio.Event()  # This event is set, and replaced by a new one, for each new message.
+        # Clients wait for this event. Each new message sets and replaces it.
+        self._announced = asyncio.Event()
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         # The keys are the job revisions that clients know; None stands for clients that want no tasks. Each value is

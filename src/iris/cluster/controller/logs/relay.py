@@ -150,7 +150,7 @@ class LogRelay:
                 raise error
         return None
 
-    # The methods below read the controller's state of the tasks.
+    # The methods below read the states of tasks from the controller.
 
     async def _statuses(self) -> AsyncGenerator[list[cluster_pb2.TaskStatus]]:
         """Yield the saved statuses of all tasks. After each change, yield the saved statuses of the changed tasks."""

@@ -37,7 +37,7 @@ from iris.cluster.logs.segments import (
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
-STORED = "stored"  # This marker file of a log is ignored if another file of the log is newer.
+STORED = "stored"  # The file that marks a log as copied. It is ignored if another file of the log is newer.
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
