@@ -152,7 +152,7 @@ def test_several_sets_of_machines_exist_at_once(tmp_path: Path) -> None:
     assert seen[0][0] != seen[1][0]
 
 
-def test_killed_test_leaves_no_machine(tmp_path: Path) -> None:
+def test_killed_test_process_leaves_no_simulated_machine(tmp_path: Path) -> None:
     with machines(tmp_path / "skipped-without-root", 0):
         pass
     program = """

@@ -87,7 +87,7 @@ _FORM = re.compile(r"(kill|stop|error|drop|delay:(\d+))(?:@([1-9]\d*)|:(0?\.\d+|
 
 
 class MessageDropped(Exception):
-    """An exception that a failpoint raises to lose the message that a server has received or is about to send."""
+    """A failpoint raises this exception to lose a message. A server has received the message or is about to send it."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,8 @@ class Failpoint:
         name: The name of the failpoint.
         action: kill, stop, delay, error or drop.
         delay_ms: The length of a delay, in milliseconds.
-        at: The number of the pass at which the action happens, counted from 1. 0 means each pass, or random passes.
+        at: The number of the pass at which the action happens, counted from 1. 0 if the action happens at each pass, or
+            at random passes.
         chance: The probability of the action, from 0 to 1.
         draws: The source of random numbers.
         times: The number of times that this process has reached the failpoint.

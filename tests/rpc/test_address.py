@@ -179,12 +179,12 @@ def test_is_wildcard_is_true_only_for_wildcard_hosts() -> None:
         ("HTTP://[2001:DB8::1]:50051", "http://[2001:db8::1]:50051"),
     ],
 )
-def test_address_in_upper_case_has_the_url_of_lower_case(given: str, url: str) -> None:
+def test_address_in_upper_case_gives_the_same_url_as_in_lower_case(given: str, url: str) -> None:
     assert parse_address(given) == url
     assert parse_address(url) == url
 
 
-def test_advertised_address_in_upper_case_has_the_url_of_lower_case() -> None:
+def test_advertised_address_in_upper_case_gives_the_same_url_as_in_lower_case() -> None:
     assert advertised("MyHost", 50051, tls=False) == ("http://myhost:50051", "myhost")
     assert advertised("HTTPS://MyHost:1", 50051, tls=True) == ("https://myhost:1", "myhost")
     assert advertised("MyHost:1", 50051, tls=False) == ("http://myhost:1", "myhost")

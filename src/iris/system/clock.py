@@ -41,7 +41,7 @@ def now_ms() -> int:
 def boot_ms() -> int:
     """Return the milliseconds since this machine was started. Changes of the wall clock have no effect.
 
-    The time in which the machine slept counts, except on macOS and Windows, where only clients run.
+    The result includes the time in which the machine slept. On macOS and Windows, where only clients run, it does not.
     """
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic_ns() // 1_000_000

@@ -14,7 +14,8 @@ from iris.cli.options import json_option
 from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
 
-# The server gives its workers about 20 s to end their attempts. Stopping the server and its engine takes a few seconds.
+# The time to wait for the end of the server. Its workers have about 20 s to end their attempts, and the server and its
+# engine need a few seconds more.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
 _LEFT = "{}; attempts that still run there end with their lease"

@@ -190,7 +190,7 @@ class Output:
 
     @property
     def last_shown(self) -> LogEntry | None:
-        """The last line that was written, together with all lines before it."""
+        """The last line that was written. All lines before this line were written too."""
         return self._last_shown
 
     # Messages of Iris itself.

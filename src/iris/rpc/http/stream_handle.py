@@ -36,7 +36,7 @@ class StreamHandle:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Connect this handle with the stream that this thread opens inside the block."""
+        """Use this handle for the stream that this thread opens inside the `with` block."""
         token = current_handle.set(self)
         try:
             yield

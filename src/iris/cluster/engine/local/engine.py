@@ -416,7 +416,7 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        # From here on, new slots are allocated on the worker's next process.
+        # The next process gets the slots that are allocated from now on.
         host.incarnation = _new_incarnation()
         self._changed.set()
 

@@ -1,14 +1,15 @@
 """The engine for an existing Ray cluster: one placement group for each gang, and one worker for each slot.
 
-The parts of the Ray engine:
+The Ray engine has these parts:
 
-    engine.py            implements `Engine`, remembers the last state that the driver reported, and issues credentials
-    driver_pipe.py       starts the driver process, restarts it when it dies, and exchanges messages with it
-    driver.py            the driver process, the only process of the controller that imports Ray
-    placement_groups.py  in the driver: gangs as placement groups and actors, and which slots are certainly lost
-    slot_actor.py        an actor for each slot: starts the slot's worker and keeps the slot allocated
-    worker/supervision/fork_server.py
-                         a process on each machine from which workers are forked, because loading their program is slow
+* `engine.py` implements `Engine`, remembers the last state that the driver reported, and issues credentials.
+* `driver_pipe.py` starts the driver process, restarts it when it dies, and exchanges messages with it.
+* `driver.py` is the program of the driver process, the only process of the controller that imports Ray.
+* `placement_groups.py` runs in the driver process. It represents gangs as placement groups and actors, and finds out
+  which slots are certainly lost.
+* `slot_actor.py` is an actor for each slot. It starts the slot's worker, and keeps the slot allocated.
+* `worker/supervision/fork_server.py` is a process on each machine, from which workers are forked, because loading the
+  worker's program is slow.
 
 Only the driver process and the slot actors import Ray. Placement groups and actors are detached: they survive the
 controller's process, and the next engine finds them by name. If no controller returns, workers end when their leases
