@@ -225,7 +225,7 @@ class Controller:
     # The methods below look up facts for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if there is no such job."""
+        """Return the name of a job's owner; None if the job does not exist."""
         record = self.jobs.get(job_id)
         return None if record is None else record.job.owner
 

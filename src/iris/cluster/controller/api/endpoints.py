@@ -110,7 +110,7 @@ class Endpoints:
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
-        """Remove an endpoint. A repeated removal has no effect.
+        """Remove an endpoint. If the endpoint was already removed, do nothing.
 
         Raises:
             NotFoundError: No endpoint ever had this id, or the registry has forgotten the removed endpoint.

@@ -33,7 +33,7 @@ def machine_page(
     Args:
         machines: The engine's machines.
         held: Each granted allocation, with the id of its job.
-        page_size: The largest number of items in the page, see `cut_named_page`.
+        page_size: The largest number of items in the page (see `cut_named_page`).
         page_token: The token of the previous page; empty for the first page.
 
     Raises:
@@ -75,7 +75,7 @@ def waiting_messages(
 
     Args:
         waiting: The gangs with their jobs, in the order of the answer.
-        reserved_for: The gang that has the reservation; empty if there is none.
+        reserved_for: The id of the gang with a reservation; empty if no gang has one.
     """
     began_ms = now_ms() - time.monotonic() * 1000
     messages = []

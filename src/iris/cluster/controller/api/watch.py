@@ -133,7 +133,7 @@ class JobWatch:
             self._timer = loop.call_at(due_s, self._announce)
 
     async def messages(self, caller: str, *, include_tasks: bool) -> AsyncGenerator[WatchJobResponse]:
-        """Yield messages for one client, see `JobWatches.messages`."""
+        """Yield the messages for one client (see `JobWatches.messages`)."""
         self.clients += 1
         known = 0
         try:

@@ -60,13 +60,14 @@ class Job:
         submitted_at_ms: When the job was submitted, as wall clock time.
         coscheduled: True if the tasks form one gang, False if they are independent.
         max_task_failures: How many tasks may fail before the job fails.
-        parent_job_id: The id of the parent job; empty if there is none.
+        parent_job_id: The id of the parent job; empty if the job has no parent.
         retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
         state: The job's state.
         error: Why the job did not succeed; empty otherwise.
         failure: The code of `error`, a `FailureCode`.
         ending: The final state that the job will have once its live attempts have stopped; None if no end is decided.
-        first_failed: The index of the first task that failed without a further retry; None if there is none.
+        first_failed: The index of the first task whose failure was not followed by a retry; None if no task has failed
+            so.
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.

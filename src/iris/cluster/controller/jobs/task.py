@@ -89,7 +89,7 @@ class TaskAttempt:
 
     @property
     def is_live(self) -> bool:
-        """Whether the attempt has not ended, as far as the controller knows."""
+        """Whether the attempt is live, that is, no event has recorded its end."""
         return not is_task_finished(self.state)
 
     @property

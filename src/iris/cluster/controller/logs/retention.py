@@ -56,7 +56,7 @@ class Known(NamedTuple):
 
     Attributes:
         ended_ms: When the attempt ended, in milliseconds since the epoch; None if it is live.
-        stored_as: The name of the attempt's log at the log location, see `sweep.stored_as`.
+        stored_as: The name of the attempt's log at the log location (see `sweep.stored_as`).
     """
 
     ended_ms: int | None

@@ -47,7 +47,7 @@ class LogSweep:
 
     Args:
         directories: The log directories on this machine.
-        location: The log location; None if there is none.
+        location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
         jobs: A view of all jobs by id.
     """

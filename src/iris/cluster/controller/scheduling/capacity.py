@@ -100,7 +100,7 @@ class MachineSet:
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions of the machines that may serve the gang, however full they are."""
+        """Return the positions of the machines that may serve the gang. The free resources do not matter."""
         if gang.labels not in self._members:
             self._members[gang.labels] = [i for i, machine in enumerate(self.machines) if machine.suits(gang)]
         return self._members[gang.labels]
@@ -150,7 +150,7 @@ class FreeCapacity:
         self._pools: dict[Labels, _Pool] = {}
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions of the machines that may serve the gang, however full they are."""
+        """Return the positions of the machines that may serve the gang. The free resources do not matter."""
         return self.machine_set.members(gang)
 
     def free(self, position: int) -> Resources:

@@ -154,7 +154,7 @@ class GangRecord:
 
 
 def allocation_of(state: State) -> Allocation | None:
-    """Return the allocation that the engine may hold for a gang in this state; None if there is none."""
+    """Return the allocation that the engine may hold for a gang in this state; None if the state has no allocation."""
     match state:
         case Granted() | Held() | Lost() | Draining() | ReleaseDue() | Releasing():
             return state.allocation

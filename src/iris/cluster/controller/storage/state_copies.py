@@ -68,8 +68,8 @@ class IdFileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_ctime_ns, str(directory))
 
     def is_same_file(self, other: IdFileIdentity) -> bool:
-        """Return whether two identities belong to the same file. A file keeps its identity if either the file system
-        was mounted again or its mode was changed, but not if both happened.
+        """Return whether two identities belong to the same file. A file still counts as the same after a new mount or
+        after a `chmod`, but not after a mount and a `chmod`.
         """
         stayed = self.device == other.device or self.changed_ns == other.changed_ns
         return self.inode == other.inode and stayed

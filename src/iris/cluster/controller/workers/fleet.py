@@ -339,7 +339,7 @@ class Fleet:
 
         Args:
             running: For each worker id, the ids of the jobs that run on the worker.
-            page_size: The largest number of items in the page, see `cut_named_page`.
+            page_size: The largest number of items in the page (see `cut_named_page`).
             page_token: The token of the previous page; empty for the first page.
 
         Raises:

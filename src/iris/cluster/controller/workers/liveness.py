@@ -25,7 +25,7 @@ class ClusterLiveness:
         return self._jobs.is_attempt_live(job_id, task_index, attempt_id)
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
-        """Return whether a worker's process is live, as far as the controller knows.
+        """Return whether the controller considers a worker's process live.
 
         After a restart of the controller, some workers have not registered yet. Such a worker counts as live if a live
         attempt was placed on it.
