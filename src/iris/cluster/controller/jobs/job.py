@@ -66,8 +66,7 @@ class Job:
         error: Why the job did not succeed; empty otherwise.
         failure: The code of `error`, a `FailureCode`.
         ending: The final state that the job will have once its live attempts have stopped; None if no end is decided.
-        first_failed: The index of the first task whose failure was not followed by a retry; None if no task has failed
-            so.
+        first_failed: The index of the first task that has failed for good, without a retry; None if no task has.
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
