@@ -67,7 +67,7 @@ def nothing_is_leaked() -> Iterator[None]:
     threads, files = set(threading.enumerate()), psutil.Process().num_fds()
     yield
     assert set(threading.enumerate()) <= threads
-    assert psutil.Process().num_fds() == files
+    assert psutil.Process().num_fds() <= files, "descriptors that the test has opened"
 
 
 def connect(proxy: ChaosProxy) -> socket.socket:

@@ -202,6 +202,7 @@ def test_no_process_survives_a_killed_worker_with_its_reaper(cluster: StandingCl
         proofs.wait_for()
         worker = cluster.worker(client.get_task_status(job_id, 0).worker_id)
         (reaper,) = reapers(worker.pid)
+        os.kill(worker.pid, signal.SIGSTOP)  # A running worker would notice the end of its reaper and end its attempts.
         os.kill(reaper, signal.SIGKILL)
         os.kill(worker.pid, signal.SIGKILL)
         proofs.wait_for(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
-from contracts.engine import LOOK_S, gang, until, until_gone
+from contracts.engine import LOOK_S, PATIENCE_S, gang, until, until_gone
 from support.cluster import is_alive, parent_of
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, worker_pid
 from support.waiting import wait_until
@@ -117,6 +118,18 @@ async def test_gang_without_requirements_always_fits(world: SlurmWorld) -> None:
     assert (await until(world, "one-more@0", GangState.WAITING)).reason
     await world.engine.release("free@0")
     await until(world, "one-more@0", GangState.HELD)
+
+
+async def held_in_the_end(world: SlurmWorld, gang_id: str, **need: Any) -> None:
+    """Submit a gang until it is held, as the controller does when Slurm cancels the job before the gang begins."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            known = (await world.engine.snapshot()).get(gang_id)
+            if known is None:
+                await world.engine.submit(gang(gang_id, **need))
+            elif known.state is GangState.HELD:
+                return
+            await world.engine.wait_for_change(LOOK_S)
 
 
 async def held(world: SlurmWorld, gang_id: str, **need: Any) -> GangStatus:
@@ -371,4 +384,4 @@ async def test_gang_whose_job_slurm_forgets_has_no_lost_slot(world: SlurmWorld) 
     await until_gone(world, "a@0")
     wait_until(lambda: not any(worker_pid(slot.worker_id) for slot in before.slots), "the end of its workers")
     world.slurm.resume_drained()
-    await held(world, "b@0", slots=2, cpu=4)
+    await held_in_the_end(world, "b@0", slots=2, cpu=4)

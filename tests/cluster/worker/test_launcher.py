@@ -14,12 +14,14 @@ from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
 from iris.cluster.worker.process.launcher import Launcher, Program, start_launcher
+from iris.system.inherited import reset_signals
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def launcher() -> AsyncIterator[Launcher]:
+    reset_signals()  # as the worker does first; whoever started the tests may ignore SIGQUIT
     own = start_launcher()
     yield own
     own.close()

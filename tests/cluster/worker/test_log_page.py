@@ -541,7 +541,7 @@ def test_fetch_task_logs_returns_lines_of_a_page(path: Path) -> None:
     assert not page_message(path, writer, filter_message(), 3, False).complete
     message = page_message(path, writer, filter_message(start_line=-1, sources=["stderr"]), 3, True)
     assert [entry.data for entry in message.logs] == ["café"]
-    with pytest.raises(InvalidArgumentError, match="sources='nowhere'"):
+    with pytest.raises(InvalidArgumentError, match="sources must contain only stdout, stderr, build, got 'nowhere'"):
         page_message(path, writer, filter_message(sources=["nowhere"]), 3, True)
 
 

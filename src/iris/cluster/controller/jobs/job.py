@@ -1,8 +1,6 @@
 """The state machine of a job: its tasks, their gangs, and the instructions that follow from events.
 
-The module is pure, like `task.py`. Each event is a method call that returns instructions (`instructions.py`). The
-controller carries out the instructions in the returned order. The results of the instructions reach the job as further
-events.
+The module is pure. Each event is a method call that returns instructions. The controller carries them out in order.
 
 A *gang* is one placement of tasks that all start together. A coscheduled job has one gang for all its tasks. A job of
 independent tasks has one gang for each task. For a retry, a gang first releases its allocation, once none of its
@@ -70,13 +68,11 @@ class Job:
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
-        rounds: How many gangs the job has had. This number is part of the next gang's id.
+        rounds: How many gangs the job has had, a part of the next gang's id.
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
-        rendezvous: True if the tasks meet at a rendezvous. A retry of a job with a rendezvous must start all tasks
-            again.
-        submitted_stamp: When the job was submitted, by a clock that counts from the boot of the machine; empty if
-            unknown.
+        rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
+        submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
         tally: The counts of the tasks by state.
         transitions: The changes of state that are not in the event log yet.
     """
@@ -106,8 +102,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
-        if not self.gangs:  # The store contains no gangs, so the gangs of a loaded job are derived from its tasks.
-            self.gangs = derive_gangs(self.tasks)
+        self.gangs = self.gangs or derive_gangs(self.tasks)  # The store contains no gangs.
 
     def pop_transitions(self) -> list[Transition]:
         """Return the changes of state since the last call, and remove these changes from `transitions`."""
