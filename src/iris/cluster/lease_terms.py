@@ -13,7 +13,7 @@ def heartbeat_s(lease_s: float) -> float:
 
 
 def kill_after_s(lease_s: float) -> float:
-    """Return the seconds without an acknowledged report after which the reaper kills the worker and its attempts."""
+    """Return how many seconds a worker may go without an acknowledged report before its reaper kills the worker."""
     return lease_s + min(max(lease_s / 8, 0.5), 2.0)
 
 

@@ -79,7 +79,7 @@ def test_identity_of_a_dead_worker_of_another_directory_ends_no_process(
     assert bystander.poll() is None
 
 
-def test_identity_of_a_dead_worker_of_this_directory_ends_its_processes(
+def test_processes_of_a_dead_worker_of_this_directory_are_ended(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     dead = replace(names(bystander, token, stamp_of(lock_file(workers, WORKER))), process="gone")

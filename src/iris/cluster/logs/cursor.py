@@ -1,4 +1,7 @@
-"""Positions in the logs of a job, and cursors: short texts from which a reader continues at a position."""
+"""Encodes and decodes cursors: short texts from which a reader continues at a position in the logs of a job.
+
+`LogEntry.cursor` (client/logs/log_entry.py) gives each line its cursor.
+"""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def is_dispatcher(function: types.FunctionType) -> bool:
 
 
 def rebuild_dispatcher(function: Any) -> Any:
-    """Return a reduction that creates a function of `functools.singledispatch` again.
+    """Return a reduction that re-creates a function that was decorated with `functools.singledispatch`.
 
     The caches of the original function cannot be pickled. The implementations are registered after the function was
     created, because an implementation may call the function.

@@ -143,8 +143,8 @@ class TaskModules:
         here = found[name]
         if here is not None:
             return here.digest != self._sources[name].digest
-        # If the package on this machine lacks the module, the package has another version. A package without a file is
-        # an exception, because it may have several folders, and some of these folders may lack the module.
+        # If the package on this machine lacks the module, its version differs from the caller's. A namespace package is
+        # an exception, because only one of its folders needs to contain the module.
         above = found.get(name.rpartition(".")[0])
         return above is not None and above.digest != FOLDER
 

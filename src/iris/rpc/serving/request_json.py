@@ -21,9 +21,9 @@ from iris.rpc import cluster_pb2
 
 Request = TypeVar("Request", bound=Message)
 
-_LISTED_FIELDS = 12  # The largest number of fields that an error lists.
-# Two names are similar if the ratio of difflib is at least this number. Swapping two letters of a three-letter name
-# keeps the name similar.
+# The largest number of fields that an error lists.
+_LISTED_FIELDS = 12
+# The least ratio of difflib at which an error suggests a name. A swap of two letters in a three-letter name passes.
 _SIMILAR = 0.65
 _DEEPEST = 3  # The number of levels of nested messages that are searched for a field of the same name.
 

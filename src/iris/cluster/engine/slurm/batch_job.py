@@ -31,9 +31,9 @@ from iris.system.inherited import reset_signals
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
 _RETRY_S = 1.0  # The pause after a failed update of the job's comment.
 
-# A slurmctld that is killed forgets the updates and jobs of the last seconds. Therefore the comment is written again:
-# once after the first of these times, and later at intervals of the second time. If slurmctld has forgotten the job
-# itself, this program ends the job, because no other program would.
+# A slurmctld that is killed forgets the updates and jobs of the last seconds. Therefore the job's comment is written
+# again after 10 s, and then every 60 s. If slurmctld has forgotten the job itself, this program ends the job, because
+# no other program would.
 _REPEAT_S = (10.0, 60.0)
 _OVER = ("already finished", "invalid job id")
 _UPDATE_S = 15.0

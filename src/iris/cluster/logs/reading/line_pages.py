@@ -183,7 +183,7 @@ def _read(walk: LineScanner, stop: int | None, final: bool, page: _PageLines, lo
             # The next page contains the gaps after the last line, so this page leaves them out.
             return LinePage(page.lines, line, at_end=False)
         yield
-    # A start beyond the end of the log does not move back, because lines before the start were not requested.
+    # If `start_line` is beyond the end of the log, the next page starts there too, not at the end of the log.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
     return LinePage(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
 

@@ -45,8 +45,10 @@ class Sampler:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
-        """Measure attempts, and return one sample for each attempt. The attempts are given with their marks and are not
-        changed.
+        """Measure the processes of attempts, and return one sample for each attempt.
+
+        Args:
+            attempts: Pairs of an attempt and the mark in the environment of its processes.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 
