@@ -60,6 +60,8 @@ def test_event_logs_contain_each_state_of_a_job_as_json(tmp_path: Path) -> None:
     assert fields_of(ended, "attempt.state", *fields, task_id=task_id) == attempts
     assert fields_of(of_worker, "attempt.state", *fields, task_id=task_id) == attempts
     gangs = [state for (state,) in fields_of(ended, "gang.state", "state", gang_id=f"{job_id}@0")]
+    # The first gang is granted, and not yet held, if its worker has not registered when the engine grants the slots.
+    gangs = [state for state in gangs if state != "granted"]
     assert gangs == ["queued", "requested", "held", "releasedue", "releasing", "removed"]
     assert ("LaunchJob", None) in fields_of(ended, "call.answered", "method", "error")
     assert "run_tasks" in [method for (method,) in fields_of(ended, "call.made", "method")]
