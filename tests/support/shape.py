@@ -23,7 +23,12 @@ FILE_LINES, FUNCTION_LINES, CLASS_METHODS, FOLDER_MODULES = 500, 60, 29, 12
 WORST_RANK = "C"  # of radon: a cyclomatic complexity of 20
 
 # Places that may be outside a limit, and why: "KIND PLACE" as this program prints it.
-EXCEPTIONS: dict[str, str] = {}
+_DOCUMENTED = "a public method whose docstring documents all its arguments; its code is below 40 lines"
+EXCEPTIONS: dict[str, str] = {
+    "function iris.client.client.IrisClient.run": _DOCUMENTED,
+    "function iris.client.log_methods.LogMethods.stream_job_logs": _DOCUMENTED,
+    "function iris.client.log_methods.LogMethods.stream_task_logs": _DOCUMENTED,
+}
 
 
 @dataclass(frozen=True)
