@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
+from iris.cluster.logs.streaming.refused_log import refused_log
 from iris.cluster.logs.streaming.serve_stream import stream_logs
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -43,7 +44,7 @@ async def stream_task_logs(
             try:
                 _, directory, attempt = registry.log_of(task_id, position.attempt_id)
             except NotFoundError as error:
-                refused.chunks.add(task_index=message.task_index, attempt_id=position.attempt_id, error=str(error))
+                refused.chunks.append(refused_log(message.task_index, position.attempt_id, error))
                 continue
             reading.enter_context(registry.reading(directory))
             logs.append(_open_log(message.task_index, position, directory.log, attempt, request.filter))

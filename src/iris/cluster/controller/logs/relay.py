@@ -39,6 +39,7 @@ from iris.cluster.logs.follow_events import (
 from iris.cluster.logs.outage import FIRST_PAUSE_S, RetryRules
 from iris.cluster.logs.progress import NoAttempt, complete_end, end_without_attempt
 from iris.cluster.logs.streaming.open_log import BEAT_S, OpenLog
+from iris.cluster.logs.streaming.refused_log import refused_log
 from iris.cluster.logs.streaming.serve_stream import stream_logs
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
@@ -141,9 +142,9 @@ class LogRelay:
                     return _incomplete_end(task_index, attempt_id)
                 # A reader without `follow` gets an error, because it would mistake an incomplete end for the end of the
                 # log.
-                return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
+                return refused_log(task_index, attempt_id, error)
             case GiveUp(task_index, attempt_id, error):
-                return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
+                return refused_log(task_index, attempt_id, error)
             case ReadElsewhere(task_index, attempt_id):
                 self._not_at_worker.add((task_index, attempt_id))
             case Fail(error):
@@ -233,9 +234,7 @@ class LogRelay:
                     end.missing_reason = f"the log is gone: {error}"
                 yield StreamTaskLogsResponse(chunks=[Chunk(task_index=index, attempt_id=attempt.attempt_id, end=end)])
             except UnavailableError as error:
-                yield StreamTaskLogsResponse(
-                    chunks=[Chunk(task_index=index, attempt_id=attempt.attempt_id, error=str(error))]
-                )
+                yield StreamTaskLogsResponse(chunks=[refused_log(index, attempt.attempt_id, error)])
         if logs:
             stream = stream_logs(logs, self._sources.budget, follow=False, caller=self._caller)
             async with aclosing(stream) as kept_messages:

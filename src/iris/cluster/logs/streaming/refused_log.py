@@ -1,0 +1,26 @@
+"""Tells the reader of a stream why a server cannot send the log of an attempt."""
+
+from __future__ import annotations
+
+from iris.errors import IrisError
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
+
+_PREFIX = "ERROR_REASON_"
+_KNOWN_REASONS = frozenset(cluster_pb2.ErrorReason.keys())
+
+
+def refused_log(task_index: int, attempt_id: int, error: Exception) -> StreamTaskLogsResponse.Chunk:
+    """Return the chunk with which a stream refuses the log of an attempt: the text and the reason of the error.
+
+    An error that is not an `IrisError` has the reason `INTERNAL`.
+    """
+    reason = error.reason if isinstance(error, IrisError) else ErrorReason.INTERNAL
+    return StreamTaskLogsResponse.Chunk(
+        task_index=task_index,
+        attempt_id=attempt_id,
+        error=str(error),
+        # A later release of the other server may have sent a reason that this release cannot encode.
+        error_reason=_PREFIX + reason if _PREFIX + reason in _KNOWN_REASONS else None,
+    )
