@@ -223,7 +223,7 @@ class ClusterConfig:
         kinds.SWITCH,
         False,
         "Serve other machines without TLS. Anyone who sees the traffic can read it, tokens included, and can then run"
-        " programs as you. Use this only in a network in which nobody else listens.",
+        " programs as you. Use this only on a network that you trust.",
         default_text="false",
         for_workers=True,
     )

@@ -46,7 +46,7 @@ Show the tokens: the name of each token's holder, its role, and when it expires.
   iris token list --json | jq -r '.tokens[] | select(.name == "ana") | .token_id'
 """
 _REVOKE_HELP = """\
-Revoke a token, so that nobody can use it any more. The controller ends the token's open streams at once, and workers
+Revoke a token for good. The controller ends the token's open streams at once, and workers
 end them within seconds. 'iris token list' shows the IDs.
 
 \b

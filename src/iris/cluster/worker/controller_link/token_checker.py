@@ -124,7 +124,7 @@ class TokenChecker:
         A token that the controller has created for this process of the worker is valid as long as the process lives.
         The token's expiry time is ignored, because the clocks of the controller and the worker may differ.
         """
-        assert self._verifier is not None, "nobody was let in"
+        assert self._verifier is not None, "called before the controller's key is known"
         is_for_this_process = (
             known.role == CONTROLLER
             and bool(self._incarnation)

@@ -42,7 +42,7 @@ _LOOK_S = 0.5
 
 
 def clock_s() -> float:
-    """Return the time of a clock that nobody can set and that also runs while the machine is suspended, in seconds."""
+    """Return the seconds of a clock that cannot be set and that also runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
