@@ -35,7 +35,7 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import call_async
-from iris.rpc.http.asgi_server import HttpServer
+from iris.rpc.http.server.asgi_server import HttpServer
 from iris.rpc.peer import Peer
 from iris.rpc.serving.error_interceptors import ErrorInterceptor
 from iris.server.application import controller_application

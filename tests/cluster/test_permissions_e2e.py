@@ -21,7 +21,7 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import call
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.peer import Peer
 
 SERVICES = cluster_pb2.DESCRIPTOR.services_by_name

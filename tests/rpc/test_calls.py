@@ -35,7 +35,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import TRIES, call, call_async, left_until, stream
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.peer import Peer
 
 Request = cluster_pb2.Controller.ListJobsRequest

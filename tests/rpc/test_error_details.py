@@ -24,8 +24,8 @@ from iris.rpc.cluster_connect import (
     ControllerServiceClient,
     ControllerServiceClientSync,
 )
-from iris.rpc.http.asgi_server import HttpServer
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
+from iris.rpc.http.server.asgi_server import HttpServer
 from iris.rpc.peer import Peer
 from iris.rpc.serving.codecs import CODECS
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor

@@ -15,7 +15,7 @@ from pyqwest import Client, HTTPTransport
 from iris.errors import IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import call, call_async
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.http.connection_errors import describe_fault
 from iris.rpc.peer import Peer
 

@@ -20,7 +20,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import call_async
-from iris.rpc.http.foreign_answers import describe_answer
+from iris.rpc.http.client.foreign_answers import describe_answer
 from iris.rpc.peer import Peer
 
 PAGE = b"<html><head><title>no</title></head></html>"

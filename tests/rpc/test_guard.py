@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-from iris.rpc.http.asgi_server import HttpServer
-from iris.rpc.http.connection_limits import (
+from iris.rpc.http.server.asgi_server import HttpServer
+from iris.rpc.http.server.connection_limits import (
     BODY_BYTES_PER_S,
     BODY_S,
     HEAD_S,

@@ -10,7 +10,7 @@ import pytest
 from support.waiting import wait_until
 
 from iris.errors import ClientClosedError
-from iris.rpc.http.client_lifetime import Lifetime
+from iris.rpc.http.client.client_lifetime import Lifetime
 
 
 def blocked(work: object) -> tuple[threading.Thread, list[BaseException]]:

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from iris.rpc.http.connection_limits import LimitedProtocol
+from iris.rpc.http.server.connection_limits import LimitedProtocol
 
 CAPPED = ("cloudpickle", "connectrpc", "pyqwest", "ray", "uvicorn")
 

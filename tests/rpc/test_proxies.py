@@ -21,7 +21,7 @@ from support.small_proxies import ConnectProxy, SmallProxy, SocksProxy
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import ControllerUnreachableError, FailedPreconditionError, IrisError, MissingExtraError
 from iris.rpc import cluster_pb2
-from iris.rpc.http.proxies import bypasses_proxy, find_proxy
+from iris.rpc.http.client.proxies import bypasses_proxy, find_proxy
 
 HOST = "iris.invalid"  # no resolver knows it: whoever is reached by it is reached through a proxy
 JOBS = cluster_pb2.Controller.ListJobsResponse(jobs=[cluster_pb2.JobStatus(job_id="far")])

@@ -19,7 +19,7 @@ from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.workers.draining import DRAIN_S
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
-from iris.rpc.http.asgi_server import HttpServer
+from iris.rpc.http.server.asgi_server import HttpServer
 from iris.server.application import controller_application
 from iris.system.sockets import address_of, bind
 

@@ -30,7 +30,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot
 from iris.cluster.engine.placement import choose_machines
 from iris.cluster.logs.directories import LogDirectories
-from iris.rpc.http.asgi_server import HttpServer
+from iris.rpc.http.server.asgi_server import HttpServer
 from iris.server.application import controller_application
 from iris.system.event_loop import use_no_proxy
 from iris.system.sockets import address_of, bind

@@ -20,7 +20,7 @@ from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.terminal.outlet import OutputClosedError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from iris.client.notices import print_notice
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
-from iris.rpc.http.upload_progress import reporting
+from iris.rpc.http.client.upload_progress import reporting
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace_archive import Bundle

@@ -21,9 +21,9 @@ from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 from iris.errors import DeadlineExceededError
 from iris.event_log import log_event
 from iris.rpc.auth.credentials import TokenRenewedError
-from iris.rpc.http.client_lifetime import pause
-from iris.rpc.http.proxies import ProxyFaultError
-from iris.rpc.http.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
+from iris.rpc.http.client.client_lifetime import pause
+from iris.rpc.http.client.proxies import ProxyFaultError
+from iris.rpc.http.client.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.http.tls import explain
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff

@@ -24,10 +24,10 @@ from iris.errors import (
 from iris.reasons import ErrorReason
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.error_details import known_reason, read_detail
-from iris.rpc.http.client_lifetime import Lifetime
+from iris.rpc.http.client.client_lifetime import Lifetime
+from iris.rpc.http.client.foreign_answers import PROXY_LOGIN, describe_answer
+from iris.rpc.http.client.proxies import Proxy, ProxyFaultError
 from iris.rpc.http.connection_errors import closed_without_answer, describe_fault
-from iris.rpc.http.foreign_answers import PROXY_LOGIN, describe_answer
-from iris.rpc.http.proxies import Proxy, ProxyFaultError
 from iris.rpc.http.tls import CERT_VARIABLE, explain
 
 # If an answer does not follow the Connect protocol, connectrpc's error has one of these texts: the phrase of the HTTP

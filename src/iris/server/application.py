@@ -6,7 +6,7 @@ from iris.cluster.controller.api.service import ControllerService, heavy_calls
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_RULES
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
-from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
+from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
 from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.storage.store import Store
     from iris.cluster.engine.base import Engine
-    from iris.rpc.http.asgi_server import HttpServer
+    from iris.rpc.http.server.asgi_server import HttpServer
 
 # This file in the state directory contains the configuration of the last start of the server.
 CONFIG_FILE = "config.json"
@@ -164,8 +164,8 @@ class ClusterServer:
         from iris.cluster.controller.storage.store import Store
         from iris.cluster.controller.submission.headroom import Headroom
         from iris.cluster.controller.submission.quotas import Quota
-        from iris.rpc.http.asgi_server import HttpServer
-        from iris.rpc.http.async_client_transport import http_client
+        from iris.rpc.http.client.async_client_transport import http_client
+        from iris.rpc.http.server.asgi_server import HttpServer
         from iris.server.application import controller_application
 
         config, tls = self._config, listening.tls

@@ -21,7 +21,7 @@ from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, cut_named_page, cut_page
 from iris.rpc.peer import Peer
 from iris.rpc.serving.steps import finish

@@ -21,7 +21,7 @@ from iris.rpc.auth.caller import READER, TASK
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import stream
 from iris.rpc.cluster_connect import WorkerServiceClientSync
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.peer import Peer
 
 DESCRIPTORS = 400  # so that the limits are low: 50 streams in all, 10 of each caller

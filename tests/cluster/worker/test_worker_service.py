@@ -18,7 +18,7 @@ from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.peer import Peer
 
 

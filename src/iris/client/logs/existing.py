@@ -23,7 +23,7 @@ from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 
 # When several logs are merged, one page of each log is in memory. All pages together have about `_PAGES_BYTES`.
 _PAGES_BYTES = 32 << 20

@@ -31,7 +31,7 @@ from iris.cluster.logs.follow_events import (
 from iris.cluster.logs.progress import NextAttempt, NoAttempt
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 
 # A pair: the worker from which to read, or None for the controller; and whether the client checks `start_ms` instead of
 # the server.

@@ -40,7 +40,7 @@ from iris.cluster.logs.follow_events import (
 from iris.errors import IrisError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 
 _BUFFERED_MESSAGES = 4  # The largest number of queued messages of one stream.
 

@@ -47,7 +47,7 @@ from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_RULES
-from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES, HttpServer
+from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import ClientTls, ServerTls, check_exposure
 from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread

@@ -1,3 +1,4 @@
-"""HTTP for clients and servers: transports, the server, TLS, and descriptions of connection errors. The modules do not
-depend on the meaning of calls.
+"""HTTP between clients and servers: `client` has the transports of clients, `server` has the protocols of servers. The
+modules here serve both sides: TLS, connections, and descriptions of connection errors. No module depends on the meaning
+of calls.
 """

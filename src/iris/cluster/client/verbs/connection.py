@@ -15,8 +15,8 @@ from iris.rpc.address import parse_address
 from iris.rpc.auth.credentials import BearerInterceptor, Credentials
 from iris.rpc.auth.peer_uid import PeerUidCheck, own
 from iris.rpc.calls import UnaryCall, call
-from iris.rpc.http.client_lifetime import Lifetime
-from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.client.client_lifetime import Lifetime
+from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.http.tls import ClientTls
 from iris.rpc.peer import Peer
 

@@ -23,7 +23,7 @@ from iris.errors import DeadlineExceededError, NotFoundError, UnavailableError, 
 from iris.rpc import cluster_pb2
 from iris.rpc.address import is_loopback
 from iris.rpc.calls import call, stream
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 
 _PROBE_MS = 500
 

@@ -21,7 +21,7 @@ from iris.cluster.types import is_job_finished
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import left_until, stream
-from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0

@@ -16,7 +16,7 @@ from iris.rpc.auth.caller import Caller
 from iris.rpc.auth.credentials import BearerInterceptor, Credentials
 from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.calls import call_async
-from iris.rpc.http.async_client_transport import http_client
+from iris.rpc.http.client.async_client_transport import http_client
 from iris.rpc.http.tls import ClientTls
 from iris.rpc.peer import Peer
 

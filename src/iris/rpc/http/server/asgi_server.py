@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 
 from iris import failpoints
-from iris.rpc.http.connection_limits import KEEPALIVE_S, ConnectionLimits
+from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
 
 # A server that closes cuts its open streams after this time. The readers of the streams then connect again.
 _CLOSE_S = 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpcore
 
-from iris.rpc.http.client_lifetime import Lifetime
+from iris.rpc.http.client.client_lifetime import Lifetime
 
 _ONE_WRITE_BYTES = 64 * 1024
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
-from iris.rpc.http.client_lifetime import Lifetime
+from iris.rpc.http.client.client_lifetime import Lifetime
+from iris.rpc.http.client.proxies import Proxy, ProxyFaultError, find_proxy
+from iris.rpc.http.client.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
+from iris.rpc.http.client.upload_progress import in_slices
 from iris.rpc.http.connection_errors import describe_fault, to_connection_error
-from iris.rpc.http.proxies import Proxy, ProxyFaultError, find_proxy
-from iris.rpc.http.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.http.tls import ClientTls
-from iris.rpc.http.upload_progress import in_slices
 
 if TYPE_CHECKING:
     import httpcore  # httpcore is imported inside functions only, so that `import iris.client` is fast.
@@ -160,7 +160,7 @@ class HttpTransport:
     def _new_pool(self) -> httpcore.ConnectionPool:
         import httpcore
 
-        from iris.rpc.http.connections import Backend, OneWriteBackend
+        from iris.rpc.http.client.connections import Backend, OneWriteBackend
 
         over_tls = self._tls or (self.proxy is not None and self.proxy.scheme == "https")
         plain_http1 = not self._http2 and not over_tls
