@@ -23,7 +23,6 @@ from support.fuzzing import fuzz
 from support.log_model import Received, lay_out, random_capture
 from support.waiting import wait_until
 
-from iris.cli.moments import read_moment, write_moment
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Store
@@ -37,6 +36,7 @@ from iris.cluster.names import check_job_name
 from iris.cluster.types import JobInfo, make_task_id, parse_bytes, parse_task_id
 from iris.durations import read_span
 from iris.errors import InternalError, InvalidArgumentError, IrisError, ResourceExhaustedError
+from iris.moments import read_moment, write_moment
 from iris.rpc import cluster_pb2
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=40)

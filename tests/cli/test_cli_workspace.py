@@ -15,7 +15,7 @@ from support.waiting import wait_until
 from iris.cli.attach import QuickPreparation
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 
 Iris = Any  # tests/cli/conftest.py
@@ -89,7 +89,7 @@ import time
 from iris.cli.attach import QuickPreparation
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 output = Output()
 show = show_progress(output)

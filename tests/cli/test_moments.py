@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from iris.cli.moments import read_moment, write_moment
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError
+from iris.moments import read_moment, write_moment
 
 NINE_MS = 1_795_510_800_000  # 2026-11-24T09:00:00Z
 

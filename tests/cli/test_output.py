@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import fcntl, os, signal, sys, termios, threading
 from iris.cli.output.printer import Output
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 
 reads, writes = os.pipe()
 os.dup2(writes, 1)

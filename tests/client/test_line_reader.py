@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from iris.client.logs.lines import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_parts
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position, decode_cursor
+from iris.cluster.logs.entries.line_reader import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_parts
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES, encode, encode_gap
 
 JOB = "train-0a1b"

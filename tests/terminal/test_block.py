@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.terminal.block import SETTLES_S
 from iris.terminal.lines import Lines
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 from iris.terminal.block import SETTLES_S
 from iris.terminal.lines import Lines

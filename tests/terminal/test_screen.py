@@ -18,7 +18,7 @@ from iris.cluster.client.server_process import LocalServer
 # Shows what comes on stdin: a label, a tab, and a piece of a line, or a line where a newline ends it.
 SHOWS = """
 import sys
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.terminal.outlet import Outlet
 from iris.terminal.screen import Screen
 

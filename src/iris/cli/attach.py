@@ -167,7 +167,7 @@ def _explain_failure(
 
 
 def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
-    from iris.client.logs.lines import join_parts
+    from iris.cluster.logs.entries.line_reader import join_parts
 
     try:
         with connection.client.stream_task_logs(

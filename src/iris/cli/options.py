@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from iris.arguments import MAX_INT32, check_whole_number
-from iris.cli.moments import read_moment
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import parse_bytes
 from iris.config import ClusterConfig, Option
 from iris.config.kinds import FILE
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
+from iris.moments import read_moment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -2,6 +2,6 @@
 
 from iris.client.client import IrisClient
 from iris.client.job import Job, Task
-from iris.client.logs.log_entry import LogEntry
+from iris.cluster.logs.entries.log_entry import LogEntry
 
 __all__ = ["IrisClient", "Job", "Task", "LogEntry"]

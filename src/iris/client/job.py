@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
-from iris.client.logs.log_entry import LogEntry as LogEntry
 from iris.client.task_exceptions import load_exception
+from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import IrisError, JobFailedError, ResultError, visible

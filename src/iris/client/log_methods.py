@@ -13,12 +13,12 @@ from iris.arguments import (
     check_whole_number,
 )
 from iris.client.job import Job
-from iris.client.logs.lines import join_parts
-from iris.client.logs.log_entry import LogEntry
 from iris.client.logs.read_options import DEFAULT_PATIENCE_S, ReadOptions, Route, check_attempt_id
 from iris.client.logs.streams import LogStream, TaskLogReader
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.verbs.logs import find_attempt
+from iris.cluster.logs.entries.line_reader import join_parts
+from iris.cluster.logs.entries.log_entry import LogEntry
 
 _FETCH_PATIENCE_S = 5.0  # `fetch_task_logs` retries for this many seconds if a worker does not answer.
 

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from iris.cli.moments import write_moment
 from iris.errors import IrisError, visible
+from iris.moments import write_moment
 from iris.terminal.controls import ControlFilter
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.terminal.screen import Screen

@@ -13,11 +13,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from iris.client.logs.lines import LineReader, RawReader
-from iris.client.logs.log_entry import LogEntry
 from iris.client.logs.read_outage import NotYetError, ReadOutage
 from iris.client.logs.read_state import Chunk, Items, ReadState, is_final
 from iris.cluster.logs.cursor import Position, to_message
+from iris.cluster.logs.entries.line_reader import LineReader, RawReader
+from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachableError

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from iris.client.logs.lines import LineReader, RawReader
-from iris.client.logs.log_entry import TaskPositions
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.routes import Routes
 from iris.client.logs.start import find_tasks, first_positions
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.entries.line_reader import LineReader, RawReader
+from iris.cluster.logs.entries.log_entry import TaskPositions
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2

@@ -20,10 +20,10 @@ from typing import Any, Self
 
 from iris.client.logs.existing import ExistingLines
 from iris.client.logs.following import Following
-from iris.client.logs.log_entry import LogEntry
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import add
 
-from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
 # To limit its memory, a reader keeps at most `MAX_HELD_LINE_BYTES` of a partial line. Longer lines are returned in
