@@ -157,10 +157,11 @@ def _write_stdin(lost: Case) -> None:
 def _write_stdin_at_a_worker(lost: Case) -> None:
     job_id = lost.launch("cat", stdin=True)
     lost.lose(job_id)
-    position = 0
-    while position < 5:
-        data = b"once\n"[position:]
-        position = lost.world.direct.write_stdin(job_id, data, position=position, end=True).position
+    answer = pb.Controller.WriteStdinResponse()
+    # The answer is closed and without a position if the job has ended before the call was repeated.
+    while answer.position < 5 and not answer.closed:
+        data = b"once\n"[answer.position :]
+        answer = lost.world.direct.write_stdin(job_id, data, position=answer.position, end=True)
     wait_for_end(lost.world.direct, job_id)
     assert [line.data for line in lost.world.direct.fetch_task_logs(f"{job_id}/task-0")] == ["once"]
 
