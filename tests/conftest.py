@@ -21,6 +21,8 @@ from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
 
+pytest_plugins = ["support.hangs"]
+
 os.environ[RUN_VARIABLE] = secrets.token_hex(8)
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that: the programs
 # that tests interrupt would go on.
