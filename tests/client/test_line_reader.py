@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from iris.cluster.logs.cursor import Position, decode_cursor
+from iris.cluster.logs.entries.line_cursor import OtherPositions
 from iris.cluster.logs.entries.line_reader import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_parts
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES, encode, encode_gap
@@ -502,7 +503,7 @@ def test_log_entry_can_be_pickled(protocol: int) -> None:
 
 def test_log_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
     each = entry()
-    each.set_other_positions(lambda: {0: Position(1, (2, 3, 4)), 3: Position()})
+    each.set_other_positions(OtherPositions(lambda: {0: Position(1, (2, 3, 4)), 3: Position()}))
     for again in (pickle.loads(pickle.dumps(each)), copy.copy(each), copy.deepcopy(each)):
         assert told(again) == told(each)
         assert decode_cursor(JOB, again.cursor) == {0: Position(1, (2, 3, 4)), 3: each.position()}
@@ -510,7 +511,7 @@ def test_log_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
 
 def test_cursor_of_an_entry_contains_the_positions_of_the_other_tasks() -> None:
     one = entry()
-    one.set_other_positions(lambda: {0: Position(0, (9, 9, 9)), 3: Position(0, (1, 1, 1))})
+    one.set_other_positions(OtherPositions(lambda: {0: Position(0, (9, 9, 9)), 3: Position(0, (1, 1, 1))}))
     assert decode_cursor(JOB, one.cursor) == {0: Position(0, (9, 9, 9)), 3: Position(0, (5, 7, 0))}
 
 

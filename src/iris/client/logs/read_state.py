@@ -10,8 +10,8 @@ from iris.client.logs.routes import Routes
 from iris.client.logs.start import find_tasks, first_positions
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.entries.line_cursor import TaskPositions
 from iris.cluster.logs.entries.line_reader import LineReader, RawReader
-from iris.cluster.logs.entries.log_entry import TaskPositions
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
@@ -156,7 +156,9 @@ class ReadState:
     def deliver(self, task_index: int, items: Items) -> None:
         """Note that items of a task are returned next. The cursors of later entries include these items."""
         if self._task_positions is not None and self.reads_lines and items:
-            self._task_positions.deliver(task_index, items[-1])
+            last = items[-1]
+            last.set_other_positions(self._task_positions.snapshot())
+            self._task_positions.move(task_index, last.position())
 
     def skip_filtered(self, task_index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
         """Move a reader to the end of the existing log. The missing lines were excluded by the filter."""

@@ -18,8 +18,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Self
 
-from iris.client.logs.existing import ExistingLines
-from iris.client.logs.following import Following
+from iris.client.logs.existing_lines import ExistingLines
+from iris.client.logs.future_lines import FutureLines
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -126,7 +126,7 @@ class TaskLogReader:
         self._state = ReadState(cluster, job_id, task_indices, options)
         self._options = options
         self._existing = ExistingLines(self._state)
-        self._following: Following | None = None
+        self._future: FutureLines | None = None
         self._are_partial_lines_requested = False
 
     @property
@@ -175,15 +175,15 @@ class TaskLogReader:
     def request_partial_lines(self) -> None:
         """Make `batches` yield the partial lines next. Any thread may call this method."""
         self._are_partial_lines_requested = True
-        if self._following is not None:
-            self._following.wake()
+        if self._future is not None:
+            self._future.wake()
 
     def close(self) -> None:
         """End the reader, from any thread."""
         self._state.is_closed = True
         self._existing.abort()
-        if self._following is not None:
-            self._following.end()
+        if self._future is not None:
+            self._future.end()
 
     def _with_requested_lines(self, batches: Generator[Items]) -> Generator[Items]:
         """Yield the given batches. Also yield the partial lines each time the user requests them."""
@@ -203,8 +203,8 @@ class TaskLogReader:
         else:
             yield from self._existing.read()
         if self._options.follow and not self._state.is_closed:
-            self._following = Following(self._state)
-            yield from self._following.run()
+            self._future = FutureLines(self._state)
+            yield from self._future.run()
 
 
 class _Lines(itertools.chain[LogEntry]):

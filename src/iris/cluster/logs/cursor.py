@@ -1,6 +1,6 @@
 """Encodes and decodes cursors: short texts from which a reader continues at a position in the logs of a job.
 
-`LogEntry.cursor` (cluster/logs/entries/log_entry.py) gives each line its cursor.
+`cluster/logs/entries/line_cursor.py` gives each line its cursor.
 """
 
 from __future__ import annotations

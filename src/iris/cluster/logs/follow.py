@@ -1,4 +1,5 @@
-"""The follow engine: decides which attempts are read from which streams, when to retry, and when a follow is over.
+"""The follow engine: decides which attempts are read from which streams, when a broken follow is resumed, and when a
+follow is over.
 
 `Follow` is pure: a driver reports events with the current time, and carries out the instructions that `Follow` returns.
 There are two drivers, one with threads (`iris.client.logs.thread_driver`) and one with asyncio

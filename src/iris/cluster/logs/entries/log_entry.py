@@ -1,13 +1,12 @@
-"""Defines `LogEntry`: a line, a partial line or a gap of a log. Also keeps the positions that a cursor contains."""
+"""Defines `LogEntry`: a line, a partial line or a gap of a log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
+from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.entries.line_cursor import NO_OTHER_POSITIONS, OtherPositions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
-
-_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table of positions after this number of changes.
 
 
 class EntryOrigin:
@@ -25,8 +24,7 @@ class EntryOrigin:
 
     Attributes:
         ended: Whether the attempt has ended, so that no later entry can continue a partial line.
-        others: A function that returns the positions of the other tasks, in a stream of several tasks.
-        others_encoded: The result of `others` in the format of a cursor. None until the first cursor is requested.
+        others: The positions of the other tasks, in a stream of several tasks.
     """
 
     __slots__ = (
@@ -36,7 +34,6 @@ class EntryOrigin:
         "job_id",
         "missing",
         "others",
-        "others_encoded",
         "partial",
         "source_id",
         "task_index",
@@ -64,12 +61,7 @@ class EntryOrigin:
         self.partial = partial
         self.missing = missing
         self.ended = False
-        self.others: Callable[[], Mapping[int, Position]] = dict
-        self.others_encoded: bytes | None = None
-
-    def __getstate__(self) -> tuple[None, dict[str, object]]:
-        state = {name: getattr(self, name) for name in self.__slots__}
-        return None, state | {"others": dict(self.others()).copy}  # a closure cannot be pickled
+        self.others: OtherPositions = NO_OTHER_POSITIONS
 
 
 class LogEntry:
@@ -134,9 +126,7 @@ class LogEntry:
         """A short text that marks the place after this entry. A reader with this `cursor` continues at this place, at
         any time and in any program."""
         origin = self._origin
-        if origin.others_encoded is None:
-            origin.others_encoded = encode_positions(origin.others())
-        return encode_cursor(origin.job_id, {origin.task_index: self.position()}, origin.others_encoded)
+        return origin.others.cursor(origin.job_id, origin.task_index, self.position())
 
     def position(self, *, before: bool = False) -> Position:
         """Return the position after this entry in the log of its task, or with `before` the position before it."""
@@ -151,14 +141,9 @@ class LogEntry:
         """The properties that all entries of the same record share."""
         return self._origin
 
-    def set_other_positions(self, others: Callable[[], Mapping[int, Position]]) -> None:
-        """Set the positions of the other tasks of the stream, for the cursors of all entries of the same record.
-
-        Args:
-            others: A function that returns the positions by task index. Called when the first cursor is read.
-        """
+    def set_other_positions(self, others: OtherPositions) -> None:
+        """Set the positions of the other tasks of the stream, for the cursors of all entries of the same record."""
         self._origin.others = others
-        self._origin.others_encoded = None
 
     def with_earlier_parts(self, parts: Sequence[LogEntry]) -> LogEntry:
         """Return an entry with the whole line. `parts` are the earlier parts of the line, and this entry is the last
@@ -189,32 +174,3 @@ class LogEntry:
             f"LogEntry(task_index={self.task_index}, attempt_id={self.attempt_id}, source={self.source!r},"
             f" timestamp_ms={self.timestamp_ms}, message={self.message!r})"
         )
-
-
-class TaskPositions:
-    """The current position in the log of each task, for a stream that reads several tasks.
-
-    An entry stores a reference to a table of all positions, and the number of changes since the table was made. The
-    cursor of the entry is computed from the table and the changes when a user reads the cursor, because users read few
-    cursors.
-
-    Args:
-        positions: The positions at which the stream starts, by task index.
-    """
-
-    def __init__(self, positions: Mapping[int, Position]) -> None:
-        self._table = dict(positions)
-        self._changes: list[tuple[int, Position]] = []
-
-    def deliver(self, task_index: int, last: LogEntry) -> None:
-        """Note that entries of a task are returned next. `last` is the last of these entries."""
-        table, changes, count = self._table, self._changes, len(self._changes)
-        last.set_other_positions(lambda: table | dict(changes[:count]))
-        self.move(task_index, last.position())
-
-    def move(self, task_index: int, position: Position) -> None:
-        """Note the new position in the log of a task."""
-        self._changes.append((task_index, position))
-        if len(self._changes) >= _CHANGES_PER_TABLE:
-            self._table = self._table | dict(self._changes)
-            self._changes = []

@@ -1,7 +1,7 @@
 """Reads future log lines until all tasks have ended. This is the second stage of a reader.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them.
-`Following` turns the received data into entries for the user.
+`FutureLines` turns the received data into entries for the user.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from iris.rpc.http.client.stream_handle import StreamHandle
 _Server = tuple[Worker | None, bool]
 
 
-class Following:
-    """Follows the logs of a reader's tasks.
+class FutureLines:
+    """Reads the future lines of a reader's tasks.
 
     Args:
         state: The state of the reader.
