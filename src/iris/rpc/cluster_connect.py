@@ -250,7 +250,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.GetJobStatusRequest,
                         output=Controller.GetJobStatusResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_job_status,
@@ -283,7 +283,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListJobsRequest,
                         output=Controller.ListJobsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_jobs,
@@ -294,7 +294,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.GetTaskStatusRequest,
                         output=Controller.GetTaskStatusResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_task_status,
@@ -305,7 +305,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListTasksRequest,
                         output=Controller.ListTasksResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_tasks,
@@ -327,7 +327,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListWorkersRequest,
                         output=Controller.ListWorkersResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_workers,
@@ -371,7 +371,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.LookupEndpointRequest,
                         output=Controller.LookupEndpointResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.lookup_endpoint,
@@ -382,7 +382,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListEndpointsRequest,
                         output=Controller.ListEndpointsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_endpoints,
@@ -415,7 +415,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.FetchBundleRequest,
                         output=Controller.FetchBundleResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_bundle,
@@ -437,7 +437,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Worker.FetchTaskLogsRequest,
                         output=Worker.FetchTaskLogsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_task_logs,
@@ -470,7 +470,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListTokensRequest,
                         output=Controller.ListTokensResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_tokens,
@@ -503,7 +503,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.DescribeClusterRequest,
                         output=Controller.DescribeClusterResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.describe_cluster,
@@ -514,7 +514,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListMachinesRequest,
                         output=Controller.ListMachinesResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_machines,
@@ -591,6 +591,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.GetJobStatusResponse:
         """
         Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
@@ -603,11 +604,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.GetJobStatusRequest,
                 output=Controller.GetJobStatusResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def terminate_job(
         self,
@@ -664,6 +666,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
@@ -677,11 +680,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListJobsRequest,
                 output=Controller.ListJobsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def get_task_status(
         self,
@@ -689,6 +693,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.GetTaskStatusResponse:
         """
         Returns one task. NOT_FOUND: unknown job or index.
@@ -700,11 +705,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.GetTaskStatusRequest,
                 output=Controller.GetTaskStatusResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def list_tasks(
         self,
@@ -712,6 +718,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListTasksResponse:
         """
         Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
@@ -723,11 +730,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListTasksRequest,
                 output=Controller.ListTasksResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def register_worker(
         self,
@@ -759,6 +767,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListWorkersResponse:
         """
         Returns a page of the workers, by id. Pages are limited as in ListJobs.
@@ -770,11 +779,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListWorkersRequest,
                 output=Controller.ListWorkersResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def report_task_state(
         self,
@@ -853,6 +863,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.LookupEndpointResponse:
         """
         Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
@@ -864,11 +875,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.LookupEndpointRequest,
                 output=Controller.LookupEndpointResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def list_endpoints(
         self,
@@ -876,6 +888,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListEndpointsResponse:
         """
         Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
@@ -887,11 +900,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListEndpointsRequest,
                 output=Controller.ListEndpointsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def report_task_states(
         self,
@@ -948,6 +962,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.FetchBundleResponse:
         """
         Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
@@ -959,11 +974,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.FetchBundleRequest,
                 output=Controller.FetchBundleResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def stream_task_logs(
         self,
@@ -997,6 +1013,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.FetchTaskLogsResponse:
         """
         Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
@@ -1008,11 +1025,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Worker.FetchTaskLogsRequest,
                 output=Worker.FetchTaskLogsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def store_logs(
         self,
@@ -1066,6 +1084,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListTokensResponse:
         """
         Returns the tokens that were created for people, without their secrets. For admins.
@@ -1077,11 +1096,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListTokensRequest,
                 output=Controller.ListTokensResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def revoke_token(
         self,
@@ -1138,6 +1158,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.DescribeClusterResponse:
         """
         Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
@@ -1150,11 +1171,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.DescribeClusterRequest,
                 output=Controller.DescribeClusterResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def list_machines(
         self,
@@ -1162,6 +1184,7 @@ class ControllerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListMachinesResponse:
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
@@ -1174,11 +1197,12 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListMachinesRequest,
                 output=Controller.ListMachinesResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
 
 class ControllerServiceSync(Protocol):
@@ -1392,7 +1416,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.GetJobStatusRequest,
                         output=Controller.GetJobStatusResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_job_status,
@@ -1425,7 +1449,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListJobsRequest,
                         output=Controller.ListJobsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_jobs,
@@ -1436,7 +1460,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.GetTaskStatusRequest,
                         output=Controller.GetTaskStatusResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_task_status,
@@ -1447,7 +1471,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListTasksRequest,
                         output=Controller.ListTasksResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_tasks,
@@ -1469,7 +1493,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListWorkersRequest,
                         output=Controller.ListWorkersResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_workers,
@@ -1513,7 +1537,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.LookupEndpointRequest,
                         output=Controller.LookupEndpointResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.lookup_endpoint,
@@ -1524,7 +1548,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListEndpointsRequest,
                         output=Controller.ListEndpointsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_endpoints,
@@ -1557,7 +1581,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.FetchBundleRequest,
                         output=Controller.FetchBundleResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_bundle,
@@ -1579,7 +1603,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Worker.FetchTaskLogsRequest,
                         output=Worker.FetchTaskLogsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_task_logs,
@@ -1612,7 +1636,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListTokensRequest,
                         output=Controller.ListTokensResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_tokens,
@@ -1645,7 +1669,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.DescribeClusterRequest,
                         output=Controller.DescribeClusterResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.describe_cluster,
@@ -1656,7 +1680,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.ControllerService",
                         input=Controller.ListMachinesRequest,
                         output=Controller.ListMachinesResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_machines,
@@ -1733,6 +1757,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.GetJobStatusResponse:
         """
         Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
@@ -1745,11 +1770,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.GetJobStatusRequest,
                 output=Controller.GetJobStatusResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def terminate_job(
         self,
@@ -1806,6 +1832,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
@@ -1819,11 +1846,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListJobsRequest,
                 output=Controller.ListJobsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def get_task_status(
         self,
@@ -1831,6 +1859,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.GetTaskStatusResponse:
         """
         Returns one task. NOT_FOUND: unknown job or index.
@@ -1842,11 +1871,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.GetTaskStatusRequest,
                 output=Controller.GetTaskStatusResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def list_tasks(
         self,
@@ -1854,6 +1884,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListTasksResponse:
         """
         Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
@@ -1865,11 +1896,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListTasksRequest,
                 output=Controller.ListTasksResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def register_worker(
         self,
@@ -1901,6 +1933,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListWorkersResponse:
         """
         Returns a page of the workers, by id. Pages are limited as in ListJobs.
@@ -1912,11 +1945,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListWorkersRequest,
                 output=Controller.ListWorkersResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def report_task_state(
         self,
@@ -1995,6 +2029,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.LookupEndpointResponse:
         """
         Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
@@ -2006,11 +2041,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.LookupEndpointRequest,
                 output=Controller.LookupEndpointResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def list_endpoints(
         self,
@@ -2018,6 +2054,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListEndpointsResponse:
         """
         Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
@@ -2029,11 +2066,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListEndpointsRequest,
                 output=Controller.ListEndpointsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def report_task_states(
         self,
@@ -2090,6 +2128,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.FetchBundleResponse:
         """
         Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
@@ -2101,11 +2140,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.FetchBundleRequest,
                 output=Controller.FetchBundleResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def stream_task_logs(
         self,
@@ -2139,6 +2179,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.FetchTaskLogsResponse:
         """
         Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
@@ -2150,11 +2191,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Worker.FetchTaskLogsRequest,
                 output=Worker.FetchTaskLogsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def store_logs(
         self,
@@ -2208,6 +2250,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListTokensResponse:
         """
         Returns the tokens that were created for people, without their secrets. For admins.
@@ -2219,11 +2262,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListTokensRequest,
                 output=Controller.ListTokensResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def revoke_token(
         self,
@@ -2280,6 +2324,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.DescribeClusterResponse:
         """
         Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
@@ -2292,11 +2337,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.DescribeClusterRequest,
                 output=Controller.DescribeClusterResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def list_machines(
         self,
@@ -2304,6 +2350,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Controller.ListMachinesResponse:
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
@@ -2316,11 +2363,12 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.ListMachinesRequest,
                 output=Controller.ListMachinesResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
 class WorkerService(Protocol):
     """
@@ -2422,7 +2470,7 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.GetTaskStatusRequest,
                         output=TaskStatus,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_task_status,
@@ -2433,7 +2481,7 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.ListTasksRequest,
                         output=Worker.ListTasksResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_tasks,
@@ -2444,7 +2492,7 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.FetchTaskLogsRequest,
                         output=Worker.FetchTaskLogsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_task_logs,
@@ -2466,7 +2514,7 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         service_name="iris.cluster.WorkerService",
                         input=Empty,
                         output=HealthResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.health_check,
@@ -2585,6 +2633,7 @@ class WorkerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> TaskStatus:
         """
         Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
@@ -2596,11 +2645,12 @@ class WorkerServiceClient(ConnectClient):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.GetTaskStatusRequest,
                 output=TaskStatus,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def list_tasks(
         self,
@@ -2608,6 +2658,7 @@ class WorkerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.ListTasksResponse:
         """
         Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
@@ -2620,11 +2671,12 @@ class WorkerServiceClient(ConnectClient):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.ListTasksRequest,
                 output=Worker.ListTasksResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def fetch_task_logs(
         self,
@@ -2632,6 +2684,7 @@ class WorkerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.FetchTaskLogsResponse:
         """
         Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
@@ -2644,11 +2697,12 @@ class WorkerServiceClient(ConnectClient):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.FetchTaskLogsRequest,
                 output=Worker.FetchTaskLogsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def kill_task(
         self,
@@ -2680,6 +2734,7 @@ class WorkerServiceClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> HealthResponse:
         """
         Returns whether the worker serves. The call needs no token.
@@ -2691,11 +2746,12 @@ class WorkerServiceClient(ConnectClient):
                 service_name="iris.cluster.WorkerService",
                 input=Empty,
                 output=HealthResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     async def run_tasks(
         self,
@@ -2890,7 +2946,7 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.GetTaskStatusRequest,
                         output=TaskStatus,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_task_status,
@@ -2901,7 +2957,7 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.ListTasksRequest,
                         output=Worker.ListTasksResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_tasks,
@@ -2912,7 +2968,7 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.WorkerService",
                         input=Worker.FetchTaskLogsRequest,
                         output=Worker.FetchTaskLogsResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_task_logs,
@@ -2934,7 +2990,7 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         service_name="iris.cluster.WorkerService",
                         input=Empty,
                         output=HealthResponse,
-                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.health_check,
@@ -3053,6 +3109,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> TaskStatus:
         """
         Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
@@ -3064,11 +3121,12 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.GetTaskStatusRequest,
                 output=TaskStatus,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def list_tasks(
         self,
@@ -3076,6 +3134,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.ListTasksResponse:
         """
         Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
@@ -3088,11 +3147,12 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.ListTasksRequest,
                 output=Worker.ListTasksResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def fetch_task_logs(
         self,
@@ -3100,6 +3160,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> Worker.FetchTaskLogsResponse:
         """
         Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
@@ -3112,11 +3173,12 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.FetchTaskLogsRequest,
                 output=Worker.FetchTaskLogsResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def kill_task(
         self,
@@ -3148,6 +3210,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
+        use_get: bool = False,
     ) -> HealthResponse:
         """
         Returns whether the worker serves. The call needs no token.
@@ -3159,11 +3222,12 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Empty,
                 output=HealthResponse,
-                idempotency_level=IdempotencyLevel.UNKNOWN,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def run_tasks(
         self,

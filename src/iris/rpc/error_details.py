@@ -23,6 +23,14 @@ from iris.rpc import cluster_pb2
 
 DOMAIN = "iris"
 _TYPE = "google.rpc.ErrorInfo"
+# The reasons of errors that connectrpc raises itself, because a request breaks the rules of its protocol.
+REASONS = dict.fromkeys(Code, ErrorReason.MALFORMED_REQUEST) | {
+    Code.UNIMPLEMENTED: ErrorReason.UNIMPLEMENTED,
+    Code.RESOURCE_EXHAUSTED: ErrorReason.TOO_LARGE,
+    Code.DEADLINE_EXCEEDED: ErrorReason.DEADLINE_EXCEEDED,
+    Code.UNAVAILABLE: ErrorReason.UNAVAILABLE,
+    Code.UNKNOWN: ErrorReason.INTERNAL,
+}
 
 
 class _ReadableDetail(ErrorDetail):

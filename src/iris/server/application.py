@@ -9,11 +9,12 @@ from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
 from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
-from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
+from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
+from iris.rpc.serving.service_application import ServiceApplication
 
 
-def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
+def controller_application(service: ControllerService) -> ServiceApplication:
     """Return the controller's calls as an ASGI application, for any server that speaks HTTP."""
     controller = service.controller
     authority = controller.authority
@@ -21,10 +22,11 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     inspector = AuthorisationInterceptor(authority, CONTROLLER_RULES, controller, authority.streams)
     thread = MessageThread()
     heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
-    return ControllerServiceASGIApplication(
+    application = ControllerServiceASGIApplication(
         service,
         interceptors=(
             ReleaseInterceptor(),
+            DetailInterceptor(),
             gate,  # Authentication comes before decoding, so that a request without a token is refused unread.
             MessageCoding(thread),
             CallEventInterceptor(),
@@ -36,3 +38,4 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
         compressions=(),
         codecs=CODECS,
     )
+    return ServiceApplication(application, thread)

@@ -51,8 +51,9 @@ from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import ClientTls, ServerTls, check_exposure
 from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
-from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
+from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
+from iris.rpc.serving.service_application import ServiceApplication
 from iris.system import clock
 from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
 from iris.system.machine_size import total_disk_bytes, total_memory_bytes
@@ -347,13 +348,12 @@ def _credentials(path: str) -> WorkerCredentials:
     return WorkerCredentials(token)
 
 
-def worker_application(
-    service: WorkerService, token_checker: TokenChecker
-) -> cluster_connect.WorkerServiceASGIApplication:
+def worker_application(service: WorkerService, token_checker: TokenChecker) -> ServiceApplication:
     """Return an ASGI application that serves the worker's calls, and authenticates and authorises the callers."""
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
+        DetailInterceptor(),
         # Authentication comes before all interceptors that need the request, because a call without a token must be
         # refused unread.
         AuthenticationInterceptor(token_checker, WORKER_RULES),
@@ -363,6 +363,7 @@ def worker_application(
         HeavyCalls({"ListTasks": always}, reading_lane(), thread),
         ErrorInterceptor(),
     )
-    return cluster_connect.WorkerServiceASGIApplication(
+    application = cluster_connect.WorkerServiceASGIApplication(
         service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=(), codecs=CODECS
     )
+    return ServiceApplication(application, thread)

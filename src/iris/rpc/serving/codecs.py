@@ -12,12 +12,14 @@ meanwhile, therefore a thread would gain nothing.
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from iris.errors import InvalidArgumentError, IrisError
@@ -32,6 +34,8 @@ from iris.rpc.serving.request_json import parse_request
 # large.
 _INLINE_JSON_BYTES = 8 * 1024
 _INLINE_ANSWER_BYTES = 2 * 1024
+_INLINE_GZIP_BYTES = 64 * 1024
+_GZIP_LEVEL = 1  # Higher levels need several times as long, and make JSON only a little smaller.
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ CODECS = (BinaryCodec(), JsonCodec())
 
 
 class MessageThread:
-    """The thread that decodes and encodes large JSON. Callers wait for their turns."""
+    """The thread that decodes and encodes large JSON, and compresses large answers. Callers wait for their turns."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "iris-json")
@@ -105,6 +109,17 @@ class MessageThread:
         if answer.ByteSize() <= _INLINE_ANSWER_BYTES:
             return EncodedAnswer(_to_json(answer))
         return EncodedAnswer(await self._run(_to_json, answer))
+
+    async def compress(self, data: bytes) -> bytes:
+        """Return data in the format of gzip.
+
+        Raises:
+            ResourceExhaustedError: Too many answers wait for the thread.
+        """
+        if len(data) <= _INLINE_GZIP_BYTES:
+            return _to_gzip(data)
+        compressed: bytes = await self._run(_to_gzip, data)
+        return compressed
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         known = current_caller.get()
@@ -166,4 +181,8 @@ def _parse(data: bytes | bytearray, message_class: type[Message]) -> Message:
 
 
 def _to_json(message: Message) -> bytes:
-    return MessageToJson(message).encode()
+    return json.dumps(MessageToDict(message), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _to_gzip(data: bytes) -> bytes:
+    return gzip.compress(data, compresslevel=_GZIP_LEVEL, mtime=0)

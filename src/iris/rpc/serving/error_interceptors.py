@@ -13,7 +13,7 @@ from connectrpc.errors import ConnectError
 
 from iris.errors import IrisError, shown
 from iris.reasons import ErrorReason
-from iris.rpc.error_details import connect_error, to_connect_error
+from iris.rpc.error_details import REASONS, connect_error, to_connect_error
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,24 @@ class ReleaseInterceptor:
         while link is not None:
             link.__traceback__ = None
             link = link.__cause__ or link.__context__
+
+
+class DetailInterceptor:
+    """An interceptor that adds the missing detail to an error that connectrpc itself raised, for example because a
+    request cannot be decoded. It must come directly after `ReleaseInterceptor`.
+    """
+
+    async def on_start(self, ctx: Any) -> None:
+        """Do nothing before a call."""
+
+    async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
+        """Replace an error without a detail.
+
+        Raises:
+            ConnectError: The call failed with an error that has no detail.
+        """
+        if isinstance(error, ConnectError) and not error.details and error.code is not Code.CANCELED:
+            raise connect_error(error.code, error.message, REASONS[error.code]) from error
 
 
 class ErrorInterceptor:

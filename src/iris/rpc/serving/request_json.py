@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
@@ -27,33 +28,15 @@ _LISTED_FIELDS = 12
 _SIMILAR = 0.65
 _DEEPEST = 3  # The number of levels of nested messages that are searched for a field of the same name.
 
-_CONTROLLER, _WORKER = cluster_pb2.Controller.DESCRIPTOR, cluster_pb2.Worker.DESCRIPTOR
-# These requests change nothing. A newer client may use fields in them that this release does not know, and the answer
-# is useful even if the server ignores these fields. Therefore unknown fields are ignored, unless they resemble a known
-# field.
+_SERVICES = cluster_pb2.DESCRIPTOR.services_by_name.values()
+# The requests of calls that only read. A newer client may use fields in them that this release does not know, and the
+# answer is useful even if the server ignores these fields. Therefore unknown fields are ignored, unless they resemble a
+# known field.
 _READING = {
-    *(
-        _CONTROLLER.nested_types_by_name[name]
-        for name in (
-            "GetJobStatusRequest",
-            "ListJobsRequest",
-            "GetTaskStatusRequest",
-            "ListTasksRequest",
-            "ListWorkersRequest",
-            "ListMachinesRequest",
-            "LookupEndpointRequest",
-            "ListEndpointsRequest",
-            "WatchJobRequest",
-            "FetchBundleRequest",
-            "ListTokensRequest",
-        )
-    ),
-    *(
-        _WORKER.nested_types_by_name[name]
-        for name in ("GetTaskStatusRequest", "ListTasksRequest", "FetchTaskLogsRequest")
-    ),
-    cluster_pb2.StreamTaskLogsRequest.DESCRIPTOR,
-    cluster_pb2.Empty.DESCRIPTOR,
+    method.input_type
+    for service in _SERVICES
+    for method in service.methods_by_name.values()
+    if method.server_streaming or method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
 }
 
 
