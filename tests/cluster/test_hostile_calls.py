@@ -425,8 +425,8 @@ def test_compressed_request_body_is_refused(target: Target) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-def test_method_other_than_post_is_refused(target: Target, method: str) -> None:
-    assert ask(target.address, CONTROLLER + "ListJobs", b"{}", method=method)[0] == 405
+def test_method_other_than_post_is_refused_for_a_call_that_changes_something(target: Target, method: str) -> None:
+    assert ask(target.address, CONTROLLER + "LaunchJob", b"{}", method=method)[0] == 405
 
 
 def test_invalid_path_content_type_or_header_is_refused(target: Target) -> None:

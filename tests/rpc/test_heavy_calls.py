@@ -85,7 +85,7 @@ async def test_equal_heavy_calls_in_json_and_in_binary_get_separate_answers() ->
         server.ready.release()
     binary, text = await asyncio.gather(*asked)
     assert binary.data == pb.Controller.ListTasksResponse(next_page_token="0").SerializeToString()
-    assert b'"nextPageToken": "1"' in text.data
+    assert b'"nextPageToken":"1"' in text.data
 
 
 async def test_cancelled_heavy_call_does_not_cancel_the_answer_of_equal_calls() -> None:
