@@ -56,11 +56,11 @@ class TaskReference:
 
 
 def refuse(name: str, accepted: str, value: object, advice: str = "") -> NoReturn:
-    """Raise the error that refuses an argument.
+    """Raise InvalidArgumentError for an argument with a wrong value.
 
     Args:
         name: The argument's name.
-        accepted: What the argument may be, as the end of "must be".
+        accepted: The accepted values, as the end of a sentence "NAME must be …".
         value: The given value.
         advice: What the caller can do instead, as a clause.
 
@@ -90,8 +90,8 @@ def check_whole_number(
         value: The given value.
         least: The smallest accepted number.
         most: The largest accepted number.
-        none: What None means, for the error. Empty if None is not accepted.
-        accepted: The accepted values, for the error. The default is "a whole number" within the bounds.
+        none: What None means, for the text of the error. Empty if None is not accepted.
+        accepted: The accepted values, for the text of the error. The default is "a whole number" within the bounds.
         advice: What a user can do instead, for the error.
 
     Raises:
@@ -224,7 +224,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # The conversion turns a member of a text enum into plain text.
+    return str.__str__(value)  # If the value is a member of an enum of texts, `str` returns its plain text.
 
 
 def check_utf8(what: str, text: str) -> None:

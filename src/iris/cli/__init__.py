@@ -25,5 +25,6 @@ def main() -> None:
     try:
         from iris.cli.program import run_program
     except KeyboardInterrupt:
-        sys.exit(130)  # The user may press Ctrl-C during the imports, which take about 0.1 s.
+        # The imports are inside the `try`, because the user may press Ctrl-C during the 0.1 s that the imports take.
+        sys.exit(130)
     sys.exit(run_program())

@@ -34,7 +34,8 @@ _SHOW_PREPARING_AFTER_MS = 1000
 # The longest time to wait for the end of the thread that watches the job's status.
 _END_OF_WATCH_S = 2.0
 
-# After a failure, `iris run` repeats the last lines of the failed task, unless it has shown them just before.
+# After a failure, `iris run` shows the last lines of the failed task again, unless they are the last lines on the
+# screen.
 _LAST_LINES = 10
 _JUST_SHOWN = 20
 _LAST_LINES_PATIENCE_S = 5.0
@@ -117,7 +118,8 @@ class QuickPreparation:
         self._began_ms: dict[tuple[int, int], int] = {}
 
     def __call__(self, lines: Sequence[LogEntry]) -> bool:
-        """Return whether lines of one source and attempt are about a quick preparation."""
+        """Return whether the given lines, all from one source of one attempt, describe a preparation of less than a
+        second."""
         last = lines[-1]
         if last.source != "build" or last.missing_bytes:
             return False
@@ -212,7 +214,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
-            output.silence()  # After the kill, all further errors are its consequences.
+            output.silence()  # The cluster was killed, so later errors of its connections mean nothing.
             connection.kill()
             os._exit(128 + number)
 
@@ -224,14 +226,14 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The signal thread may still wait for two signals. Each zero in the queue ends one wait.
+        # The signal thread waits for up to two signals. A zero in the queue ends each of these waits.
         signals.put(0)
         signals.put(0)
         thread.join()
 
 
 class _Waiting:
-    """Shows why a job waits, once the job has waited for a second.
+    """Shows the user why a job is waiting, if the job has waited for at least a second.
 
     A terminal shows the reason as a status line while the job waits. Other outputs get one line for each reason.
     """
@@ -271,7 +273,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # The main thread reports the error.
+            pass  # The error is ignored here, because the main thread reports it.
         self._set("")
 
     def _show(self) -> None:

@@ -73,16 +73,17 @@ def _config_option(option: Option) -> Callable[[Command], Command]:
 
 
 class _Checked(click.ParamType[Any]):
-    """A click parameter type whose values are read by a function. click puts the option's name before error texts."""
+    """A parameter type of click. A function parses the value of the option, and click puts the option's name before
+    error texts."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value of an option's text. `click` calls this method for each given option."""
+        """Parse the text of an option and return the value. `click` calls this method for each given option."""
         if not isinstance(value, str):
-            return value  # Defaults are values, not text.
+            return value  # A default value is not text and needs no parsing.
         try:
             return self._read(value)
         except InvalidArgumentError as error:

@@ -23,7 +23,8 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-_BEAT_S = 20.0  # While there is no input, `iris run` calls the worker this often to show that more input may come.
+# While there is no input, `iris run` calls the worker at this interval in seconds, to show that more input may come.
+_BEAT_S = 20.0
 _FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0
 
@@ -119,7 +120,8 @@ class Feeder:
             readable, _, _ = select.select([0, self._wake], [], [], _BEAT_S)
             return os.read(0, _READ_BYTES) if 0 in readable else None
         except OSError as error:
-            if error.errno == errno.EIO and os.isatty(0):  # The shell has just moved this process to the background.
+            # The read failed because the shell has just moved this process to the background.
+            if error.errno == errno.EIO and os.isatty(0):
                 return None
             if error.errno == errno.EISDIR:
                 self._output.note("standard input is a directory, which cannot be read")
@@ -134,7 +136,8 @@ class Feeder:
             if answer.closed:
                 if self._attempt_id is None or self._position or not answer.HasField("attempt_id"):
                     return False
-                self._attempt_id = None  # The attempt ended without reading. The next attempt gets all input.
+                # The attempt ended without reading any input. The next attempt of the task gets all input.
+                self._attempt_id = None
                 continue
             if answer.HasField("attempt_id"):
                 self._attempt_id = answer.attempt_id

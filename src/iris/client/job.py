@@ -75,7 +75,7 @@ class JobClient(Protocol):
 
 
 class Task(TaskReference):
-    """A handle on one task of a job. A handle can be passed wherever a task id is expected."""
+    """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
 
     def __init__(self, client: JobClient, job_id: str | Job, task_index: int) -> None:
         self._client = client

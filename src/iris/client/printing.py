@@ -110,7 +110,8 @@ class _TerminalPrinter:
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        _flush(sys.stdout, sys.stderr)  # Earlier output of the program must appear above the rows.
+        # Output that the program has already written must appear above the rows of partial lines.
+        _flush(sys.stdout, sys.stderr)
 
     def show(self, entries: Sequence[LogEntry]) -> None:
         """Print lines, or a partial line, of one attempt and source. If `entries` is empty, redraw the rows that have

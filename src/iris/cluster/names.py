@@ -102,8 +102,8 @@ def check_token_name(name: str) -> None:
 
 
 def find_unseen(text: str) -> str:
-    """Return which character of a text is invisible, as the end of a sentence. The result is empty if all characters
-    are visible.
+    """Return a phrase that names the first invisible character of a text, for the end of an error. Empty if all
+    characters are visible.
     """
     for place, character in enumerate(text):
         category = unicodedata.category(character)

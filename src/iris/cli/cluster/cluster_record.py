@@ -97,7 +97,8 @@ def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
 
 
 def is_running(record: Record) -> bool:
-    """Return whether the server of a record still runs. Another process that has got the server's id does not count."""
+    """Return whether the server of a record still runs. Return False if its process id now belongs to another
+    process."""
     return running_cluster.is_running(record.to_document())
 
 
@@ -118,7 +119,7 @@ def write_record(record: Record) -> None:
     path = record_path()
     before = find_record()
     write_file(path, json.dumps(record.to_document() | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
-    # The earlier record has another file name if the machine was renamed since then.
+    # If the machine was renamed, the record from before the renaming has another file name.
     if before is not None and before[0] != path:
         before[0].unlink(missing_ok=True)
 

@@ -64,7 +64,8 @@ def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Re
 
 
 def _advice(config: ClusterConfig) -> str:
-    """Return advice for an error message: the option that may prevent this machine from reaching its cluster."""
+    """Return advice for an error message. The advice names the option that may be the reason why this machine cannot
+    reach its cluster."""
     if config.advertise:
         return "; the address of --advertise must reach the cluster from this machine, too"
     return f"; --host must be a name in the certificate {config.tls_cert}" if config.tls_cert else ""
@@ -89,7 +90,7 @@ def _wait_for_workers(server: LocalServer, config: ClusterConfig, output: Output
 
 
 def _check_port(host: str, port: int) -> None:
-    """Refuse a port that cannot be bound. The error names `--port` or `--host`, which the server's error would not.
+    """Refuse a port that cannot be bound. The error names the option to change, `--port` or `--host`.
 
     Raises:
         FailedPreconditionError: The port cannot be bound.

@@ -39,7 +39,9 @@ _WORKER_LOG_BYTES = 256 << 10
 _MAX_WORKERS = 64
 _DUMP_S = 2.0
 _PAUSE_S = 0.02
-_MIN_SECRET = 8  # Shorter lines of secret files are kept, because they may be ordinary words.
+# A line of a secret file counts as a secret only if it has at least this many characters. A shorter line may be an
+# ordinary word.
+_MIN_SECRET = 8
 _LIBRARIES = ("connectrpc", "protobuf", "pyqwest", "httpx", "uvicorn", "click", "rich", "ray", "cloudpickle")
 _HIDDEN = "[removed]"
 _SECRETS = (
@@ -237,7 +239,7 @@ def _dump_threads(pid: int, event_log: Path) -> None:
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:
-    """Return whether a process has a handler for a signal."""
+    """Return whether a process has installed a handler for a signal."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
     return bool(int(caught, 16) >> (number - 1) & 1)

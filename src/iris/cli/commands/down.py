@@ -45,7 +45,8 @@ def down(*, as_json: bool) -> None:
             was_killed = not _stop(record)
             if not was_killed:
                 _note_what_is_left(record, output)
-        if left is not None and was_killed:  # The server was killed, but its workers may still run.
+        # The server was killed before this command. The server's workers may still run.
+        if left is not None and was_killed:
             workers = _end_workers(left, output)
         remove_record()
     output.set_status("")

@@ -63,7 +63,8 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                         f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
-                output.error(str(error))  # After this error, the next jobs are still terminated.
+                # The error is only printed here, so that the other jobs of the command are terminated too.
+                output.error(str(error))
                 unknown = True
                 continue
             client.terminate(job_id)

@@ -213,7 +213,7 @@ def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Outp
 def _with_retries(
     batches: Iterable[Sequence[LogEntry]], status: cluster_pb2.JobStatus, output: Output
 ) -> Iterator[Sequence[LogEntry]]:
-    """Yield the batches, and print a note where the lines of another attempt begin."""
+    """Yield the batches of lines unchanged. Print a note before the first line of each further attempt."""
     attempts: dict[int, int] = {}
     for lines in batches:
         if lines:
@@ -285,7 +285,8 @@ def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobSt
 
 
 def _words_again(connection: Connection, job: str, options: Mapping[str, Any]) -> str:
-    """Return the command that continues this follow. The caller adds a cursor in place of `--since` and `--tail`."""
+    """Return the command line that continues this follow, without `--since` and `--tail`. The caller adds
+    `--cursor`."""
     repeated = {
         "--task": options["tasks"],
         "--attempt": options["attempt"],

@@ -116,7 +116,7 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
 
 
 def _check_engine(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse an engine other than that of the killed server, because attempts may still run on the earlier engine."""
+    """Refuse to replace the engine of a killed server, because attempts may still run on the old engine."""
     if given.get("engine", before.config.engine) != before.config.engine:
         raise FailedPreconditionError(
             f"cannot change --engine: attempts of the killed server may still run on its engine {before.config.engine}:"
@@ -125,7 +125,8 @@ def _check_engine(before: Record, given: Mapping[str, Any]) -> None:
 
 
 def _check_tls(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse to change the certificate while workers of the killed server run. They trust only the old certificate."""
+    """Refuse to change the certificate while workers of a killed server run, because these workers trust only the old
+    certificate."""
     from iris.cluster.engine.engines import has_left_workers
 
     known = vars(before.config)

@@ -1,9 +1,9 @@
 """Prints all output of `iris`, as text for people or as JSON for programs.
 
-Answers and the output of tasks go to stdout; messages of Iris itself go to stderr. Each write is complete before the
-call returns, so that pipes are live. Only lines of tasks are buffered: they arrive in batches, and are written before
-the stream of lines waits for more. `iris/terminal/lines.py` decides how finished and unfinished lines look.
-Characters that the output's encoding lacks are replaced.
+Answers and the output of tasks go to stdout. Messages of Iris itself go to stderr. Each call writes its text before it
+returns, so that the reader of a pipe gets the text at once. Only lines of tasks are buffered. Lines arrive in batches,
+and all lines are written before the stream waits for the next batch. `iris/terminal/lines.py` decides how finished and
+unfinished lines look. Characters that the output's encoding lacks are replaced.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from iris.client.job import LogEntry
 
 _HELD_BYTES = 64 * 1024
-# A cursor of many tasks is long. Messages omit a longer cursor, because it would fill more than two terminal rows.
+# The largest number of characters of a cursor in a message. The cursor of a job with many tasks is longer, and would
+# fill more than two rows of the terminal.
 LONGEST_CURSOR = 160
 # The terminal colours of task labels, as SGR codes. Tasks get them in turn. Red is reserved for errors.
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
@@ -50,7 +51,8 @@ class Output:
         self.as_json = as_json
         self._stderr_apart = stderr_apart
         self._with_times = with_times
-        self._lock = threading.RLock()  # One thread prints lines of tasks, and others print messages.
+        # The lock is needed because one thread prints lines of tasks while other threads print messages.
+        self._lock = threading.RLock()
         self._stdout = Outlet(sys.stdout)
         self._stderr = Outlet(sys.stderr)
         self._screen = Screen(self._stdout, self._stderr)
@@ -133,7 +135,8 @@ class Output:
 
     def flush(self) -> None:
         """Write all buffered lines."""
-        # Python delivers Ctrl-C to the main thread, therefore only writes of the main thread must delay Ctrl-C.
+        # Python raises KeyboardInterrupt in the main thread only. Therefore only writes of the main thread must delay
+        # Ctrl-C.
         is_main = threading.current_thread() is threading.main_thread()
         with self._lock:
             self._is_writing = is_main

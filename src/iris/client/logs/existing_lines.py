@@ -1,4 +1,4 @@
-"""Reads the log lines that exist when a reader starts. This is the first stage of the reader.
+"""Reads the log lines that exist when a reader starts. A reader of logs has two stages, and this is the first stage.
 
 One thread reads the attempts of each task one after another, as fast as the caller iterates. The lines of several tasks
 are merged by time.
@@ -44,7 +44,8 @@ class ExistingLines:
         # The handles of all open streams.
         self._handles: dict[StreamHandle, None] = {}
 
-        # The ids of workers that did not answer. The second stage of a follow tries these workers again.
+        # The ids of workers that did not answer the first stage of this reader. The second stage, which follows the
+        # logs, tries these workers again.
         self._silent: set[str] = set()
 
     def abort(self) -> None:
@@ -78,7 +79,8 @@ class ExistingLines:
             if newest is not None:
                 self._state.set_reader(index, newest)
             per_task.append(lines)
-        # The merge keeps the lines of one task in order, even if the clock of the machine was set back.
+        # Merging does not change the order of the lines of one task, even if the clock of the task's machine was set
+        # back.
         merged = list(heapq.merge(*per_task, key=lambda line: line.timestamp_ms)) if len(per_task) > 1 else per_task[0]
         shown = merged[max(0, len(merged) - count) :] if count else []
         self._state.start_task_positions({line.task_index: line.position(before=True) for line in reversed(shown)})
@@ -154,7 +156,7 @@ class ExistingLines:
                 with self._stream(request, worker) as messages:
                     for chunk in _chunks_of(messages, outage):
                         if chunk.error and worker is not None and not is_task_finished(attempt.state):
-                            return  # The worker does not know the attempt yet, so there are no lines.
+                            return  # The worker has not received the attempt yet, so there are no lines to read.
                         if chunk.error:
                             raise routes.refusal(index, attempt, chunk.error, worker)
                         outage.data_arrived()
@@ -175,7 +177,8 @@ class ExistingLines:
                 state.cluster.pause(outage.pause_s(error))
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
-        """Return whether an unreadable attempt is left to the second stage, so that the other tasks can be read now."""
+        """Return whether the second stage of the reader must read an attempt that the first stage cannot read now. The
+        first stage then continues with the other tasks."""
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:
             return False
@@ -192,7 +195,8 @@ class ExistingLines:
         while True:
             reader = state.new_reader(index, Position(attempt.attempt_id))
             request = state.request([to_message(index, reader.received)], follow=False)
-            # The server also counts partial lines. Each source can have one partial line.
+            # The server counts the partial line of each source as a line. Therefore the request asks for one more line
+            # for each source.
             request.filter.tail = max(count, 1) if state.partial else count + len(SOURCES)
             worker = state.routes.worker_of(index, attempt)
             try:

@@ -1,4 +1,4 @@
-"""Reads future log lines until all tasks have ended. This is the second stage of a reader.
+"""Reads future log lines until all tasks have ended. A reader of logs has two stages, and this is the second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them.
 `FutureLines` turns the received data into entries for the user.
@@ -33,8 +33,8 @@ from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.stream_handle import StreamHandle
 
-# A pair: the worker from which to read, or None for the controller; and whether the client checks `start_ms` instead of
-# the server.
+# A server is a pair. The first item is the worker from which to read, or None for the controller. The second item says
+# whether the client, and not the server, checks `start_ms`.
 _Server = tuple[Worker | None, bool]
 
 
@@ -74,7 +74,8 @@ class FutureLines:
                 if state.is_closed or (arrival is None and time.monotonic() >= self._until):
                     return
                 if isinstance(arrival, Silence):
-                    # No notice about the controller is needed while a stream of log lines is open or is being retried.
+                    # The user needs no notice about a silent controller while a stream of log lines is open or is being
+                    # retried.
                     if not self._follow.has_streams and not self._follow.has_outage:
                         state.options.on_notice(f"{arrival.error}; trying again")
                 elif arrival is not None:
@@ -83,7 +84,7 @@ class FutureLines:
             driver.end()
 
     def wake(self) -> None:
-        """Make `run` yield soon, even if no data arrives. Any thread may call this method."""
+        """Make the iteration over `run` continue soon, even if no data arrives. Any thread may call this method."""
         self._driver.wake()
 
     def end(self) -> None:
@@ -137,7 +138,7 @@ class FutureLines:
                 return
         notice = self._notices.get(index)
         if notice is None:
-            is_told = bool(self._notices)  # One notice is sufficient for several unreadable tasks.
+            is_told = bool(self._notices)  # One notice is enough, even if the logs of several tasks are unreadable.
             subject = f"task {index}, attempt {attempt.attempt_id}"
             notice = self._notices[index] = OutageNotice(state.options, subject, quiet=is_told)
         notice.report(retry.error, retry.failure, retry.tries)

@@ -30,7 +30,8 @@ from iris.system.clock import wall_s
 Route = Literal["auto", "worker", "controller"]
 ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
 DEFAULT_PATIENCE_S = 300.0
-# After `end_ms`, a follow waits this many seconds for late lines. A late line was captured before `end_ms`.
+# A follow with `end_ms` ends this many seconds after `end_ms`. A line that was captured before `end_ms` may arrive
+# during this time.
 _LATE_LINES_S = 2.0
 
 

@@ -17,7 +17,8 @@ _LONGEST_PAUSE_S = 5.0
 # The shortest time between two notices about a connection that breaks repeatedly.
 _NOTICE_INTERVAL_S = 10.0
 
-# After this number of tries, a notice reports that a worker does not know an attempt. Fewer failed tries are normal.
+# If a worker does not know an attempt, the user gets a notice after this number of failed tries. Fewer failed tries are
+# normal, because the attempt may have just started.
 _QUIET_TRIES = 8
 
 
@@ -77,7 +78,7 @@ class ReadOutage:
 
     Args:
         options: The options of the reader.
-        subject: The name of the log that is being read, as in `OutageNotice`.
+        subject: The name of the log, such as `task 3, attempt 0`, for notices. Empty: the error names the log.
     """
 
     def __init__(self, options: ReadOptions, subject: str) -> None:
@@ -99,7 +100,7 @@ class ReadOutage:
         self._outage.server_answered()
 
     def data_arrived(self) -> None:
-        """Report that data has arrived, so that earlier failed tries no longer count."""
+        """Report that data has arrived. Failed tries before this call no longer count."""
         self._outage.data_arrived()
 
     def pause_s(self, error: Exception) -> float:

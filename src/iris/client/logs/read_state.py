@@ -1,4 +1,5 @@
-"""Keeps the state of one log reader. The two stages of the reader, existing lines and following, share the state."""
+"""Keeps the state of one log reader. The reader first reads existing lines and then follows future lines. Both stages
+use this state."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
 
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
-# The items made from the records of a chunk: entries, or the bytes of `LogStream.raw`.
+# What the reader returns to the user: log entries, or pieces of bytes for `LogStream.raw`.
 Items = Sequence[Any]
 
 
@@ -63,7 +64,7 @@ class ReadState:
         self._readers = {index: self.new_reader(index, position) for index, position in positions.items()}
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
-        self._has_existing: set[int] = set()  # The tasks whose existing lines were read.
+        self._has_existing: set[int] = set()  # The indices of the tasks whose existing lines were read.
 
     # The line readers.
 
@@ -90,7 +91,8 @@ class ReadState:
         return self._readers
 
     def renew_readers(self) -> None:
-        """Replace all readers after a change of `reads_lines` or `partial`."""
+        """Replace the readers of all tasks. Callers use this method after they have changed `reads_lines` or
+        `partial`."""
         self._readers = {index: self.new_reader(index, reader.received) for index, reader in self._readers.items()}
 
     def positions(self) -> dict[int, Position]:
@@ -130,14 +132,15 @@ class ReadState:
         return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
 
     def existing_was_read(self, task_index: int) -> bool:
-        """Note that the existing lines of a task were read. Return whether this changes the request for the task."""
+        """Note that the existing lines of a task were read. Return True if later requests for the task differ from
+        earlier requests."""
         is_new = task_index not in self._has_existing
         self._has_existing.add(task_index)
         return is_new and self.filters_start_here(task_index)
 
     def is_before_start(self, task_index: int, timestamp_ms: int) -> bool:
-        """Return whether the client drops a record from before `start_ms`. A machine whose clock was set back makes
-        such records.
+        """Return whether the client must drop a record because the record is older than `start_ms`. A future record may
+        be that old if the clock of its machine was set back.
         """
         return timestamp_ms <= self.options.filter.start_ms and self.filters_start_here(task_index)
 
@@ -161,7 +164,8 @@ class ReadState:
             self._task_positions.move(task_index, last.position())
 
     def skip_filtered(self, task_index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
-        """Move a reader to the end of the existing log. The missing lines were excluded by the filter."""
+        """Move a reader to the end of the existing log. The server's filter excluded all lines between the last
+        returned line and this end."""
         if end.offsets and not self.options.has_no_filter:
             reader.skip_to(end.offsets)
             if self._task_positions is not None:
@@ -191,7 +195,8 @@ class ReadState:
                     if is_task_finished(task.state) or not self.options.follow:
                         self.ends.setdefault(task.task_index, end_without_attempt(task))
                 case NextAttempt(index, ended):
-                    self.ends.pop(index, None)  # `ends` contains only the last attempt of each task.
+                    # A task with a further attempt has no end yet, so its end is removed from `ends`.
+                    self.ends.pop(index, None)
                     if self.options.follow:
                         self.options.on_notice(
                             f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"

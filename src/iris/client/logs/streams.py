@@ -2,8 +2,8 @@
 
 A stream has two stages. Each stage starts at exact offsets, never at a time:
 
-1. `existing.py` reads the lines that exist now, merged by time if several tasks are read.
-2. With `follow`, `following.py` reads the future lines until all tasks have ended.
+1. `existing_lines.py` reads the lines that exist now, merged by time if several tasks are read.
+2. With `follow`, `future_lines.py` reads the future lines until all tasks have ended.
 
 After a lost connection, both stages of a stream continue with the first byte that has not arrived yet.
 """
@@ -155,7 +155,8 @@ class TaskLogReader:
         left = options.max_lines or math.inf
         with closing(self._with_requested_lines(self._both_stages())) as batches:
             for items in batches:
-                # The parts of a line count as one line. The line is counted when its last part arrives.
+                # A long line arrives in several parts, which count as one line. The line is counted when its last part
+                # arrives.
                 if options.max_lines and items and (not items[0].partial or items[0].origin.ended):
                     yield items[: int(left)]
                     left -= len(items)
@@ -226,5 +227,6 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        with suppress(ValueError):  # If another thread is running the generator, the other thread ends the generator.
+        # A generator cannot be closed while another thread runs it. In this case the other thread ends the generator.
+        with suppress(ValueError):
             self._batches.close()

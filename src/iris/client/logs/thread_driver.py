@@ -85,14 +85,15 @@ class LogServers(Protocol[Server]):
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A message of the watching thread: the controller does not answer."""
+    """A message in the queue, from the thread that watches the job: the controller does not answer."""
 
     error: UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
 class _NewStatuses:
-    """A message that wakes the iterating thread, for example because the watch has new statuses."""
+    """A message in the queue that only wakes the iterating thread, for example because new statuses of tasks have
+    arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,8 @@ class _StreamThread:
         self._thread.start()
 
     def message_taken(self) -> None:
-        """Note that the reader has removed a message of this stream from the queue."""
+        """Note that the iterating thread has removed a message of this stream from the queue. The stream may then queue
+        another message."""
         self._free_buffers.release()
 
     def end(self) -> None:

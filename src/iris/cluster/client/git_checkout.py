@@ -20,7 +20,8 @@ _KEPT_VARIABLES = frozenset(
         "GIT_EXEC_PATH",
     }
 )
-_IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # The exit codes of `git check-ignore`.
+# The two exit codes with which `git check-ignore` answers. All other exit codes are failures.
+_IS_IGNORED, _IS_NOT_IGNORED = 0, 1
 
 
 @dataclass(frozen=True, slots=True)

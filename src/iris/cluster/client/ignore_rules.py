@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WILDCARDS = frozenset(b"*?[\\")
-_NOTHING = b"(?!)"  # This regular expression matches nothing.
+_NOTHING = b"(?!)"  # A regular expression that never matches. It stands for a pattern that git considers broken.
 _CLASSES: dict[bytes, bytes] = {
     b"alnum": (string.ascii_letters + string.digits).encode(),
     b"alpha": string.ascii_letters.encode(),

@@ -67,7 +67,8 @@ class Resources:
 
 
 class Placement(enum.Enum):
-    """How the slots of a gang may be distributed over machines."""
+    """A rule for the distribution of a gang's slots over machines: on any machines, all on different machines, or all
+    on one machine."""
 
     ANY = "any"
     SPREAD = "spread"  # Each slot is on a different machine.
@@ -94,7 +95,7 @@ class GangRequest:
 
 
 class GangState(enum.Enum):
-    """The state of a gang in an engine. A gang that the engine does not list has been released."""
+    """The state of a gang in an engine. An engine does not list a released gang."""
 
     WAITING = "has no slots yet"
     HELD = "has all its slots"
@@ -145,7 +146,8 @@ class Machine:
         tasks: The number of slots on the machine, including slots that reserve no resources.
         labels: The machine's labels, as sorted pairs of key and value.
         alive: Whether the engine allocates slots on the machine at present.
-        why_avoided: Why the engine allocates nothing on a running machine. Empty if there is no such reason.
+        why_avoided: Why the engine allocates nothing new on this machine although the machine runs. Empty if the engine
+            allocates slots on it.
     """
 
     name: str
@@ -196,10 +198,11 @@ class Engine(Protocol):
         """
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs of this cluster by id, including gangs that an earlier controller process submitted."""
+        """Return the status of each gang of this cluster, by gang id. The result includes gangs from an earlier process
+        of the controller."""
 
     async def machines(self) -> Sequence[Machine]:
-        """Return all machines with their capacity and what is free."""
+        """Return all machines, each with its capacity and its free capacity."""
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Return when the next snapshot may differ from the last one, or after `timeout_s` seconds."""

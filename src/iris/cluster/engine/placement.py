@@ -11,7 +11,7 @@ from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
 
 def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
-    """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
+    """Return the index of a machine for each slot of the gang. Return None if the gang does not fit.
 
     A greedy choice is exact, because all slots of a gang are alike. Each slot goes to a machine with enough free
     resources. If there are several such machines, the one with the fewest tasks is chosen. With the placement rule

@@ -23,7 +23,8 @@ from iris.system.process_identity import command_line
 from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
-# A starting worker must write its identity within this time, and a reaper must end a dead worker's tasks within it.
+# A starting worker must write its identity file within this many seconds. The reaper of a dead worker must end the
+# worker's tasks within the same time.
 _CLEAR_S = 45.0
 _STOP_S = 15.0  # The time for a worker to end its tasks and itself before it is killed.
 _log = logging.getLogger(__name__)

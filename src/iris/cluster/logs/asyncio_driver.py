@@ -51,7 +51,7 @@ class AsyncLogServers(Protocol[Server]):
         """Return the id and address of the worker behind a server; None if the server is the controller."""
 
     def is_lost(self, server: Server) -> bool:
-        """Return whether the worker behind a server was declared lost."""
+        """Return whether the server is a worker that the controller has declared lost."""
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
         """Return the messages of one stream that carries the logs of several attempts."""

@@ -229,7 +229,9 @@ class Follow:
     def _chunk_received(self, stream_id: StreamId, chunk: Chunk, now: float) -> list[Instruction]:
         stream, index = self._streams.get(stream_id), chunk.task_index
         if stream is None or index not in stream.tasks:
-            return []  # Ignore the chunk, because its task is read from another stream now.
+            # The chunk comes from an old stream, and the task is read from another stream now. Therefore the chunk is
+            # ignored.
+            return []
         if chunk.error:
             stream.tasks.discard(index)
             return self._refused(stream, chunk, now)
@@ -245,7 +247,8 @@ class Follow:
                 # A server that is being stopped sends an incomplete end, so read the task again.
                 self._retry_at[index] = now
             else:
-                self._progress.give_up(index)  # A reader without `follow` stops when a stream ends before the log does.
+                # If a stream ends before the end of the log, a reader without `follow` stops.
+                self._progress.give_up(index)
         return instructions
 
     def _refused(self, stream: _Stream, chunk: Chunk, now: float) -> list[Instruction]:
@@ -286,7 +289,8 @@ class Follow:
         return self._failed(index, error, failure, stream.worker, now, began_s=self._began_s(stream, now))
 
     def _began_s(self, stream: _Stream, now: float) -> float:
-        """Return the time at which the outage of a failed stream began."""
+        """Return the time at which the outage of a failed stream began. If every answer counts and the server has
+        answered, the outage begins now."""
         return now if stream.has_answered and self._rules.retry.any_answer_counts else stream.opened_s
 
     def _failed(

@@ -23,12 +23,12 @@ Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The time that `Follow.wake_at` returned has come, or the follow begins."""
+    """An event: the time `Follow.wake_at` has come. The first event of a follow is also a `TimePassed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TasksChanged:
-    """The controller has sent new statuses of tasks."""
+    """An event: the controller has sent new statuses of tasks."""
 
     tasks: Iterable[cluster_pb2.TaskStatus]
 
@@ -38,7 +38,7 @@ class StreamOpened:
     """The driver has opened a stream.
 
     Attributes:
-        stream: A number that no other stream has.
+        stream: The number of the stream. Each stream of a follow has another number.
         worker: The id and address of the worker that serves the stream; None if the controller serves the stream.
         task_indices: The tasks whose logs the stream carries.
     """
@@ -80,7 +80,7 @@ class StreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """The worker that serves a stream was declared lost."""
+    """An event: the controller has declared a worker lost, and a stream is open from this worker."""
 
     stream: StreamId
 
@@ -100,7 +100,7 @@ class NoServer:
 
 @dataclass(frozen=True, slots=True)
 class RestartRequested:
-    """The reader wants to read a task from a new stream, with a different request."""
+    """An event: the reader wants a new stream for a task, because its request for the task has changed."""
 
     stream: StreamId
     task_index: int
@@ -108,7 +108,7 @@ class RestartRequested:
 
 @dataclass(frozen=True, slots=True)
 class AttemptAbandoned:
-    """The reader has decided that the rest of the current attempt of a task cannot be read."""
+    """An event: the reader has given up the current attempt of a task, because the rest of its log cannot be read."""
 
     task_index: int
 
@@ -149,7 +149,7 @@ class CloseStream:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """The reader gets a chunk of a log.
+    """An instruction: give a chunk of a log to the reader.
 
     Attributes:
         stream: The stream that brought the chunk.
@@ -164,7 +164,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class ReadElsewhere:
-    """The driver must request the log of an attempt from another server than the attempt's worker."""
+    """An instruction: request the log of an attempt from another server than the attempt's worker."""
 
     task_index: int
     attempt_id: int
@@ -172,7 +172,7 @@ class ReadElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The reader learns that a try to read a log has failed and will be repeated.
+    """An instruction: inform the reader that a try to read a log has failed and will be repeated.
 
     Attributes:
         task_index: The index of the task.
@@ -195,7 +195,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The reader learns that a log could not be read in spite of all retries."""
+    """An instruction: inform the reader that a log could not be read in spite of all retries."""
 
     task_index: int
     attempt_id: int
@@ -204,7 +204,8 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Informs a reader that cannot resume that its stream broke after delivering data."""
+    """An instruction: inform the reader that a stream broke after it had delivered data. Only readers that cannot
+    resume get this instruction."""
 
     task_index: int
     attempt_id: int
@@ -213,7 +214,7 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class NothingYet:
-    """Informs a reader without `follow` that a running attempt has no output yet."""
+    """An instruction: inform a reader without `follow` that a running attempt has no output yet."""
 
     task_index: int
     attempt_id: int
@@ -221,7 +222,7 @@ class NothingYet:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The follow ends with an error that a retry would not change."""
+    """An instruction: end the follow with an error that a retry would not change."""
 
     error: Exception
 

@@ -8,8 +8,8 @@ from enum import Enum, auto
 from typing import Protocol
 
 FIRST_PAUSE_S = 0.02
-# If a server answers but its connections break, the pause before the next try is at most this long, because a longer
-# pause would not help.
+# The longest pause in seconds before the next try if the server answers, but its connections break. A longer pause
+# would not help.
 _PAUSE_AFTER_ANSWER_S = 0.25
 
 

@@ -18,7 +18,7 @@ from iris.rpc import cluster_pb2
 
 
 class NextAttempt(NamedTuple):
-    """The reader has finished an attempt of a task and continues with the next attempt.
+    """A change: the reader has finished an attempt of a task and continues with the task's next attempt.
 
     Attributes:
         task_index: The index of the task.
@@ -30,7 +30,7 @@ class NextAttempt(NamedTuple):
 
 
 class NoAttempt(NamedTuple):
-    """A task is over because it does not have the attempt that the reader wants.
+    """A change: nothing more of a task will be read, because the task does not have the attempt that the reader wants.
 
     Attributes:
         task: The task, as the controller described it.
@@ -122,7 +122,7 @@ class Progress:
         return attempts[number] if number < len(attempts) else None
 
     def interrupted(self, task_index: int) -> None:
-        """Report that no stream reads the attempt any more, although its end was not reached."""
+        """Report that the stream of the current attempt has ended before the end of the attempt's log."""
         task = self._tasks[task_index]
         if task.stage is _Stage.READING:
             task.stage = _Stage.TO_READ

@@ -54,7 +54,8 @@ ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
 def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
-    """Return the places at which the segments of a log begin, in order. A missing directory has no segments."""
+    """Return the place at which each segment of a log begins, in order. The list is empty if the directory is
+    missing."""
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Loss:
-    """Bytes of one source that the disk did not accept and that no gap record covers yet."""
+    """Lost bytes of one source: the disk did not accept them. The next gap record will cover them."""
 
     missing: int = 0
     timestamp_ms: int = 0
@@ -62,7 +62,8 @@ class LogWriter:
         missing: How many bytes of the sources were lost or dropped.
         max_bytes: About how many bytes of records are kept.
         end: The summary of the log; None before the log is closed.
-        removed: Why segments are no longer where they were written, as found by `check_directory`; otherwise empty.
+        removed: Why segments are missing from the directory, if `check_directory` has found that segments are missing.
+            Otherwise empty.
         lost: How many bytes of the sources are missing because of a disk error, and not because of `max_bytes`.
 
     Raises:
@@ -101,7 +102,7 @@ class LogWriter:
 
     @property
     def offsets(self) -> Offsets:
-        """How much each source has written, lost bytes included."""
+        """The number of bytes that each source has written. Lost bytes count, too."""
         stdout, stderr, build = (
             recorded + loss.missing for recorded, loss in zip(self.tip.offsets, self._losses, strict=True)
         )
@@ -120,7 +121,7 @@ class LogWriter:
 
     @property
     def lines(self) -> int:
-        """How many lines have ended, including the pieces of long lines that count as lines."""
+        """The number of lines that have ended. A piece of a long line counts as a line."""
         return self.tip.line
 
     def subscribe(self, callback: Callable[[], None]) -> None:
@@ -155,7 +156,7 @@ class LogWriter:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the log is closed and its end is on disk."""
+        """Whether the log is closed and the file `end` is on disk."""
         return self._is_ended
 
     def close(self) -> None:
@@ -174,7 +175,9 @@ class LogWriter:
                     self._gaps_written()
                     self._publish(end, offsets)
                 except OSError:
-                    pass  # Readers learn of the missing bytes from the file `end` and from `reason`.
+                    # The gap records are missing, but readers learn of the missing bytes from the file `end` and from
+                    # `reason`.
+                    pass
             self._close_segment()
             self.end = LogEnd(offsets, self.missing, self.max_bytes, lost=self.removed)
             self._write_end()
@@ -264,7 +267,7 @@ class LogWriter:
         return True
 
     def _write(self, frames: tuple[bytes, ...]) -> int:
-        """Write whole records, all or none, and return the position at which they end."""
+        """Write either all of the given records or none. Return the position in the log after the records."""
         size = sum(map(len, frames))
         if self._fd < 0 or (self._used() + size > self._segment_bytes and self._used() > 0):
             self._begin_segment()
@@ -322,7 +325,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # The file of the dropped segment is gone already.
+            pass  # Somebody else has already removed the file of the dropped segment.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

@@ -148,8 +148,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return reduced[0], (code, names, self._mark(function), *rest), *reduced[2:]
 
     def _note_shared(self, home: str, used: dict[str, Any]) -> None:
-        """Note which globals of a function are also globals of other modules. Two modules share an object, for example,
-        if one imports it from the other.
+        """Note which globals of a function are also globals of other modules. For example, two modules share an object
+        if one module imports it from the other module.
         """
         for name, value in used.items():
             if isinstance(value, _NOT_SHARED):

@@ -17,7 +17,8 @@ ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(No
 
 
 class CodeDiffersError(Exception):
-    """A function in the imported module differs from the sent function. The caller had replaced the function."""
+    """An error: the caller has replaced a function of a module, so the function of the imported module differs from the
+    sent function."""
 
 
 def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:

@@ -22,7 +22,7 @@ _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache
 
 
 class ReducesByNameError(pickle.PicklingError):
-    """The loading machine cannot find an object by its name, and cannot create the object again."""
+    """An error: the loading machine can neither find an object by its name nor create the object again."""
 
 
 class Rebuilt:

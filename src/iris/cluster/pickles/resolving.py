@@ -26,7 +26,7 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
 class SourceDiffersError(Exception):
-    """An imported module differs from the sent module, although the files are equal.
+    """An error: an imported module differs from the sent module, although their source files are equal.
 
     This error occurs if the module's file on the caller's machine was changed after the caller had imported the module.
     """
@@ -158,7 +158,7 @@ class ResolvingUnpickler(pickle.Unpickler):
                 raise SourceDiffersError(_split(mark)[0])
             return found
         known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-        if known is not None:  # This process has sent or received the class before, so the class is complete.
+        if known is not None:  # The class is complete, because this process has already sent or received the class.
             self._resolved[id(known)] = known
             return known
         made = make(*args)

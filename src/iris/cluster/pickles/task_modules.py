@@ -16,7 +16,8 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-# A package or a single module: the first part of its name, and the folder from which the caller imported it.
+# Identifies a package or a single module: the first part of its name, and the folder from which the caller has imported
+# it.
 _Unit = tuple[str, str]
 
 
@@ -43,7 +44,8 @@ class TaskModules:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         # `__main__` must not have a `__file__`, because a spawned process would run this file, the caller's script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
-        self._globals: dict[str, dict[str, Any]] = {}  # For each module in the pickle, the globals of its functions.
+        # The globals for the functions of each module in the pickle, by module name.
+        self._globals: dict[str, dict[str, Any]] = {}
         if "__main__" in self._sources:
             setattr(main, IDENTITY, self._sources["__main__"])
         self._not_sent = _NotSentFinder()
@@ -103,7 +105,7 @@ class TaskModules:
         if name != "__main__":
             home["__file__"] = names.get("__file__")
         if "__path__" in names:
-            home["__path__"] = []  # An empty path prevents imports from the package.
+            home["__path__"] = []  # With an empty path, Python imports no module from the package's folders.
         return home
 
     def make_module(self, name: str) -> types.ModuleType:

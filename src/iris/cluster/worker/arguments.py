@@ -30,7 +30,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--identity-file",
         type=Path,
-        help="write the worker's process id and other marks into this file, and remove the file at the end",
+        help="write facts that identify this process, such as its process id, into this file; the file is removed when"
+        " the worker ends",
     )
     parser.add_argument("--parent-pid", type=int, help="end the worker when the parent process with this id has ended")
     return parser.parse_args()

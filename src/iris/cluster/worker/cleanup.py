@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Left(NamedTuple):
-    """The files that an ended attempt has left on disk.
+    """The files of one ended attempt that are still on disk.
 
     Attributes:
         directory: The paths of the attempt.

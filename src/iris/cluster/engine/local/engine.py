@@ -59,7 +59,7 @@ def _new_incarnation() -> str:
 
 @dataclass(slots=True)
 class _Host:
-    """One worker of the engine, with its share of the machine."""
+    """One worker of the engine. It serves a share of the machine."""
 
     worker_id: str
     total: Resources
@@ -69,7 +69,7 @@ class _Host:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
-    # The incarnation of the worker's running process, or of its next process if none runs.
+    # The incarnation of the worker's process. If no process runs, the next process gets this incarnation.
     incarnation: str = field(default_factory=_new_incarnation)
 
 
@@ -135,7 +135,8 @@ class LocalEngine:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._standing = standing
         self._lease_s = lease_s
-        # The first `_open` hosts receive new slots. Surplus workers of an earlier engine are appended behind them.
+        # Only the first `_open` hosts of this list receive new slots. The further hosts are surplus workers of an
+        # earlier engine.
         self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
         self._open = workers
         self._gangs: dict[str, _Gang] = {}
@@ -146,11 +147,11 @@ class LocalEngine:
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        # Tasks get the present limit of open files. The server raises its own limit after this moment.
+        # The limit of open files is read now, because tasks get this limit. Later the server raises its own limit.
         self._file_limit = open_file_limit()
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
-        # The environment is a copy, because later changes by this program must not reach tasks. The copy lacks the
-        # user's own token, which must not reach tasks either.
+        # Workers and tasks inherit this copy of the environment. Later changes of this program's environment do not
+        # reach them. The user's own token is removed from the copy.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
@@ -171,8 +172,8 @@ class LocalEngine:
         for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
             if process is not None or i < self._open:
                 host.keeper = asyncio.create_task(self._keep_worker(host, process))
-        # This pause lets the keeper tasks of the workers begin. A keeper task that is cancelled before it begins would
-        # not end its worker.
+        # Each worker has an asyncio task that ends the worker when the task is cancelled. This pause lets these tasks
+        # begin, because a task that is cancelled before it begins would not end its worker.
         await asyncio.sleep(0)
         for i in range(len(self._hosts)):
             self._end_if_idle(i)
@@ -205,7 +206,8 @@ class LocalEngine:
             host.incarnation = process.incarnation
             self.adopted += 1
         elif self._hosts.index(host) < self._open:
-            # The keeper task of the worker tries again, and logs the error.
+            # The error is ignored here, because the asyncio task that keeps the worker running tries again and logs the
+            # error.
             with contextlib.suppress(OSError, IrisError):
                 process = self._start_worker(host)
         return process
@@ -279,7 +281,8 @@ class LocalEngine:
     async def close(self) -> None:
         """End the workers, which end their tasks."""
         for host in self._hosts:
-            if host.keeper is not None and not host.keeper.cancelling():  # A cancelled keeper task ends its worker.
+            # Cancelling the asyncio task of a worker ends the worker.
+            if host.keeper is not None and not host.keeper.cancelling():
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
         if self._standing and not self._abandoned:
@@ -416,7 +419,7 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        # The next process gets the slots that are allocated from now on.
+        # Slots that are allocated from now on belong to the next process of the worker.
         host.incarnation = _new_incarnation()
         self._changed.set()
 

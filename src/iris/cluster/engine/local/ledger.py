@@ -41,7 +41,8 @@ class Ledger:
         self._unwritten: list[str] = []
         self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
         self._lines = 0
-        self._is_whole = False  # Whether the file and `_unwritten` together contain the whole ledger.
+        # False if lines may be missing from the file. In this case `flush` writes the whole ledger anew.
+        self._is_whole = False
 
     def load(self) -> list[Entry]:
         """Read the gangs that an earlier engine wrote, and return them."""
@@ -58,7 +59,7 @@ class Ledger:
             self._unsaved.add(entry.gang.gang_id)
 
     def release(self, gang_id: str) -> None:
-        """Record that a gang holds no slots any more. `flush` writes the record."""
+        """Record that a gang has released its slots. `flush` writes the record."""
         if self._entries.pop(gang_id, None) is not None and self._path is not None:
             self._unwritten.append(json.dumps({"release": gang_id}))
             self._unsaved.discard(gang_id)

@@ -20,9 +20,10 @@ from iris.errors import IrisError, UnavailableError
 from iris.system.backoff import RestartPauses
 
 _LISTEN_S = 0.5
-_SILENT_S = 5.0  # A driver that is silent for this time has lost Ray.
+_SILENT_S = 5.0  # If the driver has been silent for this many seconds, Ray counts as unreachable.
 
-# A call to an unreachable Ray may hang even after Ray has returned. After this time the driver is restarted.
+# The driver is restarted when it has been silent for this time, because a call to Ray may hang for ever even if Ray can
+# be reached again.
 _HUNG_S = 15.0
 _CONNECT_S = 40.0
 _ANSWER_S = 10.0
@@ -114,8 +115,8 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        # The time limit for silence is never shortened after a long command. This does no harm, because the longest
-        # command, `close`, is the last command.
+        # A long command raises the time limit for silence, and the limit stays raised. This does no harm, because the
+        # longest command, `close`, is the last command.
         self._patience_s = max(timeout_s, self._patience_s)
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
@@ -191,8 +192,8 @@ class RayPipe:
         self._silent_s = 0.0
         try:
             while True:
-                # This time counts only the seconds spent listening. Otherwise a busy loop in this process would make
-                # Ray look dead.
+                # The silence of the driver is measured only while this process listens. Otherwise Ray would look dead
+                # whenever this process is busy.
                 await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():

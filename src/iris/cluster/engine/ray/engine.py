@@ -86,7 +86,7 @@ class RayEngine:
         self._lease_s = lease_s
         self._worker_options = list(worker_options)
         self._credentials = credentials
-        # The environment lacks the user's own token, which must not reach Ray or the tasks.
+        # The user's own token is removed from this environment, because it must not reach Ray or the tasks.
         self._env = driver_environment({k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE})
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
@@ -94,7 +94,8 @@ class RayEngine:
         self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each entry in `_machines`.
         # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
         self._parked: dict[str, GangRequest] = {}
-        # Gangs whose submission failed without an answer. Ray may have such a gang. If so, the gang must be released.
+        # Gangs whose submission got no answer from Ray. Ray may have created such a gang, so the engine releases the
+        # gang.
         self._unwanted: set[str] = set()
         # Gangs whose workers were started, each with the number of the driver process (`RayPipe.life`) that started the
         # workers.
@@ -208,7 +209,7 @@ class RayEngine:
                 on=on or {},
             )
         except UnavailableError:
-            # The submission may still reach Ray, so the gang must be released there.
+            # The gang must be released on Ray, because the submission may still reach Ray after this failure.
             self._unwanted.add(gang.gang_id)
             raise
 

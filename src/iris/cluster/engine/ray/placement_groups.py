@@ -44,7 +44,7 @@ from iris.cluster.engine.ray.names import gang_of, group_of, namespace_of, worke
 from iris.cluster.engine.ray.slot_actor import SlotActor, end_workers
 from iris.cluster.worker.supervision.fork_client import is_gone
 
-_KILLED_S = 0.5  # This number of seconds is usually long enough for a worker to end after the death of its slot actor.
+_KILLED_S = 0.5  # A worker usually ends within this many seconds after its slot actor has died.
 _RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
@@ -309,7 +309,8 @@ class RayGangs:
         gang.actors[slot].watch.remote().future().add_done_callback(report)
 
     def _on_end(self, gang_id: str, gang: _Gang, slot: int, error: BaseException | None, how: str) -> None:
-        """Handle the end of a watch: the worker has ended, the slot actor has died, or the connection has failed."""
+        """Handle the result of waiting for a slot's worker. Either the worker has ended, or its slot actor has died, or
+        the connection to Ray has failed."""
         if self._gangs.get(gang_id) is not gang:
             return
         worker_id = worker_of(gang_id, slot)
@@ -324,7 +325,7 @@ class RayGangs:
                 or f"the actor of worker {worker_id} has died: {textwrap.shorten(why, _MAX_CAUSE, placeholder=' …')}"
             )
             self._later.append((time.monotonic() + _KILLED_S, partial(self._actor_died, gang_id, gang, slot)))
-        else:  # only the connection has failed
+        else:  # Only the connection to Ray has failed. The worker may still run.
             again = partial(self._watch_again, gang_id, gang, slot)
             self._later.append((time.monotonic() + _RETRY_S, again))
 
@@ -384,7 +385,8 @@ class RayGangs:
                 held[node] = [a + b for a, b in zip(held.get(node, [0, 0, 0]), gang.need, strict=True)]
 
         def free(node: Json) -> list[int]:
-            """Return what Ray reports as free, but at most the total less what this cluster's gangs hold.
+            """Return the free resources of a machine: the amount that Ray reports as free, limited to the machine's
+            total minus the share of this cluster's gangs.
 
             Ray's report of free resources is slightly out of date. Therefore the gangs' share is subtracted from the
             total.
@@ -409,7 +411,8 @@ class RayGangs:
 
 
 def _is_used(node: Json) -> bool:
-    """Return whether gangs may run on a machine. A machine without cores, often the head, runs no gangs."""
+    """Return whether gangs may run on a machine of Ray. The head of a Ray cluster often offers no cores, and a machine
+    without cores runs no gangs."""
     return float(node["Resources"].get("CPU", 0)) > 0
 
 

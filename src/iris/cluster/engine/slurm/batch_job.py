@@ -57,8 +57,8 @@ def main() -> None:
         pipe.write(json.dumps({"options": gang["options"], "workers": gang["workers"]}).encode())
     comment = _follow(srun, gang["slots"], os.environ["SLURM_JOB_NODELIST"], writer)
     code = srun.wait()
-    # Slots that have not reported their end may still run, because srun may have lost their machine. Slurm checks that
-    # before it ends the job.
+    # A slot without a reported end may still run, because srun may have lost the connection to the slot's machine.
+    # Slurm checks all machines before it ends the job.
     writer.write(replace(comment, why=comment.why or f"srun has ended with exit code {code}"), until_stored=True)
 
 

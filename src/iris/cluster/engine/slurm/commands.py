@@ -203,7 +203,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
 
 
 def is_not_now(answer: Answer) -> bool:
-    """Return whether a command has failed because of a temporary condition."""
+    """Return whether a command has failed because of a temporary condition, so that a later try may succeed."""
     text = answer.err.lower()
     return any(words in text for words in _NOT_NOW)
 
@@ -215,7 +215,7 @@ def is_no_such_job(answer: Answer) -> bool:
 
 
 def unavailable(program: str, answer: Answer) -> UnavailableError:
-    """Return the error for a command that has failed because of a temporary condition."""
+    """Return the UnavailableError for a command that has failed because of a temporary condition."""
     return UnavailableError(f"Slurm cannot be reached: {program} says: {said(answer)}")
 
 

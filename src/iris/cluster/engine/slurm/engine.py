@@ -117,7 +117,8 @@ class SlurmEngine:
         self._partitions = commands.partitions_in(slurm_options)
         self.adopted = 0
         self._gangs: dict[str, _Gang] = {}
-        self._released: set[str] = set()  # Released gangs whose jobs may still exist and must be ended.
+        # The ids of released gangs whose Slurm jobs may still exist and must be ended.
+        self._released: set[str] = set()
         self._unclear: set[str] = set()  # Gangs whose submission had no answer and may have succeeded.
         self._nodes: list[commands.NodeInfo] = []
         self._nodes_s = self._looked_s = float("-inf")
@@ -297,7 +298,8 @@ class SlurmEngine:
         self._looked_s = self._nodes_s = float("-inf")
 
     async def _refresh_now(self) -> None:
-        if self._look is not None:  # The query that is under way may have begun too early to show the latest change.
+        # The query that is running now may have begun before the latest change. Therefore another query follows.
+        if self._look is not None:
             await asyncio.gather(self._look, return_exceptions=True)
         self._expire()
         await self._refresh_if_due()
@@ -377,7 +379,8 @@ class SlurmEngine:
         status = status_of(row, known, partial(worker_id, self._cluster, gang_id), self._nodes)
         if status is None:
             return
-        # A requeued job counts as ended: it is cancelled, and leases decide when its earlier processes have ended.
+        # If Slurm has requeued a job, its gang counts as ended, and the job is cancelled. The job's earlier processes
+        # may still run until the leases of their workers expire.
         ended = is_final(row.state) or (status.state is GangState.BROKEN and is_waiting(row.state))
         if status.state is GangState.WAITING and ended:
             _log.warning("gang %s: %s", gang_id, status.reason)

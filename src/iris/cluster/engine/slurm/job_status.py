@@ -47,8 +47,8 @@ def status_of(
         nodes: All machines as they are now.
 
     Returns:
-        The status, or None if the gang is unknown and its job has ended without starting a worker. A WAITING gang whose
-        job has ended has never started a worker.
+        The status of the gang. None if the gang is unknown and its job has ended without starting a worker. A WAITING
+        gang whose job has ended has never started a worker.
     """
     comment = Comment.read(row.comment) or Comment()
     slots = () if before is None else before.slots

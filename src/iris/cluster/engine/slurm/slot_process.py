@@ -119,8 +119,8 @@ def _make_scratch() -> tuple[Path, int]:
     lock = try_lock_directory(new)
     assert lock is not None, "no other process knows the name of a new directory"
     final = place / f"{prefix}{new.name.rpartition('-')[2]}"
-    # Other slot processes ignore the directory until it has this name. Without the rename, they would delete the
-    # directory before it is locked.
+    # Other slot processes delete unlocked directories whose names begin with the prefix. Therefore the directory gets
+    # its final name only after it was locked.
     new.rename(final)
     return final, lock
 

@@ -1,4 +1,5 @@
-"""Makes entries from the records of a log. Only clients make entries, because creating many objects is slow."""
+"""Makes entries from the records of a log. Servers send records and leave this work to the reader, because creating
+many objects is slow."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ class LineReader:
         self._received = list(position.offsets)
         self._partial = [bytearray() for _ in SOURCES]  # The partial line of each source, by source id.
         self._partial_ms = [0] * len(SOURCES)
-        # For each source id: the length of the beginning of the partial line that contains no carriage return to cut
-        # at.
+        # For each source id, the number of bytes at the beginning of the partial line that were searched for a carriage
+        # return.
         self._searched = [0] * len(SOURCES)
 
     @property
@@ -63,7 +64,8 @@ class LineReader:
                 self._received[source_id] = offset
 
     def read(self, records: bytes) -> Iterator[tuple[int, list[LogEntry]]]:
-        """Yield the entries of each record, with the time of the record. Records without entries are skipped."""
+        """Yield a pair for each record: the time of the record, and the entries that the record completes. Records that
+        complete no entry are skipped."""
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:
@@ -73,7 +75,8 @@ class LineReader:
                 yield from self._gap(source_id, timestamp_ms, offset + missing, cause)
                 continue
             known = self._received[source_id] - offset
-            if known > 0:  # A continued stream repeats the record in which the last stream ended.
+            # A stream that continues after a lost connection repeats the record in which the earlier stream ended.
+            if known > 0:
                 payload = payload[known:]
                 offset += known
             elif known < 0:

@@ -123,8 +123,8 @@ class LogEntry:
 
     @property
     def cursor(self) -> str:
-        """A short text that marks the place after this entry. A reader with this `cursor` continues at this place, at
-        any time and in any program."""
+        """A short text that marks the place after this entry in the log. Any program can pass this text as `cursor` to
+        continue reading after this entry."""
         origin = self._origin
         return origin.others.cursor(origin.job_id, origin.task_index, self.position())
 

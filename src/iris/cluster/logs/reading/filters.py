@@ -14,7 +14,7 @@ from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
 from iris.cluster.logs.writer import LogWriter
 
-# One call of `read` reads at most this many bytes if nothing matches.
+# The most bytes that one call of `read` searches if nothing matches.
 _LOOK_BYTES = 16 << 20
 _NEVER = 1 << 62
 
@@ -57,10 +57,12 @@ class FilteredReader:
         self._tail: Generator[int, None, TailStart] | None = None
         self._selection = Selection(log_filter, TailStart(START, 0, 0), offsets)
         self._left = log_filter.max_lines
-        self._last_end = 0  # The end, in its block, of the last line that `max_lines` allows.
-        # The dictionary maps each wanted source to the offset of its next line.
+        # The end of the last line that `max_lines` allows, as an index into the data of the line's block.
+        self._last_end = 0
+
+        # Each wanted source, with the offset of its next line.
         self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
-        self._marked = list(offsets)  # The offset up to which the reader knows that each source was read.
+        self._marked = list(offsets)  # How far each source was read when the reader of the stream was informed last.
         self._is_over = False
         self._walk: LineScanner | None = None
         if not log_filter.tail:
@@ -111,7 +113,7 @@ class FilteredReader:
         return self._walk.reader.bytes_left()
 
     def mark(self) -> bytes:
-        """Return empty records for the sources of which bytes were left out since the last call."""
+        """Return an empty record for each source from which the filter has left out bytes since the last call."""
         return self._marks_since(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def close(self) -> None:
@@ -120,15 +122,15 @@ class FilteredReader:
             self._walk.reader.close()
 
     def _begin(self) -> LineScanner:
-        # Whole segments of unwanted records at the beginning can be skipped.
+        # Segments that lie entirely before the wanted lines are skipped without reading them.
         source_ids = self._filter.source_ids
         stdout, stderr, build = (
             offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)
         )
         offsets = stdout, stderr, build
         if self._writer is not None and self._filter.start_ms:
-            # Skip the records before `start_ms` that the index can locate. The skip must not move back to a place
-            # before the requested offsets.
+            # Skip records that are older than `start_ms`, if the index knows where they end. Never skip backwards to a
+            # place before the requested offsets.
             point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
@@ -144,7 +146,7 @@ class FilteredReader:
         except StopIteration as found:
             start: TailStart = found.value
         except OSError:
-            self._tail = None  # The next read begins the search for the tail anew.
+            self._tail = None  # The search for the tail failed. The next read begins the search anew.
             raise
         self._walk = LineScanner(self._directory, start.point, self._writer)
         self._selection = Selection(self._filter, start, self._from)
@@ -193,7 +195,7 @@ class FilteredReader:
             self._at[source_id] = max(self._from[source_id], offsets[source_id])
 
     def _unwanted(self) -> dict[int, int]:
-        """Return how far the unwanted sources were read."""
+        """Return the offsets up to which the sources that the filter does not select were read."""
         passed = enumerate(() if self._walk is None else self._walk.reader.passed)
         return {source_id: at for source_id, at in passed if source_id not in self._filter.source_ids and at < _NEVER}
 
@@ -252,7 +254,7 @@ class FilteredReader:
         return runs
 
     def _end_at(self, items: list[LineBlock | Gap], last: LineBlock | Gap) -> None:
-        """Store the offset of each source after the last line that was returned."""
+        """Store the offset at which each source continues after the last returned line."""
         offsets = list(self.offsets)
         for item in items:
             offsets[item.source_id] = item.end

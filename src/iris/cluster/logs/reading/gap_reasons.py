@@ -39,7 +39,7 @@ class GapReasons:
         return f"the oldest records were dropped, because the log reached its limit{size}"
 
     def of_segment(self) -> str:
-        """Return the reason why a segment is missing although the segment was listed before.
+        """Return the reason why a segment has disappeared since the segments of the log were listed.
 
         Raises:
             UnavailableError: The controller has moved the log to another location, from which the log can be read.

@@ -1,4 +1,4 @@
-"""Reads a log line by line, from any line on, without reading everything before that line."""
+"""Reads a log line by line. Reading can start at any line without reading all earlier lines."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class LineScanner:
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:
-        """Return a scanner that begins at the given offsets, each of which must be the beginning of a line. The scanner
-        does not know line numbers until it enters the next segment.
+        """Return a scanner that begins at the given offsets. Each offset must be the beginning of a line. The scanner
+        does not know the numbers of lines until it enters the next segment.
         """
         walk = cls(directory, START, writer, offsets)
         walk.reader = LogReader(directory, offsets, writer=writer)
@@ -98,12 +98,12 @@ class LineScanner:
 
     @property
     def line(self) -> int:
-        """How many lines have ended at the present place in the log."""
+        """The number of lines that end before the position of this scanner in the log."""
         return self._splitter.line
 
     @property
     def offsets(self) -> Offsets:
-        """Where the next line of each source begins."""
+        """The offset in each source at which the source's next line begins."""
         stdout, stderr, build = (end - self._splitter.tail_length(number) for number, end in enumerate(self._ends))
         return stdout, stderr, build
 
@@ -128,7 +128,8 @@ class LineScanner:
         splitter, ends, records = self._splitter, self._ends, chunk.records
         items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
-        # Readers of many short records spend most of their time in this loop. The loop takes half the time of `decode`.
+        # Reading many short records takes most of its time in this loop. This loop parses the records itself, because
+        # `decode` takes twice as long.
         while at < size:
             word, _, timestamp_ms, offset, kind = unpack(records, at)
             start = at + header
@@ -147,8 +148,8 @@ class LineScanner:
         return items
 
     def _pass_over(self, chunk: Chunk) -> list[LineBlock | Gap]:
-        """Count the lines of a chunk without returning them. Return an empty block for the lines, and the gaps after
-        the last line.
+        """Count the lines of a chunk instead of returning them. Return one empty block in place of all lines, and the
+        gaps that follow the last line.
         """
         splitter, first = self._splitter, self._splitter.line
         if chunk.begins is not None:
@@ -185,7 +186,7 @@ class LineScanner:
             blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
         for source_id, end in enumerate(self._ends):
             if end > place.offsets[source_id]:
-                # The reader began in this segment, at a place where a line of the source had ended.
+                # Reading began in this segment, directly after the end of a line of the source.
                 self._splitter.begin_line(source_id)
         return blocks
 
@@ -195,7 +196,7 @@ class LineScanner:
 
 
 class StoredIndex:
-    """The points of a log that an earlier process wrote. The names of the log's segments contain these points.
+    """The points of a log whose writer has ended. The points are made from the names of the log's segments.
 
     The name of a segment does not contain the partial lines before the segment. A partial line is found in the segment
     in which the source has written last. If the partial line fills that whole segment, the line was cut at the
@@ -235,8 +236,8 @@ class StoredIndex:
         )
 
     def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
-        """Find the segment that contains the last bytes of each source before a place. Return the sources by the index
-        of the segment.
+        """For each source, find the segment with the source's last bytes before a place. Return a mapping from the
+        index of a segment to the sources found in it.
         """
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):
@@ -246,7 +247,7 @@ class StoredIndex:
         return last
 
     def _end_of(self, number: int) -> Point:
-        """Return the point at the end of a segment, with the partial lines at this end."""
+        """Return the point at the end of a segment. The point contains the partial line of each source there."""
         place, following = self._segments[number : number + 2]
         splitter = LineSplitter(Point(ended=tuple(offset == 0 for offset in place.offsets)))
         with LogReader(self._directory, place.offsets, position=place.position) as reader:
@@ -263,7 +264,7 @@ class StoredIndex:
 
 
 class Extent(NamedTuple):
-    """A log at one moment, which may still be growing.
+    """The part of a log that exists at one moment. The log may grow later.
 
     Attributes:
         points: The places at which a reader can start, not beyond `stop`.
@@ -275,8 +276,11 @@ class Extent(NamedTuple):
 
 
 def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
-    """Return the log as it is now. A final log includes a gap at its end."""
+    """Return the extent of a log at this moment. If the log is final, the extent includes a gap at the end of the
+    log."""
     if writer is None:
         return Extent(StoredIndex(directory), None)
-    points = writer.index.points  # Get the points first and the tip afterwards, so that no point lies beyond the tip.
+    # The writer may add points at any time. Therefore the points are read before the end of the log, so that no point
+    # lies beyond the end.
+    points = writer.index.points
     return Extent(points, None if final else writer.tip.position)

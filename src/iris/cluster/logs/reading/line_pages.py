@@ -49,7 +49,7 @@ class NumberedLine:
 
 @dataclass(slots=True)
 class LinePage:
-    """A page of lines, and where the next page begins.
+    """A page of lines, with the number of the line at which the next page begins.
 
     Attributes:
         lines: The lines that passed the filter, in order. A gap comes before the next line, or at the end.
@@ -126,7 +126,7 @@ def read_page_steps(
     if log_filter.tail and log_filter.tail < num_lines - start_line + _NOT_NUMBERED:
         search = find_tail(directory, writer, extent, log_filter, start_line=start_line, final=final)
         start = yield from _steps_of(search)
-    else:  # A tail that contains the whole log begins at its start.
+    else:  # If the tail contains the whole log, the page begins at the start of the log.
         start = TailStart(points.before(start_line, log_filter.start_ms), start_line, 0)
     page = _PageLines(Selection(log_filter, start), log_filter.max_lines, max_bytes)
     walk = LineScanner(directory, start.point, writer)
@@ -164,7 +164,8 @@ def _step(walk: LineScanner, stop: int | None, final: bool, start_line: int) -> 
 
 
 def _read(walk: LineScanner, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[LinePage]:
-    """Read until the page is full and one more line was seen, until the end of the log, or up to the limit."""
+    """Read until one line was found that does not fit into the page, or the log ends, or the limit of bytes to read is
+    reached."""
     line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:
         items = _step(walk, stop, final, page.start_line)
@@ -183,7 +184,7 @@ def _read(walk: LineScanner, stop: int | None, final: bool, page: _PageLines, lo
             # The next page contains the gaps after the last line, so this page leaves them out.
             return LinePage(page.lines, line, at_end=False)
         yield
-    # If `start_line` is beyond the end of the log, the next page starts there too, not at the end of the log.
+    # If `start_line` is beyond the end of the log, the next page also starts at `start_line`.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
     return LinePage(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
 
@@ -210,7 +211,7 @@ class _PageLines:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether gaps follow the last line of this page and were not added to the page yet."""
+        """Whether gaps were found after the last line of this page. These gaps are not part of the page yet."""
         return bool(self._gaps)
 
     def add(self, item: LineBlock | Gap) -> None:

@@ -27,18 +27,20 @@ from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
-# Two neighbouring places of an index are at least `_POINT_SPACING` bytes apart. A place also stores partial lines, and
-# the distance is at least `_POINT_SPACING_PER_TAIL_BYTE` times their size. Therefore an index takes at most about 1/64
-# of the log's size.
+# Two neighbouring points of an index are at least `_POINT_SPACING` bytes of log apart. A point also stores partial
+# lines. Therefore the distance is also at least `_POINT_SPACING_PER_TAIL_BYTE` times the size of these partial lines,
+# so that an index takes at most about 1/64 of the log's size.
 _POINT_SPACING = 1 << 20
 _POINT_SPACING_PER_TAIL_BYTE = 64
 
-Leftover = tuple[int, int, bytes]  # The index of the source, the time in ms, and the partial line of the source.
+# A partial line at the end of a log: the index of its source, its time in ms, and its bytes.
+Leftover = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place between two records at which a reader of lines can start, with the state that the reader needs.
+    """A place between two records at which a reader of lines can start. The object also contains the state that the
+    reader needs.
 
     Attributes:
         position: How many bytes of records come before this place.
@@ -49,7 +51,7 @@ class Point:
         tails: The partial line of each source.
         tail_ms: The time of each source's last record.
         carried: How many bytes of each partial line lie in earlier segments.
-        ended: For each source, whether one of its lines has ended in this segment, or the source begins in this
+        ended: For each source, True if one of its lines has ended in this segment, or if the source begins in this
             segment.
     """
 
@@ -78,7 +80,7 @@ class LineSplitter:
         point: Where to begin.
 
     Attributes:
-        line: How many lines have ended so far, pieces included.
+        line: The number of lines that have ended so far. Each piece of a line counts.
     """
 
     def __init__(self, point: Point = START) -> None:
@@ -96,8 +98,8 @@ class LineSplitter:
             del self._tails[source_id][:cut]
 
     def take(self, source_id: int, timestamp_ms: int, payload: bytes) -> tuple[bytes, bytes]:
-        """Split a record. Return the lines that the record completes, with their newlines. If the partial line has
-        become too long, also return a piece of it; otherwise b"".
+        """Split a record. Return two values: the lines that the record completes, with their newlines, and a piece of
+        the partial line. The piece is empty unless the partial line has become too long.
         """
         newline = payload.rfind(b"\n") + 1
         tail = self._tails[source_id]
@@ -115,7 +117,7 @@ class LineSplitter:
         return whole, piece
 
     def _pass(self, source_id: int, timestamp_ms: int, payload: bytes, newline: int) -> int:
-        """Count the lines of a record, and return how much of the partial line must become a piece."""
+        """Count the lines of a record. Return the number of bytes of the partial line that must become a piece."""
         tail = self._tails[source_id]
         self._tail_ms[source_id] = timestamp_ms
         if timestamp_ms > self._newest_ms:
@@ -138,8 +140,8 @@ class LineSplitter:
         if length - carried >= MAX_PARTIAL_LINE:
             cut = length
         else:
-            # Earlier calls have searched the bytes of earlier records. The search leaves out the last byte, because it
-            # may be the first half of "\r\n".
+            # Only the new bytes are searched for "\r", because earlier calls have searched the bytes of earlier
+            # records. The last byte is not searched, because it may be the first half of "\r\n".
             searched = before - 1 if before - carried > BAR_BYTES else 0
             cut = max(0, tail.rfind(b"\r", max(carried + 1, searched), length - 1))
         if cut:
@@ -152,7 +154,7 @@ class LineSplitter:
 
         Args:
             source_id: The source of the gap.
-            counted: Whether the partial line before the gap gets a number.
+            counted: Whether the partial line that the gap cuts off counts as a line and gets a number.
         """
         piece = bytes(self._tails[source_id])
         self.line += bool(piece and counted)
@@ -189,11 +191,11 @@ class LineSplitter:
         return len(self._tails[source_id])
 
     def point(self, position: int, offsets: Offsets) -> Point:
-        """Return a point at the present place, at which another reader can start.
+        """Return a point for the present position of this splitter. Another reader can start at this point.
 
         Args:
-            position: How many bytes of records come before the present place.
-            offsets: How many bytes of each source come before the present place.
+            position: The number of bytes of records before the present position.
+            offsets: The number of bytes of each source before the present position.
         """
         return Point(
             position,
@@ -207,18 +209,19 @@ class LineSplitter:
         )
 
     def begin_line(self, source_id: int) -> None:
-        """Record that a line of a source has ended at the present place."""
+        """Record that a line of a source ends here, so that the next byte of the source begins a new line."""
         self._carried[source_id] = 0
         self._ended[source_id] = True
 
 
 class LogIndex:
-    """The places within a log at which a reader of lines can start. With an index, a page deep in a long log costs no
+    """A list of points in a log at which a reader of lines can start. With an index, a page deep in a long log costs no
     more than the first page.
 
     The writer keeps the index in memory. Readers in other threads use it without a lock. That is safe because a `Point`
     never changes, the list of points only grows by atomic appends or is replaced, and a point is added only after the
-    bytes before it were written. A reader that just misses a new point starts at an older one and finds the same lines.
+    bytes before it were written. If a reader reads the list just before a point is added, the reader starts at an older
+    point and finds the same lines.
     """
 
     def __init__(self) -> None:
@@ -247,8 +250,8 @@ class LogIndex:
         self._splitter.begin_segment(offsets)
 
     def mark(self, position: int, offsets: Offsets) -> None:
-        """Store the present place if it is far enough from the last stored place. The records before the place must be
-        added first.
+        """Store a point for the present end of the log if the last stored point is far enough away. All records before
+        this end must have been added.
         """
         distance = position - self._points[-1].position
         if distance >= _POINT_SPACING:
@@ -270,7 +273,7 @@ class LogIndex:
 
 
 class Points:
-    """The points of an index at one moment. Points that are added to the index later are left out.
+    """The points that an index contained at one moment, without later points.
 
     Args:
         points: A list of points that only grows.
@@ -282,7 +285,7 @@ class Points:
         self._count = count
 
     def before(self, line: int, start_ms: int) -> Point:
-        """Return the last point of the index that comes before the ends of all wanted lines.
+        """Return the last point from which a reader finds all wanted lines.
 
         Args:
             line: Lines before this number are unwanted.
@@ -295,5 +298,5 @@ class Points:
         return points[number - 1]
 
     def back(self, steps: int) -> Point:
-        """Return the point that lies `steps` points before the end, or the start."""
+        """Return a point near the end of the list: `steps` points before the end, or the first point."""
         return self._points[max(0, self._count - steps)]

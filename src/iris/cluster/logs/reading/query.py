@@ -1,4 +1,4 @@
-"""The filters of log readers, which have the same meaning for streams and pages.
+"""The filters with which readers select lines of a log. Each filter means the same for streams and for pages.
 
 `start_ms` is exclusive, and `end_ms` is inclusive. `max_lines` keeps the first N lines that pass the other filters.
 `tail` keeps the last N of the lines that exist when the reader begins. A gap passes every filter if its source is
@@ -76,11 +76,12 @@ class LogFilter:
 
     @property
     def has_line_limits(self) -> bool:
-        """Whether the filter checks lines one by one, or counts lines."""
+        """Whether the filter selects single lines, by their text or their number. Such a filter cannot pass whole
+        records."""
         return bool(self.regex or self.tail or self.max_lines)
 
     def selects(self, block: LineBlock) -> bool:
-        """Return whether the filter selects lines of a source and a time."""
+        """Return whether the filter can select a line of the given source with the given time."""
         return (
             block.source_id in self.source_ids
             and (self.start_ms == 0 or block.timestamp_ms > self.start_ms)
@@ -88,7 +89,8 @@ class LogFilter:
         )
 
     def matching(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
-        """Yield the number, the beginning and the end (with the newline) of each matching line of a block."""
+        """Yield three values for each matching line of a block: its number, the index of its first byte, and the index
+        after its newline."""
         data, number, before = block.data, block.number, 0
         for start, end in _spans(data) if self._pattern is None else self._pattern.spans(data):
             number += data.count(b"\n", before, start)
@@ -156,7 +158,8 @@ class _Pattern:
         except re2.error as error:
             reason = error.args[0]
             reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-            # The reason may end with the whole pattern, so the text is cut.
+            # RE2 may repeat the whole pattern at the end of its reason. Therefore only the first 200 characters of the
+            # reason are shown.
             raise InvalidArgumentError(
                 f"the pattern {quoted(regex)} is invalid: {reason[:200]} (expected RE2 syntax)"
             ) from None

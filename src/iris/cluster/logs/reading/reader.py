@@ -1,4 +1,4 @@
-"""Reads the records of one attempt's log from disk, from any place on, with gaps in place of missing bytes.
+"""Reads the records of one attempt's log from disk. Reading can start at any place, and gaps stand for missing bytes.
 
 A reader returns whole, unchanged records. Each byte of a source appears exactly once and in order: in a record, or
 covered by a gap. Where the disk has no record, because the oldest records were dropped or a file is damaged, the reader
@@ -41,18 +41,19 @@ class Chunk(NamedTuple):
 
 
 class _Step(enum.Enum):
-    """The outcome of a step of `LogReader.read_chunk` that is neither a chunk nor the end of the log."""
+    """The outcome of one step of `LogReader.read_chunk` if the step has found neither a chunk nor the end of the
+    log."""
 
     AGAIN = enum.auto()
     ENTERED = enum.auto()
 
 
 class _Surroundings(NamedTuple):
-    """The segments around the reader's position.
+    """The segments of a log, seen from the position of a reader.
 
     Attributes:
         segments: All segments that are listed now.
-        tip: Where the writer's last whole record ends; None without a writer.
+        tip: The end of the last whole record that the writer has written. None if another process has written the log.
         current: The segment that contains the reader's position; None if the position lies before the oldest segment.
         following: The segment after the position; None if there is no such segment.
     """
@@ -81,7 +82,7 @@ class LogReader:
         written: How many bytes each source has written, known at the end of a final log.
         truncated: Whether the worker was killed, so that the last output may be missing; known at the end of a final
             log.
-        exhausted: Always False, because only a `FilteredReader` stops after a number of lines.
+        exhausted: Always False for this class. Only a `FilteredReader` stops after a number of lines.
         position: Where the next record begins, in bytes of records since the beginning of the log.
         last_ms: The time of the last record.
     """
@@ -105,19 +106,22 @@ class LogReader:
         self._directory = directory
         self._writer = writer
         self._reasons = GapReasons(directory, writer)
-        # The segments as they were listed last. A reader with a writer does not use this list.
+        # The segments that the last listing of the directory has found. Not used if `writer` is given, because the
+        # writer knows its segments.
         self._segments: tuple[RecordBoundary, ...] | None = None
         self._sought = position is not None
-        self._at = list(offsets)  # Where the next record begins. This is before `self.offsets` if records are left out.
+        # For each source, the offset at which the next record begins. It is less than the offset in `self.offsets`
+        # while records are left out.
+        self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        # The place at which the next chunk begins, if the chunk must state its place.
+        # The value of `begins` for the next chunk. None if the next chunk follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
-        self._reason = DAMAGED  # Why the part before the next segment is missing.
+        self._reason = DAMAGED  # The reason for a gap before the next segment, for people.
 
     @property
     def passed(self) -> Offsets:
-        """The offset up to which each source was read, whether or not the records were returned."""
+        """The offset up to which each source was read. Bytes that were read but not returned count, too."""
         return self._at[0], self._at[1], self._at[2]
 
     def read(self, max_bytes: int, *, final: bool) -> bytes:
@@ -155,7 +159,7 @@ class LogReader:
 
     @property
     def is_searching(self) -> bool:
-        """Always False, because only a `FilteredReader` searches for the beginning of a tail."""
+        """Always False for this class. Only a `FilteredReader` searches for the beginning of a tail."""
         return False
 
     def bytes_left(self) -> int:
@@ -173,7 +177,7 @@ class LogReader:
         return max(0, segments[-1].position + size - self.position)
 
     def mark(self) -> bytes:
-        """Return b"", because the records themselves show how far this reader has read."""
+        """Return no bytes. The records themselves show how far this reader has read, so no further marks are needed."""
         return b""
 
     def close(self) -> None:
@@ -200,7 +204,7 @@ class LogReader:
             if opened is None:
                 self._continue_at(following, self._reasons.of_dropped())
                 return _Step.AGAIN
-            current = opened.start  # The segment was dropped while it was being read.
+            current = opened.start  # The writer dropped the segment while this reader was reading the segment.
         if opened is None or opened.start != current:
             step = self._enter_segment(current, around, final)
             if step is not _Step.ENTERED:
@@ -232,7 +236,7 @@ class LogReader:
         if opened is not None:
             return self._enter(opened) or _Step.ENTERED
         if self._list(final) is not around.segments:
-            return _Step.AGAIN  # The segment was dropped after it was listed.
+            return _Step.AGAIN  # The segment was dropped after the segments of the log were listed.
         reason = self._reasons.of_segment()
         if following is not None:
             self._continue_at(following, reason)
@@ -290,7 +294,8 @@ class LogReader:
         )
 
     def _continue_at(self, segment: RecordBoundary, reason: str) -> None:
-        """Skip the part of the log before a segment. A gap covers this part when the segment is entered."""
+        """Skip the part of the log before a segment. When the reader enters the segment, it returns a gap for the
+        skipped part."""
         self.position, self._reason = segment.position, reason
 
     def _open(self, start: RecordBoundary) -> SegmentFile | None:
@@ -314,13 +319,13 @@ class LogReader:
         return self._lose(start.offsets, reason)
 
     def _skip_to(self, tip: RecordBoundary, reason: str) -> Chunk | None:
-        """Move to the end of the written log, and return a gap for the skipped bytes."""
+        """Move to the end of the log's written part, and return a gap for the skipped bytes."""
         self.position, self._at, self._begins = tip.position, list(tip.offsets), tip
         return self._lose(tip.offsets, reason)
 
     def _lose(self, offsets: Offsets, *reasons: str) -> Chunk | None:
-        """Return gaps for the bytes between the returned offsets and `offsets`, with one common reason, or one reason
-        for each source.
+        """Return gaps for all bytes from the last returned byte up to `offsets`. There is either one reason for all
+        gaps, or one reason for each source.
         """
         gaps = []
         for source_id, (given, there) in enumerate(zip(self.offsets, offsets, strict=True)):
@@ -336,7 +341,7 @@ class LogReader:
         log may grow.
         """
         if not final:
-            self._segments = None  # The next read lists the segments again.
+            self._segments = None  # Forget the listed segments, so that the next read lists them again.
             return None
         end = read_end(self._directory)
         if end is not None and end.removed:
@@ -381,7 +386,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # An earlier write that failed may have left a valid record with a wrong offset here.
+                break  # A failed write may have left a record here that is valid but has a wrong offset.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

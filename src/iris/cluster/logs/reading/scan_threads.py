@@ -19,18 +19,20 @@ from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-# When a caller has disconnected, its read ends after the current step of 1 MiB.
+# A read is done in steps of 1 MiB. If its caller has disconnected, the read ends after the current step.
 _SLICE_S = 0.05
 _THREADS = 4
 _OF_CALLER = 2
-# Each caller may have this many waiting reads, because each of its open streams reads one part at a time.
+# The most waiting reads of one caller. A caller needs one read for each of its open streams, because a stream reads one
+# part at a time.
 _WAITING_OF_CALLER = 2048
 _WAITING = 20_000
 
 
 @dataclass(slots=True)
 class _Slice(Generic[T]):
-    """The outcome of a slice of a read: whether the read is done, and its result."""
+    """The outcome of one slice of a read. It says whether the whole read is done, and holds the result of a read that
+    is done."""
 
     done: bool
     result: T | None = None
@@ -98,8 +100,8 @@ class LogScans:
             return result
 
     async def _in_thread(self, stop: _Stop, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a function in a thread. If the caller disconnects, the turn of the caller still lasts until the function
-        has returned.
+        """Call a function in a thread. Return only after the function has returned, even if the caller has
+        disconnected.
         """
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._threads, lambda: function(*args, **options))

@@ -94,7 +94,8 @@ class SegmentFile:
 
 
 def measure_gap(kind: int, payload: bytes) -> tuple[int, int]:
-    """Return the source and the size of a gap record, or -1 and 0 if the record is no valid gap."""
+    """Return the source and the number of missing bytes of a gap record. Return -1 and 0 if the record is not a valid
+    gap."""
     source_id = kind ^ GAP
     if source_id > LAST_SOURCE or len(payload) < _SMALLEST_GAP_PAYLOAD:
         return -1, 0

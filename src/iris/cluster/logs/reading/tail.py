@@ -15,7 +15,7 @@ from iris.cluster.logs.writer import LogWriter
 
 
 class TailStart(NamedTuple):
-    """The place at which a tail begins.
+    """The place at which the last N matching lines of a log begin.
 
     Attributes:
         point: Where to begin to read.
@@ -29,7 +29,7 @@ class TailStart(NamedTuple):
 
 
 class Selection:
-    """Selects the lines of a log that a reader gets.
+    """Decides which lines of a log a reader gets.
 
     Args:
         log_filter: The filter.
@@ -50,7 +50,8 @@ class Selection:
         if not self._is_reached and block.counted and block.number >= start_line:
             self._is_reached = True
             if block.number > start_line:
-                # Some lines were dropped after they were counted, so fewer lines are left than the reader wants.
+                # The writer has dropped some of the counted lines meanwhile. Therefore fewer lines are left than the
+                # reader wants.
                 self._skip = 0
         if not self._log_filter.selects(block):
             return
@@ -87,7 +88,7 @@ def find_tail(
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        extent: The places and the end of the log when the search began.
+        extent: The points and the end of the log at the beginning of the search.
         log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.

@@ -16,7 +16,9 @@ from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 from iris.system.event_loop import open_file_limit
 
-BEAT_S = 10.0  # Streams send beats because common proxies close a stream that is silent for 20 to 60 s.
+# A silent stream sends an empty message, a beat, after this many seconds, because common proxies close a stream that is
+# silent for 20 to 60 s.
+BEAT_S = 10.0
 MESSAGE_BYTES = 1 << 20
 # A stream begins with small messages and doubles their size, so that some messages arrive on a connection that breaks
 # often.
@@ -64,7 +66,7 @@ class RecordReader(Protocol):
 
 @dataclass(slots=True)
 class OpenLog:
-    """The log of an attempt, open for one reader of a stream.
+    """The log of one attempt, opened for one reader of a stream.
 
     Attributes:
         task_index: The index of the task.
@@ -76,7 +78,8 @@ class OpenLog:
         goal: The position, in bytes of records, at which a stream without `follow` ends. Without this limit, such a
             stream might never end, because a task can write faster than a reader reads.
         keeps_file_open: Whether the log's file stays open between two reads.
-        until_announced: Waits until readers may get the output of the process; see the worker's announcement.py.
+        until_announced: Waits until readers may get the output of the attempt's process. The worker's announcement.py
+            explains the rule.
     """
 
     task_index: int
@@ -92,8 +95,8 @@ class OpenLog:
     _show_partial_at_s: float | None = None
 
     def schedule_partial_line(self) -> None:
-        """Set the time at which to show a partial line. Call this method when the stream has sent all written
-        records.
+        """Set the time at which the reader must show a partial line. The stream calls this method after it has sent all
+        written records.
         """
         if self.writer is None:
             return

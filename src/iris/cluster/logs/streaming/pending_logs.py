@@ -42,7 +42,7 @@ class PendingLogs:
         return any(self.unfinished[number].reader.bytes_left() >= size for number in self._pending)
 
     def drain(self) -> Iterator[OpenLog]:
-        """Yield the pending logs. A log is no longer pending once it has been yielded."""
+        """Yield each pending log. A yielded log is not pending any more."""
         for number in list(self._pending):
             self._current = number
             del self._pending[number]

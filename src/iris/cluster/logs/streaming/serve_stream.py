@@ -21,7 +21,8 @@ from iris.cluster.logs.streaming.open_log import FIRST_MESSAGE_BYTES, OpenLog, S
 from iris.cluster.logs.streaming.pending_logs import PendingLogs
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
-# Smaller parts of a log are read without a thread, because the operating system still has them in memory.
+# A part of a log with fewer bytes is read without a thread, because the operating system still has such recent bytes in
+# memory.
 _INLINE_BYTES = 128 * 1024
 
 
@@ -112,8 +113,8 @@ class _LogStream:
                 beat.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=mark)
 
     async def pause(self, beat_at_s: float) -> None:
-        """Wait until the next message is due. After a full message, the next message is due at once. When the stream
-        has been silent for a while, a beat is due.
+        """Wait until the stream must send its next message. After a full message, the next message is sent at once.
+        After a long silence, an empty message is sent, which is called a beat.
         """
         pending = self.pending
         if self.size >= self._max_size:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-# The seconds that readers wait for a controller that does not answer. The limit is short because lines matter more than
-# states.
+# If the controller does not answer, readers wait only this many seconds. The limit is short because lines matter more
+# than states.
 LIMIT_S = 5.0
 
 
@@ -17,7 +17,7 @@ class Announcement:
     """Tracks whether the controller knows that an attempt runs.
 
     Args:
-        limit_s: The most seconds, after the start of the process, that readers wait for the controller.
+        limit_s: Readers wait at most this many seconds after the start of the process for the controller's answer.
     """
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
@@ -26,11 +26,12 @@ class Announcement:
         self._is_over = asyncio.Event()
 
     def process_started(self) -> None:
-        """Begin to hold readers back, because the process may write from now on."""
+        """Note that the process may write from now on. Readers get its output only after `acknowledged` was called, or
+        after `limit_s`."""
         self._until_s = asyncio.get_running_loop().time() + self._limit_s
 
     def acknowledged(self) -> None:
-        """Stop holding readers back, because the controller knows that the attempt runs or has run."""
+        """Let readers get the output, because the controller knows that the attempt runs or has run."""
         self._is_over.set()
 
     async def wait(self) -> None:

@@ -22,7 +22,7 @@ from iris.system.clock import now_ms
 
 DEFAULT_GRACE_S = 10.0
 _log = logging.getLogger(__name__)
-AttemptKey = tuple[str, int]  # The task id and the attempt id.
+AttemptKey = tuple[str, int]  # Identifies an attempt: its task id and its attempt id.
 
 
 @dataclass(slots=True)
@@ -36,7 +36,8 @@ class Attempt:
         directory: The attempt's directory.
         log: Writes the attempt's log.
         state: The state of the attempt.
-        process: The attempt's process; None before the process has started and after it was collected.
+        process: The attempt's process. None before the process has started, and None after the worker has read its exit
+            status.
         ports: The reserved ports, by their names in lower case.
         exit_code: How the process exited; None without a process.
         term_signal: The signal that killed the process; None if no signal did.
@@ -61,7 +62,7 @@ class Attempt:
         exceeded: The limit because of which the attempt is being stopped.
         out_of_memory: Whether the attempt failed because memory ran out.
         reported: Whether the controller has acknowledged the end of the attempt.
-        revision: A number that increases with every change that the controller must learn of.
+        revision: A number that increases with each change that the worker must report to the controller.
         announcement: Holds readers of the log back until the controller knows that the attempt runs.
     """
 
@@ -238,7 +239,8 @@ class Attempt:
         return message
 
     def status(self, worker_id: str, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
-        """Return the status of the attempt's task, as far as this worker knows the task."""
+        """Return the status of the attempt's task. The status contains only this attempt, because the worker knows no
+        other."""
         report = self.report(worker_id)
         status = cluster_pb2.TaskStatus(
             task_id=report.task_id,

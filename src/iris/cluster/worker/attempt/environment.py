@@ -52,8 +52,7 @@ class TaskEnvironment:
             env |= self.base
             env.pop("OLDPWD", None)
         devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
-        # If the task has no allocated GPUs, the task keeps the CUDA_VISIBLE_DEVICES that the engine gave to this
-        # worker.
+        # A task without allocated GPUs keeps the value of CUDA_VISIBLE_DEVICES that the engine gave to this worker.
         allocated = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         env |= allocated
         env.update(given.env_vars)
@@ -61,8 +60,8 @@ class TaskEnvironment:
             # A complete environment contains the CUDA_VISIBLE_DEVICES of the user's shell. The allocated GPUs replace
             # that value.
             env |= allocated
-        # The worker itself may run in a task, so its variables may contain the ports of another task. And the user's
-        # token must stay private.
+        # Two kinds of variables must not reach tasks: the ports of another task, if this worker itself runs in a task,
+        # and the user's token.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= self.own

@@ -80,7 +80,7 @@ def stopped_before_start(worker_id: str, worker_end: str) -> Outcome:
 
 
 def _failed(attempt: Attempt, exited: Exit, exceeded: LimitExceeded | None) -> Outcome:
-    """Return the outcome of an attempt that failed on its own, or because it exceeded a limit."""
+    """Return the outcome of an attempt that failed by itself or exceeded a limit."""
     error = _read_text(attempt.directory.failure) or _describe_exit(exited)
     code = _read_code(attempt) or (FailureCode.EXIT_CODE if exited.signal is None else FailureCode.SIGNAL)
     attempt.exception = _read_exception(attempt)
@@ -107,7 +107,7 @@ def _store_result(attempt: Attempt, shortage: Callable[[], str]) -> None:
     try:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
-        # The process could not write the reason for the missing result to a full disk.
+        # The disk was full, so the process could not write why the result is missing.
         lack = shortage()
         attempt.result_error = _read_text(attempt.directory.result_error) or (
             f"the return value of the callable could not be stored on the worker: {lack}"

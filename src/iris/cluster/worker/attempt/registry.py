@@ -36,7 +36,8 @@ class AttemptRegistry:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._without_end: dict[AttemptKey, LogWriter] = {}
-        self._readers: Counter[Path] = Counter()  # How many calls are reading the log, by the directory of the attempt.
+        # The number of calls that are reading the log of an attempt, by the directory of the attempt.
+        self._readers: Counter[Path] = Counter()
 
     def add(self, attempt: Attempt) -> None:
         """Add the record of a new attempt."""
@@ -105,7 +106,7 @@ class AttemptRegistry:
         return None if attempt is None else not attempt.is_final
 
     def discard(self, key: AttemptKey) -> None:
-        """Stop an attempt that the controller does not want to run here."""
+        """Stop an attempt that should not run on this worker, according to the controller."""
         attempt = self._attempts.get(key)
         if attempt is not None:
             attempt.stop(attempt.grace_s)
@@ -209,7 +210,7 @@ class AttemptRegistry:
                 return
 
     def log_without_end(self, attempt: Attempt) -> None:
-        """Note that the end of an attempt's log could not be written, so that `close_logs` tries again."""
+        """Note that the end of an attempt's log could not be written. `close_logs` tries to write the end again."""
         self._without_end[attempt.key] = attempt.log
 
     def close_logs(self) -> None:

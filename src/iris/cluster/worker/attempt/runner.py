@@ -66,7 +66,7 @@ class AttemptRunner:
         headroom: Knows whether the machine can start another attempt.
         reporter: Reports to the controller; None in tests without a controller.
         build_env: Returns the environment of an attempt's process.
-        on_ended: Called with the job id, task index and attempt id of an attempt that has ended.
+        on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
     """
 
     def __init__(

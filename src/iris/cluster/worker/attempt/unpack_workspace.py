@@ -143,7 +143,8 @@ class _Members:
         self._count = 0
         self._bytes = 0
         self._folders: set[str] = {"."}
-        self._leaves: set[str] = set()  # The files and links, below which no member may lie.
+        # The paths of all files and links. No further member may lie below one of these paths.
+        self._leaves: set[str] = set()
         self.links: dict[str, str] = {}
 
     def admit(self, member: tarfile.TarInfo) -> None:
