@@ -1,10 +1,10 @@
-"""Reads and writes times on the command line, such as `10m` (ten minutes ago), `2026-11-24T10:00`, `@1732445000`."""
+"""Reads and writes times as people type them, such as `10m` (ten minutes ago), `2026-11-24T10:00`, `@1732445000`."""
 
 from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from iris.durations import find_span, is_plain_number
 from iris.errors import InvalidArgumentError, quoted
@@ -22,12 +22,13 @@ _MOMENT_FORMS = (
 )
 
 
-def read_moment(text: str) -> int:
+def read_moment(text: str, zone: tzinfo | None = None) -> int:
     """Return a time in milliseconds since the Unix epoch. At least 1, because 0 stands for an option not given.
 
     Args:
         text: An age before now, such as `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time,
-            which is local if it names no time zone; or `@` and seconds since the epoch.
+            which is in `zone` if it names no time zone; or `@` and seconds since the epoch.
+        zone: The time zone of times that name none. None: the local time zone of this machine.
 
     Raises:
         InvalidArgumentError: The text is not a time, or is a time after the year 9999.
@@ -42,7 +43,10 @@ def read_moment(text: str) -> int:
         elif epoch := _EPOCH.fullmatch(given):
             milliseconds = round(float(epoch[1]) * 1000)
         elif _DATE.match(given):
-            milliseconds = round(datetime.fromisoformat(given).timestamp() * 1000)
+            moment = datetime.fromisoformat(given)
+            if moment.tzinfo is None and zone is not None:
+                moment = moment.replace(tzinfo=zone)
+            milliseconds = round(moment.timestamp() * 1000)
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):

@@ -8,7 +8,6 @@ unfinished lines look. Characters that the output's encoding lacks are replaced.
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import signal
@@ -19,9 +18,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from iris.cluster.logs.entries.json_lines import json_objects
 from iris.errors import IrisError, visible
 from iris.moments import write_moment
 from iris.terminal.controls import ControlFilter
+from iris.terminal.labels import label_width, task_label
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.terminal.screen import Screen
 
@@ -90,7 +91,7 @@ class Output:
 
     def label_lines(self, num_tasks: int) -> None:
         """Begin each further line of a task with the label of the task. JSON output has no labels."""
-        self._label_width = len(f"task-{num_tasks - 1}")
+        self._label_width = label_width(num_tasks)
 
     @property
     def shows_pieces(self) -> bool:
@@ -108,10 +109,9 @@ class Output:
         first = entries[0]
         with self._lock:
             if self.as_json:
-                self._hold(self._as_json(entries))
+                self._hold("".join(f"{line}\n" for line in json_objects(entries, self._to_json)).encode())
             elif first.missing_bytes:
-                gap = first.message.removeprefix("[iris: ").removesuffix("]")
-                self.note(f"task {first.task_index}: {gap}")
+                self.note(first.gap_notice)
             elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
                 # Lines about the preparation of a task are not part of the task's output.
                 self.flush()
@@ -258,30 +258,9 @@ class Output:
         return " ".join(parts).encode()
 
     def _label(self, index: int, outlet: Outlet) -> str:
-        label = f"task-{index}".ljust(self._label_width) + " |"
-        return outlet.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
-
-    def _as_json(self, entries: Sequence[LogEntry]) -> bytes:
-        """Return one JSON object for each line. Common fields are encoded only once, because logs may be very long."""
-        first = entries[0]
-        begin = (
-            f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
-            f' "timestamp_ms": {first.timestamp_ms}, "message": '
+        return outlet.paint(
+            task_label(index, self._label_width), f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m"
         )
-        end = ', "partial": true}\n' if first.partial and not first.missing_bytes else "}\n"
-        if first.missing_bytes:
-            end = f', "missing_bytes": {first.missing_bytes}}}\n'
-        lines = []
-        to_json = self._to_json.encode
-        for entry in entries:
-            message = entry.message
-            exact = ""
-            if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
-                # JSON text cannot contain bytes that are not valid UTF-8. Therefore the exact bytes are added in
-                # another field.
-                exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'
-            lines.append(f'{begin}{to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
-        return "".join(lines).encode()
 
     def _render(self, table: RenderableType) -> str:
         from rich.console import Console

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_outage import ReadOutage
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.logs.cursor import Position, decode_cursor
-from iris.cluster.types import is_task_finished
-from iris.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
+from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.entries import start
+from iris.errors import DeadlineExceededError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
 
 _SHORTEST_CALL_S = 0.001
@@ -52,38 +52,12 @@ def find_tasks(
 def first_positions(
     job_id: str, tasks: Mapping[int, cluster_pb2.TaskStatus], options: ReadOptions
 ) -> dict[int, Position]:
-    """Return the position at which the reader starts in the log of each task.
+    """Return the position at which a reader with these options starts in the log of each task.
 
     Raises:
         InvalidArgumentError: The cursor belongs to another job, task or attempt.
         NotFoundError: A task does not have the requested attempt, and will never have it.
     """
-    if options.cursor is not None:
-        return _positions_of_cursor(job_id, tasks, options.cursor, options.attempt_id)
-    if options.attempt_id is None:
-        return dict.fromkeys(tasks, Position())
-    for task in tasks.values():
-        if options.attempt_id >= len(task.attempts) and (is_task_finished(task.state) or not options.follow):
-            raise NotFoundError(
-                f"task {task.task_id!r} has no attempt {options.attempt_id}"
-                f" (it has had {len(task.attempts)}, counted from 0)"
-            )
-    return dict.fromkeys(tasks, Position(options.attempt_id))
-
-
-def _positions_of_cursor(
-    job_id: str, tasks: Mapping[int, cluster_pb2.TaskStatus], cursor: str, attempt_id: int | None
-) -> dict[int, Position]:
-    known = decode_cursor(job_id, cursor)
-    if len(tasks) == 1 and not known.keys() & tasks.keys():
-        (index,) = tasks
-        other = min(known, default=0)
-        raise InvalidArgumentError(f"cursor={cursor!r} is a place in the log of task {other}, not of task {index}")
-    positions = {index: known.get(index, Position(attempt_id or 0)) for index in tasks}
-    for index, position in positions.items():
-        if attempt_id not in (None, position.attempt_id):
-            raise InvalidArgumentError(
-                f"cursor={cursor!r} is a place in attempt {position.attempt_id} of task {index},"
-                f" not in attempt {attempt_id}"
-            )
-    return positions
+    return start.first_positions(
+        job_id, tasks, cursor=options.cursor, attempt_id=options.attempt_id, follow=options.follow
+    )

@@ -54,6 +54,10 @@ class TaskPositions:
         table, changes, count = self._table, self._changes, len(self._changes)
         return OtherPositions(lambda: table | dict(changes[:count]))
 
+    def current(self) -> dict[int, Position]:
+        """Return the position in the log of each task, by task index."""
+        return self._table | dict(self._changes)
+
     def move(self, task_index: int, position: Position) -> None:
         """Note the new position in the log of a task."""
         self._changes.append((task_index, position))

@@ -92,6 +92,11 @@ class LogEntry:
         return self.data.decode(errors="replace")
 
     @property
+    def gap_notice(self) -> str:
+        """The description of a gap, with the task, for a message beside the lines."""
+        return f"task {self.task_index}: {self.message.removeprefix('[iris: ').removesuffix(']')}"
+
+    @property
     def timestamp_ms(self) -> int:
         """When the end of the line was captured, in milliseconds since the Unix epoch."""
         return self._origin.timestamp_ms
