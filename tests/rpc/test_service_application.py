@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import http.client
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 from google.protobuf.descriptor_pb2 import MethodOptions
 from support.controller_thread import serving
 from support.fake_engine import FakeEngine
+from support.plain_http import Answer, ask
 from support.tokens import token
 
 from iris.cluster.controller.storage.store import Store
@@ -47,36 +47,6 @@ READS = {
     },
     "WorkerService": {"FetchTaskLogs", "GetTaskStatus", "HealthCheck", "ListTasks"},
 }
-
-
-class Answer:
-    """An HTTP answer."""
-
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
-        self.status = answer.status
-        self.headers = {name.lower(): value for name, value in answer.getheaders()}
-        self.body = answer.read()
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def reason(self) -> str:
-        """The reason in the detail of an error."""
-        (detail,) = self.document["details"]
-        assert detail["type"] == "google.rpc.ErrorInfo"
-        packed = base64.b64decode(detail["value"] + "===")
-        return str(cluster_pb2.ErrorInfo.FromString(packed).reason)
-
-
-def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    """Send one request with an admin's token. An underscore in the name of a header stands for a hyphen."""
-    parts = urlsplit(address)
-    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as connection:
-        sent = {"authorization": f"Bearer {token()}"} | {name.replace("_", "-"): v for name, v in headers.items()}
-        connection.request(method, path, body, sent)
-        return Answer(connection.getresponse())
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from iris.cluster.controller.workers.draining import DRAIN_S
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.server.asgi_server import HttpServer
-from iris.server.application import controller_application
+from iris.server.application import controller_applications
 from iris.system.sockets import address_of, bind
 
 T = TypeVar("T")
@@ -80,8 +80,7 @@ def serving(
             start_limit_s=start_limit_s,
             withdraw_after_s=withdraw_after_s,
         )
-        application = controller_application(ControllerService(controller, quota))
-        server = HttpServer({application.path: application}, listener)
+        server = HttpServer(controller_applications(ControllerService(controller, quota)), listener)
         await controller.start()
         server.start()
         running.append(ControllerThread(controller, address, asyncio.get_running_loop()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from iris.cluster.controller.api.service import ControllerService, heavy_calls
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_RULES
@@ -12,6 +14,14 @@ from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
 from iris.rpc.serving.service_application import ServiceApplication
+from iris.rpc.standard.applications import with_standard_services
+
+
+def controller_applications(service: ControllerService) -> dict[str, Any]:
+    """Return the controller's calls and the standard services as ASGI applications by path."""
+    controller = service.controller
+    authority = controller.authority
+    return with_standard_services(controller_application(service), authority, controller, authority.streams)
 
 
 def controller_application(service: ControllerService) -> ServiceApplication:

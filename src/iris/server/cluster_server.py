@@ -166,7 +166,7 @@ class ClusterServer:
         from iris.cluster.controller.submission.quotas import Quota
         from iris.rpc.http.client.async_client_transport import http_client
         from iris.rpc.http.server.asgi_server import HttpServer
-        from iris.server.application import controller_application
+        from iris.server.application import controller_applications
 
         config, tls = self._config, listening.tls
         self._store = Store(self._unless_temporary("controller.db"))
@@ -184,9 +184,9 @@ class ClusterServer:
             key=self._keys.key,
             http_client=http_client(listening.address, ClientTls() if tls is None else tls.for_parts()),
         )
-        application = controller_application(ControllerService(self._controller, quota))
+        applications = controller_applications(ControllerService(self._controller, quota))
         context = None if tls is None else tls.context()
-        self._server = HttpServer({application.path: application}, listening.socket, tls=context)
+        self._server = HttpServer(applications, listening.socket, tls=context)
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.

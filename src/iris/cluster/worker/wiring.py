@@ -54,6 +54,7 @@ from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.rpc.serving.service_application import ServiceApplication
+from iris.rpc.standard.applications import with_standard_services
 from iris.system import clock
 from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
 from iris.system.machine_size import total_disk_bytes, total_memory_bytes
@@ -261,7 +262,8 @@ def _build(
     keep_log_s = None if log_upload is None else arguments.keep_handed_over
     cleanup = Cleanup(registry, directory, config.keep_logs, keep_log_s)
     application = worker_application(WorkerService(worker), token_checker)
-    server = HttpServer({application.path: application}, network.listener, tls=network.tls)
+    applications = with_standard_services(application, token_checker, token_checker, token_checker.streams)
+    server = HttpServer(applications, network.listener, tls=network.tls)
     return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server)
 
 

@@ -147,6 +147,12 @@ class AuthorisationInterceptor:
         # short-lived, and the controller itself checks the tokens of the readers for whom it opens a stream.
         return messages if caller().role == CONTROLLER else self._while_valid(caller(), messages)
 
+    def intercept_bidi_stream(
+        self, call_next: Callable[..., AsyncIterator[Any]], requests: AsyncIterator[Any], ctx: Any
+    ) -> AsyncIterator[Any]:
+        """Make a call with a stream of requests. The permissions of such a call depend on the role alone."""
+        return self._while_valid(caller(), call_next(requests, ctx))
+
     def _check_request(self, request: Any, ctx: Any) -> None:
         method = ctx.method.name
         if method in OPEN:

@@ -64,3 +64,8 @@ class FailingApplication:
             # Send the head of an answer that is never completed, so that the HTTP server cuts the connection.
             kind = [(name, value) for name, value in scope["headers"] if name == b"content-type"]
             await send({"type": "http.response.start", "status": 200, "headers": [*kind, (b"content-length", b"1")]})
+
+
+def with_failpoints(applications: dict[str, Any]) -> dict[str, Any]:
+    """Return applications by path, with failpoints around the services that have some."""
+    return {path: FailingApplication(path, one) if path in _POINTS else one for path, one in applications.items()}

@@ -53,9 +53,9 @@ class HttpServer:
     ) -> None:
         self._applications = applications
         if failpoints.is_active:
-            from iris.rpc.serving.failing_calls import FailingApplication
+            from iris.rpc.serving.failing_calls import with_failpoints
 
-            self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
+            self._applications = with_failpoints(applications)
         self._socket = listener
         limits = limits or ConnectionLimits(LARGE_REQUESTS)
         # The errors of bad requests are sent to the clients. The errors are not logged, because clients could fill the

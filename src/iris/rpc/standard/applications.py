@@ -1,0 +1,32 @@
+"""Lists the standard services of a server as ASGI applications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iris.rpc.auth.authenticate import AuthenticatedStreams, TokenChecker
+from iris.rpc.auth.permissions import Facts
+from iris.rpc.serving.codecs import MessageThread
+from iris.rpc.serving.service_application import ServiceApplication
+from iris.rpc.standard.health import HealthApplication
+from iris.rpc.standard.reflection import ReflectionApplication
+
+
+def with_standard_services(
+    application: Any, checker: TokenChecker, facts: Facts, streams: AuthenticatedStreams
+) -> dict[str, Any]:
+    """Return the application of a server and its standard services, by path.
+
+    Args:
+        application: The application with the server's own calls.
+        checker: Checks the tokens of callers.
+        facts: The facts on which permissions depend.
+        streams: The open streams of the server.
+    """
+    service = application.path.removeprefix("/")
+    standard = [
+        HealthApplication(service),
+        *(ReflectionApplication(version, service, checker, facts, streams) for version in ("v1", "v1alpha")),
+    ]
+    thread = MessageThread()
+    return {one.path: one for one in (application, *(ServiceApplication(each, thread) for each in standard))}
