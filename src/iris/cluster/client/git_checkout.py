@@ -1,4 +1,4 @@
-"""Asks git which files of a checkout are ignored. If git does not answer, `ignore_rules.py` applies the same rules."""
+"""Asks git which files of a checkout git ignores. If git does not answer, `ignore_rules.py` applies the same rules."""
 
 from __future__ import annotations
 

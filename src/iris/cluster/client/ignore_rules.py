@@ -69,7 +69,7 @@ def parse_rules(content: bytes, above: bytes = b"") -> tuple[Rule, ...]:
 
 
 def is_ignored(path: bytes, is_folder: bool, rules: Sequence[Rule]) -> bool:
-    """Return whether a path is ignored: the strongest rule that matches the path decides.
+    """Return whether a path is ignored. The strongest rule that matches the path decides.
 
     The folders above the path are not checked, because the caller does not enter ignored folders.
 

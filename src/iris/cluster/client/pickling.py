@@ -134,12 +134,14 @@ def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozen
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # For each folder, whether pip has installed packages in the folder.
+    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages into a folder, by the path of the folder.
     for name, module in sys.modules.copy().items():
         # Aliases of modules are skipped. `__main__` is skipped because cloudpickle always pickles it by value.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        if IDENTITY in vars(module):  # This program is a task, and the submitter of the task has sent the module.
+        # The module was sent to this process, because this program runs in a task. Therefore the module is the caller's
+        # own.
+        if IDENTITY in vars(module):
             by_value.append(module)
             continue
         places = places_of(module)
@@ -169,7 +171,7 @@ def _is_below(place: str, folders: tuple[str, ...]) -> bool:
     parts = place.split(os.sep)
     return (
         "site-packages" in parts
-        or "dist-packages" in parts  # where Debian installs packages
+        or "dist-packages" in parts  # The folders into which Debian installs packages.
         or place.startswith(folders)
         or os.path.realpath(place).startswith(folders)
     )

@@ -54,9 +54,9 @@ def record_path() -> Path:
 def find_record() -> tuple[Path, dict[str, Any]] | None:
     """Return the path and the content of this machine's record, or None if `iris up` has started no cluster.
 
-    The machine may have been renamed since the record was written. Records are therefore preferred in this order: first
-    a record of a process that runs on this machine, next the record with this machine's name, and last a record that
-    was written after the start of this machine.
+    The machine may have been renamed since the record was written. Therefore this function tries three kinds of
+    records, in this order: a record of a process that runs on this machine, the record with this machine's name, and a
+    record that was written after the start of this machine.
 
     Raises:
         FailedPreconditionError: Another user owns the record or may write to it, so it cannot be trusted.
@@ -81,7 +81,8 @@ def find_record() -> tuple[Path, dict[str, Any]] | None:
 
 
 def is_running(record: Mapping[str, Any]) -> bool:
-    """Return whether the process of a record runs on this machine. Another process with the same id does not count."""
+    """Return whether the process of a record runs on this machine. Return False if the process id now belongs to
+    another process."""
     pid, process = record.get("pid"), record.get("process")
     return (
         isinstance(pid, int) and bool(process) and identify_process(pid) == process and runs_program(pid, "iris.server")
@@ -145,7 +146,7 @@ def find_here(address: str) -> Here | None:
             return None
         files = record.get("tls_cert", ""), record.get("client_ca", "")
         return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
-    except (ValueError, TypeError, KeyError, AttributeError):  # the file is not a valid record
+    except (ValueError, TypeError, KeyError, AttributeError):  # The file is not a valid record and is ignored.
         return None
 
 

@@ -22,7 +22,8 @@ from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
 from iris.system.private_dir import check_private, make_private, open_private
 
-# On a busy machine, a server may need almost a minute to start. A broken server reports its error at once.
+# How many seconds to wait for the start of a server. On a busy machine, the start may take almost a minute. A server
+# that cannot start reports its error at once.
 _READY_S = 60.0
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000

@@ -52,7 +52,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # The text "the callable itself" is redundant if more parts follow.
+        del way[0]  # If further parts follow, the text "the callable itself" says nothing and is left out.
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
@@ -65,7 +65,7 @@ def _pickles(value: object, own: Collection[str]) -> bool:
 
 
 def _parts(whole: Any) -> list[tuple[str, Any]]:
-    """Return the objects that are pickled together with a value, each with a description."""
+    """Return the objects that pickle would pickle as parts of a value, each with a description."""
     if isinstance(whole, dict):
         return [(f"the item {key!r}", value) for key, value in whole.items()]
     if isinstance(whole, list | tuple | set | frozenset):

@@ -33,7 +33,7 @@ _COMPRESSIBLE = 0.9  # A chunk is compressed only if a sample of the chunk shrin
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-# A function of two arguments: the number of bytes done so far, and the total number of bytes.
+# A function that reports progress. Its arguments are the number of packed bytes and the total number of bytes.
 Progress = Callable[[int, int], None]
 
 
@@ -128,7 +128,8 @@ def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = l
                 continue
             try:
                 with open(root / member.name, "rb") as file:
-                    tar.addfile(member, file)  # `addfile` raises OSError if the file cannot be read or has shrunk.
+                    # `addfile` raises OSError if it cannot read the file, or if the file has become smaller.
+                    tar.addfile(member, file)
             except OSError as error:
                 raise unreadable(root, member.name, error) from error
     return b"".join(packed.parts)
@@ -187,13 +188,14 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     """Return the three largest files and folders, the largest first. No returned folder contains another one.
 
-    If a single file or folder contains more than half of its parent's bytes, it is returned instead of the parent.
+    If one file or folder has more than half of the bytes of its parent folder, this file or folder is returned instead
+    of the parent folder.
     """
     totals: Counter[PurePosixPath] = Counter()
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The last parent is skipped, because it is the workspace itself.
+        for parent in path.parents[:-1]:  # The workspace itself is the outermost parent, and is skipped.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -28,7 +28,7 @@ _IGNORE_FILE = ".gitignore"
 
 
 class WhyLeftOut(Enum):
-    """The reasons for which a file cannot be sent."""
+    """The reason why a file of a workspace cannot be sent."""
 
     LINK_OUT = "a link that leads out of the folder"
     LINK_BROKEN = "a link that cannot be followed"
@@ -165,10 +165,10 @@ class FoundFiles:
 
 
 class _Scope:
-    """The files that are ignored in one folder."""
+    """Decides which files of one folder are ignored."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return a scope that also has the rules of the ignore file in the folder."""
+        """Return the scope of a subfolder, with the additional rules of the subfolder's ignore file."""
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
@@ -185,7 +185,7 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """The ignored files in one folder of a checkout, as listed by git."""
+    """Decides which files of one folder are ignored, by the list that git has returned for the checkout."""
 
     ignored: Ignored
     base: bytes = b""  # The path of this folder, relative to the folder for which git was called.
@@ -199,7 +199,7 @@ class _AnswerOfGit(_Scope):
 
 @dataclass(frozen=True, slots=True)
 class _Rules(_Scope):
-    """The ignored files in one folder, according to the rules of ignore files. Used if git gives no answer."""
+    """Decides which files of one folder are ignored, by the rules of ignore files. Used if git gives no answer."""
 
     rules: tuple[Rule, ...] = ()
     base: bytes = b""  # The path of this folder, relative to the top of its checkout.
@@ -264,7 +264,7 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-    except OSError:  # A cycle of links, or a folder that this user may not enter.
+    except OSError:  # The links form a cycle, or this user may not enter a folder on the path.
         return False
 
 

@@ -222,7 +222,7 @@ class Controller:
             await asyncio.gather(self._saving, return_exceptions=True)
         await self.saver.close()
 
-    # The methods below look up facts for the permission checks of calls.
+    # The next methods return the owners of jobs and endpoints, for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
         """Return the name of a job's owner; None if the job does not exist."""
@@ -262,7 +262,8 @@ class Controller:
         log_new_job(record.job)
         self._carry_out_instructions(change)
         parent = self.jobs.get(record.job.parent_job_id)
-        if parent is not None:  # The parent of this new job may have ended while the new job was being saved.
+        # While a child job is being saved, its parent job may end. In this case the child job must end, too.
+        if parent is not None:
             self._end_if_orphaned(record, parent)
 
     def _drop_refused_job(self, record: JobRecord) -> None:

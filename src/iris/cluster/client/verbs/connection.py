@@ -56,7 +56,8 @@ class ClusterConnection:
             self._tls = self._tls if here is None else here.tls()
         self.credentials = _credentials(token, self.address)
         is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
-        # A token that was found on this machine is sent only to a process of the same user.
+        # The client has found its token in a file on this machine. Such a token is sent only to processes of the same
+        # user.
         self._uid_check = PeerUidCheck(self.address, None if is_given else own)
         self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
         self.lifetime = Lifetime(f"the client of the cluster at {self.address}")
@@ -109,7 +110,8 @@ class ClusterConnection:
             worker.transport.close()
 
     def _users(self) -> Iterable[int]:
-        """Return the ids of the users who may run a worker on this machine: this user and the controller's user."""
+        """Return the ids of the users whose processes are accepted as workers on this machine: this user and the
+        controller's user."""
         user = self._uid_check.user
         return own() if user is None else (user, *own())
 

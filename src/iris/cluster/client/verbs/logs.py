@@ -33,7 +33,8 @@ class LogVerbs(JobVerbs):
 
     def __init__(self, connection: ClusterConnection) -> None:
         super().__init__(connection)
-        self._reachable: dict[str, bool] = {}  # Whether each worker is reachable, by address.
+        # The known workers by address. The value is True if this machine can reach the worker.
+        self._reachable: dict[str, bool] = {}
 
     def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
@@ -102,7 +103,9 @@ class LogVerbs(JobVerbs):
             try:
                 return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=connection.timeout_s)
             except NotFoundError:
-                pass  # The worker was replaced, or has uploaded and removed the log.
+                # The worker does not have the log, because another worker has replaced it, or because it has uploaded
+                # and removed the log.
+                pass
             except UnavailableError:
                 self.lost_worker(attempt.worker_address)
         try:
@@ -165,13 +168,14 @@ class LogVerbs(JobVerbs):
             thread.join()
 
     def lost_worker(self, address: str) -> None:
-        """Note that a worker no longer answers. From now on `reaches_worker` returns False for the address."""
+        """Record that a worker does not answer any more. Afterwards `reaches_worker` returns False for the worker's
+        address."""
         self._reachable[check_text("address", address)] = False
 
     def _probe(self, worker_id: str, address: str) -> bool:
         controller_address = self._connection.address
         if is_loopback(address) and not is_loopback(controller_address):
-            return False  # The address is a loopback address on another machine.
+            return False  # The worker's address is a loopback address, but the worker runs on another machine.
         if controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
             return False  # The token of a cluster with TLS must not be sent without TLS.
         try:

@@ -83,7 +83,7 @@ class WatchVerbs(ClusterVerbs):
 
 
 class _Watch:
-    """The parameters and the state of one call of `WatchVerbs.watch_job`."""
+    """One running call of `WatchVerbs.watch_job`, with its arguments and its state."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Watch:
                         if is_job_finished(job.state):
                             return
             except DeadlineExceededError:
-                pass  # The deadline has passed, or the connection was silent for too long.
+                pass  # Two causes are possible: the deadline has passed, or the connection was silent for too long.
             except UnavailableError as error:
                 self._note_silence(error)
             self._connection.lifetime.pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))

@@ -35,7 +35,8 @@ class Endpoints:
     Args:
         known: The stored endpoints.
         changed: Saves an endpoint by its id; None removes the endpoint.
-        is_live: Whether an attempt, named by job id, task index and attempt id, has not ended.
+        is_live: A function that returns whether an attempt is live. Its arguments are the job id, the task index and
+            the attempt id.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Endpoints:
         self._is_live = is_live
         self._by_name: dict[str, Endpoint] = {}
         self._by_id: dict[str, Endpoint] = {}
-        self._removed: dict[str, dict[str, None]] = {}  # The ids of removed endpoints by job, oldest first.
+        # For each job, the ids of its removed endpoints, the oldest first.
+        self._removed: dict[str, dict[str, None]] = {}
         self._count: Counter[str] = Counter()
         for endpoint in known:
             if endpoint.name:

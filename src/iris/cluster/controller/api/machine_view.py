@@ -104,6 +104,6 @@ def _code(gang: Gang) -> int:
 
 
 def _amounts(resources: Resources) -> Amounts:
-    # The difference would be negative if the engine had allocated more than the machine's capacity.
+    # An engine may allocate more than a machine's capacity. Without `max`, the free amount would then be negative.
     cpu, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
     return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

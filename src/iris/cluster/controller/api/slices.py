@@ -35,8 +35,8 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
-        """Run a generator in slices, and return its result. The caller must have its turn in `lane`, unless the work is
-        short.
+        """Run a generator in slices, and return its result. Call this method only during a turn of `lane`, or for short
+        work.
         """
         try:
             while True:

@@ -46,7 +46,8 @@ class JobWatches:
         self._saved = saved
         self._slices = slices
         self._watches: dict[str, JobWatch] = {}
-        # The dictionary is weak, so that the event of a job disappears when nobody waits for the job.
+        # The dictionary holds its events weakly. Therefore the event of a job disappears when no code waits for a
+        # change of the job.
         self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -113,12 +114,12 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        # Clients wait for this event. Each new message sets and replaces it.
+        # The event for which clients wait. Each new message sets this event and replaces it by a new event.
         self._announced = asyncio.Event()
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        # The keys are the job revisions that clients know; None stands for clients that want no tasks. Each value is
-        # the message for these clients, and the revision that the message shows.
+        # The messages by the revision of the job that a client knows. The key None stands for clients that want no
+        # tasks. Each value is a message for such a client, and the revision of the job in the message.
         self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
 
     def job_changed(self) -> None:

@@ -42,7 +42,8 @@ class AdminToken:
         self._retry_s = retry_s
         self._path = path
         self._token_id = ""
-        self._unwritten: tuple[Token, str] | None = None  # The new token, until it is in the file.
+        # A new token that is not yet in the file. None if the file is up to date.
+        self._unwritten: tuple[Token, str] | None = None
         self._renew_at_s = 0.0
         self.secret = ""
         self._make()

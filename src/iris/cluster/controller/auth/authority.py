@@ -85,7 +85,7 @@ class Authority:
         """Do nothing, because the controller knows all tokens and need not ask another process to confirm a token."""
 
     def check(self, known: Caller) -> None:
-        """Raise UnauthenticatedError if a token is not valid any more.
+        """Raise UnauthenticatedError if a token that was valid before is invalid now.
 
         The token of an attempt is valid while the attempt is live. A token that the cluster made for a worker is valid
         while the worker is live. Neither check depends on the wall clock, because setting the clock must not end
@@ -121,8 +121,8 @@ class Authority:
         A token created by a person is not renewed, because the person could not revoke the renewed token.
         """
         left_s = known.expires_at_s - wall_s()
-        # A token may expire later than any token made now, because the clock was set back after the token was made.
-        # Such a token is renewed too.
+        # If the clock was set back, an existing token may expire later than a new token would. Such a token is renewed,
+        # too.
         is_young = WORKER_TTL_S / 2 < left_s <= QUEUED_WORKER_TTL_S + LEEWAY_S
         if is_young or not self._is_of_our_worker(known):
             return ""

@@ -52,7 +52,8 @@ class ClusterTokens:
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))
         left_s = expires_at_s - wall_s()
-        # If the clock was set back, more than _CONTROLLER_TTL_S is left, and the token is replaced.
+        # After the clock was set back, the token may seem valid for longer than _CONTROLLER_TTL_S. Such a token is
+        # replaced, too.
         if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:
             expires_at_s = wall_s() + _CONTROLLER_TTL_S
             token = self._key.sign(

@@ -1,4 +1,4 @@
-"""Defines `Gang`, a job's record of one placement of some of its tasks. The module is pure.
+"""Defines `Gang`, the job's own record of a gang. The module is pure.
 
 The scheduler's record of a gang is in scheduling/gang_states.py.
 """
@@ -14,7 +14,8 @@ from iris.cluster.controller.scheduling.reasons import PendingReason
 
 @dataclass(slots=True)
 class Gang:
-    """A job's record of one placement of some of its tasks.
+    """The job's own record of a gang: the tasks that are placed together, and why they wait. A retry makes a new gang
+    of the same tasks.
 
     Attributes:
         gang_id: The gang's id, unique among all gangs of all jobs.
@@ -24,7 +25,7 @@ class Gang:
         placed: True once the gang has its allocation and its attempts have been started.
         restarting: True once a task of the gang has to be retried. The attempts of the gang's other tasks are then
             stopped.
-        reason: Why the gang waits; None while the reason is unknown.
+        reason: Why the gang waits. None while the reason is unknown.
     """
 
     gang_id: str

@@ -306,7 +306,7 @@ class Job:
             now_ms: The time.
         """
         for task in self.tasks:
-            # Old versions of Iris saved jobs without retry pauses. In such jobs the value is 0.
+            # Jobs that were saved by old versions of Iris have no retry pause. Their value is 0.
             task.not_before_ms = task.not_before_ms or now_ms
         waiting = [gang.gang_id for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]
         live = self.live_attempts()
@@ -364,7 +364,7 @@ class Job:
             return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
-            # The lost task ends the job. An earlier failure of another task was tolerated.
+            # The lost task ends the job, and not an earlier failure within `max_task_failures`.
             self.first_failed = lost.task_index
             ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
             return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
@@ -380,7 +380,7 @@ class Job:
         if self.rendezvous and waits and self.tally.count(SUCCEEDED):
             return self._end_incomplete_rendezvous(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
-            return []  # This check avoids a loop over the tasks of a large gang.
+            return []  # Without this check, each report of a large gang would loop over all tasks of the gang.
         members = [self.tasks[index] for index in gang.task_indices]
         waiting = [task for task in members if task.state == PENDING]
         instructions: list[Instruction] = []
@@ -496,5 +496,5 @@ class Job:
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        task.revision = self.revision + 1  # The method `_update_state` sets the job's revision to this number.
+        task.revision = self.revision + 1  # This is the job's next revision, which `_update_state` sets.
         self.tally.recount(task)

@@ -25,7 +25,8 @@ class Tally:
     __slots__ = ("_counts", "_known", "attempts_failed", "attempts_lost")
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        # The last counted state, failures and losses of each task, by task index.
+        # For each task index, the state and the numbers of failed and lost attempts that the last `recount` has
+        # counted.
         self._known: list[tuple[int, int, int]] = []
         self._counts: dict[int, int] = {}
         self.attempts_failed = self.attempts_lost = 0

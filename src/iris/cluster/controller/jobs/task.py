@@ -63,7 +63,7 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """One process of a worker: the worker's id, the address that it serves, and its incarnation."""
+    """Identifies one process of a worker by the worker's id, the process's address, and the process's incarnation."""
 
     worker_id: str
     address: str
@@ -230,7 +230,7 @@ class Task:
         elif stop is Stop.END:
             if end.state == KILLED:
                 attempt.failure = self.stop_failure
-            if end.state == FAILED:  # The attempt failed before the stop arrived.
+            if end.state == FAILED:  # The attempt failed by itself before the stop had reached the worker.
                 self._finish(FAILED, end, error=end.error, failure=end.failure)
             else:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
@@ -293,7 +293,7 @@ class Task:
         if retry:
             self.state = PENDING
             self.failure = end.failure
-            self.error = end.error  # The error is shown while the task waits for its retry.
+            self.error = end.error  # The error of the ended attempt stays visible while the task waits for its retry.
         else:
             self._finish(end.state, end, error=end.error, failure=end.failure)
 

@@ -75,7 +75,7 @@ class LogKeeper:
         self._sweep = LogSweep(keeping.directories, keeping.location, keeping.retention, jobs)
         self._pieces = UploadedLogs()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
-        self._earlier: set[str] = set()  # The task directories that existed when this process started.
+        self._earlier: set[str] = set()  # The directories of tasks that existed at the start of this process.
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._used_ms: dict[str, int] = {}  # The time when a reader last opened a log, by the log's name.
         self._readers: Counter[str] = Counter()
@@ -167,7 +167,8 @@ class LogKeeper:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """Return how many bytes of an attempt's log to keep; None if the uploading worker never ran the attempt."""
+        """Return the number of bytes of an attempt's log to keep. Return None if the worker that uploads the log never
+        ran the attempt."""
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:

@@ -106,7 +106,7 @@ class LogService:
     async def _saved_task(self, task_id: str) -> cluster_pb2.TaskStatus:
         job_id, task_index = parse_task_id(task_id)
         task = self._shown_task(self._jobs.find(job_id), task_index)
-        # A change of the task could not be saved. Therefore the reader gets the last saved state.
+        # If the latest change of the task could not be saved, the reader gets the last saved state of the task.
         while not await self._sources.saved.settled():
             task = self._shown_task(self._jobs.find(job_id), task_index)
         return task
@@ -130,7 +130,7 @@ class LogService:
             async with self._page_calls.turn(caller):
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_PAGE_TIMEOUT_S)
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller, so the reader's token is not the problem.
+            # The worker has refused the token of the controller. The error must not blame the token of the reader.
             raise UnavailableError(str(error)) from error
         except NotFoundError:
             if not keeps:

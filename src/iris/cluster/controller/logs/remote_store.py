@@ -85,7 +85,8 @@ class LogLocation:
                     self._apply_users_umask(f"{path}/{file.name}", 0o666)
 
     def fetch(self, name: str, directory: Path) -> None:
-        """Copy the files of a log to this machine, and the file `end` last. No file is copied if the log is missing.
+        """Copy the files of a log from the log location to this machine. The file `end` is copied last. If the log
+        location does not have the log, no file is copied.
 
         Raises:
             UnavailableError: A file could not be copied.
@@ -99,7 +100,7 @@ class LogLocation:
                 os.replace(beside, directory / file)
 
     def end(self, name: str) -> LogEnd | None:
-        """Return the end record of a log; None if the log has no end yet.
+        """Read the content of a log's file `end` at the log location. Return None if the file does not exist there.
 
         Raises:
             UnavailableError: The log location could not be read.

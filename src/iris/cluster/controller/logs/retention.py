@@ -22,12 +22,12 @@ class Retention:
 
     @property
     def age_reason(self) -> str:
-        """Return the text that explains to readers that a log was removed because of its age."""
+        """Return the text that readers of a log get if the log was removed because of its age."""
         return f"removed: logs are kept for {_readable_time(self.keep_ms or 0)}"
 
     @property
     def size_reason(self) -> str:
-        """Return the text that explains to readers that a log was removed to free space."""
+        """Return the text that readers of a log get if the log was removed to free space."""
         return f"removed: only the newest {self.keep_bytes} bytes of all logs are kept"
 
 
@@ -38,9 +38,9 @@ class Found(NamedTuple):
         name: The directory of the log, below the root of all logs.
         size: The size of the segments in bytes.
         changed_ms: The time when a part was last added, in milliseconds since the epoch.
-        closed: Whether the log has an end.
+        closed: Whether the log has a file `end`, so that the log is complete.
         stored: Whether the whole log is at the log location.
-        away: Whether the segments were removed from this machine and are only at the log location.
+        away: Whether only the log location has the segments, because they were removed from this machine.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Known(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """A log to remove, and the reason that its readers get. An empty reason means that the log is removed from this
-    machine only, and remains at the log location.
+    """A log to remove, with the reason for its readers. If the reason is empty, the log is removed from this machine
+    only and remains at the log location.
     """
 
     name: str

@@ -24,7 +24,8 @@ NOWHERE = "neither its worker nor the controller has it"
 
 
 class LogSources:
-    """Finds the source of each log, and holds the parts of the controller needed by streams of logs.
+    """Finds the place from which each log can be read. Streams of logs also get other parts of the controller from this
+    object.
 
     Attributes:
         workers: The workers that have registered, by id.

@@ -67,7 +67,7 @@ class LogSweep:
         self._removal = asyncio.Lock()
 
     async def is_done_with(self, name: str) -> None:
-        """Wait until no removal of the log with this name is in progress."""
+        """Wait until the log with this name is not being removed."""
         if name in self._removing:
             async with self._removal:
                 return
@@ -247,7 +247,8 @@ def _inspect(name: str, path: Path) -> Found:
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
-    """Return an end record for a log without an end. The size in the record is computed by reading the last segment."""
+    """Return the content of the file `end` for a log that has no such file. The size of the log is found by reading its
+    last segment."""
     segments = list_segments(path)
     last = segments[-1] if segments else None
     with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:

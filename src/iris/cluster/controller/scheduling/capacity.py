@@ -107,7 +107,7 @@ class MachineSet:
 
     @property
     def empty(self) -> FreeCapacity:
-        """The capacity of the machines if nothing were allocated. Do not allocate from this object."""
+        """The free capacity of the machines if no gang had an allocation. Callers must not change this object."""
         if self._empty is None:
             self._empty = FreeCapacity(self, [machine.total for machine in self.machines])
         return self._empty
@@ -304,8 +304,8 @@ class Reservation:
         if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            # Later gangs already have so much that the oldest gang would not fit. Resources that they free must stay
-            # free.
+            # Gangs that arrived later hold so much that the oldest gang would not fit without their resources. When
+            # these gangs end, their resources must stay free for the oldest gang.
             return False
         touched = self._members.intersection(positions)
         before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
@@ -319,7 +319,7 @@ class Reservation:
 
 
 def units_wanted(gang: GangRequest) -> int:
-    """Return how many units the gang needs in total. `FreeCapacity.units` counts units in the same way.
+    """Return how many units the gang needs in total. `FreeCapacity.units` returns the units of one machine.
 
     The placement rule defines a unit: with `spread`, a machine that has room for one slot; with `together`, a machine
     that has room for all slots; otherwise, one slot. The gang fits exactly when the machines have enough units, because

@@ -167,38 +167,39 @@ def allocation_of(state: State) -> Allocation | None:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The clock has reached `now_s`, so pauses and timeouts up to this time are over."""
+    """An event: the time is `now_s`, so pauses and timeouts up to this time are over."""
 
     now_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementExtended:
-    """The gang's scheduling timeout was extended to `place_by_s`."""
+    """An event: the gang's scheduling timeout was extended to `place_by_s`."""
 
     place_by_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A scheduling pass has selected the gang, so its allocation is requested from the engine."""
+    """An event: a scheduling pass has selected the gang, so the scheduler requests the gang's allocation from the
+    engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitUnanswered:
-    """The engine did not answer the request, so it is unknown whether the engine has received it."""
+    """An event: the engine did not answer the gang's request. The engine may or may not have received the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The gang can never be placed. `reason` is the error text for people."""
+    """An event: the gang can never be placed. `reason` is the error text for people."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSeen:
-    """A snapshot of the engine, with the status of all its gangs, has arrived.
+    """An event: a snapshot of the engine has arrived, with the status of all gangs.
 
     Attributes:
         status: The gang's status in the snapshot; None if the engine does not know the gang.
@@ -217,7 +218,7 @@ class SnapshotSeen:
 
 @dataclass(frozen=True, slots=True)
 class BlockingChecked:
-    """A scheduling pass has checked whether the gang's request blocks an older gang.
+    """An event: a scheduling pass has checked whether the gang's request blocks an older gang.
 
     Attributes:
         is_blocking: True if the request blocks the older gang.
@@ -233,8 +234,8 @@ class BlockingChecked:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAsked:
-    """The job has asked for the release of the gang. If `drains` is True, workers that have run attempts have to drain
-    before the release.
+    """An event: the job has asked for the release of the gang. If `drains` is True, workers that have run attempts have
+    to drain before the release.
     """
 
     drains: bool
@@ -242,7 +243,7 @@ class ReleaseAsked:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The workers of the gang have drained, or the time limit for draining is over."""
+    """An event: the workers of the gang have drained, or the time limit for draining is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,27 +277,27 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let the workers of the gang drain. Deliver the event `Drained` when they have drained."""
+    """An instruction: let the workers of the gang drain, and deliver the event `Drained` afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPlaced:
-    """Report to the job that the gang has its allocation, and that all its workers are available."""
+    """An instruction: report to the job that the gang has its allocation, and that all its workers are available."""
 
     slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordSlots:
-    """Record on which machine, and with which GPUs, each task runs."""
+    """An instruction: record the machine and the GPUs of each task."""
 
     slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Report to the job that the gang was lost before its attempts started. `loss` is None if the job's waiting reason
-    need not mention the loss.
+    """An instruction: report to the job that the gang was lost before its attempts started. `loss` is None if the
+    reason why the job waits need not mention the loss.
     """
 
     loss: Loss | None
@@ -304,7 +305,7 @@ class ReportLost:
 
 @dataclass(frozen=True, slots=True)
 class ReportSlotsLost:
-    """Report to the job that the attempts in these slots were lost."""
+    """An instruction: report to the job that the attempts in these slots were lost."""
 
     positions: tuple[int, ...]
     reason: str
@@ -312,21 +313,21 @@ class ReportSlotsLost:
 
 @dataclass(frozen=True, slots=True)
 class ReportRejected:
-    """Report to the job that the gang can never be placed."""
+    """An instruction: report to the job that the gang can never be placed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReportTimeout:
-    """Report to the job that the scheduling timeout of the gang has expired. Either the job ends, or the timeout is
-    extended by `PlacementExtended`.
+    """An instruction: report to the job that the scheduling timeout of the gang has expired. Either the job ends, or a
+    `PlacementExtended` event extends the timeout.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainMissing:
-    """Report to the job which missing workers the gang waits for."""
+    """An instruction: report to the job for which missing workers the gang waits."""
 
     missing: tuple[MissingWorker, ...]
 

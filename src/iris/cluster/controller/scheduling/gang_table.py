@@ -82,7 +82,7 @@ class GangTable:
         gangs[gang.gang_id] = gangs.pop(gang.gang_id)
 
     def allocations(self) -> list[Allocation]:
-        """Return all allocations that the engine may hold, also the ones that no job needs any more."""
+        """Return all allocations that the engine may hold, including allocations that no job needs any more."""
         return list(self._allocations.values())
 
     def waiting_at_engine(self) -> list[QueuedGang]:

@@ -226,7 +226,8 @@ def _held_seen(gang: GangRecord, state: Held, event: SnapshotSeen) -> Step:
         return Step(state, (ReportSlotsLost(tuple(range(gang.request.slots)), "the engine has let go of it"),))
     instructions: list[Instruction] = []
     if status.slots and not state.allocation.machines:
-        # After a restart of the controller, an engine may report the slots later.
+        # After a restart of the controller, the engine may report the slots of a running gang late. Until then the gang
+        # keeps its state.
         state = Held(_allocation(gang, status.slots, state.allocation.since_s))
         instructions.append(RecordSlots(status.slots))
     if status.state is GangState.BROKEN:

@@ -79,8 +79,8 @@ class JobLosses:
         return None if row is None else row.last
 
     def pop_is_behind(self, job_id: str) -> bool:
-        """Return True if the job's next gang must join the end of the queue. A second call returns False until the next
-        loss.
+        """Return True if the job's next gang must join the end of the queue. After one call with the result True,
+        further calls return False until the next loss.
 
         A job goes to the end of the queue after a loss because of unregistered workers. Otherwise a gang whose workers
         never register would occupy the same machines again and again.
@@ -111,7 +111,9 @@ class Explanations:
         self._changes = changes
         self._losses = losses
         self._changed: dict[str, JobRecord] = {}
-        self._last = PendingReason()  # The last reason set by `explain`. Most gangs of a kind have the same reason.
+        # The reason that the last call of `explain` has set. It is kept because most gangs of a kind get the same
+        # reason.
+        self._last = PendingReason()
         self._compared: tuple[PendingReason | None, PendingReason, bool] = (None, self._last, False)
 
     def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
@@ -264,7 +266,7 @@ class JobReports:
         if loss is not None and loss.kind is LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
             _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
-        # The loss of an ended job is not recorded, because no later event would remove the record.
+        # A loss is recorded only for an unfinished job. For an ended job, no later event would remove the record.
         if loss is not None and gang.gang_id in record.job.gangs:
             self._losses.add(gang.job_id, loss)
         self._changes.job_changed(record, record.job.allocation_lost(gang.gang_id))
@@ -291,7 +293,8 @@ class JobReports:
         record = self._jobs[gang.job_id]
         waiting = record.job.gangs.get(gang.gang_id)
         if waiting is None:
-            return  # The job no longer has this gang. The release of the gang follows once the job is saved.
+            # The job does not have this gang any more. The gang is released after the change of the job was saved.
+            return
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():
             self._gangs.apply(gang.gang_id, PlacementExtended(self._clock() + limit_s))

@@ -75,7 +75,7 @@ class Queue:
     def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:
         # For each kind, a mapping from the id of a gang to its arrival number and its entry.
         self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}
-        self._kind_of: dict[str, GangKind] = {}  # The kind of each queued gang, by gang id.
+        self._kind_of: dict[str, GangKind] = {}  # Maps the id of each queued gang to the kind of the gang.
         self._numbers = itertools.count()
         self._unsorted: set[GangKind] = set()
         self.newcomers: dict[str, None] = {}
@@ -116,7 +116,7 @@ class Queue:
     def by_kind(self) -> Mapping[GangKind, Mapping[str, tuple[int, QueuedGang]]]:
         """Return the queued gangs by kind and by gang id. Each value is a pair of arrival number and entry.
 
-        The gangs of each kind are in the order of their arrival.
+        The inner dictionary of each kind has its gangs in the order of their arrival.
         """
         for kind in self._unsorted:
             by_age = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].since_s, item[1][0]))
@@ -152,7 +152,7 @@ class Plan:
         self.reserved_for = ""
         self.has_more = False
         self._shortages = shortages
-        # Each cause is computed when it is requested, because most passes explain only a few kinds of gangs.
+        # A cause is computed only when a caller requests it, because most passes explain only a few kinds of gangs.
         self._causes: dict[GangKind, Callable[[], Cause]] = {}
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
@@ -251,14 +251,14 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        # This generator is lazy: it runs only if a caller asks for a shortage.
+        # The generator runs only if a caller asks for the reason of a shortage.
         allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
         # A heap with the next queued gang of each kind, and all requested gangs that do not fit. The kind of a
         # requested gang is None. The second item of each tuple is unique, so that entries and kinds are never compared.
         self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
         self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
-        # The requested gangs that fit, each with the positions of its machines.
+        # The requested gangs that fit, each with the positions of the machines on which it fits.
         self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []
         self._oldest: QueuedGang | None = None
         self._reservation: Reservation | None = None
@@ -274,7 +274,7 @@ class _Planner:
                 self._free.allocate(entry.gang, positions)
 
     def add_queued(self) -> None:
-        """Add the first gang of each kind to the gangs to visit."""
+        """For each kind, add the first queued gang to the gangs that `decide` visits."""
         self._rest = {kind: iter(gangs.values()) for kind, gangs in self._queue.by_kind().items()}
         for kind, entries in self._rest.items():
             number, entry = next(entries)

@@ -104,7 +104,7 @@ class InsufficientFree:
 
 @dataclass(frozen=True, slots=True)
 class InsufficientCapacity:
-    """The gang would not fit even if nothing was allocated."""
+    """The gang would not fit on the machines even if no other gang had an allocation."""
 
     code: ClassVar = PendingCode.INSUFFICIENT_CAPACITY
     kind: GangKind
@@ -196,7 +196,8 @@ class WorkersMissing:
 
     @property
     def most_telling(self) -> MissingWorker:
-        """The missing worker that explains most. A refused worker explains more than an unregistered one."""
+        """The missing worker that explains the delay best. A refused worker explains more than an unregistered
+        worker."""
         return next((worker for worker in self.missing if worker.kind is MissingKind.REFUSED), self.missing[0])
 
 

@@ -324,7 +324,7 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # An unreachable engine returns no snapshot.
+                # The engine could not be reached, so there is no snapshot.
                 _log.warning("scheduling goes on in a second: %s", error)
                 self._explain_unreachable(str(error))
             except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.
@@ -394,7 +394,8 @@ class Scheduler:
             if is_news(gang.state, status):
                 self._deliver(gang, self._snapshot_event(status, now_s))
         if self._slot_workers is not None:
-            # This call comes last, because it removes the workers of released gangs.
+            # `apply_snapshot` removes the workers of released gangs. Therefore it comes after the steps that still need
+            # these workers.
             self._slot_workers.apply_snapshot(snapshot)
 
     def _snapshot_event(self, status: GangStatus | None, now_s: float) -> SnapshotSeen:

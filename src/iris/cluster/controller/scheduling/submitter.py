@@ -125,7 +125,7 @@ class Submitter:
     async def _submit(self, request: GangRequest) -> None:
         gang = self._gangs.get(request.gang_id)
         if gang is None:
-            return  # The job has released the gang while the scheduler waited for the engine.
+            return  # While the scheduler waited for the engine's answer, the job has released the gang.
         for instruction in self._reports.deliver(gang, Selected()):
             if isinstance(instruction, Submit):
                 await self._send(gang, instruction.request)

@@ -77,8 +77,8 @@ class PendingJob:
         return self.record.job.revision > self.saved_revision or bool(self.results)
 
     def unsaved_change(self) -> JobChange:
-        """Return what the controller has to do after a failed write. It carries out the stops that are allowed before
-        saving, and announces a changed waiting reason.
+        """Return what the controller has to do after a failed write: it carries out stops that are allowed before the
+        job is saved, and announces a changed waiting reason.
         """
         record = self.record
         stops = [step for step in self.instructions if _is_stop_for_good(record, step)]

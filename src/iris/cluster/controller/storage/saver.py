@@ -83,7 +83,7 @@ class Saver:
     # The methods below record changes, and return at once. Call `saved` to wait for the disk.
 
     def adopt(self, record: JobRecord) -> None:
-        """Track the changes of a job that was just loaded from the store."""
+        """Begin to track the changes of a job that was loaded from the store."""
         if not record.job.is_finished:
             self._pending_of(record)
 
@@ -162,7 +162,7 @@ class Saver:
             raise error.with_traceback(None)
 
     async def until_launched(self, job_id: str) -> None:
-        """If a new job with this id is waiting to be saved, wait until it is saved or refused."""
+        """If a new job with this id is not saved yet, wait until the job is saved or refused."""
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
 
@@ -279,8 +279,8 @@ class Saver:
         pending.last_saved = None
         has_news = written.revision > pending.announced_revision or bool(written.results)
         pending.announced_revision = written.revision
-        # If the waiting reason has changed during the write, the saved revision is already higher than the written
-        # revision.
+        # A change of only the waiting reason needs no write and raises the saved revision at once. Therefore the saved
+        # revision may be higher than the written revision.
         pending.saved_revision = max(pending.saved_revision, written.revision)
         del pending.results[: written.results]
         instructions = pending.instructions[: written.instructions]
@@ -301,8 +301,8 @@ class Saver:
             return {}
 
     def _show_last_saved(self, batch: Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
-        """Make `shown` return the last saved state for the jobs in a failed batch. If only the waiting reason of a job
-        has changed, `shown` still returns the newest state, because reasons are not saved.
+        """After a failed write, make `shown` return the last saved state of each job in the batch. A job of which only
+        the waiting reason has changed is an exception: `shown` returns its newest state, because reasons are not saved.
         """
         for job_id, stored in last_saved.items():
             pending = batch.jobs[job_id]
@@ -326,7 +326,8 @@ class Saver:
         self._gathering.add_older(batch)
         if launches:
             if self._gathering.is_empty:
-                # The batch had only new jobs, so nothing is left to write. Readers never see refused jobs.
+                # The batch contained only new jobs, which are refused now. Nothing is left to write, and readers never
+                # see refused jobs.
                 batch.outcome.set_result(None)
             else:
                 self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))

@@ -1,9 +1,8 @@
 """Detects whether a state directory is a copy of another state directory, and converts a copy to a new cluster.
 
-Three files in the state directory are used for the detection:
-cluster-id   The cluster's id, written once.
-place        The device, inode and change time that the file `cluster-id` had when the directory was last used.
-copied       The path of a copy's original, until the copy has become a new cluster.
+Three files in the state directory are used for the detection: cluster-id The cluster's id, written once. place The
+device, inode and change time that the file `cluster-id` had when the directory was last used. copied The path of a
+copy's original, until the copy has become a new cluster.
 
 A controller in a copied state directory must not act as the original, because the original may still run. The copied
 files name the original's workers, so the copy would kill these workers. The copied key is the same, so workers would

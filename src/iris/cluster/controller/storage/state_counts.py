@@ -1,4 +1,4 @@
-"""Counts the jobs and tasks in the database of an ended controller. The database is not changed."""
+"""Counts the jobs and tasks in the database of a controller that has ended. Counting does not change the database."""
 
 from __future__ import annotations
 

@@ -286,7 +286,9 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            raise  # Only a bug in Iris can cause this error. The transaction was rolled back, so no data is damaged.
+            # This error has no cause outside of Iris, so it is a bug in Iris. SQLite has undone the transaction, so no
+            # data is damaged.
+            raise
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -325,7 +327,7 @@ _ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
 
 
 def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return only those fields of a stored record that this version of Iris knows.
+    """Return the fields of a stored record that this version of Iris knows, and leave out all others.
 
     A field that is missing in an old record gets its default. An unknown field, written by a newer version of Iris, is
     ignored. A newer version with a field that must not be ignored raises the schema version of the database.

@@ -45,7 +45,7 @@ class Headroom:
         """
         if self._directory is not None:
             disk = os.statvfs(self._directory)
-            # File systems that create inodes on demand report a total of 0 inodes.
+            # The total is 0 on file systems that create inodes on demand. Such file systems do not run out of inodes.
             if disk.f_files and disk.f_favail < min(INODE_HEADROOM, disk.f_files // _INODE_SHARE):
                 raise ResourceExhaustedError(
                     f"the disk of the controller has hardly any inodes left: {disk.f_favail} of {disk.f_files} in"

@@ -77,7 +77,8 @@ def names_of(request: LaunchJobRequest) -> Iterator[str]:
 
 
 def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobRequest, parent: Job | None) -> bool:
-    """Return whether a new job gets the next possible name if its name is taken. The alternative is a refusal.
+    """Return whether a new job whose name is taken gets the next possible name. If the result is False, the job is
+    refused.
 
     Args:
         asked_name: The name that the request asked for.
@@ -88,5 +89,7 @@ def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobR
     if parent is None or not request.HasField("parent_attempt_id"):
         return False
     if (known.asked_name or known.name) != asked_name:
-        return True  # The job with the name had requested another name, or a user chose a name of this form.
+        # The existing job does not conflict with the request: it had requested another name, or a user has chosen a
+        # name of this form.
+        return True
     return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))

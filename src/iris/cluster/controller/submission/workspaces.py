@@ -24,7 +24,8 @@ class Workspaces:
         self._saver = saver
 
     async def check(self, request: LaunchJobRequest) -> bytes:
-        """Check the workspace of a submission, and return the bytes of the workspace if they still have to be stored.
+        """Check the workspace of a submission. Return the bytes of the workspace if the store does not have this
+        workspace yet.
 
         The result is empty if the job has no workspace, or if the workspace is already stored.
 

@@ -100,8 +100,8 @@ class AttemptControl:
             own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
             answer = await self._start(record, first.worker_id, own, hosts, meeting)
             if answer is None:
-                # Without an answer for task 0, the other attempts are not started. The worker has refused task 0, or
-                # the gang restarts or ends.
+                # The other attempts are started only after an answer for task 0. If there is no answer, the worker has
+                # refused task 0, or the gang restarts or ends.
                 return
             meeting.master_port = answer.master_port
         for worker_id, group in groups.items():
@@ -125,10 +125,11 @@ class AttemptControl:
         if worker is None:
             return None
         starts = [start for start in starts if is_live(start.task_index, start.attempt_id)]
-        if meeting is not None:  # Attempts may have been stopped during the call for task 0.
+        # Some attempts may have been stopped while the controller waited for the answer about task 0.
+        if meeting is not None:
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
-        if why_not:  # The tasks would fail, because the worker's Python cannot load the callable.
+        if why_not:  # The worker's Python cannot load the callable, so the tasks would fail.
             self._starts_failed(record, starts, why_not)
             return None
         slots = self._slots.of_job(job.job_id)

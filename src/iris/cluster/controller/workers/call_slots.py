@@ -44,14 +44,14 @@ class WorkerCalls:
         worker_id = worker.identity.worker_id
         now_s = time.monotonic()
         if self._failed_s.get(worker_id, worker.heard_s) < worker.heard_s:
-            # The worker has called the controller since the failed call, so it counts as responsive.
+            # The worker counts as responsive, because it has called the controller since the failed call.
             del self._failed_s[worker_id]
         is_silent = worker_id in self._failed_s or worker.missed_heartbeats(now_s) >= _MISSED_HEARTBEATS
         return (self._silent_lane if is_silent else self._lane).turn(worker_id)
 
     def failed(self, worker: WorkerRecord) -> None:
-        """Record that a worker has not answered a call. Until the worker calls the controller again, only one call to
-        it runs at a time.
+        """Record that a worker has not answered a call. Until this worker calls the controller again, the controller
+        makes only one call to it at a time.
         """
         self._failed_s[worker.identity.worker_id] = time.monotonic()
 

@@ -94,7 +94,9 @@ class Fleet:
         self._http_client = http_client
         self._lose_attempts = lose_attempts
         self._shortage_changed = shortage_changed
-        self._registration = asyncio.Event()  # When a worker registers, this event is set and replaced by a new one.
+        # An event for code that waits for a worker. When a worker registers, this event is set, and a new event
+        # replaces it.
+        self._registration = asyncio.Event()
 
     async def start(self) -> None:
         """Save the longest lease. This must happen before a worker gets a lease."""
@@ -171,7 +173,7 @@ class Fleet:
         if known is not None and known.identity.incarnation != incarnation:
             known.is_dead = True
             self.fence(worker_id, known.identity.incarnation)
-            # The tokens for calls to the earlier process are useless for the new process.
+            # The controller's tokens name the earlier process of the worker. The new process would refuse these tokens.
             self._tokens.forget_worker(worker_id)
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
@@ -221,7 +223,8 @@ class Fleet:
         return incarnation in ("", worker.identity.incarnation)
 
     def is_over(self, worker_id: str, incarnation: str) -> bool:
-        """Return True if a worker was forgotten, or if the given process of the worker is fenced."""
+        """Return True if the given process of a worker will never be live again, because the worker was forgotten or
+        the process is fenced."""
         return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
@@ -247,7 +250,7 @@ class Fleet:
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
-        # The old entry is removed first, so that the new entry becomes the last one in the dict.
+        # The dictionary must be in the order of time. Therefore the old entry is removed before the new entry is added.
         self._forgotten.pop(worker_id, None)
         self._forgotten[worker_id] = time.monotonic()
 
@@ -266,8 +269,8 @@ class Fleet:
         request: cluster_pb2.Controller.ReportTaskStatesRequest,
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
-        """Record a call of a worker. Return True if the worker's reports must be applied, and False if they must be
-        ignored.
+        """Record that a worker has called the controller. Return True if the reports of this call must be applied, and
+        False if they must be ignored.
 
         If the result is False, this method changes `answer` to ask the worker to end or to register again.
         """

@@ -97,7 +97,7 @@ class GangRendezvous:
             for index, worker in enumerate(there)
         ]
         framework = record.launch.rendezvous
-        # JAX tasks do not share devices, because a JAX process claims all devices that it sees.
+        # Each JAX task sees only its own devices, because a JAX process claims all devices that it sees.
         share_devices = framework == cluster_pb2.RENDEZVOUS_TORCH
         return cls(framework, assign_local_ranks(machines, devices, share_devices=share_devices))
 

@@ -99,7 +99,7 @@ def new_record(
         interceptors=(bearer,),
         http_client=http_client,
     )
-    # The stub keeps the connections to one worker. Therefore each worker needs a separate stub.
+    # Each worker needs a separate stub, because a stub holds the connections to one worker.
     identity = WorkerIdentity(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
     return WorkerRecord(
