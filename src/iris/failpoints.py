@@ -87,7 +87,8 @@ _FORM = re.compile(r"(kill|stop|error|drop|delay:(\d+))(?:@([1-9]\d*)|:(0?\.\d+|
 
 
 class MessageDropped(Exception):
-    """A failpoint raises this exception to lose a message. A server has received the message or is about to send it."""
+    """An exception that a failpoint raises so that a message is lost. The server either has just received the message
+    or is about to send it."""
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class Failpoint:
     times: int = 0
 
     def strikes(self) -> bool:
-        """Count another pass of the failpoint, and return whether the action happens."""
+        """Count that the process has reached the failpoint once more. Return whether the action happens this time."""
         self.times += 1
         if self.at:
             return self.times == self.at

@@ -10,7 +10,7 @@ import re
 import sys
 
 VERSION = "0.1.0"  # The version of this distribution. A test compares it with the installed version.
-FIRST = "0.1.0"  # A part that sends no version has this version.
+FIRST = "0.1.0"  # The assumed version of a part of a cluster that sends no version.
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 

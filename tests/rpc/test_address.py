@@ -150,10 +150,10 @@ def test_advertised_address_is_accepted(given: str, tls: bool, url: str, host: s
         ("http://0.0.0.0:80", "all addresses of a machine"),
         ("node-7:0", "a client cannot connect to port 0"),
         ("http://node-7:0", "a client cannot connect to port 0"),
-        ("", "it has none of these forms"),
+        ("", "the address has none of these forms"),
         ("8080", "the host is missing"),
-        ("two words", "it has none of these forms"),
-        ("ftp://node-7", "it has none of these forms"),
+        ("two words", "the address has none of these forms"),
+        ("ftp://node-7", "the address has none of these forms"),
     ],
 )
 def test_invalid_advertised_address_is_refused(given: str, why: str) -> None:

@@ -29,10 +29,10 @@ def parse_address(address: str) -> str:
         InvalidAddressError: The address has none of the accepted forms. The error's text lists these forms.
     """
     if not isinstance(address, str):
-        raise _refused(address, "it is not text")
+        raise _refused(address, "the address is not text")
     text = address.strip()
     if not text:
-        raise _refused(address, "it is empty")
+        raise _refused(address, "the address is empty")
     if _HOST_PORT.fullmatch(text):
         text = f"http://{text}"
     return _parse(address, text, ACCEPTED_FORMS)
@@ -41,7 +41,7 @@ def parse_address(address: str) -> str:
 def _parse(address: str, text: str, forms: str) -> str:
     """Return the base URL in `text`. Errors quote `address`, from which the caller made `text`."""
     if not _SCHEME.match(text):
-        why = "the port is missing" if _HOST.fullmatch(text) else "it has none of these forms"
+        why = "the port is missing" if _HOST.fullmatch(text) else "the address has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
     try:
         parts = urlsplit(text)

@@ -34,7 +34,7 @@ TRIES = 5
 # days, and into the timeout of a socket, which can hold 24 days.
 _LONGEST_TRY_MS = 86_400_000
 _log = logging.getLogger(__name__)
-FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # five tries take about a second
+FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # Together, five tries take about a second.
 
 # The exceptions that transports raise if the connection is at fault. Iris's transport raises the first class, and
 # connectrpc's transports raise the other classes.
@@ -227,7 +227,7 @@ def _is_cancelled(error: ConnectError) -> bool:
 
 
 def _is_refused(error: ConnectError) -> bool:
-    """Return whether the server refused the token."""
+    """Return whether an error says that the server has refused the token."""
     return error.code is Code.UNAUTHENTICATED
 
 

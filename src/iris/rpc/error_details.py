@@ -45,9 +45,7 @@ class _ReadableDetail(ErrorDetail):
         self._info = info
 
     def value(self, *kind: AnyType) -> AnyType:
-        """Return the detail's fields as a `Struct`. If a message type is given, return the detail as a message of that
-        type.
-        """
+        """Return the detail as a message of the given type, or by default the detail's fields as a `Struct`."""
         if kind:
             return super().value(*kind)
         info = self._info

@@ -37,7 +37,9 @@ def controller_application(service: ControllerService) -> ServiceApplication:
         interceptors=(
             ReleaseInterceptor(),
             DetailInterceptor(),
-            gate,  # Authentication comes before decoding, so that a request without a token is refused unread.
+            # A caller is authenticated before its request is decoded. Therefore a request without a token is refused
+            # unread.
+            gate,
             MessageCoding(thread),
             CallEventInterceptor(),
             inspector,

@@ -59,7 +59,7 @@ def now_for_ages_ms() -> int:
 
 
 def keep_ages_in(path: Path) -> None:
-    """Count ages as earlier processes did that used the same file, until the machine is restarted.
+    """Measure ages together with earlier processes that used the same file, as long as the machine is not restarted.
 
     Without this call, a process that starts while the wall clock is wrong would treat all files as old.
     """
@@ -68,7 +68,8 @@ def keep_ages_in(path: Path) -> None:
         if boot == _boot_clock():
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
-    with contextlib.suppress(OSError):  # If the file cannot be used, the next process counts ages by the wall clock.
+    # An error of the file is ignored. The next process then measures ages by the wall clock.
+    with contextlib.suppress(OSError):
         write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 
 
@@ -110,7 +111,7 @@ def _boot_clock() -> str:
 
 @dataclass(slots=True)
 class _Anchor:
-    """The time on the wall clock at which the machine was started."""
+    """The start of the machine, as a time of the wall clock."""
 
     wall_at_boot_ms: int
 

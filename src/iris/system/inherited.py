@@ -35,9 +35,8 @@ def reset_signals() -> None:
             with contextlib.suppress(OSError, ValueError):  # Signals that the C library reserves cannot be set.
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # Python does the same at its start if the signal is not ignored.
+        # Python installs this handler at its start, but not if SIGINT was ignored then.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -64,7 +63,8 @@ def open_standard_descriptors() -> None:
 
 
 def above_standard(descriptor: int) -> int:
-    """Return a descriptor above 2 for the same open file. A given descriptor of 0, 1 or 2 is closed.
+    """Return a descriptor for the same open file that is greater than 2. If the given descriptor is 0, 1 or 2, copy it
+    and close it.
 
     `subprocess` replaces the descriptors 0 to 2 in the child process, even if one of them is in `pass_fds`.
     """

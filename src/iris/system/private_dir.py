@@ -42,7 +42,7 @@ def make_private(directory: Path) -> None:
     """
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)  # This call raises an error if the path exists and is not a directory.
+    directory.mkdir(mode=0o700, exist_ok=True)  # `mkdir` raises an error if the path exists and is not a directory.
 
 
 def open_private(path: str, flags: int) -> int:
@@ -109,7 +109,7 @@ def check_entries(directory: Path) -> None:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # A worker that ends may remove its files during this loop.
+            continue  # An entry may disappear during this loop, because a worker that ends removes its files.
         if stat.S_ISLNK(status.st_mode):
             raise FailedPreconditionError(
                 f"{path} is a symbolic link: a copy of the directory would use the same files as the original."

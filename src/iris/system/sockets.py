@@ -42,8 +42,8 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             failure = error
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                # Clients that use this name try this address first, and would reach another program there. Therefore
-                # the next address of the name is not bound instead.
+                # Another program listens at the first address of the name. Clients that use the name try this address
+                # first and would reach the other program. Therefore no further address of the name is bound.
                 break
         else:
             return listener

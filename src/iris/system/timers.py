@@ -19,7 +19,7 @@ class Timers(Generic[Key]):
 
     def __init__(self) -> None:
         self._due: dict[Key, tuple[float, int]] = {}
-        # The heap also contains replaced timers, at most about the same number as valid timers.
+        # The heap also contains replaced timers. There are at most about as many replaced timers as valid timers.
         self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
 
@@ -37,7 +37,7 @@ class Timers(Generic[Key]):
         self._due.pop(key, None)
 
     def __len__(self) -> int:
-        """Return the number of entries in memory, including replaced timers."""
+        """Return the number of timers in memory. Timers that were replaced but not yet removed count, too."""
         return len(self._heap)
 
     def pop_due(self, now_s: float) -> Key | None:

@@ -54,7 +54,7 @@ class Block:
         self._reach = 0  # The largest number of rows by which the task has moved the cursor up at once.
         self._lines_since_up = 0
         self._changed_s = 0.0
-        self._begun = b""  # The beginning of a control sequence whose end has not arrived.
+        self._begun = b""  # The bytes of an incomplete control sequence at the end of the data so far.
 
     @property
     def rows(self) -> list[bytes]:
@@ -124,7 +124,7 @@ class Block:
         if self._at == len(self._rows):
             self._rows.append(b"")
         if self._lines_since_up > self._reach + 2:
-            self._reach = 0  # From now on the task writes ordinary lines instead of progress bars.
+            self._reach = 0  # The block has ended, because the task writes ordinary lines instead of progress bars now.
 
     def _move(self, count: bytes, what: bytes, up: int) -> int:
         """Apply a control sequence, and return the number of rows by which consecutive moves have moved the cursor up.

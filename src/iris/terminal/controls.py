@@ -26,7 +26,8 @@ _TOKENS = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 )
-_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # All bytes except 7-bit controls.
+# A regular expression for all bytes except 7-bit control characters.
+_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])
 _C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
 
@@ -62,7 +63,7 @@ def _has_only_colours(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # A colour sequence is inside a UTF-8 character.
+        return False  # The text cannot be decoded, because a colour sequence lies between the bytes of one character.
     return True
 
 
@@ -114,7 +115,8 @@ class ControlFilter:
             _apply(parameters, colour, self._colours)
             return colour
         if found["string"] is not None:
-            self._pending = found["string"] + found["escape"]  # The content of the string is never shown.
+            # The control sequence contains a string, which a terminal does not show. Therefore the string is dropped.
+            self._pending = found["string"] + found["escape"]
         elif found["pending"] is not None and len(sequence) <= _LONGEST_PENDING:
             self._pending = sequence
         return ""

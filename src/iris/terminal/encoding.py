@@ -87,7 +87,7 @@ class ReplacingStream(io.TextIOBase):
 
 
 def cannot_write(error: OSError) -> IrisError:
-    """Return the error for output that the system refuses."""
+    """Return the error to raise if the system refuses to write output."""
     return IrisError(f"cannot write the output: {error.strerror}")
 
 

@@ -55,7 +55,7 @@ class Entry(Protocol):
 
 
 class _Line(NamedTuple):
-    """Identifies the source of a line: the task, the attempt, and the stream."""
+    """Identifies where a line comes from: the task, the attempt, and the stream (stdout or stderr)."""
 
     task_index: int
     attempt_id: int
@@ -75,12 +75,14 @@ class Lines:
         # For each stream: the prefix, and the rows of nested progress bars on a terminal.
         self._blocks: dict[_Line, tuple[bytes, Block]] = {}
         self._is_terminal = is_terminal
-        self._open: _Line | None = None  # The unfinished line at the end of the output, if any.
+        # The origin of the unfinished line at the end of the output. None if the output ends with a complete line.
+        self._open: _Line | None = None
         self._open_has_prefix = False
         self._broken: set[_Line] = set()  # Unfinished lines that were partly written and then interrupted.
         # The prefix and the data of unfinished lines that are held back.
         self._held: dict[_Line, tuple[bytes, bytes]] = {}
-        self._filters: dict[_Line, ControlFilter] = {}  # Only streams with control sequences have a filter.
+        # The filters of control sequences. A stream gets a filter when its first control sequence arrives.
+        self._filters: dict[_Line, ControlFilter] = {}
 
     def add(self, entries: Sequence[Entry], prefix: bytes) -> bytes:
         """Return the bytes for lines of one task, attempt, and source.
@@ -212,7 +214,7 @@ class Lines:
         if self._is_terminal:
             data = data.rstrip(b"\r")
             if not data.strip():
-                return b""  # The task has erased its progress bar.
+                return b""  # The text is empty, because the task has erased its progress bar.
         begin = self._begin(line, prefix)
         self._open = None
         self._broken.discard(line)

@@ -73,7 +73,9 @@ class Outlet:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                select.select([], [self._fd], [])  # Another process has made the pipe non-blocking.
+                # The pipe is non-blocking because another process has changed it. Therefore this loop waits until the
+                # pipe is writable.
+                select.select([], [self._fd], [])
             except BrokenPipeError as error:
                 raise OutputClosedError from error
             except OSError as error:

@@ -9,7 +9,8 @@ from iris.terminal.outlet import DIM, Outlet
 from iris.terminal.width import cut_row
 
 _MOST_ROWS = 8
-# These sequences turn wrapping off and on. Without wrapping, a row stays one row even if its computed width is wrong.
+# The control sequences that turn the wrapping of long lines off and on. With wrapping off, a row occupies one row even
+# if its computed width is wrong.
 _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 

@@ -47,12 +47,13 @@ class AttemptDir:
 
     @property
     def upload_pending(self) -> Path:
-        """The file that names the attempt until its log is uploaded."""
+        """The path of the file `handover`, which names the attempt. The file exists until the attempt's log is
+        uploaded."""
         return self.path / "handover"
 
     @property
     def uploaded(self) -> Path:
-        """The file that exists once the controller has the whole log."""
+        """The path of a file that exists if the controller has the whole log."""
         return self.path / "handed_over"
 
     @property

@@ -91,7 +91,8 @@ class WorkerService:
         """Stream the logs of attempts while they are written."""
         known = caller()
         messages = stream_task_logs(self._registry, self._budget, request, known.key)
-        # The controller reads for many users and limits the streams of each user itself.
+        # The limits of one caller do not apply to the controller, because it reads for many users and limits the
+        # streams of each user itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
         )

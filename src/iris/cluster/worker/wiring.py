@@ -132,7 +132,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     5. End the attempts, report their ends and upload their logs as far as possible, and close the server.
     """
     if arguments.parent_pid:
-        # The worker may exit at once, because its reaper then kills the attempts.
+        # This process may exit without ending the attempts, because the reaper kills the attempts after the exit.
         call_when_parent_ends(arguments.parent_pid, lambda: os._exit(1))
     if arguments.identity_file is not None:
         _write_identity(arguments, token)
@@ -314,7 +314,8 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
     if is_lost:
         _log.warning("this worker ends: %s", parts.shutdown.lost_reason)
         if await parts.worker.until_ended(_KILLED_S):
-            reaper.set_deadline(math.inf)  # No attempt runs any more, so the rest of the shutdown has no deadline.
+            # All attempts have ended, so the reaper need not limit the time of the remaining steps.
+            reaper.set_deadline(math.inf)
     else:
         await parts.worker.close()
     if parts.log_upload is not None:

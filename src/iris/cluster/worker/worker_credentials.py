@@ -17,8 +17,8 @@ class WorkerCredentials:
 
     Attributes:
         token: The token with which the worker registers.
-        token_key: The public key that verifies the cluster's tokens. If it is empty, the worker accepts the key that
-            the controller sends at the registration.
+        token_key: The public key that verifies the cluster's tokens. If empty, the worker accepts the key that the
+            controller sends at the registration.
     """
 
     token: str

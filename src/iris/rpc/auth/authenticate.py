@@ -22,7 +22,7 @@ from iris.rpc.auth.permissions import OPEN, Facts, Rules
 from iris.rpc.error_details import to_connect_error
 from iris.system.clock import wall_s
 
-_SURELY_S = 0.01  # timers may fire a little early
+_SURELY_S = 0.01  # A timer may fire a little early, so this many seconds are added.
 
 
 class TokenChecker(Protocol):
@@ -61,7 +61,8 @@ class AuthenticatedStreams:
 
     @contextmanager
     def waiting(self, limit: asyncio.Timeout, known: Caller) -> Iterator[None]:
-        """Register a stream while it waits for its next message. `recheck` makes `limit` expire to end the wait."""
+        """Register a stream while it waits for its next message. `recheck` ends this wait by letting the timeout
+        `limit` expire."""
         self._waiting[limit] = known
         try:
             yield
@@ -70,7 +71,8 @@ class AuthenticatedStreams:
 
     @contextmanager
     def streaming(self, known: Caller) -> Iterator[None]:
-        """Register a stream for as long as it is open, even while its reader is too slow to receive a message."""
+        """Register a stream from its beginning to its end, including the times in which its reader is too slow to
+        receive a message."""
         self._streams[known] += 1
         try:
             yield
@@ -133,14 +135,14 @@ class AuthorisationInterceptor:
         self._streams = streams
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
-        """Make a unary call if the caller may make this request."""
+        """Serve a unary call, if the caller may make this request."""
         self._check_request(request, ctx)
         return await call_next(request, ctx)
 
     def intercept_server_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
     ) -> AsyncIterator[Any]:
-        """Make a call whose answer is a stream if the caller may make this request."""
+        """Serve a call whose answer is a stream, if the caller may make this request."""
         self._check_request(request, ctx)
         messages = call_next(request, ctx)
         # A worker does not check the tokens of streams that the controller opens. The controller's own tokens are

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "worker", "task", "controller"
 # The roles of tokens that people create. Only the cluster itself creates tokens with the other roles.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
-# A valid token is accepted even if the clocks of two machines differ by up to this time.
+# The clocks of two machines may differ by up to this many seconds without making a valid token invalid.
 LEEWAY_S = 30.0
 # The end of an error message for a caller without a valid token.
 ADVICE = (
@@ -65,7 +65,7 @@ class Caller:
         return bool(self.job_id) and job_id.startswith(f"{self.job_id}/")
 
 
-# Set by `AuthenticationInterceptor` for the time of a call.
+# The caller of the call that is being served. `AuthenticationInterceptor` sets the caller for the time of the call.
 current_caller: ContextVar[Caller | None] = ContextVar("iris_caller", default=None)
 
 

@@ -1,4 +1,4 @@
-"""The token that a client sends.
+"""Keeps the token that a client sends with its calls.
 
 A token is either fixed, or comes from a source. If a server refuses a token from a source, the client asks the source
 for another token.
@@ -18,7 +18,7 @@ TOKEN_FILE = "token"  # This file in the state directory contains the token of t
 # This file in the state directory contains the server key. Whoever can read the key can sign a token for any user.
 KEY_FILE = "token-key"
 
-_REFUSALS = 5  # After this number of refusals in a row, a source is asked for no more tokens.
+_REFUSALS = 5  # The client stops asking a source for tokens after servers have refused this number of tokens in a row.
 
 
 class TokenRenewedError(UnavailableError):
@@ -62,8 +62,8 @@ class Credentials:
         return self._token
 
     def renew(self, refused: str | None) -> bool:
-        """Ask the source for another token after a server has refused the present token. Return whether there is
-        another token to try.
+        """Ask the source for another token, because a server has refused the present token. Return False if the source
+        has no other token.
         """
         if self._token == refused:
             self._refusals += 1

@@ -96,7 +96,7 @@ def _listeners(host: str, port: int) -> Iterator[int]:
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
         try:
             uid = _listener(address, port)
-        except OSError:  # Either the machine has no such address, or the kernel does not answer.
+        except OSError:  # The query failed, because the machine has no such address or the kernel does not answer.
             continue
         if uid is not None:
             yield uid

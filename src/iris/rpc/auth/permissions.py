@@ -17,7 +17,7 @@ from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):
-    """The facts about jobs and endpoints on which a check depends.
+    """Looks up facts about jobs and endpoints for the checks of permissions.
 
     A check gets these facts together with the request.
     """

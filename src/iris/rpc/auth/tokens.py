@@ -44,7 +44,7 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-# The number of tokens whose checks are remembered, because the check of a signature takes as long as the rest of a
+# The results of this many checks of tokens are remembered, because checking a signature takes as long as the rest of a
 # small call.
 _REMEMBERED = 4096
 
@@ -239,7 +239,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
 
 
 def _expiry(claims: dict[str, Any]) -> int:
-    int(claims["iat"])  # not used, but must be a number
+    int(claims["iat"])  # The time of issue is not used, but must be a number.
     expires_at_s = int(claims["exp"])
     if not 0 <= expires_at_s <= _LATEST_EXPIRY_S:
         raise ValueError("the expiry time in the token is not a time")

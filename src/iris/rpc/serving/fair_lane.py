@@ -41,7 +41,7 @@ class FairLane:
         self._waiting_per_caller = waiting_per_caller
         self._waiting = waiting
         self._running: Counter[str] = Counter()
-        # The queue of each caller. The caller whose turn is next comes first.
+        # One queue for each caller. The first entry is the caller that gets the next turn.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._num_waiting = 0
 
@@ -86,7 +86,7 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # The turn was granted just before the cancellation.
+                self._end(caller)  # The caller was cancelled just after it had got its turn, so the turn is given back.
             raise
 
     def _check(self, caller: str) -> None:
@@ -134,6 +134,6 @@ class FairLane:
                 self._queues.move_to_end(caller)
             else:
                 del self._queues[caller]
-            if not granted.done():  # A cancelled caller needs no turn.
+            if not granted.done():  # This caller was cancelled while it waited, so it gets no turn.
                 self._running[caller] += 1
                 granted.set_result(None)

@@ -42,7 +42,7 @@ def reading_lane() -> FairLane:
 
 @dataclass(slots=True)
 class _Asked:
-    """The next answer to equal heavy calls, before the answer is begun, with the number of waiting calls."""
+    """An answer that several equal heavy calls wait for. The work on the answer has not begun yet."""
 
     making: asyncio.Task[EncodedAnswer]
     calls: int = 0
@@ -94,7 +94,8 @@ class HeavyCalls:
         asked = self._asked[key]
         try:
             async with self._lane.turn(caller().key):
-                self._forget(key, asked)  # Later calls will get the next answer.
+                # The work on this answer begins now, so calls that arrive later wait for the next answer.
+                self._forget(key, asked)
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:

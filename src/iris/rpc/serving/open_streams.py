@@ -92,10 +92,10 @@ class OpenStreams:
                 reason=ErrorReason.TOO_LARGE,
             )
         if is_limited and self._per_caller is not None and self._open[caller] >= self._per_caller:
-            whose = f"user {quoted(caller)} has" if caller else "there are"
+            user = quoted(caller) if caller else "without a name"
             raise ResourceExhaustedError(
-                f"{whose} {self._open[caller]:,} streams open (logs that are followed, jobs that are watched), and the"
-                f" limit is {self._per_caller:,}: end some ({self._advice})",
+                f"user {user} has {self._open[caller]:,} streams open (logs that are followed, jobs that are watched),"
+                f" and the limit is {self._per_caller:,}: end some ({self._advice})",
                 reason=ErrorReason.QUOTA_EXCEEDED,
             )
         everybody = self._open.total()

@@ -1,4 +1,5 @@
-"""Refuses enum numbers in requests that this release does not know, instead of treating them as the default."""
+"""Refuses a request with an enum number that this release does not know. Otherwise the unknown number would count as
+the default."""
 
 from __future__ import annotations
 

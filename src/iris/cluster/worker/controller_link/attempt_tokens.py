@@ -19,7 +19,7 @@ from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import TASK, Caller
 
 CHECK_S = 15.0
-_Key = tuple[str, int, int]  # The job id, the task index and the attempt id.
+_Key = tuple[str, int, int]  # Identifies an attempt by its job id, task index and attempt id.
 
 
 @dataclass(slots=True)
@@ -85,9 +85,7 @@ class AttemptTokens:
         self.check(known)
 
     def check(self, known: Caller) -> None:
-        """Check a token like `confirm`, but without a call to the controller. The method raises the same errors as
-        `confirm`.
-        """
+        """Check a token without a call to the controller. Raise the same errors as `confirm`."""
         key = _key(known)
         runs_here = self._is_running(*key)
         if runs_here:
@@ -146,8 +144,8 @@ class AttemptTokens:
     def _answered(self, key: _Key, question: asyncio.Task[None]) -> None:
         del self._asking[key]
         if not question.cancelled():
-            # Every waiting caller gets the error from its own await. Without this call, asyncio would log an error that
-            # no caller awaits any more.
+            # The callers that still wait get the error themselves. Without this call, asyncio would also log the error
+            # if no caller waits any more.
             question.exception()
 
     async def _ask_controller(self, known: Caller, token: str) -> None:

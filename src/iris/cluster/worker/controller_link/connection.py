@@ -80,7 +80,7 @@ class ControllerConnection:
                 return
 
     def _look(self) -> bool:
-        """Return whether the controller has restarted, and use its new address."""
+        """Use the controller's new address if the controller has restarted. Return whether it has restarted."""
         stamp = self._stamp()
         if self._file is None or stamp in (None, self._seen):
             return False

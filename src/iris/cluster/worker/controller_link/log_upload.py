@@ -37,8 +37,8 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-# A written byte reaches the controller after at most this many seconds plus the time of one call. The documentation
-# promises 2 s.
+# The seconds between two calls that upload logs. A written byte reaches the controller after at most this time and the
+# time of one call. The documentation promises 2 s.
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
@@ -133,8 +133,7 @@ class LogUpload:
         """Begin to upload the log of a new attempt in the background."""
         task_id, attempt_id = attempt.key
         log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
-        # An error while writing this file is harmless, because only a restarted worker needs the file to finish the
-        # upload.
+        # An error of the write is ignored, because only a restarted worker needs this file.
         with contextlib.suppress(OSError):
             attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)
@@ -155,14 +154,14 @@ class LogUpload:
     async def until_uploaded(self) -> None:
         """Wait until the controller has received each log or has answered that the log is unwanted.
 
-        A log that cannot be uploaded now makes `until_uploaded` wait, too. The caller limits the time to wait.
+        The wait may last forever if a log cannot be uploaded. Therefore the caller limits the time to wait.
         """
         while self._news or self._paused or self._sending.locked():
             self._flush_requested.set()
             await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:
-        """Try to upload the rest of all logs within a time limit. The worker ends after this call."""
+        """Try to upload the rest of all logs within a time limit. The worker calls this method before it ends."""
         for log in list(self._paused):
             self._resume(log)
         with contextlib.suppress(TimeoutError):
@@ -201,7 +200,8 @@ class LogUpload:
             try:
                 left, more = await self._send(logs)
             except asyncio.CancelledError:
-                self._news = dict.fromkeys(logs) | self._news  # The upload was cancelled, so mark the logs for `flush`.
+                # The call was cancelled before its answer, so `flush` must send these logs again.
+                self._news = dict.fromkeys(logs) | self._news
                 raise
             except Exception as error:  # noqa: BLE001 - Other logs must be uploaded after any error.
                 self._news = dict.fromkeys(logs) | self._news
@@ -270,7 +270,8 @@ class LogUpload:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            if uploaded:  # The file marks an uploaded log, which may be removed early from this disk.
+            # This file shows that the log is uploaded. An uploaded log may be removed early from this disk.
+            if uploaded:
                 log.directory.uploaded.touch()
             log.directory.upload_pending.unlink(missing_ok=True)
 

@@ -45,7 +45,8 @@ class Reporter:
         registration: The message that registers the worker, at the start and whenever the controller does not know the
             worker.
         lease: The lease of this worker, which each acknowledged report renews.
-        on_unwanted: Called with the key of an attempt that the controller does not want to run here.
+        on_unwanted: A function that is called with the key of an attempt if the controller answers that the attempt
+            must not run on this worker.
         on_fenced: Called with the reason when the controller has declared this worker lost or refuses it. After that,
             nothing is reported.
         credentials: The worker's token, which the controller replaces from time to time.
@@ -73,7 +74,8 @@ class Reporter:
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
         self._shortage = ""
-        # The event is set, and replaced by a new one, whenever the controller has acknowledged all reports.
+        # An event for callers that wait until the controller has acknowledged all reports. Each time this happens, the
+        # event is set, and a new event replaces it.
         self._acknowledged = asyncio.Event()
 
     def report(self, attempt: Attempt) -> None:
@@ -87,7 +89,8 @@ class Reporter:
         change is reported at once.
         """
         if why and self._shortage:
-            # A change of the text alone waits for the next report, because the numbers in the text change all the time.
+            # If only the text of the shortage changes, the next report carries the new text. The text has numbers that
+            # change all the time, so each change is not reported at once.
             self._shortage = why
         elif why != self._shortage:
             self._shortage = why

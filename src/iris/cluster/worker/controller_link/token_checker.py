@@ -69,7 +69,7 @@ class TokenChecker:
         self.streams.recheck(lambda known: known.token_id in revoked)
 
     def identify(self, token: str) -> Caller:
-        """Return the caller to whom a token was given.
+        """Check a token, and return the caller that holds the token.
 
         Raises:
             UnauthenticatedError: The token is invalid, expired or revoked.
@@ -98,7 +98,7 @@ class TokenChecker:
             await self._of_attempts().confirm(known, token)
 
     def check(self, known: Caller) -> None:
-        """Check again a token that was accepted before.
+        """Check whether a token that was accepted before is still valid.
 
         Raises:
             UnauthenticatedError: The token is no longer valid.

@@ -141,7 +141,8 @@ class Cgroup:
                 self.enter(int(child))
 
     def count(self, name: str, event: str) -> int:
-        """Return how often an event of `memory.events` or `pids.events` has happened in this cgroup."""
+        """Return how often an event has happened in this cgroup, according to the kernel's file `memory.events` or
+        `pids.events`."""
         return _count(f"{self._path}/{name}", event)
 
     def kill(self) -> None:
@@ -166,7 +167,8 @@ def count_oom_kills() -> int:
 
 
 def smallest_pids_limit() -> int | None:
-    """Return the smallest `pids.max` of this process's cgroup and the cgroups above it; None without such a limit."""
+    """Return the smallest limit on processes (`pids.max`) among this process's cgroup and all cgroups above it. Return
+    None if none of these cgroups has such a limit."""
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
         return None
@@ -177,7 +179,8 @@ def smallest_pids_limit() -> int | None:
 def with_those_above(path: str) -> list[str]:
     """Return a cgroup and all cgroups above this cgroup, up to the root.
 
-    In a container, the visible root is the container's own cgroup, which may have limits.
+    The result ends with the visible root. In a container, this root is the container's own cgroup, which may have
+    limits.
     """
     found = [path]
     while found[-1] != "/":
@@ -245,7 +248,9 @@ def _read(path: str) -> str:
         with open(path) as file:
             return file.read()
     except OSError:
-        return ""  # The system is not Linux, has no cgroups of version 2, or lacks this controller.
+        # The file is missing if the system is not Linux, or has no cgroups of version 2, or does not enable the cgroup
+        # controller for this limit.
+        return ""
 
 
 def _write(path: str, text: str) -> None:

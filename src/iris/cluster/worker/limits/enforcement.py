@@ -33,7 +33,9 @@ _MOST_PROCESSES = 32768
 _SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the worker's time.
 # A killed process exits with this code, and so does a shell whose last command was killed.
 _KILLED = 128 + signal.SIGKILL
-_OOM_SCORE = 500  # On the kernel's scale from -1000 to 1000, this score counts like half of the machine's memory.
+# The score that the kernel adds to a task's process when it chooses a process to kill. The score 500 counts like half
+# of the machine's memory.
+_OOM_SCORE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,8 @@ class WatchEnforcer:
         began_s = self._clock_s()
         used = process_table.memory_held(processes)
         if used > limits.memory_bytes:
-            # The processes are measured one by one, so a process may have ended and been replaced by another during the
-            # measurement.
+            # The processes are measured one after another. Meanwhile one process may end and another may start, so the
+            # sum may be wrong. Therefore a second measurement must confirm the excess.
             used = min(used, process_table.memory_held(processes))
         ended_s = self._clock_s()
         self._measure_at_s = ended_s + (ended_s - began_s) / _SHARE
@@ -189,8 +191,8 @@ class WatchEnforcer:
         """Do nothing, because the worker itself kills the attempt's process group and marked processes."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
-        """Return why the system killed processes. The system reports when it has killed a process, but not which
-        process.
+        """Return the reason if the system has killed processes recently. The system does not report which processes it
+        has killed.
         """
         if not self._oom_kills.recently():
             return None
@@ -201,7 +203,7 @@ class WatchEnforcer:
         )
 
     def close(self) -> bool:
-        """Return True, because a watching enforcer has no resources."""
+        """Return True, because this enforcer has nothing to release."""
         return True
 
 
@@ -266,7 +268,7 @@ class OomKills:
         self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
     def recently(self) -> bool:
-        """Return whether the system has killed a process since the third last call of `refresh`."""
+        """Return whether the system has killed a process in the time of the last three calls of `refresh`."""
         return cgroup.count_oom_kills() > self._counts[0]
 
 

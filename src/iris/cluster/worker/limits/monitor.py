@@ -68,8 +68,8 @@ class AttemptMonitor:
         if with_report:
             for attempt in self._registry.with_process():
                 if attempt.log.check_directory():
-                    # A page of a log shows a gap only together with the next line. Write a line at once, so that
-                    # readers see the gap.
+                    # Readers of a page see a gap only together with the line after the gap. Therefore a line about the
+                    # missing output is written at once.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()
             await self._strays.kill()
@@ -78,7 +78,7 @@ class AttemptMonitor:
         guilty: list[Process] = []
         for attempt, sample in zip(attempts, samples, strict=True):
             if attempt.process is None:
-                continue  # The attempt has ended during the measurement.
+                continue  # The attempt has ended while its processes were measured.
             if with_report:
                 sample.usage.disk_bytes = attempt.usage.disk_bytes
                 attempt.usage = sample.usage

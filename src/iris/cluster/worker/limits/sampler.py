@@ -41,7 +41,8 @@ class Sampler:
     def __init__(self, enforcement: Enforcement) -> None:
         self._enforcement = enforcement
         self._table = ProcessTable()
-        # The thread exists from the start, because no thread can start once a task has used up all processes.
+        # The thread is started now and not at the first sample. Once a task has used up the limit of processes, no
+        # thread could start.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:

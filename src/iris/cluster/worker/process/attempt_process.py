@@ -22,7 +22,7 @@ from iris.system.processes import ProcessHandle
 # After all processes of an attempt were killed, the worker waits this many seconds for the ends of the pipes. Normally
 # the pipes end at once, but a process that has escaped may hold a pipe open.
 _DRAIN_S = 1.0
-_POLL_S = 0.05  # The seconds between two checks of a process on systems without pidfd_open.
+_POLL_S = 0.05  # Without `pidfd_open`, the worker checks a process at intervals of this many seconds.
 
 
 @dataclass(frozen=True, slots=True)

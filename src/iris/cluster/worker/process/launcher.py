@@ -83,7 +83,7 @@ class Launcher:
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
         self._connection = connection
-        # The answers from the launcher arrive in the order of these futures.
+        # The futures of requests without an answer, in the order in which the launcher answers.
         self._answers: deque[asyncio.Future[dict[str, Any]]] = deque()
         self._received = b""
         self._turns = asyncio.Semaphore(_MOST_ASKED)
@@ -205,7 +205,8 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 
 def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # The wanted limit may lie above the hard limit.
+    # Setting the limit fails if it is above the hard limit. The process then keeps its present limit.
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
@@ -222,7 +223,7 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
-    except ValueError as error:  # A ValueError means that the system cannot start a process with these values.
+    except ValueError as error:  # Python raises ValueError if no process can be started with the given values.
         return {"errno": 0, "text": str(error)}
     finally:
         if before is not None:

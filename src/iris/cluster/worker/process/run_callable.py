@@ -63,7 +63,7 @@ def main() -> None:
             import asyncio  # Most tasks do not need this import, which is slow.
 
             value = asyncio.run(value)
-    except BaseException as error:  # noqa: BLE001 - Only the interpreter could handle the error after this function.
+    except BaseException as error:  # noqa: BLE001 - Every error of the user's code must end in `SystemExit`.
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
@@ -254,7 +254,9 @@ def _write_text(path: str, sentence: str) -> None:
 
 def _write(path: str, data: bytes) -> None:
     if os.getpid() != _PID:
-        return  # A forked copy of this process that returns from the callable must not write the task's result.
+        # The callable may have forked this process. If the forked copy returns from the callable, it must not write the
+        # task's result.
+        return
     beside = f"{path}.{_PID}"
     try:
         with open(beside, "wb") as file:
@@ -262,7 +264,7 @@ def _write(path: str, data: bytes) -> None:
         os.replace(beside, path)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(beside)  # A full disk has accepted only a part of the file, so the file is removed.
+            os.unlink(beside)  # The file may be incomplete, because the disk is full. Therefore the file is removed.
         raise
 
 

@@ -76,7 +76,7 @@ class WorkerHeadroom:
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._directories = list(directories)
         self._clock_s = clock_s
-        self._failure = ""  # If the last start failed because of a shortage, this text contains the reason.
+        self._failure = ""  # The reason why the last start failed, if a shortage was the cause. Otherwise empty.
         self._rest_s = 0.0
         self._until_s = 0.0
 
@@ -122,11 +122,13 @@ def _why_disk_full(directory: Path) -> str:
     try:
         disk = os.statvfs(directory)
     except OSError:
-        return ""  # If the disk cannot be measured, the next start will fail and report the reason.
+        # An error of the measurement is ignored, because the next start of an attempt fails for the same reason and
+        # reports it.
+        return ""
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):
         return f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
-    # Some file systems create inodes on demand and report none.
+    # A file system that creates inodes on demand reports 0 inodes, and does not run out of inodes.
     if disk.f_files and disk.f_favail < min(INODE_RESERVE, max(_LEAST_INODES, disk.f_files // _SHARE)):
         return (
             f"the worker's disk has hardly any inodes left: {disk.f_favail} of {disk.f_files} in {directory}; remove"

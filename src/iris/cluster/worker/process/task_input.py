@@ -14,7 +14,9 @@ from collections.abc import Callable
 from iris.errors import InvalidArgumentError
 from iris.system.event_loop import happens
 
-SENDER_GONE_S = 300.0  # A live sender sends a message at least every 20 s.
+# The input ends when its sender has been silent for this many seconds. A live sender sends a message at least every 20
+# s.
+SENDER_GONE_S = 300.0
 
 
 class TaskInput:

@@ -81,11 +81,12 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
     """
     end = time.monotonic() + _START_S
     while True:
-        # The directory is created for each try, because a fork server that ends removes the directory.
+        # The directory is created at each try, because a fork server removes the directory when it ends.
         directory = _private_directory(cluster_id)
         connection = _connect(directory)
         if connection is not None:
-            with contextlib.suppress(OSError):  # The call fails if the fork server was about to end.
+            # The connection fails if the fork server is ending. In this case the next try starts a new fork server.
+            with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
                 connection.settimeout(ORDER_S)
                 said, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
@@ -168,8 +169,7 @@ def _connect(directory: Path) -> socket.socket | None:
 
 
 def _start_template(directory: Path, env: Mapping[str, str]) -> None:
-    """Start the fork server, unless another fork server holds the lock, because the other fork server is running or
-    starting.
+    """Start the fork server. Do nothing if the lock is held, because then a fork server is already running or starting.
 
     The environment of the fork server does not matter for workers, because each request to start a worker contains the
     worker's whole environment.

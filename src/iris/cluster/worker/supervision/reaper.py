@@ -73,7 +73,7 @@ def is_marked(pid: int, prefix: str) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # The process has ended or belongs to another user.
+        return False  # The environment cannot be read, because the process has ended or belongs to another user.
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
         return False  # Without this check, an empty prefix would match every process of this machine.
@@ -176,7 +176,8 @@ def _kill_launcher(pid: int, identity: str) -> None:
 
 
 def _wait_for_end(reading: int) -> set[int]:
-    """Wait for the end of the worker or for its deadline, and return the process groups that are running then."""
+    """Wait until the worker has ended or its deadline has passed. Return the process groups that are running at that
+    time."""
     groups: set[int] = set()
     deadline_s = math.inf
     rest = b""

@@ -49,7 +49,7 @@ class Identity:
     def is_worker(self) -> bool:
         """Return whether the process is running and is this incarnation of the worker, started by this user.
 
-        A process may only get a signal if this method returns True for it.
+        Call this method before a signal is sent to the process, and send the signal only if the result is True.
         """
         return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
 

@@ -36,7 +36,7 @@ class StreamHandle:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Use this handle for the stream that this thread opens inside the `with` block."""
+        """Use this handle for the next stream that the current thread opens inside the `with` block."""
         token = current_handle.set(self)
         try:
             yield
@@ -44,8 +44,8 @@ class StreamHandle:
             current_handle.reset(token)
 
     def abort(self) -> None:
-        """End the present stream, or a stream that is opened later. The reader gets a ConnectionError. Any thread may
-        call this method.
+        """End the open stream. If no stream is open, end the next stream as soon as it is opened. The reader gets a
+        ConnectionError. Any thread may call this method.
 
         In a child process after a fork this method does nothing, because the parent shares the connection and continues
         to read.

@@ -16,8 +16,8 @@ _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=No
 def reporting(report: Report) -> Iterator[None]:
     """Call a function with the progress of each request over 256 KiB that this thread sends inside the block.
 
-    If the function raises an exception, the call ends, and the block raises the same exception. Without this rule, the
-    transport would treat the exception as a fault of the connection.
+    If the function raises an exception, the call ends, and the block raises the same exception. The exception must not
+    look like a fault of the connection, because the transport would then repeat the call.
     """
     raised: list[Exception] = []
 

@@ -15,10 +15,10 @@ import uvicorn
 from iris import failpoints
 from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
 
-# A server that closes cuts its open streams after this time. The readers of the streams then connect again.
+# When a server closes, it cuts its open streams after this many seconds. The readers of these streams connect again.
 _CLOSE_S = 1
 
-# The size of the largest message: a submission with its workspace.
+# The largest size of a request in bytes. The largest request is a submission with its workspace.
 MAX_MESSAGE_BYTES = 160 * 1024 * 1024
 # The largest requests of the calls that carry code, results or logs, in bytes.
 LARGE_REQUESTS = {

@@ -37,7 +37,7 @@ BODY_BYTES_PER_S = 16 * 1024
 # The server closes an idle connection after this time. Clients of Iris and common proxies keep an idle connection for
 # 60 s or less, so that usually the client closes the connection first.
 KEEPALIVE_S = 75
-_LEAVE_S = 2  # A refused client has this time to read the error.
+_LEAVE_S = 2  # After a refusal, the connection stays open for this many seconds, so that the client can read the error.
 
 _TOO_LARGE = (Code.RESOURCE_EXHAUSTED, ErrorReason.TOO_LARGE)
 _CODES = {
@@ -88,7 +88,7 @@ class ConnectionLimits:
 
 
 class _Phase(Enum):
-    IDLE = auto()  # The server waits for a request on this connection.
+    IDLE = auto()  # The phase in which the server waits for a request on this connection.
     HEAD = auto()
     BODY = auto()
     COMPLETE = auto()  # The whole request has arrived, and its answer may take any time.
@@ -223,7 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._phase is _Phase.COMPLETE and self.cycle.response_complete:
             self._enter(_Phase.IDLE)
         elif self._phase is _Phase.BODY and self.cycle.response_complete:
-            self._limits.waiting[self] = None  # The answer came before the whole request had arrived.
+            self._limits.waiting[self] = None  # The application has answered before the whole request had arrived.
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that the parser cannot read or that a check has refused."""
@@ -284,7 +284,8 @@ class LimitedProtocol(HttpToolsProtocol):
         running = self._running
         if running is not None and not running.response_complete:
             if running.response_started or running is not self.cycle:
-                self.transport.close()  # An answer that has begun cannot be replaced.
+                # A part of the answer is already sent, so the answer cannot be replaced by an error.
+                self.transport.close()
                 return
             # These two lines inform the application that the client has left, and make uvicorn drop the answer.
             running.disconnected = True
@@ -298,7 +299,9 @@ class LimitedProtocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n",
         ]
         self.transport.write(b"".join(head) + body)
-        self.flow.resume_reading()  # Unread bytes would make the kernel reset the connection and lose the answer.
+        # The rest of the request is read and dropped. If bytes were left unread, the kernel would reset the connection,
+        # and the client would lose the answer.
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
