@@ -21,6 +21,7 @@ from iris.cli.commands.down import down
 from iris.cli.commands.kill import kill
 from iris.cli.commands.logs import logs
 from iris.cli.commands.machines import machines
+from iris.cli.commands.proto import proto
 from iris.cli.commands.ps import ps
 from iris.cli.commands.run import run
 from iris.cli.commands.status import status
@@ -74,7 +75,7 @@ def program(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
-for command in (run, ps, status, logs, kill, machines, up, down, token, debug):
+for command in (run, ps, status, logs, kill, machines, up, down, token, proto, debug):
     program.add_command(command)
 
 
