@@ -65,7 +65,7 @@ def test_whole_number_of_numpy_becomes_int() -> None:
     ("value", "written"),
     [(0, "0"), (Index(0), "Index(0)"), (2**31, "2147483648"), (True, "True"), ("1", "'1'"), (1.0, "1.0")],
 )
-def test_whole_number_refused_names_argument_bounds_and_value(value: Any, written: str) -> None:
+def test_error_for_a_refused_whole_number_names_argument_bounds_and_value(value: Any, written: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         arguments.check_whole_number("replicas", value, least=1, most=arguments.MAX_INT32)
     assert str(caught.value) == f"replicas must be a whole number from 1 to 2147483647, got {written}"

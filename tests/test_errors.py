@@ -75,7 +75,7 @@ def assert_same(found: BaseException, error: IrisError) -> None:
 
 @pytest.mark.parametrize("duplicate", [through_pickle, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
-def test_error_pickled_or_copied_is_unchanged(
+def test_pickled_or_copied_error_is_unchanged(
     kind: type[IrisError], duplicate: Callable[[IrisError], IrisError]
 ) -> None:
     error = make_error(kind)
@@ -95,7 +95,7 @@ def test_error_raised_in_process_pool_reaches_caller() -> None:
         assert pool.submit(abs, -1).result() == 1
 
 
-def test_error_of_users_subclass_pickled_is_unchanged() -> None:
+def test_pickled_error_of_a_users_subclass_is_unchanged() -> None:
     error = StepFailedError("the step failed", step=3)
     assert_same(through_pickle(error), error)
 

@@ -64,7 +64,7 @@ def test_simulated_machine_has_its_own_network_and_processes(lan: Lan) -> None:
     assert (caught.value.returncode, caught.value.output) == (3, "so\n")
 
 
-def test_machines_reach_each_other_by_name_and_the_test_by_address(lan: Lan, tmp_path: Path) -> None:
+def test_simulated_machines_reach_each_other_by_name_and_the_test_by_address(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     for caller in (one, other):
@@ -132,7 +132,7 @@ def test_orphaned_processes_of_a_machine_are_collected(lan: Lan) -> None:
     wait_until(lambda: "Z" not in one.run(["ps", "-A", "-o", "stat="]), "their end")
 
 
-def test_several_sets_of_machines_exist_at_once(tmp_path: Path) -> None:
+def test_several_sets_of_simulated_machines_can_exist_at_the_same_time(tmp_path: Path) -> None:
     seen: dict[int, tuple[str, str]] = {}
     both = threading.Barrier(2, timeout=60)
 

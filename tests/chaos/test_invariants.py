@@ -47,7 +47,7 @@ def good() -> Facts:
     )
 
 
-def test_correct_history_violates_no_invariant() -> None:
+def test_chaos_check_reports_nothing_for_a_correct_history() -> None:
     assert check(good()) == []
 
 
@@ -196,13 +196,13 @@ def _lose_an_old_line_with_a_worker(facts: Facts) -> None:
         (_lose_an_old_line_with_a_worker, "ends after 0 lines, 1 were printed (it is WORKER_FAILED)"),
     ],
 )
-def test_check_reports_each_violated_invariant(spoil: Callable[[Facts], None], found: str) -> None:
+def test_chaos_check_reports_each_violated_invariant(spoil: Callable[[Facts], None], found: str) -> None:
     facts = good()
     spoil(facts)
     assert any(found in wrong for wrong in check(facts)), check(facts)
 
 
-def test_loss_with_a_killed_worker_is_allowed() -> None:
+def test_chaos_check_allows_lost_output_of_a_killed_worker() -> None:
     facts = good()
     facts.logs["j", 0, 0].clear()
     facts.runs["j", 0, 0].seen = 2.5  # the line was printed 1.5 s before
@@ -213,7 +213,7 @@ def test_loss_with_a_killed_worker_is_allowed() -> None:
     assert check(facts) == [], "it was stopped, and killed before it had read all"
 
 
-def test_loss_on_a_full_disk_is_allowed() -> None:
+def test_chaos_check_allows_lost_output_on_a_full_disk() -> None:
     facts = good()
     facts.logs["j", 0, 2].clear()
     facts.events = [Event(20.5, "fill disk", until=22.0)]
@@ -226,7 +226,7 @@ def test_loss_on_a_full_disk_is_allowed() -> None:
     assert check(facts) == []
 
 
-def test_proof_files_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
+def test_chaos_proof_files_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
     (tmp_path / "a~b.1.2").write_text(
         "1000000000 start 5 4\n2000000000 line 0\n3000000000 child a/b/c\n4000000000 end 3\n"
     )

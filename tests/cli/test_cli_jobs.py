@@ -100,7 +100,7 @@ def test_help_and_version_are_printed(remote_iris: Iris) -> None:
     assert "iris run" in remote_iris(code=2).stderr
 
 
-def test_base_install_names_the_missing_extra() -> None:
+def test_error_of_the_base_install_names_the_missing_extra() -> None:
     program = """
 import sys
 class Blocked:
@@ -118,7 +118,7 @@ main()
     )
 
 
-def test_missing_server_extra_is_named_before_a_taken_port(tmp_path: Path) -> None:
+def test_error_names_the_missing_server_extra_even_if_the_port_is_taken(tmp_path: Path) -> None:
     program = """
 import importlib.machinery, sys
 class Hidden(importlib.machinery.PathFinder):

@@ -90,7 +90,7 @@ def test_bundle_of_a_cluster_elsewhere_has_its_states_and_machines(remote_iris: 
     assert made["files"] == ["machines.json", "states.json", "versions.json"]
 
 
-def test_bundle_that_cannot_be_written_names_the_option(iris: Iris) -> None:
+def test_error_for_a_bundle_that_cannot_be_written_names_the_option(iris: Iris) -> None:
     assert "name another file with --output" in iris("debug", "bundle", "--output", "no/such/folder", code=1).stderr
 
 

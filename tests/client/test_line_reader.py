@@ -120,7 +120,7 @@ def test_empty_log_record_becomes_no_entry() -> None:
     )
 
 
-def test_message_replaces_invalid_utf8() -> None:
+def test_message_of_a_log_entry_replaces_invalid_utf8() -> None:
     (entry,) = read(line_reader(), encode(OUT, 1, 0, b"\xff\x00\xc3\xa9 \xed\xa0\x80\n"))
     assert entry.data == b"\xff\x00\xc3\xa9 \xed\xa0\x80"
     assert entry.message == "\ufffd\x00é \ufffd\ufffd\ufffd"

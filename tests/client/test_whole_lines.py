@@ -226,7 +226,7 @@ def test_flush_of_several_tasks_keeps_cursors_exact(begin: Program, tmp_path: Pa
     assert {entry.message for entry in job.logs(cursor=cursors[1])} == {" of it"}
 
 
-def test_flush_without_an_unfinished_line_returns_no_entry(begin: Program, tmp_path: Path) -> None:
+def test_flush_of_a_log_stream_without_an_unfinished_line_returns_no_entry(begin: Program, tmp_path: Path) -> None:
     job = begin("write(b'one\\n', b'two\\n')")
     stream = job.logs(follow=True)
     stream.flush()

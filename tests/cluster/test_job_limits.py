@@ -92,7 +92,7 @@ def test_too_long_retry_pause_is_refused(client: IrisClient) -> None:
 # The time of a job.
 
 
-def test_job_over_its_timeout_fails(client: IrisClient, tmp_path: Path) -> None:
+def test_job_that_runs_longer_than_its_job_timeout_fails(client: IrisClient, tmp_path: Path) -> None:
     job = client.run(shell(f"echo $$ > {tmp_path}/pid; exec sleep 300"), job_timeout=1)
     with pytest.raises(JobFailedError, match="job timed out after 1 s") as caught:
         job.wait(timeout=60)

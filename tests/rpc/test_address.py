@@ -94,7 +94,7 @@ def test_refused_address_is_shown_with_the_accepted_form(given: Any) -> None:
         assert repr(given) in text
 
 
-def test_address_without_a_port_is_refused_as_such() -> None:
+def test_error_for_an_address_without_a_port_says_that_the_port_is_missing() -> None:
     with pytest.raises(InvalidAddressError, match="port is missing"):
         parse_address("localhost")
 

@@ -168,7 +168,7 @@ def test_call_without_a_listener_is_unreachable(ask: ListJobs) -> None:
     assert text.endswith("start one with 'iris up'")
 
 
-def test_call_to_an_unknown_host_says_controller_does_not_answer() -> None:
+def test_call_to_an_unknown_host_raises_controller_unreachable() -> None:
     address = "http://iris.invalid:50051"
     with pytest.raises(ControllerUnreachableError) as caught:
         list_jobs(address)

@@ -140,7 +140,7 @@ def test_error_of_a_call_keeps_reason_and_metadata(server: FailingServer, ask: A
     assert str(caught.value) == str(error)
 
 
-def test_unavailable_server_keeps_reason_and_is_unreachable(server: FailingServer) -> None:
+def test_error_of_an_unavailable_server_keeps_its_reason_and_is_an_unreachable_error(server: FailingServer) -> None:
     server.service.error = UnavailableError("the worker is gone", reason=ErrorReason.WORKER_UNREACHABLE)
     with pytest.raises(ControllerUnreachableError) as caught:
         unary(server)

@@ -26,7 +26,7 @@ def test_backoff_after_reset_begins_anew() -> None:
     assert backoff.expected_s == backoff.next_s() == 0.1
 
 
-def test_backoff_limited_shortens_only_next_pause() -> None:
+def test_limit_of_a_backoff_shortens_only_the_next_pause() -> None:
     backoff = Backoff(1.0, 8.0, factor=exact)
     backoff.next_s()
     backoff.next_s()

@@ -68,7 +68,7 @@ def test_created_file_is_not_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["key"]
 
 
-def test_file_created_by_many_threads_keeps_the_content_of_the_first(tmp_path: Path) -> None:
+def test_file_created_by_many_threads_keeps_the_content_of_the_first_thread(tmp_path: Path) -> None:
     path = tmp_path / "key"
     won: list[str] = []
     barrier = threading.Barrier(8)

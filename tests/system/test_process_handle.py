@@ -37,7 +37,7 @@ kernels = pytest.mark.parametrize("kernel", [as_it_is, without_pidfd])
 
 
 @kernels
-def test_wait_returns_once_process_has_ended(
+def test_wait_returns_after_the_process_has_ended(
     child: subprocess.Popen[bytes], kernel: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     async def watch() -> None:
@@ -54,7 +54,7 @@ def test_wait_returns_once_process_has_ended(
 
 
 @kernels
-def test_function_is_called_once_process_has_ended(
+def test_function_is_called_after_the_process_has_ended(
     child: subprocess.Popen[bytes], kernel: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     async def watch() -> None:

@@ -72,7 +72,7 @@ def test_unfinished_lines_stay_in_the_bottom_rows_of_a_terminal() -> None:
     assert labelled(lines, (0, b"CRLF\r\n"), (0, b"CRLF\r"), (0, b"\n")) == b"t0 | CRLF\n" * 2
 
 
-def test_rows_contain_no_cursor_movement() -> None:
+def test_terminal_rows_contain_no_cursor_movement() -> None:
     lines = Lines(True)
     labelled(lines, (0, b"\x1b[31mred\x1b[0m\x1b[2C\x1b[2J\x1b]0;title\x07\x08\x00 \x1b7\tend\x1b"))
     assert lines.rows() == [b"t0 | \x1b[31mred\x1b[0m \tend"]

@@ -163,7 +163,7 @@ async def test_job_that_changes_during_its_write_is_written_again(book: Book) ->
     assert book.kept() == {"job": record.job.error}
 
 
-async def test_settled_waits_only_for_changes_made_before_the_call(book: Book) -> None:
+async def test_saver_settled_waits_only_for_changes_made_before_the_call(book: Book) -> None:
     await asyncio.wait_for(book.saver.settled(), 10)  # nothing has changed
     record = await book.launch("job")
     await asyncio.wait_for(book.saver.settled(), 10)
@@ -225,7 +225,7 @@ async def test_new_job_that_does_not_fit_on_the_disk_is_refused_and_other_change
     assert set(book.kept()) == {"job", "large"}
 
 
-async def test_settled_returns_after_the_only_new_job_was_refused(book: Book) -> None:
+async def test_saver_settled_returns_after_the_only_new_job_was_refused(book: Book) -> None:
     book.disk.failure = ResourceExhaustedError("no space left")
     launch = asyncio.create_task(book.saver.add_job(new_record("large"), b"x"))
     await book.until_writing()
@@ -288,7 +288,7 @@ async def test_stop_for_a_gang_restart_waits_until_the_restart_is_saved(book: Bo
     assert book.followed[-1] == ("job", [STOP])
 
 
-async def test_close_writes_the_remaining_changes(tmp_path: Path) -> None:
+async def test_close_of_the_saver_writes_the_remaining_changes(tmp_path: Path) -> None:
     book = Book(tmp_path / "controller.db")
     record = await book.launch("job")
     book.running.cancel()

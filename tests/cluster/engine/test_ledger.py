@@ -116,7 +116,7 @@ def test_ledger_does_not_write_releases_at_once(path: Path) -> None:
     assert Ledger(path).load() == [entry("b@0", "local-0")]
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_ledger_without_a_file_keeps_nothing(tmp_path: Path) -> None:
     ledger = Ledger(None)
     assert ledger.load() == []
     ledger.hold(entry("a@0", "local-0"))

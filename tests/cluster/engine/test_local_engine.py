@@ -296,7 +296,7 @@ def test_invalid_number_of_workers_is_refused(tmp_path: Path, workers: int) -> N
         LocalEngine(tmp_path, workers=workers)
 
 
-def test_resources_of_this_machine_are_those_this_process_may_use() -> None:
+def test_resources_of_this_machine_are_limited_to_what_this_process_may_use() -> None:
     machine = this_machine()
     assert 1 <= machine.cpu <= len(os.sched_getaffinity(0))
     assert machine.memory_bytes > 2**28

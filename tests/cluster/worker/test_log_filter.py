@@ -159,9 +159,7 @@ def test_log_filter_returns_the_same_lines_while_the_log_is_written(path: Path, 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("per_segment", [3, 30])
-def test_filtered_log_reader_continues_from_any_offset_of_another_reader(
-    path: Path, seed: int, per_segment: int
-) -> None:
+def test_filtered_log_reader_can_continue_where_another_reader_stopped(path: Path, seed: int, per_segment: int) -> None:
     captured = bars_and_lines(seed, 120) if seed % 2 else random_capture(seed, 120, 8)
     lay_out(path, captured, per_segment)
     lines = lines_of(captured, per_segment=per_segment)

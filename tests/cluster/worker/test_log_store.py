@@ -324,7 +324,7 @@ def test_bytes_that_the_disk_refused_last_become_a_gap_when_the_log_is_closed(pa
         assert got.gaps == [Gap("stderr", 0, 500, f"the log could not be written: {os.strerror(27)}")]
 
 
-def test_reader_with_the_writer_gets_a_gap_that_could_not_be_written(path: Path) -> None:
+def test_log_reader_beside_the_writer_gets_a_gap_that_the_disk_refused(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stderr", b"x" * 500, 2)]
     writer = LogWriter(path)
     writer.append(*captured[0])
