@@ -27,6 +27,8 @@
 Most classes also derive from the matching built-in exception, so that code which does not know Iris can catch them:
 `InvalidArgumentError` is a `ValueError`. The text of an error contains the given value, the accepted values and the
 next step. Programs compare the class, `code` and `reason` instead of the text.
+
+`BlockingCallWarning` is not an error but a warning, as the module `warnings` handles it.
 """
 
 from __future__ import annotations
@@ -212,6 +214,10 @@ class MissingExtraError(IrisError, ImportError):
         super().__init__(
             f"{what} needs the extra [{extra}]: pip install 'iris-cluster[{extra}]', or '.[{extra}]' in a checkout"
         )
+
+
+class BlockingCallWarning(UserWarning):
+    """A blocking call of `IrisClient` was made in a running asyncio event loop. Each process gives the warning once."""
 
 
 class LocalClusterError(IrisError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 
 import iris.cluster.types
@@ -34,6 +35,12 @@ NO_NUMBER = ["1", 1.5, 2.0, True, -1, [1], {"a": 1}, math.nan, math.inf, Decimal
 NO_INT32 = [*NO_NUMBER, BEYOND_INT32]
 NO_INT64 = [*NO_NUMBER, BEYOND_INT64]
 NO_SECONDS = ["1", True, -1, -0.1, [1], {"a": 1}, math.nan, -math.inf, Decimal("nan"), -(10**400), 1j, object()]
+
+
+class AsyncTransport(httpx.AsyncBaseTransport):
+    """A transport that only an async client can use."""
+
+
 NO_FLAG = ["no", 0, 1, None, [], object()]
 NO_CALLABLE = [5, "print", True, [print], object()]
 NO_PATH = ["", "a\0b", 5, b"bytes", True, ["a"], {"a": "b"}, object(), "caf\udce9"]
@@ -81,7 +88,8 @@ WRONG: dict[str, list[Any]] = {
     "raise_on_failure": NO_FLAG,
     "include_result": NO_FLAG,
     "include_tasks": NO_FLAG,
-    "http2": NO_FLAG,
+    "http2": [flag for flag in NO_FLAG if flag is not None],
+    "transport": [5, "http://proxy", object(), httpx.HTTPTransport, httpx.Client(), AsyncTransport()],
     "coscheduled": NO_FLAG,
     "handle": [5, "x", object()],
     "entrypoint": [[], "python train.py", b"python", 7, None, [""], ["a", 1], ["a\0b"], {"a": 1}, {"a"}, object()],

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from iris.arguments import (
     check_flag,
@@ -40,6 +40,9 @@ from iris.cluster.types import Entrypoint, ResourceSpec
 from iris.errors import InvalidAddressError, InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class IrisClient(LogMethods, EndpointMethods):
@@ -73,7 +76,8 @@ class IrisClient(LogMethods, EndpointMethods):
         token: str | Callable[[], str] | None = None,
         ca: str | os.PathLike[str] | None = None,
         cert: str | os.PathLike[str] | tuple[str, str] | None = None,
-        http2: bool = False,
+        http2: bool | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> IrisClient:
         """Return a client of a running cluster. The client sends nothing before its first call.
 
@@ -88,11 +92,18 @@ class IrisClient(LogMethods, EndpointMethods):
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
-            http2: Use HTTP/2 also without TLS. With TLS the client uses HTTP/2 if the server offers it.
+            http2: True: require HTTP/2 of the controller, also without TLS. False: use HTTP/1.1. Default: use HTTP/2 if
+                the extra [http2] is installed and the server offers HTTP/2 over TLS, and otherwise HTTP/1.1.
+            transport: A transport of httpx that sends all requests of this client, for example
+                `httpx.HTTPTransport(uds="/run/iris.sock")`. The transport then has the settings for TLS, HTTP/2 and
+                proxies, and `ca`, `cert` and `http2` must not be given. `close` closes the transport. After
+                `os.fork()`, a child process needs a new client. docs/how-to/use-a-transport.md has the details.
 
         Raises:
             InvalidAddressError: (a `ValueError`) The address is missing, or has none of the accepted forms.
-            FailedPreconditionError: A file in `ca` or `cert` is not usable.
+            InvalidArgumentError: (a `ValueError`) Another argument is invalid.
+            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
+            MissingExtraError: The extra [http2] or [socks] is needed and not installed.
         """
         if address is None:
             address = os.environ.get("IRIS_CONTROLLER_ADDRESS")
@@ -100,7 +111,7 @@ class IrisClient(LogMethods, EndpointMethods):
                 raise InvalidAddressError(
                     f"no address was given and IRIS_CONTROLLER_ADDRESS is not set (expected {ACCEPTED_FORMS})"
                 )
-        return cls(RemoteClusterClient(address, token=token, ca=ca, cert=cert, http2=http2))
+        return cls(RemoteClusterClient(address, token=token, ca=ca, cert=cert, http2=http2, transport=transport))
 
     @classmethod
     def local(cls, *, workers: int = 1) -> IrisClient:

@@ -22,6 +22,7 @@ from iris.errors import DeadlineExceededError
 from iris.event_log import log_event
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.client.client_lifetime import pause
+from iris.rpc.http.client.loop_warning import warn_in_event_loop
 from iris.rpc.http.client.proxies import ProxyFaultError
 from iris.rpc.http.client.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.http.tls import explain
@@ -69,6 +70,7 @@ def call(
     Raises:
         IrisError: The server answered with an error, or does not answer.
     """
+    warn_in_event_loop()
     end = time.monotonic() + timeout_s
     backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     for attempt in range(1, TRIES + 1):
@@ -154,6 +156,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             the stream again.
         IrisError: The server answered with an error, or does not answer.
     """
+    warn_in_event_loop()
     handle = handle or StreamHandle()
     token = peer.credentials.token() if peer.credentials else None
     response = ResponseMetadata()

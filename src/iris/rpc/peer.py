@@ -13,8 +13,8 @@ from connectrpc.errors import ConnectError
 
 from iris.errors import (
     ERROR_FOR_CODE,
-    ClientClosedError,
     DeadlineExceededError,
+    FailedPreconditionError,
     InternalError,
     IrisError,
     ResourceExhaustedError,
@@ -27,7 +27,7 @@ from iris.rpc.error_details import known_reason, read_detail
 from iris.rpc.http.client.client_lifetime import Lifetime
 from iris.rpc.http.client.foreign_answers import PROXY_LOGIN, describe_answer
 from iris.rpc.http.client.proxies import Proxy, ProxyFaultError
-from iris.rpc.http.connection_errors import closed_without_answer, describe_fault
+from iris.rpc.http.connection_errors import NoHttp2Error, closed_without_answer, describe_fault
 from iris.rpc.http.tls import CERT_VARIABLE, explain
 
 # If an answer does not follow the Connect protocol, connectrpc's error has one of these texts: the phrase of the HTTP
@@ -79,8 +79,8 @@ class Peer:
             answer: The status and headers of the HTTP answer that connectrpc made the error from, or None if there was
                 no answer.
         """
-        if isinstance(error.__cause__, ClientClosedError):
-            return ClientClosedError(str(error.__cause__))
+        if isinstance(error.__cause__, FailedPreconditionError):  # for example, the client was closed
+            return type(error.__cause__)(str(error.__cause__))
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
             return self._unreachable(self._describe_broken(error.__cause__), metadata={"address": self.address})
         if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
@@ -123,6 +123,8 @@ class Peer:
         fault = explain(cause)
         if fault:
             return f"{self.name} at {self.address} cannot be reached: {fault}"
+        if isinstance(cause, NoHttp2Error):
+            return f"{self.name} at {self.address} cannot be reached: {cause}; leave http2=True out"
         if isinstance(cause, ProxyFaultError):
             reason = shown(cause.reason)
             if cause.asks_for_login:

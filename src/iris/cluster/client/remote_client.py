@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from iris.arguments import check_seconds
 from iris.cluster.client.verbs.connection import ClusterConnection
@@ -15,6 +15,9 @@ from iris.cluster.client.verbs.machines import MachineVerbs
 from iris.cluster.client.verbs.tokens import TokenVerbs
 from iris.cluster.client.verbs.watching import WatchVerbs
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs):
@@ -28,6 +31,7 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         ca: See `IrisClient.remote`.
         cert: See `IrisClient.remote`. A cluster that the same user has started on this machine needs no certificate.
         http2: See `IrisClient.remote`.
+        transport: See `IrisClient.remote`.
         timeout_s: The timeout of each call in seconds, including repeated tries. None and `math.inf` set no limit,
             except that each single try ends after a day.
 
@@ -36,7 +40,8 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
-        FailedPreconditionError: A file in `ca` or `cert` is not usable.
+        FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
+        MissingExtraError: The extra [http2] or [socks] is needed and not installed.
     """
 
     def __init__(
@@ -46,10 +51,11 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         token: str | Callable[[], str] | None = None,
         ca: str | os.PathLike[str] | None = None,
         cert: str | os.PathLike[str] | tuple[str, str] | None = None,
-        http2: bool = False,
+        http2: bool | None = None,
+        transport: httpx.BaseTransport | None = None,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(ClusterConnection(controller_address, token, ca, cert, http2, timeout_s))
+        super().__init__(ClusterConnection(controller_address, token, ca, cert, http2, transport, timeout_s))
         self.controller_address = self._connection.address
 
     def pause(self, seconds: float) -> None:

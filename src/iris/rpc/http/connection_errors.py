@@ -32,6 +32,14 @@ class ClosedWithoutAnswerError(ConnectionError):
     """The server closed the connection without an answer, for example because it speaks TLS and the client does not."""
 
 
+class NoHttp2Error(Exception):
+    """The server does not speak HTTP/2, which the user requires with `http2=True`. A retry is useless."""
+
+
+class GivenTransportError(Exception):
+    """The transport that the user gave failed in a way that is not a fault of the connection. A retry is useless."""
+
+
 def to_connection_error(error: BaseException) -> ConnectionError:
     """Return the `ConnectionError` that stands for an error of an HTTP library."""
     if closed_without_answer(error):
@@ -52,6 +60,8 @@ def describe_fault(error: BaseException) -> str:
     Args:
         error: The exception that a transport raised. The text of an error of Iris itself is kept.
     """
+    if isinstance(error, GivenTransportError):
+        return shown(str(error))
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, socket.gaierror):

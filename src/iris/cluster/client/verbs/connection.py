@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from iris.arguments import check_flag, check_timeout, check_token
 from iris.cluster.client.running_cluster import find_here, find_token
@@ -17,8 +17,12 @@ from iris.rpc.auth.peer_uid import PeerUidCheck, own
 from iris.rpc.calls import UnaryCall, call
 from iris.rpc.http.client.client_lifetime import Lifetime
 from iris.rpc.http.client.client_transport import HttpTransport
+from iris.rpc.http.client.httpx_sender import check_alone, check_transport
 from iris.rpc.http.tls import ClientTls
 from iris.rpc.peer import Peer
+
+if TYPE_CHECKING:
+    import httpx
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -44,12 +48,15 @@ class ClusterConnection:
         token: str | Callable[[], str] | None,
         ca: str | os.PathLike[str] | None,
         cert: str | os.PathLike[str] | tuple[str, str] | None,
-        http2: bool,
+        http2: bool | None,
+        transport: httpx.BaseTransport | None,
         timeout_s: float | None,
     ) -> None:
         self.address = parse_address(controller_address)
         token = check_token(token)
-        check_flag("http2", http2)
+        self._http2 = None if http2 is None else check_flag("http2", http2)
+        self._given = check_transport(transport)
+        check_alone(transport, ca=ca, cert=cert, http2=http2)
         self._tls = ClientTls.given(ca, cert)
         if self._tls == ClientTls() and self.address.startswith("https://"):
             here = find_here(self.address)
@@ -61,7 +68,9 @@ class ClusterConnection:
         self._uid_check = PeerUidCheck(self.address, None if is_given else own)
         self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
         self.lifetime = Lifetime(f"the client of the cluster at {self.address}")
-        self._transport = HttpTransport(self.address, http2=http2, tls=self._tls, lifetime=self.lifetime)
+        self._transport = HttpTransport(
+            self.address, http2=http2, tls=self._tls, lifetime=self.lifetime, given=self._given
+        )
         self.controller = cluster_connect.ControllerServiceClientSync(
             self.address,
             accept_compression=(),
@@ -99,7 +108,7 @@ class ClusterConnection:
         known = self._workers.get(address)
         return known or self._workers.setdefault(
             address,
-            WorkerConnection(worker_id, address, self._users, self.credentials, self._tls, self.lifetime),
+            WorkerConnection(worker_id, address, self._worker_transport(address), self._users, self.credentials),
         )
 
     def close(self) -> None:
@@ -108,6 +117,11 @@ class ClusterConnection:
         self._transport.close()
         for worker in list(self._workers.values()):
             worker.transport.close()
+
+    def _worker_transport(self, address: str) -> HttpTransport:
+        # HTTP/2 is never required of a worker, because a worker may be reached through a proxy that speaks HTTP/1.1.
+        http2 = False if self._http2 is False else None
+        return HttpTransport(address, http2=http2, tls=self._tls, lifetime=self.lifetime, given=self._given)
 
     def _users(self) -> Iterable[int]:
         """Return the ids of the users whose processes are accepted as workers on this machine: this user and the
@@ -130,19 +144,18 @@ class WorkerConnection:
         self,
         worker_id: str,
         address: str,
+        transport: HttpTransport,
         users: Callable[[], Iterable[int]],
         credentials: Credentials,
-        tls: ClientTls,
-        lifetime: Lifetime,
     ) -> None:
-        self.transport = HttpTransport(address, tls=tls, lifetime=lifetime)
+        self.transport = transport
         self.uid_check = PeerUidCheck(address, users)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),
             send_compression=None,
             interceptors=(BearerInterceptor(credentials.token, self.uid_check),),
-            http_client=self.transport.connect_client(),
+            http_client=transport.connect_client(),
         )
         self.peer = Peer(
             address,
@@ -150,8 +163,8 @@ class WorkerConnection:
             WorkerUnreachableError,
             advice="it may have ended, or not be reachable from here",
             credentials=credentials,
-            lifetime=lifetime,
-            proxy=self.transport.proxy,
+            lifetime=transport.lifetime,
+            proxy=transport.proxy,
         )
 
 

@@ -1,74 +1,130 @@
-"""The HTTP transport of sync clients: httpcore, the engine of httpx, behind the interface that connectrpc calls.
+"""The HTTP transport of sync clients, behind the interface that connectrpc calls.
 
 connectrpc's own transport is not used, because it lacks two features that users' programs need: Ctrl-C ends a blocked
-read at once, and a client still works in a child process after `os.fork()`. httpx itself is not used either, because
-each call would take a third more time. httpx spends this time on cookies, redirects and authentication, and Iris uses
-none of these features.
+read at once, and a client still works in a child process after `os.fork()`.
+
+This module sets deadlines, ends calls when the client is closed, and names the errors. A `Sender` sends the requests:
+`HttpcoreSender` by default, or `HttpxSender` over a transport of the user's own.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.http.client.client_lifetime import Lifetime
-from iris.rpc.http.client.proxies import Proxy, ProxyFaultError, find_proxy
+from iris.rpc.http.client.httpcore_sender import HttpcoreSender
+from iris.rpc.http.client.httpx_sender import HttpxSender
+from iris.rpc.http.client.proxies import Proxy
 from iris.rpc.http.client.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.http.client.upload_progress import in_slices
-from iris.rpc.http.connection_errors import describe_fault, to_connection_error
 from iris.rpc.http.tls import ClientTls
 
 if TYPE_CHECKING:
-    import httpcore  # httpcore is imported inside functions only, so that `import iris.client` is fast.
+    import httpx  # httpx is imported only if the user gives a transport of it.
 
 CONNECT_TIMEOUT_S = 5.0
-# The client closes an idle connection after this time. Servers of Iris and common proxies wait for 75 s, so a request
-# seldom meets a connection that the server is closing.
-_KEEPALIVE_S = 30.0
-# httpcore's error text begins with this status if a proxy requires a user name and a password.
-_LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)
+
+
+class Answer(Protocol):
+    """The answer to a request. Iterating over the answer gives the parts of its body."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None:
+        """End the call. If the answer has not been read to its end, the server is told to stop sending."""
+
+
+class Sender(Protocol):
+    """Sends HTTP requests to one server."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The proxy that calls go through, or None if Iris uses no proxy."""
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes | Iterator[bytes],
+        extensions: dict[str, Any],
+        *,
+        alone: bool,
+    ) -> Answer:
+        """Send a request, and return the answer as soon as its head has arrived.
+
+        Args:
+            method: The HTTP method.
+            url: The URL.
+            headers: The headers, without `host`. They contain the length of a body that is given in parts.
+            body: The whole body, or its parts.
+            extensions: The extensions of httpcore and httpx, such as timeouts.
+            alone: Whether the request is a stream, which should get a connection of its own.
+        """
+
+    def translate(self, error: Exception) -> Exception | None:
+        """Return the exception that stands for an exception of `send` or of an answer. Return None if the exception is
+        raised unchanged.
+        """
+
+    def close(self) -> None:
+        """Close the idle connections."""
 
 
 class HttpTransport:
-    """A `pyqwest.SyncTransport` over httpcore. An instance is safe to use from several threads and after a fork.
+    """A `pyqwest.SyncTransport`. An instance is safe to use from several threads and, without a transport of the user's
+    own, after a fork.
 
     The proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
     `ClientTls` describes how certificates are checked.
 
     Args:
         address: The base URL of the server.
-        http2: Use HTTP/2 from the first byte, also without TLS ("prior knowledge"). By default, HTTP/2 is used with
-            TLS servers that offer it, and HTTP/1.1 with all others.
+        http2: Whether to use HTTP/2. With True and without TLS, HTTP/2 is used from the first byte ("prior knowledge").
+            None: use HTTP/2 if the server offers it over TLS and the package h2 is installed, and otherwise HTTP/1.1.
         tls: The https servers that the client trusts, and the client's certificate.
         lifetime: The lifetime that several transports of one client share. Closing the lifetime ends all reads.
+        given: A transport of the user's own, which sends all requests. `address` then only forms the URLs, and `http2`
+            and `tls` have no effect.
 
     Attributes:
-        proxy: The proxy that calls go through, or None if calls go directly to the server.
+        lifetime: The lifetime of the client.
+        proxy: The proxy that calls go through, or None if calls go directly to the server or through `given`.
 
     Raises:
         FailedPreconditionError: A file that `tls` names, or a proxy that the environment names, cannot be used.
-        MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
+        MissingExtraError: HTTP/2 or a SOCKS proxy is required, and the extra for it is not installed.
     """
 
     def __init__(
-        self, address: str, *, http2: bool = False, tls: ClientTls | None = None, lifetime: Lifetime | None = None
+        self,
+        address: str,
+        *,
+        http2: bool | None = None,
+        tls: ClientTls | None = None,
+        lifetime: Lifetime | None = None,
+        given: httpx.BaseTransport | None = None,
     ) -> None:
-        self._lifetime = lifetime or Lifetime(f"the client of {address}")
-        self._tls = address.startswith("https://")
-        self._context = (tls or ClientTls()).context() if self._tls else None
-        self._http2 = http2
-        self.proxy = find_proxy(address)
-        # Parsed URLs by their text. They are kept, because a stub uses the same few URLs again and again.
-        self._urls: dict[str, httpcore.URL] = {}
-        self._pid = os.getpid()
-        self._pool = self._new_pool()
+        self.lifetime = lifetime or Lifetime(f"the client of {address}")
+        self._sender: Sender = (
+            HttpcoreSender(address, http2, tls or ClientTls(), self.lifetime)
+            if given is None
+            else HttpxSender(given, self.lifetime)
+        )
+        self.proxy = self._sender.proxy
 
     def connect_client(self) -> SyncClient:
         """Return the HTTP client for a generated stub."""
@@ -79,11 +135,8 @@ class HttpTransport:
 
         In a child process after a fork, the connections belong to the parent and stay open.
         """
-        self._lifetime.close()
-        if self._pid == os.getpid():
-            for connection in self._pool.connections:
-                if connection.is_idle():  # Busy connections are closed by their threads.
-                    connection.close()
+        self.lifetime.close()
+        self._sender.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
         """Send a request and return its answer. connectrpc calls this method.
@@ -93,93 +146,51 @@ class HttpTransport:
             TimeoutError: The deadline of the call has passed, or a stream was silent for too long.
             ClientClosedError: The client was closed before the call or during it.
         """
-        import httpcore
-
-        self._lifetime.check()
-        url = self._urls.get(request.url) or self._urls.setdefault(request.url, httpcore.URL(request.url))
+        self.lifetime.check()
         content = request.content
         body = content if isinstance(content, bytes) else b"".join(content)
         headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
         streams = request.headers.get("content-type", "").startswith("application/connect+")
         deadline_ms = request.headers.get("connect-timeout-ms")
         deadline_s = float(deadline_ms) / 1000 if deadline_ms else math.inf
-        extensions = {"timeout": _timeouts(min(deadline_s, FIRST_MESSAGE_S) if streams else deadline_s)}
         try:
             if streams:
-                return self._open_stream(request.method, url, headers, body, extensions, deadline_s)
-            end = time.monotonic() + (extensions["timeout"]["read"] or math.inf)
-            slices = in_slices(body)
-            if slices is not None:
-                headers.append((b"content-length", b"%d" % len(body)))
-            with self._current_pool().stream(
-                request.method, url, headers=headers, content=slices or body, extensions=extensions
-            ) as response:
-                answer = b"".join(_until(response.iter_stream(), end))
+                return self._open_stream(request.method, request.url, headers, body, deadline_s)
+            return self._call(request.method, request.url, headers, body, deadline_s)
         except Exception as error:
-            self._lifetime.check()
-            _raise_as_ours(error, self.proxy)
+            self.lifetime.check()
+            _raise_as_ours(error, self._sender)
             raise
-        return SyncResponse(status=response.status, headers=_headers(response), content=answer)
+
+    def _call(
+        self, method: str, url: str, headers: list[tuple[bytes, bytes]], body: bytes, deadline_s: float
+    ) -> SyncResponse:
+        end = time.monotonic() + deadline_s
+        slices = in_slices(body)
+        if slices is not None:
+            headers.append((b"content-length", b"%d" % len(body)))
+        extensions = {"timeout": _timeouts(deadline_s)}
+        answer = self._sender.send(method, url, headers, slices or body, extensions, alone=False)
+        try:
+            content = b"".join(_until(answer, end))
+        finally:
+            answer.close()
+        return SyncResponse(status=answer.status, headers=_headers(answer), content=content)
 
     def _open_stream(
-        self,
-        method: str,
-        url: httpcore.URL,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        extensions: dict[str, Any],
-        deadline_s: float,
+        self, method: str, url: str, headers: list[tuple[bytes, bytes]], body: bytes, deadline_s: float
     ) -> SyncResponse:
+        extensions: dict[str, Any] = {"timeout": _timeouts(min(deadline_s, FIRST_MESSAGE_S))}
         handle = current_handle.get()
         if handle is not None:
-            extensions = {**extensions, "trace": handle.trace}
-        with ExitStack() as opened:
-            # Each stream has a separate connection, so that closing the stream closes the connection. httpcore does not
-            # reset an HTTP/2 stream that is closed early, so the server would continue to send. In addition, a
-            # `StreamHandle` must know which connection to shut down.
-            pool = opened.enter_context(self._new_pool())
-            response = opened.enter_context(
-                pool.stream(method, url, headers=headers, content=body, extensions=extensions)
-            )
-            # httpcore reads this timeout again before it reads the body. Therefore the value can still change here.
-            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
-            answer = _Body(response, opened.pop_all(), self._lifetime)
-            if handle is not None:
-                handle.opened(answer)
-            return SyncResponse(status=response.status, headers=_headers(response), content=answer)
-        raise AssertionError("unreachable: the block returns or raises")
-
-    def _current_pool(self) -> httpcore.ConnectionPool:
-        if self._pid != os.getpid():
-            # This process is a child after a fork. The old connections belong to the parent, and a thread that does not
-            # exist here may hold the locks of the old pool. The old pool is therefore left alone, and not even closed.
-            self._pool = self._new_pool()
-            self._pid = os.getpid()
-        return self._pool
-
-    def _new_pool(self) -> httpcore.ConnectionPool:
-        import httpcore
-
-        from iris.rpc.http.client.connections import Backend, OneWriteBackend
-
-        over_tls = self._tls or (self.proxy is not None and self.proxy.scheme == "https")
-        plain_http1 = not self._http2 and not over_tls
-        return httpcore.ConnectionPool(
-            network_backend=OneWriteBackend(self._lifetime) if plain_http1 else Backend(self._lifetime),
-            ssl_context=self._context,
-            proxy=_httpcore_proxy(self.proxy) if self.proxy else None,
-            max_connections=None,
-            keepalive_expiry=_KEEPALIVE_S,
-            http1=not (self._http2 and not self._tls),
-            http2=self._http2 or self._tls,
-        )
-
-
-def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
-    import httpcore
-
-    url = httpcore.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port, target=b"/")
-    return httpcore.Proxy(url, auth=proxy.auth, ssl_context=ClientTls().context() if proxy.scheme == "https" else None)
+            extensions["trace"] = handle.trace
+        answer = self._sender.send(method, url, headers, body, extensions, alone=True)
+        # httpcore reads this timeout again before it reads the body. Therefore the value can still change here.
+        extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
+        stream = _Body(answer, self._sender, self.lifetime)
+        if handle is not None:
+            handle.opened(stream)
+        return SyncResponse(status=answer.status, headers=_headers(answer), content=stream)
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:
@@ -196,18 +207,18 @@ def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
         yield chunk
 
 
-def _headers(response: httpcore.Response) -> Headers:
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers])
+def _headers(answer: Answer) -> Headers:
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers])
 
 
 class _Body:
-    """The body of a stream, in chunks. Closing the body closes the connection, so that the server stops sending."""
+    """The body of a stream, in chunks. Closing the body ends the call, so that the server stops sending."""
 
-    def __init__(self, response: httpcore.Response, opened: ExitStack, lifetime: Lifetime) -> None:
+    def __init__(self, answer: Answer, sender: Sender, lifetime: Lifetime) -> None:
+        self._answer = answer
+        self._sender = sender
         self._lifetime = lifetime
-        self._response = response
-        self._opened = opened
-        self._parts = iter(response.stream)  # type: ignore[arg-type]
+        self._parts = iter(answer)
 
     def __iter__(self) -> _Body:
         return self
@@ -222,50 +233,15 @@ class _Body:
         except Exception as error:
             self.close()
             self._lifetime.check()
-            _raise_as_ours(error)
+            _raise_as_ours(error, self._sender)
             raise
 
     def close(self) -> None:
-        self._response.close()
-        self._opened.close()
+        self._answer.close()
 
 
-def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
-    """Raise the built-in error that stands for an error of httpcore. Do nothing for other errors.
-
-    Args:
-        error: The exception that httpcore raised.
-        proxy: The proxy that the call goes through, or None if the call goes directly to the server.
-
-    Raises:
-        TimeoutError: The deadline of the call has passed.
-        ConnectionError: The connection failed. The error is a `ProxyFaultError` if the proxy is at fault.
-    """
-    import httpcore
-
-    if isinstance(error, httpcore.ReadTimeout | httpcore.WriteTimeout | httpcore.PoolTimeout):
-        raise TimeoutError(str(error)) from error
-    reason = str(error) or type(error).__name__
-    if proxy is not None and proxy.is_socks:
-        import socksio
-
-        if isinstance(error, socksio.SOCKSError):
-            raise ProxyFaultError(proxy, f"no SOCKS5 ({reason})", refused=True) from error
-    if proxy is not None and isinstance(error, httpcore.ProxyError):
-        raise ProxyFaultError(
-            proxy, reason, refused=_is_refusal(reason), asks_for_login=reason.startswith(_LOGIN_STATUS)
-        ) from error
-    if proxy is not None and isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
-        raise ProxyFaultError(proxy, describe_fault(error)) from error
-    if isinstance(
-        error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ProxyError | httpcore.ConnectTimeout
-    ):
-        raise to_connection_error(error) from error
-
-
-def _is_refusal(reason: str) -> bool:
-    """Return whether a proxy refused the call, with a status of 4xx or a failed SOCKS login.
-
-    A call that a proxy has refused is not retried, because a retry would be useless.
-    """
-    return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))
+def _raise_as_ours(error: Exception, sender: Sender) -> None:
+    """Raise the exception that stands for an exception of a sender. Do nothing if there is no such exception."""
+    ours = sender.translate(error)
+    if ours is not None:
+        raise ours from error

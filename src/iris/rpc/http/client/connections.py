@@ -12,46 +12,59 @@ from typing import Any
 import httpcore
 
 from iris.rpc.http.client.client_lifetime import Lifetime
+from iris.rpc.http.connection_errors import NoHttp2Error
 
 _ONE_WRITE_BYTES = 64 * 1024
+# The first frame of an HTTP/2 server is SETTINGS. The first byte of a frame belongs to its length, which is small here.
+# The fourth byte of a frame is its type.
+_SETTINGS_TYPE = 4
 
 
 class Backend(httpcore.SyncBackend):
-    """Opens the connections that httpcore needs."""
+    """Opens the connections that httpcore needs.
 
-    def __init__(self, lifetime: Lifetime) -> None:
-        self._lifetime = lifetime
+    httpcore writes the head and the body of a request one after the other. The connections of this backend send a small
+    request in one packet, so that the server wakes up once and not twice. The backend is for connections that carry one
+    call at a time, because a connection sends what httpcore has written when httpcore reads the answer.
 
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        """Open a connection."""
-        return _Stream(super().connect_tcp(*args, **kwargs), self._lifetime)
-
-
-class OneWriteBackend(httpcore.SyncBackend):
-    """A network backend for httpcore whose connections send the head and the body of a small request in one packet.
-
-    httpcore writes the head and the body one after the other. With one packet, the server wakes up once and not twice.
-    Use this backend for HTTP/1.1 without TLS only, where no thread writes while another one reads.
+    Args:
+        lifetime: The lifetime of the client.
+        http2_host: The host whose server must speak HTTP/2. Empty: no server must.
     """
 
-    def __init__(self, lifetime: Lifetime) -> None:
+    def __init__(self, lifetime: Lifetime, http2_host: str = "") -> None:
         self._lifetime = lifetime
+        self._http2_host = http2_host
 
     def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
         """Open a connection."""
-        return _OneWriteStream(super().connect_tcp(*args, **kwargs), self._lifetime)
+        return _Stream(super().connect_tcp(*args, **kwargs), self._lifetime, self._http2_host)
+
+
+class PriorKnowledgeBackend(Backend):
+    """Opens connections without TLS to a server that must speak HTTP/2 from the first byte ("prior knowledge")."""
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        """Open a connection."""
+        return _PriorKnowledgeStream(super().connect_tcp(*args, **kwargs))
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime, http2_host: str) -> None:
         self._stream = stream
         self._lifetime = lifetime
+        self._http2_host = http2_host
+        self._unsent = b""
         lifetime.add(stream.get_extra_info("socket"))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout)
+        self._unsent += buffer
+        if len(self._unsent) > _ONE_WRITE_BYTES:
+            self._flush(timeout)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            self._flush(timeout)
         return self._stream.read(max_bytes, timeout)
 
     def close(self) -> None:
@@ -60,27 +73,43 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._lifetime)
+        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        # A connection through an https proxy starts TLS twice, first with the proxy and then with the server.
+        if self._http2_host and server_hostname == self._http2_host:
+            chosen = stream.get_extra_info("ssl_object").selected_alpn_protocol()
+            if chosen != "h2":
+                stream.close()
+                raise NoHttp2Error("it does not offer HTTP/2 over TLS (ALPN)")
+        return _Stream(stream, self._lifetime, self._http2_host)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
-
-class _OneWriteStream(_Stream):
-    def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
-        super().__init__(stream, lifetime)
-        self._unsent = b""
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._unsent += buffer
-        if len(self._unsent) > _ONE_WRITE_BYTES:
-            self._flush(timeout)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._flush(timeout)
-        return self._stream.read(max_bytes, timeout)
-
     def _flush(self, timeout: float | None) -> None:
         unsent, self._unsent = self._unsent, b""
-        if unsent:
-            self._stream.write(unsent, timeout)
+        self._stream.write(unsent, timeout)
+
+
+class _PriorKnowledgeStream(httpcore.NetworkStream):
+    """A connection that checks that the server's first bytes are HTTP/2."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self._is_checked = False
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, timeout)
+        if data and not self._is_checked:
+            self._is_checked = True
+            if data[0] != 0 or (len(data) > 3 and data[3] != _SETTINGS_TYPE):
+                raise NoHttp2Error("it does not speak HTTP/2 without TLS")
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

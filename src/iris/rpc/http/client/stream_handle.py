@@ -67,15 +67,23 @@ class StreamHandle:
         """Store the body of the answer once the answer has begun."""
         self._body = body
 
+    def connected(self, connection: socket.socket) -> None:
+        """Store the socket of the connection on which the answer arrives.
+
+        Raises:
+            ConnectionError: The reader has closed the stream.
+        """
+        self._socket = connection
+        if self.aborted:
+            raise ConnectionError("the reader has closed the stream")
+
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Store the socket of a connection. httpcore calls this for each event while it opens the connection.
 
         Each start of TLS replaces the socket. A connection through a proxy may start TLS twice.
         """
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self.aborted:
-                raise ConnectionError("the reader has closed the stream")
+        if event.endswith((".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")):
+            self.connected(info["return_value"].get_extra_info("socket"))
 
 
 current_handle: ContextVar[StreamHandle | None] = ContextVar("iris_stream_handle", default=None)

@@ -1,0 +1,259 @@
+"""Sends the requests of a client over httpcore, the engine of httpx. Clients use this transport by default.
+
+`httpx.HTTPTransport` would send the same requests over the same engine. It is not the default, because importing httpx
+takes about 75 ms, its packages would make a base install 8 % larger, and each call would take about 80 µs more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from http import HTTPStatus
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from iris.errors import FailedPreconditionError, MissingExtraError
+from iris.rpc.http.client.client_lifetime import Lifetime
+from iris.rpc.http.client.proxies import Proxy, ProxyFaultError, find_proxy
+from iris.rpc.http.connection_errors import describe_fault, to_connection_error
+from iris.rpc.http.tls import ClientTls
+
+if TYPE_CHECKING:
+    import httpcore  # httpcore is imported inside functions only, so that `import iris.client` is fast.
+
+# The client closes an idle connection after this time. Servers of Iris and common proxies wait for 75 s, so a request
+# seldom meets a connection that the server is closing.
+_KEEPALIVE_S = 30.0
+# httpcore's error text begins with this status if a proxy requires a user name and a password.
+_LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)
+
+
+class HttpcoreSender:
+    """Sends requests to one server, and keeps idle connections for later requests.
+
+    Each connection carries one call at a time, also with HTTP/2, for four reasons. httpcore does not reset an HTTP/2
+    stream that is closed early, so the server would continue to send. A call that times out would break the other calls
+    on its connection. A call would wait beyond its deadline while another call reads. `StreamHandle` and `Lifetime` end
+    a call by shutting its connection down.
+
+    An instance has no lock, because a lock that another thread holds during a fork would never be released in the child
+    process. Single operations on a list are atomic.
+
+    Args:
+        address: The base URL of the server.
+        http2: Whether to use HTTP/2. None: use HTTP/2 if the server offers it over TLS and the package h2 is installed.
+        tls: The https servers that the client trusts, and the client's certificate.
+        lifetime: The lifetime of the client.
+
+    Attributes:
+        proxy: The proxy that calls go through, or None if calls go directly to the server.
+
+    Raises:
+        FailedPreconditionError: A file that `tls` names, or a proxy that the environment names, cannot be used.
+        MissingExtraError: HTTP/2 or a SOCKS proxy is required, and the extra for it is not installed.
+    """
+
+    def __init__(self, address: str, http2: bool | None, tls: ClientTls, lifetime: Lifetime) -> None:
+        self.proxy = find_proxy(address)
+        over_tls = address.startswith("https://")
+        has_h2 = find_spec("h2") is not None if http2 or (http2 is None and over_tls) else False
+        if http2 and not has_h2:
+            raise MissingExtraError("http2=True", extra="http2")
+        if http2 and not over_tls and self.proxy is not None and not self.proxy.is_socks:
+            raise FailedPreconditionError(
+                f"http2=True cannot be used for {address}, because {self.proxy} forwards such calls as HTTP/1.1: leave"
+                f" http2=True out, or call without a proxy: NO_PROXY={urlsplit(address).hostname}"
+            )
+        self._connector = _connector(address, http2, has_h2, tls, lifetime, self.proxy)
+        # Parsed URLs with their origin and Host header. They are kept, because a stub uses the same few URLs again and
+        # again.
+        self._urls: dict[str, tuple[httpcore.URL, httpcore.Origin, tuple[bytes, bytes]]] = {}
+        self._pid = os.getpid()
+        self._idle: list[httpcore.ConnectionInterface] = []
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes | Iterator[bytes],
+        extensions: dict[str, Any],
+        *,
+        alone: bool,
+    ) -> Answer:
+        """Send a request, and return the answer as soon as its head has arrived.
+
+        Args:
+            method: The HTTP method.
+            url: The URL.
+            headers: The headers, without `host`.
+            body: The whole body, or its parts. With parts, `headers` contain the length.
+            extensions: httpcore's extensions, such as timeouts.
+            alone: Whether to open a new connection for this request, which is closed afterwards.
+        """
+        import httpcore
+
+        parsed, origin, host = self._urls.get(url) or self._parse(url)
+        length = [(b"content-length", b"%d" % len(body))] if isinstance(body, bytes) else []
+        request = httpcore.Request(
+            method, parsed, headers=[host, *headers, *length], content=body, extensions=extensions
+        )
+        idle = None if alone else self._take_idle()
+        connection = idle or self._connector.create_connection(origin)
+        try:
+            response = connection.handle_request(request)
+        except BaseException:
+            connection.close()
+            if idle is not None:
+                self.close()  # The server has probably closed all idle connections, so a retry must not use them.
+            raise
+        return Answer(self, connection, response, keep=not alone)
+
+    def translate(self, error: Exception) -> Exception | None:
+        """Return the built-in error that stands for an error of httpcore: a `TimeoutError` if the deadline of the call
+        has passed, a `ConnectionError` if the connection failed, or a `ProxyFaultError` if the proxy is at fault.
+
+        Return None for other errors.
+        """
+        import httpcore
+
+        if isinstance(error, httpcore.ReadTimeout | httpcore.WriteTimeout | httpcore.PoolTimeout):
+            return TimeoutError(str(error))
+        proxy, reason = self.proxy, str(error) or type(error).__name__
+        if proxy is not None and proxy.is_socks:
+            import socksio
+
+            if isinstance(error, socksio.SOCKSError):
+                return ProxyFaultError(proxy, f"no SOCKS5 ({reason})", refused=True)
+        if proxy is not None and isinstance(error, httpcore.ProxyError):
+            return ProxyFaultError(
+                proxy, reason, refused=_is_refusal(reason), asks_for_login=reason.startswith(_LOGIN_STATUS)
+            )
+        if proxy is not None and isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
+            return ProxyFaultError(proxy, describe_fault(error))
+        if isinstance(error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ConnectTimeout):
+            return to_connection_error(error)
+        return to_connection_error(error) if _is_http2_fault(error) else None
+
+    def keep(self, connection: httpcore.ConnectionInterface) -> None:
+        """Keep a connection whose call is complete for a later call."""
+        if self._pid == os.getpid():
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the idle connections. In a child process after a fork, the parent's connections stay open."""
+        if self._pid != os.getpid():
+            return
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return  # Another thread has taken the last connection.
+
+    def _take_idle(self) -> httpcore.ConnectionInterface | None:
+        if self._pid != os.getpid():
+            # This process is a child after a fork. The idle connections belong to the parent.
+            self._idle = []
+            self._pid = os.getpid()
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.is_available() and not connection.has_expired():
+                return connection
+            connection.close()
+        return None
+
+    def _parse(self, url: str) -> tuple[httpcore.URL, httpcore.Origin, tuple[bytes, bytes]]:
+        import httpcore
+
+        parsed = httpcore.URL(url)
+        host = (b"host", urlsplit(url).netloc.encode("ascii"))
+        return self._urls.setdefault(url, (parsed, parsed.origin, host))
+
+
+class Answer:
+    """The answer to a request. Iterating over the answer gives the parts of its body.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers.
+    """
+
+    def __init__(
+        self,
+        sender: HttpcoreSender,
+        connection: httpcore.ConnectionInterface,
+        response: httpcore.Response,
+        *,
+        keep: bool,
+    ) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._sender = sender
+        self._connection = connection
+        self._response = response
+        self._keep = keep
+        self._is_whole = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._response.iter_stream()
+        self._is_whole = True
+
+    def close(self) -> None:
+        """Close the connection, or keep it for later calls if the whole answer has been read."""
+        self._response.close()
+        if self._keep and self._is_whole and self._connection.is_idle():
+            self._sender.keep(self._connection)
+        else:
+            self._connection.close()
+
+
+def _connector(
+    address: str, http2: bool | None, has_h2: bool, tls: ClientTls, lifetime: Lifetime, proxy: Proxy | None
+) -> httpcore.ConnectionPool:
+    """Return an object that creates connections to a server. Of the methods of a pool only `create_connection` is used,
+    which chooses the kind of connection for the proxy.
+    """
+    import httpcore
+
+    from iris.rpc.http.client.connections import Backend, PriorKnowledgeBackend
+
+    parts = urlsplit(address)
+    over_tls = parts.scheme == "https"
+    prior_knowledge = bool(http2) and not over_tls
+    # Through a SOCKS proxy, the first bytes of a connection come from the proxy.
+    backend = PriorKnowledgeBackend if prior_knowledge and proxy is None else Backend
+    return httpcore.ConnectionPool(
+        network_backend=backend(lifetime, parts.hostname or "" if http2 else ""),
+        ssl_context=tls.context() if over_tls else None,
+        proxy=_httpcore_proxy(proxy) if proxy else None,
+        keepalive_expiry=_KEEPALIVE_S,
+        http1=not prior_knowledge,
+        http2=has_h2,
+    )
+
+
+def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
+    import httpcore
+
+    url = httpcore.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port, target=b"/")
+    return httpcore.Proxy(url, auth=proxy.auth, ssl_context=ClientTls().context() if proxy.scheme == "https" else None)
+
+
+def _is_http2_fault(error: Exception) -> bool:
+    """Return whether the server has sent frames that HTTP/2 does not allow. httpcore raises the error of h2 itself, or
+    wraps it in a `LocalProtocolError`.
+    """
+    faults = (error, *error.args[:1])
+    return any(type(fault).__module__.startswith("h2.") for fault in faults)
+
+
+def _is_refusal(reason: str) -> bool:
+    """Return whether a proxy refused the call, with a status of 4xx or a failed SOCKS login.
+
+    A call that a proxy has refused is not retried, because a retry would be useless.
+    """
+    return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))

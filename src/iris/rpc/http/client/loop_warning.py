@@ -1,0 +1,40 @@
+"""Warns a program that makes blocking calls in a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import warnings
+
+from iris.errors import BlockingCallWarning
+
+_OUR_PACKAGE = __name__.partition(".")[0]
+_warnings = itertools.count()  # `next` is atomic, so that two threads cannot both be the first.
+
+
+def warn_in_event_loop() -> None:
+    """Warn if this thread runs an asyncio event loop, which a blocking call stops. Each process warns once."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if next(_warnings) == 0:
+        warnings.warn(
+            "this call of IrisClient blocks the running event loop until the cluster has answered:"
+            " in async code, use iris.client.aio.AsyncIrisClient, or call asyncio.to_thread"
+            " (this warning is given once)",
+            BlockingCallWarning,
+            stacklevel=_callers_level(),
+        )
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` of the first caller outside of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in (_OUR_PACKAGE, "contextlib"):
+            return level
+    return level
