@@ -186,7 +186,7 @@ RIGHT: dict[str, Any] = {
 }
 # What an argument needs beside it to be looked at.
 TOGETHER: dict[str, dict[str, Any]] = {
-    **{f"IrisClient.remote.{name}": {"address": NOBODY} for name in ("token", "ca", "cert", "http2")},
+    **{f"IrisClient.remote.{name}": {"address": NOBODY} for name in ("token", "ca", "cert", "http2", "transport")},
     "IrisClient.run.args": {"entrypoint": print},
     "IrisClient.run.kwargs": {"entrypoint": print},
     "Entrypoint.__init__.args": {"callable": print},
