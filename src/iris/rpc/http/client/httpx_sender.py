@@ -74,6 +74,9 @@ class HttpxSender:
     Args:
         transport: The transport. It is closed with the client.
         lifetime: The lifetime of the client. Connections of httpx's own transport are added to it.
+
+    Attributes:
+        has_ended_connection: Whether a connection was ended that the transport may still regard as usable.
     """
 
     proxy = None
@@ -82,6 +85,7 @@ class HttpxSender:
         self._transport = transport
         self._lifetime = lifetime
         self._pid = os.getpid()
+        self.has_ended_connection = False
 
     def send(
         self,
@@ -115,7 +119,14 @@ class HttpxSender:
                 handle_trace(event, info)
 
         request = httpx.Request(method, url, headers=headers, content=body, extensions={**extensions, "trace": trace})
-        answer = _Answer(self._transport.handle_request(request))
+        try:
+            answer = _Answer(self, self._transport.handle_request(request))
+        except httpx.TransportError:
+            if not self.has_ended_connection or not isinstance(body, bytes):
+                raise
+            # The request was probably sent on a connection that `_Answer.close` has ended.
+            self.has_ended_connection = False
+            answer = _Answer(self, self._transport.handle_request(request))
         if handle is not None and answer.socket is not None:
             handle.connected(answer.socket)
         return answer
@@ -139,7 +150,7 @@ class _Answer:
         socket: The socket of the connection, if the transport reveals it as httpx's own transport does.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, sender: HttpxSender, response: httpx.Response) -> None:
         import httpx
 
         if not isinstance(response, httpx.Response) or not isinstance(response.stream, httpx.SyncByteStream):
@@ -149,6 +160,7 @@ class _Answer:
         network_stream = response.extensions.get("network_stream")
         self.socket: socket.socket | None = network_stream and network_stream.get_extra_info("socket")
         self._shares_connection = response.extensions.get("http_version") == b"HTTP/2"
+        self._sender = sender
         self._response = response
         self._is_whole = False
 
@@ -160,9 +172,10 @@ class _Answer:
         """Close the answer.
 
         httpx's own transport does not reset an HTTP/2 stream that is closed early, and counts the stream as open for
-        ever. Therefore the whole connection is ended. Other calls on the connection are retried on a new one.
+        ever. Therefore the whole connection is ended. Other calls on the connection are made again on a new one.
         """
         if not self._is_whole and self._shares_connection and self.socket is not None:
+            self._sender.has_ended_connection = True
             with suppress(OSError):  # it was closed already
                 self.socket.shutdown(socket.SHUT_RDWR)
         self._response.close()
