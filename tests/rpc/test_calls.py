@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.answering_server import Answer, Connection, Server, http
 from support.waiting import wait_until
@@ -105,7 +106,8 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-# Both kinds of client: the sync one of users, and the async one by which controller and workers call each other.
+# Three transports: Iris's own and one of httpx for users, and the async one by which controller and workers call each
+# other.
 
 
 def peer_at(address: str) -> Peer:
@@ -125,6 +127,12 @@ def list_jobs_with(transport: HttpTransport, address: str, *, timeout_s: float =
     return [job.job_id for job in call(stub.list_jobs, Request(), peer_at(address), timeout_s=timeout_s).jobs]
 
 
+def list_jobs_httpx(address: str, *, timeout_s: float = 30.0) -> list[str]:
+    """One call over a transport of httpx that the user gives."""
+    with contextlib.closing(HttpTransport(address, given=httpx.HTTPTransport())) as transport:
+        return list_jobs_with(transport, address, timeout_s=timeout_s)
+
+
 def list_jobs_async(address: str, *, timeout_s: float = 30.0) -> list[str]:
     """One call as a worker makes it."""
 
@@ -136,10 +144,12 @@ def list_jobs_async(address: str, *, timeout_s: float = 30.0) -> list[str]:
 
 
 ListJobs = Callable[..., list[str]]
-both = pytest.mark.parametrize("ask", [list_jobs, list_jobs_async], ids=["sync", "async"])
+every_transport = pytest.mark.parametrize(
+    "ask", [list_jobs, list_jobs_httpx, list_jobs_async], ids=["sync", "httpx", "async"]
+)
 
 
-@both
+@every_transport
 def test_call_returns_the_answer_after_one_request(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(jobs("a", "b"))
     assert ask(server.address) == ["a", "b"]
@@ -154,7 +164,7 @@ def test_call_sends_its_deadline_in_a_header(serve: Callable[..., Server]) -> No
     assert 0 < int(header.split(b":")[1]) <= 7000
 
 
-@both
+@every_transport
 def test_call_without_a_listener_is_unreachable(ask: ListJobs) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # taken, but nobody listens
@@ -175,7 +185,7 @@ def test_call_to_an_unknown_host_raises_controller_unreachable() -> None:
     assert f"the controller at {address} does not answer" in str(caught.value)
 
 
-@both
+@every_transport
 @pytest.mark.parametrize("fault", [reset, hang_up, cut_off])
 def test_call_is_retried_after_a_broken_connection(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
     server = serve(fault, fault, jobs("a"))
@@ -184,7 +194,7 @@ def test_call_is_retried_after_a_broken_connection(ask: ListJobs, fault: Answer,
     assert server.connections == 3
 
 
-@both
+@every_transport
 @pytest.mark.parametrize("fault", [reset, hang_up, no_http])
 def test_call_fails_after_several_tries(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
     server = serve(fault)
@@ -193,7 +203,7 @@ def test_call_fails_after_several_tries(ask: ListJobs, fault: Answer, serve: Cal
     assert len(server.requests) == TRIES
 
 
-@both
+@every_transport
 @pytest.mark.parametrize("status", ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"])
 def test_call_is_retried_after_the_gateway_error_of_a_proxy(
     ask: ListJobs, status: str, serve: Callable[..., Server]
@@ -217,7 +227,7 @@ def test_call_fails_after_repeated_gateway_errors_of_a_proxy(serve: Callable[...
 NOT_RETRIED = sorted(set(ERROR_FOR_CODE) - {"unavailable"})
 
 
-@both
+@every_transport
 @pytest.mark.parametrize("code", NOT_RETRIED)
 def test_call_is_not_retried_after_an_error_from_the_server(
     ask: ListJobs, code: str, serve: Callable[..., Server]
@@ -255,7 +265,7 @@ def test_errors_keep_their_class_over_the_wire() -> None:
 PAGE = b"<!doctype html><html><h1>It works!</h1></html>"
 
 
-@both
+@every_transport
 @pytest.mark.parametrize(
     "answer",
     [
@@ -290,7 +300,7 @@ def test_error_names_a_server_that_requires_a_login(serve: Callable[..., Server]
         list_jobs(serve(http("401 Unauthorized", PAGE)).address)
 
 
-@both
+@every_transport
 def test_answer_that_cannot_be_decoded_does_not_blame_the_caller(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(http("200 OK", b"\xff\xff\xff\xff", "application/proto"))
     with pytest.raises(IrisError) as caught:
@@ -302,7 +312,7 @@ def test_answer_that_cannot_be_decoded_does_not_blame_the_caller(ask: ListJobs, 
 # Time.
 
 
-@both
+@every_transport
 def test_silent_server_raises_deadline_exceeded(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(silence)
     with pytest.raises(DeadlineExceededError, match=f"the controller at {server.address} did not answer in time"):
@@ -310,7 +320,7 @@ def test_silent_server_raises_deadline_exceeded(ask: ListJobs, serve: Callable[.
     assert len(server.requests) == 1
 
 
-@both
+@every_transport
 def test_answer_that_arrives_too_slowly_raises_deadline_exceeded(ask: ListJobs, serve: Callable[..., Server]) -> None:
     """The deadline is for the call, not for each byte."""
     server = serve(drip)
@@ -318,7 +328,7 @@ def test_answer_that_arrives_too_slowly_raises_deadline_exceeded(ask: ListJobs, 
         ask(server.address, timeout_s=0.5)
 
 
-@both
+@every_transport
 def test_deadline_of_a_call_applies_to_all_tries_together(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(reset, silence)
     with pytest.raises(DeadlineExceededError):

@@ -7,12 +7,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from support.answering_server import Server, http
 from support.certificates import CertificateAuthority
 from support.two_version_server import TwoVersionServer
 from support.waiting import wait_until
@@ -188,6 +191,45 @@ def test_child_after_a_fork_uses_connections_of_its_own_or_says_that_it_cannot(c
     assert caller.list_jobs() == ["a"]
 
 
+# HTTP/2 that is required and not there.
+
+
+def test_server_without_http2_is_named_without_a_retry() -> None:
+    with contextlib.closing(Server([http("400 Bad Request")])) as old:
+        caller = Caller(old.address, http2=True)
+        with contextlib.closing(caller.transport), pytest.raises(ControllerUnreachableError) as caught:
+            caller.list_jobs()
+    said = f"at {old.address} cannot be reached: it does not speak HTTP/2 without TLS; leave http2=True out"
+    assert said in str(caught.value)
+    assert old.connections == 1
+
+
+def test_http2_through_a_proxy_that_forwards_http1_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(FailedPreconditionError) as caught:
+        HttpTransport("http://cluster.example:50051", http2=True)
+    assert "the proxy http://proxy.example:3128 (from HTTP_PROXY) forwards such calls as HTTP/1.1" in str(caught.value)
+
+
+WITHOUT_H2 = """
+import importlib.machinery, sys
+class Hidden(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "h2" else super().find_spec(name, path, target)
+sys.meta_path[:] = [Hidden if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+from iris.client import IrisClient
+from iris.errors import MissingExtraError
+with IrisClient.remote(sys.argv[1], ca=sys.argv[2]) as client:
+    print([job.job_id for job in client.list_jobs()])
+try:
+    IrisClient.remote(sys.argv[1], ca=sys.argv[2], http2=True)
+except MissingExtraError as error:
+    print(error)
+"""
+
+
 # HTTP/2 over TLS.
 
 
@@ -231,3 +273,14 @@ def test_https_server_without_http2_is_called_over_http1_unless_http2_is_require
             strict.list_jobs()
     assert "it does not offer HTTP/2 over TLS (ALPN); leave http2=True out" in str(caught.value)
     assert len(server.requests) == 1
+
+
+def test_program_without_h2_uses_http1_and_is_told_the_extra_for_http2(
+    tls_server: TwoVersionServer, authority: CertificateAuthority
+) -> None:
+    tls_server.requests.clear()
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_H2, tls_server.address, authority.path], capture_output=True, text=True
+    )
+    assert ran.stdout.startswith("['a']\nhttp2=True needs the extra [http2]: pip install 'iris-cluster[http2]'"), ran
+    assert [used for used, _ in tls_server.requests] == ["1.1"]
