@@ -182,8 +182,8 @@ class ClusterConfig:
     enforce: Literal["auto", "watch", "none"] = _option(
         kinds.one_of("auto", "watch", "none"),
         "auto",
-        "How tasks are kept within their limits: by cgroups where possible and otherwise by the worker, which measures"
-        " them (auto); by the worker only (watch); or not at all (none).",
+        "How limits of tasks are enforced. 'auto' uses cgroups where possible. Otherwise the worker measures the tasks"
+        " and ends tasks that exceed their limits. 'watch' always lets the worker measure. 'none' enforces no limits.",
         for_workers=True,
     )
     max_processes: int | None = _option(
@@ -194,13 +194,17 @@ class ClusterConfig:
         for_workers=True,
     )
     max_jobs_per_user: int = _option(
-        kinds.whole_number(1), 10_000, "How many jobs that have not ended one user may have at once."
+        kinds.whole_number(1), 10_000, "The largest number of unfinished jobs of one user."
     )
     max_tasks_per_user: int = _option(
-        kinds.whole_number(1), 100_000, "How many tasks the jobs of one user that have not ended may have together."
+        kinds.whole_number(1),
+        100_000,
+        "The largest number of tasks in the unfinished jobs of one user, all jobs together.",
     )
     max_streams_per_user: int = _option(
-        kinds.whole_number(1), 2000, "How many logs one user may follow, and jobs watch, at once."
+        kinds.whole_number(1),
+        2000,
+        "The largest number of open streams of one user. Each follow of a log and each watch of a job is a stream.",
     )
     tls_cert: str = _option(
         kinds.FILE,
