@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 from iris.rpc import cluster_pb2
 

@@ -13,7 +13,7 @@ import time
 from concurrent import futures
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 from iris.rpc import cluster_pb2
 

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Submits a job with `buf curl`, follows its log, and says how it ended. Needs buf and jq.
+#
+#   job.sh PROTOCOL COMMAND...      PROTOCOL is connect, grpc or grpcweb
+#
+# IRIS_CONTROLLER_ADDRESS (http://… or https://…) and IRIS_TOKEN name the cluster. BUF_FLAGS may have further flags of
+# `buf curl`: --http2-prior-knowledge for HTTP/2 without TLS, or --schema DIR for a server that is asked for no schema.
+set -euo pipefail
+
+protocol=$1
+shift
+
+call() { # call NAME JSON
+  # shellcheck disable=SC2086 # BUF_FLAGS has several words
+  buf curl --protocol "$protocol" ${BUF_FLAGS:-} --header "authorization: Bearer $IRIS_TOKEN" --data "$2" \
+    "$IRIS_CONTROLLER_ADDRESS/iris.cluster.ControllerService/$1"
+}
+
+launch=$(jq -cn --arg name "buf-$(date +%s)-$$" '{name: $name, command: $ARGS.positional}' --args -- "$@")
+job=$(call LaunchJob "$launch" | jq -r .jobId)
+echo "submitted $job" >&2
+
+# A page of the log has the lines from `startLine` on. The last page has `complete`.
+line=0 complete=false
+while [ "$complete" != true ]; do
+  request=$(jq -cn --arg task "$job/task-0" --arg line "$line" '{taskId: $task, filter: {startLine: $line}}')
+  page=$(call FetchTaskLogs "$request")
+  jq -r '.logs[]?.data' <<<"$page"
+  line=$(jq -r --arg line "$line" '.nextLine // $line' <<<"$page")
+  complete=$(jq -r .complete <<<"$page")
+  [ "$(jq -r .atEnd <<<"$page")" != true ] || sleep 0.2
+done
+
+request=$(jq -cn --arg job "$job" '{jobId: $job}')
+until status=$(call GetJobStatus "$request") && jq -e '.job.finishedAtMs' <<<"$status" >/dev/null; do sleep 0.2; done
+echo "$job ended $(jq -r '.job | .state + (if .error then ": " + .error else "" end)' <<<"$status")" >&2
+[ "$(jq -r .job.state <<<"$status")" = JOB_STATE_SUCCEEDED ]
