@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iris.cluster.controller.api.service import ControllerService, heavy_calls
+from iris.cluster.controller.plain_http.route import PATH, PlainHttp
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_RULES
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
@@ -18,10 +19,16 @@ from iris.rpc.standard.applications import with_standard_services
 
 
 def controller_applications(service: ControllerService) -> dict[str, Any]:
-    """Return the controller's calls and the standard services as ASGI applications by path."""
+    """Return the controller's calls, the standard services and the log route as ASGI applications by path."""
     controller = service.controller
     authority = controller.authority
-    return with_standard_services(controller_application(service), authority, controller, authority.streams)
+    plain_http = PlainHttp(
+        service,
+        AuthenticationInterceptor(authority, CONTROLLER_RULES),
+        AuthorisationInterceptor(authority, CONTROLLER_RULES, controller, authority.streams),
+    )
+    calls = with_standard_services(controller_application(service), authority, controller, authority.streams)
+    return {**calls, PATH: plain_http}
 
 
 def controller_application(service: ControllerService) -> ServiceApplication:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.reasons import ErrorReason
@@ -21,6 +21,8 @@ from iris.rpc.auth.caller import ADVICE, CONTROLLER, LEEWAY_S, Caller, caller, c
 from iris.rpc.auth.permissions import OPEN, Facts, Rules
 from iris.rpc.error_details import to_connect_error
 from iris.system.clock import wall_s
+
+Message = TypeVar("Message")
 
 _SURELY_S = 0.01  # A timer may fire a little early, so this many seconds are added.
 
@@ -111,16 +113,26 @@ class AuthenticationInterceptor:
         if method in OPEN:
             return
         try:
-            token = _bearer(ctx.request_headers.get("authorization"))
-            known = self._checker.identify(token)
-            _check_role(known, method, self._rules)
-            await self._checker.confirm(known, token)
+            known = await self.authenticate(ctx.request_headers.get("authorization"), method)
         except IrisError as error:
             raise to_connect_error(error) from None
         current_caller.set(known)
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
         """Do nothing after a call."""
+
+    async def authenticate(self, authorization: str | None, method: str) -> Caller:
+        """Return the caller who sent an `authorization` header.
+
+        Raises:
+            UnauthenticatedError: The token is missing or not valid.
+            PermissionDeniedError: The role of the token may not call the method.
+        """
+        token = _bearer(authorization)
+        known = self._checker.identify(token)
+        _check_role(known, method, self._rules)
+        await self._checker.confirm(known, token)
+        return known
 
 
 class AuthorisationInterceptor:
@@ -136,14 +148,14 @@ class AuthorisationInterceptor:
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
         """Serve a unary call, if the caller may make this request."""
-        self._check_request(request, ctx)
+        self._check_call(request, ctx)
         return await call_next(request, ctx)
 
     def intercept_server_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
     ) -> AsyncIterator[Any]:
         """Serve a call whose answer is a stream, if the caller may make this request."""
-        self._check_request(request, ctx)
+        self._check_call(request, ctx)
         messages = call_next(request, ctx)
         # A worker does not check the tokens of streams that the controller opens. The controller's own tokens are
         # short-lived, and the controller itself checks the tokens of the readers for whom it opens a stream.
@@ -155,17 +167,23 @@ class AuthorisationInterceptor:
         """Make a call with a stream of requests. The permissions of such a call depend on the role alone."""
         return self._while_valid(caller(), call_next(requests, ctx))
 
-    def _check_request(self, request: Any, ctx: Any) -> None:
-        method = ctx.method.name
-        if method in OPEN:
-            return
-        known = caller()
+    def check_request(self, known: Caller, method: str, request: Any) -> None:
+        """Check whether a caller may make a request.
+
+        Raises:
+            PermissionDeniedError: The caller may not make this request.
+        """
         refused = self._rules[method][known.role](known, request, self._facts)
         if refused:
-            raise to_connect_error(PermissionDeniedError(f"{method}: {refused}", metadata={"role": known.role}))
+            raise PermissionDeniedError(f"{method}: {refused}", metadata={"role": known.role})
 
-    async def _while_valid(self, known: Caller, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Yield the messages of a stream until the caller's token is no longer valid."""
+    async def while_valid(self, known: Caller, messages: AsyncIterator[Message]) -> AsyncGenerator[Message]:
+        """Yield the messages of a stream until the caller's token is no longer valid.
+
+        Raises:
+            UnauthenticatedError: The token is no longer valid.
+            UnavailableError: The client has to open the stream again.
+        """
         loop = asyncio.get_running_loop()
         try:
             with self._streams.streaming(known):
@@ -189,10 +207,25 @@ class AuthorisationInterceptor:
                     if message is None:
                         return
                     yield message
-        except (UnauthenticatedError, UnavailableError) as error:
-            raise to_connect_error(error) from None
         finally:
             await cast(Any, messages).aclose()
+
+    def _check_call(self, request: Any, ctx: Any) -> None:
+        method = ctx.method.name
+        if method in OPEN:
+            return
+        try:
+            self.check_request(caller(), method, request)
+        except PermissionDeniedError as error:
+            raise to_connect_error(error) from None
+
+    async def _while_valid(self, known: Caller, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(self.while_valid(known, messages)) as valid:
+                async for message in valid:
+                    yield message
+        except (UnauthenticatedError, UnavailableError) as error:
+            raise to_connect_error(error) from None
 
 
 def _bearer(header: str | None) -> str:

@@ -14,6 +14,7 @@ Message = MutableMapping[str, Any]
 # before an answer is sent, and the third after an answer was sent.
 _POINTS = {
     "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
+    "/v1": ("controller.request", "controller.reply.before", "controller.reply.after"),
     "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
 }
 

@@ -47,11 +47,14 @@ class ControllerService:
     Args:
         controller: The controller.
         quota: Limits the open streams of each user.
+
+    Attributes:
+        open_streams: The open streams of all callers. Streams over plain HTTP count, too.
     """
 
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
         self._controller = controller
-        self._open_streams = OpenStreams((quota or Quota()).streams)
+        self.open_streams = OpenStreams((quota or Quota()).streams)
 
     @property
     def controller(self) -> JobController:
@@ -173,7 +176,7 @@ class ControllerService:
         record = self._controller.jobs.find(request.job_id)
         self._controller.headroom.check_stream()
         changes = self._controller.watches.messages(record, caller().key, include_tasks=request.include_tasks)
-        async with contextlib.aclosing(self._open_streams.limited(caller().name, changes)) as messages:
+        async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
             async for message in messages:
                 yield message
 
@@ -188,7 +191,7 @@ class ControllerService:
         self._controller.headroom.check_stream()
         positions = len(request.positions) or self._controller.jobs.task_count(request.job_id)
         logs = self._controller.logs.stream_task_logs(request, caller().key)
-        async with contextlib.aclosing(self._open_streams.limited(caller().name, logs, positions)) as messages:
+        async with contextlib.aclosing(self.open_streams.limited(caller().name, logs, positions)) as messages:
             async for message in messages:
                 yield message
 

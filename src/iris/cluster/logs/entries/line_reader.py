@@ -27,14 +27,25 @@ class LineReader:
         task_index: The index of the task.
         position: The attempt, and the offsets at which its records start.
         whole: Whether the server sends all records. If True, a jump of the offset is a gap.
-        parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `MAX_HELD_LINE_BYTES`.
+        parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `longest`.
+        longest: The most bytes of a partial line that the reader keeps.
 
     Attributes:
         jumps: Whether a filter may exclude records. If True, a jump of the offset is no gap.
     """
 
-    def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool, parts: bool = False) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        task_index: int,
+        position: Position,
+        *,
+        whole: bool,
+        parts: bool = False,
+        longest: int = MAX_HELD_LINE_BYTES,
+    ) -> None:
         self.jumps = not whole
+        self._longest = longest
         self._cuts_bars = parts
         self._job_id = job_id
         self._task_index = task_index
@@ -123,7 +134,7 @@ class LineReader:
     def _cut(self, source_id: int) -> list[LogEntry]:
         """Return the first part of a partial line that is too long to keep. Empty: the line is not too long."""
         partial = self._partial[source_id]
-        if len(partial) >= MAX_HELD_LINE_BYTES:
+        if len(partial) >= self._longest:
             return self._take_partial(source_id)
         if self._cuts_bars and len(partial) > _MAX_BAR_BYTES:
             cut = partial.rfind(b"\r", max(1, self._searched[source_id]), len(partial) - 1)

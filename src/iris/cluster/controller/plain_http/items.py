@@ -1,0 +1,61 @@
+"""The items that a reader of the log route produces, and that the formats write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from iris.cluster.logs.entries.log_entry import LogEntry
+from iris.rpc import cluster_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Lines of one attempt and source that were captured together, or one partial line, or one gap."""
+
+    entries: Sequence[LogEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message about the logs, for example about a retry.
+
+    Attributes:
+        text: The message.
+        cursor: The place from which a reader continues after the message. Empty: after the last line.
+    """
+
+    text: str
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOver:
+    """The log of a task was read to its end."""
+
+    task_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing more can be read at the moment, so that all items so far must be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllRead:
+    """Everything was read.
+
+    Attributes:
+        ends: The end of the log of each task's last attempt, by task index.
+        job: The job, without its tasks.
+        is_part: Whether only some tasks, or one attempt, were read.
+        cursor: The place after everything that was read.
+    """
+
+    ends: Mapping[int, cluster_pb2.LogEnd]
+    job: cluster_pb2.JobStatus
+    is_part: bool
+    cursor: str
+
+
+Item = Batch | Notice | TaskOver | Pause | AllRead

@@ -1,0 +1,66 @@
+"""Reads the logs of a job for one request to the log route, first the existing lines, then the future lines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from math import inf
+
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.plain_http.existing_lines import ExistingLines
+from iris.cluster.controller.plain_http.future_lines import FutureLines
+from iris.cluster.controller.plain_http.items import AllRead, Batch, Item
+from iris.cluster.controller.plain_http.reader_state import ReaderState
+
+
+async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
+    """Yield everything that a reader selects, and at last an `AllRead`.
+
+    Raises:
+        UnavailableError: A log cannot be read.
+        ResourceExhaustedError: The last lines are too large.
+    """
+    left: float = state.query.max_lines or inf
+    async with aclosing(_both_stages(state)) as items:
+        async for item in items:
+            if isinstance(item, Batch) and left != inf:
+                # The parts of a line count as one line. The line is counted when its last part arrives.
+                first = item.entries[0]
+                if not first.partial or first.origin.ended:
+                    item = Batch(item.entries[: int(left)])
+                    left -= len(item.entries)
+            yield item
+            if left <= 0:
+                break
+    yield await _all_read(state)
+
+
+async def _both_stages(state: ReaderState) -> AsyncGenerator[Item]:
+    existing = ExistingLines(state)
+    tail = state.query.tail
+    async with aclosing(existing.read() if tail is None else existing.read_last(tail)) as items:
+        async for item in items:
+            yield item
+    if state.query.follow:
+        async with aclosing(FutureLines(state).read()) as items:
+            async for item in items:
+                yield item
+
+
+async def _all_read(state: ReaderState) -> AllRead:
+    while True:
+        job = messages.job_status(state.sources.saved.shown(state.record))
+        if await state.sources.saved.settled():
+            break
+    query = state.query
+    return AllRead(state.ends, job, is_part=bool(query.tasks) or query.attempt_id is not None, cursor=state.cursor())
+
+
+async def in_small_batches(items: AsyncIterator[Item], size: int) -> AsyncGenerator[Item]:
+    """Yield items, with large batches of lines split into batches of at most `size` lines."""
+    async for item in items:
+        if isinstance(item, Batch) and len(item.entries) > size:
+            for at in range(0, len(item.entries), size):
+                yield Batch(item.entries[at : at + size])
+        else:
+            yield item

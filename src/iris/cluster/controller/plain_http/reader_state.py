@@ -1,0 +1,228 @@
+"""Keeps the state of one reader of the log route: how far each task was read, and how its log ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.sources import LogSources
+from iris.cluster.controller.plain_http.items import Batch, Notice
+from iris.cluster.controller.plain_http.query import LogQuery
+from iris.cluster.logs.cursor import Position, encode_cursor
+from iris.cluster.logs.entries.line_cursor import TaskPositions
+from iris.cluster.logs.entries.line_reader import LineReader
+from iris.cluster.logs.entries.log_entry import LogEntry
+from iris.cluster.logs.entries.start import first_positions
+from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, complete_end, end_without_attempt
+from iris.cluster.logs.records import SOURCES
+from iris.cluster.types import is_task_finished
+from iris.errors import NotFoundError
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
+
+# The memory for partial lines of one reader. A partial line that is longer than its share is returned in parts.
+_PARTIAL_LINES_BYTES = 8 << 20
+_LONGEST_PART_BYTES = 1 << 20
+_SHORTEST_PART_BYTES = 4 << 10
+
+
+class ReaderState:
+    """The state of one reader.
+
+    Args:
+        sources: Finds the worker or the kept log for each attempt.
+        record: The job.
+        caller: The name of the caller, whose quotas apply.
+        query: What the reader selects.
+        indices: The indices of the tasks to read.
+        partial: Whether partial lines are returned while the task writes them.
+
+    Attributes:
+        tasks: The statuses of the tasks to read, by task index. `load` sets them.
+        ends: The end of the log of each task's last attempt, by task index.
+    """
+
+    def __init__(
+        self,
+        sources: LogSources,
+        record: JobRecord,
+        caller: str,
+        query: LogQuery,
+        indices: Sequence[int],
+        *,
+        partial: bool,
+    ) -> None:
+        self.sources = sources
+        self.record = record
+        self.caller = caller
+        self.query = query
+        self._indices = indices
+        self.partial = partial
+        self.filter = query.filter
+        self.tasks: Mapping[int, cluster_pb2.TaskStatus] = {}
+        self.ends: dict[int, cluster_pb2.LogEnd] = {}
+        self._readers: dict[int, LineReader] = {}
+        self._positions: TaskPositions | None = None  # None if the reader reads a single task.
+
+    async def load(self) -> None:
+        """Read the statuses of the tasks, and find the position at which each task starts.
+
+        Raises:
+            InvalidArgumentError: The cursor belongs to another job, task or attempt.
+            NotFoundError: A task does not have the attempt, and will never have it.
+        """
+        while True:
+            shown = self.sources.saved.shown(self.record)
+            made = await self.sources.slices.run_for(self.caller, messages.some_tasks(shown, self._indices))
+            if await self.sources.saved.settled():
+                break
+        self.tasks = {task.task_index: task for task in made}
+        positions = first_positions(
+            self.record.job_id,
+            self.tasks,
+            cursor=self.query.cursor,
+            attempt_id=self.query.attempt_id,
+            follow=self.query.follow,
+        )
+        for index, position in positions.items():
+            self._readers[index] = self.new_reader(index, position)
+        self.start_positions({})
+
+    # The line readers.
+
+    def new_reader(self, task_index: int, position: Position) -> LineReader:
+        """Return a reader of the records of one attempt, from a position."""
+        share = _PARTIAL_LINES_BYTES // (len(SOURCES) * max(1, len(self.tasks)))
+        return LineReader(
+            self.record.job_id,
+            task_index,
+            position,
+            whole=not self.filter.ByteSize(),
+            parts=self.partial,
+            longest=max(_SHORTEST_PART_BYTES, min(_LONGEST_PART_BYTES, share)),
+        )
+
+    def reader(self, task_index: int, attempt_id: int) -> LineReader:
+        """Return the reader of an attempt. If the task's current reader has another attempt, replace it."""
+        reader = self._readers[task_index]
+        if reader.received.attempt_id != attempt_id:
+            reader = self._readers[task_index] = self.new_reader(task_index, Position(attempt_id))
+        return reader
+
+    def set_reader(self, task_index: int, reader: LineReader) -> None:
+        """Replace the reader of a task."""
+        self._readers[task_index] = reader
+
+    def received(self) -> dict[int, Position]:
+        """Return the position up to which the bytes of each task have arrived."""
+        return {index: reader.received for index, reader in self._readers.items()}
+
+    # Requests.
+
+    def request(
+        self, chosen: cluster_pb2.Worker.FetchLogsFilter, *, follow: bool, max_bytes: int = 0
+    ) -> StreamTaskLogsRequest:
+        """Return a request for the records of attempts that pass a filter."""
+        return StreamTaskLogsRequest(
+            job_id=self.record.job_id, follow=follow, one_attempt=True, filter=chosen, max_bytes=max_bytes
+        )
+
+    @property
+    def checks_start_itself(self) -> bool:
+        """Whether this reader, instead of the servers, checks `start_ms` while it follows.
+
+        A server that applies a filter sends only whole lines, so the user would not see a prompt.
+        """
+        return self.filter.start_ms > 0 and not self.filter.regex
+
+    # What is returned.
+
+    def start_positions(self, starts: Mapping[int, Position]) -> None:
+        """Compute the positions of all tasks, for the cursors in a stream of several tasks.
+
+        Args:
+            starts: Positions by task index, which replace the positions of the readers.
+        """
+        if len(self.tasks) > 1:
+            delivered = {index: reader.delivered for index, reader in self._readers.items()}
+            self._positions = TaskPositions(delivered | dict(starts))
+
+    def deliver(self, task_index: int, entries: Sequence[LogEntry]) -> Batch:
+        """Return a batch of entries. The cursors of later entries include these entries."""
+        if self._positions is not None:
+            entries[-1].set_other_positions(self._positions.snapshot())
+            self._positions.move(task_index, entries[-1].position())
+        return Batch(entries)
+
+    def cursor(self) -> str:
+        """Return the cursor of the place after everything that was returned."""
+        if self._positions is not None:
+            return encode_cursor(self.record.job_id, self._positions.current())
+        return encode_cursor(self.record.job_id, {index: r.delivered for index, r in self._readers.items()})
+
+    def skip_filtered(self, task_index: int, end: cluster_pb2.LogEnd) -> None:
+        """Move a reader to the end of the existing log. The filter excluded the lines before this end."""
+        if end.offsets and self.filter.ByteSize():
+            reader = self._readers[task_index]
+            reader.skip_to(end.offsets)
+            if self._positions is not None:
+                self._positions.move(task_index, reader.delivered)
+
+    def attempt_ended(
+        self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd
+    ) -> list[Notice]:
+        """Note that the log of an attempt was read to its end, and return the messages about it."""
+        self.ends[task_index] = end
+        if attempt is not None and end.complete:
+            complete_end(end, attempt)
+        if end.missing_reason:
+            return [Notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")]
+        return []
+
+    def apply(self, outcome: Outcome) -> list[Notice]:
+        """Note that a task continues with another attempt or is over, and return the messages about it."""
+        if isinstance(outcome, NoAttempt):
+            task = outcome.task
+            if is_task_finished(task.state) or not self.query.follow:
+                self.ends.setdefault(task.task_index, end_without_attempt(task))
+            return []
+        assert isinstance(outcome, NextAttempt)
+        index, ended = outcome
+        self.ends.pop(index, None)  # `ends` contains only the last attempt of each task.
+        self._readers[index] = self.new_reader(index, Position(ended.attempt_id + 1))
+        if self._positions is not None:
+            self._positions.move(index, Position(ended.attempt_id + 1))
+        return [
+            Notice(
+                f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"
+                f" attempt {ended.attempt_id + 1} follows",
+                self.cursor(),
+            )
+        ]
+
+
+def find_indices(record: JobRecord, query: LogQuery) -> Sequence[int]:
+    """Return the indices of the tasks that a query selects.
+
+    A query without tasks selects all tasks. If such a query has an attempt, it selects the tasks that have this attempt
+    or may get it.
+
+    Raises:
+        NotFoundError: The job does not have one of the tasks, or no task has the attempt.
+    """
+    tasks, attempt_id = record.job.tasks, query.attempt_id
+    for index in query.tasks:
+        record.check_index(index)
+    if query.tasks:
+        return query.tasks
+    if attempt_id is None or (query.follow and not record.job.is_finished):
+        return range(len(tasks))
+    found = [task.task_index for task in tasks if attempt_id < len(task.attempts)]
+    if not found:
+        most = max((len(task.attempts) for task in tasks), default=0)
+        raise NotFoundError(
+            f"no task of job {record.job_id!r} has an attempt {attempt_id}: no task has had more than {most} attempts,"
+            " which count from 0"
+        )
+    return found
