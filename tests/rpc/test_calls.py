@@ -516,6 +516,19 @@ def test_stream_whose_connection_breaks_raises_an_error(serve: Callable[..., Ser
     assert len(server.requests) == 1  # only the reader knows from where to go on
 
 
+@pytest.mark.parametrize("rest", [b"", envelope(0, b"four")[:3], envelope(0, b"four")[:7]])
+def test_stream_that_ends_without_its_end_message_is_a_lost_connection(
+    serve: Callable[..., Server], rest: bytes
+) -> None:
+    """Caddy 2.6, for example, ends an answer in an orderly way after it has lost the server."""
+    cut = HEAD + news(3) + (chunk(rest) if rest else b"") + b"0\r\n\r\n"
+    server = serve(lambda connection: connection.sock.sendall(cut) is None)
+    states = watch(server.address)
+    assert next(states) == 3
+    with pytest.raises(ControllerUnreachableError, match="the stream was cut"):
+        next(states)
+
+
 def test_stream_raises_the_error_with_which_the_server_ends_it(serve: Callable[..., Server]) -> None:
     end = json.dumps({"error": {"code": "not_found", "message": "no job named 'x'"}}).encode()
     server = serve(lambda connection: connection.sock.sendall(HEAD + chunk(envelope(2, end)) + b"0\r\n\r\n") is None)

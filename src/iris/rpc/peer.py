@@ -35,6 +35,13 @@ from iris.rpc.http.tls import CERT_VARIABLE, explain
 # sent no error details.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
 _UNREADABLE = ("invalid content-type", "unmarshal message")
+# The beginnings of connectrpc's error texts for a stream that ends without Connect's end message. After a proxy has
+# lost the server, it may still end the HTTP response in an orderly way. Then the transport sees no broken connection.
+_CUT_STREAM = (
+    "protocol error: unexpected EOF",
+    "protocol error: incomplete envelope",
+    "protocol error: promised ",
+)
 _ERROR_TYPE = "application/json"
 
 
@@ -88,6 +95,9 @@ class Peer:
                 f"{self.name} at {self.address} did not answer in time", metadata={"address": self.address}
             )
         detail = read_detail(error)
+        if detail is None and error.message.startswith(_CUT_STREAM):
+            text = self._with_advice(f"{self.name} at {self.address} does not answer (the stream was cut)")
+            return self._unreachable(text, metadata={"address": self.address})
         foreign = "" if detail is not None else self._describe_foreign(error, answer)
         if foreign:
             return self._foreign_error(error, answer, foreign)
@@ -140,6 +150,9 @@ class Peer:
                 if self.address.startswith("https://")
                 else "; if it speaks TLS, its address begins with https://"
             )
+        return self._with_advice(text)
+
+    def _with_advice(self, text: str) -> str:
         return f"{text}; {self._advice}" if self._advice else text
 
     def _describe_foreign(self, error: ConnectError, answer: ResponseMetadata | None) -> str:
