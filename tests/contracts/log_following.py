@@ -612,7 +612,7 @@ def test_server_closes_the_stream_of_a_reader_that_leaves(
         wait_until(lambda: job.tasks()[0].status().state == pb.TASK_STATE_RUNNING, "the task to run")
         before = reach.connections()
         client = reach.open_client()
-        _read_and_leave(reach, client, job, how, gate)
+        read_and_leave(reach, client, job, how, gate)
         gc.collect()
         # Connections for other calls may be kept: by the client, and by the controller to the workers.
         kept = len(reach.servers)
@@ -621,7 +621,7 @@ def test_server_closes_the_stream_of_a_reader_that_leaves(
         wait_until(lambda: reach.connections() <= before + kept - 1, "the controller to forget the client")
 
 
-def _read_and_leave(reach: Reach, client: IrisClient, job: Job, how: str, gate: Path) -> None:
+def read_and_leave(reach: Reach, client: IrisClient, job: Job, how: str, gate: Path) -> None:
     streams = [client.stream_task_logs(job.job_id, 0, route=reach.route) for _ in range(STREAMS)]
     for stream in streams:
         assert next(stream).message == "hello"

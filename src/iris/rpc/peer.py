@@ -22,12 +22,13 @@ from iris.errors import (
     shown,
 )
 from iris.reasons import ErrorReason
+from iris.rpc.address import is_loopback
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.error_details import known_reason, read_detail
 from iris.rpc.http.client.client_lifetime import Lifetime
 from iris.rpc.http.client.foreign_answers import PROXY_LOGIN, describe_answer
 from iris.rpc.http.client.proxies import Proxy, ProxyFaultError
-from iris.rpc.http.connection_errors import NoHttp2Error, closed_without_answer, describe_fault
+from iris.rpc.http.connection_errors import NoHttp2Error, closed_without_answer, describe_fault, was_dropped
 from iris.rpc.http.tls import CERT_VARIABLE, explain
 
 # If an answer does not follow the Connect protocol, connectrpc's error has one of these texts: the phrase of the HTTP
@@ -150,6 +151,8 @@ class Peer:
                 if self.address.startswith("https://")
                 else "; if it speaks TLS, its address begins with https://"
             )
+        if is_loopback(self.address) and was_dropped(cause):
+            text += "; if ssh forwards this port: is the controller running?"
         return self._with_advice(text)
 
     def _with_advice(self, text: str) -> str:

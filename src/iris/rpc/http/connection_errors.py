@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -52,6 +53,11 @@ def closed_without_answer(error: BaseException) -> bool:
     if isinstance(error, ClosedWithoutAnswerError):
         return True
     return describe_fault(error) == _CLOSED_TEXT
+
+
+def was_dropped(error: BaseException) -> bool:
+    """Return whether the other side accepted the connection and then ended it, with or without a part of an answer."""
+    return closed_without_answer(error) or describe_fault(error) == os.strerror(errno.ECONNRESET).lower()
 
 
 def describe_fault(error: BaseException) -> str:

@@ -1,0 +1,170 @@
+"""A cluster behind real proxies, which run the configurations of docs/proxies.md."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from contracts.log_following import (  # noqa: F401 - the tests and fixtures of the contract run here
+    Reach,
+    python,
+    read_and_leave,
+    test_follow_continues_after_connections_were_refused,
+    test_follow_of_an_unknown_job_or_task_is_not_found,
+    test_prompt_is_returned_once_while_the_task_waits,
+)
+from support.certificates import CertificateAuthority
+from support.chaos_proxy import ChaosProxy, Faults, gentle
+from support.cluster import shell, unique
+from support.reverse_proxies import BARE_HOST, KINDS, running_proxy
+from support.waiting import wait_until
+
+from iris.client import IrisClient, Job
+from iris.cluster.client.server_process import LocalServer
+from iris.errors import ControllerUnreachableError, NotFoundError, ResourceExhaustedError, UnauthenticatedError
+from iris.rpc import cluster_pb2 as pb
+
+
+@dataclass
+class Behind(Reach):
+    """A way to the logs that leads through a real proxy.
+
+    Attributes:
+        kind: The name of the proxy.
+        address: The URL of the proxy.
+        ca: The certificate authority that clients trust.
+    """
+
+    kind: str = ""
+    address: str = ""
+    ca: Path | None = None
+
+    def connect(self, token: str | None = None) -> IrisClient:
+        """Return a client that calls the proxy."""
+        return IrisClient.remote(self.address, ca=self.ca, token=token)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def reach(
+    request: pytest.FixtureRequest,
+    shared_cluster: LocalServer,
+    authority: CertificateAuthority,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Behind]:
+    """A real proxy, and behind it another one that can break the proxy's connections to the controller."""
+    port = urlsplit(shared_cluster.address).port or 0
+    directory = tmp_path_factory.mktemp(request.param)
+    with (
+        ChaosProxy(("127.0.0.1", port)) as between,
+        running_proxy(request.param, directory, between.port, authority.server()) as address,
+        IrisClient.remote(shared_cluster.address) as beside,
+    ):
+        # All logs that the controller reads for clients are read from the workers.
+        workers = wait_until(lambda: len(found := beside.cluster.list_workers()) == 2 and found, "two workers")
+        behind = Behind(
+            "controller",
+            lambda: behind.connect(),
+            beside,
+            [between],
+            [worker.address for worker in workers],
+            gentle,
+            request.param,
+            address,
+            authority.path if address.startswith("https") else None,
+        )
+        yield behind
+
+
+def test_controller_notices_readers_that_leave_before_it_sends_again(
+    reach: Behind, run: Callable[..., Job], tmp_path: Path
+) -> None:
+    """haproxy, for example, tells the controller only with `option abortonclose`."""
+    gate = tmp_path / "gate"
+    job = run(python(f"print('hello'); wait_for({str(gate)!r}); print('again'); wait_for('/nowhere')"))
+    with reach.between(gentle, 0), reach.open_client() as client:
+        before = reach.connections()
+        read_and_leave(reach, client, job, "close", gate)
+        (between,) = reach.proxies
+        sent = between.answer_bytes
+        # The controller may keep a connection to each worker.
+        wait_until(lambda: reach.connections() <= before + len(reach.servers), "the controller to stop reading the log")
+        assert between.answer_bytes == sent
+
+
+def test_each_state_of_a_watched_job_arrives_before_the_next_one(
+    reach: Behind, run: Callable[..., Job], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = run(python(f"wait_for({str(gate)!r})"))
+    seen = []
+    with reach.between(gentle, 0), reach.open_client() as client:
+        for status in client.cluster.watch_job(job.job_id):
+            seen.append(status.state)
+            if status.state == pb.JOB_STATE_RUNNING:
+                gate.touch()
+    assert seen[-1] == pb.JOB_STATE_SUCCEEDED
+    assert pb.JOB_STATE_RUNNING in seen
+
+
+def test_refusals_of_the_controller_arrive_unchanged(reach: Behind) -> None:
+    with reach.open_client() as client, pytest.raises(NotFoundError, match="no job named 'no-such-job'"):
+        client.status("no-such-job")
+    with reach.connect(token="no-token") as client, pytest.raises(UnauthenticatedError, match="not a token of Iris"):
+        client.list_jobs()
+
+
+def test_workspace_of_3_mb_arrives(reach: Behind, run: Callable[..., Job], tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(3_000_000))
+    with reach.between(gentle, 0), reach.open_client() as client:
+        job = client.run(shell("wc -c < large"), name=unique("upload"), workspace=tmp_path)
+        job.wait(timeout=60)
+        (entry,) = job.logs(route="controller", sources=["stdout"])
+        assert entry.message.strip() == "3000000"
+
+
+@pytest.mark.parametrize("reach", ["nginx"], indirect=True, scope="module")  # No other proxy has a limit by default.
+def test_upload_over_the_default_limit_of_a_proxy_names_the_setting(reach: Behind, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(3_000_000))
+    with (
+        IrisClient.remote(f"http://{BARE_HOST}:{urlsplit(reach.address).port}") as client,
+        pytest.raises(ResourceExhaustedError, match=r"nginx.* answered 413 .*client_max_body_size 200m;"),
+    ):
+        client.run(["true"], name=unique("upload"), workspace=tmp_path)
+
+
+def test_log_is_complete_although_the_proxy_loses_the_controller_in_the_middle(
+    reach: Behind, run: Callable[..., Job]
+) -> None:
+    """Caddy 2.6, for example, ends an answer in an orderly way after it has lost the controller."""
+    job = run(["seq", "20000"])
+    job.wait(timeout=60)
+    cuts = itertools.count()
+
+    def cut_three(chance: random.Random) -> Faults:
+        return Faults("cut", after_bytes=20_000) if next(cuts) < 3 else Faults()
+
+    with reach.between(cut_three, 0), reach.open_client() as client:
+        stream = client.stream_task_logs(job.job_id, 0, route="controller", on_notice=lambda text: None)
+        assert [entry.message for entry in stream] == [str(number) for number in range(1, 20001)]
+        assert stream.ends[0].complete
+        assert reach.struck() > 0
+
+
+# haproxy tries to connect for 3 s, and the client calls it five times: that would take 15 s.
+@pytest.mark.parametrize("reach", [kind for kind in KINDS if kind != "haproxy"], indirect=True, scope="module")
+def test_controller_that_is_down_is_reported_as_that(reach: Behind) -> None:
+    (between,) = reach.proxies
+    with between.refusing(), reach.open_client() as client, pytest.raises(ControllerUnreachableError) as caught:
+        client.list_jobs()
+    assert "is the controller running?" in str(caught.value)

@@ -1,0 +1,237 @@
+"""Real reverse proxies for tests: nginx, haproxy, Caddy, Envoy and SSH, each as docs/proxies.md configures it.
+
+The configurations are read from the page. Only ports, names and paths of files are replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.certificates import Certificate
+from support.waiting import wait_until
+
+PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
+_PORT = 50051  # The port of the controller on the page.
+BARE_HOST = "127.0.0.2"  # Where nginx also listens, without TLS and without the settings of the page.
+_NAME = "iris.example.org"
+_PORT_TRIES = 3
+_INSTALL = {
+    "nginx": "apt-get install nginx-light",
+    "haproxy": "apt-get install haproxy",
+    "caddy": "uv sync --group proxies",
+    "envoy": "uv sync --group proxies",
+    "sshd": "apt-get install openssh-server openssh-client",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a test needs to start one proxy.
+
+    Attributes:
+        directory: The directory for the files of the proxy.
+        port: The port on which the proxy listens, on loopback.
+        target: The port of the controller, on loopback.
+        certificate: The certificate that the proxy shows to clients.
+    """
+
+    directory: Path
+    port: int
+    target: int
+    certificate: Certificate
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file for the proxy, and return its path."""
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+
+def page_blocks(language: str, title: str) -> list[str]:
+    """Return the code blocks of a language in a section of docs/proxies.md."""
+    section = PAGE.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert blocks, f"no block of {language} in the section {title!r} of {PAGE}"
+    return blocks
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """Return a text with replacements, each of which must find something to replace."""
+    for old, new in pairs:
+        assert old in text, f"{PAGE} does not contain {old!r} any more"
+        text = text.replace(old, new)
+    return text
+
+
+def _nginx(plan: Plan) -> list[str]:
+    site = replaced(
+        page_blocks("nginx", "nginx")[0],
+        ("listen 443", f"listen 127.0.0.1:{plan.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
+        ("/etc/ssl/iris.pem", str(plan.certificate.cert)),
+        ("/etc/ssl/iris.key", str(plan.certificate.key)),
+    )
+    # Shows the errors that the page describes.
+    bare = f"server {{ listen {BARE_HOST}:{plan.port}; location / {{ proxy_pass http://iris; }} }}"
+    temporary = "".join(
+        f"{name}_temp_path {plan.directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""  # Other users cannot write into the directories of tests.
+    main = plan.write(
+        "nginx.conf",
+        f"{user} daemon off; worker_processes 1; pid {plan.directory}/nginx.pid; error_log stderr;\n"
+        f"events {{}}\nhttp {{\naccess_log off; {temporary}\n{site}\n{bare}\n}}\n",
+    )
+    return [program("nginx"), "-p", str(plan.directory), "-c", str(main), "-e", "stderr"]
+
+
+def _haproxy(plan: Plan) -> list[str]:
+    pem = plan.write("iris.pem", plan.certificate.cert.read_text() + plan.certificate.key.read_text())
+    text = replaced(
+        page_blocks("haproxy", "haproxy")[0],
+        ("bind :443", f"bind 127.0.0.1:{plan.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
+        ("/etc/haproxy/iris.pem", str(pem)),
+    )
+    return [program("haproxy"), "-db", "-f", str(plan.write("haproxy.cfg", "global\n    maxconn 500\n" + text))]
+
+
+def _caddy(plan: Plan) -> list[str]:
+    text = replaced(
+        page_blocks("caddyfile", "Caddy")[0],
+        (_NAME, f"https://127.0.0.1:{plan.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
+        ("/etc/caddy/iris.pem", str(plan.certificate.cert)),
+        ("/etc/caddy/iris.key", str(plan.certificate.key)),
+    )
+    options = "{\n    admin off\n    auto_https disable_redirects\n}\n"
+    path = plan.write("Caddyfile", options + text)
+    return [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(path)]
+
+
+def _envoy(plan: Plan) -> list[str]:
+    text = replaced(
+        page_blocks("yaml", "Envoy")[0],
+        ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {plan.port}"),
+        (f"port_value: {_PORT}", f"port_value: {plan.target}"),
+        ("/etc/envoy/iris.pem", str(plan.certificate.cert)),
+        ("/etc/envoy/iris.key", str(plan.certificate.key)),
+    )
+    options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]
+    return [program("envoy"), *options, "--config-path", str(plan.write("envoy.yaml", text))]
+
+
+def _ssh(plan: Plan) -> list[str]:
+    (command,) = re.findall(r"^ssh .*$", page_blocks("sh", "SSH")[0], re.MULTILINE)
+    shared = plan.directory.parent  # `_sshd` has put its port and the keys there.
+    options = ["-F", "none", "-p", (shared / "port").read_text(), "-i", str(shared / "user-key")]
+    options += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={shared}/known"]
+    text = replaced(
+        command,
+        (f"-L {_PORT}:127.0.0.1:{_PORT}", f"-L {plan.port}:127.0.0.1:{plan.target}"),
+        ("ana@cluster.example.org", "127.0.0.1"),
+    )
+    return [program("ssh"), *options, *shlex.split(text)[1:]]
+
+
+def _sshd(plan: Plan) -> list[str]:
+    shared = plan.directory.parent
+    for path in (shared / "host-key", shared / "user-key"):
+        if not path.exists():
+            subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    (shared / "port").write_text(str(plan.port))
+    settings = (
+        f"ListenAddress 127.0.0.1:{plan.port}\nHostKey {shared}/host-key\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {shared}/user-key.pub\nStrictModes no\nPasswordAuthentication no\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd needs this directory if it runs as root.
+    return [program("sshd"), "-D", "-e", "-f", str(plan.write("sshd.conf", settings))]
+
+
+_COMMANDS: dict[str, Callable[[Plan], list[str]]] = {
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+    "caddy": _caddy,
+    "envoy": _envoy,
+    "ssh": _ssh,
+}
+KINDS = tuple(_COMMANDS)
+
+
+@contextmanager
+def running_proxy(kind: str, directory: Path, target: int, certificate: Certificate) -> Iterator[str]:
+    """Run a proxy in front of a port of loopback, and yield the URL at which clients call it.
+
+    The test is skipped if the program is not installed.
+    """
+    with ExitStack() as running:
+        if kind == "ssh":
+            running.enter_context(_started(_sshd, directory, target, certificate))
+        port = running.enter_context(_started(_COMMANDS[kind], directory, target, certificate))
+        yield f"{'http' if kind == 'ssh' else 'https'}://127.0.0.1:{port}"
+
+
+def program(name: str) -> str:
+    """Return the path of a program. Skip the test if the program is not installed."""
+    places = [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        pytest.skip(f"{name} is not installed; to run this test: {_INSTALL.get(name, _INSTALL['sshd'])}")
+    return found
+
+
+@contextmanager
+def _started(
+    command: Callable[[Plan], list[str]], directory: Path, target: int, certificate: Certificate
+) -> Iterator[int]:
+    """Run a program that listens on a free port of loopback, and yield the port."""
+    process, port = _listening(command, directory, target, certificate)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _listening(
+    command: Callable[[Plan], list[str]], directory: Path, target: int, certificate: Certificate
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a program, on another port if something else takes the first one, and wait until it accepts connections."""
+    for attempt in range(_PORT_TRIES):
+        port = _free_port()
+        folder = directory / f"{command.__name__.strip('_')}-{attempt}"
+        plan = Plan(folder, port, target, certificate)
+        folder.mkdir()
+        log = folder / "output.txt"
+        words = command(plan)
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}  # Caddy writes there.
+        with log.open("wb") as output:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        wait_until(lambda: process.poll() is not None or _accepts(port), f"the proxy of {log}")  # noqa: B023
+        if process.poll() is None:
+            return process, port
+    raise AssertionError(f"{command.__name__} has not started: {log.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
