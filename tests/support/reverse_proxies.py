@@ -217,7 +217,8 @@ def _listening(
         folder.mkdir()
         log = folder / "output.txt"
         words = command(plan)
-        environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}  # Caddy writes there.
+        # Caddy writes into these directories.
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
         with log.open("wb") as output:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         wait_until(lambda: process.poll() is not None or _accepts(port), f"the proxy of {log}")  # noqa: B023
