@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from iris.arguments import (
-    check_flag,
     check_instance,
     check_job_id,
-    check_seconds,
     check_task_index,
-    check_timeout,
 )
 from iris.client.endpoint_methods import EndpointMethods
 from iris.client.job import Job
 from iris.client.log_methods import LogMethods
-from iris.client.logs.read_options import ReadOptions
 from iris.client.printing import print_task
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
+    add_code,
     add_environment,
     add_limits,
     add_placement,
     add_retries,
     entrypoint_of,
     new_request,
-    submit,
+    parent_job,
 )
-from iris.client.waiting import tell_about_other_tasks, wait_for_end
+from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import Entrypoint, ResourceSpec
-from iris.errors import InvalidAddressError, InvalidArgumentError
+from iris.errors import InvalidAddressError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS
 
@@ -231,7 +226,9 @@ class IrisClient(LogMethods, EndpointMethods):
         add_retries(request, max_task_failures, max_retries_failure, max_retries_preemption, retry_pause)
         add_limits(request, scheduling_timeout, timeout, job_timeout, kill_grace_period, max_log_bytes)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress)
-        return Job(self, submit(self.cluster, request, entry, upload))
+        add_code(request, entry, upload, parent_job(self.cluster.token(), self.cluster.controller_address))
+        with nullcontext() if upload is None else upload.sending():
+            return Job(self, self.cluster.launch_job(request))
 
     def job(self, job_id: str | Job) -> Job:
         """Return the handle of an existing job. This method sends nothing, so it does not detect an unknown id."""
@@ -306,19 +303,12 @@ class IrisClient(LogMethods, EndpointMethods):
             NotFoundError: There is no such job or task.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
-        job_id = check_job_id(job_id)
-        limit_s = check_timeout("timeout", timeout)
-        end = math.inf if limit_s == math.inf else time.monotonic() + limit_s
-        poll_interval = check_seconds("poll_interval", poll_interval, above_zero=True)
-        if stream_task_index is not None:
-            stream_task_index = check_task_index(stream_task_index, "stream_task_index", none="task 0")
-        if check_flag("stream_logs", stream_logs):
-            if stream_task_index is None:
-                tell_about_other_tasks(self.cluster, job_id, end)
-            print_task(self.cluster, job_id, stream_task_index or 0, replace(ReadOptions.checked(), until=end))
-        elif stream_task_index is not None:
-            raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
-        return wait_for_end(self.cluster, job_id, limit_s, end, poll_interval)
+        wait = Wait.checked(job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        if wait.names_other_tasks:
+            self.cluster.connection.perform(tell_about_other_tasks(wait))
+        if wait.shown_task is not None:
+            print_task(self.cluster, wait.job_id, wait.shown_task, wait.read_options())
+        return self.cluster.connection.perform(wait_for_end(wait))
 
     # Tasks.
 

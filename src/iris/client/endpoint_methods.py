@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
-from iris.arguments import check_timeout
 from iris.client.submission import parent_job
+from iris.client.waiting import find_endpoint
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.types import get_job_info
-from iris.errors import DeadlineExceededError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
-from iris.system.backoff import Backoff
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# All tasks of a job may wait for the same endpoint. Together, these tasks call the controller at most 1,000 times a
-# second.
-_PAUSE_S_PER_TASK = 0.001
 
 
 class EndpointMethods:
@@ -43,7 +34,7 @@ class EndpointMethods:
         Raises:
             AlreadyExistsError: Another job has registered the name.
         """
-        parent = parent_job(self.cluster)
+        parent = parent_job(self.cluster.token(), self.cluster.controller_address)
         return self.cluster.register_endpoint(name, address, parent.job_id if parent else "", metadata)
 
     def unregister_endpoint(self, endpoint_id: str) -> None:
@@ -67,25 +58,8 @@ class EndpointMethods:
             NotFoundError: There is no such endpoint, and `timeout` is 0.
             DeadlineExceededError: (a `TimeoutError`) There was no such endpoint within `timeout` seconds.
         """
-        limit_s = check_timeout("timeout", timeout)
-        return _wait_for_endpoint(self.cluster, name, limit_s) if limit_s else self.cluster.lookup_endpoint(name)
+        return self.cluster.connection.perform(find_endpoint(name, timeout))
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """Return the endpoints whose names start with a prefix, sorted by name."""
         return self.cluster.list_endpoints(prefix)
-
-
-def _wait_for_endpoint(cluster: RemoteClusterClient, name: str, limit_s: float) -> cluster_pb2.Controller.Endpoint:
-    inside = get_job_info()
-    longest_s = max(_LONGEST_PAUSE_S, _PAUSE_S_PER_TASK * (inside.num_tasks if inside is not None else 1))
-    end = time.monotonic() + limit_s
-    backoff = Backoff(_FIRST_PAUSE_S, longest_s)
-    while True:
-        try:
-            return cluster.lookup_endpoint(name)
-        except (NotFoundError, UnavailableError) as error:
-            left_s = end - time.monotonic()
-            if left_s <= 0:
-                text = f"endpoint {name!r} was not registered within {limit_s:g} s: {error}"
-                raise DeadlineExceededError(text) from error
-        cluster.pause(min(left_s, backoff.next_s(), longest_s))

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
 from iris.client.task_exceptions import load_exception
 from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
-from iris.cluster.types import is_task_finished, state_name
-from iris.errors import IrisError, JobFailedError, ResultError, visible
+from iris.errors import IrisError, JobFailedError
 from iris.rpc import cluster_pb2
-from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.client.logs.read_options import LogArguments
     from iris.client.logs.streams import LogStream
     from iris.cluster.client.remote_client import RemoteClusterClient
-
-_SHOWN_LINES = 10  # A JobFailedError shows this many lines from the end of the failed task's log.
-
-# A function that converts the bytes sent by a task into an object.
-Loads = Callable[[bytes], Any]
 
 
 class JobClient(Protocol):
@@ -118,7 +111,7 @@ class Task(TaskReference):
                 If the callable raised an exception, `__cause__` is the return value of `exception`.
         """
         check_callable("loads", loads)
-        return _load_result(self._with_result(), loads)
+        return load_result(self._with_result(), loads)
 
     def result_bytes(self) -> bytes:
         """Return the pickle of the value that the task's callable returned, without unpickling it.
@@ -126,7 +119,7 @@ class Task(TaskReference):
         Raises:
             ResultError: The task has not succeeded, or the value could not be sent. The message contains the reason.
         """
-        return _result_bytes(self._with_result())
+        return result_bytes(self._with_result())
 
     def exception(self, *, loads: Loads = load_here) -> BaseException | None:
         """Return the exception that the callable raised in the task's newest attempt. None if no exception was raised.
@@ -231,70 +224,15 @@ class Job(JobReference):
             return None  # If the exception cannot be read, the JobFailedError has no cause.
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
-        text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
-        if not status.HasField("first_failed_task_index"):
-            return JobFailedError(visible(text), job_id=self.job_id, status=status)
-        index = status.first_failed_task_index
+        index = first_failed_task(status)
+        if index is None:
+            return job_failure(self.job_id, status, None, ())
         task = status.tasks[index] if index < len(status.tasks) else self._client.task_status(self.job_id, index)
-        exit_code = task.exit_code if task.HasField("exit_code") else None
-        lines = self._last_lines(index)
-        reason = status.error or "it failed"
-        if exit_code is not None and "exit code" not in reason:
-            reason += f" (exit code {exit_code})"
-        shown = "".join(f"\n  | {line}" for line in lines)
-        text = (
-            f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}: {reason}{shown}\n"
-            f"All it wrote: client.fetch_task_logs({self.job_id!r}, {index}),"
-            f" or: iris logs {shlex.quote(self.job_id)} --task {index}"
-        )
-        return JobFailedError(
-            visible(text),  # The text may contain control sequences of the task, which must not reach a terminal.
-            job_id=self.job_id,
-            status=status,
-            task_index=index,
-            exit_code=exit_code,
-            signal=task.term_signal if task.HasField("term_signal") else None,
-            last_lines=lines,
-        )
+        return job_failure(self.job_id, status, task, self._last_lines(index))
 
-    def _last_lines(self, task_index: int) -> tuple[str, ...]:
+    def _last_lines(self, task_index: int) -> Sequence[str]:
         try:
-            with self._client.stream_task_logs(
-                self.job_id, task_index, follow=False, tail=_SHOWN_LINES, patience_s=0, on_notice=lambda _: None
-            ) as last:
-                return tuple(entry.message for entry in last)
+            with self._client.stream_task_logs(self.job_id, task_index, **last_line_arguments()) as last:
+                return [entry.message for entry in last]
         except IrisError:
             return ()  # If the log cannot be read, the JobFailedError shows no lines.
-
-
-def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
-    if not is_task_finished(task.state):
-        raise _no_result(task, f"the task has not ended, its state is {state_name(task.state)}")
-    if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
-        raise _no_result(task, f"the task ended as {state_name(task.state)}: {task.error}") from load_exception(
-            task, loads
-        )
-    if not task.HasField("serialized_result") or not task.serialized_result:
-        raise _no_result(task, task.result_error or "the task has sent none")
-    return task.serialized_result
-
-
-def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
-    data = _result_bytes(task, loads)
-    try:
-        return loads(data)
-    except Exception as cause:  # Unpickling runs the user's code, which can raise any exception.
-        if loads is not load_here:
-            name = getattr(loads, "__qualname__", repr(loads))
-            raise _no_result(
-                task, f"the function loads={name} cannot load the returned value: {type(cause).__name__}: {cause}"
-            ) from cause
-        raise _no_result(
-            task,
-            f"the returned value cannot be unpickled on Python {python_version()}: {type(cause).__name__}: {cause}"
-            " (check that Python and the packages of the value have the same versions here as on the worker)",
-        ) from cause
-
-
-def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
-    return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id)

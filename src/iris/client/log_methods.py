@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 from iris.arguments import (
-    MAX_INT32,
     check_job_id,
     check_task_index,
     check_task_indices,
-    check_whole_number,
 )
 from iris.client.job import Job
-from iris.client.logs.read_options import DEFAULT_PATIENCE_S, ReadOptions, Route, check_attempt_id
+from iris.client.logs.fetching import Fetch
+from iris.client.logs.read_options import DEFAULT_PATIENCE_S, ReadOptions, Route
 from iris.client.logs.streams import LogStream, TaskLogReader
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.verbs.logs import find_attempt
-from iris.cluster.logs.entries.line_reader import join_parts
 from iris.cluster.logs.entries.log_entry import LogEntry
-
-_FETCH_PATIENCE_S = 5.0  # `fetch_task_logs` retries for this many seconds if a worker does not answer.
 
 
 class LogMethods:
@@ -56,29 +50,13 @@ class LogMethods:
             NotFoundError: There is no such job, task or attempt.
             WorkerUnreachableError: The worker that has the log does not answer.
         """
-        job_id, task_index = check_job_id(job_id), check_task_index(task_index)
-        start_ms = check_whole_number("start_ms", start_ms)
-        max_lines = check_whole_number("max_lines", max_lines, most=MAX_INT32)
-        attempt_id = check_attempt_id(attempt_id)
-        task = self.cluster.get_task_status(job_id, task_index)
-        if not task.attempts and attempt_id is None:
+        fetch = Fetch.checked(job_id, task_index, start_ms, max_lines, attempt_id)
+        attempt_id = self.cluster.connection.perform(fetch.find_attempt())
+        if attempt_id is None:
             return []
-        attempt = find_attempt(task, attempt_id)
-        with self.stream_task_logs(
-            job_id,
-            task_index,
-            follow=False,
-            attempt_id=attempt.attempt_id,
-            start_ms=start_ms,
-            patience_s=_FETCH_PATIENCE_S,
-        ) as stream:
-            entries = list(itertools.islice(join_parts(stream), max_lines or None))
-            end = stream.ends.get(task_index)
-        if end is not None and not end.complete:
-            return [
-                entry for entry in entries if not entry.partial or entry.missing_bytes
-            ]  # Partial lines are left out, because the task may still be writing them.
-        return entries
+        reader = TaskLogReader(self.cluster, fetch.job_id, [fetch.task_index], fetch.options(attempt_id))
+        with LogStream(reader) as stream:
+            return fetch.lines(stream, stream.ends)
 
     def stream_task_logs(
         self,

@@ -30,7 +30,6 @@ from iris.arguments import (
 from iris.client.shell_environment import Surroundings
 from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
-from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
@@ -173,24 +172,20 @@ def add_limits(
     request.max_log_bytes = check_whole_number("max_log_bytes", max_log_bytes)
 
 
-def submit(
-    cluster: RemoteClusterClient, request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload | None
-) -> str:
-    """Submit a job and return its id.
+def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload | None, parent: JobInfo | None) -> None:
+    """Add the entrypoint, the packed workspace and the parent job to the request. This function reads many files.
 
     Args:
-        cluster: The client of the cluster.
         request: The request without the entrypoint and the workspace.
         entry: The entrypoint.
         upload: The workspace. None: the job has no workspace.
+        parent: The task in which this program runs. None: the job has no parent job.
 
     Raises:
         EntrypointError: The callable cannot be pickled.
-        AlreadyExistsError: Another job has the name.
         ResourceExhaustedError: The workspace or the callable is too large.
     """
     bundle = None if upload is None else upload.pack()
-    parent = parent_job(cluster)
     if parent is not None:
         request.parent_job_id = parent.job_id
         if parent.task_id is not None:
@@ -202,25 +197,26 @@ def submit(
             entry, workspace=None if upload is None else Path(upload.folder)
         )
         request.pickled_by = python_version()
-    if upload is None or bundle is None:
-        return cluster.launch_job(request)
-    upload.add(bundle, request)
-    return upload.launch(cluster, request)
+    if upload is not None and bundle is not None:
+        upload.add(bundle, request)
 
 
-def parent_job(cluster: RemoteClusterClient) -> JobInfo | None:
+def parent_job(token: str | None, controller_address: str) -> JobInfo | None:
     """Return the task in which this program runs. None outside a job, and in a job of another cluster.
 
     If the cluster uses tokens, the client's token names the task. Otherwise the task's environment names the task, and
     the address in this environment must equal the address of the client's controller.
+
+    Args:
+        token: The token of the client. None: the client has no token.
+        controller_address: The base URL of the client's controller.
     """
-    token = cluster.token()
     if token is not None:
         return task_of_token(token)
     inside = get_job_info()
     if inside is None or not inside.controller_address:
         return None
-    return inside if parse_address(inside.controller_address) == cluster.controller_address else None
+    return inside if parse_address(inside.controller_address) == controller_address else None
 
 
 def _timeout_seconds(name: str, timeout: float | None) -> int:

@@ -1,60 +1,132 @@
-"""Waits for the end of a job."""
+"""Waits for the end of a job, and for the registration of an endpoint."""
 
 from __future__ import annotations
 
 import math
 import shlex
 import time
+from dataclasses import dataclass, replace
 
+from iris.arguments import check_flag, check_job_id, check_seconds, check_task_index, check_timeout
+from iris.client.logs.read_options import ReadOptions
 from iris.client.notices import print_notice
-from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.verbs.watching import watch_timeout
-from iris.errors import DeadlineExceededError, UnavailableError
+from iris.cluster.client.operations.endpoints import lookup_endpoint
+from iris.cluster.client.operations.jobs import get_job_status
+from iris.cluster.client.operations.steps import Operation, Pause, next_item
+from iris.cluster.client.operations.watching import watch_job, watch_timeout
+from iris.cluster.types import get_job_info
+from iris.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
+from iris.rpc.calls import DEFAULT_TIMEOUT_S
+from iris.system.backoff import Backoff
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+# All tasks of a job may wait for the same endpoint. Together, these tasks call the controller at most 1,000 times a
+# second.
+_PAUSE_S_PER_TASK = 0.001
 
 
-def wait_for_end(
-    cluster: RemoteClusterClient, job_id: str, limit_s: float, end: float, longest_pause_s: float
-) -> cluster_pb2.JobStatus:
-    """Return the final status of a job.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The checked arguments of `IrisClient.wait`.
 
-    Args:
-        cluster: The client of the cluster.
+    Attributes:
         job_id: The job.
-        limit_s: The time limit of the user in seconds, for the error message.
+        limit_s: The time limit of the user in seconds.
         end: The end of the time limit, on the monotonic clock. `math.inf`: no limit.
         longest_pause_s: The longest pause between two tries while the controller does not answer.
+        shown_task: The index of the task whose lines are printed. None: no lines are printed.
+        names_other_tasks: Whether a notice says that the lines of other tasks are not printed.
+    """
+
+    job_id: str
+    limit_s: float
+    end: float
+    longest_pause_s: float
+    shown_task: int | None
+    names_other_tasks: bool
+
+    @classmethod
+    def checked(
+        cls,
+        job_id: object,
+        timeout: float | None,
+        poll_interval: float,
+        stream_logs: bool,
+        stream_task_index: int | None,
+    ) -> Wait:
+        """Return the checked arguments.
+
+        Raises:
+            InvalidArgumentError: An argument is invalid.
+        """
+        checked_id = check_job_id(job_id)
+        limit_s = check_timeout("timeout", timeout)
+        end = math.inf if limit_s == math.inf else time.monotonic() + limit_s
+        poll_interval = check_seconds("poll_interval", poll_interval, above_zero=True)
+        if stream_task_index is not None:
+            stream_task_index = check_task_index(stream_task_index, "stream_task_index", none="task 0")
+        if not check_flag("stream_logs", stream_logs):
+            if stream_task_index is not None:
+                raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
+            return cls(checked_id, limit_s, end, poll_interval, None, names_other_tasks=False)
+        shown = stream_task_index or 0
+        return cls(checked_id, limit_s, end, poll_interval, shown, names_other_tasks=stream_task_index is None)
+
+    def read_options(self) -> ReadOptions:
+        """Return the options for reading the printed lines."""
+        return replace(ReadOptions.checked(), until=self.end)
+
+
+def wait_for_end(wait: Wait) -> Operation[cluster_pb2.JobStatus]:
+    """Return the final status of a job.
 
     Raises:
         NotFoundError: There is no such job.
         DeadlineExceededError: (a `TimeoutError`) The job has not ended in time.
     """
-    left = None if end == math.inf else max(0.0, end - time.monotonic())
+    left = None if wait.end == math.inf else max(0.0, wait.end - time.monotonic())
+    states = watch_job(wait.job_id, timeout=left, longest_pause_s=wait.longest_pause_s)
     try:
-        for _ in cluster.watch_job(job_id, timeout=left, longest_pause_s=longest_pause_s):
+        while (yield from next_item(states)) is not None:
             pass  # `watch_job` ends after the final status of the job.
     except DeadlineExceededError as error:
-        if end == math.inf:
+        if wait.end == math.inf:
             raise
-        raise watch_timeout(job_id, limit_s, error.__cause__) from error
-    return cluster.get_job_status(job_id)
+        raise watch_timeout(wait.job_id, wait.limit_s, error.__cause__) from error
+    return (yield from get_job_status(wait.job_id, timeout_s=math.inf))
 
 
-def tell_about_other_tasks(cluster: RemoteClusterClient, job_id: str, end: float) -> None:
-    """Print a notice that only task 0 is shown, if the job has more tasks.
-
-    Args:
-        cluster: The client of the cluster.
-        job_id: The job.
-        end: The time on the monotonic clock until which to wait for the number of tasks.
-    """
+def tell_about_other_tasks(wait: Wait) -> Operation[None]:
+    """Print a notice that only task 0 is shown, if the job has more tasks."""
     try:
-        count = cluster.get_job_status(job_id, timeout_s=max(0.0, end - time.monotonic())).num_tasks
+        left_s = max(0.0, wait.end - time.monotonic())
+        count = (yield from get_job_status(wait.job_id, timeout_s=min(left_s, DEFAULT_TIMEOUT_S))).num_tasks
     except (UnavailableError, DeadlineExceededError):
         return  # The error is reported later, because reading the log fails for the same reason.
     if count > 1:
         others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
         print_notice(
             f"showing task 0 of {count}; {others} not shown. For another task: stream_task_index=N;"
-            f" for all of them: job.logs(follow=True), or in a terminal: iris logs -f {shlex.quote(job_id)}"
+            f" for all of them: job.logs(follow=True), or in a terminal: iris logs -f {shlex.quote(wait.job_id)}"
         )
+
+
+def find_endpoint(name: str, timeout: float | None) -> Operation[cluster_pb2.Controller.Endpoint]:
+    """Return an endpoint. `IrisClient.lookup_endpoint` documents the arguments and errors."""
+    limit_s = check_timeout("timeout", timeout)
+    if not limit_s:
+        return (yield from lookup_endpoint(name))
+    inside = get_job_info()
+    longest_s = max(_LONGEST_PAUSE_S, _PAUSE_S_PER_TASK * (inside.num_tasks if inside is not None else 1))
+    end = time.monotonic() + limit_s
+    backoff = Backoff(_FIRST_PAUSE_S, longest_s)
+    while True:
+        try:
+            return (yield from lookup_endpoint(name))
+        except (NotFoundError, UnavailableError) as error:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                text = f"endpoint {name!r} was not registered within {limit_s:g} s: {error}"
+                raise DeadlineExceededError(text) from error
+        yield Pause(min(left_s, backoff.next_s(), longest_s))

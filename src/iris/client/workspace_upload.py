@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 from iris.arguments import check_callable, check_path
 from iris.client.notices import print_notice
-from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.upload_progress import reporting
@@ -80,10 +80,9 @@ class WorkspaceUpload:
         request.bundle_hash = bundle.hash
         request.bundle_blob = bundle.blob
 
-    def launch(self, cluster: RemoteClusterClient, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
-        """Submit the job and return its id. The workspace is sent only if the cluster lacks this workspace."""
-        with reporting(self._stage("sending")):
-            return cluster.launch_job(request)
+    def sending(self) -> AbstractContextManager[None]:
+        """Report the progress of the request that is sent inside a `with` block."""
+        return reporting(self._stage("sending"))
 
     def _stage(self, stage: Stage) -> Callable[[int, int], None]:
         began = time.monotonic()

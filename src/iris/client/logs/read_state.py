@@ -3,16 +3,20 @@ use this state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.routes import Routes
 from iris.client.logs.start import find_tasks, first_positions
-from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.operations.logs import ReachableWorkers
+from iris.cluster.client.operations.steps import Operation
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.entries.line_cursor import TaskPositions
 from iris.cluster.logs.entries.line_reader import LineReader, RawReader
+from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
@@ -26,45 +30,61 @@ class ReadState:
     """The state of one reader. Only the iterating thread may use this object, except for `is_closed`.
 
     Args:
-        cluster: The client of the cluster.
         job_id: The job.
-        task_indices: The tasks to read. None: all tasks of the job.
+        tasks: The tasks by index, as the controller described them when the reader started.
+        routes: The choice of the server for each attempt.
         options: The options of the reader.
 
     Attributes:
-        tasks: The tasks by index, as the controller described them when the reader started.
-        routes: The choice of the server for each attempt.
         ends: The end of the log of each task's last attempt, by task index.
         reads_lines: Whether the reader returns entries. Otherwise the reader returns bytes.
         partial: Whether partial lines are returned while the task writes them.
         is_closed: Whether the user has closed the stream.
 
     Raises:
-        NotFoundError: There is no such job, task or attempt.
+        NotFoundError: There is no such attempt.
         InvalidArgumentError: The cursor belongs to another job, task or attempt.
-        ControllerUnreachableError: The controller has not answered for `options.patience_s`.
     """
 
     def __init__(
-        self, cluster: RemoteClusterClient, job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
+        self, job_id: str, tasks: Mapping[int, cluster_pb2.TaskStatus], routes: Routes, options: ReadOptions
     ) -> None:
-        self.cluster = cluster
         self.job_id = job_id
         self.options = options
-        self.tasks: Mapping[int, cluster_pb2.TaskStatus] = find_tasks(cluster, job_id, task_indices, options)
-        self.routes = Routes(cluster, options.route)
+        self.tasks = tasks
+        self.routes = routes
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
         self.reads_lines = True
         self.partial = options.partial
         self.is_closed = False
-        if options.route == "auto" and len(self.tasks) > 1:
-            attempts = [attempt for task in self.tasks.values() for attempt in task.attempts]
-            cluster.find_routes((attempt.worker_id, attempt.worker_address) for attempt in attempts)
         positions = first_positions(job_id, self.tasks, options)
         self._readers = {index: self.new_reader(index, position) for index, position in positions.items()}
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
         self._has_existing: set[int] = set()  # The indices of the tasks whose existing lines were read.
+
+    @classmethod
+    def start(
+        cls, reachable: ReachableWorkers, job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
+    ) -> Operation[Self]:
+        """Return the state of a new reader.
+
+        Args:
+            reachable: Which workers this machine can call directly.
+            job_id: The job.
+            task_indices: The tasks to read. None: all tasks of the job.
+            options: The options of the reader.
+
+        Raises:
+            NotFoundError: There is no such job, task or attempt.
+            InvalidArgumentError: The cursor belongs to another job, task or attempt.
+            ControllerUnreachableError: The controller has not answered for `options.patience_s`.
+        """
+        tasks = yield from find_tasks(job_id, task_indices, options)
+        routes = Routes(reachable, options.route)
+        if len(tasks) > 1:
+            yield from routes.find(tasks.values())
+        return cls(job_id, tasks, routes, options)
 
     # The line readers.
 
@@ -86,14 +106,17 @@ class ReadState:
         """Replace the reader of a task."""
         self._readers[task_index] = reader
 
-    def readers(self) -> Mapping[int, LineReader | RawReader]:
-        """Return the current reader of each task."""
-        return self._readers
-
     def renew_readers(self) -> None:
         """Replace the readers of all tasks. Callers use this method after they have changed `reads_lines` or
         `partial`."""
         self._readers = {index: self.new_reader(index, reader.received) for index, reader in self._readers.items()}
+
+    def requested_partial_lines(self) -> Iterator[Items]:
+        """Yield the partial lines that have arrived. The rest of each line becomes another entry later."""
+        for index, reader in self._readers.items():
+            for _, partial in reader.flush():
+                self.deliver(index, partial)
+                yield partial
 
     def positions(self) -> dict[int, Position]:
         """Return the position up to which the bytes of each task have arrived."""
@@ -102,6 +125,13 @@ class ReadState:
     def progress(self, positions: Mapping[int, Position]) -> Progress:
         """Return a `Progress` for reading existing lines only, from the given positions."""
         return Progress(positions, follow=False, one_attempt=self.options.attempt_id is not None)
+
+    def bytes_of(self, entry: LogEntry) -> bytes | None:
+        """Return the bytes of an entry. For a gap, notify the user and return None."""
+        if entry.missing_bytes:
+            self.options.on_notice(f"task {entry.task_index}: {entry.message}")
+            return None
+        return entry.data if entry.partial else entry.data + b"\n"
 
     # Requests.
 
@@ -210,6 +240,32 @@ class ReadState:
         chunk.end.state = attempt.state
         chunk.end.missing_reason = str(error)
         return chunk
+
+
+class LineLimit:
+    """Counts the lines that a reader returns, and says when the reader has to end.
+
+    Args:
+        options: The options of the reader.
+    """
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._left = options.max_lines or math.inf
+
+    def cut(self, items: Items) -> Items:
+        """Count the lines of a batch, and return the lines that are within the limit."""
+        # A long line arrives in several parts, which count as one line. The line is counted when its last part arrives.
+        if self._options.max_lines and items and (not items[0].partial or items[0].origin.ended):
+            shown = items[: int(self._left)]
+            self._left -= len(items)
+            return shown
+        return items
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the reader has returned `max_lines` lines, or its time has passed."""
+        return self._left <= 0 or time.monotonic() >= self._options.until
 
 
 def is_final(end: cluster_pb2.LogEnd) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from iris.client.logs.read_options import Route
 from iris.client.logs.read_outage import NotYetError, RefusedError, has_been_silent
-from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.operations.logs import ReachableWorkers
+from iris.cluster.client.operations.machines import list_workers
+from iris.cluster.client.operations.steps import Operation
 from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, IrisError, PermissionDeniedError, UnavailableError
 from iris.rpc import cluster_pb2
@@ -17,12 +21,12 @@ class Routes:
     """Chooses the server from which the client reads the log of each attempt.
 
     Args:
-        cluster: The client of the cluster.
+        reachable: Which workers this machine can call directly.
         route: The route that the user has chosen.
     """
 
-    def __init__(self, cluster: RemoteClusterClient, route: Route) -> None:
-        self._cluster = cluster
+    def __init__(self, reachable: ReachableWorkers, route: Route) -> None:
+        self._reachable = reachable
         self._route = route
         self._not_at_worker: set[tuple[int, int]] = set()  # Pairs of task index and attempt id.
 
@@ -31,14 +35,29 @@ class Routes:
         """Whether the client may request a log from the controller if the worker does not have the log."""
         return self._route != "worker"
 
-    def worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> tuple[str, str] | None:
+    def worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> Operation[tuple[str, str] | None]:
         """Return the id and address of the worker from which to read the log of an attempt. None: the controller."""
+        if self._may_be_at_worker(task_index, attempt):
+            yield from self._reachable.reaches(attempt.worker_id, attempt.worker_address)
+        return self.known_worker_of(task_index, attempt)
+
+    def known_worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> tuple[str, str] | None:
+        """Return the result of `worker_of`, without a call. A worker that was not probed counts as unreachable."""
         worker = (attempt.worker_id, attempt.worker_address)
         if self._route == "worker":
             return worker
-        if self._route == "controller" or (task_index, attempt.attempt_id) in self._not_at_worker:
-            return None
-        return worker if self._cluster.reaches_worker(*worker) else None
+        is_reachable = self._reachable.known.get(attempt.worker_address, False)
+        return worker if is_reachable and self._may_be_at_worker(task_index, attempt) else None
+
+    def find(self, tasks: Iterable[cluster_pb2.TaskStatus]) -> Operation[None]:
+        """Probe the workers of all attempts at the same time, so that `known_worker_of` knows them."""
+        if self._route == "auto":
+            attempts = [attempt for task in tasks for attempt in task.attempts]
+            yield from self._reachable.find((attempt.worker_id, attempt.worker_address) for attempt in attempts)
+
+    def lost_worker(self, address: str) -> None:
+        """Note that a worker no longer answers."""
+        self._reachable.lost(address)
 
     def leave_worker(self, task_index: int, attempt_id: int) -> None:
         """Read the log of an attempt only from the controller from now on."""
@@ -54,7 +73,7 @@ class Routes:
             self.leave_worker(task_index, attempt.attempt_id)  # The worker has lost the log.
         return NotYetError(text)
 
-    def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, since_s: float | None) -> bool:
+    def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, since_s: float | None) -> Operation[bool]:
         """Return whether the log of an attempt will never be readable on the chosen route.
 
         The log is out of reach if all of these are true: the route allows only workers, the attempt has ended, its
@@ -67,8 +86,11 @@ class Routes:
         if self._route != "worker" or not has_been_silent(_DEAD_WORKER_PATIENCE_S, attempt, since_s):
             return False
         try:
-            workers = self._cluster.list_workers()
+            workers = yield from list_workers()
         except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # Tasks may not list workers.
             return False
         wanted = (attempt.worker_id, attempt.worker_address)
         return not any(worker.healthy and (worker.worker_id, worker.address) == wanted for worker in workers)
+
+    def _may_be_at_worker(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> bool:
+        return self._route == "auto" and (task_index, attempt.attempt_id) not in self._not_at_worker

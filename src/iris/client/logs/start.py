@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_outage import ReadOutage
-from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.operations.jobs import get_task_status, list_tasks
+from iris.cluster.client.operations.steps import Operation, Pause
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.entries import start
 from iris.errors import DeadlineExceededError, NotFoundError, UnavailableError
@@ -17,12 +18,11 @@ _SHORTEST_CALL_S = 0.001
 
 
 def find_tasks(
-    cluster: RemoteClusterClient, job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
-) -> dict[int, cluster_pb2.TaskStatus]:
+    job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
+) -> Operation[dict[int, cluster_pb2.TaskStatus]]:
     """Return the tasks to read, by task index.
 
     Args:
-        cluster: The client of the cluster.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
         options: The options of the reader.
@@ -36,12 +36,13 @@ def find_tasks(
         left_s = max(_SHORTEST_CALL_S, options.until - time.monotonic())
         try:
             if task_indices is not None and len(task_indices) == 1:
-                tasks = [cluster.get_task_status(job_id, task_indices[0], timeout_s=left_s)]
+                tasks = [(yield from get_task_status(job_id, task_indices[0], timeout_s=left_s))]
             else:
-                tasks = cluster.list_tasks(job_id, timeout_s=left_s)
+                tasks = yield from list_tasks(job_id, timeout_s=left_s)
             break
         except (UnavailableError, DeadlineExceededError) as error:
-            cluster.pause(outage.pause_s(error))
+            pause_s = outage.pause_s(error)
+        yield Pause(pause_s)
     known = {task.task_index: task for task in tasks}
     for index in task_indices or ():
         if index not in known:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Self
@@ -21,7 +19,7 @@ from typing import Any, Self
 from iris.client.logs.existing_lines import ExistingLines
 from iris.client.logs.future_lines import FutureLines
 from iris.client.logs.read_options import ReadOptions
-from iris.client.logs.read_state import Items, ReadState
+from iris.client.logs.read_state import Items, LineLimit, ReadState
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.errors import InvalidArgumentError
@@ -123,9 +121,13 @@ class TaskLogReader:
     def __init__(
         self, cluster: RemoteClusterClient, job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
     ) -> None:
-        self._state = ReadState(cluster, job_id, task_indices, options)
+        self._cluster = cluster
+        self._state = cluster.connection.perform(
+            ReadState.start(cluster.connection.reachable, job_id, task_indices, options)
+        )
         self._options = options
         self._existing = ExistingLines(self._state)
+        self._existing_runner = cluster.connection.runner()
         self._future: FutureLines | None = None
         self._are_partial_lines_requested = False
 
@@ -151,27 +153,19 @@ class TaskLogReader:
 
     def batches(self) -> Generator[Any]:
         """Yield batches of entries, or of bytes, until the stream ends. Before each wait, yield an empty batch."""
-        options = self._options
-        left = options.max_lines or math.inf
+        limit = LineLimit(self._options)
         with closing(self._with_requested_lines(self._both_stages())) as batches:
             for items in batches:
-                # A long line arrives in several parts, which count as one line. The line is counted when its last part
-                # arrives.
-                if options.max_lines and items and (not items[0].partial or items[0].origin.ended):
-                    yield items[: int(left)]
-                    left -= len(items)
-                else:
-                    yield items
-                if left <= 0 or time.monotonic() >= options.until or self._state.is_closed:
+                yield limit.cut(items)
+                if limit.is_reached or self._state.is_closed:
                     return
 
     def bytes_of(self, entries: Iterable[LogEntry]) -> Iterator[bytes]:
         """Yield the bytes of entries. A gap becomes a notice."""
         for entry in entries:
-            if entry.missing_bytes:
-                self._options.on_notice(f"task {entry.task_index}: {entry.message}")
-            else:
-                yield entry.data if entry.partial else entry.data + b"\n"
+            data = self._state.bytes_of(entry)
+            if data is not None:
+                yield data
 
     def request_partial_lines(self) -> None:
         """Make `batches` yield the partial lines next. Any thread may call this method."""
@@ -182,7 +176,7 @@ class TaskLogReader:
     def close(self) -> None:
         """End the reader, from any thread."""
         self._state.is_closed = True
-        self._existing.abort()
+        self._existing_runner.abort()
         if self._future is not None:
             self._future.end()
 
@@ -193,18 +187,14 @@ class TaskLogReader:
                 yield items
                 if self._are_partial_lines_requested:
                     self._are_partial_lines_requested = False
-                    for index, reader in self._state.readers().items():
-                        for _, partial in reader.flush():
-                            self._state.deliver(index, partial)
-                            yield partial
+                    yield from self._state.requested_partial_lines()
 
     def _both_stages(self) -> Generator[Items]:
-        if self._options.tail is not None:
-            yield from self._existing.read_last(self._options.tail)
-        else:
-            yield from self._existing.read()
+        with closing(self._existing_runner.items(self._existing.read())) as existing:
+            for _, items in existing:
+                yield items
         if self._options.follow and not self._state.is_closed:
-            self._future = FutureLines(self._state)
+            self._future = FutureLines(self._cluster, self._state)
             yield from self._future.run()
 
 

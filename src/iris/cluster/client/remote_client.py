@@ -55,8 +55,9 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         transport: httpx.BaseTransport | None = None,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(ClusterConnection(controller_address, token, ca, cert, http2, transport, timeout_s))
-        self.controller_address = self._connection.address
+        connection = ClusterConnection(controller_address, token, ca, cert, http2, transport, timeout_s)
+        super().__init__(connection)
+        self.controller_address = connection.address
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless this client is closed.
@@ -64,7 +65,7 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         Raises:
             ClientClosedError: This client was closed before or during the sleep.
         """
-        self._connection.lifetime.pause(check_seconds("seconds", seconds))
+        self.connection.lifetime.pause(check_seconds("seconds", seconds))
 
     def close(self) -> None:
         """Close the connections. The cluster continues.
@@ -72,7 +73,7 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         Waits, follows and calls in other threads end with a `ClientClosedError` within a second. Later calls raise the
         same error. Clients in child processes after a fork stay open.
         """
-        self._connection.close()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         return self

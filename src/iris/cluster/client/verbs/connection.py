@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
-from iris.arguments import check_flag, check_timeout, check_token
-from iris.cluster.client.running_cluster import find_here, find_token
-from iris.cluster.types import TOKEN_VARIABLE
-from iris.errors import ControllerUnreachableError, WorkerUnreachableError
-from iris.rpc import cluster_connect
-from iris.rpc.address import parse_address
-from iris.rpc.auth.credentials import BearerInterceptor, Credentials
-from iris.rpc.auth.peer_uid import PeerUidCheck, own
-from iris.rpc.calls import UnaryCall, call
+from connectrpc.errors import ConnectError
+
+from iris.cluster.client.access import ClusterAccess
+from iris.cluster.client.operations.logs import ReachableWorkers
+from iris.cluster.client.operations.steps import PROBE_MS, Item, ItemOperation, Operation, Result, Worker
+from iris.cluster.client.verbs.sync_runner import SyncRunner
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.http.client.client_lifetime import Lifetime
 from iris.rpc.http.client.client_transport import HttpTransport
-from iris.rpc.http.client.httpx_sender import check_alone, check_transport
-from iris.rpc.http.tls import ClientTls
+from iris.rpc.http.client.httpx_sender import check_transport
+from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.rpc.peer import Peer
 
 if TYPE_CHECKING:
     import httpx
-
-Request = TypeVar("Request")
-Response = TypeVar("Response")
 
 
 class ClusterConnection:
@@ -37,6 +33,7 @@ class ClusterConnection:
         address: The base URL of the controller.
         controller: The stub of the controller.
         peer: The description of the controller, for error messages and tokens.
+        reachable: Which workers this machine can call directly.
         credentials: The token of the client.
         lifetime: The object that ends all calls when the client is closed.
         timeout_s: The timeout of each call in seconds.
@@ -52,63 +49,66 @@ class ClusterConnection:
         transport: httpx.BaseTransport | None,
         timeout_s: float | None,
     ) -> None:
-        self.address = parse_address(controller_address)
-        token = check_token(token)
-        self._http2 = None if http2 is None else check_flag("http2", http2)
         self._given = check_transport(transport)
-        check_alone(transport, ca=ca, cert=cert, http2=http2)
-        self._tls = ClientTls.given(ca, cert)
-        if self._tls == ClientTls() and self.address.startswith("https://"):
-            here = find_here(self.address)
-            self._tls = self._tls if here is None else here.tls()
-        self.credentials = _credentials(token, self.address)
-        is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
-        # The client has found its token in a file on this machine. Such a token is sent only to processes of the same
-        # user.
-        self._uid_check = PeerUidCheck(self.address, None if is_given else own)
-        self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
+        access = self._access = ClusterAccess(controller_address, token, ca, cert, http2, transport, timeout_s)
+        self.address = access.address
+        self.credentials = access.credentials
+        self.timeout_s = access.timeout_s
         self.lifetime = Lifetime(f"the client of the cluster at {self.address}")
         self._transport = HttpTransport(
-            self.address, http2=http2, tls=self._tls, lifetime=self.lifetime, given=self._given
+            self.address, http2=http2, tls=access.tls, lifetime=self.lifetime, given=self._given
         )
         self.controller = cluster_connect.ControllerServiceClientSync(
             self.address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(BearerInterceptor(self.credentials.token, self._uid_check),),
+            interceptors=(BearerInterceptor(self.credentials.token, access.uid_check),),
             http_client=self._transport.connect_client(),
         )
-        self.peer = Peer(
-            self.address,
-            "the controller",
-            ControllerUnreachableError,
-            advice="check the address, or start a cluster on this machine with 'iris up'",
-            credentials=self.credentials,
-            lifetime=self.lifetime,
-            proxy=self._transport.proxy,
-        )
+        self.peer = access.controller_peer(self.lifetime, self._transport.proxy)
+        self.reachable = ReachableWorkers()
         # One connection for each worker address. There is no lock: `setdefault` on a dict is atomic, and a lock that
         # another thread holds during a fork would never be released in the child process.
         self._workers: dict[str, WorkerConnection] = {}
 
-    def call(
-        self, method: UnaryCall[Request, Response], request: Request, *, timeout_s: float | None = None
-    ) -> Response:
-        """Call a method of the controller. If the connection breaks, repeat the call.
+    def perform(self, operation: Operation[Result]) -> Result:
+        """Carry out an operation, and return its result."""
+        return self.runner().run(operation)
 
-        Args:
-            method: A method of `controller`.
-            request: The request.
-            timeout_s: The timeout in seconds for all tries together. Default: the timeout of the client.
-        """
-        return call(method, request, self.peer, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
+    def items(self, operation: ItemOperation[Item, None], handle: StreamHandle | None = None) -> Generator[Item]:
+        """Carry out an operation, and yield its items. Another thread can end the operation's stream with `handle`."""
+        return self.runner(handle).items(operation)
+
+    def runner(self, handle: StreamHandle | None = None) -> SyncRunner:
+        """Return a runner for one operation."""
+        return SyncRunner(self, handle)
+
+    def server(self, worker: Worker | None) -> tuple[Any, Peer]:
+        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        if worker is None:
+            return self.controller, self.peer
+        known = self.worker(*worker)
+        return known.stub, known.peer
+
+    def answers(self, worker_id: str, address: str) -> bool:
+        """Call a worker once, and return whether the worker has answered."""
+        if not self._access.may_call_worker(address):
+            return False
+        try:
+            # Another machine may have the same address as the worker. The worker id in the answer shows the difference.
+            worker = self.worker(worker_id, address)
+            worker.uid_check.check()
+            health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=PROBE_MS)
+        except ConnectError:
+            return False
+        return health.worker_id == worker_id
 
     def worker(self, worker_id: str, address: str) -> WorkerConnection:
         """Return the connection to a worker."""
         known = self._workers.get(address)
         return known or self._workers.setdefault(
             address,
-            WorkerConnection(worker_id, address, self._worker_transport(address), self._users, self.credentials),
+            WorkerConnection(worker_id, address, self._worker_transport(address), self._access),
         )
 
     def close(self) -> None:
@@ -120,14 +120,8 @@ class ClusterConnection:
 
     def _worker_transport(self, address: str) -> HttpTransport:
         # HTTP/2 is never required of a worker, because a worker may be reached through a proxy that speaks HTTP/1.1.
-        http2 = False if self._http2 is False else None
-        return HttpTransport(address, http2=http2, tls=self._tls, lifetime=self.lifetime, given=self._given)
-
-    def _users(self) -> Iterable[int]:
-        """Return the ids of the users whose processes are accepted as workers on this machine: this user and the
-        controller's user."""
-        user = self._uid_check.user
-        return own() if user is None else (user, *own())
+        http2 = False if self._access.http2 is False else None
+        return HttpTransport(address, http2=http2, tls=self._access.tls, lifetime=self.lifetime, given=self._given)
 
 
 class WorkerConnection:
@@ -140,44 +134,17 @@ class WorkerConnection:
         peer: The description of the worker, for error messages and tokens.
     """
 
-    def __init__(
-        self,
-        worker_id: str,
-        address: str,
-        transport: HttpTransport,
-        users: Callable[[], Iterable[int]],
-        credentials: Credentials,
-    ) -> None:
+    def __init__(self, worker_id: str, address: str, transport: HttpTransport, access: ClusterAccess) -> None:
         self.transport = transport
-        self.uid_check = PeerUidCheck(address, users)
+        self.uid_check = access.worker_uid_check(address)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(BearerInterceptor(credentials.token, self.uid_check),),
+            interceptors=(BearerInterceptor(access.credentials.token, self.uid_check),),
             http_client=transport.connect_client(),
         )
-        self.peer = Peer(
-            address,
-            f"worker {worker_id!r}, which has the log,",
-            WorkerUnreachableError,
-            advice="it may have ended, or not be reachable from here",
-            credentials=credentials,
-            lifetime=transport.lifetime,
-            proxy=transport.proxy,
-        )
-
-
-def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
-    """Return the credentials: the given token, or `IRIS_TOKEN`, or the token of `iris up` on this machine."""
-    if given is not None:
-        if not isinstance(given, str):
-            return Credentials(given, "token=…")
-        return Credentials.fixed(given, "token=…")
-    variable = os.environ.get(TOKEN_VARIABLE)
-    if variable:
-        return Credentials.fixed(variable, TOKEN_VARIABLE)
-    return Credentials(lambda: find_token(address), "the file of 'iris up'")
+        self.peer = access.worker_peer(worker_id, address, transport.lifetime, transport.proxy)
 
 
 class ClusterVerbs:
@@ -185,7 +152,10 @@ class ClusterVerbs:
 
     Args:
         connection: The connections of the client.
+
+    Attributes:
+        connection: The connections of the client, for other modules of Iris.
     """
 
     def __init__(self, connection: ClusterConnection) -> None:
-        self._connection = connection
+        self.connection = connection

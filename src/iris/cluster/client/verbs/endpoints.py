@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from iris.arguments import JobReference, check_job_id, check_text, check_text_mapping
+from iris.arguments import JobReference
+from iris.cluster.client.operations import endpoints as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
-from iris.cluster.client.verbs.jobs import PAGE_SIZE
-from iris.cluster.names import check_name
 from iris.rpc import cluster_pb2
 
 
@@ -32,13 +31,7 @@ class EndpointVerbs(ClusterVerbs):
             NotFoundError: There is no such job.
             FailedPreconditionError: The job has ended.
         """
-        request = cluster_pb2.Controller.RegisterEndpointRequest(
-            name=_checked_name(name),
-            address=check_text("address", address, empty=False, accepted="an address as text, such as 'host:port'"),
-            job_id=job_id if job_id == "" else check_job_id(job_id),
-            metadata={} if metadata is None else check_text_mapping("metadata", metadata, none="no metadata"),
-        )
-        return self._connection.call(self._connection.controller.register_endpoint, request).endpoint_id
+        return self.connection.perform(operations.register_endpoint(name, address, job_id, metadata))
 
     def unregister_endpoint(self, endpoint_id: str) -> None:
         """Remove an endpoint.
@@ -46,10 +39,7 @@ class EndpointVerbs(ClusterVerbs):
         Raises:
             NotFoundError: There is no such endpoint.
         """
-        request = cluster_pb2.Controller.UnregisterEndpointRequest(
-            endpoint_id=check_text("endpoint_id", endpoint_id, empty=False)
-        )
-        self._connection.call(self._connection.controller.unregister_endpoint, request)
+        self.connection.perform(operations.unregister_endpoint(endpoint_id))
 
     def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
         """Return the endpoint with the given name.
@@ -57,21 +47,8 @@ class EndpointVerbs(ClusterVerbs):
         Raises:
             NotFoundError: There is no such endpoint.
         """
-        request = cluster_pb2.Controller.LookupEndpointRequest(name=_checked_name(name))
-        return self._connection.call(self._connection.controller.lookup_endpoint, request).endpoint
+        return self.connection.perform(operations.lookup_endpoint(name))
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """Return the endpoints whose names start with a prefix, sorted by name."""
-        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=check_text("prefix", prefix), page_size=PAGE_SIZE)
-        endpoints: list[cluster_pb2.Controller.Endpoint] = []
-        while True:
-            answer = self._connection.call(self._connection.controller.list_endpoints, request)
-            endpoints += answer.endpoints
-            if not answer.next_page_token:
-                return endpoints
-            request.page_token = answer.next_page_token
-
-
-def _checked_name(name: str) -> str:
-    check_name("endpoint", name)
-    return name
+        return self.connection.perform(operations.list_endpoints(prefix))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-
-from iris.arguments import check_text, check_whole_number
+from iris.cluster.client.operations import tokens as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
-from iris.cluster.names import check_token_name
 from iris.rpc import cluster_pb2
 
 
@@ -28,14 +25,9 @@ class TokenVerbs(ClusterVerbs):
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             PermissionDeniedError: The role of this client is not `admin`.
         """
-        check_token_name(name)
-        request = cluster_pb2.Controller.CreateTokenRequest(
-            name=name,
-            role=check_text("role", role, empty=False),
-            ttl_seconds=check_whole_number("ttl_seconds", ttl_seconds),
-            request_id=check_text("request_id", request_id) or secrets.token_hex(16),
+        return self.connection.perform(
+            operations.create_token(name, role, ttl_seconds=ttl_seconds, request_id=request_id)
         )
-        return self._connection.call(self._connection.controller.create_token, request)
 
     def list_tokens(self) -> list[cluster_pb2.Controller.Token]:
         """Return the tokens without their secrets, the oldest first.
@@ -43,8 +35,7 @@ class TokenVerbs(ClusterVerbs):
         Raises:
             PermissionDeniedError: The role of this client is not `admin`.
         """
-        request = cluster_pb2.Controller.ListTokensRequest()
-        return list(self._connection.call(self._connection.controller.list_tokens, request).tokens)
+        return self.connection.perform(operations.list_tokens())
 
     def revoke_token(self, token_id: str) -> None:
         """Revoke a token. Streams that were opened with the token end.
@@ -53,9 +44,8 @@ class TokenVerbs(ClusterVerbs):
             NotFoundError: There is no such token.
             PermissionDeniedError: The role of this client is not `admin`.
         """
-        request = cluster_pb2.Controller.RevokeTokenRequest(token_id=check_text("token_id", token_id, empty=False))
-        self._connection.call(self._connection.controller.revoke_token, request)
+        self.connection.perform(operations.revoke_token(token_id))
 
     def token(self) -> str | None:
         """Return the token that this client uses now, for another program that calls the same cluster."""
-        return self._connection.credentials.token()
+        return self.connection.credentials.token()

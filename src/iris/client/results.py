@@ -1,0 +1,108 @@
+"""Makes the results and errors of jobs and tasks from their final statuses."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from iris.client.task_exceptions import load_exception
+from iris.cluster.pickles.loading import load_here
+from iris.cluster.types import is_task_finished, state_name
+from iris.errors import JobFailedError, ResultError, visible
+from iris.rpc import cluster_pb2
+from iris.versions import python_version
+
+SHOWN_LINES = 10  # A JobFailedError shows this many lines from the end of the failed task's log.
+
+# A function that converts the bytes sent by a task into an object.
+Loads = Callable[[bytes], Any]
+
+
+def result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
+    """Return the pickle of the value that a task's callable returned.
+
+    Args:
+        task: The status of the task, with its result.
+        loads: A function that loads the exception of a failed task. None: the exception is not loaded.
+
+    Raises:
+        ResultError: The task has not succeeded, or the value could not be sent.
+    """
+    if not is_task_finished(task.state):
+        raise _no_result(task, f"the task has not ended, its state is {state_name(task.state)}")
+    if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
+        raise _no_result(task, f"the task ended as {state_name(task.state)}: {task.error}") from load_exception(
+            task, loads
+        )
+    if not task.HasField("serialized_result") or not task.serialized_result:
+        raise _no_result(task, task.result_error or "the task has sent none")
+    return task.serialized_result
+
+
+def load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
+    """Return the value that a task's callable returned. `Task.result` documents the arguments and errors."""
+    data = result_bytes(task, loads)
+    try:
+        return loads(data)
+    except Exception as cause:  # Unpickling runs the user's code, which can raise any exception.
+        if loads is not load_here:
+            name = getattr(loads, "__qualname__", repr(loads))
+            raise _no_result(
+                task, f"the function loads={name} cannot load the returned value: {type(cause).__name__}: {cause}"
+            ) from cause
+        raise _no_result(
+            task,
+            f"the returned value cannot be unpickled on Python {python_version()}: {type(cause).__name__}: {cause}"
+            " (check that Python and the packages of the value have the same versions here as on the worker)",
+        ) from cause
+
+
+def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
+    return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id)
+
+
+def first_failed_task(status: cluster_pb2.JobStatus) -> int | None:
+    """Return the index of the task that failed first. None if no task failed, for example in a terminated job."""
+    return status.first_failed_task_index if status.HasField("first_failed_task_index") else None
+
+
+def job_failure(
+    job_id: str, status: cluster_pb2.JobStatus, task: cluster_pb2.TaskStatus | None, lines: Sequence[str]
+) -> JobFailedError:
+    """Return the error for a job that has not succeeded.
+
+    Args:
+        job_id: The job.
+        status: The final status of the job.
+        task: The task that failed first. None: no task failed.
+        lines: The last lines of this task.
+    """
+    text = f"job {job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
+    if task is None:
+        return JobFailedError(visible(text), job_id=job_id, status=status)
+    index = status.first_failed_task_index
+    exit_code = task.exit_code if task.HasField("exit_code") else None
+    reason = status.error or "it failed"
+    if exit_code is not None and "exit code" not in reason:
+        reason += f" (exit code {exit_code})"
+    shown = "".join(f"\n  | {line}" for line in lines)
+    text = (
+        f"job {job_id!r} ended as {state_name(status.state)}: task {index}: {reason}{shown}\n"
+        f"All it wrote: client.fetch_task_logs({job_id!r}, {index}),"
+        f" or: iris logs {shlex.quote(job_id)} --task {index}"
+    )
+    return JobFailedError(
+        visible(text),  # The text may contain control sequences of the task, which must not reach a terminal.
+        job_id=job_id,
+        status=status,
+        task_index=index,
+        exit_code=exit_code,
+        signal=task.term_signal if task.HasField("term_signal") else None,
+        last_lines=tuple(lines),
+    )
+
+
+def last_line_arguments() -> dict[str, Any]:
+    """Return the arguments with which `stream_task_logs` reads the last lines of a failed task."""
+    return {"follow": False, "tail": SHOWN_LINES, "patience_s": 0, "on_notice": lambda _: None}

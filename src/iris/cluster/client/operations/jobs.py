@@ -1,0 +1,142 @@
+"""Operations about jobs and their tasks. `JobVerbs` documents the arguments, results and errors."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from iris.arguments import (
+    MAX_INT32,
+    JobReference,
+    check_flag,
+    check_instance,
+    check_job_id,
+    check_task_index,
+    check_timeout,
+    check_whole_number,
+)
+from iris.cluster.client.operations.steps import Call, Operation
+from iris.errors import FailedPreconditionError
+from iris.rpc import cluster_pb2
+
+# A workspace of more than `_OFFERED_BYTES` is first offered by its hash, because the controller may already have it.
+_OFFERED_BYTES = 64 * 1024
+_SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
+_SHORTEST_TIMEOUT_S = 0.001
+PAGE_SIZE = 500  # The largest number of entries in one page of a list.
+
+
+def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
+    """Submit a job and return its id."""
+    check_instance("request", request, cluster_pb2.Controller.LaunchJobRequest)
+    blob = request.bundle_blob
+    if len(blob) > _OFFERED_BYTES:
+        request.ClearField("bundle_blob")
+        try:
+            return (yield from _launch(request))
+        except FailedPreconditionError:
+            request.bundle_blob = blob
+    return (yield from _launch(request))
+
+
+def _launch(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
+    size = len(request.bundle_blob) + len(request.serialized_entrypoint)
+    answer: cluster_pb2.Controller.LaunchJobResponse
+    answer = yield Call("launch_job", request, extra_s=size / _SLOWEST_UPLOAD_BYTES_PER_S)
+    return answer.job_id
+
+
+def get_job_status(
+    job_id: str | JobReference, *, include_result: bool = False, timeout_s: float
+) -> Operation[cluster_pb2.JobStatus]:
+    """Return the status of a job, with all its tasks.
+
+    Args:
+        job_id: The job.
+        include_result: Whether to include the result of the job's only task.
+        timeout_s: The timeout in seconds for all calls together.
+    """
+    request = cluster_pb2.Controller.GetJobStatusRequest(
+        job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
+    )
+    end = time.monotonic() + check_timeout("timeout_s", timeout_s)
+    answer: cluster_pb2.Controller.GetJobStatusResponse
+    answer = yield Call("get_job_status", request, max(_SHORTEST_TIMEOUT_S, end - time.monotonic()))
+    if answer.next_page_token:
+        left_s = max(_SHORTEST_TIMEOUT_S, end - time.monotonic())
+        rest = yield from _list_tasks(request.job_id, answer.next_page_token, left_s)
+        answer.job.tasks.extend(rest)
+    return answer.job
+
+
+def terminate_job(job_id: str | JobReference) -> Operation[None]:
+    """Request the termination of a job."""
+    yield Call("terminate_job", cluster_pb2.Controller.TerminateJobRequest(job_id=check_job_id(job_id)))
+
+
+def terminate_task(job_id: str | JobReference, task_index: int) -> Operation[None]:
+    """Request the termination of one task."""
+    request = cluster_pb2.Controller.TerminateTaskRequest(
+        job_id=check_job_id(job_id), task_index=check_task_index(task_index)
+    )
+    yield Call("terminate_task", request)
+
+
+def list_jobs() -> Operation[list[cluster_pb2.JobStatus]]:
+    """Return all jobs without their tasks, the oldest first."""
+    request = cluster_pb2.Controller.ListJobsRequest(page_size=PAGE_SIZE)
+    jobs: list[cluster_pb2.JobStatus] = []
+    while True:
+        answer: cluster_pb2.Controller.ListJobsResponse = yield Call("list_jobs", request)
+        jobs += answer.jobs
+        if not answer.next_page_token:
+            return jobs
+        request.page_token = answer.next_page_token
+
+
+def get_task_status(
+    job_id: str | JobReference, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf
+) -> Operation[cluster_pb2.TaskStatus]:
+    """Return the status of a task, with all its attempts."""
+    request = cluster_pb2.Controller.GetTaskStatusRequest(
+        job_id=check_job_id(job_id),
+        task_index=check_task_index(task_index),
+        include_result=check_flag("include_result", include_result),
+    )
+    answer: cluster_pb2.Controller.GetTaskStatusResponse
+    answer = yield Call("get_task_status", request, check_timeout("timeout_s", timeout_s))
+    return answer.task
+
+
+def list_tasks(job_id: str | JobReference, *, timeout_s: float = math.inf) -> Operation[list[cluster_pb2.TaskStatus]]:
+    """Return the tasks of a job, in index order."""
+    return (yield from _list_tasks(check_job_id(job_id), "", check_timeout("timeout_s", timeout_s)))
+
+
+def _list_tasks(job_id: str, page_token: str, timeout_s: float) -> Operation[list[cluster_pb2.TaskStatus]]:
+    request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id, page_size=PAGE_SIZE, page_token=page_token)
+    tasks: list[cluster_pb2.TaskStatus] = []
+    end = time.monotonic() + timeout_s
+    while True:
+        answer: cluster_pb2.Controller.ListTasksResponse
+        answer = yield Call("list_tasks", request, end - time.monotonic())
+        tasks += answer.tasks
+        if not answer.next_page_token:
+            return tasks
+        request.page_token = answer.next_page_token
+
+
+def write_stdin(
+    job_id: str | JobReference, data: bytes, *, position: int, attempt_id: int | None = None, end: bool = False
+) -> Operation[cluster_pb2.Controller.WriteStdinResponse]:
+    """Send standard input to the only task of a job that was submitted with `stdin`."""
+    request = cluster_pb2.Controller.WriteStdinRequest(
+        job_id=check_job_id(job_id),
+        position=check_whole_number("position", position),
+        data=check_instance("data", data, bytes),
+        end=check_flag("end", end),
+    )
+    if attempt_id is not None:
+        request.attempt_id = check_whole_number("attempt_id", attempt_id, most=MAX_INT32, none="the newest attempt")
+    answer: cluster_pb2.Controller.WriteStdinResponse = yield Call("write_stdin", request)
+    return answer

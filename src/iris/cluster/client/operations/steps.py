@@ -1,0 +1,117 @@
+"""Defines operations and their steps.
+
+An operation is a generator. It yields a step, for example a call, and receives the result of the step. If the step
+fails, the error is raised inside the operation. An operation may also yield items for its caller, for example log
+lines. A runner carries out the steps: `SyncRunner` in the thread of the caller, and `AsyncRunner` on an event loop.
+
+Most operations close their streams. If an operation ends early, its runner closes the streams that are still open,
+because a generator that is being closed cannot yield a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, NewType, TypeVar
+
+from google.protobuf.message import Message
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+Worker = tuple[str, str]  # worker id, address
+PROBE_MS = 500  # The longest time for which a worker is probed, in milliseconds.
+StreamNumber = NewType("StreamNumber", int)
+
+
+class Step:
+    """The base class of all steps."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Step):
+    """A call. The result is the answer of the server.
+
+    Attributes:
+        method: The name of the method in the generated stub.
+        request: The request message.
+        timeout_s: The timeout in seconds for all tries together. The shorter of this timeout and the client's timeout
+            applies.
+        extra_s: For how many seconds the client's timeout is extended, because the request is large.
+        worker: The worker to call. None: the controller.
+    """
+
+    method: str
+    request: Message
+    timeout_s: float = math.inf
+    extra_s: float = 0.0
+    worker: Worker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Step):
+    """A pause of some seconds. Closing the client ends the pause with an error."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe(Step):
+    """A short call to each of several workers at once. The result is a list that says which workers have answered."""
+
+    workers: Sequence[Worker]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream(Step):
+    """Opens a stream. The result is the number of the stream.
+
+    Attributes:
+        method: The name of the method in the generated stub.
+        request: The request message.
+        worker: The worker to call. None: the controller.
+        timeout_ms: The time after which the stream ends, in milliseconds. None: the stream has no time limit.
+    """
+
+    method: str
+    request: Message
+    worker: Worker | None = None
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NextMessage(Step):
+    """Waits for the next message of a stream. The result is the message, or None at the end of the stream."""
+
+    stream: StreamNumber
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream(Step):
+    """Closes a stream. A stream that was closed before stays closed."""
+
+    stream: StreamNumber
+
+
+Operation = Generator[Step, Any, Result]
+# An operation that yields items for the caller between its steps.
+ItemOperation = Generator[Step | Item, Any, Result]
+
+
+def next_item(operation: ItemOperation[Item, object]) -> Operation[Item | None]:
+    """Carry out an operation up to its next item, and return the item. Return None at the end of the operation."""
+    try:
+        step = next(operation)
+        while isinstance(step, Step):
+            try:
+                result = yield step
+            except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+                step = operation.throw(error)
+            else:
+                step = operation.send(result)
+    except StopIteration:
+        return None
+    return step

@@ -1,0 +1,38 @@
+"""Operations about tokens. `TokenVerbs` documents the arguments, results and errors."""
+
+from __future__ import annotations
+
+import secrets
+
+from iris.arguments import check_text, check_whole_number
+from iris.cluster.client.operations.steps import Call, Operation
+from iris.cluster.names import check_token_name
+from iris.rpc import cluster_pb2
+
+
+def create_token(
+    name: str, role: str, *, ttl_seconds: int = 0, request_id: str = ""
+) -> Operation[cluster_pb2.Controller.CreateTokenResponse]:
+    """Create a token, and return the token with its secret."""
+    check_token_name(name)
+    request = cluster_pb2.Controller.CreateTokenRequest(
+        name=name,
+        role=check_text("role", role, empty=False),
+        ttl_seconds=check_whole_number("ttl_seconds", ttl_seconds),
+        request_id=check_text("request_id", request_id) or secrets.token_hex(16),
+    )
+    answer: cluster_pb2.Controller.CreateTokenResponse = yield Call("create_token", request)
+    return answer
+
+
+def list_tokens() -> Operation[list[cluster_pb2.Controller.Token]]:
+    """Return the tokens without their secrets, the oldest first."""
+    answer: cluster_pb2.Controller.ListTokensResponse
+    answer = yield Call("list_tokens", cluster_pb2.Controller.ListTokensRequest())
+    return list(answer.tokens)
+
+
+def revoke_token(token_id: str) -> Operation[None]:
+    """Revoke a token."""
+    request = cluster_pb2.Controller.RevokeTokenRequest(token_id=check_text("token_id", token_id, empty=False))
+    yield Call("revoke_token", request)

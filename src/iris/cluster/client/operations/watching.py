@@ -1,0 +1,163 @@
+"""The operation that watches the states of a job and its tasks. `WatchVerbs` documents the arguments and errors."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from iris.arguments import JobReference, check_callable, check_flag, check_job_id, check_seconds, check_timeout
+from iris.cluster.client.operations.steps import (
+    Call,
+    CloseStream,
+    ItemOperation,
+    NextMessage,
+    OpenStream,
+    Operation,
+    Pause,
+)
+from iris.cluster.types import is_job_finished
+from iris.errors import DeadlineExceededError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import left_until
+from iris.system.backoff import Backoff
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
+# The controller gets at least this many seconds for its first answer, even if `timeout` is shorter.
+_SHORTEST_WAIT_S = 1.0
+
+# `on_silence` is called after this many seconds without an answer. Shorter silences are normal, for example at a
+# restart.
+_SILENCE_S = 2.0
+
+States = ItemOperation[cluster_pb2.JobStatus, None]
+
+
+def watch_job(
+    job_id: str | JobReference,
+    *,
+    timeout: float | None = None,
+    patience_s: float | None = 60.0,
+    longest_pause_s: float = LONGEST_PAUSE_S,
+    include_tasks: bool = False,
+    on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    is_aborted: Callable[[], bool] = lambda: False,
+) -> States:
+    """Check the arguments, and return the operation that yields the states of a job.
+
+    Args:
+        job_id: The job.
+        timeout: See `WatchVerbs.watch_job`.
+        patience_s: See `WatchVerbs.watch_job`.
+        longest_pause_s: See `WatchVerbs.watch_job`.
+        include_tasks: See `WatchVerbs.watch_job`.
+        on_silence: See `WatchVerbs.watch_job`.
+        is_aborted: Returns whether the caller has ended the watch, so that a broken stream is not opened again.
+    """
+    request = cluster_pb2.Controller.WatchJobRequest(
+        job_id=check_job_id(job_id), include_tasks=check_flag("include_tasks", include_tasks)
+    )
+    watch = _Watch(
+        request,
+        check_timeout("timeout", timeout),
+        check_timeout("patience_s", patience_s),
+        check_seconds("longest_pause_s", longest_pause_s, above_zero=True),
+        check_callable("on_silence", on_silence),
+        is_aborted,
+    )
+    return watch.states()
+
+
+class _Watch:
+    """One running watch, with its arguments and its state."""
+
+    def __init__(
+        self,
+        request: cluster_pb2.Controller.WatchJobRequest,
+        timeout_s: float,
+        patience_s: float,
+        longest_pause_s: float,
+        on_silence: Callable[[UnavailableError], None],
+        is_aborted: Callable[[], bool],
+    ) -> None:
+        self._request = request
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._backoff = Backoff(FIRST_PAUSE_S, longest_pause_s)
+        self._on_silence = on_silence
+        self._is_aborted = is_aborted
+        self._unreachable: UnavailableError | None = None
+        self._silent_since: float | None = None
+        self._is_silence_told = False
+
+    def states(self) -> States:
+        """Yield the states."""
+        end = time.monotonic() + self._timeout_s
+        if self._timeout_s < _SHORTEST_WAIT_S:
+            job = yield from self._ask_once()
+            if job is not None:
+                yield job
+                if is_job_finished(job.state):
+                    return
+        while end - time.monotonic() > 0.01:
+            try:
+                if (yield from self._read_stream(end)):
+                    return
+            except DeadlineExceededError:
+                pass  # Two causes are possible: the deadline has passed, or the connection was silent for too long.
+            except UnavailableError as error:
+                self._note_silence(error)
+            yield Pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))
+        raise watch_timeout(self._request.job_id, self._timeout_s, self._unreachable) from self._unreachable
+
+    def _read_stream(self, end: float) -> ItemOperation[cluster_pb2.JobStatus, bool]:
+        """Yield the states that one stream brings. Return whether the last state is final."""
+        # A timeout of months needs several streams, because one stream lasts a day at most.
+        left_ms = None if end == math.inf else left_until(end)
+        stream = yield OpenStream("watch_job", self._request, timeout_ms=left_ms)
+        while True:
+            message: cluster_pb2.Controller.WatchJobResponse | None = yield NextMessage(stream)
+            if message is None:
+                return False
+            self._silent_since, self._is_silence_told, self._unreachable = None, False, None
+            self._backoff.reset()
+            if message.HasField("job"):
+                yield message.job
+                if is_job_finished(message.job.state):
+                    yield CloseStream(stream)
+                    return True
+
+    def _ask_once(self) -> Operation[cluster_pb2.JobStatus | None]:
+        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=self._request.job_id)
+        try:
+            answer: cluster_pb2.Controller.GetJobStatusResponse
+            answer = yield Call("get_job_status", request, _SHORTEST_WAIT_S)
+            return answer.job
+        except UnavailableError as error:
+            self._unreachable = error
+        except DeadlineExceededError:
+            pass
+        return None
+
+    def _note_silence(self, error: UnavailableError) -> None:
+        self._unreachable = error
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        silent_s = time.monotonic() - self._silent_since
+        if silent_s > self._patience_s or self._is_aborted():
+            raise error
+        if silent_s > _SILENCE_S and not self._is_silence_told:
+            self._is_silence_told = True
+            self._on_silence(error)
+
+
+def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | None) -> DeadlineExceededError:
+    """Return the error for a job that has not ended within the timeout.
+
+    Args:
+        job_id: The job.
+        timeout_s: The time in seconds.
+        unreachable: The error of the last request, if the controller did not answer. None: the controller answered.
+    """
+    known = f", as far as is known: {unreachable}" if unreachable else ""
+    return DeadlineExceededError(f"job {job_id!r} has not ended within {timeout_s:g} s{known}")
