@@ -30,11 +30,10 @@ from iris.client.submission import (
 )
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
+from iris.cluster.client.access import controller_address
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import Entrypoint, ResourceSpec
-from iris.errors import InvalidAddressError
 from iris.rpc import cluster_pb2
-from iris.rpc.address import ACCEPTED_FORMS
 
 if TYPE_CHECKING:
     import httpx
@@ -100,13 +99,10 @@ class IrisClient(LogMethods, EndpointMethods):
             FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
             MissingExtraError: The extra [http2] or [socks] is needed and not installed.
         """
-        if address is None:
-            address = os.environ.get("IRIS_CONTROLLER_ADDRESS")
-            if not address:
-                raise InvalidAddressError(
-                    f"no address was given and IRIS_CONTROLLER_ADDRESS is not set (expected {ACCEPTED_FORMS})"
-                )
-        return cls(RemoteClusterClient(address, token=token, ca=ca, cert=cert, http2=http2, transport=transport))
+        cluster = RemoteClusterClient(
+            controller_address(address), token=token, ca=ca, cert=cert, http2=http2, transport=transport
+        )
+        return cls(cluster)
 
     @classmethod
     def local(cls, *, workers: int = 1) -> IrisClient:

@@ -31,7 +31,7 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
         NotFoundError: There is no such job or task.
         ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `options.patience_s`.
     """
-    printer = _terminal_printer() or _StreamPrinter()
+    printer = new_printer()
     options = replace(options, on_notice=printer.notice, partial=printer.shows_partial_lines)
     left_s = options.until - time.monotonic()
     timer = None
@@ -54,6 +54,11 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
         if timer is not None:
             timer.cancel()
         printer.end()
+
+
+def new_printer() -> _TerminalPrinter | _StreamPrinter:
+    """Return a printer for stdout."""
+    return _terminal_printer() or _StreamPrinter()
 
 
 def _terminal_printer() -> _TerminalPrinter | None:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol
 
 from iris.arguments import check_callable, check_path
 from iris.client.notices import print_notice
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 Stage = Literal["packing", "sending"]
 Progress = Callable[[Stage, int, int], None]
+
+Arguments = ParamSpec("Arguments")
+
+
+class Wrap(Protocol):
+    """A function that wraps the functions of a user."""
+
+    def __call__(self, function: Callable[Arguments, None], /) -> Callable[Arguments, None]: ...
+
 
 _SHOWN = 3  # The largest number of files that a notice names.
 _QUIET_S = 1.0  # A notice is sent only if packing or sending takes longer than this many seconds.
@@ -52,8 +61,15 @@ class WorkspaceUpload:
         workspace: str | os.PathLike[str] | None,
         on_notice: Callable[[str], None] | None,
         on_progress: Progress | None,
+        wrap: Wrap = lambda function: function,
     ) -> WorkspaceUpload | None:
         """Return the upload for the arguments of `IrisClient.run`. None if the job has no workspace.
+
+        Args:
+            workspace: See `IrisClient.run`.
+            on_notice: See `IrisClient.run`.
+            on_progress: See `IrisClient.run`.
+            wrap: Returns a function that calls another function on the right thread.
 
         Raises:
             InvalidArgumentError: An argument is invalid.
@@ -63,7 +79,8 @@ class WorkspaceUpload:
                 check_callable(name, callback, none="a line on stderr")
         if workspace is None:
             return None
-        return cls(check_path("workspace", workspace), on_notice or print_notice, on_progress)
+        folder = check_path("workspace", workspace)
+        return cls(folder, wrap(on_notice or print_notice), None if on_progress is None else wrap(on_progress))
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""

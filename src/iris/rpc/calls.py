@@ -127,17 +127,24 @@ async def _call_async(
     end = time.monotonic() + timeout_s
     backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     for attempt in range(1, TRIES + 1):
+        token = await _token(peer)
         response = ResponseMetadata()
         try:
             with response:
-                return await method(request, timeout_ms=left_until(end))
+                answer = await method(request, timeout_ms=left_until(end))
         except ConnectError as error:
             if _is_cancelled(error):
                 raise asyncio.CancelledError from error
+            if attempt < TRIES and await _has_new_token(peer, error, token):
+                continue
             pause_s = backoff.next_s()
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error, response) from error
             await asyncio.sleep(pause_s)
+        else:
+            if peer.credentials:
+                peer.credentials.accepted()
+            return answer
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -185,7 +192,7 @@ async def stream_async(
     first_s: float = FIRST_MESSAGE_S,
     silence_s: float = STREAM_SILENCE_S,
 ) -> AsyncGenerator[Response]:
-    """Yield the messages of a server's stream like `stream`, on an asyncio loop.
+    """Yield the messages of a server's stream on an asyncio loop, with the same errors as `stream`.
 
     Args:
         messages: The iterator that a method of a generated async stub returned, before its first message was read.
@@ -194,6 +201,7 @@ async def stream_async(
         silence_s: The longest time between two messages, in seconds. Servers send a beat at least every 15 s.
     """
     within_s = first_s
+    token = await _token(peer)
     response = ResponseMetadata()
     try:
         while True:
@@ -207,16 +215,36 @@ async def stream_async(
                     if _is_cancelled(error):
                         raise asyncio.CancelledError from error
                     raise
+            if peer.credentials and within_s == first_s:
+                peer.credentials.accepted()
             if message is None:
                 return
             yield message
             within_s = silence_s
     except ConnectError as error:
+        if await _has_new_token(peer, error, token):
+            raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
         raise peer.error(error, response) from error
     except TimeoutError as error:
         raise DeadlineExceededError(f"{peer.name} at {peer.address} has been silent for too long") from error
     finally:
         await cast(Any, messages).aclose()
+
+
+async def _token(peer: Peer) -> str | None:
+    """Return the token for a server. The source of the token is called in a thread, because the source may block."""
+    if peer.credentials is None:
+        return None
+    if not peer.credentials.is_known:
+        await asyncio.to_thread(peer.credentials.token)
+    return peer.credentials.token()
+
+
+async def _has_new_token(peer: Peer, error: ConnectError, refused: str | None) -> bool:
+    """Return whether the server refused the token and the source has another token, which was requested in a thread."""
+    if peer.credentials is None or not _is_refused(error):
+        return False
+    return await asyncio.to_thread(peer.credentials.renew, refused)
 
 
 def _is_cancelled(error: ConnectError) -> bool:

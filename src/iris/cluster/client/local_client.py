@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import os
-import tempfile
-from pathlib import Path
 
-from iris.arguments import check_whole_number
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.server_process import remove_directory, start_server
-from iris.cluster.types import MAX_LOCAL_WORKERS
-from iris.config import ClusterConfig
+from iris.cluster.client.server_process import LocalCluster
 
 
 class LocalClusterClient(RemoteClusterClient):
@@ -30,22 +24,13 @@ class LocalClusterClient(RemoteClusterClient):
     """
 
     def __init__(self, *, workers: int = 1) -> None:
-        workers = check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
-        directory = Path(tempfile.mkdtemp(prefix="iris-"))
-        self._owner_pid = os.getpid()
-        try:
-            self._server = start_server(
-                ClusterConfig(state_dir=directory, port=0, workers=workers), temporary=True, ends_with_us=True
-            )
-        except BaseException:
-            remove_directory(directory)
-            raise
-        super().__init__(self._server.address, token=self._server.token)
+        self._cluster = LocalCluster(workers)
+        server = self._cluster.start()
+        super().__init__(server.address, token=server.token)
         atexit.register(self.close)
 
     def close(self) -> None:
         """End all jobs and the cluster. In a child process after a fork, close only the connections of the child."""
         super().close()
-        if self._owner_pid == os.getpid():
-            atexit.unregister(self.close)
-            self._server.stop()
+        atexit.unregister(self.close)
+        self._cluster.stop()

@@ -11,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iris.cluster.types import TOKEN_VARIABLE
+from iris.arguments import check_whole_number
+from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
 from iris.config import ClusterConfig
 from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
@@ -140,6 +142,33 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str,
     finally:
         os.close(ready)
     return answer
+
+
+class LocalCluster:
+    """A cluster on this machine, with temporary files. `LocalClusterClient` documents the argument and the errors."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
+        self._owner_pid = os.getpid()
+        self._server: LocalServer | None = None
+
+    def start(self) -> LocalServer:
+        """Start the cluster. This takes about a second."""
+        directory = Path(tempfile.mkdtemp(prefix="iris-"))
+        try:
+            self._server = start_server(
+                ClusterConfig(state_dir=directory, port=0, workers=self._workers), temporary=True, ends_with_us=True
+            )
+        except BaseException:
+            remove_directory(directory)
+            raise
+        return self._server
+
+    def stop(self) -> None:
+        """End all jobs and the cluster. Do nothing in a child process after a fork, or if no cluster is running."""
+        if self._server is not None and self._owner_pid == os.getpid():
+            self._server.stop()
+            self._server = None
 
 
 def remove_directory(directory: Path) -> None:

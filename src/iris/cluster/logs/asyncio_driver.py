@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import AsyncGenerator, Hashable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from iris.cluster.logs.follow_events import (
     Event,
     Instruction,
     Read,
+    RestartRequested,
     StreamEnded,
     StreamId,
     StreamOpened,
@@ -30,6 +31,7 @@ from iris.cluster.logs.follow_events import (
     events_of,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
 Server = TypeVar("Server", bound=Hashable)
@@ -100,6 +102,34 @@ class AsyncioDriver(Generic[Server]):
         self._server_of: dict[StreamId, Server] = {}
         self._statuses = asyncio.create_task(self._put_statuses(statuses))
 
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether messages or statuses have arrived that `step` has not handled yet."""
+        return not self._arrivals.empty()
+
+    def report(self, event: Event) -> list[Instruction]:
+        """Report an event to the follow. Carry out the instructions for the driver, and return the instructions for the
+        reader.
+        """
+        others: list[Instruction] = []
+        for instruction in self._handle(event):
+            if isinstance(instruction, CloseStream):
+                self._server_of.pop(instruction.stream)
+                self._tasks[instruction.stream].cancel()
+            else:
+                others.append(instruction)
+        return others
+
+    def restart(self, stream: StreamId, task_index: int) -> None:
+        """Read a task from a new stream."""
+        for _ in self.report(RestartRequested(stream, task_index)):
+            raise AssertionError("a restart has no instructions for the reader")
+
+    def wake(self) -> None:
+        """Make `step` return soon, even if nothing arrives."""
+        with suppress(asyncio.QueueFull):  # A full queue wakes `step`, too.
+            self._arrivals.put_nowait((None, []))
+
     async def step(self, until: float = math.inf) -> Step:
         """Open and close streams that are due. If the reader has nothing to do after that, wait for one message or
         status.
@@ -135,15 +165,11 @@ class AsyncioDriver(Generic[Server]):
     def _open_and_close(self) -> list[Instruction]:
         reads: list[Read] = []
         others: list[Instruction] = []
-        for instruction in self._handle(TimePassed()):
-            match instruction:
-                case Read():
-                    reads.append(instruction)
-                case CloseStream(stream):
-                    self._server_of.pop(stream)
-                    self._tasks[stream].cancel()
-                case _:
-                    others.append(instruction)
+        for instruction in self.report(TimePassed()):
+            if isinstance(instruction, Read):
+                reads.append(instruction)
+            else:
+                others.append(instruction)
         by_server, missing = group_by_server(reads, self._servers.choose)
         for event in missing:
             others += self._handle(event)
@@ -170,7 +196,7 @@ class AsyncioDriver(Generic[Server]):
         assert not isinstance(arrived, list)
         self._tasks.pop(stream)
         self._server_of.pop(stream, None)
-        return Step(self._handle(StreamEnded(stream, arrived)))
+        return Step(self._handle(StreamEnded(stream, arrived, isinstance(arrived, TokenRenewedError))))
 
     async def _put_messages(self, stream: StreamId, messages: AsyncGenerator[StreamTaskLogsResponse]) -> None:
         ended: Exception | None = None

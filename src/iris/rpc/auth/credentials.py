@@ -54,6 +54,11 @@ class Credentials:
         """Return credentials with a fixed token, which is never replaced."""
         return cls(lambda: token, what)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether `token` returns without calling the source."""
+        return self._asked
+
     def token(self) -> str | None:
         """Return the token to send now, or None if no token is sent."""
         if not self._asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from iris.arguments import check_path, refuse
 from iris.errors import FailedPreconditionError
@@ -53,6 +54,21 @@ class ClientTls:
         """Return the environment variables with these settings, for a program that calls the same server."""
         given = {CA_VARIABLE: self.ca, CERT_VARIABLE: self.cert, KEY_VARIABLE: self.key}
         return {name: os.path.abspath(path) for name, path in given.items() if path}
+
+    def pems(self) -> dict[str, bytes]:
+        """Return the contents of the files, as arguments of pyqwest's transport.
+
+        Raises:
+            FailedPreconditionError: A file cannot be read.
+        """
+        import certifi
+
+        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or certifi.where()
+        files = {"tls_ca_cert": trusted, "tls_cert": self.cert, "tls_key": self.key or self.cert}
+        try:
+            return {name: Path(file).read_bytes() for name, file in files.items() if file}
+        except OSError as error:
+            raise FailedPreconditionError(f"{error.filename}: {_why(error)}; expected a file in PEM") from error
 
     def context(self) -> ssl.SSLContext:
         """Return the context for connections.

@@ -1,4 +1,4 @@
-"""The HTTP transport of async clients, for calls between controller and workers.
+"""The HTTP transport of async clients: for calls between controller and workers, and for `AsyncIrisClient`.
 
 Without TLS, connectrpc's own transport is used. With TLS, connectrpc's transport refuses two kinds of certificates that
 sync clients accept: a self-signed certificate as `openssl req -x509` creates it, and a certificate that is trusted
@@ -19,10 +19,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import httptools
-from pyqwest import Client, Headers, HTTPTransport, Request, Response
+from pyqwest import Client, Headers, HTTPTransport, HTTPVersion, Request, Response, Transport
+from pyqwest import Proxy as PyqwestProxy
 
+from iris.rpc.http.client.proxies import Proxy
+from iris.rpc.http.client.upload_progress import in_slices
 from iris.rpc.http.tls import ClientTls
+
+try:
+    from httptools import HttpParserError, HttpResponseParser
+except ImportError:
+    from iris.rpc.http.client.h11_parser import HttpParserError, HttpResponseParser  # type: ignore[assignment]
 
 _CONNECT_S = 5.0
 # The client closes an idle connection after this time. Servers close idle connections after 75 s, so the client's calls
@@ -100,11 +107,76 @@ def http_client(address: str, tls: ClientTls) -> Client:
     return Client(HTTPTransport(enable_otel=False))
 
 
+def user_http_client(address: str, tls: ClientTls, proxy: Proxy | None, *, http2: bool = False) -> Client:
+    """Return the HTTP client with which the program of a user calls the server at an address.
+
+    Args:
+        address: The base URL of the server.
+        tls: The https servers that the client trusts, and the client's certificate.
+        proxy: The proxy that calls go through, or None if calls go directly to the server.
+        http2: Require HTTP/2, also without TLS ("prior knowledge"). All requests then share one connection.
+
+    Raises:
+        FailedPreconditionError: A file that `tls` names cannot be used.
+    """
+    is_https = address.startswith("https://")
+    if is_https and proxy is None and not http2:
+        return Client(_ProgressTransport(TlsTransport(tls.context())))
+    pems: dict[str, Any] = tls.pems() if is_https else {}
+    transport = HTTPTransport(
+        http_version=HTTPVersion.HTTP2 if http2 else None if is_https else HTTPVersion.HTTP1,
+        proxy=_no_proxy(address) if proxy is None else _pyqwest_proxy(proxy),
+        connect_timeout=_CONNECT_S,
+        pool_idle_timeout=_KEEPALIVE_S,
+        enable_gzip=False,
+        enable_brotli=False,
+        enable_zstd=False,
+        follow_redirects=False,
+        enable_otel=False,
+        **pems,
+    )
+    return Client(_ProgressTransport(transport))
+
+
+def _no_proxy(address: str) -> PyqwestProxy:
+    """Return a proxy that is never used. Without an explicit proxy, pyqwest would use the environment's proxies, and
+    its rules for them differ from the rules of `find_proxy`.
+    """
+    return PyqwestProxy("http://127.0.0.1:9", scheme="http" if address.startswith("https://") else "https")
+
+
+def _pyqwest_proxy(proxy: Proxy) -> PyqwestProxy:
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    auth = None if proxy.auth is None else (proxy.auth[0].decode(), proxy.auth[1].decode())
+    return PyqwestProxy(f"{proxy.scheme}://{host}:{proxy.port}", auth=auth)
+
+
+class _ProgressTransport:
+    """A `pyqwest.Transport` that reports the progress of large requests, see `upload_progress.reporting`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def execute(self, request: Request) -> Response:
+        """Send a request and return its answer."""
+        body = request.content
+        if isinstance(body, bytes) and (slices := in_slices(body)) is not None:
+            headers = request.headers
+            headers["content-length"] = str(len(body))
+
+            async def content() -> AsyncIterator[bytes]:
+                for part in slices:
+                    yield part
+
+            request = Request(request.method, request.url, headers, content())
+        return await self._transport.execute(request)
+
+
 class _Answer:
     """An HTTP answer while it is parsed. The HTTP parser calls the methods that begin with `on_`."""
 
     def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
+        self.parser = HttpResponseParser(self)
         self.status = 0
         self.headers = Headers()
         self.body: list[bytes] = []
@@ -173,7 +245,7 @@ class _Connection:
             answer.parser.feed_data(data)
         except OSError as error:
             raise ConnectionError(str(error)) from error
-        except httptools.HttpParserError as error:
+        except HttpParserError as error:
             raise ConnectionError(f"the server's answer is not valid HTTP: {error}") from error
 
     def close(self) -> None:

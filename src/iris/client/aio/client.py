@@ -1,0 +1,358 @@
+"""Defines `AsyncIrisClient`. Programs use it to start jobs, to watch jobs, and to read the logs of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from iris.arguments import (
+    check_instance,
+    check_job_id,
+    check_task_index,
+)
+from iris.client.aio.callbacks import LoopCallbacks
+from iris.client.aio.endpoint_methods import AsyncEndpointMethods
+from iris.client.aio.job import AsyncJob
+from iris.client.aio.log_methods import AsyncLogMethods
+from iris.client.aio.printing import print_task
+from iris.client.shell_environment import Surroundings
+from iris.client.submission import (
+    add_code,
+    add_environment,
+    add_limits,
+    add_placement,
+    add_retries,
+    entrypoint_of,
+    new_request,
+    parent_job,
+)
+from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
+from iris.client.workspace_upload import Progress, WorkspaceUpload
+from iris.cluster.client.access import controller_address
+from iris.cluster.client.aio.remote_client import AsyncClusterClient, AsyncRemoteClusterClient
+from iris.cluster.types import Entrypoint, ResourceSpec
+from iris.rpc import cluster_pb2
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
+    """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
+
+        async with AsyncIrisClient.remote("controller:50051") as client:    # a running cluster
+        async with AsyncIrisClient.local() as client:                       # a new cluster on this machine
+
+    The class has the methods of `IrisClient`, as coroutines. The methods that return a stream of log lines are plain
+    methods: `async for line in client.stream_task_logs(job_id, 0)`. Cancelling a task ends its call, wait or stream,
+    and closes the connection.
+
+    A client belongs to the event loop that runs its first call. Another event loop needs another client, and so does a
+    child process after `os.fork()`.
+
+    Every error is a class of `iris.errors`. The docstring of a method lists only the errors with a special meaning for
+    this method. In addition, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`,
+    `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
+    `ValueError`, and its message names the invalid argument.
+
+    The base classes of `AsyncIrisClient` contain the methods about logs and endpoints.
+
+    Args:
+        cluster: The low-level client of the cluster. `remote` and `local` create it.
+    """
+
+    def __init__(self, cluster: AsyncClusterClient) -> None:
+        advice = "AsyncIrisClient.remote(address) makes a client of a running cluster"
+        super().__init__(check_instance("cluster", cluster, AsyncClusterClient, advice))
+
+    @classmethod
+    def remote(
+        cls,
+        address: str | None = None,
+        *,
+        token: str | Callable[[], str] | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | tuple[str, str] | None = None,
+        http2: bool | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> AsyncIrisClient:
+        """Return a client of a running cluster. The client sends nothing before its first call.
+
+        Args:
+            address: The address of the controller: `host:port`, `http://…` or `https://…`. Default: the environment
+                variable `IRIS_CONTROLLER_ADDRESS`. Iris sets this variable inside each job.
+            token: The token for all calls, as `iris token create` prints it, or a function that returns a token. The
+                client calls the function again when the cluster refuses the last token, for example while a log is
+                followed. Default: the environment variable `IRIS_TOKEN`. Iris sets this variable inside each job. If
+                the variable is not set, the client uses the token that `iris up` has stored for the same user on this
+                machine.
+            ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
+            cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
+                a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
+            http2: True: require HTTP/2 of the controller, also without TLS. Then all calls and streams share one
+                connection. Default: use HTTP/1.1.
+            transport: A transport of httpx that sends all requests of this client, for example
+                `httpx.AsyncHTTPTransport(uds="/run/iris.sock")`. The transport then has the settings for TLS, HTTP/2 and
+                proxies, and `ca`, `cert` and `http2` must not be given. `close` closes the transport. After
+                `os.fork()`, a child process needs a new client. docs/how-to/use-a-transport.md has the details.
+
+        Raises:
+            InvalidAddressError: (a `ValueError`) The address is missing, or has none of the accepted forms.
+            InvalidArgumentError: (a `ValueError`) Another argument is invalid.
+            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
+            MissingExtraError: The extra [http2] or [socks] is needed and not installed.
+        """
+        cluster = AsyncRemoteClusterClient(
+            controller_address(address), token=token, ca=ca, cert=cert, http2=http2, transport=transport
+        )
+        return cls(cluster)
+
+    @classmethod
+    def local(cls, *, workers: int = 1) -> AsyncIrisClient:
+        """Return the client of a new cluster on this machine.
+
+        The cluster starts in a thread before the first call of the client, or at the start of an `async with` block.
+        `close`, or the end of this process, ends the cluster and all its jobs, and removes the files of the cluster.
+
+        Args:
+            workers: The number of workers that share this machine. With several workers, a job can run as if it had
+                several machines.
+
+        Raises:
+            MissingExtraError: The extra [server] is not installed.
+            LocalClusterError: The cluster did not start. The message contains the reason.
+        """
+        from iris.cluster.client.aio.local_client import AsyncLocalClusterClient
+
+        return cls(AsyncLocalClusterClient(workers=workers))
+
+    # Jobs.
+
+    async def run(
+        self,
+        entrypoint: Callable[..., Any] | Sequence[str] | Entrypoint,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        replicas: int = 1,
+        resources: ResourceSpec | Mapping[str, int | str] | None = None,
+        env: Mapping[str, str] | None = None,
+        ports: Sequence[str] = (),
+        workspace: str | os.PathLike[str] | None = None,
+        working_directory: str | os.PathLike[str] | None = None,
+        coscheduled: bool = True,
+        placement: Literal["spread", "together"] | None = None,
+        constraints: Mapping[str, str] | None = None,
+        rendezvous: Literal["torch", "jax"] | None = None,
+        max_task_failures: int = 0,
+        max_retries_failure: int = 0,
+        max_retries_preemption: int = 100,
+        scheduling_timeout: float | None = 0,
+        timeout: float | None = 0,
+        job_timeout: float | None = 0,
+        retry_pause: float = 1.0,
+        kill_grace_period: float = 10.0,
+        max_log_bytes: int = 0,
+        on_notice: Callable[[str], None] | None = None,
+        on_progress: Progress | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> AsyncJob:
+        """Submit a job and return its handle. To wait for the end of the job, call `AsyncJob.wait`.
+
+        If this program runs inside a job, the new job is a child job of that job. The id of a child job is
+        `"{parent}/{name}"`. A child job ends when its parent job ends.
+
+        Args:
+            entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`.
+            args: The positional arguments of the callable.
+            kwargs: The keyword arguments of the callable.
+            name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
+                not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
+                entrypoint's name and a random suffix.
+            replicas: The number of tasks.
+            resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
+                `{"cpu": 1, "memory": "2GiB"}`. Default: nothing is reserved.
+            env: Environment variables for the tasks. The tasks also inherit the environment of their worker. A worker
+                inherits the environment of the shell that ran `iris up`. In a cluster of `AsyncIrisClient.local`, a
+                worker inherits the environment of this program. Variables that Iris sets override `env`.
+            ports: Names of ports. Each task gets one free port for each name, in `IRIS_PORT_<NAME>`.
+            workspace: A folder to send with the job. Each task starts in a copy of it. Files that git ignores are not
+                sent, nor are links that lead out of the folder, sockets, and files that you may not read.
+            working_directory: A directory on the worker's machine in which the tasks start. Default: a new directory
+                for each attempt. `workspace` and `working_directory` are mutually exclusive.
+            coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
+                restarts all tasks. If False, each task starts and is retried independently.
+            placement: `"spread"` puts each task on a separate machine, `"together"` puts all tasks on one machine.
+                Default: any machines. Needs `coscheduled`.
+            constraints: Labels that a machine must have to get a task, such as `{"zone": "a"}`.
+            rendezvous: How the tasks find each other. `"torch"` sets the variables that
+                `torch.distributed.init_process_group()` reads (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+                MASTER_ADDR, MASTER_PORT). `"jax"` sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+                Needs `coscheduled`, and `max_task_failures=0`.
+            max_task_failures: How many tasks may fail before the job fails.
+            max_retries_failure: How often a task is retried after it failed.
+            max_retries_preemption: How often a task is retried after its worker was lost.
+            scheduling_timeout: How many seconds the job may wait for machines. At most 68 years, rounded up to whole
+                seconds. 0, None and `math.inf` set no limit.
+            timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
+            job_timeout: How many seconds the whole job may take from now on, including waiting and retries. Accepts the
+                same values as `scheduling_timeout`.
+            retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
+                each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
+            kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
+            max_log_bytes: The size in bytes up to which each attempt's log is kept. When a log grows larger, its oldest
+                lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
+            on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
+                not given, the function is also called when packing or sending takes longer than a second. Default:
+                print the text on stderr.
+            on_progress: A function that is called as `on_progress(stage, done, total)` while the workspace is packed
+                and sent. `stage` is "packing" or "sending", `done` and `total` are bytes. A workspace that the cluster
+                already has is not sent again. If the function raises an error, `run` raises the same error. The job is
+                then submitted only if the whole workspace had already been sent.
+            surroundings: The environment, the umask and the standard input of a shell, as `iris run` passes them.
+                Default: the environment and umask of the worker, and no standard input.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
+            EntrypointError: The callable cannot be pickled. The message contains the reason.
+            AlreadyExistsError: Another job has this name.
+            ResourceExhaustedError: The workspace or the callable is too large.
+        """
+        entry = entrypoint_of(entrypoint, args, kwargs)
+        request = new_request(entry, name, ResourceSpec.given(resources), replicas)
+        add_environment(request, env, ports, working_directory, surroundings)
+        add_placement(request, coscheduled, placement, constraints, rendezvous)
+        add_retries(request, max_task_failures, max_retries_failure, max_retries_preemption, retry_pause)
+        add_limits(request, scheduling_timeout, timeout, job_timeout, kill_grace_period, max_log_bytes)
+        upload = WorkspaceUpload.checked(workspace, on_notice, on_progress, LoopCallbacks().wrap)
+        parent = parent_job(await self.cluster.token(), self.cluster.controller_address)
+        # Packing a workspace and pickling a callable take long, so a thread does it.
+        await asyncio.to_thread(add_code, request, entry, upload, parent)
+        with nullcontext() if upload is None else upload.sending():
+            return AsyncJob(self, await self.cluster.launch_job(request))
+
+    def job(self, job_id: str | AsyncJob) -> AsyncJob:
+        """Return the handle of an existing job. This method sends nothing, so it does not detect an unknown id."""
+        return AsyncJob(self, job_id)
+
+    async def status(self, job_id: str | AsyncJob) -> cluster_pb2.JobStatus:
+        """Return the current state of a job, with all its tasks.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return await self.cluster.get_job_status(job_id)
+
+    async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
+        """Return all jobs without their tasks, the oldest first."""
+        return await self.cluster.list_jobs()
+
+    async def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """Return the machines of the cluster and the queue.
+
+        `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
+        `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The
+        `reason` of a queued gang says why the gang waits. `waiting` has at most 1,000 entries, and `num_waiting` counts
+        all queued gangs. If the engine does not answer, `problem` is the reason, and `machines` comes from the engine's
+        last answer.
+        """
+        return await self.cluster.list_machines()
+
+    async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
+        """Request the termination of a job with its child jobs, or of one task. Final states do not change.
+
+        A terminated task is not retried. The job continues with its other tasks, and becomes KILLED when all its tasks
+        have ended. A gang that would lack more than `max_task_failures` tasks ends at once, because its other tasks
+        would only wait for the missing tasks.
+
+        Args:
+            job_id: The job: its id, or a `AsyncJob`.
+            task_index: The task to terminate, from 0. Default: the whole job.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+        """
+        job_id = check_job_id(job_id)
+        if task_index is None:
+            await self.cluster.terminate_job(job_id)
+        else:
+            await self.cluster.terminate_task(job_id, check_task_index(task_index, none="the whole job"))
+
+    async def wait(
+        self,
+        job_id: str | AsyncJob,
+        timeout: float | None = None,
+        poll_interval: float = 1.0,
+        stream_logs: bool = False,
+        stream_task_index: int | None = None,
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of a job and return its final status, even if the job has failed.
+
+        The controller reports the end of the job at once, so the client does not poll.
+
+        Args:
+            job_id: The job: its id, or a `AsyncJob`.
+            timeout: The seconds after which to raise TimeoutError, from 0. None and `math.inf` wait forever.
+            poll_interval: The longest pause in seconds between two tries while the controller does not answer.
+            stream_logs: Whether to print the lines of a task as they arrive, as `[task-2:stdout] message`. On a
+                terminal, partial lines such as progress bars are shown while they change. Control sequences are
+                removed, except colours.
+            stream_task_index: The task whose lines are printed, from 0. Default: task 0. If the job has several tasks,
+                a notice on stderr names the other tasks.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            TimeoutError: The job has not ended within `timeout` seconds.
+        """
+        wait = Wait.checked(job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        if wait.names_other_tasks:
+            await self.cluster.connection.perform(tell_about_other_tasks(wait))
+        if wait.shown_task is not None:
+            await print_task(self.cluster.connection, wait.job_id, wait.shown_task, wait.read_options())
+        return await self.cluster.connection.perform(wait_for_end(wait))
+
+    # Tasks.
+
+    async def task_status(self, job_id: str | AsyncJob, task_index: int) -> cluster_pb2.TaskStatus:
+        """Return the current state of a task, with all its attempts.
+
+        Args:
+            job_id: The job: its id, or a `AsyncJob`.
+            task_index: The task, from 0.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+        """
+        return await self.cluster.get_task_status(job_id, task_index)
+
+    async def list_tasks(self, job_id: str | AsyncJob) -> list[cluster_pb2.TaskStatus]:
+        """Return the current states of a job's tasks, in index order.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return await self.cluster.list_tasks(job_id)
+
+    # Closing.
+
+    async def close(self) -> None:
+        """Close all connections. If `local` has started the cluster, the cluster and all its jobs end.
+
+        Waits, follows and calls of this client in other tasks end with a `ClientClosedError` within a second. Later
+        calls of this client raise the same error.
+        """
+        await self.cluster.close()
+
+    async def __aenter__(self) -> Self:
+        await self.cluster.connection.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

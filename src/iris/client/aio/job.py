@@ -1,0 +1,242 @@
+"""Defines handles on a job and its tasks for asyncio. A handle stores no state: each method calls the controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+
+from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
+from iris.client.task_exceptions import load_exception
+from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
+from iris.cluster.pickles.loading import load_here
+from iris.errors import IrisError, JobFailedError
+from iris.rpc import cluster_pb2
+
+if TYPE_CHECKING:
+    from iris.client.aio.streams import AsyncLogStream
+    from iris.client.logs.read_options import LogArguments
+    from iris.cluster.client.aio.remote_client import AsyncClusterClient
+
+
+class AsyncJobClient(Protocol):
+    """The client methods used by the handles on jobs and tasks. `AsyncIrisClient` implements this protocol."""
+
+    cluster: AsyncClusterClient
+
+    async def status(self, job_id: str | AsyncJob) -> cluster_pb2.JobStatus:
+        """Return the current state of a job."""
+
+    async def task_status(self, job_id: str | AsyncJob, task_index: int) -> cluster_pb2.TaskStatus:
+        """Return the current state of a task."""
+
+    async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
+        """Terminate a job or one of its tasks."""
+
+    async def wait(
+        self,
+        job_id: str | AsyncJob,
+        timeout: float | None = None,
+        poll_interval: float = 1.0,
+        stream_logs: bool = False,
+        stream_task_index: int | None = None,
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of a job."""
+
+    def stream_task_logs(
+        self,
+        job_id: str | AsyncJob,
+        task_index: int,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[LogArguments],
+    ) -> AsyncLogStream:
+        """Return the lines of a task."""
+
+    def stream_job_logs(
+        self,
+        job_id: str | AsyncJob,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[LogArguments],
+    ) -> AsyncLogStream:
+        """Return the lines of all tasks of a job."""
+
+
+class AsyncTask(TaskReference):
+    """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
+
+    def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob, task_index: int) -> None:
+        self._client = client
+        self.job_id = check_job_id(job_id)
+        self.task_index = check_task_index(task_index)
+
+    def __repr__(self) -> str:
+        return f"AsyncTask({self.task_id!r})"
+
+    async def status(self) -> cluster_pb2.TaskStatus:
+        """Return the current state of the task, with all its attempts."""
+        return await self._client.task_status(self.job_id, self.task_index)
+
+    def logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
+    ) -> AsyncLogStream:
+        """Return an iterator over the lines of the task. `AsyncIrisClient.stream_task_logs` documents the arguments and
+        the errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
+        return self._client.stream_task_logs(
+            self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
+        )
+
+    async def terminate(self) -> None:
+        """Request the termination of the task. A terminated task is not retried. `AsyncIrisClient.terminate` describes
+        the effect on the other tasks of the job.
+        """
+        await self._client.terminate(self.job_id, self.task_index)
+
+    async def result(self, *, loads: Loads = load_here) -> Any:
+        """Return the value that the task's callable returned.
+
+        Args:
+            loads: A function that converts the bytes sent by the task into the value. The default unpickles the bytes.
+                Unpickling runs code of the job's owner in this program. If you do not trust the owner, pass another
+                function, or use `result_bytes`.
+
+        Raises:
+            ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The message gives
+                the reason.
+                If the callable raised an exception, `__cause__` is the return value of `exception`.
+        """
+        check_callable("loads", loads)
+        return await asyncio.to_thread(load_result, await self._with_result(), loads)
+
+    async def result_bytes(self) -> bytes:
+        """Return the pickle of the value that the task's callable returned, without unpickling it.
+
+        Raises:
+            ResultError: The task has not succeeded, or the value could not be sent. The message contains the reason.
+        """
+        return result_bytes(await self._with_result())
+
+    async def exception(self, *, loads: Loads = load_here) -> BaseException | None:
+        """Return the exception that the callable raised in the task's newest attempt. None if no exception was raised.
+
+        The `__cause__` of the exception is a `RemoteTraceback` with the traceback in the task as text. If the exception
+        could not be pickled in the task, or cannot be loaded in this program, the `RemoteTraceback` itself is returned.
+
+        Args:
+            loads: A function that converts the bytes sent by the task into the exception. `result` describes the
+                default.
+        """
+        check_callable("loads", loads)
+        return await asyncio.to_thread(load_exception, await self._with_result(), loads)
+
+    async def _with_result(self) -> cluster_pb2.TaskStatus:
+        return await self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
+
+
+class AsyncJob(JobReference):
+    """A handle on a job. A handle can be passed wherever a job id is expected."""
+
+    def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob) -> None:
+        self._client = client
+        self.job_id = check_job_id(job_id)
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.job_id!r})"
+
+    async def status(self) -> cluster_pb2.JobStatus:
+        """Return the current state of the job, with all its tasks."""
+        return await self._client.status(self.job_id)
+
+    async def tasks(self) -> list[AsyncTask]:
+        """Return handles on the tasks of the job, in index order."""
+        return [AsyncTask(self._client, self.job_id, index) for index in range((await self.status()).num_tasks)]
+
+    async def wait(
+        self,
+        timeout: float | None = None,
+        poll_interval: float = 1.0,
+        stream_logs: bool = False,
+        stream_task_index: int | None = None,
+        *,
+        raise_on_failure: bool = True,
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of the job and return its final status. `AsyncIrisClient.wait` documents the other
+        arguments.
+
+        Args:
+            raise_on_failure: Whether to raise an error if the job has not succeeded.
+
+        Raises:
+            JobFailedError: The job has not succeeded, and `raise_on_failure` is True.
+            TimeoutError: The job has not ended within `timeout` seconds.
+        """
+        check_flag("raise_on_failure", raise_on_failure)
+        status = await self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
+            raise await self._failure(status)
+        return status
+
+    def logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
+    ) -> AsyncLogStream:
+        """Return an iterator over the lines of all tasks. `AsyncIrisClient.stream_job_logs` documents the arguments and
+        the errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
+        return self._client.stream_job_logs(
+            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
+        )
+
+    async def terminate(self) -> None:
+        """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
+        await self._client.terminate(self.job_id)
+
+    async def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
+        """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
+
+        Args:
+            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            loads: A function that converts the bytes sent by a task into the value. `AsyncTask.result` describes the
+                default. With `loads=bytes` this method returns the pickles.
+
+        Raises:
+            JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
+                return value of `AsyncTask.exception`.
+            ResultError: A task has no result: it failed within `max_task_failures`, its value could not be sent, or
+                `loads` failed. The message names the task and the reason.
+            TimeoutError: The job has not ended within `timeout` seconds.
+        """
+        check_callable("loads", loads)
+        try:
+            status = await self.wait(timeout)
+        except JobFailedError as failed:
+            raise failed from await self._exception_of(failed.task_index, loads)
+        return [
+            await AsyncTask(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)
+        ]
+
+    async def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
+        if task_index is None:
+            return None
+        try:
+            return await AsyncTask(self._client, self.job_id, task_index).exception(loads=loads)
+        except IrisError:
+            return None  # If the exception cannot be read, the JobFailedError has no cause.
+
+    async def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
+        index = first_failed_task(status)
+        if index is None:
+            return job_failure(self.job_id, status, None, ())
+        task = status.tasks[index] if index < len(status.tasks) else await self._client.task_status(self.job_id, index)
+        return job_failure(self.job_id, status, task, await self._last_lines(index))
+
+    async def _last_lines(self, task_index: int) -> Sequence[str]:
+        try:
+            async with self._client.stream_task_logs(self.job_id, task_index, **last_line_arguments()) as last:
+                return [entry.message async for entry in last]
+        except IrisError:
+            return ()  # If the log cannot be read, the JobFailedError shows no lines.

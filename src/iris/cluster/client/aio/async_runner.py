@@ -1,0 +1,159 @@
+"""Carries out operations on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, Protocol
+
+from iris.cluster.client.operations.steps import (
+    Call,
+    CloseStream,
+    Item,
+    ItemOperation,
+    NextMessage,
+    OpenStream,
+    Operation,
+    Pause,
+    Probe,
+    Result,
+    Step,
+    StreamNumber,
+    Worker,
+)
+from iris.rpc.calls import call_async, stream_async
+from iris.rpc.peer import Peer
+
+
+class Lifetime(Protocol):
+    """The lifetime of the client."""
+
+    def ending(self) -> AbstractAsyncContextManager[None]:
+        """Return a context manager whose block ends with an error when the client is closed."""
+
+
+class AsyncConnection(Protocol):
+    """The connections with which an `AsyncRunner` carries out steps."""
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The object that ends all calls when the client is closed."""
+
+    @property
+    def timeout_s(self) -> float:
+        """The timeout of each call in seconds."""
+
+    async def open(self) -> object:
+        """Start the cluster of a local client."""
+
+    def server(self, worker: Worker | None) -> tuple[Any, Peer]:
+        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+
+    async def answers(self, worker_id: str, address: str) -> bool:
+        """Call a worker once, and return whether the worker has answered."""
+
+
+class AsyncRunner:
+    """Carries out the steps of one operation.
+
+    Args:
+        connection: The connections of the client.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._streams: dict[StreamNumber, AsyncGenerator[Any]] = {}
+
+    async def run(self, operation: Operation[Result]) -> Result:
+        """Carry out an operation, and return its result."""
+        try:
+            step = next(operation)
+            while True:
+                try:
+                    result = await self._carry_out(step)
+                except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+                    step = operation.throw(error)
+                else:
+                    step = operation.send(result)
+        except StopIteration as end:
+            returned: Result = end.value
+            return returned
+        finally:
+            operation.close()
+            await self._close_streams()
+
+    async def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
+        """Carry out an operation, and yield its items."""
+        try:
+            step = next(operation)
+            while True:
+                if not isinstance(step, Step):
+                    yield step
+                    step = next(operation)
+                    continue
+                try:
+                    result = await self._carry_out(step)
+                except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+                    step = operation.throw(error)
+                else:
+                    step = operation.send(result)
+        except StopIteration:
+            return
+        finally:
+            operation.close()
+            await self._close_streams()
+
+    async def messages(self, opening: OpenStream) -> AsyncGenerator[Any]:
+        """Open a stream, and yield its messages."""
+        await self._connection.open()
+        async with aclosing(self._stream(opening)) as stream:
+            while (message := await self._next(stream)) is not None:
+                yield message
+
+    async def _carry_out(self, step: Step) -> Any:
+        connection = self._connection
+        await connection.open()
+        match step:
+            case Call(method, request, timeout_s, extra_s, worker):
+                stub, peer = connection.server(worker)
+                limit_s = min(timeout_s, connection.timeout_s + extra_s)
+                async with connection.lifetime.ending():
+                    return await call_async(getattr(stub, method), request, peer, timeout_s=limit_s)
+            case NextMessage(number):
+                return await self._next(self._streams[number])
+            case OpenStream():
+                number = StreamNumber(next(self._numbers))
+                self._streams[number] = self._stream(step)
+                return number
+            case CloseStream(number):
+                await self._close(number)
+                return None
+            case Pause(seconds):
+                async with connection.lifetime.ending():
+                    await asyncio.sleep(max(0.0, seconds))
+                return None
+            case Probe(workers):
+                async with connection.lifetime.ending():
+                    return await asyncio.gather(*(connection.answers(*worker) for worker in workers))
+        raise AssertionError(f"unknown step {step!r}")
+
+    def _stream(self, opening: OpenStream) -> AsyncGenerator[Any]:
+        stub, peer = self._connection.server(opening.worker)
+        method = getattr(stub, opening.method)
+        return stream_async(method(opening.request, timeout_ms=opening.timeout_ms), peer)
+
+    async def _next(self, stream: AsyncGenerator[Any]) -> Any:
+        async with self._connection.lifetime.ending():
+            return await anext(stream, None)
+
+    async def _close(self, number: StreamNumber) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            await stream.aclose()
+
+    async def _close_streams(self) -> None:
+        for number in list(self._streams):
+            await self._close(number)

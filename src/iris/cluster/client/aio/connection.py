@@ -1,0 +1,199 @@
+"""Keeps the connections of one async client: to the controller, and to workers for reading logs.
+
+One asyncio loop owns all state. What may block runs in a thread: the start of a local cluster, and the function that
+returns a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
+
+from connectrpc.errors import ConnectError
+from pyqwest import Client
+
+from iris.cluster.client.access import ClusterAccess
+from iris.cluster.client.aio.async_runner import AsyncRunner
+from iris.cluster.client.aio.lifetime import AsyncLifetime
+from iris.cluster.client.operations.logs import ReachableWorkers
+from iris.cluster.client.operations.steps import PROBE_MS, Item, ItemOperation, OpenStream, Operation, Result, Worker
+from iris.errors import IrisError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import BearerInterceptor
+from iris.rpc.auth.peer_uid import PeerUidCheck
+from iris.rpc.http.client.async_client_transport import user_http_client
+from iris.rpc.http.client.httpx_sender import AsyncHttpxTransport
+from iris.rpc.http.client.proxies import Proxy, find_proxy
+from iris.rpc.peer import Peer
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class AsyncClusterConnection:
+    """The connections of one async client.
+
+    Args:
+        access: The address of the cluster and the token, or a function that starts a cluster and returns its access.
+            The function is called in a thread before the first call.
+        whose: The client's name in errors.
+        transport: A transport of httpx that sends all requests. None: the client makes its own connections.
+
+    Attributes:
+        lifetime: The object that ends all calls when the client is closed.
+        reachable: Which workers this machine can call directly.
+    """
+
+    def __init__(
+        self,
+        access: ClusterAccess | Callable[[], ClusterAccess],
+        whose: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._given = transport
+        self.lifetime = AsyncLifetime(whose)
+        self.reachable = ReachableWorkers()
+        self._server: _Server | None = None
+        self._access: ClusterAccess | None = None
+        self._start: Callable[[], ClusterAccess] | None = None
+        self._starting: asyncio.Task[ClusterAccess] | None = None
+        self._workers: dict[str, _Server] = {}
+        if isinstance(access, ClusterAccess):
+            self._connect(access)
+        else:
+            self._start = access
+
+    @property
+    def address(self) -> str:
+        """The base URL of the controller. Empty before a local cluster has started."""
+        return "" if self._access is None else self._access.address
+
+    async def open(self) -> ClusterAccess:
+        """Start the cluster of a local client. Return the address and the token of the cluster.
+
+        Raises:
+            ClientClosedError: The client was closed.
+            LocalClusterError: The cluster did not start.
+        """
+        self.lifetime.check()
+        if self._access is None:
+            assert self._start is not None, "a connection has an access, or a function that returns one"
+            if self._starting is None:
+                self._starting = asyncio.create_task(asyncio.to_thread(self._start))
+            # A caller that is cancelled must not cancel the start, because other callers wait for the same start.
+            access = await asyncio.shield(self._starting)
+            self.lifetime.check()
+            if self._access is None:
+                self._connect(access)
+        assert self._access is not None, "the connection is open"
+        return self._access
+
+    async def perform(self, operation: Operation[Result]) -> Result:
+        """Carry out an operation, and return its result."""
+        return await AsyncRunner(self).run(operation)
+
+    def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
+        """Carry out an operation, and yield its items."""
+        return AsyncRunner(self).items(operation)
+
+    def messages(self, opening: OpenStream) -> AsyncGenerator[Any]:
+        """Open a stream, and yield its messages."""
+        return AsyncRunner(self).messages(opening)
+
+    async def token(self) -> str | None:
+        """Return the token that the client uses now."""
+        access = await self.open()
+        if not access.credentials.is_known:
+            await asyncio.to_thread(access.credentials.token)
+        return access.credentials.token()
+
+    @property
+    def timeout_s(self) -> float:
+        """The timeout of each call in seconds."""
+        assert self._access is not None, "the connection is open"
+        return self._access.timeout_s
+
+    def server(self, worker: Worker | None) -> tuple[Any, Peer]:
+        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        known = self._server if worker is None else self._worker(*worker)
+        assert known is not None, "the connection is open"
+        return known.stub, known.peer
+
+    async def answers(self, worker_id: str, address: str) -> bool:
+        """Call a worker once, and return whether the worker has answered."""
+        if self._access is None or not self._access.may_call_worker(address):
+            return False
+        try:
+            # Another machine may have the same address as the worker. The worker id in the answer shows the difference.
+            worker = self._worker(worker_id, address)
+            worker.uid_check.check()
+            health = await worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=PROBE_MS)
+        except (ConnectError, IrisError):
+            return False
+        return bool(health.worker_id == worker_id)
+
+    async def close(self) -> None:
+        """Close all connections. Calls in other tasks end with a `ClientClosedError` within a second."""
+        self.lifetime.close()
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        if self._given is not None:
+            await self._given.aclose()
+
+    def _connect(self, access: ClusterAccess) -> None:
+        proxy = self._proxy(access.address)
+        interceptor = BearerInterceptor(access.credentials.token, access.uid_check)
+        stub = cluster_connect.ControllerServiceClient(
+            access.address,
+            accept_compression=(),
+            send_compression=None,
+            interceptors=(interceptor,),
+            http_client=self._http_client(access, access.address, proxy, http2=access.http2),
+        )
+        self._server = _Server(stub, access.controller_peer(None, proxy), access.uid_check)
+        self._access = access
+
+    def _worker(self, worker_id: str, address: str) -> _Server:
+        known = self._workers.get(address)
+        if known is None:
+            assert self._access is not None, "the connection is open"
+            access, proxy = self._access, self._proxy(address)
+            uid_check = access.worker_uid_check(address)
+            interceptor = BearerInterceptor(access.credentials.token, uid_check)
+            stub = cluster_connect.WorkerServiceClient(
+                address,
+                accept_compression=(),
+                send_compression=None,
+                interceptors=(interceptor,),
+                http_client=self._http_client(access, address, proxy),
+            )
+            known = self._workers[address] = _Server(
+                stub, access.worker_peer(worker_id, address, None, proxy), uid_check
+            )
+        return known
+
+    def _proxy(self, address: str) -> Proxy | None:
+        return find_proxy(address) if self._given is None else None
+
+    def _http_client(
+        self, access: ClusterAccess, address: str, proxy: Proxy | None, *, http2: bool | None = None
+    ) -> Client:
+        if self._given is not None:
+            return Client(AsyncHttpxTransport(self._given))
+        return user_http_client(address, access.tls, proxy, http2=bool(http2))
+
+
+class _Server:
+    """A server that the client calls.
+
+    Attributes:
+        stub: The generated stub.
+        peer: The description of the server, for error messages and tokens.
+        uid_check: The check that a server on this machine belongs to an expected user.
+    """
+
+    def __init__(self, stub: Any, peer: Peer, uid_check: PeerUidCheck) -> None:
+        self.stub = stub
+        self.peer = peer
+        self.uid_check = uid_check
