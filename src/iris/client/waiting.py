@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from iris.arguments import check_flag, check_job_id, check_seconds, check_task_index, check_timeout
 from iris.client.logs.read_options import ReadOptions
-from iris.client.notices import print_notice
+from iris.terminal.notices import print_notice
 from iris.cluster.client.operations.endpoints import lookup_endpoint
 from iris.cluster.client.operations.jobs import get_job_status
 from iris.cluster.client.operations.steps import Operation, Pause, next_item

@@ -21,7 +21,7 @@ from iris.arguments import (
     check_timeout,
     check_whole_number,
 )
-from iris.client.notices import print_notice
+from iris.terminal.notices import print_notice
 from iris.cluster.logs.records import SOURCES
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
