@@ -12,11 +12,11 @@ from typing import TextIO
 
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.streams import LogStream, TaskLogReader
-from iris.terminal.notices import print_notice, write_text
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError, visible
 from iris.terminal.controls import ControlFilter, is_harmless
+from iris.terminal.notices import print_notice, write_text
 from iris.terminal.outlet import Outlet, OutputClosedError
 from iris.terminal.screen import Screen
 

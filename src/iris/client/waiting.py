@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from iris.arguments import check_flag, check_job_id, check_seconds, check_task_index, check_timeout
 from iris.client.logs.read_options import ReadOptions
-from iris.terminal.notices import print_notice
 from iris.cluster.client.operations.endpoints import lookup_endpoint
 from iris.cluster.client.operations.jobs import get_job_status
 from iris.cluster.client.operations.steps import Operation, Pause, next_item
@@ -19,6 +18,7 @@ from iris.errors import DeadlineExceededError, InvalidArgumentError, NotFoundErr
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
 from iris.system.backoff import Backoff
+from iris.terminal.notices import print_notice
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 # All tasks of a job may wait for the same endpoint. Together, these tasks call the controller at most 1,000 times a

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol
 
 from iris.arguments import check_callable, check_path
-from iris.terminal.notices import print_notice
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.upload_progress import reporting
+from iris.terminal.notices import print_notice
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace_archive import Bundle

@@ -96,8 +96,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             http2: True: require HTTP/2 of the controller, also without TLS. Then all calls and streams share one
                 connection. Default: use HTTP/1.1.
             transport: A transport of httpx that sends all requests of this client, for example
-                `httpx.AsyncHTTPTransport(uds="/run/iris.sock")`. The transport then has the settings for TLS, HTTP/2 and
-                proxies, and `ca`, `cert` and `http2` must not be given. `close` closes the transport. After
+                `httpx.AsyncHTTPTransport(uds="/run/iris.sock")`. The transport then has the settings for TLS, HTTP/2
+                and proxies, and `ca`, `cert` and `http2` must not be given. `close` closes the transport. After
                 `os.fork()`, a child process needs a new client. docs/how-to/use-a-transport.md has the details.
 
         Raises:

@@ -21,11 +21,11 @@ from iris.arguments import (
     check_timeout,
     check_whole_number,
 )
-from iris.terminal.notices import print_notice
 from iris.cluster.logs.records import SOURCES
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.system.clock import wall_s
+from iris.terminal.notices import print_notice
 
 Route = Literal["auto", "worker", "controller"]
 ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
