@@ -27,6 +27,15 @@ def node_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle("job.ts", tmp_path_factory.mktemp("node"), "node")
 
 
+@pytest.fixture(scope="module")
+def java_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program for Java."""
+    need("javac")
+    directory = tmp_path_factory.mktemp("java")
+    subprocess.run(["javac", "-d", directory, EXAMPLES / "java" / "Job.java"], check=True)
+    return directory
+
+
 def node(protocol: str, version: str) -> object:
     def start(request: pytest.FixtureRequest, address: str, command: list[str], **env: str) -> ClientProgram:
         program = request.getfixturevalue("node_program")
@@ -43,7 +52,25 @@ def buf(protocol: str, flags: str, name: str) -> object:
     return pytest.param(start, id=f"buf-{protocol}-{name}")
 
 
+def shell_with_curl() -> object:
+    def start(request: pytest.FixtureRequest, address: str, command: list[str], **env: str) -> ClientProgram:
+        need("curl", "jq")
+        return ClientProgram([EXAMPLES / "curl" / "job.sh"], address, command, env)
+
+    return pytest.param(start, id="curl")
+
+
+def java() -> object:
+    def start(request: pytest.FixtureRequest, address: str, command: list[str], **env: str) -> ClientProgram:
+        need("java")
+        classes = request.getfixturevalue("java_classes")
+        return ClientProgram(["java", "-XX:TieredStopAtLevel=1", "-cp", classes, "Job"], address, command, env)
+
+    return pytest.param(start, id="java")
+
+
 CLIENTS = [
+    shell_with_curl(),
     node("connect", "1.1"),
     node("grpc-web", "1.1"),
     buf("connect", SCHEMA, "1.1"),
@@ -59,10 +86,11 @@ def test_client_follows_a_log_while_it_is_written_and_reads_the_failure(
     os.mkfifo(pipe)
     command = ["sh", "-c", f'echo "first line"; cat {pipe}; exit 3']
     with closing(start(request, shared_cluster.address, command)) as program:
-        assert program.read_line() == "first line"
+        assert program.read_line() == "first line", program.wait()
         pipe.write_text("größe\n")  # The task is still running, because it waits for this line.
         code, rest, messages = program.wait()
-    assert (code, rest) == (1, ["größe"])
+    # The log route writes messages about the logs between the lines.
+    assert (code, [line for line in rest if not line.startswith("iris: ")]) == (1, ["größe"])
     submitted, ended = messages
     job_id = submitted.removeprefix("submitted ")
     assert ended.removeprefix(f"{job_id} ended ").removeprefix("JOB_STATE_") == "FAILED: exit code 3"

@@ -50,7 +50,8 @@ public class Job {
         .build();
     HttpResponse<String> answer = CLIENT.send(call, BodyHandlers.ofString());
     if (answer.statusCode() != 200) {
-      System.err.println("the call failed with code " + field(answer.body(), "code") + ": " + field(answer.body(), "message"));
+      String error = answer.body();
+      System.err.println("the call failed with code " + field(error, "code") + ": " + field(error, "message"));
       System.exit(2);
     }
     return answer.body();
@@ -66,7 +67,7 @@ public class Job {
 
   /** Returns the first field with a name, or an empty text. 64-bit integers are texts in JSON. */
   static String field(String json, String name) {
-    Matcher found = Pattern.compile("\"" + name + "\":\"((?:[^\"\\\\]|\\\\.)*)\"").matcher(json);
+    Matcher found = Pattern.compile("\"" + name + "\"\\s*:\\s*\"((?:[^\"\\\\]|\\\\.)*)\"").matcher(json);
     return found.find() ? found.group(1) : "";
   }
 }

@@ -72,7 +72,8 @@ def error_as_json(code: Code, text: str, reason: str) -> bytes:
     info = cluster_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     value = base64.b64encode(info.SerializeToString()).decode().rstrip("=")  # Connect omits the padding
     detail = {"type": _TYPE, "value": value, "debug": {"reason": reason, "domain": DOMAIN}}
-    return json.dumps({"code": code.value, "message": text, "details": [detail]}).encode()
+    error = {"code": code.value, "message": text, "details": [detail]}
+    return json.dumps(error, separators=(",", ":")).encode()
 
 
 def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:
