@@ -113,8 +113,8 @@ ROWS = [
         headers={"accept-encoding": "gzip", "grpc-accept-encoding": "gzip", "connect-accept-encoding": "gzip"},
     ),
     Row(
-        "a request that is too large", UNARY, "ListJobs", (b" ",), "resource_exhausted", "TOO_LARGE", "too large",
-        {"content-length": TOO_LARGE}, 429,
+        "a request that is too large", (ConnectUnary(),), "ListJobs", (b" ",), "resource_exhausted", "TOO_LARGE",
+        "too large", {"content-length": TOO_LARGE}, 429,
     ),
 ]  # fmt: skip
 
