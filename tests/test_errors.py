@@ -17,12 +17,13 @@ import pytest
 
 import iris
 from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError
-from iris.reasons import ErrorReason, FailureCode, PendingCode
+from iris.reasons import ErrorReason, FailureCode, PendingCode, Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 
 # Values for the arguments of the error classes, by annotation. A class that needs another kind adds it here.
 SAMPLES: dict[str, object] = {
     "str": "some text",
+    "Shortage": Shortage("no more processes", ShortageCode.PROCESSES),
     "str | None": ErrorReason.SHORTAGE,
     "Mapping[str, str] | None": {"job_id": "train"},
     "object": cluster_pb2.JobStatus(job_id="train", state=cluster_pb2.JOB_STATE_FAILED, exit_code=3),
@@ -121,21 +122,23 @@ def test_error_without_metadata_has_the_reason_of_its_class_and_no_metadata() ->
     assert (precise.reason, precise.metadata) == ("JOB_NOT_FOUND", {"job_id": "train"})
 
 
-@pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "ErrorReason"])
+@pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "ShortageReason", "ErrorReason"])
 def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
     wire = getattr(cluster_pb2, name)
-    prefix = {"PendingReason": "PENDING_REASON_", "FailureReason": "FAILURE_REASON_", "ErrorReason": "ERROR_REASON_"}
-    on_wire = {value.removeprefix(prefix[name]): number for value, number in wire.items()}
+    prefix = name.removesuffix("Reason").upper() + "_REASON_"
+    on_wire = {value.removeprefix(prefix): number for value, number in wire.items()}
     if name == "ErrorReason":
         assert set(on_wire) - {"UNSPECIFIED"} == set(ErrorReason.__members__)
     else:
-        own = {"PendingReason": PendingCode, "FailureReason": FailureCode}[name]
+        own = {"PendingReason": PendingCode, "FailureReason": FailureCode, "ShortageReason": ShortageCode}[name]
         assert on_wire == {one.name: one.value for one in own}
 
 
 def test_errors_page_lists_every_code_and_error_class() -> None:
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
     listed = set(re.findall(r"^\| `([A-Z]\w+)`", page, re.MULTILINE))
-    reasons = {one.name for kind in (PendingCode, FailureCode, ErrorReason) for one in kind} - {"UNSPECIFIED"}
+    reasons = {one.name for kind in (PendingCode, FailureCode, ShortageCode, ErrorReason) for one in kind} - {
+        "UNSPECIFIED"
+    }
     classes = {kind.__name__ for kind in error_classes() if kind.__module__ == "iris.errors"}
     assert listed == reasons | classes

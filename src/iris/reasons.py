@@ -8,6 +8,7 @@ not import the generated messages. An example is the code for the state of a job
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 
 class PendingCode(enum.IntEnum):
@@ -68,6 +69,37 @@ class FailureCode(enum.IntEnum):
     def is_out_of_memory(self) -> bool:
         """Whether the attempt failed because its own memory or the machine's memory ran out."""
         return self in (FailureCode.OUT_OF_MEMORY, FailureCode.MEMORY_LIMIT)
+
+
+class ShortageCode(enum.IntEnum):
+    """What a worker's machine lacks for new attempts. The value is the number of a `ShortageReason` on the wire."""
+
+    UNSPECIFIED = 0
+    DISK_SPACE = 100
+    INODES = 101
+    DISK_UNUSABLE = 102
+    FILE_DESCRIPTORS = 103
+    PROCESSES = 104
+    MEMORY = 105
+    OTHER = 106
+
+
+class Shortage(NamedTuple):
+    """What a worker's machine lacks for new attempts. A `Shortage` is false if the machine lacks nothing.
+
+    Attributes:
+        text: The shortage and a remedy, for people. Empty if the machine lacks nothing.
+        code: The code of the shortage, a `ShortageCode`, or a number that this release does not know.
+    """
+
+    text: str = ""
+    code: int = ShortageCode.UNSPECIFIED
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+NO_SHORTAGE = Shortage()
 
 
 class ErrorReason(enum.StrEnum):

@@ -211,7 +211,8 @@ def test_failed_process_start_for_lack_of_resources_is_charged_to_the_worker(tmp
             assert "cannot start another process" in task.error
             assert "ulimit -u" in task.error
             wait_until(
-                lambda: "ulimit -u" in client.list_workers()[0].short_of, "the worker to say what it is short of"
+                lambda: client.list_workers()[0].shortage_reason == pb.SHORTAGE_REASON_PROCESSES,
+                "the worker to report its shortage",
             )
             allow(before if before >= 0 else "unlimited")
             job = wait_for_end(client, job_id)
@@ -237,7 +238,8 @@ def fill_inodes(disk: Path) -> Path:
 def free_worker(cluster: LocalServer, client: RemoteClusterClient) -> None:
     """Until no worker is short of anything."""
     wait_until(
-        lambda: (workers := client.list_workers()) and not any(worker.short_of for worker in workers), "room on workers"
+        lambda: (workers := client.list_workers()) and not any(worker.shortage_reason for worker in workers),
+        "workers without a shortage",
     )
 
 
@@ -256,18 +258,15 @@ def test_worker_with_a_full_disk_starts_no_attempt_until_it_has_space(tmp_path: 
         wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
         other = fill(workers, 0) if what == "bytes" else fill_inodes(workers)
         jobs = [launch(client, ["true"]) for _ in range(4)]
+        expected = pb.SHORTAGE_REASON_DISK_SPACE if what == "bytes" else pb.SHORTAGE_REASON_INODES
         wait_until(
-            lambda: any(worker.short_of for worker in client.list_workers()), "the worker to say that it is full"
+            lambda: any(worker.shortage_reason == expected for worker in client.list_workers()), "a reported shortage"
         )
-        expected = "disk" if what == "bytes" else "inodes"
         for job_id in jobs:
-            message = wait_until(
-                lambda job_id=job_id: (
-                    (m := client.get_job_status(job_id).status_message) and "takes nothing new" in m and m
-                ),
-                "the reason why it waits",
+            wait_until(
+                lambda job_id=job_id: client.get_job_status(job_id).pending_reason == pb.PENDING_REASON_NO_MACHINE,
+                "the reason why the job waits",
             )
-            assert expected in message
         later = launch(client, ["true"])
         assert client.get_job_status(runs).state == pb.JOB_STATE_RUNNING, "what runs goes on"
         shutil.rmtree(other) if other.is_dir() else other.unlink()
@@ -294,12 +293,13 @@ def test_jobs_run_on_workers_with_free_disk_space(tmp_path: Path) -> None:
         wait_until(lambda: len(client.list_workers()) == 2, "both workers")
         fill(full, 0)
         wait_until(
-            lambda: [worker.short_of != "" for worker in client.list_workers()].count(True) == 1, "one to be full"
+            lambda: [worker.shortage_reason != 0 for worker in client.list_workers()].count(True) == 1, "one full disk"
         )
         jobs = [wait_for_end(client, launch(client, ["true"])) for _ in range(4)]
         assert [job.state for job in jobs] == [pb.JOB_STATE_SUCCEEDED] * 4
         assert {job.tasks[0].worker_id for job in jobs} == {"local-1"}
         machines = {machine.name: machine for machine in client.list_machines().machines}
+        assert machines["local-0"].shortage_reason == pb.SHORTAGE_REASON_DISK_SPACE
         assert "disk is nearly full" in machines["local-0"].why_avoided
         assert not machines["local-0"].alive
         assert machines["local-1"].alive

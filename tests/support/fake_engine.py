@@ -17,6 +17,7 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.engine.placement import choose_machines
 from iris.errors import UnavailableError
+from iris.reasons import Shortage
 from iris.system.event_loop import happens
 
 
@@ -53,7 +54,7 @@ class FakeEngine:
         self.lingering = False
         self.keeping: set[str] = set()
         self.taking = True
-        self._avoided: dict[str, str] = {}
+        self._avoided: dict[str, Shortage] = {}
         self._lingers: list[str] = []
         self.submitted: list[str] = []
         self.released: list[str] = []
@@ -129,7 +130,7 @@ class FakeEngine:
     async def abandon(self) -> None:
         """Nothing to let go of."""
 
-    def avoid(self, workers: Mapping[str, str]) -> None:
+    def avoid(self, workers: Mapping[str, Shortage]) -> None:
         """See `AvoidsWorkers.avoid`."""
         self._avoided = dict(workers)
 

@@ -92,6 +92,17 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_MEMORY_LIMIT: _ClassVar[FailureReason]
     FAILURE_REASON_INTERNAL: _ClassVar[FailureReason]
 
+class ShortageReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SHORTAGE_REASON_UNSPECIFIED: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_DISK_SPACE: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_INODES: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_DISK_UNUSABLE: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_FILE_DESCRIPTORS: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_PROCESSES: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_MEMORY: _ClassVar[ShortageReason]
+    SHORTAGE_REASON_OTHER: _ClassVar[ShortageReason]
+
 class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
@@ -218,6 +229,14 @@ FAILURE_REASON_DISOWNED: FailureReason
 FAILURE_REASON_CALLABLE_NOT_LOADED: FailureReason
 FAILURE_REASON_MEMORY_LIMIT: FailureReason
 FAILURE_REASON_INTERNAL: FailureReason
+SHORTAGE_REASON_UNSPECIFIED: ShortageReason
+SHORTAGE_REASON_DISK_SPACE: ShortageReason
+SHORTAGE_REASON_INODES: ShortageReason
+SHORTAGE_REASON_DISK_UNUSABLE: ShortageReason
+SHORTAGE_REASON_FILE_DESCRIPTORS: ShortageReason
+SHORTAGE_REASON_PROCESSES: ShortageReason
+SHORTAGE_REASON_MEMORY: ShortageReason
+SHORTAGE_REASON_OTHER: ShortageReason
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason
 ERROR_REASON_INVALID_ADDRESS: ErrorReason
@@ -848,7 +867,7 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class RegisterWorkerRequest(_message.Message):
-        __slots__ = ("worker_id", "address", "metadata", "incarnation", "version", "python_version", "visible_devices", "short_of")
+        __slots__ = ("worker_id", "address", "metadata", "incarnation", "version", "python_version", "visible_devices", "short_of", "shortage_reason")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
         METADATA_FIELD_NUMBER: _ClassVar[int]
@@ -857,6 +876,7 @@ class Controller(_message.Message):
         PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
         VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
         SHORT_OF_FIELD_NUMBER: _ClassVar[int]
+        SHORTAGE_REASON_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         address: str
         metadata: WorkerMetadata
@@ -865,7 +885,8 @@ class Controller(_message.Message):
         python_version: str
         visible_devices: _containers.RepeatedScalarFieldContainer[str]
         short_of: str
-        def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., python_version: _Optional[str] = ..., visible_devices: _Optional[_Iterable[str]] = ..., short_of: _Optional[str] = ...) -> None: ...
+        shortage_reason: ShortageReason
+        def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., python_version: _Optional[str] = ..., visible_devices: _Optional[_Iterable[str]] = ..., short_of: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
     class RegisterWorkerResponse(_message.Message):
         __slots__ = ("accepted", "controller_address", "lease_ms", "token_key", "token", "refused", "version")
         ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -884,7 +905,7 @@ class Controller(_message.Message):
         version: str
         def __init__(self, accepted: _Optional[bool] = ..., controller_address: _Optional[str] = ..., lease_ms: _Optional[int] = ..., token_key: _Optional[bytes] = ..., token: _Optional[str] = ..., refused: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
     class WorkerHealthStatus(_message.Message):
-        __slots__ = ("worker_id", "healthy", "consecutive_failures", "last_heartbeat_ms", "running_job_ids", "address", "metadata", "short_of")
+        __slots__ = ("worker_id", "healthy", "consecutive_failures", "last_heartbeat_ms", "running_job_ids", "address", "metadata", "short_of", "shortage_reason")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         HEALTHY_FIELD_NUMBER: _ClassVar[int]
         CONSECUTIVE_FAILURES_FIELD_NUMBER: _ClassVar[int]
@@ -893,6 +914,7 @@ class Controller(_message.Message):
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
         METADATA_FIELD_NUMBER: _ClassVar[int]
         SHORT_OF_FIELD_NUMBER: _ClassVar[int]
+        SHORTAGE_REASON_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         healthy: bool
         consecutive_failures: int
@@ -901,7 +923,8 @@ class Controller(_message.Message):
         address: str
         metadata: WorkerMetadata
         short_of: str
-        def __init__(self, worker_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., consecutive_failures: _Optional[int] = ..., last_heartbeat_ms: _Optional[int] = ..., running_job_ids: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., short_of: _Optional[str] = ...) -> None: ...
+        shortage_reason: ShortageReason
+        def __init__(self, worker_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., consecutive_failures: _Optional[int] = ..., last_heartbeat_ms: _Optional[int] = ..., running_job_ids: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., short_of: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
     class Amounts(_message.Message):
         __slots__ = ("cpu", "memory_bytes", "gpu")
         CPU_FIELD_NUMBER: _ClassVar[int]
@@ -912,7 +935,7 @@ class Controller(_message.Message):
         gpu: int
         def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ...) -> None: ...
     class Machine(_message.Message):
-        __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided")
+        __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided", "shortage_reason")
         class Holding(_message.Message):
             __slots__ = ("job_id", "task_indices")
             JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -934,6 +957,7 @@ class Controller(_message.Message):
         ALIVE_FIELD_NUMBER: _ClassVar[int]
         HOLDINGS_FIELD_NUMBER: _ClassVar[int]
         WHY_AVOIDED_FIELD_NUMBER: _ClassVar[int]
+        SHORTAGE_REASON_FIELD_NUMBER: _ClassVar[int]
         name: str
         labels: _containers.ScalarMap[str, str]
         total: Controller.Amounts
@@ -941,7 +965,8 @@ class Controller(_message.Message):
         alive: bool
         holdings: _containers.RepeatedCompositeFieldContainer[Controller.Machine.Holding]
         why_avoided: str
-        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ...) -> None: ...
+        shortage_reason: ShortageReason
+        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
     class WaitingGang(_message.Message):
         __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation", "pending_reason")
         class LabelsEntry(_message.Message):
@@ -1060,18 +1085,20 @@ class Controller(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class ReportTaskStatesRequest(_message.Message):
-        __slots__ = ("worker_id", "incarnation", "reports", "revocations", "short_of")
+        __slots__ = ("worker_id", "incarnation", "reports", "revocations", "short_of", "shortage_reason")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         INCARNATION_FIELD_NUMBER: _ClassVar[int]
         REPORTS_FIELD_NUMBER: _ClassVar[int]
         REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
         SHORT_OF_FIELD_NUMBER: _ClassVar[int]
+        SHORTAGE_REASON_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         incarnation: str
         reports: _containers.RepeatedCompositeFieldContainer[Controller.ReportTaskStateRequest]
         revocations: int
         short_of: str
-        def __init__(self, worker_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[Controller.ReportTaskStateRequest, _Mapping]]] = ..., revocations: _Optional[int] = ..., short_of: _Optional[str] = ...) -> None: ...
+        shortage_reason: ShortageReason
+        def __init__(self, worker_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[Controller.ReportTaskStateRequest, _Mapping]]] = ..., revocations: _Optional[int] = ..., short_of: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
     class ReportTaskStatesResponse(_message.Message):
         __slots__ = ("unwanted", "register_again", "fenced", "token", "revoked", "revocations")
         class Attempt(_message.Message):

@@ -22,7 +22,7 @@ from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
-from iris.reasons import PendingCode
+from iris.reasons import PendingCode, Shortage
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -50,7 +50,7 @@ class FakeWorkers:
     def identity_of(self, worker_id: str) -> WorkerIdentity:
         return WorkerIdentity(worker_id, f"http://{worker_id}", "1")
 
-    def short(self) -> dict[str, str]:
+    def short(self) -> dict[str, Shortage]:
         return {}
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:

@@ -1,13 +1,16 @@
 """Makes the JSON documents that commands print.
 
-The fields of a document have the same names as in the wire protocol. States are words, and unknown values are null.
+The fields of a document have the same names as in the wire protocol. States and reasons are words, and unknown values
+are null.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Any
 
 from iris.cluster.types import is_job_finished, state_name
+from iris.reasons import FailureCode, PendingCode, ShortageCode
 
 if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
@@ -23,7 +26,9 @@ def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
         "exit_code": job.exit_code if is_job_finished(job.state) and job.HasField("exit_code") else None,
         "term_signal": job.term_signal if job.HasField("term_signal") else None,
         "error": job.error,
+        "failure_reason": _word(FailureCode, job.failure_reason),
         "status_message": job.status_message,
+        "pending_reason": _word(PendingCode, job.pending_reason),
         "first_failed_task_index": job.first_failed_task_index if job.HasField("first_failed_task_index") else None,
         "parent_job_id": job.parent_job_id or None,
         "owner": job.owner or None,
@@ -53,7 +58,9 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
         "exit_code": task.exit_code if task.HasField("exit_code") else None,
         "term_signal": task.term_signal if task.HasField("term_signal") else None,
         "error": task.error,
+        "failure_reason": _word(FailureCode, task.failure_reason),
         "status_message": task.status_message,
+        "pending_reason": _word(PendingCode, task.pending_reason),
         "log_warning": task.log_warning,
         "retry_at_ms": task.retry_at_ms or None,
         "worker_id": task.worker_id or None,
@@ -66,6 +73,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
                 "state": state_name(attempt.state),
                 "exit_code": attempt.exit_code if attempt.HasField("exit_code") else None,
                 "error": attempt.error,
+                "failure_reason": _word(FailureCode, attempt.failure_reason),
                 "worker_id": attempt.worker_id or None,
                 "is_worker_failure": attempt.is_worker_failure,
                 "out_of_memory": attempt.out_of_memory,
@@ -86,6 +94,7 @@ def machines_document(answer: cluster_pb2.Controller.ListMachinesResponse) -> di
                 "name": machine.name,
                 "alive": machine.alive,
                 "why_avoided": machine.why_avoided,
+                "shortage_reason": _word(ShortageCode, machine.shortage_reason),
                 "labels": dict(machine.labels),
                 "total": _amounts(machine.total),
                 "free": _amounts(machine.free),
@@ -106,11 +115,19 @@ def machines_document(answer: cluster_pb2.Controller.ListMachinesResponse) -> di
                 "labels": dict(gang.labels),
                 "since_ms": gang.since_ms,
                 "reason": gang.reason,
+                "pending_reason": _word(PendingCode, gang.pending_reason),
                 "has_reservation": gang.has_reservation,
             }
             for gang in answer.waiting
         ],
     }
+
+
+def _word(codes: type[enum.IntEnum], number: int) -> str | int | None:
+    try:
+        return codes(number).name if number else None
+    except ValueError:
+        return number  # A newer server has sent a code that this release does not know.
 
 
 def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, int]:

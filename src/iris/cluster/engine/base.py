@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from iris.errors import IrisError
+from iris.reasons import NO_SHORTAGE, Shortage
 
 
 class GangRejectedError(IrisError):
@@ -156,7 +157,7 @@ class Machine:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     alive: bool = True
-    why_avoided: str = ""
+    why_avoided: Shortage = NO_SHORTAGE
 
     def suits(self, gang: GangRequest) -> bool:
         """Return whether the machine accepts slots of the gang, regardless of what is free."""
@@ -225,7 +226,7 @@ class Engine(Protocol):
 class AvoidsWorkers(Protocol):
     """An engine with long-lived workers. The controller can exclude some of the workers from new allocations."""
 
-    def avoid(self, workers: Mapping[str, str]) -> None:
+    def avoid(self, workers: Mapping[str, Shortage]) -> None:
         """Allocate no new slots on the given workers until the next call of this method. Existing slots stay.
 
         Args:

@@ -39,6 +39,7 @@ from iris.cluster.worker.supervision.strays import StrayProcesses
 from iris.config import DEFAULT_MAX_LOG_BYTES
 from iris.errors import FailedPreconditionError, UnavailableError
 from iris.failpoints import failpoint
+from iris.reasons import Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -304,7 +305,9 @@ class Worker:
                 request.master_port = self._preparer.reserve_rendezvous_port()
         # Neither the directory nor the port depends on the job. Therefore the worker is at fault for this error.
         except OSError as error:
-            lack = shortage_of(error) or WorkerShortageError(f"the worker cannot prepare an attempt: {error}")
+            lack = shortage_of(error) or WorkerShortageError(
+                Shortage(f"the worker cannot prepare an attempt: {error}", ShortageCode.OTHER)
+            )
             self._headroom.start_failed(lack)
             return lack
         return None

@@ -58,7 +58,8 @@ def machine_page(
             total=_amounts(machine.total),
             free=_amounts(machine.free),
             alive=machine.alive,
-            why_avoided=machine.why_avoided,
+            why_avoided=machine.why_avoided.text,
+            shortage_reason=machine.why_avoided.code,  # type: ignore[arg-type]  # Both enums have the same numbers.
             holdings=[
                 cluster_pb2.Controller.Machine.Holding(job_id=job_id, task_indices=sorted(indices))
                 for job_id, indices in sorted(holders.get(name, {}).items())

@@ -32,7 +32,7 @@ from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.workers.missing import MissingWorker
 from iris.cluster.engine.base import Slot
 from iris.event_log import log_event
-from iris.reasons import FailureCode
+from iris.reasons import FailureCode, Shortage
 from iris.system.clock import now_ms
 
 _log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class Workers(Protocol):
     def identity_of(self, worker_id: str) -> WorkerIdentity:
         """Return the registered process of a worker."""
 
-    def short(self) -> dict[str, str]:
+    def short(self) -> dict[str, Shortage]:
         """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
         reason.
         """

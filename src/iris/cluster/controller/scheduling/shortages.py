@@ -125,7 +125,7 @@ def _unavailable(machines: Sequence[Machine]) -> UnavailableMachines:
     return UnavailableMachines(
         dead=sum(not machine.alive and not machine.why_avoided for machine in machines),
         avoided=len(avoided),
-        example=(avoided[0].name, avoided[0].why_avoided) if avoided else None,
+        example=(avoided[0].name, avoided[0].why_avoided.text) if avoided else None,
     )
 
 

@@ -23,11 +23,11 @@ from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
-from iris.cluster.controller.workers.worker_record import WorkerRecord, new_record
+from iris.cluster.controller.workers.worker_record import WorkerRecord, new_record, reported_shortage
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.event_log import log_event
-from iris.reasons import FailureCode
+from iris.reasons import FailureCode, Shortage
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.peer_uid import PeerUidCheck
@@ -204,7 +204,7 @@ class Fleet:
             await happens(self._registration, _WANTED_CHECK_S)
         return worker
 
-    def short(self) -> dict[str, str]:
+    def short(self) -> dict[str, Shortage]:
         """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
         reason.
         """
@@ -282,9 +282,9 @@ class Fleet:
             answer.register_again = True
             return False
         was_short = bool(worker.short_of)
-        worker.heard(self._lease_s, request.short_of)
+        worker.heard(self._lease_s, reported_shortage(request))
         if was_short != bool(worker.short_of):
-            _log.warning("worker %s %s", request.worker_id, worker.short_of or "accepts new attempts again")
+            _log.warning("worker %s %s", request.worker_id, worker.short_of.text or "accepts new attempts again")
             self._shortage_changed()
         return True
 
@@ -362,7 +362,8 @@ class Fleet:
                 running_job_ids=sorted(running.get(worker_id, ())),
                 address=worker.identity.address,
                 metadata=worker.metadata,
-                short_of=worker.short_of,
+                short_of=worker.short_of.text,
+                shortage_reason=worker.short_of.code,  # type: ignore[arg-type]  # Both enums have the same numbers.
             )
 
         names = sorted(self.workers)

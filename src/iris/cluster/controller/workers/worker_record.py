@@ -11,6 +11,7 @@ from pyqwest import Client
 from iris.cluster.controller.jobs.task import WorkerIdentity
 from iris.cluster.lease_terms import heartbeat_s, lost_after_s
 from iris.errors import shown
+from iris.reasons import NO_SHORTAGE, Shortage
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.system.clock import now_ms
@@ -32,7 +33,7 @@ class WorkerRecord:
         last_heartbeat_ms: When the worker called last, as wall clock time. This time is only shown to people.
         registered_s: When the worker registered, by `time.monotonic`.
         python_version: The Python version of the worker's tasks; empty if unknown.
-        short_of: Why the worker cannot start new attempts now; empty if it can.
+        short_of: Why the worker cannot start new attempts now; false if it can.
         is_dead: True if the worker's process is dead or was declared lost. A new process of the worker may still
             register.
         visible_devices: If the worker serves only one slot, the CUDA names of the slot's devices. Otherwise empty.
@@ -48,7 +49,7 @@ class WorkerRecord:
     last_heartbeat_ms: int
     registered_s: float
     python_version: str = ""
-    short_of: str = ""
+    short_of: Shortage = NO_SHORTAGE
     is_dead: bool = False
     visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
@@ -65,17 +66,24 @@ class WorkerRecord:
         """Return True if the worker's lease has expired, so that the worker has ended all its attempts."""
         return now_s - self.heard_s > lost_after_s(self.lease_s)
 
-    def heard(self, lease_s: float, short_of: str) -> None:
+    def heard(self, lease_s: float, short_of: Shortage) -> None:
         """Record a call of the worker.
 
         Args:
             lease_s: The new lease of the worker, in seconds.
-            short_of: Why the worker cannot start new attempts now; an empty string if it can.
+            short_of: Why the worker cannot start new attempts now; false if it can.
         """
-        self.short_of = shown(short_of[:_REASON_CHARACTERS])
+        self.short_of = short_of
         self.lease_s = lease_s
         self.heard_s = time.monotonic()
         self.last_heartbeat_ms = now_ms()
+
+
+def reported_shortage(
+    request: cluster_pb2.Controller.RegisterWorkerRequest | cluster_pb2.Controller.ReportTaskStatesRequest,
+) -> Shortage:
+    """Return the shortage that a worker reports. A long text is cut, and control characters are shown as escapes."""
+    return Shortage(shown(request.short_of[:_REASON_CHARACTERS]), request.shortage_reason)
 
 
 def new_record(
@@ -111,6 +119,6 @@ def new_record(
         last_heartbeat_ms=now_ms(),
         registered_s=now_s,
         python_version=request.python_version,
-        short_of=shown(request.short_of[:_REASON_CHARACTERS]),
+        short_of=reported_shortage(request),
         visible_devices=tuple(request.visible_devices),
     )

@@ -42,6 +42,7 @@ from iris.cluster.worker.supervision.worker_identity import identity_file
 from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import IrisError
 from iris.failpoints import failpoint
+from iris.reasons import NO_SHORTAGE, Shortage
 from iris.system.backoff import RestartPauses
 from iris.system.event_loop import happens, open_file_limit
 from iris.system.files import write_file
@@ -142,7 +143,7 @@ class LocalEngine:
         self._gangs: dict[str, _Gang] = {}
         self._waiting: dict[str, _Gang] = {}  # The waiting gangs, which hold no slots.
         self._ledger = Ledger(directory / "ledger" if standing else None)
-        self._avoided: Mapping[str, str] = {}
+        self._avoided: Mapping[str, Shortage] = {}
         self._abandoned = False
         self.adopted = 0
         self._changed = asyncio.Event()
@@ -266,7 +267,7 @@ class LocalEngine:
         """Return one `Machine` for each worker: the worker's share of this machine."""
         return self._machines()
 
-    def avoid(self, workers: Mapping[str, str]) -> None:
+    def avoid(self, workers: Mapping[str, Shortage]) -> None:
         """Allocate no new slots on these workers, see `AvoidsWorkers.avoid`."""
         is_any_back = any(worker_id not in workers for worker_id in self._avoided)
         self._avoided = dict(workers)
@@ -320,7 +321,7 @@ class LocalEngine:
                 host.tasks,
                 host.labels,
                 alive=host.worker_id not in self._avoided,
-                why_avoided=self._avoided.get(host.worker_id, ""),
+                why_avoided=self._avoided.get(host.worker_id, NO_SHORTAGE),
             )
             for host in self._hosts[: self._open]
         ]

@@ -87,14 +87,13 @@ class LogEntry:
     def message(self) -> str:
         """The line as text. Each byte that is not valid UTF-8 becomes U+FFFD. For a gap, a description of the gap."""
         if self._origin.missing[0]:
-            count, cause = self._origin.missing
-            return f"[iris: {count:,} bytes of {self.source} are missing here: {cause}]"
+            return f"[iris: {self._describe_gap()}]"
         return self.data.decode(errors="replace")
 
     @property
     def gap_notice(self) -> str:
         """The description of a gap, with the task, for a message beside the lines."""
-        return f"task {self.task_index}: {self.message.removeprefix('[iris: ').removesuffix(']')}"
+        return f"task {self.task_index}: {self._describe_gap()}"
 
     @property
     def timestamp_ms(self) -> int:
@@ -155,6 +154,10 @@ class LogEntry:
         part.
         """
         return LogEntry(b"".join([*(part.data for part in parts), self.data]), self._end, self._origin)
+
+    def _describe_gap(self) -> str:
+        count, cause = self._origin.missing
+        return f"{count:,} bytes of {self.source} are missing here: {cause}"
 
     def _key(self) -> tuple[object, ...]:
         origin = self._origin

@@ -18,7 +18,7 @@ from iris.cluster.worker.limits.enforcement import LimitExceeded
 from iris.cluster.worker.paths import read_task_file
 from iris.cluster.worker.process.attempt_process import Exit
 from iris.errors import IrisError, shown
-from iris.reasons import FailureCode
+from iris.reasons import FailureCode, Shortage
 from iris.rpc import cluster_pb2
 
 _MAX_TEXT_BYTES = 16_000
@@ -40,14 +40,14 @@ class Outcome:
     error: str = ""
 
 
-def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable[[], str]) -> Outcome:
+def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable[[], Shortage]) -> Outcome:
     """Return the outcome of an attempt whose process has exited, and store its exit, result and exception.
 
     Args:
         attempt: The attempt.
         exited: How the attempt's process exited.
         worker_end: Why the worker is ending; empty while the worker runs.
-        shortage: Returns what the worker lacks for new attempts; "" if it lacks nothing.
+        shortage: Returns what the worker lacks for new attempts.
     """
     attempt.exit_code, attempt.term_signal = exited.code, exited.signal
     _store_usage(attempt, exited)
@@ -100,7 +100,7 @@ def _store_usage(attempt: Attempt, exited: Exit) -> None:
     attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
 
 
-def _store_result(attempt: Attempt, shortage: Callable[[], str]) -> None:
+def _store_result(attempt: Attempt, shortage: Callable[[], Shortage]) -> None:
     if attempt.request.command:
         attempt.result_error = "a command has no return value"
         return
@@ -108,7 +108,7 @@ def _store_result(attempt: Attempt, shortage: Callable[[], str]) -> None:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
         # The disk was full, so the process could not write why the result is missing.
-        lack = shortage()
+        lack = shortage().text
         attempt.result_error = _read_text(attempt.directory.result_error) or (
             f"the return value of the callable could not be stored on the worker: {lack}"
             if lack

@@ -22,6 +22,7 @@ from iris.cluster.worker.supervision.reaper import clock_s
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError
 from iris.event_log import log_event
 from iris.failpoints import failpoint
+from iris.reasons import NO_SHORTAGE, Shortage
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
@@ -73,7 +74,7 @@ class Reporter:
         self._tokens = tokens
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
-        self._shortage = ""
+        self._shortage = NO_SHORTAGE
         # An event for callers that wait until the controller has acknowledged all reports. Each time this happens, the
         # event is set, and a new event replaces it.
         self._acknowledged = asyncio.Event()
@@ -84,15 +85,15 @@ class Reporter:
         self._news[attempt.key] = attempt
         self._wake.set()
 
-    def set_shortage(self, why: str) -> None:
-        """Set the reason why no new attempt can start on this worker. An empty reason means that attempts can start. A
-        change is reported at once.
+    def set_shortage(self, why: Shortage) -> None:
+        """Set why no new attempt can start on this worker. A false `Shortage` means that attempts can start. The
+        beginning and the end of a shortage are reported at once.
         """
         if why and self._shortage:
             # If only the text of the shortage changes, the next report carries the new text. The text has numbers that
             # change all the time, so each change is not reported at once.
             self._shortage = why
-        elif why != self._shortage:
+        elif why or self._shortage:
             self._shortage = why
             self._wake.set()
 
@@ -118,7 +119,8 @@ class Reporter:
     async def _register(self) -> None:
         sent_s = clock_s()
         failpoint("register.before")
-        self._registration.short_of = self._shortage
+        self._registration.short_of = self._shortage.text
+        self._registration.shortage_reason = self._shortage.code  # type: ignore[assignment]
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
         failpoint("register.after")
         why_not = DECLARED_LOST
@@ -155,7 +157,8 @@ class Reporter:
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
                 revocations=self._tokens.revocations,
-                short_of=self._shortage,
+                short_of=self._shortage.text,
+                shortage_reason=self._shortage.code,  # type: ignore[arg-type]
             )
             sent_s = clock_s()
             failpoint("report.before")
@@ -195,7 +198,8 @@ class Reporter:
         request = cluster_pb2.Controller.ReportTaskStatesRequest(
             worker_id=self._registration.worker_id,
             incarnation=self._registration.incarnation,
-            short_of=self._shortage,
+            short_of=self._shortage.text,
+            shortage_reason=self._shortage.code,  # type: ignore[arg-type]
         )
         sent_s = clock_s()
         with contextlib.suppress(IrisError):

@@ -16,6 +16,7 @@ from iris.cluster.worker.process.output_capture import Append, OutputCapture
 from iris.cluster.worker.process.shortage import WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import not_started
 from iris.failpoints import failpoint
+from iris.reasons import Shortage, ShortageCode
 from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
@@ -120,7 +121,7 @@ class AttemptProcess:
             except OSError as error:
                 if isinstance(error, ConnectionError):
                     text = "the worker's launcher, which starts tasks, was killed"
-                    raise WorkerShortageError(text) from error
+                    raise WorkerShortageError(Shortage(text, ShortageCode.OTHER)) from error
                 short = shortage_of(error)
                 if short is not None:
                     raise short from error

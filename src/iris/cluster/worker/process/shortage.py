@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError
+from iris.reasons import NO_SHORTAGE, Shortage, ShortageCode
 from iris.system.event_loop import open_file_limit
 
 # The headroom on a disk for the logs, entrypoints and results of attempts. On a small disk, the headroom is a share of
@@ -34,7 +35,15 @@ _SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
 
 
 class WorkerShortageError(ResourceExhaustedError):
-    """The worker's machine lacks something for an attempt. The error text names the shortage and a remedy."""
+    """The worker's machine lacks something for an attempt. The error text names the shortage and a remedy.
+
+    Attributes:
+        shortage: What the machine lacks.
+    """
+
+    def __init__(self, shortage: Shortage) -> None:
+        super().__init__(shortage.text)
+        self.shortage = shortage
 
 
 def shortage_of(error: BaseException) -> WorkerShortageError | None:
@@ -43,26 +52,31 @@ def shortage_of(error: BaseException) -> WorkerShortageError | None:
         return error
     if not isinstance(error, OSError) or error.errno not in _SHORT:
         return None
-    return WorkerShortageError(_words(error))
+    return WorkerShortageError(_shortage(error))
 
 
-def _words(error: OSError) -> str:
+def _shortage(error: OSError) -> Shortage:
     if error.errno in _DISK:
         where = f" ({error.filename})" if isinstance(error.filename, str) else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
-        return f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
+            text = f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
+            return Shortage(text, ShortageCode.DISK_SPACE)
+        text = f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
+        return Shortage(text, ShortageCode.DISK_UNUSABLE)
     if error.errno in _DESCRIPTORS:
-        return (
+        return Shortage(
             "the worker has reached its limit of open files (run fewer tasks at once, or raise its hard limit,"
-            " 'ulimit -Hn')"
+            " 'ulimit -Hn')",
+            ShortageCode.FILE_DESCRIPTORS,
         )
     if error.errno == errno.EAGAIN:
-        return (
+        return Shortage(
             "the worker cannot start another process, because its user or its container has reached a limit"
-            " (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
+            " (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)",
+            ShortageCode.PROCESSES,
         )
-    return "the worker's machine has no memory left to start a process (run fewer tasks at once)"
+    text = "the worker's machine has no memory left to start a process (run fewer tasks at once)"
+    return Shortage(text, ShortageCode.MEMORY)
 
 
 class WorkerHeadroom:
@@ -76,7 +90,7 @@ class WorkerHeadroom:
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._directories = list(directories)
         self._clock_s = clock_s
-        self._failure = ""  # The reason why the last start failed, if a shortage was the cause. Otherwise empty.
+        self._failure = NO_SHORTAGE  # The shortage that made the last start fail. Otherwise no shortage.
         self._rest_s = 0.0
         self._until_s = 0.0
 
@@ -89,34 +103,35 @@ class WorkerHeadroom:
         """
         if self._measured_shortage():
             return
-        self._failure = str(why)
+        self._failure = why.shortage
         self._rest_s = min(max(_FIRST_REST_S, 2 * self._rest_s), _LONGEST_REST_S)
         self._until_s = self._clock_s() + self._rest_s
 
     def started(self) -> None:
         """Record that a start has succeeded, so that attempts are not refused any more."""
-        self._failure, self._rest_s = "", 0.0
+        self._failure, self._rest_s = NO_SHORTAGE, 0.0
 
-    def shortage(self) -> str:
-        """Return what the worker lacks for another attempt; "" if it lacks nothing."""
+    def shortage(self) -> Shortage:
+        """Return what the worker lacks for another attempt. The result is false if the worker lacks nothing."""
         is_resting = self._failure and self._clock_s() < self._until_s
-        return self._measured_shortage() or (self._failure if is_resting else "")
+        return self._measured_shortage() or (self._failure if is_resting else NO_SHORTAGE)
 
-    def _measured_shortage(self) -> str:
+    def _measured_shortage(self) -> Shortage:
         for directory in self._directories:
             why = _why_disk_full(directory)
             if why:
                 return why
         used, limit = _open_descriptors(), open_file_limit()
         if limit != resource.RLIM_INFINITY and limit - used < min(DESCRIPTOR_RESERVE, limit // 4):
-            return (
+            return Shortage(
                 f"the worker has nearly reached its limit of {limit} open files (run fewer tasks at once, or"
-                " raise its hard limit, 'ulimit -Hn')"
+                " raise its hard limit, 'ulimit -Hn')",
+                ShortageCode.FILE_DESCRIPTORS,
             )
-        return ""
+        return NO_SHORTAGE
 
 
-def _why_disk_full(directory: Path) -> str:
+def _why_disk_full(directory: Path) -> Shortage:
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent  # The directory does not exist before the first attempt.
     try:
@@ -124,17 +139,19 @@ def _why_disk_full(directory: Path) -> str:
     except OSError:
         # An error of the measurement is ignored, because the next start of an attempt fails for the same reason and
         # reports it.
-        return ""
+        return NO_SHORTAGE
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):
-        return f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
+        text = f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
+        return Shortage(text, ShortageCode.DISK_SPACE)
     # A file system that creates inodes on demand reports 0 inodes, and does not run out of inodes.
     if disk.f_files and disk.f_favail < min(INODE_RESERVE, max(_LEAST_INODES, disk.f_files // _SHARE)):
-        return (
+        return Shortage(
             f"the worker's disk has hardly any inodes left: {disk.f_favail} of {disk.f_files} in {directory}; remove"
-            " files there"
+            " files there",
+            ShortageCode.INODES,
         )
-    return ""
+    return NO_SHORTAGE
 
 
 def _open_descriptors() -> int:
