@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -284,3 +286,16 @@ def test_program_without_h2_uses_http1_and_is_told_the_extra_for_http2(
     )
     assert ran.stdout.startswith("['a']\nhttp2=True needs the extra [http2]: pip install 'iris-cluster[http2]'"), ran
     assert [used for used, _ in tls_server.requests] == ["1.1"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_https_trusts_the_certificates_of_a_directory(
+    tls_server: TwoVersionServer, authority: CertificateAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(authority.path, tmp_path)
+    subprocess.run(["openssl", "rehash", tmp_path], check=True)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    caller = Caller(tls_server.address)
+    with contextlib.closing(caller.transport):
+        assert caller.list_jobs() == ["a"]

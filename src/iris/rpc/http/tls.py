@@ -20,8 +20,8 @@ class ClientTls:
     """The TLS settings of a client: the certificates that the client trusts, and its own certificate.
 
     Attributes:
-        ca: A file with the trusted certificates, in PEM. Empty means the file that `SSL_CERT_FILE` names, or otherwise
-            the public certificate authorities of certifi.
+        ca: A file with the trusted certificates, in PEM. Empty means the file that `SSL_CERT_FILE` names, or the
+            directory that `SSL_CERT_DIR` names, or otherwise the public certificate authorities of certifi.
         cert: A file with the client's certificate. Empty if the client has no certificate.
         key: A file with the key of the certificate. Empty if the file `cert` contains the key.
     """
@@ -78,9 +78,12 @@ class ClientTls:
         """
         import certifi
 
-        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or certifi.where()
+        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or ""
+        folder = "" if trusted else os.environ.get("SSL_CERT_DIR", "")
+        if not trusted and not folder:
+            trusted = certifi.where()
         try:
-            context = ssl.create_default_context(cafile=trusted)
+            context = ssl.create_default_context(cafile=trusted or None, capath=folder or None)
         except (OSError, ssl.SSLError) as error:
             raise FailedPreconditionError(
                 f"ca={trusted}: {_why(error)}; expected a file with certificates in PEM"

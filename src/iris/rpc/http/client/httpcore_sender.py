@@ -1,7 +1,8 @@
 """Sends the requests of a client over httpcore, the engine of httpx. Clients use this transport by default.
 
-`httpx.HTTPTransport` would send the same requests over the same engine. It is not the default, because importing httpx
-takes about 75 ms, its packages would make a base install 8 % larger, and each call would take about 80 µs more.
+`httpx.HTTPTransport` would send the same requests over the same engine. It is not the default, because each call would
+take the client 1.5 times the CPU time, and because its packages would make a base install 8 % larger. In addition, the
+command `iris` would start more slowly: importing httpx also imports parts of click and rich, and takes 63 ms then.
 """
 
 from __future__ import annotations
