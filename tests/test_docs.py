@@ -166,3 +166,18 @@ def test_install_commands_of_the_pages_name_existing_extras() -> None:
             assert command in ("uv", "-e") or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"
             _, _, extras = command.partition("[")
             assert set(filter(None, extras.partition("]")[0].split(","))) <= known, f"{page.name}: {command}"
+
+
+def test_program_on_a_page_equals_its_file() -> None:
+    quoted = {
+        name: code
+        for page in PAGES
+        for name, code in re.findall(r"^```\w+ (\S+/\S+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    }
+    programs = sorted(
+        str(path.relative_to(ROOT))
+        for pattern in ("curl/*.sh", "buf/*.sh", "typescript/*.ts", "grpcio/*.py", "java/*.java")
+        for path in (ROOT / "examples" / "clients").glob(pattern)
+    )
+    assert sorted(quoted) == programs
+    assert {name: code for name, code in quoted.items() if code != (ROOT / name).read_text()} == {}
