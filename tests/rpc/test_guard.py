@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from support.served_application import Served, served
 from support.waiting import wait_until
 
-from iris.rpc.http.server.asgi_server import HttpServer
 from iris.rpc.http.server.connection_limits import (
     BODY_BYTES_PER_S,
     BODY_S,
@@ -24,80 +20,8 @@ from iris.rpc.http.server.connection_limits import (
     MAX_REQUEST_BYTES,
     ConnectionLimits,
 )
-from iris.system.sockets import bind
 
 Answer = tuple[int, bytes]
-
-
-class Served:
-    """A server in a thread: `/s/count` answers with the length of the body, `/s/hang` when told to, `/s/early` before
-    the body has come, and `/s/stream` with bytes until it is told to end."""
-
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self.limits = limits
-        self.loop = asyncio.new_event_loop()
-        self.go = asyncio.Event()
-        self.disconnected = threading.Event()
-        self.listener = bind("127.0.0.1", 0)
-        self.address = self.listener.getsockname()
-
-    async def application(self, scope: Any, receive: Any, send: Any) -> None:
-        size = 0
-        while scope["path"] != "/s/early":
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.disconnected.set()
-                return
-            size += len(message["body"])
-            if not message["more_body"]:
-                break
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        if scope["path"] == "/s/hang":
-            await self.go.wait()
-        while scope["path"] == "/s/stream" and not self.go.is_set():
-            await send({"type": "http.response.body", "body": b"beat", "more_body": True})
-            await asyncio.sleep(0.01)
-        await send({"type": "http.response.body", "body": str(size).encode()})
-
-    async def serve(self, stop: asyncio.Event) -> None:
-        server = HttpServer({"/s": self.application}, self.listener, self.limits)
-        server.start()
-        await stop.wait()
-        await server.close()
-
-    def pass_time(self, seconds: int) -> None:
-        """Lets so many seconds pass for the limits. What was sent until now was read before."""
-
-        def tick() -> int:
-            for _ in range(seconds):
-                self.limits.tick()
-            return seconds
-
-        self.call(tick)
-
-    def call(self, function: Callable[[], Any]) -> Any:
-        async def on_loop() -> Any:
-            await asyncio.sleep(0)
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(30)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=30)
-
-
-@contextmanager
-def served(limits: ConnectionLimits | None = None) -> Iterator[Served]:
-    world = Served(limits or ConnectionLimits())
-    stop = asyncio.Event()
-    thread = threading.Thread(target=lambda: world.loop.run_until_complete(world.serve(stop)))
-    thread.start()
-    try:
-        yield world
-    finally:
-        world.call(stop.set)
-        thread.join()
-        world.loop.close()
 
 
 @pytest.fixture
@@ -176,10 +100,10 @@ NO_REQUESTS = {
         "invalid_argument",
         "UTF-8",
     ),
-    "gRPC": (request(headers="content-type: application/grpc+proto\r\n"), 415, "invalid_argument", "but not gRPC"),
-    "upgrade": (request(headers="connection: upgrade\r\nupgrade: h2c\r\n"), 400, "invalid_argument", "upgrade"),
+    "gRPC": (request(headers="content-type: application/grpc+proto\r\n"), 415, "invalid_argument", "needs HTTP/2"),
+    "upgrade": (request(headers="connection: upgrade\r\nupgrade: websocket\r\n"), 400, "invalid_argument", "upgrade"),
     "CONNECT": (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "invalid_argument", "CONNECT"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_argument", "not a valid HTTP"),
+    "half a preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 400, "invalid_argument", "not a valid HTTP"),
     "TLS": (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
         400,
@@ -282,7 +206,10 @@ def test_requests_that_are_received_at_once_have_a_total_size_limit() -> None:
 def test_request_whose_head_arrives_too_slowly_is_refused(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(b"POST /s/count HTTP/1.1\r\nhost: x\r\n")
-        wait_until(lambda: world.call(lambda: any(c._head_bytes for c in world.limits.connections)), "it to be read")
+        wait_until(
+            lambda: world.call(lambda: any(getattr(c, "_head_bytes", 0) for c in world.limits.connections)),
+            "it to be read",
+        )
         for _ in range(HEAD_S):
             slow.sendall(b"x: y\r\n")
             world.pass_time(1)

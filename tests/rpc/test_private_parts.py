@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from iris.rpc.http.server.connection_limits import LimitedProtocol
+from iris.rpc.http.server.http1_connection import Http1Connection
 
 CAPPED = ("cloudpickle", "connectrpc", "pyqwest", "ray", "uvicorn")
 
@@ -53,7 +53,7 @@ def test_uvicorn_still_calls_the_methods_that_iris_overrides() -> None:
     }
     release = f"uvicorn {importlib.metadata.version('uvicorn')}"
     for name in overridden:
-        theirs, ours = getattr(HttpToolsProtocol, name, None), getattr(LimitedProtocol, name)
+        theirs, ours = getattr(HttpToolsProtocol, name, None), getattr(Http1Connection, name)
         assert theirs is not None, f"{release} has no HttpToolsProtocol.{name}"
         assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters), (release, name)
     source = inspect.getsource(HttpToolsProtocol)

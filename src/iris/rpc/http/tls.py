@@ -10,6 +10,7 @@ from pathlib import Path
 from iris.arguments import check_path, refuse
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
+from iris.rpc.http.http2_support import has_http2
 
 PART_FILE = "part.pem"  # The file that client_cert.py creates in the state directory.
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
@@ -127,7 +128,7 @@ class ServerTls:
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(["h2", "http/1.1"] if has_http2() else ["http/1.1"])
         _load_pair(context, self.cert, self.key, "--tls-cert, --tls-key")
         if self.client_ca:
             try:

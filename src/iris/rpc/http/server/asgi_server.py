@@ -1,9 +1,10 @@
-"""The HTTP server of controller and workers: ASGI applications on uvicorn."""
+"""The HTTP server of controller and workers: ASGI applications on uvicorn, over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -13,7 +14,10 @@ from typing import Any
 import uvicorn
 
 from iris import failpoints
+from iris.event_log import log_event
+from iris.rpc.http.http2_support import has_http2
 from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
+from iris.rpc.http.server.protocol_choice import ProtocolChoice
 
 # When a server closes, it cuts its open streams after this many seconds. The readers of these streams connect again.
 _CLOSE_S = 1
@@ -29,6 +33,8 @@ LARGE_REQUESTS = {
     "/iris.cluster.WorkerService/RunTask": 80 * 1024 * 1024,
     "/iris.cluster.WorkerService/RunTasks": 80 * 1024 * 1024,
 }
+
+_log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -61,9 +67,12 @@ class HttpServer:
         # The errors of bad requests are sent to the clients. The errors are not logged, because clients could fill the
         # disk with such errors.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        http2 = has_http2()
+        if not http2:
+            log_event(_log, "server.no_http2", reason="h2 is not installed; this server speaks HTTP/1.1 only")
         config = uvicorn.Config(
             self._route,
-            http=limits.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
+            http=functools.partial(ProtocolChoice, limits, http2=http2),  # type: ignore[arg-type]  # uvicorn only calls it
             interface="asgi3",
             proxy_headers=False,
             lifespan="off",

@@ -1,0 +1,172 @@
+"""gRPC with a real client, grpcio, against an application of connectrpc on the server of Iris."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from connectrpc.request import RequestContext
+from support.served_application import Served
+from support.waiting import wait_until
+
+from iris.errors import NotFoundError, UnauthenticatedError
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_connect import ControllerService, ControllerServiceASGIApplication
+from iris.rpc.http.server.connection_limits import ConnectionLimits
+from iris.rpc.serving.codecs import CODECS
+from iris.rpc.serving.error_interceptors import ErrorInterceptor
+
+Controller = cluster_pb2.Controller
+SERVICE = "iris.cluster.ControllerService"
+
+
+class Service(ControllerService):
+    """A controller with the jobs that the tests ask for."""
+
+    def __init__(self) -> None:
+        self.next = asyncio.Event()
+        self.ended = threading.Event()
+
+    async def get_job_status(self, request: Any, ctx: RequestContext[Any, Any]) -> Any:
+        match request.job_id:
+            case "absent":
+                raise NotFoundError("no job named 'absent'", reason=ErrorReason.JOB_NOT_FOUND)
+            case "secret":
+                raise UnauthenticatedError("this call needs a token")
+            case "slow":
+                await asyncio.Event().wait()
+        return Controller.GetJobStatusResponse(job=cluster_pb2.JobStatus(job_id=request.job_id))
+
+    async def watch_job(self, request: Any, ctx: RequestContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            for number in range(3):
+                yield Controller.WatchJobResponse(job=cluster_pb2.JobStatus(num_tasks=number + 1))
+                await self.next.wait()
+                self.next.clear()
+            if request.job_id == "failing":
+                raise NotFoundError("the job is gone", reason=ErrorReason.JOB_NOT_FOUND)
+        finally:
+            self.ended.set()
+
+
+class GrpcWorld(Served):
+    """A server with the service above."""
+
+    def __init__(self) -> None:
+        super().__init__(ConnectionLimits())
+        self.service = Service()
+        self.application = ControllerServiceASGIApplication(  # type: ignore[method-assign]
+            self.service, interceptors=(ErrorInterceptor(),), codecs=CODECS
+        )
+        self.path = "/" + SERVICE
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[GrpcWorld]:
+    running = GrpcWorld()
+    with running.running():
+        yield running
+
+
+@pytest.fixture
+def channel(world: GrpcWorld) -> Iterator[Any]:
+    with grpc.insecure_channel(f"127.0.0.1:{world.address[1]}") as channel:
+        yield channel
+
+
+def unary(channel: Any, job_id: str, timeout_s: float = 30, **options: Any) -> Any:
+    call = channel.unary_unary(
+        f"/{SERVICE}/GetJobStatus",
+        request_serializer=Controller.GetJobStatusRequest.SerializeToString,
+        response_deserializer=Controller.GetJobStatusResponse.FromString,
+    )
+    return call(Controller.GetJobStatusRequest(job_id=job_id), timeout=timeout_s, **options)
+
+
+def watch(channel: Any, job_id: str) -> Any:
+    call = channel.unary_stream(
+        f"/{SERVICE}/WatchJob",
+        request_serializer=Controller.WatchJobRequest.SerializeToString,
+        response_deserializer=Controller.WatchJobResponse.FromString,
+    )
+    return call(Controller.WatchJobRequest(job_id=job_id))
+
+
+def test_unary_call_is_answered(channel: Any) -> None:
+    assert unary(channel, "train").job.job_id == "train"
+
+
+def test_compressed_call_is_answered(channel: Any) -> None:
+    assert unary(channel, "train" * 1000, compression=grpc.Compression.Gzip).job.job_id == "train" * 1000
+
+
+@pytest.mark.parametrize(
+    ("job_id", "code", "text"),
+    [
+        ("absent", grpc.StatusCode.NOT_FOUND, "no job named 'absent'"),
+        ("secret", grpc.StatusCode.UNAUTHENTICATED, "this call needs a token"),
+    ],
+)
+def test_failed_call_has_a_status_and_details(channel: Any, job_id: str, code: Any, text: str) -> None:
+    with pytest.raises(grpc.RpcError) as failed:
+        unary(channel, job_id)
+    assert (failed.value.code(), failed.value.details()) == (code, text)
+    assert "grpc-status-details-bin" in dict(failed.value.trailing_metadata())
+
+
+def test_deadline_of_a_call_is_kept(channel: Any) -> None:
+    with pytest.raises(grpc.RpcError) as failed:
+        unary(channel, "slow", timeout_s=0.2)
+    assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_unknown_method_is_unimplemented(channel: Any) -> None:
+    call = channel.unary_unary(f"/{SERVICE}/Nothing")
+    with pytest.raises(grpc.RpcError) as failed:
+        call(b"", timeout=30)
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_stream_is_live_and_its_end_is_said(world: GrpcWorld, channel: Any) -> None:
+    stream = watch(channel, "train")
+    for number in range(3):
+        assert next(stream).job.num_tasks == number + 1  # Each message arrives before the next one is sent.
+        world.call(world.service.next.set)
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_stream_that_fails_ends_with_a_status(world: GrpcWorld, channel: Any) -> None:
+    stream = watch(channel, "failing")
+    for _ in range(3):
+        next(stream)
+        world.call(world.service.next.set)
+    with pytest.raises(grpc.RpcError) as failed:
+        next(stream)
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_early_close_of_a_stream_is_noticed(world: GrpcWorld, how: str) -> None:
+    world.service.ended.clear()
+    channel = grpc.insecure_channel(f"127.0.0.1:{world.address[1]}")
+    stream = watch(channel, "train")
+    next(stream)
+    if how == "cancel":
+        stream.cancel()
+    channel.close()
+    wait_until(world.service.ended.is_set, "the service to hear that its reader has left")
+
+
+def test_many_streams_share_one_connection_with_calls(world: GrpcWorld, channel: Any) -> None:
+    streams = [watch(channel, "train") for _ in range(100)]
+    assert [next(stream).job.num_tasks for stream in streams] == [1] * 100
+    assert unary(channel, "train").job.job_id == "train"
+    for stream in streams:
+        stream.cancel()
