@@ -6,10 +6,13 @@ import errno
 import os
 import re
 import socket
+import ssl
 
 from iris.errors import shown
 
-_CLOSED = re.compile("without sending a response|closed before message|connection closed unexpectedly")
+_CLOSED = re.compile(
+    "without sending a response|closed before message|connection closed unexpectedly|^server disconnected$"
+)
 _CLOSED_TEXT = "it closed the connection without an answer"
 # Each row is a pattern and a description. The pattern is searched in the error text of an HTTP library, in lower case.
 # The first matching row gives the description of the error.
@@ -74,7 +77,8 @@ def describe_fault(error: BaseException) -> str:
             if link.errno in _LOOKUP_FAILED_NOW:
                 return "its host name cannot be looked up now"
             return "no host of that name is known"
-        if isinstance(link, OSError) and link.errno is not None:
+        # The number of an error of TLS is a number of OpenSSL.
+        if isinstance(link, OSError) and link.errno is not None and not isinstance(link, ssl.SSLError):
             return os.strerror(link.errno).lower()
         link = link.__cause__ or link.__context__
     text = str(error).strip().lower()
