@@ -67,7 +67,7 @@ def reach(
     directory = tmp_path_factory.mktemp(request.param)
     with (
         ChaosProxy(("127.0.0.1", port)) as between,
-        running_proxy(request.param, directory, between.port, authority.server()) as address,
+        running_proxy(request.param, directory, between.port, authority.server("127.0.0.1", BARE_HOST)) as address,
         IrisClient.remote(shared_cluster.address) as beside,
     ):
         # All logs that the controller reads for clients are read from the workers.
@@ -137,7 +137,7 @@ def test_workspace_of_3_mb_arrives(reach: Behind, run: Callable[..., Job], tmp_p
 def test_upload_over_the_default_limit_of_a_proxy_names_the_setting(reach: Behind, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(os.urandom(3_000_000))
     with (
-        IrisClient.remote(f"http://{BARE_HOST}:{urlsplit(reach.address).port}") as client,
+        IrisClient.remote(f"https://{BARE_HOST}:{urlsplit(reach.address).port}", ca=reach.ca) as client,
         pytest.raises(ResourceExhaustedError, match=r"nginx.* answered 413 .*client_max_body_size 200m;"),
     ):
         client.run(["true"], name=unique("upload"), workspace=tmp_path)

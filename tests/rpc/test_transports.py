@@ -261,6 +261,21 @@ def test_https_uses_http2_by_default(
     assert [used for used, _ in tls_server.requests] == [version, version]
 
 
+def test_large_request_over_https_uses_http1_because_httpcore_ignores_early_answers_over_http2(
+    tls_server: TwoVersionServer, authority: CertificateAuthority
+) -> None:
+    with contextlib.closing(HttpTransport(tls_server.address, tls=ClientTls(ca=authority.path))) as transport:
+        client = cluster_connect.ControllerServiceClientSync(
+            tls_server.address,
+            accept_compression=(),
+            send_compression=None,
+            http_client=transport.connect_client(),
+        )
+        for size in (100, 100_000, 100):
+            client.list_jobs(Controller.ListJobsRequest(page_token="x" * size))
+    assert [version for version, _ in tls_server.requests[-3:]] == ["2", "1.1", "1.1"]
+
+
 def test_https_server_without_http2_is_called_over_http1_unless_http2_is_required(
     authority: CertificateAuthority,
 ) -> None:

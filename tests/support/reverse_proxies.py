@@ -24,7 +24,7 @@ from support.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
 _PORT = 50051  # The port of the controller on the page.
-BARE_HOST = "127.0.0.2"  # Where nginx also listens, without TLS and without the settings of the page.
+BARE_HOST = "127.0.0.2"  # Where nginx also listens, without the settings of the page.
 _NAME = "iris.example.org"
 _PORT_TRIES = 3
 _INSTALL = {
@@ -84,7 +84,10 @@ def _nginx(plan: Plan) -> list[str]:
         ("/etc/ssl/iris.key", str(plan.certificate.key)),
     )
     # Shows the errors that the page describes.
-    bare = f"server {{ listen {BARE_HOST}:{plan.port}; location / {{ proxy_pass http://iris; }} }}"
+    certificate = f"ssl_certificate {plan.certificate.cert}; ssl_certificate_key {plan.certificate.key};"
+    bare = (
+        f"server {{ listen {BARE_HOST}:{plan.port} ssl http2; {certificate} location / {{ proxy_pass http://iris; }} }}"
+    )
     temporary = "".join(
         f"{name}_temp_path {plan.directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )

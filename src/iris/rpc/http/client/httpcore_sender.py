@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # The client closes an idle connection after this time. Servers of Iris and common proxies wait for 75 s, so a request
 # seldom meets a connection that the server is closing.
 _KEEPALIVE_S = 30.0
+# The size of the window that an HTTP/2 server grants at first. The rest of a larger request waits until the server has
+# read the beginning. A proxy that refuses the request reads nothing and answers at once. httpcore ignores that answer
+# while it waits for the window, so the call would fail with a timeout.
+_FIRST_WINDOW_BYTES = 65_535
 # httpcore's error text begins with this status if a proxy requires a user name and a password.
 _LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)
 
@@ -67,6 +71,10 @@ class HttpcoreSender:
                 f" http2=True out, or call without a proxy: NO_PROXY={urlsplit(address).hostname}"
             )
         self._connector = _connector(address, http2, has_h2, tls, lifetime, self.proxy)
+        # Creates connections for large requests, which use HTTP/1.1 if the client may choose.
+        self._large_connector = self._connector
+        if has_h2 and not http2:
+            self._large_connector = _connector(address, http2, False, tls, lifetime, self.proxy)
         # Parsed URLs with their origin and Host header. They are kept, because a stub uses the same few URLs again and
         # again.
         self._urls: dict[str, tuple[httpcore.URL, httpcore.Origin, tuple[bytes, bytes]]] = {}
@@ -97,11 +105,13 @@ class HttpcoreSender:
 
         parsed, origin, host = self._urls.get(url) or self._parse(url)
         length = [(b"content-length", b"%d" % len(body))] if isinstance(body, bytes) else []
+        size = next((int(value) for name, value in [*length, *headers] if name == b"content-length"), 0)
+        connector = self._large_connector if size > _FIRST_WINDOW_BYTES else self._connector
         request = httpcore.Request(
             method, parsed, headers=[host, *headers, *length], content=body, extensions=extensions
         )
-        idle = None if alone else self._take_idle()
-        connection = idle or self._connector.create_connection(origin)
+        idle = None if alone or connector is not self._connector else self._take_idle()
+        connection = idle or connector.create_connection(origin)
         try:
             response = connection.handle_request(request)
         except BaseException:
