@@ -35,7 +35,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     WorkerIdentity,
 )
-from iris.cluster.controller.scheduling.reasons import PendingReason
+from iris.cluster.controller.scheduling.waiting.reasons import PendingReason
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.rpc import cluster_pb2

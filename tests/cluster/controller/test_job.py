@@ -23,7 +23,7 @@ from iris.cluster.controller.jobs.task import (
     Stop,
     WorkerIdentity,
 )
-from iris.cluster.controller.scheduling.reasons import PendingReason
+from iris.cluster.controller.scheduling.waiting.reasons import PendingReason
 from iris.cluster.types import state_name
 
 STATES = {

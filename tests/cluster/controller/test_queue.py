@@ -22,8 +22,8 @@ from iris.cluster.controller.scheduling.queue import (
     is_reserved,
 )
 from iris.cluster.controller.scheduling.queue import plan as plan_queue
-from iris.cluster.controller.scheduling.reason_text import cause_text
-from iris.cluster.controller.scheduling.reasons import Cause
+from iris.cluster.controller.scheduling.waiting.reason_text import cause_text
+from iris.cluster.controller.scheduling.waiting.reasons import Cause
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import choose_machines
 

@@ -17,8 +17,8 @@ from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAlloca
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerIdentity
-from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason
 from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.scheduling.waiting.reasons import LossKind, PendingReason
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
-from iris.cluster.controller.scheduling.reason_text import queue_text
+from iris.cluster.controller.scheduling.waiting.reason_text import queue_text
 from iris.cluster.engine.base import Machine, Placement, Resources
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2

@@ -21,7 +21,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     TaskAttempt,
 )
-from iris.cluster.controller.scheduling.reason_text import pending_text
+from iris.cluster.controller.scheduling.waiting.reason_text import pending_text
 from iris.cluster.types import state_name
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iris.cluster.controller.jobs.task import PENDING, Stop, Task
-from iris.cluster.controller.scheduling.reasons import PendingReason
+from iris.cluster.controller.scheduling.waiting.reasons import PendingReason
 
 
 @dataclass(slots=True)

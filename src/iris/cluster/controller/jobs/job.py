@@ -40,7 +40,7 @@ from iris.cluster.controller.jobs.task import (
     TaskAttempt,
     WorkerIdentity,
 )
-from iris.cluster.controller.scheduling.reasons import PendingReason
+from iris.cluster.controller.scheduling.waiting.reasons import PendingReason
 from iris.cluster.types import is_job_finished
 from iris.reasons import FailureCode
 

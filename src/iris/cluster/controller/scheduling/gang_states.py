@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from iris.cluster.controller.scheduling.queue import Allocation
-from iris.cluster.controller.scheduling.reasons import Loss
+from iris.cluster.controller.scheduling.waiting.reasons import Loss
 from iris.cluster.controller.workers.missing import MissingWorker
 from iris.cluster.engine.base import GangRequest, GangStatus, Slot
 

@@ -58,7 +58,7 @@ from iris.cluster.controller.scheduling.gang_states import (
     allocation_of,
 )
 from iris.cluster.controller.scheduling.queue import Allocation
-from iris.cluster.controller.scheduling.reasons import Loss, LossKind
+from iris.cluster.controller.scheduling.waiting.reasons import Loss, LossKind
 from iris.cluster.engine.base import GangState, GangStatus, Slot
 from iris.errors import InternalError
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet, Reservation
-from iris.cluster.controller.scheduling.reasons import Cause, Reserved, Shortage
-from iris.cluster.controller.scheduling.shortages import ShortageFinder
+from iris.cluster.controller.scheduling.waiting.reasons import Cause, Reserved, Shortage
+from iris.cluster.controller.scheduling.waiting.shortages import ShortageFinder
 from iris.cluster.engine.base import GangRequest, Machine
 
 FIRST_TURN_S = 30.0

@@ -49,9 +49,9 @@ from iris.cluster.controller.scheduling.job_reports import (
     log_gang_state,
 )
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
-from iris.cluster.controller.scheduling.reasons import PendingReason, RequestDelayed
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.submitter import Submitter
+from iris.cluster.controller.scheduling.waiting.reasons import PendingReason, RequestDelayed
 from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.controller.workers.draining import SlotWorkers
 from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Machine, Resources, Slot

@@ -17,8 +17,8 @@ from iris.cluster.controller.scheduling.gang_states import (
 from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.job_reports import Explanations, JobReports, Workers
 from iris.cluster.controller.scheduling.queue import Plan, plan
-from iris.cluster.controller.scheduling.reason_text import cause_text
-from iris.cluster.controller.scheduling.reasons import Cause, EnginePending
+from iris.cluster.controller.scheduling.waiting.reason_text import cause_text
+from iris.cluster.controller.scheduling.waiting.reasons import Cause, EnginePending
 from iris.cluster.engine.base import (
     AvoidsWorkers,
     Engine,

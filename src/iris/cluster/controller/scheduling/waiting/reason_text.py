@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iris.cluster.controller.scheduling.capacity import GangKind, Labels
-from iris.cluster.controller.scheduling.reasons import (
+from iris.cluster.controller.scheduling.waiting.reasons import (
     Cause,
     EnginePending,
     InsufficientCapacity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, Labels, MachineSet
-from iris.cluster.controller.scheduling.reasons import (
+from iris.cluster.controller.scheduling.waiting.reasons import (
     InsufficientCapacity,
     InsufficientFree,
     MachineAmounts,
