@@ -231,6 +231,15 @@ class ClusterConfig:
         default_text="false",
         for_workers=True,
     )
+    allow_origins: tuple[str, ...] = _option(
+        kinds.ORIGINS,
+        (),
+        "Let web pages of this origin call the cluster, for example https://app.example.com. May be given several"
+        " times.",
+        flag="--allow-origin",
+        default_text="none",
+        for_workers=True,
+    )
     log_level: str = _option(
         kinds.one_of("debug", "info", "warning"),
         "info",

@@ -14,6 +14,7 @@ from iris.arguments import MAX_INT32
 from iris.cluster.names import check_label
 from iris.cluster.types import parse_bytes
 from iris.durations import read_span, write_span
+from iris.rpc.address import parse_origin
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
 _SIZES = {
@@ -81,6 +82,10 @@ def _read_labels(value: object) -> tuple[str, ...]:
             raise ValueError
         check_label(key, text)
     return words
+
+
+def _read_origins(value: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(parse_origin(word) for word in _read_words(value)))
 
 
 def _read_host(value: object) -> str:
@@ -176,3 +181,11 @@ LABELS = Kind(
     repeated=True,
 )
 WORDS = Kind("OPTION", "a list of options, such as ['--partition=gpu']", _read_words, list, repeated=True)
+ORIGINS = Kind(
+    "URL",
+    "origins of pages, such as 'https://app.example.com' or 'http://localhost:5173', without a path; '*' is not"
+    " accepted, because any page that a user opens could then call the cluster from the user's network",
+    _read_origins,
+    list,
+    repeated=True,
+)

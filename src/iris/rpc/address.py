@@ -6,7 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from iris.errors import InvalidAddressError
+from iris.errors import InvalidAddressError, quoted
 
 ACCEPTED_FORMS = "'host:port', 'http://host:port' or 'https://host'"
 _ADVERTISED_FORMS = f"'host', {ACCEPTED_FORMS}"
@@ -127,3 +127,23 @@ def is_loopback_host(host: str) -> bool:
 
 def _refused(address: object, why: str, forms: str = ACCEPTED_FORMS) -> InvalidAddressError:
     return InvalidAddressError(f"not an address: {address!r}: {why} (expected {forms})")
+
+
+def parse_origin(text: str) -> str:
+    """Return the origin of web pages, in the form in which browsers send it: in lower case, without a default port.
+
+    Args:
+        text: `https://host[:port]` or `http://host[:port]`. A slash at the end is ignored.
+
+    Raises:
+        InvalidAddressError: The text is not an origin.
+    """
+    address = parse_address(text)
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    is_host = bool(_HOST.fullmatch(host)) or ":" in host
+    if "://" not in text or parts.path not in ("", "/") or not is_host:
+        raise InvalidAddressError(f"an origin must be a scheme, a host and a port without a path, got {quoted(text)}")
+    is_default = parts.port == {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + ("" if parts.port is None or is_default else f":{parts.port}")

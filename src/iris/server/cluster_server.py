@@ -186,7 +186,7 @@ class ClusterServer:
         )
         applications = controller_applications(ControllerService(self._controller, quota))
         context = None if tls is None else tls.context()
-        self._server = HttpServer(applications, listening.socket, tls=context)
+        self._server = HttpServer(applications, listening.socket, tls=context, allow_origins=config.allow_origins)
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.

@@ -263,7 +263,7 @@ def _build(
     cleanup = Cleanup(registry, directory, config.keep_logs, keep_log_s)
     application = worker_application(WorkerService(worker), token_checker)
     applications = with_standard_services(application, token_checker, token_checker, token_checker.streams)
-    server = HttpServer(applications, network.listener, tls=network.tls)
+    server = HttpServer(applications, network.listener, tls=network.tls, allow_origins=config.allow_origins)
     return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server)
 
 

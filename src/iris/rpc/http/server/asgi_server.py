@@ -8,7 +8,7 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
@@ -17,6 +17,7 @@ from iris import failpoints
 from iris.event_log import log_event
 from iris.rpc.http.http2_support import has_http2
 from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
+from iris.rpc.http.server.cross_origin import AllowedOrigins, CrossOriginApplication
 from iris.rpc.http.server.protocol_choice import ProtocolChoice
 
 # When a server closes, it cuts its open streams after this many seconds. The readers of these streams connect again.
@@ -48,6 +49,7 @@ class HttpServer:
         listener: The socket to serve on. The server closes the socket at its own end.
         limits: The limits of connections. The default is `ConnectionLimits` with `LARGE_REQUESTS`.
         tls: The TLS context, or None for plain HTTP.
+        allow_origins: The origins whose pages may call the applications.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class HttpServer:
         listener: socket.socket,
         limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
+        allow_origins: Collection[str] = (),
     ) -> None:
         self._applications = applications
         if failpoints.is_active:
@@ -63,7 +66,9 @@ class HttpServer:
 
             self._applications = with_failpoints(applications)
         self._socket = listener
-        limits = limits or ConnectionLimits(LARGE_REQUESTS)
+        origins = AllowedOrigins(allow_origins)
+        limits = limits or ConnectionLimits(LARGE_REQUESTS, origins=origins)
+        application: Application = CrossOriginApplication(self._route, origins) if origins else self._route
         # The errors of bad requests are sent to the clients. The errors are not logged, because clients could fill the
         # disk with such errors.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -71,7 +76,7 @@ class HttpServer:
         if not http2:
             log_event(_log, "server.no_http2", reason="h2 is not installed; this server speaks HTTP/1.1 only")
         config = uvicorn.Config(
-            self._route,
+            application,
             http=functools.partial(ProtocolChoice, limits, http2=http2),  # type: ignore[arg-type]  # uvicorn only calls it
             interface="asgi3",
             proxy_headers=False,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from iris.rpc.http.server.cross_origin import AllowedOrigins
 from iris.system.event_loop import open_file_limit
 
 MAX_HEAD_BYTES = 64 * 1024  # The largest size of the request line and all headers together.
@@ -57,6 +58,7 @@ class ConnectionLimits:
         max_held_bytes: The largest size in bytes of all requests together that are being received.
         head_s: The time in seconds in which the head of a request must arrive.
         max_requests: The largest number of requests over HTTP/2 that run at the same time.
+        origins: The origins whose pages may read why their request was refused.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class ConnectionLimits:
         max_held_bytes: int = 1024**3,
         head_s: int = HEAD_S,
         max_requests: int = MAX_REQUESTS,
+        origins: AllowedOrigins | None = None,
     ) -> None:
         self.large = dict(large or {})
         self.max_connections = max_connections or max(16, min(10_000, open_file_limit() // 4))
         self.max_held_bytes = max_held_bytes
         self.head_s = head_s
         self.max_requests = max_requests
+        self.origins = origins or AllowedOrigins(())
         self.held_bytes = 0
         self.requests = 0  # The number of requests over HTTP/2 that run now.
         self.connections: set[LimitedConnection] = set()

@@ -255,6 +255,7 @@ class Http1Connection(HttpToolsProtocol):
             if name == b"content-type" and value.startswith(b"application/grpc-web"):
                 content_type = value
         status, headers, body = refusal(status, text, content_type)
+        headers += self._limits.origins.answer_headers(self.headers or ())
         head = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), b"connection: close\r\n\r\n"]
         self.transport.write(b"".join(head) + body)
         # The rest of the request is read and dropped. If bytes were left unread, the kernel would reset the connection,

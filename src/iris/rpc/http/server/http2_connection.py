@@ -247,7 +247,7 @@ class Http2Connection(asyncio.Protocol):
             trouble = (429, body_too_large(length, limit, scope["path"]))
         if trouble:
             self._request_complete(stream)
-        self._start(stream, refusing(*trouble) if trouble else self._application)
+        self._start(stream, refusing(*trouble, self._limits.origins) if trouble else self._application)
 
     def _start(self, stream: Http2Stream, application: Application) -> None:
         self._running += 1
@@ -287,7 +287,7 @@ class Http2Connection(asyncio.Protocol):
         answer = Http2Stream(self, self._output, stream.stream_id, stream.scope, 0)
         answer.is_request_complete = stream.is_request_complete
         self._streams[stream.stream_id] = answer
-        self._start(answer, refusing(status, text))
+        self._start(answer, refusing(status, text, self._limits.origins))
 
     def _lose(self, stream: Http2Stream) -> None:
         """Tell an application that the client has left, and forget the stream."""

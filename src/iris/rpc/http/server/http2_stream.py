@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from iris.rpc.http.server.cross_origin import AllowedOrigins
 from iris.rpc.http.server.http2_framing import INTERNAL_ERROR, Headers
 from iris.rpc.http.server.http2_output import Http2Output
 from iris.rpc.http.server.refusals import refusal
@@ -226,12 +227,15 @@ class Http2Stream:
         self._owner.answered(self)
 
 
-def refusing(status: int, text: str) -> Application:
-    """Return an application that answers a request with a refusal, as `refusal` describes it."""
+def refusing(status: int, text: str, origins: AllowedOrigins) -> Application:
+    """Return an application that answers a request with a refusal, as `refusal` describes it. A page of an allowed
+    origin can read the refusal.
+    """
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         answer, headers, body = refusal(status, text, content_type)
+        headers += origins.answer_headers(scope["headers"])
         await send({"type": "http.response.start", "status": answer, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
