@@ -19,7 +19,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Store
 from iris.rpc.cluster_pb2 import Controller
 
-VERSIONS = ("1.1",)
+VERSIONS = ("1.1", "2")
 SERVICE = "/iris.cluster.ControllerService/"
 UNARY, STREAM = (ConnectUnary(), Grpc(), GrpcWeb()), (ConnectStream(), Grpc(), GrpcWeb())
 GRPC = (Grpc(), GrpcWeb())
@@ -113,7 +113,7 @@ ROWS = [
         headers={"accept-encoding": "gzip", "grpc-accept-encoding": "gzip", "connect-accept-encoding": "gzip"},
     ),
     Row(
-        "a request that is too large", (ConnectUnary(),), "ListJobs", (b" ",), "resource_exhausted", "TOO_LARGE",
+        "a request that is too large", UNARY, "ListJobs", (b" ",), "resource_exhausted", "TOO_LARGE",
         "too large", {"content-length": TOO_LARGE}, 429,
     ),
 ]  # fmt: skip

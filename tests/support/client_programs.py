@@ -35,14 +35,31 @@ def search_path() -> str:
     return f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
 
 
-def bundle(source: str, into: Path, platform: str) -> Path:
-    """Compile a program of examples/clients/typescript to one file of JavaScript."""
-    suffix = ".mjs" if platform == "node" else ".js"
-    made = into / Path(source).with_suffix(suffix).name
-    command = [str(TYPESCRIPT / "node_modules" / ".bin" / "esbuild"), source, "--bundle", f"--platform={platform}"]
-    command += ["--format=esm", f"--outfile={made}", "--log-level=warning"]
-    subprocess.run(command, cwd=TYPESCRIPT, check=True)
-    return made
+class TypeScript:
+    """A copy of examples/clients/typescript, with the code that is generated from the exported schema.
+
+    Args:
+        directory: The directory of the copy, which does not exist yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        need_node_modules()
+        self.directory = directory
+        shutil.copytree(TYPESCRIPT, directory, ignore=shutil.ignore_patterns("node_modules", "gen"))
+        (directory / "node_modules").symlink_to(TYPESCRIPT / "node_modules")
+        self._run("iris", "proto", "export", "schema")
+        self._run("buf", "generate", "schema")
+
+    def bundle(self, source: str, platform: str) -> Path:
+        """Compile a program to one file of JavaScript."""
+        made = self.directory / Path(source).with_suffix(".mjs" if platform == "node" else ".js").name
+        flags = ["--bundle", f"--platform={platform}", "--format=esm", f"--outfile={made}", "--log-level=warning"]
+        self._run("node_modules/.bin/esbuild", source, *flags)
+        return made
+
+    def _run(self, *command: str) -> None:
+        variables = {"PATH": search_path(), "BUF_CACHE_DIR": str(self.directory / "cache")}
+        subprocess.run(command, cwd=self.directory, env={**os.environ, **variables}, check=True)
 
 
 class ClientProgram:

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Submits a job with `buf curl`, follows its log, and says how it ended. Needs buf and jq.
 #
-#   job.sh PROTOCOL COMMAND...      PROTOCOL is connect, grpc or grpcweb
+#   job.sh PROTOCOL HTTP_VERSION COMMAND...
+#   job.sh grpc 2 python train.py
 #
-# IRIS_CONTROLLER_ADDRESS (http://… or https://…) and IRIS_TOKEN name the cluster. BUF_FLAGS may have further flags of
-# `buf curl`: --http2-prior-knowledge for HTTP/2 without TLS, or --schema DIR for a server that is asked for no schema.
+# PROTOCOL is connect, grpc or grpcweb. HTTP_VERSION is 1.1 or 2; gRPC needs 2.
+# IRIS_CONTROLLER_ADDRESS (http://… or https://…) and IRIS_TOKEN name the cluster. SCHEMA may name a folder with the
+# schema. Otherwise buf asks the server for the schema, which needs HTTP/2.
 set -euo pipefail
 
-protocol=$1
-shift
+protocol=$1 version=$2
+shift 2
+flags=(--protocol "$protocol" --header "authorization: Bearer $IRIS_TOKEN")
+if [ -n "${SCHEMA:-}" ]; then flags+=(--schema "$SCHEMA"); else flags+=(--reflect-header '*'); fi
+if [[ $version = 2 && $IRIS_CONTROLLER_ADDRESS = http://* ]]; then flags+=(--http2-prior-knowledge); fi
 
 call() { # call NAME JSON
-  # shellcheck disable=SC2086 # BUF_FLAGS has several words
-  buf curl --protocol "$protocol" ${BUF_FLAGS:-} --header "authorization: Bearer $IRIS_TOKEN" --data "$2" \
-    "$IRIS_CONTROLLER_ADDRESS/iris.cluster.ControllerService/$1"
+  buf curl "${flags[@]}" --data "$2" "$IRIS_CONTROLLER_ADDRESS/iris.cluster.ControllerService/$1"
 }
 
 launch=$(jq -cn --arg name "buf-$(date +%s)-$$" '{name: $name, command: $ARGS.positional}' --args -- "$@")
