@@ -7,7 +7,8 @@ import heapq
 from iris.cluster.controller.api import machine_view
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.scheduling.scheduler import Scheduler, Survey
+from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.scheduling.survey import Survey
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page

@@ -11,13 +11,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
+from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, pause_before
+from iris.cluster.controller.scheduling.deadlines import job_ends_by_s, place_by_s, waits_since_s
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Drained,
@@ -48,15 +47,16 @@ from iris.cluster.controller.scheduling.job_reports import (
     Workers,
     log_gang_state,
 )
-from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
+from iris.cluster.controller.scheduling.restart import adopted_gangs, forgotten_status, unwanted_gang
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.submitter import Submitter
+from iris.cluster.controller.scheduling.survey import Survey, all_allocations
 from iris.cluster.controller.scheduling.waiting.reasons import PendingReason, RequestDelayed
 from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.controller.workers.draining import SlotWorkers
-from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Machine, Resources, Slot
+from iris.cluster.engine.base import Engine, GangState, GangStatus
 from iris.errors import IrisError
-from iris.system.clock import ms_since, now_ms
+from iris.system.clock import now_ms
 from iris.system.event_loop import happens
 from iris.system.timers import Timers
 
@@ -64,25 +64,6 @@ TICK_S = 1.0
 WITHDRAW_AFTER_S = 20.0
 START_LIMIT_S = 300.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """A snapshot of the machines, their allocations, and the gangs that wait for machines.
-
-    Attributes:
-        machines: The machines as the engine has reported them last.
-        allocations: All allocations, each with the id of its job.
-        waiting: The queued and requested gangs, in no particular order.
-        reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        problem: Why the engine cannot be reached. Empty if the engine can be reached.
-    """
-
-    machines: Sequence[Machine]
-    allocations: list[tuple[str, Allocation]]
-    waiting: list[QueuedGang]
-    reserved_for: str
-    problem: str
 
 
 class Scheduler:
@@ -147,9 +128,9 @@ class Scheduler:
 
     def job_added(self, record: JobRecord) -> None:
         """Start the job timeout of a new job. The timeout counts from the job's submission."""
-        limit_s = record.launch.job_timeout_seconds
-        if limit_s and not record.job.is_finished:
-            self._job_timers.set(record.job.job_id, self._clock() + limit_s - _age_ms(record) / 1000)
+        end_s = job_ends_by_s(record, self._clock())
+        if end_s < math.inf and not record.job.is_finished:
+            self._job_timers.set(record.job.job_id, end_s)
             self._wake.set()
 
     def job_ended(self, job_id: str) -> None:
@@ -171,8 +152,8 @@ class Scheduler:
                 The end of the pause may be in the past, for example after a restart of the controller.
         """
         job_id, now_s = record.job.job_id, self._clock()
-        since_s = self._waits_since_s(record, not_before_ms)
-        place_by_s = _place_by_s(record, since_s)
+        since_s = waits_since_s(record, not_before_ms, now_s)
+        end_s = place_by_s(record, since_s)
         if self._losses.pop_is_behind(job_id):
             since_s = max(since_s, now_s)
         pause_ms = pause_before(self._losses.count(job_id), DEFAULT_PAUSE_MS, gang_id)
@@ -180,7 +161,7 @@ class Scheduler:
         if pause_ms and loss is not None:
             since_s = max(since_s, now_s + pause_ms / 1000)
             self._explanations.set_reason(job_id, gang_id, PendingReason(RequestDelayed(loss)))
-        state = Paused(since_s, place_by_s) if since_s > now_s else Queued(since_s, place_by_s)
+        state = Paused(since_s, end_s) if since_s > now_s else Queued(since_s, end_s)
         request = gang_of(record.launch, gang_id, len(task_indices))
         may_split = not record.launch.rendezvous
         self._add_gang(GangRecord(request, job_id, task_indices, state, may_split=may_split))
@@ -192,8 +173,7 @@ class Scheduler:
         if gang is None:
             # After a restart of the controller, the engine may have a gang that was missing from its snapshot.
             # Therefore an unknown gang is released as well.
-            request = GangRequest(gang_id, 0, Resources())
-            self._add_gang(GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(None)))
+            self._add_gang(unwanted_gang(gang_id, ()))
         else:
             self._deliver(gang, ReleaseAsked(drains=self._slot_workers is not None))
         self._wake.set()
@@ -210,12 +190,12 @@ class Scheduler:
         """Add the gangs that the engine has forgotten to the first snapshot after a restart of the controller.
 
         In the returned snapshot, a forgotten gang is broken, but none of its slots counts as certainly lost (see
-        `_forgotten`).
+        `forgotten_status`).
         """
         if self._slot_workers is None:
             return snapshot
         return dict(snapshot) | {
-            gang_id: self._forgotten(record, gang_id)
+            gang_id: forgotten_status(record, gang_id, self.slots.of_job(record.job_id))
             for record in self._jobs.values()
             for gang_id, gang in record.job.gangs.items()
             if gang.placed and gang_id not in snapshot
@@ -226,38 +206,24 @@ class Scheduler:
         engine.
         """
         unwanted = dict(snapshot)
-        for record in self._jobs.values():
-            for gang_id, gang in record.job.gangs.items():
-                known = unwanted.pop(gang_id, None)
-                if known is None:
-                    continue
-                request = gang_of(record.launch, gang_id, len(gang.task_indices))
-                # The time of the gang's grant is unknown. Therefore the gang counts as older than all queued gangs.
-                if gang.placed:
-                    machines = tuple(slot.machine for slot in known.slots)
-                    held = Held(Allocation(request, -math.inf, machines, gang.task_indices))
-                    self._add_gang(GangRecord(request, record.job.job_id, gang.task_indices, held))
-                    if known.slots:
-                        self.slots.assign(record.job_id, gang.task_indices, known.slots)
-                else:
-                    since_s = self._waits_since_s(record, record.job.tasks[gang.task_indices[0]].not_before_ms)
-                    requested = Requested(since_s, _place_by_s(record, since_s))
-                    self._add_gang(GangRecord(request, record.job.job_id, gang.task_indices, requested))
+        for gang, status in adopted_gangs(self._jobs.values(), snapshot, self._clock()):
+            del unwanted[gang.gang_id]
+            self._add_gang(gang)
+            if isinstance(gang.state, Held) and status.slots:
+                self.slots.assign(gang.job_id, gang.task_indices, status.slots)
         if self._slot_workers is not None:
             self._slot_workers.apply_snapshot(snapshot)
         for gang_id, status in unwanted.items():
-            self._add_unwanted(gang_id, status.slots)
+            self._add_unwanted(unwanted_gang(gang_id, status.slots))
 
-    def _add_unwanted(self, gang_id: str, slots: tuple[Slot, ...]) -> None:
+    def _add_unwanted(self, gang: GangRecord) -> None:
         """Release a gang whose job has ended. If workers of the gang still report attempts, the controller's answers
         tell the workers to stop these attempts.
         """
-        request = GangRequest(gang_id, len(slots), Resources())
-        allocation = Allocation(request, -math.inf, tuple(slot.machine for slot in slots)) if slots else None
-        gang = GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(allocation))
+        allocation = allocation_of(gang.state)
         if self._slot_workers is not None and allocation is not None:
             gang.state = Draining(allocation)
-            self._in_background(self._drain(self._slot_workers, gang_id))
+            self._in_background(self._drain(self._slot_workers, gang.gang_id))
         self._add_gang(gang)
 
     async def survey(self) -> Survey:
@@ -275,31 +241,11 @@ class Scheduler:
             problem = str(error)
         return Survey(
             machines=self._submitter.machines,
-            allocations=self._holders(snapshot),
+            allocations=all_allocations(self._gangs, snapshot),
             waiting=[*self._gangs.waiting_at_engine(), *self._gangs.queue],
             reserved_for=self._submitter.reserved_for,
             problem=problem,
         )
-
-    def _holders(self, snapshot: Mapping[str, GangStatus] | None) -> list[tuple[str, Allocation]]:
-        """Return all allocations, each with the id of its job.
-
-        Args:
-            snapshot: The latest snapshot of the engine, which may not have been applied to the gangs yet. None if the
-                engine cannot be reached.
-        """
-        held = []
-        for gang in self._gangs.in_state(Requested, ReleaseDue, Draining, Releasing, Lost, Granted, Held):
-            allocation = allocation_of(gang.state)
-            status = None if snapshot is None else snapshot.get(gang.gang_id)
-            if allocation is None and status is not None and status.slots:
-                machines = tuple(slot.machine for slot in status.slots)
-                allocation = Allocation(gang.request, 0.0, machines, gang.task_indices)
-            elif snapshot is not None and status is None and isinstance(gang.state, Lost | Releasing):
-                allocation = None
-            if allocation is not None:
-                held.append((gang.job_id, allocation))
-        return held
 
     # The loop.
 
@@ -409,27 +355,13 @@ class Scheduler:
         return SnapshotSeen(status, now_s, missing=found, register_limit_s=self._start_limit_s)
 
     def _with_forgotten_held(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
-        """Add the running gangs that the engine has forgotten to a snapshot (see `_forgotten`)."""
+        """Add the running gangs that the engine has forgotten to a snapshot (see `forgotten_status`)."""
         forgotten = {
-            gang.gang_id: self._forgotten(self._jobs[gang.job_id], gang.gang_id)
+            gang.gang_id: forgotten_status(self._jobs[gang.job_id], gang.gang_id, self.slots.of_job(gang.job_id))
             for gang in self._gangs.in_state(Held)
             if gang.gang_id not in snapshot and gang.gang_id in self._jobs[gang.job_id].job.gangs
         }
         return dict(snapshot) | forgotten
-
-    def _forgotten(self, record: JobRecord, gang_id: str) -> GangStatus:
-        """Return the status for a running gang that the engine has forgotten. The caller makes sure that each slot has
-        a separate worker.
-
-        The engine may have forgotten its gangs because its head was restarted. An unreachable machine may still run
-        attempts of a forgotten gang. Therefore no slot of the gang counts as certainly lost.
-        """
-        known = self.slots.of_job(record.job_id)
-        slots = tuple(
-            Slot(record.job.tasks[index].attempts[-1].worker_id, known[index].machine if index in known else "")
-            for index in record.job.gangs[gang_id].task_indices
-        )
-        return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
 
     def _apply_time(self) -> None:
         while (gang := self._gangs.pop_due(self._clock())) is not None:
@@ -468,23 +400,3 @@ class Scheduler:
             if gang is not None:
                 self._deliver(gang, Drained())
             self._wake.set()
-
-    def _waits_since_s(self, record: JobRecord, not_before_ms: int) -> float:
-        """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
-        paused.
-        """
-        wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
-        wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since the job's submission.
-        return self._clock() + wait_ms / 1000
-
-
-def _place_by_s(record: JobRecord, since_s: float) -> float:
-    limit_s = record.launch.scheduling_timeout_seconds
-    return since_s + limit_s if limit_s else math.inf
-
-
-def _age_ms(record: JobRecord) -> int:
-    """Return the time since a job's submission, in milliseconds. The age includes the time without a controller.
-    Setting the wall clock does not change the age.
-    """
-    return ms_since(record.job.submitted_stamp, record.job.submitted_at_ms)

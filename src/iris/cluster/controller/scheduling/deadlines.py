@@ -1,0 +1,45 @@
+"""Computes since when a gang waits, until when the gang must be placed, and when a job timeout expires.
+
+Times of the wall clock become times of the monotonic clock here. A change of the wall clock moves no deadline.
+"""
+
+from __future__ import annotations
+
+import math
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
+from iris.system.clock import ms_since, now_ms
+
+
+def waits_since_s(record: JobRecord, not_before_ms: int, now_s: float) -> float:
+    """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
+    paused.
+
+    Args:
+        record: The gang's job.
+        not_before_ms: The end of the gang's retry pause, as wall clock time. 0 if the gang has no pause.
+        now_s: The present time on the monotonic clock.
+    """
+    wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
+    wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since the job's submission.
+    return now_s + wait_ms / 1000
+
+
+def place_by_s(record: JobRecord, since_s: float) -> float:
+    """Return when the scheduling timeout of a gang expires that has waited since `since_s`. Infinity: never."""
+    limit_s = record.launch.scheduling_timeout_seconds
+    return since_s + limit_s if limit_s else math.inf
+
+
+def job_ends_by_s(record: JobRecord, now_s: float) -> float:
+    """Return when the job timeout of a job expires. Infinity: never. The timeout counts from the job's submission."""
+    limit_s = record.launch.job_timeout_seconds
+    return now_s + limit_s - _age_ms(record) / 1000 if limit_s else math.inf
+
+
+def _age_ms(record: JobRecord) -> int:
+    """Return the time since a job's submission, in milliseconds. The age includes the time without a controller.
+    Setting the wall clock does not change the age.
+    """
+    return ms_since(record.job.submitted_stamp, record.job.submitted_at_ms)
