@@ -2,21 +2,24 @@
 
 The peer's server, and its client, are processes with an environment of their own; it has the same task in a dict.
 A third caller sends Iris's server the same request over a bare socket and reads nothing of the answer but its length:
-what is above it is spent in the client. Blocks of calls alternate between all three. Warm-up: 300 calls of each,
-not counted.
+what is above it is spent in the client. Two more callers are clients over HTTP/2 and over a transport of httpx. Blocks
+of calls alternate between all callers. Warm-up: 300 calls of each, not counted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 
 from benchmarks.fresh_env import CannotInstallError
@@ -29,6 +32,10 @@ _CALLS = 2000
 _BLOCK = 200
 _WARM_UP = 300
 _AIM_RATIO = 1.5
+_OTHER_TRANSPORTS: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
+    ("http2=True", lambda: {"http2": True}),
+    ("transport=httpx.HTTPTransport()", lambda: {"transport": httpx.HTTPTransport()}),
+)
 _PEER = Path(__file__).with_name("grpc_peer.py")
 
 
@@ -78,7 +85,13 @@ def run() -> None:
             lambda calls: _call_bare(connection, _http_request(request, client.cluster.token() or ""), calls),
             {"client": CpuClock([psutil.Process()]), "server": CpuClock(server)},
         )
-        callers = [iris, bare]
+        address, token = client.cluster.controller_address, client.cluster.token()
+        others = []
+        for name, options in _OTHER_TRANSPORTS:
+            remote = stack.enter_context(IrisClient.remote(address, token=token, **options()))
+            clocks = {"client": CpuClock([psutil.Process()]), "server": CpuClock(server)}
+            others.append(_Caller(name, functools.partial(_call_iris, remote, request), clocks))
+        callers = [iris, bare, *others]
         try:
             peer = stack.enter_context(_grpc_peer(request, task))
             callers.append(peer)
@@ -91,6 +104,14 @@ def run() -> None:
             for caller in callers:
                 caller.measure()
     _tell(iris, bare, peer, task.ByteSize())
+    for other in others:
+        ours, theirs = p50(other.latencies_us), p50(peer.latencies_us) if peer else p50(iris.latencies_us)
+        name = "grpcio" if peer else "HTTP/1.1"
+        show(
+            "task_status",
+            f"{ours:.0f} µs a get_task_status, {other.name}: {ours / theirs:.2f} times {name}"
+            f" (p50 of {_CALLS}, p95 {p95(other.latencies_us):.0f} µs; CPU {other.cpu()})",
+        )
 
 
 def _tell(iris: _Caller, bare: _Caller, peer: _Caller | None, size: int) -> None:

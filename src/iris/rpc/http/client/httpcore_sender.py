@@ -1,7 +1,7 @@
 """Sends the requests of a client over httpcore, the engine of httpx. Clients use this transport by default.
 
 `httpx.HTTPTransport` would send the same requests over the same engine. It is not the default, because each call would
-take the client 1.5 times the CPU time, and because its packages would make a base install 8 % larger. In addition, the
+take the client 1.3 times the CPU time, and because its packages would make a base install 8 % larger. In addition, the
 command `iris` would start more slowly: importing httpx also imports parts of click and rich, and takes 63 ms then.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -71,10 +72,9 @@ class HttpcoreSender:
                 f" http2=True out, or call without a proxy: NO_PROXY={urlsplit(address).hostname}"
             )
         self._connector = _connector(address, http2, has_h2, tls, lifetime, self.proxy)
-        # Creates connections for large requests, which use HTTP/1.1 if the client may choose.
-        self._large_connector = self._connector
-        if has_h2 and not http2:
-            self._large_connector = _connector(address, http2, False, tls, lifetime, self.proxy)
+        self._new_http1_connector = partial(_connector, address, http2, False, tls, lifetime, self.proxy)
+        # Creates connections for large requests, which use HTTP/1.1 if the client may choose. None: not needed yet.
+        self._large_connector = None if has_h2 and not http2 else self._connector
         # Parsed URLs with their origin and Host header. They are kept, because a stub uses the same few URLs again and
         # again.
         self._urls: dict[str, tuple[httpcore.URL, httpcore.Origin, tuple[bytes, bytes]]] = {}
@@ -106,7 +106,7 @@ class HttpcoreSender:
         parsed, origin, host = self._urls.get(url) or self._parse(url)
         length = [(b"content-length", b"%d" % len(body))] if isinstance(body, bytes) else []
         size = next((int(value) for name, value in [*length, *headers] if name == b"content-length"), 0)
-        connector = self._large_connector if size > _FIRST_WINDOW_BYTES else self._connector
+        connector = self._connector if size <= _FIRST_WINDOW_BYTES else self._connector_for_large_requests()
         request = httpcore.Request(
             method, parsed, headers=[host, *headers, *length], content=body, extensions=extensions
         )
@@ -119,7 +119,7 @@ class HttpcoreSender:
             if idle is not None:
                 self.close()  # The server has probably closed all idle connections, so a retry must not use them.
             raise
-        return Answer(self, connection, response, keep=not alone)
+        return Answer(self, connection, response, keep=not alone and connector is self._connector)
 
     def translate(self, error: Exception) -> Exception | None:
         """Return the built-in error that stands for an error of httpcore: a `TimeoutError` if the deadline of the call
@@ -161,6 +161,11 @@ class HttpcoreSender:
                 self._idle.pop().close()
             except IndexError:
                 return  # Another thread has taken the last connection.
+
+    def _connector_for_large_requests(self) -> httpcore.ConnectionPool:
+        if self._large_connector is None:
+            self._large_connector = self._new_http1_connector()
+        return self._large_connector
 
     def _take_idle(self) -> httpcore.ConnectionInterface | None:
         if self._pid != os.getpid():
