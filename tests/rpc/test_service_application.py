@@ -137,7 +137,7 @@ def test_invalid_header_of_the_protocol_is_refused_with_a_reason(
 def test_unknown_call_of_grpc_web_gets_the_status_of_grpc(address: str) -> None:
     answer = ask(address, "POST", CALL + "ListJob", b"\0" * 5, content_type="application/grpc-web+proto")
     assert (answer.status, answer.headers["grpc-status"], answer.body) == (200, "12", b"")
-    assert answer.headers["content-type"] == "application/grpc-web+proto"
+    assert answer.headers["content-type"] == "application/grpc-web"
 
 
 def test_json_answer_has_no_spaces_and_keeps_other_alphabets(address: str) -> None:

@@ -11,9 +11,11 @@ import base64
 import contextlib
 import json
 from typing import Any as AnyType
+from urllib.parse import quote
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError, ErrorDetail
+from google.protobuf.any_pb2 import Any as PackedDetail
 from google.protobuf.message import DecodeError
 from protobuf.wkt import Any, Struct
 
@@ -31,6 +33,27 @@ REASONS = dict.fromkeys(Code, ErrorReason.MALFORMED_REQUEST) | {
     Code.UNAVAILABLE: ErrorReason.UNAVAILABLE,
     Code.UNKNOWN: ErrorReason.INTERNAL,
 }
+
+# The codes by their numbers in gRPC. Number 0 stands for success.
+_GRPC_CODES = (
+    None,
+    Code.CANCELED,
+    Code.UNKNOWN,
+    Code.INVALID_ARGUMENT,
+    Code.DEADLINE_EXCEEDED,
+    Code.NOT_FOUND,
+    Code.ALREADY_EXISTS,
+    Code.PERMISSION_DENIED,
+    Code.RESOURCE_EXHAUSTED,
+    Code.FAILED_PRECONDITION,
+    Code.ABORTED,
+    Code.OUT_OF_RANGE,
+    Code.UNIMPLEMENTED,
+    Code.INTERNAL,
+    Code.UNAVAILABLE,
+    Code.DATA_LOSS,
+    Code.UNAUTHENTICATED,
+)
 
 
 class _ReadableDetail(ErrorDetail):
@@ -74,6 +97,56 @@ def error_as_json(code: Code, text: str, reason: str) -> bytes:
     detail = {"type": _TYPE, "value": value, "debug": {"reason": reason, "domain": DOMAIN}}
     error = {"code": code.value, "message": text, "details": [detail]}
     return json.dumps(error, separators=(",", ":")).encode()
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Return whether a content type belongs to gRPC or gRPC-Web."""
+    return content_type.startswith(b"application/grpc")
+
+
+def error_as_grpc_headers(code: Code, text: str, reason: str, content_type: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer that has only the error of a call. The specifications of gRPC and gRPC-Web call
+    such an answer "trailers-only".
+
+    Args:
+        code: The code of the error.
+        text: The text of the error.
+        reason: The reason of the error.
+        content_type: The content type of the request.
+    """
+    number = _GRPC_CODES.index(code)
+    details = base64.b64encode(_grpc_status(number, text, reason)).rstrip(b"=")
+    web = b"-web" if content_type.startswith(b"application/grpc-web") else b""
+    return [
+        (b"content-type", b"application/grpc" + web),
+        (b"grpc-status", b"%d" % number),
+        (b"grpc-message", quote(text, safe="").encode()),
+        (b"grpc-status-details-bin", details),
+    ]
+
+
+def code_of_grpc(number: bytes) -> Code | None:
+    """Return the code for a value of the header `grpc-status`. None means that the call has succeeded."""
+    return _GRPC_CODES[int(number)]
+
+
+def _grpc_status(number: int, text: str, reason: str) -> bytes:
+    """Return a message `google.rpc.Status` with one detail. The types of that package are not installed with protobuf,
+    so the three fields (1 code, 2 message, 3 details) are written by hand.
+    """
+    detail = PackedDetail()
+    detail.Pack(cluster_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    detail.type_url = f"type.googleapis.com/{_TYPE}"
+    return b"\x08%c" % number + _field(0x12, text.encode()) + _field(0x1A, detail.SerializeToString())
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    size, encoded = len(content), bytearray([tag])
+    while size > 0x7F:
+        encoded.append(0x80 | (size & 0x7F))
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded) + content
 
 
 def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:

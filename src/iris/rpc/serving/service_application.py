@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, unquote
 
 from connectrpc.code import Code
 
 from iris.errors import IrisError, quoted, shown
 from iris.reasons import ErrorReason
 from iris.rpc.address import is_loopback_host
-from iris.rpc.error_details import REASONS, error_as_json
+from iris.rpc.error_details import REASONS, code_of_grpc, error_as_grpc_headers, error_as_json, is_grpc
 from iris.rpc.serving.codecs import MessageThread
 
 Message = MutableMapping[str, Any]
@@ -29,8 +29,6 @@ _LEAST_COMPRESSED_BYTES = 4096
 # Only the answers of unary Connect calls have these content types. The other protocols compress each message.
 _COMPRESSED_TYPES = (b"application/json", b"application/proto")
 _ENCODINGS = ("json", "proto")
-_GRPC = b"application/grpc"
-_GRPC_UNIMPLEMENTED = b"12"
 
 
 class ServiceApplication:
@@ -97,6 +95,8 @@ class _Answer:
             if message["status"] != 200 or self._may_compress(message["headers"]):
                 self._start = message
                 return
+            if is_grpc(self._content_type):
+                _add_grpc_detail(message["headers"])
         elif self._start is not None:
             start, self._start = self._start, None
             if start["status"] == 200:
@@ -128,13 +128,9 @@ class _Answer:
         headers: Headers = start["headers"]
         if b"content-type" not in dict(headers):
             code, text, reason = self._describe(start["status"])
-            if start["status"] == 404 and self._content_type.startswith(_GRPC):
-                start["status"] = 200  # gRPC reports every error of a call in its own header.
-                headers += [
-                    (b"content-type", self._content_type),
-                    (b"grpc-status", _GRPC_UNIMPLEMENTED),
-                    (b"grpc-message", quote(text, safe=" ").encode()),
-                ]
+            if start["status"] == 404 and is_grpc(self._content_type):
+                start["status"] = 200  # gRPC reports every error of a call in its own headers.
+                headers += error_as_grpc_headers(code, text, reason, self._content_type)
                 return message
             headers.append((b"content-type", b"application/json"))
             return {**message, "body": error_as_json(code, text, reason)}
@@ -162,6 +158,16 @@ class _Answer:
                 " gRPC-Web"
             )
         return Code.INVALID_ARGUMENT, text, ErrorReason.MALFORMED_REQUEST
+
+
+def _add_grpc_detail(headers: Headers) -> None:
+    """Add the missing detail to the headers of an answer of gRPC that has only an error."""
+    found = dict(headers)
+    code = code_of_grpc(found.get(b"grpc-status", b"0"))
+    if code is not None and b"grpc-status-details-bin" not in found:
+        text = unquote(found.get(b"grpc-message", b"").decode())
+        described = error_as_grpc_headers(code, text, REASONS[code], found[b"content-type"])
+        headers += [pair for pair in described if pair[0] not in found]
 
 
 def _with_content_type(scope: Message) -> Message:
