@@ -30,6 +30,7 @@ NAMES = (
     "log_capture",
     "log_live",
     "log_many_tasks",
+    "async_follows",
     "ray_gang",
     "detection",
 )
