@@ -1,6 +1,6 @@
 """Memory and CPU of many follows in one process: `AsyncIrisClient` beside threads of `IrisClient`.
 
-One task writes a line each second. A separate process opens the follows, one after the other, and reads. The benchmark
+One task writes a line every three seconds. A separate process opens all follows at once, and reads. The benchmark
 measures how much its memory grows, and its CPU time while each follow reads some lines. The sync client needs three
 threads for a follow, so it opens fewer follows. All follows use HTTP/1.1.
 """
@@ -29,7 +29,7 @@ from iris.system.event_loop import raise_file_limit
 
 _NAME = "async_follows"
 _RUNS = (("async", 100), ("threads", 100), ("async", 1000))
-_LINES = 5  # Each follow reads this many lines while CPU time is measured.
+_LINES = 3  # Each follow reads this many lines while CPU time is measured.
 
 
 def run() -> None:
@@ -40,7 +40,7 @@ def run() -> None:
         server = start_server(config, ends_with_us=True)
         try:
             with IrisClient.remote(server.address, token=server.token) as client:
-                job = client.run(["sh", "-c", "while echo line; do sleep 1; done"])
+                job = client.run(["sh", "-c", "while echo line; do sleep 3; done"])
                 results = {run: _measure(server, job.job_id, *run) for run in _RUNS}
                 job.terminate()
         finally:
@@ -94,10 +94,8 @@ async def _follow_async(address: str, job_id: str, count: int) -> None:
         warm = await opened.enter_async_context(client.stream_task_logs(job_id, 0, tail=0))
         await anext(warm)
         figures = _Figures(count)
-        streams = []
-        for _ in range(count):
-            streams.append(await opened.enter_async_context(client.stream_task_logs(job_id, 0, tail=1)))
-            await anext(streams[-1])
+        streams = [await opened.enter_async_context(client.stream_task_logs(job_id, 0, tail=0)) for _ in range(count)]
+        await asyncio.gather(*map(anext, streams))
         figures.opened()
 
         async def read(number: int) -> None:
@@ -118,7 +116,7 @@ def _follow_in_threads(address: str, job_id: str, count: int) -> None:
     go_on = threading.Event()
 
     def read(number: int) -> None:
-        stream = client.stream_task_logs(job_id, 0, tail=1)
+        stream = client.stream_task_logs(job_id, 0, tail=0)
         next(stream)
         has_first[number].set()
         go_on.wait()
@@ -129,7 +127,8 @@ def _follow_in_threads(address: str, job_id: str, count: int) -> None:
 
     for number in range(count):
         threading.Thread(target=read, args=(number,), daemon=True).start()
-        has_first[number].wait()
+    for first in has_first:
+        first.wait()
     figures.opened()
     go_on.set()
     for done in is_done:

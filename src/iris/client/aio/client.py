@@ -104,7 +104,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             InvalidAddressError: (a `ValueError`) The address is missing, or has none of the accepted forms.
             InvalidArgumentError: (a `ValueError`) Another argument is invalid.
             FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
-            MissingExtraError: The extra [http2] or [socks] is needed and not installed.
+            MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
         """
         cluster = AsyncRemoteClusterClient(
             controller_address(address), token=token, ca=ca, cert=cert, http2=http2, transport=transport

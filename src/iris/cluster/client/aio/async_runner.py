@@ -51,6 +51,9 @@ class AsyncConnection(Protocol):
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
         """Return the stub and the description of a worker, or of the controller if `worker` is None."""
 
+    def limit(self, worker: Worker | None) -> asyncio.Semaphore:
+        """Return the limit of the calls and the opening streams that one server gets at once."""
+
     async def answers(self, worker_id: str, address: str) -> bool:
         """Call a worker once, and return whether the worker has answered."""
 
@@ -65,7 +68,7 @@ class AsyncRunner:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
-        self._streams: dict[StreamNumber, AsyncGenerator[Any]] = {}
+        self._streams: dict[StreamNumber, _Stream] = {}
 
     async def run(self, operation: Operation[Result]) -> Result:
         """Carry out an operation, and return its result."""
@@ -120,7 +123,7 @@ class AsyncRunner:
             case Call(method, request, timeout_s, extra_s, worker):
                 stub, peer = connection.server(worker)
                 limit_s = min(timeout_s, connection.timeout_s + extra_s)
-                async with connection.lifetime.ending():
+                async with connection.lifetime.ending(), connection.limit(worker):
                     return await call_async(getattr(stub, method), request, peer, timeout_s=limit_s)
             case NextMessage(number):
                 return await self._next(self._streams[number])
@@ -140,14 +143,15 @@ class AsyncRunner:
                     return await asyncio.gather(*(connection.answers(*worker) for worker in workers))
         raise AssertionError(f"unknown step {step!r}")
 
-    def _stream(self, opening: OpenStream) -> AsyncGenerator[Any]:
+    def _stream(self, opening: OpenStream) -> _Stream:
         stub, peer = self._connection.server(opening.worker)
         method = getattr(stub, opening.method)
-        return stream_async(method(opening.request, timeout_ms=opening.timeout_ms), peer)
+        messages = stream_async(method(opening.request, timeout_ms=opening.timeout_ms), peer)
+        return _Stream(messages, self._connection.limit(opening.worker))
 
-    async def _next(self, stream: AsyncGenerator[Any]) -> Any:
+    async def _next(self, stream: _Stream) -> Any:
         async with self._connection.lifetime.ending():
-            return await anext(stream, None)
+            return await stream.next()
 
     async def _close(self, number: StreamNumber) -> None:
         stream = self._streams.pop(number, None)
@@ -157,3 +161,27 @@ class AsyncRunner:
     async def _close_streams(self) -> None:
         for number in list(self._streams):
             await self._close(number)
+
+
+class _Stream:
+    """A stream of a server. The stream is opened when its first message is requested.
+
+    A server needs some milliseconds to open a stream. If a client opened 1,000 streams at once, the time limits of the
+    last streams would pass before the server has opened them, and the client would open them again and again.
+    """
+
+    def __init__(self, messages: AsyncGenerator[Any], limit: asyncio.Semaphore) -> None:
+        self._messages = messages
+        self._limit: asyncio.Semaphore | None = limit
+
+    async def next(self) -> Any:
+        """Return the next message, or None at the end of the stream."""
+        if self._limit is not None:
+            limit, self._limit = self._limit, None
+            async with limit:
+                return await anext(self._messages, None)
+        return await anext(self._messages, None)
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._messages.aclose()

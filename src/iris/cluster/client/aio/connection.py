@@ -30,6 +30,9 @@ from iris.rpc.peer import Peer
 if TYPE_CHECKING:
     import httpx
 
+# The largest number of calls and opening streams that one server gets from one client at once. Further calls wait.
+_AT_ONCE = 64
+
 
 class AsyncClusterConnection:
     """The connections of one async client.
@@ -116,9 +119,12 @@ class AsyncClusterConnection:
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
         """Return the stub and the description of a worker, or of the controller if `worker` is None."""
-        known = self._server if worker is None else self._worker(*worker)
-        assert known is not None, "the connection is open"
+        known = self._known(worker)
         return known.stub, known.peer
+
+    def limit(self, worker: Worker | None) -> asyncio.Semaphore:
+        """Return the limit of the calls and the opening streams that one server gets at once."""
+        return self._known(worker).limit
 
     async def answers(self, worker_id: str, address: str) -> bool:
         """Call a worker once, and return whether the worker has answered."""
@@ -153,6 +159,11 @@ class AsyncClusterConnection:
         )
         self._server = _Server(stub, access.controller_peer(None, proxy), access.uid_check)
         self._access = access
+
+    def _known(self, worker: Worker | None) -> _Server:
+        known = self._server if worker is None else self._worker(*worker)
+        assert known is not None, "the connection is open"
+        return known
 
     def _worker(self, worker_id: str, address: str) -> _Server:
         known = self._workers.get(address)
@@ -191,9 +202,11 @@ class _Server:
         stub: The generated stub.
         peer: The description of the server, for error messages and tokens.
         uid_check: The check that a server on this machine belongs to an expected user.
+        limit: The limit of the calls and the opening streams that the server gets at once.
     """
 
     def __init__(self, stub: Any, peer: Peer, uid_check: PeerUidCheck) -> None:
         self.stub = stub
         self.peer = peer
         self.uid_check = uid_check
+        self.limit = asyncio.Semaphore(_AT_ONCE)
