@@ -1,6 +1,6 @@
 """Memory and CPU of many follows in one process: `AsyncIrisClient` beside threads of `IrisClient`.
 
-One task writes a line every three seconds. A separate process opens all follows at once, and reads. The benchmark
+Each of three tasks writes a line every three seconds. A separate process opens all follows at once, and reads. The benchmark
 measures how much its memory grows, and its CPU time while each follow reads some lines. The sync client needs three
 threads for a follow, so it opens fewer follows. All follows use HTTP/1.1.
 """
@@ -29,6 +29,7 @@ from iris.system.event_loop import raise_file_limit
 
 _NAME = "async_follows"
 _RUNS = (("async", 100), ("threads", 100), ("async", 1000))
+_WORKERS = 3  # A worker serves at most 500 streams of a user, so the follows are distributed over three workers.
 _LINES = 3  # Each follow reads this many lines while CPU time is measured.
 
 
@@ -36,11 +37,13 @@ def run() -> None:
     """Prints the figures."""
     raise_file_limit()
     with tempfile.TemporaryDirectory(prefix="iris-bench-") as name:
-        config = ClusterConfig(state_dir=Path(name) / "state", port=0, workers=1, max_streams_per_user=10_000)
+        config = ClusterConfig(state_dir=Path(name) / "state", port=0, workers=_WORKERS, max_streams_per_user=10_000)
         server = start_server(config, ends_with_us=True)
         try:
             with IrisClient.remote(server.address, token=server.token) as client:
-                job = client.run(["sh", "-c", "while echo line; do sleep 3; done"])
+                job = client.run(
+                    ["sh", "-c", "while echo line; do sleep 3; done"], replicas=_WORKERS, placement="spread"
+                )
                 results = {run: _measure(server, job.job_id, *run) for run in _RUNS}
                 job.terminate()
         finally:
@@ -94,7 +97,10 @@ async def _follow_async(address: str, job_id: str, count: int) -> None:
         warm = await opened.enter_async_context(client.stream_task_logs(job_id, 0, tail=0))
         await anext(warm)
         figures = _Figures(count)
-        streams = [await opened.enter_async_context(client.stream_task_logs(job_id, 0, tail=0)) for _ in range(count)]
+        streams = [
+            await opened.enter_async_context(client.stream_task_logs(job_id, number % _WORKERS, tail=0))
+            for number in range(count)
+        ]
         await asyncio.gather(*map(anext, streams))
         figures.opened()
 
@@ -116,7 +122,7 @@ def _follow_in_threads(address: str, job_id: str, count: int) -> None:
     go_on = threading.Event()
 
     def read(number: int) -> None:
-        stream = client.stream_task_logs(job_id, 0, tail=0)
+        stream = client.stream_task_logs(job_id, number % _WORKERS, tail=0)
         next(stream)
         has_first[number].set()
         go_on.wait()
