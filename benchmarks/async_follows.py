@@ -1,8 +1,8 @@
 """Memory and CPU of many follows in one process: `AsyncIrisClient` beside threads of `IrisClient`.
 
-Each of three tasks writes a line every three seconds. A separate process opens all follows at once, and reads. The benchmark
-measures how much its memory grows, and its CPU time while each follow reads some lines. The sync client needs three
-threads for a follow, so it opens fewer follows. All follows use HTTP/1.1.
+Each of three tasks writes a line every three seconds. A separate process opens all follows at once, and reads. The
+benchmark measures how much its memory grows, and its CPU time while each follow reads some lines. The sync client needs
+three threads for a follow, so it opens fewer follows. All follows use HTTP/1.1.
 """
 
 from __future__ import annotations
