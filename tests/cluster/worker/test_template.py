@@ -1,14 +1,17 @@
-"""The fork server, on a machine on which no more processes can be forked."""
+"""The fork server: its workers, and a machine on which no more processes can be forked."""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from iris.cluster.worker.supervision.fork_client import Order
 from iris.cluster.worker.supervision.fork_server import ForkedWorker, ForkServer
@@ -42,3 +45,19 @@ def test_the_fork_server_cleans_up_itself_when_it_cannot_fork_a_janitor(tmp_path
     child.returncode = 0  # it has been waited for
     assert left.wait() == -signal.SIGKILL
     assert not scratch.exists()
+
+
+def test_event_log_of_a_forked_worker_is_rotated(tmp_path: Path) -> None:
+    controller = "http://127.0.0.1:1"  # No controller listens at this port, and each failed call is an event.
+    config = json.dumps({"event_log_bytes": 1000, "log_level": "debug"})
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    program = (
+        "import json, os, sys; from iris.cluster.worker.supervision.fork_client import Order, start_worker;"
+        " order = Order('w.0', sys.argv[1:], json.dumps({'token': 'none'}), dict(os.environ));"
+        " worker = start_worker('rotation', order);"
+        " sys.stdin.read(); worker.stop(and_template=True); worker.wait()"
+    )
+    command = [sys.executable, "-c", program, "--controller", controller, "--config", config]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as starter:
+        wait_until(lambda: list(tmp_path.glob("*/*/attempts.log.1")), "a rotated event log")
+    assert starter.returncode == 0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iris.cluster.worker.supervision.reaper import kill_marked
-from iris.cluster.worker.supervision.worker_identity import identity_file, lock_file, read_identity
+from iris.cluster.worker.supervision.worker_identity import event_log_file, identity_file, lock_file, read_identity
 from iris.errors import UnavailableError
 from iris.system.locks import try_lock
 from iris.system.private_dir import inherited_umask, open_private
@@ -191,7 +191,7 @@ def start(
     assert lock is not None, f"{worker_id} runs already"
     ours, theirs = os.pipe()
     try:
-        with open(workers / f"{worker_id}.log", "ab", opener=open_private) as messages:
+        with open(event_log_file(workers, worker_id), "ab", opener=open_private) as messages:
             child = subprocess.Popen(
                 [*command, "--credentials", f"/dev/fd/{ours}"],
                 env=env,

@@ -36,7 +36,7 @@ from iris.cluster.worker.service import WorkerService
 from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
-from iris.cluster.worker.supervision.worker_identity import Identity, stamp_of
+from iris.cluster.worker.supervision.worker_identity import Identity, event_log_file, stamp_of
 from iris.cluster.worker.worker import Worker, WorkerSettings
 from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.config import ClusterConfig
@@ -176,8 +176,9 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
 
 def _set_up_event_log(arguments: argparse.Namespace) -> None:
     config: ClusterConfig = arguments.config
+    directory = arguments.directory.absolute()
     set_up_event_log(
-        arguments.directory.absolute().with_name(f"{arguments.directory.name}.log"),
+        event_log_file(directory.parent, directory.name),
         level=config.log_level,
         log_format=config.log_format,
         max_bytes=config.event_log_bytes,

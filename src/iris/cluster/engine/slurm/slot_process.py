@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.engine.worker_process import WorkerProcess, start
-from iris.cluster.worker.supervision.worker_identity import identity_file
+from iris.cluster.worker.supervision.worker_identity import event_log_file, identity_file
 from iris.system.inherited import reset_signals
 from iris.system.locks import try_lock_directory
 
@@ -49,12 +49,12 @@ async def _run(gang: Any, rank: int, node: str) -> None:
     try:
         worker_id, secret = gang["workers"][rank]
         command = [sys.executable, "-P", "-m", "iris.cluster.worker", "--worker-id", worker_id]
-        command += ["--identity-file", str(identity_file(scratch, worker_id)), "--directory", str(scratch / "worker")]
+        command += ["--identity-file", str(identity_file(scratch, worker_id)), "--directory", str(scratch / worker_id)]
         command += ["--parent-pid", str(os.getpid()), *gang["options"]]
         process = start(scratch, worker_id, "", command, _environment(), lambda: secret)
         _report("began", rank, node)
         await _until_ended(process, stop, end_now)
-        why = _last_words(scratch / f"{worker_id}.log")
+        why = _last_words(event_log_file(scratch, worker_id))
     except Exception as error:  # noqa: BLE001 - Every error is reported as the reason of the slot's end.
         why = f"{type(error).__name__}: {error}"
     finally:

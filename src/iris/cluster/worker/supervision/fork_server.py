@@ -37,11 +37,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.worker.supervision.fork_client import ORDER_S, Order, inside, remove
+from iris.cluster.worker.supervision.worker_identity import event_log_file
 from iris.system.inherited import use_defaults
 
 IDLE_S = 600.0
 _PAUSE_S = 0.02
 _LAST_WORDS_BYTES = 2000
+_ATTEMPTS = "attempts"  # The name of a worker's directory below its scratch directory.
 _PR_SET_PDEATHSIG = 1
 _LAST_DESCRIPTOR = 2**20
 
@@ -229,7 +231,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         if os.getppid() != template:
             os._exit(1)
         os.setsid()
-        messages = os.open(scratch / "messages", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        messages = os.open(event_log_file(scratch, _ATTEMPTS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(messages, 1)
@@ -242,7 +244,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         reading, writing = os.pipe()
         with os.fdopen(writing, "w") as pipe:
             pipe.write(order.credentials)
-        own = ["--worker-id", order.worker_id, "--directory", str(scratch / "attempts")]
+        own = ["--worker-id", order.worker_id, "--directory", str(scratch / _ATTEMPTS)]
         own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
         sys.argv = ["iris.cluster.worker", *own, *order.arguments]
 
@@ -276,7 +278,9 @@ def _clean_up(worker: ForkedWorker, exit_code: int) -> None:
     kill_marked(worker.token)
     words = ""
     with contextlib.suppress(OSError):
-        words = (worker.scratch / "messages").read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip()
+        words = (
+            event_log_file(worker.scratch, _ATTEMPTS).read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip()
+        )
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
     last = words.splitlines()[-1] if words else ""
     if worker.connection is not None:

@@ -85,6 +85,14 @@ def stamp_of(path: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
+def event_log_file(workers: Path, worker_id: str) -> Path:
+    """Return the path of a worker's event log, below the directory of all workers.
+
+    The process that starts a worker opens the file as the worker's stderr. The worker rotates the file.
+    """
+    return workers / f"{worker_id}.log"
+
+
 def identity_file(workers: Path, worker_id: str) -> Path:
     """Return the path of a worker's identity file, below the directory of all workers."""
     return workers / f"{worker_id}.json"
