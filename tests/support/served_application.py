@@ -37,17 +37,18 @@ class Served:
 
     def __init__(
         self,
-        limits: ConnectionLimits,
+        limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.path = "/s"
-        self.limits = limits
+        self.limits = limits or ConnectionLimits()
         self.tls = tls
         self.endless_sent = 0  # How many messages of `/s/endless` were sent.
         self.calls = 0
         self.loop = loop or asyncio.new_event_loop()
         self.go = asyncio.Event()
+        self.stop = asyncio.Event()  # A test sets this event to close the server.
         self.disconnected = threading.Event()
         self.listener = bind("127.0.0.1", 0)
         self.address = self.listener.getsockname()
@@ -92,10 +93,10 @@ class Served:
         sending.cancel()
         self.disconnected.set()
 
-    async def serve(self, stop: asyncio.Event) -> None:
+    async def serve(self) -> None:
         server = HttpServer({self.path: self.application}, self.listener, self.limits, self.tls)
         server.start()
-        await stop.wait()
+        await self.stop.wait()
         await server.close()
 
     def pass_time(self, seconds: int) -> None:
@@ -126,13 +127,12 @@ class Served:
     @contextmanager
     def running(self) -> Iterator[Served]:
         """Serve until the context ends."""
-        stop = asyncio.Event()
-        thread = threading.Thread(target=lambda: self.loop.run_until_complete(self.serve(stop)))
+        thread = threading.Thread(target=lambda: self.loop.run_until_complete(self.serve()))
         thread.start()
         try:
             yield self
         finally:
-            self.call(stop.set)
+            self.loop.call_soon_threadsafe(self.stop.set)
             thread.join()
             self.loop.close()
 
@@ -144,5 +144,5 @@ def served(
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Iterator[Served]:
     """Serve the paths of `Served` until the context ends."""
-    with Served(limits or ConnectionLimits(), tls, loop).running() as world:
+    with Served(limits, tls, loop).running() as world:
         yield world

@@ -104,6 +104,11 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+            # uvicorn has cancelled the rest of the requests. Their clients hear of that before the loop may end.
+            if tasks := self._server.server_state.tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_S)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
         self._socket.close()
 
     async def _route(self, scope: Scope, receive: Any, send: Any) -> None:

@@ -7,7 +7,7 @@ can replace it here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from h2.config import H2Configuration
@@ -23,6 +23,7 @@ from iris.rpc.http.server.http2_limits import (
     CONNECTION_WINDOW,
     GOAWAY,
     MAX_FRAME_BYTES,
+    MAX_READ_HEAD_BYTES,
     MAX_STREAMS,
     RST_STREAM,
     SETTINGS,
@@ -34,10 +35,8 @@ from iris.rpc.http.server.http2_limits import (
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEAD_FORMAT = struct.Struct(">BHBBI")
 _FRAME_HEAD = _FRAME_HEAD_FORMAT.size  # The size of the head of a frame in bytes.
+_ACK = 0x1
 _FIRST_WINDOW = 65_535  # The window of a connection before its first window update.
-# The largest size of a head after decompression. A head above MAX_HEAD_BYTES is answered, but a head above this size
-# cannot be read to its end, so that the connection must be closed.
-_MAX_DECODED_HEAD = 2 * MAX_HEAD_BYTES
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -158,7 +157,7 @@ class Http2Framing:
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             },
         )
-        self._h2.decoder.max_header_list_size = _MAX_DECODED_HEAD
+        self._h2.decoder.max_header_list_size = MAX_READ_HEAD_BYTES
         self._h2.initiate_connection()
         # From here on the library itself applies no limit of streams.
         self._h2.local_settings = Settings(
@@ -225,7 +224,7 @@ class Http2Framing:
 
     def _frame_events(self, frame: bytes, kind: int, flags: int, size: int, stream_id: int) -> Iterator[Event]:
         if self._settings_missing:
-            if kind != SETTINGS or flags & 1:
+            if kind != SETTINGS or flags & _ACK:
                 raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the first frame must be SETTINGS")
             self._settings_missing = False
         is_in_head = self.budget.is_in_head
@@ -237,6 +236,8 @@ class Http2Framing:
                 raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "a malformed GOAWAY frame")
             yield ClientLeaves()
             return
+        if kind == SETTINGS and flags & _ACK and size:
+            raise _BrokenRuleError(ErrorCodes.FRAME_SIZE_ERROR, "an acknowledgement of settings with content")
         if kind == RST_STREAM and (stream_id > self._h2.highest_inbound_stream_id or not stream_id % 2):
             raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, f"a reset of the idle stream {stream_id}")
         events = self._h2.receive_data(frame)
@@ -247,6 +248,8 @@ class Http2Framing:
     def _translated(self, event: LibraryEvent) -> Iterator[Event]:
         match event:
             case RequestReceived():
+                if event.stream_ended is not None and _announces_body(event.headers):
+                    raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "a request without the body that it announces")
                 yield RequestHead(event.stream_id, [(bytes(name), bytes(value)) for name, value in event.headers])
             case DataReceived():
                 yield RequestBody(event.stream_id, event.data, event.flow_controlled_length)
@@ -336,6 +339,10 @@ def _parse_frame_head(data: bytearray, position: int) -> tuple[int, int, int, in
     """Return the size, the type, the flags and the stream of the frame that begins at a position."""
     high, low, kind, flags, stream_id = _FRAME_HEAD_FORMAT.unpack_from(data, position)
     return (high << 16) | low, kind, flags, stream_id & 0x7FFFFFFF
+
+
+def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-length" and int(value) for name, value in headers)
 
 
 def _go_away_frame(last_stream_id: int, reason: str) -> bytes:

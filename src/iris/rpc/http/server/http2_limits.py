@@ -19,6 +19,10 @@ STREAM_WINDOW = 1024**2
 CONNECTION_WINDOW = 16 * 1024**2
 # The largest frame that a client may send, in bytes. This is the default of HTTP/2.
 MAX_FRAME_BYTES = 16 * 1024
+# The largest size of a head, compressed or not, that is read to its end. A head between MAX_HEAD_BYTES and this size is
+# answered with an error. A larger head closes the connection, because the state of the compression is lost.
+MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
+_HEAD_FRAMES = 32  # The largest number of frames of a head.
 # A data frame below this size that does not end the request costs the budget.
 _SMALL_DATA_BYTES = 256
 
@@ -56,7 +60,8 @@ class FrameBudget:
         self._frames = _FRAMES
         self._resets = _RESETS
         self._settings = _SETTINGS
-        self._head_bytes = 0  # The number of bytes of the request head that is being received.
+        # The numbers of bytes and of frames of the request head that is being received.
+        self._head_bytes = self._head_frames = 0
         self.is_in_head = False
 
     def received(self, kind: int, flags: int, size: int) -> None:
@@ -75,7 +80,7 @@ class FrameBudget:
                 self._charge(kind)
         elif kind == HEADERS:
             self._frames = min(_FRAMES, self._frames + _FRAMES_FOR_REQUEST)
-            self._head_bytes = 0
+            self._head_bytes = self._head_frames = 0
             self._count_head(flags, size)
         elif kind == CONTINUATION:
             self._charge(kind)
@@ -114,6 +119,9 @@ class FrameBudget:
 
     def _count_head(self, flags: int, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise FloodError(f"the head of a request is over the limit of {MAX_HEAD_BYTES:,} bytes")
+        self._head_frames += 1
+        if self._head_bytes > MAX_READ_HEAD_BYTES or self._head_frames > _HEAD_FRAMES:
+            raise FloodError(
+                f"the head of a request is over the limit of {MAX_HEAD_BYTES:,} bytes or {_HEAD_FRAMES} parts"
+            )
         self.is_in_head = not flags & END_HEADERS

@@ -102,6 +102,7 @@ class Http2Output:
                 self._schedule_flush()
             if not rest:
                 return
+            await asyncio.sleep(0)  # Other connections get their turn, even if this client reads fast.
 
     async def wait_for_buffer(self, stream: WaitingStream) -> None:
         """Wait until the transport can take more output, or the client of the stream has left."""

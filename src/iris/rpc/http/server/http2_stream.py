@@ -176,6 +176,7 @@ class Http2Stream:
         if self._output.is_paused and not self.is_lost:
             await self._output.wait_for_buffer(self)
         if self.is_lost:
+            await asyncio.sleep(0)  # An application that sends in a loop must not block the server.
             return
         match message["type"]:
             case "http.response.start" if not self.is_started:
