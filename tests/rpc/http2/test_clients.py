@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,46 @@ def test_curl_over_tls_gets_the_version_that_it_offers(
 ) -> None:
     cacert = str(Path(authority.path))
     assert curl(argument, "--cacert", cacert, "-d", "abc", f"{tls_world.url}/s/count") == f"3{version} "
+
+
+WITHOUT_H2 = """
+import asyncio, logging, sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "h2" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+
+from iris.event_log import set_up_event_log
+from iris.rpc.http.server.asgi_server import HttpServer
+from iris.system.sockets import bind
+
+async def main():
+    set_up_event_log(None, level="info", log_format="text")
+    listener = bind("127.0.0.1", 0)
+    server = HttpServer({}, listener)
+    server.start()
+    print(listener.getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await server.close()
+
+asyncio.run(main())
+"""
+
+
+def test_server_without_h2_says_so_and_speaks_http1() -> None:
+    program = [sys.executable, "-c", WITHOUT_H2]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/"
+        with httpx.Client() as old, http2_client() as new:
+            assert old.get(url).text.startswith("This is Iris.")
+            with pytest.raises(httpx.RemoteProtocolError):
+                new.get(url)
+        _, events = server.communicate(timeout=30)
+    assert events.count("server.no_http2") == 1

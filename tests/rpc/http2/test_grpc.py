@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import psutil
 import pytest
-from connectrpc.request import RequestContext
-from support.served_application import Served
+from support.grpc_service import LARGE_BYTES, SERVICE, Controller, GrpcWorld
 from support.waiting import wait_until
-
-from iris.errors import NotFoundError, UnauthenticatedError
-from iris.reasons import ErrorReason
-from iris.rpc import cluster_pb2
-from iris.rpc.cluster_connect import ControllerService, ControllerServiceASGIApplication
-from iris.rpc.http.server.connection_limits import ConnectionLimits
-from iris.rpc.serving.codecs import CODECS
-from iris.rpc.serving.error_interceptors import ErrorInterceptor
-
-Controller = cluster_pb2.Controller
-SERVICE = "iris.cluster.ControllerService"
-
-
-class Service(ControllerService):
-    """A controller with the jobs that the tests ask for."""
-
-    def __init__(self) -> None:
-        self.next = asyncio.Event()
-        self.ended = threading.Event()
-
-    async def get_job_status(self, request: Any, ctx: RequestContext[Any, Any]) -> Any:
-        match request.job_id:
-            case "absent":
-                raise NotFoundError("no job named 'absent'", reason=ErrorReason.JOB_NOT_FOUND)
-            case "secret":
-                raise UnauthenticatedError("this call needs a token")
-            case "slow":
-                await asyncio.Event().wait()
-        return Controller.GetJobStatusResponse(job=cluster_pb2.JobStatus(job_id=request.job_id))
-
-    async def watch_job(self, request: Any, ctx: RequestContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
-            for number in range(3):
-                yield Controller.WatchJobResponse(job=cluster_pb2.JobStatus(num_tasks=number + 1))
-                await self.next.wait()
-                self.next.clear()
-            if request.job_id == "failing":
-                raise NotFoundError("the job is gone", reason=ErrorReason.JOB_NOT_FOUND)
-        finally:
-            self.ended.set()
-
-
-class GrpcWorld(Served):
-    """A server with the service above."""
-
-    def __init__(self) -> None:
-        super().__init__(ConnectionLimits())
-        self.service = Service()
-        self.application = ControllerServiceASGIApplication(  # type: ignore[method-assign]
-            self.service, interceptors=(ErrorInterceptor(),), codecs=CODECS
-        )
-        self.path = "/" + SERVICE
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +119,27 @@ def test_many_streams_share_one_connection_with_calls(world: GrpcWorld, channel:
     assert unary(channel, "train").job.job_id == "train"
     for stream in streams:
         stream.cancel()
+
+
+def test_readers_that_stop_hold_a_megabyte_of_the_server_each_at_most() -> None:
+    readers = 200
+    with subprocess.Popen(
+        [sys.executable, "-m", "support.grpc_service"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as server:
+        assert server.stdout is not None
+        with grpc.insecure_channel(f"127.0.0.1:{int(server.stdout.readline())}") as channel:
+            assert unary(channel, "train").job.job_id == "train"
+            memory = psutil.Process(server.pid).memory_info
+            before = memory().rss
+            streams = [watch(channel, "large") for _ in range(readers)]
+            for stream in streams:
+                assert len(next(stream).job.error) == LARGE_BYTES
+            for _ in range(50):
+                assert unary(channel, "train").job.job_id == "train"  # Calls on the same connection go on.
+            assert memory().rss - before < readers * 1024**2
+            for stream in streams:
+                stream.cancel()
+        server.communicate()
