@@ -63,6 +63,7 @@ def test_support_bundle_of_a_running_cluster_contains_all_files_without_secrets(
     assert json.loads(files["machines.json"])["machines"][0]["labels"] == {"zone": "a"}
     assert f"job.state job_id={job} state=SUCCEEDED" in files["events/server.log"]
     assert "Thread 0x" in files["events/server.log"], "the stacks of the server's threads"
+    assert "in Scheduler.run\n" in files["events/server.log"], "the stacks of the server's asyncio tasks"
     everything = "\n".join(files.values())
     assert [secret for secret in (*secrets, "geheim") if secret in everything] == []
     assert os.stat(iris.folder / "b.tar.gz").st_mode & 0o777 == 0o600

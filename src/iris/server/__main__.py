@@ -15,6 +15,7 @@ from iris.cluster.client.server_process import EVENT_LOG
 from iris.config import ClusterConfig, read_config_file
 from iris.errors import InvalidArgumentError, IrisError
 from iris.event_log import set_up_event_log
+from iris.event_log.task_stacks import write_stacks_on
 from iris.server.cluster_server import ClusterServer
 from iris.system.event_loop import run_loop
 from iris.system.inherited import use_defaults
@@ -38,6 +39,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    write_stacks_on(signal.SIGUSR2)
     if arguments.parent_pid:
         call_when_parent_ends(arguments.parent_pid, stop.set)
     try:

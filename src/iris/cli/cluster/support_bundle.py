@@ -120,7 +120,7 @@ def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleF
         state_dir = record.state_dir
         files.add_json("config.json", record.config.to_document)
         if is_running(record):
-            _dump_threads(record.pid, state_dir / EVENT_LOG)
+            _dump_stacks(record.pid, state_dir / EVENT_LOG)
         else:
             files.notes.append("the server of this cluster does not run")
         _add_event_logs(files, state_dir)
@@ -224,18 +224,22 @@ def _known_secrets(state_dir: Path | None) -> list[str]:
     return [text.strip() for text in texts if len(text.strip()) >= _MIN_SECRET and not text.startswith("-----")]
 
 
-def _dump_threads(pid: int, event_log: Path) -> None:
-    """Make a running server write its thread stacks into its event log. This works even if its loop is blocked."""
-    try:
-        if not _handles(pid, signal.SIGUSR1):  # an older server would end
+def _dump_stacks(pid: int, event_log: Path) -> None:
+    """Make a running server write the stacks of its threads and asyncio tasks into its event log.
+
+    The stacks of threads are written even if the server's loop is blocked.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        try:
+            if not _handles(pid, number):  # The signal would end a server of an older release.
+                continue
+            before = event_log.stat().st_size
+            os.kill(pid, number)
+            end = time.monotonic() + _DUMP_S
+            while event_log.stat().st_size == before and time.monotonic() < end:
+                time.sleep(_PAUSE_S)
+        except OSError:
             return
-        before = event_log.stat().st_size
-        os.kill(pid, signal.SIGUSR1)
-        end = time.monotonic() + _DUMP_S
-        while event_log.stat().st_size == before and time.monotonic() < end:
-            time.sleep(_PAUSE_S)
-    except OSError:
-        return
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:
