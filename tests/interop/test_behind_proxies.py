@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import os
 import random
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +26,15 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
 from support.certificates import CertificateAuthority
 from support.chaos_proxy import ChaosProxy, Faults, gentle
 from support.cluster import shell, unique
-from support.reverse_proxies import BARE_HOST, KINDS, running_proxy
+from support.reverse_proxies import BARE_HOST, KINDS, program, running_proxy
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
 from iris.cluster.client.server_process import LocalServer
 from iris.errors import ControllerUnreachableError, NotFoundError, ResourceExhaustedError, UnauthenticatedError
 from iris.rpc import cluster_pb2 as pb
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -48,6 +54,17 @@ class Behind(Reach):
     def connect(self, token: str | None = None) -> IrisClient:
         """Return a client that calls the proxy."""
         return IrisClient.remote(self.address, ca=self.ca, token=token)
+
+
+def buf_curl(reach: Behind, protocol: str, call: str, request: str, token: str | None = None) -> list[str | Path]:
+    """Return a command that makes a call with `buf curl`, over HTTP/2 if the proxy speaks it."""
+    words: list[str | Path] = [program("buf"), "curl", "--protocol", protocol, "--schema", ROOT / "proto"]
+    if reach.ca:
+        words += ["--cacert", reach.ca]
+    elif protocol == "grpc":
+        words.append("--http2-prior-knowledge")
+    words += ["--header", f"authorization: Bearer {token or os.environ['IRIS_TOKEN']}", "--data", request]
+    return [*words, f"{reach.address}/iris.cluster.ControllerService/{call}"]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +139,36 @@ def test_refusals_of_the_controller_arrive_unchanged(reach: Behind) -> None:
         client.status("no-such-job")
     with reach.connect(token="no-token") as client, pytest.raises(UnauthenticatedError, match="not a token of Iris"):
         client.list_jobs()
+
+
+@pytest.mark.parametrize("protocol", ["connect", "grpc", "grpcweb"])
+def test_buf_follows_a_log_and_reads_its_end(
+    reach: Behind, run: Callable[..., Job], protocol: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = run(python(f"print('hello'); wait_for({str(gate)!r}); print('bye'); sys.exit(3)"))
+    request = json.dumps({"jobId": job.job_id, "follow": True})
+    with (
+        reach.between(gentle, 0),
+        subprocess.Popen(buf_curl(reach, protocol, "StreamTaskLogs", request), stdout=subprocess.PIPE) as buf,
+    ):
+        assert buf.stdout is not None
+        log = b""
+        for line in buf.stdout:
+            found = re.search(rb'"records": "(.*)"', line)
+            log += base64.b64decode(found[1]) if found else line
+            if b"hello" in log:
+                gate.touch()
+    assert buf.returncode == 0
+    assert b"bye" in log
+    assert b'"state": "TASK_STATE_FAILED"' in log
+
+
+@pytest.mark.parametrize("protocol", ["connect", "grpc", "grpcweb"])
+def test_buf_receives_the_code_of_an_error(reach: Behind, protocol: str) -> None:
+    for token, code in ((None, "not_found"), ("no-token", "unauthenticated")):
+        words = buf_curl(reach, protocol, "GetJobStatus", '{"jobId": "no-such-job"}', token)
+        assert f'"code": "{code}"' in subprocess.run(words, capture_output=True, text=True, check=False).stderr
 
 
 def test_workspace_of_3_mb_arrives(reach: Behind, run: Callable[..., Job], tmp_path: Path) -> None:
