@@ -273,7 +273,7 @@ def test_large_request_over_https_uses_http1_because_httpcore_ignores_early_answ
         )
         for size in (100, 100_000, 100):
             client.list_jobs(Controller.ListJobsRequest(page_token="x" * size))
-    assert [version for version, _ in tls_server.requests[-3:]] == ["2", "1.1", "1.1"]
+    assert [version for version, _ in tls_server.requests[-3:]] == ["2", "1.1", "2"]
 
 
 def test_https_server_without_http2_is_called_over_http1_unless_http2_is_required(

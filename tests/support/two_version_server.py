@@ -35,12 +35,12 @@ class TwoVersionServer:
     """
 
     def __init__(self, certificate: Certificate | None = None, versions: tuple[str, ...] = ("h2", "http/1.1")) -> None:
-        self._listener = bind("127.0.0.1", 0)
-        self.address = address_of(self._listener).replace("http:", "https:" if certificate else "http:")
+        listener = bind("127.0.0.1", 0)
+        self.address = address_of(listener).replace("http:", "https:" if certificate else "http:")
         self.requests: list[tuple[str, int]] = []
         self.waiting = 0
         self._config = hypercorn.config.Config()
-        self._config.bind = [f"fd://{self._listener.fileno()}"]
+        self._config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes the descriptor
         self._config.graceful_timeout = 0
         self._config.alpn_protocols = list(versions)
         if certificate is not None:
