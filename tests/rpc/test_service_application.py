@@ -75,7 +75,7 @@ def test_call_that_only_reads_gives_the_same_answer_with_get_and_post(address: s
     got = ask(address, "GET", get_path(name))
     posted = ask(address, "POST", CALL + name, b"{}", content_type=JSON)
     assert (got.status, got.document) == (posted.status, posted.document)
-    assert got.headers["content-type"] == JSON
+    assert (got.headers["content-type"], got.headers["cache-control"]) == (JSON, "no-store")
 
 
 def test_get_in_binary_is_answered_in_binary(address: str) -> None:

@@ -66,6 +66,12 @@ def test_health_can_be_checked_with_plain_get(addresses: dict[str, str]) -> None
     assert (answer.status, answer.document) == (200, {"status": "SERVING"})
 
 
+def test_health_check_of_a_worker_works_with_get_and_without_a_token(addresses: dict[str, str]) -> None:
+    path = "/iris.cluster.WorkerService/HealthCheck?encoding=json&message={}"
+    answer = ask(addresses[SERVICES[1]], "GET", path, authorization="")
+    assert (answer.status, answer.document["healthy"]) == (200, True)
+
+
 def test_health_in_binary_has_the_numbers_of_the_standard(addresses: dict[str, str]) -> None:
     answer = ask(addresses[SERVICES[0]], "POST", HEALTH + "Check", b"", content_type="application/proto")
     assert answer.body == b"\x08\x01"  # field 1, SERVING

@@ -92,6 +92,8 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """Send a part of the answer, possibly changed."""
         if message["type"] == "http.response.start":
+            if self._scope["method"] == "GET":
+                message["headers"].append((b"cache-control", b"no-store"))  # The next call may have another answer.
             if message["status"] != 200 or self._may_compress(message["headers"]):
                 self._start = message
                 return
