@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.logs.cursor import Position, decode_cursor
 from iris.cluster.logs.entries.line_cursor import OtherPositions
@@ -385,7 +386,7 @@ def told(entry: LogEntry) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("bars", [False, True])
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_random_records_become_the_lines_that_were_written(seed: int, bars: bool) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=bars)
@@ -404,7 +405,7 @@ def test_random_records_become_the_lines_that_were_written(seed: int, bars: bool
         before = entry.position()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_log_reader_with_the_position_of_any_line_continues_after_the_line(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 150, bars=False)
@@ -418,7 +419,7 @@ def test_log_reader_with_the_position_of_any_line_continues_after_the_line(seed:
         assert [told(entry) for entry in rest] == [told(entry) for entry in entries[at + 1 :]]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@for_each_seed(10)
 def test_log_reader_with_the_position_of_any_part_of_a_bar_continues_after_it(seed: int) -> None:
     """Where a bar is cut depends on where reading began; its bytes do not."""
     chance = random.Random(seed)
@@ -430,7 +431,7 @@ def test_log_reader_with_the_position_of_any_part_of_a_bar_continues_after_it(se
             assert content(rest, source) == content(entries[at + 1 :], source)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_random_filtered_records_become_the_selected_lines(seed: int) -> None:
     """A filter leaves out lines, and cuts records where they stand."""
     chance = random.Random(seed)
@@ -558,7 +559,7 @@ def test_partial_entries_of_different_tasks_are_not_joined() -> None:
     assert shown(join_parts(pieces)) == [b"of 4\n", b"of 3 it\n"]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@for_each_seed(10)
 def test_random_parts_of_lines_are_joined(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 200, bars=False, gaps=False)
@@ -611,7 +612,7 @@ def test_raw_reader_skips_to_the_given_offsets() -> None:
     assert reader.received == Position(0, (9, 5, 5))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@for_each_seed(10)
 def test_raw_reader_returns_the_bytes_of_random_records(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=True, gaps=False)

@@ -1,5 +1,8 @@
-"""Every call of both services is lost on the way in, or on the way out, once, twice, and more often than one call is
-tried: the outcome is the same. One job, one run of each attempt, the right states, endpoints once, lines once."""
+"""Each call of both services has the same outcome if the request or the answer is lost.
+
+A request or an answer is lost once, or more often than a call is tried. The outcome is one job, one run of each
+attempt, the right states, each endpoint once, and each line once.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def test_each_controller_call_has_a_test_case_for_a_lost_answer() -> None:
     assert set(CASES) == calls
 
 
-@pytest.mark.parametrize("times", [1, 2, TRIES + 1])
+@pytest.mark.parametrize("times", [1, TRIES + 1])
 @pytest.mark.parametrize("way", ["request", "response"])
 def test_repeated_call_after_a_lost_answer_has_the_same_outcome(way: Way, times: int, world: LossyWorld) -> None:
     def run(name: str) -> str:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_PAUSE_S = 0.01
+_SHORTEST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.05
 
 
 def wait_until(condition: Callable[[], T], what: str = "", timeout_s: float = 60.0) -> T:
     """Ask for a condition until its answer is true, and return that answer.
+
+    The pauses between the questions grow with the time that has passed, because each question costs CPU time, which the
+    awaited processes need.
 
     The time limit measures no speed. It is generous, because a busy machine may be ten times slower than a quiet one,
     and shorter than pytest's limit for a test, because only this function shows what was awaited.
@@ -19,11 +23,12 @@ def wait_until(condition: Callable[[], T], what: str = "", timeout_s: float = 60
     Raises:
         AssertionError: The answer was never true; the text shows `what` and the last answer.
     """
-    end = time.monotonic() + timeout_s
+    start = time.monotonic()
     while True:
         answer = condition()
         if answer:
             return answer
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - start
+        if waited_s > timeout_s:
             raise AssertionError(f"waited {timeout_s:g} s in vain for {what or condition}; last seen: {answer!r}")
-        time.sleep(_PAUSE_S)
+        time.sleep(min(max(waited_s / 20, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))

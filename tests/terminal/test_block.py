@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.terminal.block import SETTLES_S
@@ -60,7 +61,7 @@ def pieces(data: bytes, chance: random.Random) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 @pytest.mark.parametrize("leaves", [False, True])
 def test_nested_progress_bars_leave_only_their_last_states(seed: int, leaves: bool) -> None:
     view = View()
@@ -73,7 +74,7 @@ def test_nested_progress_bars_leave_only_their_last_states(seed: int, leaves: bo
     assert view.lines.rows() == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_redrawn_bars_leave_only_their_last_states(seed: int) -> None:
     view = View()
     data = rich_bars(9)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
@@ -124,7 +125,7 @@ def test_line_too_long_to_hold_is_printed_in_pieces() -> None:
     assert labelled(lines, (0, long), (0, b"y"), (0, b"z\n")) == b"t0 | " + long + "\nt0 |…yz\n".encode()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_every_output_byte_of_every_task_is_printed_once(seed: int) -> None:
     """In a pipe, with labels, whatever is written in between: labels and marks taken away, the bytes are those."""
     chance = random.Random(seed)

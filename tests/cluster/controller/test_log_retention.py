@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
 
@@ -120,7 +121,7 @@ def test_log_only_at_the_log_location_is_removed_by_age_and_not_by_size() -> Non
 # At random
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each_seed(20)
 def test_removals_of_random_logs_obey_the_retention_rules(seed: int) -> None:
     chance = random.Random(seed)
     found, known = [], {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet
@@ -407,7 +408,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(200))
+@for_each_seed(200)
 def test_find_returns_the_same_machines_as_choose_machines(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
@@ -789,7 +790,7 @@ def test_resource_that_a_gang_does_not_ask_for_never_excludes_a_machine() -> Non
     assert choose_machines(gang("a", cpu=1), shrunk) is None
 
 
-@pytest.mark.parametrize("seed", range(100))
+@for_each_seed(100)
 def test_choose_machines_finds_every_fit_and_distributes_slots_evenly(seed: int) -> None:
     chance = random.Random(seed)
     machines = [

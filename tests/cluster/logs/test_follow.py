@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.follow import LOST_WORKER_SILENCE_S, Follow, FollowRules
@@ -369,7 +370,7 @@ class Reader:
                     raise AssertionError(f"the follow gave up: {error}")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each_seed(60)
 def test_follow_with_random_failures_reads_every_attempt_once_in_order(seed: int) -> None:
     chance = random.Random(seed)
     attempts = {index: chance.randint(1, 4) for index in range(chance.randint(1, 3))}

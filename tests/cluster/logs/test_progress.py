@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+from support.seeds import for_each_seed
 
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress
@@ -344,7 +345,7 @@ def a_life(chance: random.Random) -> list[str]:
 
 
 @pytest.mark.parametrize("follow", [True, False])
-@pytest.mark.parametrize("seed", range(50))
+@for_each_seed(50)
 def test_log_reader_opens_each_attempt_once_in_any_order_of_events(seed: int, follow: bool) -> None:
     chance = random.Random(seed)
     models = {index: Model(a_life(chance), follow) for index in range(chance.randrange(1, 4))}
