@@ -139,7 +139,7 @@ class Task(TaskReference):
 
 
 class Job(JobReference):
-    """A handle on a job. A handle can be passed wherever a job id is expected."""
+    """A handle on a job. Methods that expect a job id accept such a handle, too."""
 
     def __init__(self, client: JobClient, job_id: str | Job) -> None:
         self._client = client

@@ -56,7 +56,7 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # This also catches InvalidArgumentError.
+        except ValueError:  # An InvalidArgumentError is a ValueError, so this clause catches both.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:

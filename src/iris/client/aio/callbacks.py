@@ -1,4 +1,4 @@
-"""Calls the functions of a user on the event loop, although a thread reports to them."""
+"""Lets a thread call functions of the user that must run on the event loop."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from iris.cluster.logs.follow_events import Instruction, Read, TasksChanged, Wor
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
-_BUFFERED_MESSAGES = 4  # The largest number of messages that wait for the reader.
+_BUFFERED_MESSAGES = 4  # The largest number of messages that are buffered until the reader takes them.
 
 
 class AsyncFutureLines:
@@ -85,7 +85,9 @@ class _ClientServers:
         return server[0]
 
     def is_lost(self, server: Server) -> bool:
-        return False  # `AsyncFutureLines.run` asks the follow engine, which knows the newest statuses of the tasks.
+        # No call is needed here, because `AsyncFutureLines.run` gets the newest statuses of the tasks from the follow
+        # engine.
+        return False
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[cluster_pb2.StreamTaskLogsResponse]:
         request = stream_request(self._state, server, reads)

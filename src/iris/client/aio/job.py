@@ -140,7 +140,7 @@ class AsyncTask(TaskReference):
 
 
 class AsyncJob(JobReference):
-    """A handle on a job. A handle can be passed wherever a job id is expected."""
+    """A handle on a job. Methods that expect a job id accept such a handle, too."""
 
     def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob) -> None:
         self._client = client

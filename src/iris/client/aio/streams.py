@@ -86,7 +86,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         waiting.
         """
         self._reader.close()
-        with suppress(RuntimeError):  # If another task is running the generator, the other task ends the generator.
+        # A generator cannot be closed while another task runs it. In this case the other task ends the generator.
+        with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
 
@@ -133,7 +134,8 @@ class AsyncTaskLogReader:
         self._returns_bytes = False
         self._returns_partial_lines = options.partial
         self._are_partial_lines_requested = False
-        self._reading: asyncio.Timeout | None = None  # The wait of the task that iterates; `close` lets it expire.
+        # The timeout of the wait for the next batch. `close` ends the wait by letting this timeout expire.
+        self._reading: asyncio.Timeout | None = None
         self._is_started = False
         self._is_closed = False
 
@@ -235,7 +237,7 @@ class AsyncTaskLogReader:
             async for _, items in existing:
                 yield items
         if self._options.follow:
-            # The second stage chooses servers without waiting for calls.
+            # The second stage cannot wait for calls while it chooses servers. Therefore all workers are probed now.
             await self._connection.perform(state.routes.find(state.tasks.values()))
             self._future = AsyncFutureLines(self._connection, state)
             async with aclosing(self._future.run()) as future:

@@ -118,7 +118,7 @@ class _Answer:
         try:
             compressed = await self._thread.compress(data)
         except IrisError:
-            return message  # Too many answers wait for the thread.
+            return message  # The answer is sent uncompressed, because too many answers already wait for the thread.
         if len(compressed) > len(data) * 0.9:
             return message
         start["headers"] = [pair for pair in start["headers"] if pair[0] != b"content-encoding"]

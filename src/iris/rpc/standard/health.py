@@ -29,7 +29,7 @@ from iris.rpc.serving.error_interceptors import DetailInterceptor, ReleaseInterc
 _PACKAGE = "grpc.health.v1"
 _SERVICE = f"{_PACKAGE}.Health"
 _STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-_MAX_BYTES = 4096  # A request contains the name of a service.
+_MAX_BYTES = 4096  # The largest size of a request in bytes. A request contains only the name of a service.
 
 
 def _health_file() -> FileDescriptorProto:

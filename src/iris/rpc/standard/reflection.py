@@ -31,7 +31,8 @@ _RULES: Rules = {
     "ServerReflectionInfo": dict.fromkeys((ADMIN, USER, READER, WORKER, TASK, CONTROLLER), ANY),
 }
 _STREAMS_OF_CALLER = 16
-_MAX_BYTES = 64 * 1024  # A request contains the name of a file or a symbol.
+# The largest size of a request in bytes. A request contains only the name of a file or a symbol.
+_MAX_BYTES = 64 * 1024
 
 
 class ReflectionApplication:

@@ -23,7 +23,7 @@ class AsyncLifetime:
         self._whose = whose
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[asyncio.Timeout] = set()  # The blocks of `ending` that are being executed.
+        self._open: set[asyncio.Timeout] = set()  # The `with` blocks of `ending` that are being executed now.
 
     @property
     def is_closed(self) -> bool:
@@ -52,7 +52,7 @@ class AsyncLifetime:
             FailedPreconditionError: This thread runs no asyncio loop, or another loop than the client's loop.
         """
         self.check()
-        timeout = asyncio.timeout(None)  # `close` lets this time limit expire.
+        timeout = asyncio.timeout(None)  # `close` ends the block by letting this time limit expire.
         self._open.add(timeout)
         try:
             async with timeout:
@@ -73,7 +73,8 @@ class AsyncLifetime:
             self._check_loop()
         self._is_closed = True
         for timeout in list(self._open):
-            with suppress(RuntimeError):  # The block ends already, or its loop is closed.
+            # The time limit cannot be changed, because the block is ending already or its loop is closed.
+            with suppress(RuntimeError):
                 timeout.reschedule(0)
 
     def _check_loop(self) -> None:

@@ -21,17 +21,18 @@ from iris.rpc import cluster_pb2
 
 
 class ReachableWorkers:
-    """Which workers this machine can call directly.
+    """Records which workers this machine can call directly.
 
     Attributes:
-        known: Whether each worker is reachable, by address.
+        known: The probed workers by address. The value is True if this machine can reach the worker.
     """
 
     def __init__(self) -> None:
         self.known: dict[str, bool] = {}
 
     def lost(self, address: str) -> None:
-        """Note that a worker no longer answers. From now on `reaches` returns False for the address."""
+        """Record that a worker does not answer any more. Afterwards `reaches` returns False for the worker's
+        address."""
         self.known[check_text("address", address)] = False
 
     def reaches(self, worker_id: str, address: str) -> Operation[bool]:

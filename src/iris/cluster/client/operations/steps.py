@@ -20,8 +20,8 @@ from google.protobuf.message import Message
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-Worker = tuple[str, str]  # worker id, address
-PROBE_MS = 500  # The longest time for which a worker is probed, in milliseconds.
+Worker = tuple[str, str]  # The id and the address of a worker.
+PROBE_MS = 500  # A worker that does not answer a probe within this many milliseconds counts as unreachable.
 StreamNumber = NewType("StreamNumber", int)
 
 
@@ -53,21 +53,22 @@ class Call(Step):
 
 @dataclass(frozen=True, slots=True)
 class Pause(Step):
-    """A pause of some seconds. Closing the client ends the pause with an error."""
+    """A step that waits for some seconds. If the client is closed, the wait ends with an error."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Probe(Step):
-    """A short call to each of several workers at once. The result is a list that says which workers have answered."""
+    """A step that calls several workers at once, to find out which of them this machine can reach. The result says for
+    each worker whether it has answered."""
 
     workers: Sequence[Worker]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenStream(Step):
-    """Opens a stream. The result is the number of the stream.
+    """A step that opens a stream. The result is the number of the stream.
 
     Attributes:
         method: The name of the method in the generated stub.
@@ -84,25 +85,27 @@ class OpenStream(Step):
 
 @dataclass(frozen=True, slots=True)
 class NextMessage(Step):
-    """Waits for the next message of a stream. The result is the message, or None at the end of the stream."""
+    """A step that waits for the next message of a stream. The result is the message, or None at the end of the
+    stream."""
 
     stream: StreamNumber
 
 
 @dataclass(frozen=True, slots=True)
 class CloseStream(Step):
-    """Closes a stream. A stream that was closed before stays closed."""
+    """A step that closes a stream. If the stream is already closed, nothing happens."""
 
     stream: StreamNumber
 
 
 Operation = Generator[Step, Any, Result]
-# An operation that yields items for the caller between its steps.
+# An operation that also yields items for its caller, such as log lines.
 ItemOperation = Generator[Step | Item, Any, Result]
 
 
 def next_item(operation: ItemOperation[Item, object]) -> Operation[Item | None]:
-    """Carry out an operation up to its next item, and return the item. Return None at the end of the operation."""
+    """Carry out the steps of an operation until it yields an item, and return the item. Return None at the end of the
+    operation."""
     try:
         step = next(operation)
         while isinstance(step, Step):

@@ -51,7 +51,8 @@ class RelayServers:
         self._record = record
         self._request = request
         self._position_of = position_of
-        self._not_at_worker: set[tuple[int, int]] = set()  # Each item is a pair of task index and attempt id.
+        # The logs that their workers do not have, each as a pair of task index and attempt id.
+        self._not_at_worker: set[tuple[int, int]] = set()
 
     def leave_worker(self, task_index: int, attempt_id: int) -> None:
         """Read the log of an attempt from the kept logs from now on."""
@@ -73,7 +74,7 @@ class RelayServers:
             else:
                 tasks = await self._sources.slices.run_for(self._caller, making)
             if not await self._sources.saved.settled():
-                continue  # These statuses could not be saved, so no reader may see them.
+                continue  # These statuses contain changes that could not be saved. No reader may see such statuses.
             yield tasks
             seen = revision
             await changed.wait()
@@ -91,7 +92,7 @@ class RelayServers:
         return None if server is None else (server.identity.worker_id, server.identity.address)
 
     def is_lost(self, server: WorkerRecord | None) -> bool:
-        """Return whether a worker was declared lost."""
+        """Return whether the controller has declared a worker lost."""
         return server is not None and server.is_dead
 
     def open(self, server: WorkerRecord | None, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
@@ -114,7 +115,7 @@ class RelayServers:
                 async for message in worker_messages:
                     yield message
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller, so the reader's token is not the problem.
+            # The worker has refused the token of the controller. The error must not blame the token of the reader.
             raise UnavailableError(str(error)) from error
 
     async def _kept_stream(self, reads: Iterable[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:

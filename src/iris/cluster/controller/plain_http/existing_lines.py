@@ -1,4 +1,4 @@
-"""Reads the log lines that exist when a reader starts. This is the first stage of the reader.
+"""Reads the log lines that exist when a reader starts. A reader of logs has two stages, and this is the first stage.
 
 The reader asks for one page of a log at a time, and keeps no stream open between two pages. Therefore a reader that
 does not take its answer costs the controller the memory of one page. The lines of several tasks are merged by time,
@@ -39,7 +39,7 @@ _SMALLEST_PAGE_BYTES = 4 << 10
 _MAX_TAIL_BYTES = 4 << 20
 
 Chunk = StreamTaskLogsResponse.Chunk
-# A batch of entries with their time, or a message.
+# Either a batch of log entries with their time, or a message about the logs.
 Timed = tuple[int, Sequence[LogEntry]] | Notice
 
 
@@ -53,7 +53,9 @@ class ExistingLines:
     def __init__(self, state: ReaderState) -> None:
         self._state = state
         self._tail_notices: list[Notice] = []
-        self._silent: set[str] = set()  # The ids of workers that did not answer. A follow tries them again later.
+        # The ids of workers that did not answer. If the reader follows the logs, its second stage tries these workers
+        # again.
+        self._silent: set[str] = set()
         self._page_bytes = max(_SMALLEST_PAGE_BYTES, min(_LARGEST_PAGE_BYTES, _PAGES_BYTES // max(1, len(state.tasks))))
 
     async def read(self) -> AsyncGenerator[Item]:
@@ -107,7 +109,8 @@ class ExistingLines:
                     newest = newest or reader
             if newest is not None:
                 state.set_reader(index, newest)
-            # The merge keeps the lines of one task in order, even if the clock of the machine was set back.
+            # Merging does not change the order of the lines of one task, even if the clock of the task's machine was
+            # set back.
             merged = list(heapq.merge(newest_lines, lines, key=lambda line: line.timestamp_ms))
             newest_lines = merged[max(0, len(merged) - count) :] if count else []
             _check_tail(newest_lines)
@@ -211,7 +214,8 @@ class ExistingLines:
         state = self._state
         chosen = cluster_pb2.Worker.FetchLogsFilter()
         chosen.CopyFrom(state.filter)
-        # The server also counts partial lines. Each source can have one partial line.
+        # The server counts the partial line of each source as a line. Therefore the request asks for one more line for
+        # each source.
         chosen.tail = max(count, 1) if state.partial else count + len(SOURCES)
         outage = Outage(RetryRules(_PATIENCE_S), Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S))
         while True:

@@ -30,7 +30,8 @@ class LogFormat(Protocol):
         """Return the bytes for an item."""
 
     def beat(self) -> bytes:
-        """Return bytes that mean nothing, to be sent while nothing happens. Empty if the format has no such bytes."""
+        """Return bytes that keep a silent connection open and that readers ignore. Empty if the format has no such
+        bytes."""
 
     def failed(self, error: IrisError) -> bytes:
         """Return the bytes that tell the reader why the answer ends early. Empty if the format cannot tell."""
@@ -77,7 +78,7 @@ class TextFormat:
         return b""
 
     def beat(self) -> bytes:
-        """Return nothing, because every byte of a text means something."""
+        """Return no bytes, because readers cannot ignore any byte of a text."""
         return b""
 
     def failed(self, error: IrisError) -> bytes:
@@ -121,7 +122,7 @@ class RawFormat:
         return b""
 
     def failed(self, error: IrisError) -> bytes:
-        """Return nothing. The connection is cut instead."""
+        """Return no bytes, because this format cannot report an error. The server cuts the connection instead."""
         return b""
 
     def end(self) -> bytes:
@@ -183,7 +184,7 @@ class JsonArrayFormat(JsonLinesFormat):
 
 
 def event_of(item: Item) -> dict[str, Any] | None:
-    """Return the JSON object for an item other than lines; None if JSON does not mention the item."""
+    """Return the JSON object for a message or for the end of the logs. Return None if the item has no JSON object."""
     match item:
         case Notice(text, cursor):
             return {"event": "notice", "text": text} | ({"cursor": cursor} if cursor else {})

@@ -1,4 +1,4 @@
-"""Follows logs until all tasks have ended. This is the second stage of a reader.
+"""Follows logs until all tasks have ended. A reader of logs has two stages, and this is the second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next, and `AsyncioDriver` reads them from the workers and the
 kept logs. `FutureLines` turns the received records into lines. A follow needs no thread, and holds at most the messages
@@ -26,7 +26,8 @@ from iris.system.backoff import Backoff
 _PATIENCE_S = 300.0
 _LONGEST_PAUSE_S = 5.0
 _NOTICE_INTERVAL_S = 10.0
-# After this number of tries, a notice reports that a worker does not know an attempt. Fewer failed tries are normal.
+# If a worker does not know an attempt, the reader gets a notice after this number of failed tries. Fewer failed tries
+# are normal, because the attempt may have just started.
 _QUIET_TRIES = 8
 
 

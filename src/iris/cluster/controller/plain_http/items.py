@@ -38,12 +38,12 @@ class TaskOver:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Nothing more can be read at the moment, so that all items so far must be sent."""
+    """An item: nothing more can be read at the moment. The writer must send all items so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllRead:
-    """Everything was read.
+    """The last item: everything that the reader selects was read.
 
     Attributes:
         ends: The end of the log of each task's last attempt, by task index.

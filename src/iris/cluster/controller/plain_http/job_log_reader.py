@@ -24,7 +24,8 @@ async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
     async with aclosing(_both_stages(state)) as items:
         async for item in items:
             if isinstance(item, Batch) and left != inf:
-                # The parts of a line count as one line. The line is counted when its last part arrives.
+                # A long line arrives in several parts, which count as one line. The line is counted when its last part
+                # arrives.
                 first = item.entries[0]
                 if not first.partial or first.origin.ended:
                     item = Batch(item.entries[: int(left)])

@@ -19,7 +19,7 @@ from iris.rpc import cluster_pb2
 FORMATS = ("text", "raw", "ndjson", "json", "sse")
 # The controller holds the last lines in memory while it merges them, so their number has a limit.
 MAX_TAIL = 10_000
-_LONGEST_NUMBER = 10  # The number of digits of MAX_INT32.
+_LONGEST_NUMBER = 10  # MAX_INT32 has this number of digits. A longer number is refused before it is parsed.
 _FLAGS = {"": True, "1": True, "true": True, "0": False, "false": False}
 _REPEATED = ("task", "source")
 _NAMES = (

@@ -63,7 +63,8 @@ class ReaderState:
         self.tasks: Mapping[int, cluster_pb2.TaskStatus] = {}
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
         self._readers: dict[int, LineReader] = {}
-        self._positions: TaskPositions | None = None  # None if the reader reads a single task.
+        # The positions for the cursors of a stream of several tasks. None if the reader reads a single task.
+        self._positions: TaskPositions | None = None
 
     async def load(self) -> None:
         """Read the statuses of the tasks, and find the position at which each task starts.
@@ -189,7 +190,7 @@ class ReaderState:
             return []
         assert isinstance(outcome, NextAttempt)
         index, ended = outcome
-        self.ends.pop(index, None)  # `ends` contains only the last attempt of each task.
+        self.ends.pop(index, None)  # A task with a further attempt has no end yet, so its end is removed from `ends`.
         self._readers[index] = self.new_reader(index, Position(ended.attempt_id + 1))
         if self._positions is not None:
             self._positions.move(index, Position(ended.attempt_id + 1))

@@ -47,7 +47,7 @@ from iris.rpc.auth.caller import Caller
 
 PATH = "/v1"
 _BEGIN, _END = "/v1/jobs/", "/logs"
-_METHOD = "StreamTaskLogs"  # The call whose permissions apply.
+_METHOD = "StreamTaskLogs"  # The name of the call whose permissions apply to the route.
 _USAGE = "expected /v1/jobs/JOB/logs, in which JOB is the id of a job or a task, for example /v1/jobs/train-1a2b/logs"
 _BEAT_S = 10.0
 # How long the head of an answer waits for the first item, so that an error can still have a status of its own.
@@ -114,7 +114,7 @@ class PlainHttp:
         known = await self._authentication.authenticate(request.header(b"authorization"), _METHOD)
         query = request.query()
         if query is None:
-            await send_head(send, 204)  # A browser that gets this status does not connect again.
+            await send_head(send, 204)  # The status 204 keeps a browser from connecting again.
             return
         # The first check comes before the search, so that a task's token does not tell which other jobs exist.
         self._check(known, job_id)
@@ -208,7 +208,7 @@ class _Request:
         return [
             (b"content-type", CONTENT_TYPES[self.format].encode()),
             (b"vary", b"accept"),
-            (b"x-accel-buffering", b"no"),  # nginx passes on such an answer at once.
+            (b"x-accel-buffering", b"no"),  # With this header, nginx passes each part of the answer on at once.
         ]
 
     def choose_format(self) -> None:

@@ -160,7 +160,7 @@ class HttpcoreSender:
             try:
                 self._idle.pop().close()
             except IndexError:
-                return  # Another thread has taken the last connection.
+                return  # There is no idle connection left, because another thread has just taken the last one.
 
     def _connector_for_large_requests(self) -> httpcore.ConnectionPool:
         if self._large_connector is None:

@@ -22,7 +22,8 @@ Headers = list[tuple[bytes, bytes]]
 _METHODS = b"GET, HEAD, POST"
 # How long a browser may reuse the answer to a preflight request, in seconds. Browsers use at most two hours.
 _MAX_AGE_S = b"7200"
-# The headers that a page may read, beside the few that every page may read. The star covers the metadata of answers.
+# The response headers that a page may read. Browsers always allow a few other headers. The star stands for all headers,
+# because the metadata of an answer may have any names.
 _EXPOSED = (
     b"grpc-status, grpc-message, grpc-status-details-bin, grpc-encoding, connect-content-encoding,"
     b" connect-accept-encoding, content-encoding, www-authenticate, allow, retry-after, *"
@@ -119,7 +120,7 @@ class CrossOriginApplication:
             # All headers are allowed, because a call may have metadata with any name.
             headers.append((b"access-control-allow-headers", asked))
         if _value(request, _ASKED_NETWORK) == b"true":
-            # A page of a public site asks whether it may call an address of a private network.
+            # With this header, a browser asks whether a page of a public site may call an address of a private network.
             headers.append((b"access-control-allow-private-network", b"true"))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})

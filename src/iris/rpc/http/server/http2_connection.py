@@ -98,7 +98,8 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve the connection."""
-        transport = self._transport = cast(asyncio.Transport, transport)  # uvloop's class over TLS is not a subclass
+        # The transport of uvloop over TLS is not a subclass of `asyncio.Transport`.
+        transport = self._transport = cast(asyncio.Transport, transport)
         self._scope |= {
             "server": get_local_addr(transport),
             "client": get_remote_addr(transport),
@@ -225,7 +226,7 @@ class Http2Connection(asyncio.Protocol):
                 self._leave()
 
     def _begin(self, stream_id: int, headers: Headers) -> None:
-        # An application of a lost stream may still run for a moment.
+        # Requests of lost streams count, too, because their applications may still run for a moment.
         is_full = len(self._streams) >= MAX_STREAMS or self._running >= 2 * MAX_STREAMS
         if is_full or self._phase is not _Phase.OPEN:
             self._framing.reset(stream_id, REFUSED_STREAM)

@@ -50,7 +50,8 @@ ENHANCE_YOUR_CALM = int(ErrorCodes.ENHANCE_YOUR_CALM)
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request has begun. `headers` includes pseudo headers such as `:path`, and all names are in lower case."""
+    """An event: a request has begun. `headers` includes pseudo headers such as `:path`, and all names are in lower
+    case."""
 
     stream_id: int
     headers: Headers
@@ -58,7 +59,8 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """A part of a request's body has arrived. `size` is the part of the windows that the data occupies."""
+    """An event: a part of a request's body has arrived. `size` is the number of bytes that the data occupies in the
+    flow-control windows."""
 
     stream_id: int
     data: bytes
@@ -74,31 +76,34 @@ class RequestEnd:
 
 @dataclass(frozen=True, slots=True)
 class StreamLost:
-    """A request has ended before its answer, because the client reset it or broke a rule."""
+    """An event: a request has ended before its answer, because the client has reset the request or broken a rule."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class WindowOpened:
-    """More bytes may be sent on a stream, or on all streams together if `stream_id` is 0."""
+    """An event: the server may send more bytes on a stream. If `stream_id` is 0, it may send more bytes on all streams
+    together."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsResized:
-    """The client has changed the size of the windows of all streams."""
+    """An event: the client has changed the size of the flow-control windows of all streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLeaves:
-    """The client sends no new requests on this connection, but it reads the answers to earlier ones."""
+    """An event: the client sends no new requests on this connection, but it still reads the answers to its earlier
+    requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBroken:
-    """The client has broken a rule of the connection. The output tells the client why. No other event follows."""
+    """An event: the client has broken a rule of the connection. The output tells the client why. This is the last event
+    of the connection."""
 
     reason: str
 
@@ -122,7 +127,7 @@ class _Connection(H2Connection):
 
 
 class _BrokenRuleError(Exception):
-    """A frame breaks a rule that the library does not check."""
+    """An error: a frame from the client breaks a rule of HTTP/2 that the library h2 does not check."""
 
     def __init__(self, code: ErrorCodes, reason: str) -> None:
         super().__init__(reason)
@@ -159,7 +164,8 @@ class Http2Framing:
         )
         self._h2.decoder.max_header_list_size = MAX_READ_HEAD_BYTES
         self._h2.initiate_connection()
-        # From here on the library itself applies no limit of streams.
+        # The limit of streams was announced to the client. The library must not apply this limit itself, so its own
+        # limit is removed.
         self._h2.local_settings = Settings(
             client=False, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
         )
@@ -186,7 +192,7 @@ class Http2Framing:
         except _BrokenRuleError as broken:
             yield self._break(broken.code, str(broken))
         except ProtocolError as error:
-            # The library has already written the GOAWAY frame.
+            # The client gets the reason in a GOAWAY frame, which the library has already written.
             self._is_broken = True
             self._collect()
             yield ConnectionBroken(str(error) or type(error).__name__)
@@ -201,7 +207,9 @@ class Http2Framing:
     def _events(self) -> Iterator[Event]:
         if self._preface_missing:
             if not (self._input.startswith(PREFACE) or PREFACE.startswith(self._input)):
-                raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "this is not the connection preface of HTTP/2")
+                raise _BrokenRuleError(
+                    ErrorCodes.PROTOCOL_ERROR, "the connection does not begin with the preface of HTTP/2"
+                )
             if len(self._input) < len(PREFACE):
                 return
             del self._input[: len(PREFACE)]
@@ -212,7 +220,9 @@ class Http2Framing:
             while len(self._input) - position >= _FRAME_HEAD and not self._is_broken:
                 size, kind, flags, stream_id = _parse_frame_head(self._input, position)
                 if size > MAX_FRAME_BYTES:
-                    raise _BrokenRuleError(ErrorCodes.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+                    raise _BrokenRuleError(
+                        ErrorCodes.FRAME_SIZE_ERROR, f"the client sent a too large frame of {size} bytes"
+                    )
                 end = position + _FRAME_HEAD + size
                 if len(self._input) < end:
                     break
@@ -225,7 +235,7 @@ class Http2Framing:
     def _frame_events(self, frame: bytes, kind: int, flags: int, size: int, stream_id: int) -> Iterator[Event]:
         if self._settings_missing:
             if kind != SETTINGS or flags & _ACK:
-                raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+                raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the first frame of a client must be SETTINGS")
             self._settings_missing = False
         is_in_head = self.budget.is_in_head
         self.budget.received(kind, flags, size)
@@ -233,13 +243,13 @@ class Http2Framing:
         if kind == GOAWAY and not is_in_head:
             # The library would refuse to send answers after it had read this frame.
             if stream_id or size < 8:
-                raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "a malformed GOAWAY frame")
+                raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the client sent a malformed GOAWAY frame")
             yield ClientLeaves()
             return
         if kind == SETTINGS and flags & _ACK and size:
-            raise _BrokenRuleError(ErrorCodes.FRAME_SIZE_ERROR, "an acknowledgement of settings with content")
+            raise _BrokenRuleError(ErrorCodes.FRAME_SIZE_ERROR, "an acknowledgement of settings must be empty")
         if kind == RST_STREAM and (stream_id > self._h2.highest_inbound_stream_id or not stream_id % 2):
-            raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, f"a reset of the idle stream {stream_id}")
+            raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, f"the client reset the unopened stream {stream_id}")
         events = self._h2.receive_data(frame)
         self._collect()
         for event in events:
@@ -249,7 +259,7 @@ class Http2Framing:
         match event:
             case RequestReceived():
                 if event.stream_ended is not None and _announces_body(event.headers):
-                    raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "a request without the body that it announces")
+                    raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the body of a request is missing")
                 yield RequestHead(event.stream_id, [(bytes(name), bytes(value)) for name, value in event.headers])
             case DataReceived():
                 yield RequestBody(event.stream_id, event.data, event.flow_controlled_length)

@@ -96,13 +96,14 @@ class Http2Output:
                     return
                 room = min(self._framing.window(stream.stream_id), self._framing.connection_window, TURN_BYTES)
                 if rest and room <= 0:
-                    continue  # The client made the window smaller in the meantime.
+                    continue  # The client has made the window smaller while the stream waited.
                 part, rest = rest[:room], rest[room:]
                 self._framing.send_body(stream.stream_id, part, is_end=is_end and not rest)
                 self._schedule_flush()
             if not rest:
                 return
-            await asyncio.sleep(0)  # Other connections get their turn, even if this client reads fast.
+            # This pause gives other connections their turn, even if the client of this connection reads fast.
+            await asyncio.sleep(0)
 
     async def wait_for_buffer(self, stream: WaitingStream) -> None:
         """Wait until the transport can take more output, or the client of the stream has left."""

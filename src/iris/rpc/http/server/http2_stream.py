@@ -70,10 +70,11 @@ class Http2Stream:
         self.waiting: asyncio.Future[None] | None = None
         self._arrived = asyncio.Event()
         self._body = bytearray()
-        self._occupied = 0  # The part of the windows that unread data occupies.
+        self._occupied = 0  # The number of bytes in the flow-control windows that belong to unread data.
         self._end_received = False
         self._continue_due = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
-        self._head: Headers | None = None  # The head of the answer until it is sent.
+        # The head of the answer. None before the application has made the head, and after the head was sent.
+        self._head: Headers | None = None
         self._head_call: asyncio.Handle | None = None
         self.has_trailers = False
         self._trailers: Headers = []
@@ -190,7 +191,7 @@ class Http2Stream:
                     self._output.send_head(self, self._trailers, is_end=True)
                     self._answered()
             case other:
-                raise RuntimeError(f"unexpected ASGI message {other!r}")
+                raise RuntimeError(f"the application sent an unexpected ASGI message: {other!r}")
 
     def _start(self, message: Message) -> None:
         headers = _valid_headers(message.get("headers", ()))
@@ -248,7 +249,7 @@ def _valid_headers(headers: Any) -> Headers:
     for raw_name, value in headers:
         name = raw_name.lower()
         if _INVALID_NAME.search(name) or _INVALID_VALUE.search(value):
-            raise RuntimeError(f"an invalid header of an answer: {name!r}")
+            raise RuntimeError(f"the application made an answer with the invalid header {name!r}")
         if name not in _OF_CONNECTION:
             valid.append((name, value))
     return valid

@@ -42,11 +42,12 @@ class ProtocolChoice(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other call
         self._data = b""
         self._seconds = 0
-        self._refused = ""  # Why the connection is refused.
+        self._refused = ""  # The reason why the connection is refused. Empty if it is admitted.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit a connection, or note that it must be refused. Choose HTTP/2 if the TLS handshake has done so."""
-        transport = self._transport = cast(asyncio.Transport, transport)  # uvloop's class over TLS is not a subclass
+        # The transport of uvloop over TLS is not a subclass of `asyncio.Transport`.
+        transport = self._transport = cast(asyncio.Transport, transport)
         self._arguments["server_state"].connections.add(self)
         self._refused = self._limits.admit(self)
         tls = transport.get_extra_info("ssl_object")
