@@ -130,6 +130,13 @@ def test_curl_gets_an_answer(world: Served, arguments: list[str]) -> None:
         assert curl(*arguments, "-d", sent, f"{world.url}/s/count") == f"{len(sent)}{version} "
 
 
+def test_curl_reads_an_answer_that_comes_before_the_whole_request(world: Served, tmp_path: Path) -> None:
+    """curl 7.88 drops an answer that arrives together with the reset of its stream."""
+    large = tmp_path / "large"
+    large.write_bytes(bytes(3_000_000))
+    assert curl("--http2-prior-knowledge", "--data-binary", f"@{large}", f"{world.url}/s/early") == "02 "
+
+
 def test_curl_repeats_requests_with_an_ignored_offer_on_one_connection(world: Served) -> None:
     connections = world.call(lambda: len(world.limits.connections))
     url = f"{world.url}/s/count"

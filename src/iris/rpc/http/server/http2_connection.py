@@ -49,6 +49,7 @@ from iris.rpc.http.server.http2_stream import Application, Http2Stream, Message,
 # The largest size of the output that the client does not read. Answers wait until the client reads, so only frames that
 # the client provokes, such as the answers to pings, can need so much.
 _MAX_UNREAD_BYTES = 1024**2
+_READ_ANSWER_S = 1  # If an answer comes before the whole request, the client may go on sending for this time.
 
 
 class _Phase(Enum):
@@ -93,6 +94,8 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Stream] = {}  # The requests that are not answered yet.
         self._running = 0  # The number of applications that run, also for lost streams.
         self._receiving: dict[Http2Stream, None] = {}  # The requests that are not complete yet.
+        # The streams that were answered before the whole request had arrived, by stream id.
+        self._answered_early: dict[int, Http2Stream] = {}
 
     # Calls by asyncio and uvicorn.
 
@@ -175,6 +178,7 @@ class Http2Connection(asyncio.Protocol):
             if self._partial_s > self._limits.head_s and not self._receiving:
                 self._leave(f"a frame has not arrived within {self._limits.head_s} s", ENHANCE_YOUR_CALM)
                 return
+        self._reset_answered_streams()
         if not self._streams and self._seconds > KEEPALIVE_S:
             self.drop()
             return
@@ -184,6 +188,14 @@ class Http2Connection(asyncio.Protocol):
             stream.seconds += 1
             if is_body_too_slow(stream.body_bytes, stream.seconds):
                 self._refuse(stream, 408, body_too_slow(stream.body_bytes, stream.seconds))
+
+    def _reset_answered_streams(self) -> None:
+        """Refuse the rest of the requests that were answered at least a second ago."""
+        for stream_id, stream in list(self._answered_early.items()):
+            stream.seconds += 1
+            if stream.seconds > _READ_ANSWER_S:
+                del self._answered_early[stream_id]
+                self._output.reset(stream, NO_ERROR)
 
     def drop(self) -> None:
         """Close the connection, which has no running request."""
@@ -203,10 +215,12 @@ class Http2Connection(asyncio.Protocol):
             case RequestBody():
                 self._body_arrived(event)
             case RequestEnd():
+                self._answered_early.pop(event.stream_id, None)
                 if (stream := self._streams.get(event.stream_id)) is not None:
                     self._request_complete(stream)
                     stream.request_ended()
             case StreamLost():
+                self._answered_early.pop(event.stream_id, None)
                 if (stream := self._streams.get(event.stream_id)) is not None:
                     self._lose(stream)
             case WindowOpened(0):
@@ -307,8 +321,14 @@ class Http2Connection(asyncio.Protocol):
     def answered(self, stream: Http2Stream) -> None:
         """End a stream whose answer was sent."""
         if not stream.is_request_complete:
-            # RFC 9113, section 8.1: a server that needs no more of the request says so with this code.
-            self._output.reset(stream, NO_ERROR)
+            # RFC 9113, section 8.1: a server that needs no more of the request says so by resetting the stream with
+            # NO_ERROR. Some clients, such as curl 7.88, drop an answer that arrives together with the reset. Most
+            # clients stop by themselves when they have read the answer.
+            if len(self._answered_early) < MAX_STREAMS:
+                stream.seconds = 0
+                self._answered_early[stream.stream_id] = stream
+            else:
+                self._output.reset(stream, NO_ERROR)
         self._finish(stream)
 
     def reset(self, stream: Http2Stream, code: int) -> None:
