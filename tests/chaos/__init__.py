@@ -1,5 +1,5 @@
-"""Kills, stops and starves a cluster under a load of jobs, for as long as one likes, and checks at the end that nothing
-was lost and nothing was done twice: `poe chaos --seed 7 --minutes 10`.
+"""Kills, stops and starves a cluster under a load of jobs, and checks at the end that nothing was lost or done twice:
+`poe chaos --seed 7 --minutes 10`.
 
     load.py        clients that submit jobs, and what was promised to them
     task.py        what the tasks of these jobs do: each run writes a proof, as it goes
@@ -9,6 +9,7 @@ was lost and nothing was done twice: `poe chaos --seed 7 --minutes 10`.
     run.py         one run, from the start of the cluster to the report
     invariants.py  what must hold at the end
 
-The seed decides what is submitted, who is killed and stopped and when, counted from the start, and where failpoints
-strike. How the processes interleave is not repeated: a failure may need several runs with its seed to come again.
+The seed determines the submitted jobs, the killed and stopped processes, the times of these faults counted from the
+start, and the failpoints that strike. The seed does not determine how processes interleave. Therefore you may need
+several runs with the same seed to repeat a failure.
 """

@@ -17,7 +17,7 @@ from chaos.run import run
 
 
 def main() -> None:
-    """Exits with 1 when something is wrong; what it was done with is kept then."""
+    """Run chaos. If a check fails, keep all files and exit with 1."""
     parser = argparse.ArgumentParser(
         prog="poe chaos", description="Kills a cluster under load, and checks what is left"
     )

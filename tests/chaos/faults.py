@@ -1,4 +1,4 @@
-"""The cluster, and what happens to it: kills, stops, restarts and failpoints, as a seed tells."""
+"""Runs the cluster of chaos, and kills, stops and restarts its processes at times that a seed determines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PORTS = range(10_000, 19_000)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that was done to the cluster.
+    """A fault that chaos has caused in the cluster.
 
     Attributes:
         at: Monotonic, in seconds.
@@ -71,7 +71,7 @@ class Cluster:
         self._room = threading.Lock()  # held by who fills the disk, and by a start, which needs room on it
 
     def start(self, failpoints: str = "") -> None:
-        """Starts the server, again and again if it dies of its failpoints before it is ready."""
+        """Start the server. Repeat the start if a failpoint ends the server before it is ready."""
         while True:
             self._note(f"start {failpoints}")
             os.environ[VARIABLE], os.environ[CLOCK] = failpoints, str(self.clock.path)
@@ -90,12 +90,13 @@ class Cluster:
                 del os.environ[VARIABLE], os.environ[CLOCK]
 
     def set_clock(self, seconds: int) -> None:
-        """Sets the wall clock of all processes of the cluster, so many seconds from the right time."""
+        """Set the wall clock of all processes of the cluster to a time that is the given number of seconds after the
+        right time."""
         self._note("set clock")
         self.clock.set(seconds)
 
     def fill_disk(self, seconds: float, end: threading.Event) -> None:
-        """Takes all that is free where the state lies, for some time."""
+        """Fill the disk of the state directory for some time."""
         if not self.disk.is_mounted:
             return
         with self._room:
@@ -107,7 +108,7 @@ class Cluster:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server's process is there."""
+        """Whether the process of the server exists."""
         return self._server is not None and self._server.process.poll() is None
 
     @property
@@ -117,24 +118,24 @@ class Cluster:
         return self._server.process.pid
 
     def kill(self) -> None:
-        """SIGKILL to the server."""
+        """Kill the server with SIGKILL."""
         self._note("kill controller", self.pid)
         self._signal(self.pid, signal.SIGKILL)
         self.wait()
 
     def wait(self) -> None:
-        """Collects the server's process, which has ended or is about to."""
+        """Wait for the end of the server's process, and collect the process."""
         assert self._server is not None
         self._server.process.wait()
 
     def kill_worker(self, which: float) -> None:
-        """SIGKILL to one of the workers: a number from 0 to 1 picks it."""
+        """Kill one of the workers with SIGKILL. A number from 0 to 1 selects the worker."""
         for pid in _pick(workers(), which):
             self._note("kill worker", pid)
             self._signal(pid, signal.SIGKILL)
 
     def kill_reaper(self, which: float, *, worker_too: bool) -> None:
-        """SIGKILL to the reaper of one of the workers, and at once to that worker."""
+        """Kill the reaper of one of the workers with SIGKILL, and the worker directly afterwards."""
         for pid in _pick(workers(), which):
             for reaper in reapers(pid):
                 self._note("kill reaper", reaper)
@@ -144,7 +145,7 @@ class Cluster:
                 self._signal(pid, signal.SIGKILL)
 
     def stop_for(self, pid: int, who: str, seconds: float, end: threading.Event) -> None:
-        """SIGSTOP to a process, and SIGCONT after some time."""
+        """Stop a process with SIGSTOP, and continue it with SIGCONT after some time."""
         began = time.monotonic()
         self._signal(pid, signal.SIGSTOP)
         end.wait(seconds)
@@ -152,8 +153,9 @@ class Cluster:
         self.events.append(Event(began, f"stop {who}", pid, time.monotonic()))
 
     def start_copy(self) -> None:
-        """A copy of the state directory, as it is in this moment, is started beside the original, and ended: it may not
-        touch the original. One whose database was copied in the middle of a write is refused."""
+        """Copy the state directory, start a server in the copy beside the original, and end this server. The server in
+        the copy must not affect the original. If the database was copied during a write, the server refuses the
+        copy."""
         self._copies += 1
         copy = self.directory / f"copy-{self._copies}"
         self._note("copy")
@@ -173,13 +175,13 @@ class Cluster:
             server.stop()
 
     def close(self) -> None:
-        """Ends the server and its workers as a user would."""
+        """End the server and its workers with SIGTERM, as a user would."""
         assert self._server is not None
         self._server.stop()
         self.disk.close()
 
     def kills(self) -> Counter[str]:
-        """How often who was killed or stopped, by us or by failpoints."""
+        """How often each kind of process was killed or stopped, by chaos or by failpoints."""
         counted = Counter(event.what for event in self.events if not event.what.startswith("start"))
         for path in self.state.rglob("*.log"):
             for line in path.read_text(errors="replace").splitlines():
@@ -199,7 +201,7 @@ class Cluster:
 
 
 class Faults:
-    """What happens, in a thread of its own.
+    """Causes the faults of a run, in a separate thread.
 
     Args:
         cluster: To whom.
@@ -216,11 +218,11 @@ class Faults:
         self.broken = ""
 
     def start(self) -> None:
-        """Begins; the server runs."""
+        """Begin to cause faults. The server must run."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Nothing happens any more: who was stopped goes on, and the server is started anew, without failpoints."""
+        """End all faults: continue the stopped processes, and restart the server without failpoints."""
         self._end.set()
         self._thread.join()
         for thread in self._under_way:
@@ -231,7 +233,7 @@ class Faults:
         self._cluster.start()
 
     def failpoints(self) -> str:
-        """For the next life of the server, and for the workers that it starts."""
+        """The failpoints for the next process of the server, and for the workers that it starts."""
         return draw_failpoints(self._lives)
 
     def _guarded(self) -> None:
@@ -291,7 +293,7 @@ class Faults:
         self._meanwhile(self._cluster.stop_for, pid, who, seconds, self._end)
 
     def _meanwhile(self, what: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Does something in a thread of its own, while other things happen."""
+        """Call a function in a separate thread."""
 
         def guarded() -> None:
             try:
@@ -305,7 +307,7 @@ class Faults:
 
 
 def draw_failpoints(draws: random.Random) -> str:
-    """Some kills, and now and then slow disks and lost messages."""
+    """Return failpoints chosen at random: kills, and sometimes slow disks and lost messages."""
     parts = []
     if draws.random() < 0.5:
         name = draws.choice(
@@ -337,8 +339,9 @@ def draw_failpoints(draws: random.Random) -> str:
 
 
 def workers() -> list[int]:
-    """The workers of this run, in the order in which they were started. No reapers, which have no sockets, and no
-    processes of tasks that have not become what they run yet, which are children of a worker."""
+    """Return the workers of this run, in the order in which they were started. Two kinds of processes with the same
+    command line are left out: reapers, which have no sockets, and processes of tasks before `exec`, which are children
+    of a worker."""
     found = []
     processes = {pid: command for pid, command in iris_processes().items() if "-m iris.cluster.worker" in command}
     for pid in processes:
@@ -351,7 +354,7 @@ def workers() -> list[int]:
 
 
 def sweep() -> list[int]:
-    """Kills whatever there is of this run; who it was."""
+    """Kill all processes of this run, and return them."""
     left = [pid for pid in iris_processes() if is_alive(pid)]
     for pid in left:
         try:

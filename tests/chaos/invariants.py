@@ -1,4 +1,4 @@
-"""What must hold at the end of a run. Each check answers with what it found to be wrong, in words, job by job."""
+"""Checks the rules that must hold at the end of a run. Each check returns the violations as sentences, by job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOST_WITH_WORKER_S = 2.0
 
 @dataclass(slots=True)
 class Facts:
-    """All that is known at the end.
+    """The facts about a run that the checks compare.
 
     Attributes:
         jobs: From the controller, with their tasks.
@@ -41,7 +41,7 @@ class Facts:
     events: Sequence[Event] = ()
 
     def attempts(self) -> Iterator[tuple[Key, pb.TaskStatus, pb.TaskAttempt]]:
-        """All attempts that the controller knows of."""
+        """All attempts that the controller knows."""
         for job_id, job in self.jobs.items():
             for task in job.tasks:
                 for attempt in task.attempts:
@@ -49,7 +49,7 @@ class Facts:
 
 
 def check(facts: Facts) -> list[str]:
-    """All that is wrong."""
+    """Return the violations of all rules."""
     return [
         wrong
         for one in (
@@ -101,7 +101,8 @@ def _no_overlap(facts: Facts) -> Iterable[str]:
 
 
 def _successes(facts: Facts) -> Iterable[str]:
-    """A success ran to its end, and is the last of its task; a task has succeeded when its last attempt has."""
+    """A successful attempt has run to its end and is the last attempt of its task. A task has succeeded if and only if
+    its last attempt has."""
     for key, task, attempt in facts.attempts():
         where = f"{key[0]}: attempt {key[2]} of task {key[1]}"
         is_last = attempt.attempt_id == len(task.attempts) - 1
@@ -118,7 +119,7 @@ def _successes(facts: Facts) -> Iterable[str]:
 
 
 def _failures(facts: Facts) -> Iterable[str]:
-    """What is charged to a task was its own doing."""
+    """A task is charged only for failures that the task itself has caused."""
     for key, _, attempt in facts.attempts():
         run = facts.runs.get(key)
         if attempt.state == pb.TASK_STATE_FAILED and (run is None or run.exit_code != FAILED):
@@ -154,7 +155,7 @@ def _budgets(facts: Facts) -> Iterable[str]:
 
 
 def _gangs(facts: Facts) -> Iterable[str]:
-    """Tasks of a gang begin again because one of them has failed or was lost, and otherwise not."""
+    """The tasks of a gang are restarted only if one of them has failed or was lost."""
     for job_id, promise in facts.promises.items():
         job = facts.jobs.get(job_id)
         if job is None or promise.independent:
@@ -170,7 +171,8 @@ def _gangs(facts: Facts) -> Iterable[str]:
 
 
 def _ends_of_jobs(facts: Facts) -> Iterable[str]:
-    """Jobs end as their tasks do, and as nobody could be surprised by."""
+    """The state of an ended job follows from the states of its tasks, and from the termination that its client has
+    requested."""
     for job_id, promise in facts.promises.items():
         job = facts.jobs.get(job_id)
         if job is None:
@@ -198,7 +200,7 @@ def _ends_of_jobs(facts: Facts) -> Iterable[str]:
 
 
 def _final(facts: Facts) -> Iterable[str]:
-    """What was said to be final stays as it is."""
+    """A final state that a client has seen has not changed afterwards."""
     for job_id, promise in facts.promises.items():
         job, seen = facts.jobs.get(job_id), promise.seen_final
         if job is not None and seen is not None and job.state != seen:
@@ -206,7 +208,7 @@ def _final(facts: Facts) -> Iterable[str]:
 
 
 def _children(facts: Facts) -> Iterable[str]:
-    """Whoever was told of a child finds it, and it has ended with its parent."""
+    """Each acknowledged child job exists, and has ended with its parent job."""
     for key, run in facts.runs.items():
         for child in run.children:
             job = facts.jobs.get(child)
@@ -233,8 +235,8 @@ def _results(facts: Facts) -> Iterable[str]:
 
 
 def _logs(facts: Facts) -> Iterable[str]:
-    """Lines come in order, none twice, and all that were printed: of a worker that was killed, up to what it had not
-    read by then."""
+    """A log has all printed lines in order and once. If the worker was killed, lines that it had not read yet may be
+    missing."""
     for key, _, attempt in facts.attempts():
         run, lines = facts.runs.get(key), facts.logs.get(key, [])
         where = f"{key[0]}: the log of attempt {key[2]} of task {key[1]}"
@@ -254,13 +256,14 @@ def _logs(facts: Facts) -> Iterable[str]:
 
 
 def _blind_since(events: Sequence[Event], run: Run) -> float:
-    """From when on what a task printed may be lost with its worker: its kill, or that it was stopped before."""
+    """Return the time after which printed lines may be missing, because the worker was killed, or was stopped before it
+    was killed."""
     stops = [event for event in events if event.pid == run.parent and event.what == "stop worker"]
     return min([run.seen, *(event.at for event in stops if event.until > run.seen - LOST_WITH_WORKER_S)])
 
 
 def _is_disk_full(events: Sequence[Event], run: Run) -> bool:
-    """Whether the disk was full while it ran, or just before its end was written."""
+    """Return whether the disk was full while the attempt ran, or shortly before the attempt's end was written."""
     began, ended = run.began or run.seen, run.seen + LOST_WITH_WORKER_S
     return any(event.what == "fill disk" and event.at < ended and event.until > began for event in events)
 

@@ -1,4 +1,4 @@
-"""Clients that submit jobs of many kinds, and what they were promised."""
+"""Runs clients that submit jobs of many kinds, and records what the controller has acknowledged to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Promise:
-    """A job that was submitted.
+    """A submitted job, with everything that the controller has acknowledged to its client.
 
     Attributes:
         failures: How many runs of each task fail, by index, before one succeeds.
@@ -60,7 +60,7 @@ class Promise:
 
 @dataclass
 class Load:
-    """All clients.
+    """All clients of a run, each in a separate thread.
 
     Args:
         address: The controller's.
@@ -90,7 +90,7 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """No more jobs; what was begun is finished."""
+        """Submit no more jobs, and wait until the running calls are finished."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -104,7 +104,7 @@ class Load:
 
 
 class _Client:
-    """One client: what it does is drawn from the run's seed and its number."""
+    """One client. The seed of the run and the number of the client determine its actions."""
 
     def __init__(
         self, load: Load, number: int, cluster: RemoteClusterClient, client: IrisClient, stop: threading.Event
@@ -118,7 +118,7 @@ class _Client:
         self._active: dict[str, float] = {}  # when it is to be terminated, by job id
 
     def run(self) -> None:
-        """Submits, terminates and asks until it is stopped."""
+        """Submit, terminate and query jobs until the load is stopped."""
         count = 0
         while not self._stop.wait(_ASK_S):
             if len(self._active) < _ACTIVE:
@@ -198,7 +198,7 @@ class _Client:
 
 
 def until_answered(ask: Callable[[], T]) -> T:
-    """The controller is away, or its disk is full, now and then: who wants something asks again."""
+    """Repeat a call until the controller answers. The controller may not run at the moment, or its disk may be full."""
 
     def answer() -> list[T]:
         try:
@@ -211,7 +211,7 @@ def until_answered(ask: Callable[[], T]) -> T:
 
 
 def run_parent(directory: str, seconds: float, failures: str) -> list[int]:
-    """As `task.run`; submits a job of its own, and gives itself a name that others can look up."""
+    """Run a task like `task.run`, submit a child job, and register an endpoint."""
 
     def more(proof: task.Proof) -> None:
         import os

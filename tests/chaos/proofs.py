@@ -1,4 +1,4 @@
-"""The proofs that tasks leave, read back."""
+"""Reads the proofs that tasks have written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Key = tuple[str, int, int]  # job id, task index, attempt id
 
 @dataclass(slots=True)
 class Run:
-    """One run of an attempt, as its proof tells. Times are monotonic, in seconds.
+    """One run of an attempt, according to its proof. All times are seconds of the monotonic clock.
 
     Attributes:
         parent: The process that started it: its worker.
@@ -30,7 +30,7 @@ class Run:
 
 
 def read_proofs(directory: Path) -> tuple[dict[Key, Run], list[str]]:
-    """All runs, by attempt, and the names of the proofs of those that found that they had run already."""
+    """Return the runs by attempt, and the names of the proofs that were written by a second run of the same attempt."""
     runs, again = {}, []
     for path in directory.iterdir():
         if ".again." in path.name:

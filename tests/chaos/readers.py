@@ -1,4 +1,5 @@
-"""Greedy readers: in bursts, as a seed tells, they ask for all that there is, and leave before it comes."""
+"""Runs greedy readers, which request all data in bursts and disconnect before the answers arrive. A seed determines the
+bursts."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ class GreedyReaders:
             thread.start()
 
     def stop(self) -> None:
-        """End, when the answers that are under way have come."""
+        """Stop the readers after the answers to their running calls have arrived."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""One run: a cluster, a load, faults; then quiet, and a look at everything."""
+"""Makes one run: starts a cluster, a load and faults, ends the faults, and checks the rules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _QUIET_S = 180.0  # for all jobs to end, once nothing happens any more
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         wrong: What must not be, in words.
@@ -51,7 +51,7 @@ class Report:
 
 
 def run(seed: str, seconds: float, directory: Path, say: Callable[[str], None]) -> Report:
-    """Runs, checks, and leaves everything in the directory as evidence."""
+    """Make a run, and return its report. All files stay in the directory as evidence."""
     os.environ[RUN_VARIABLE] = secrets.token_hex(8)  # what we start is found by it
     for name in ("proofs", "tmp"):
         (directory / name).mkdir(parents=True)
@@ -93,7 +93,7 @@ def run(seed: str, seconds: float, directory: Path, say: Callable[[str], None]) 
 
 
 def _write_evidence(directory: Path, facts: Facts) -> None:
-    """What was done to whom, and what the controller says at the end; the proofs and the state lie beside it."""
+    """Write the faults, and the controller's final answers, into files beside the proofs and the state directory."""
     began = facts.events[0].at
     with (directory / "events.txt").open("w") as file:
         for event in sorted(facts.events, key=lambda event: event.at):
@@ -142,7 +142,8 @@ def _facts(client: RemoteClusterClient, load: Load, cluster: Cluster) -> Facts:
 
 
 def _what_is_left(directory: Path) -> list[str]:
-    """Of processes, locks of ports, temporary files; and whether the database is whole."""
+    """Return sentences about processes, port locks and temporary files that the run has left behind, and about damage
+    of the database."""
     wrong = []
     try:
         wait_until(lambda: not [pid for pid in iris_processes() if is_alive(pid)], "the end of all processes")

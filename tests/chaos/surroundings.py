@@ -1,4 +1,4 @@
-"""What a cluster stands on: its wall clock, which is set, and its disk, which fills."""
+"""Controls the surroundings of a cluster: the wall clock that it reads, and the disk of its state directory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Clock:
         self.set(0)
 
     def set(self, seconds: int) -> None:
-        """So many seconds from the right time."""
+        """Set the clock to a time that is the given number of seconds after the right time."""
         beside = self.path.with_suffix(".new")
         beside.write_text(str(seconds))
         beside.rename(self.path)
 
 
 class Disk:
-    """The disk on which a cluster has its state: a small one of its own, where that can be mounted (root only).
+    """The disk of the state directory. As root, this is a small disk of its own, which can be filled.
 
     Attributes:
         is_mounted: Whether it is; else nothing is filled.
@@ -45,7 +45,7 @@ class Disk:
         self.is_mounted = False
 
     def fill(self) -> None:
-        """Takes all that is free."""
+        """Fill the disk."""
         with (self._path / FILLING).open("wb") as file:
             free = os.statvfs(self._path).f_bavail * os.statvfs(self._path).f_frsize
             while free > 0:
@@ -55,11 +55,11 @@ class Disk:
                 free //= 2
 
     def make_room(self) -> None:
-        """Gives it back."""
+        """Free the space that `fill` has taken."""
         (self._path / FILLING).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Leaves what is on it as evidence, in a directory of its name."""
+        """Unmount the disk. Its files stay in a directory with the same name as evidence."""
         if self.is_mounted:
             kept = self._path.with_name(f"{self._path.name}-kept")
             shutil.copytree(self._path, kept, symlinks=True, ignore_dangling_symlinks=True)

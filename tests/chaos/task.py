@@ -1,9 +1,10 @@
-"""What a task of the load does, and the proof of it. Alone it needs nothing but Python, so that it starts fast.
+"""The program of a task of the load, which writes a proof of its run. It imports only the standard library, so that it
+starts fast.
 
     python task.py PROOFS SECONDS FAILURES
 
-The proof of a run is a file that is named for its attempt, and that must not be there already. It grows while the
-task runs: each line has the monotonic time, in nanoseconds, and what happened.
+The proof of a run is a file with the name of its attempt, which must not exist before. While the task runs, it appends
+lines. Each line has the monotonic time in nanoseconds and an event.
 
     start PID PARENT   line NUMBER, after it was printed   child JOB_ID   end EXIT_CODE
 """
@@ -21,7 +22,7 @@ FAILED = 3
 
 
 class Proof:
-    """The proof of this run."""
+    """The proof of the run of this process."""
 
     def __init__(self, directory: str) -> None:
         job, index, attempt = (os.environ[f"IRIS_{name}"] for name in ("JOB_ID", "TASK_INDEX", "ATTEMPT_ID"))
@@ -41,7 +42,7 @@ class Proof:
         os.write(self._file, f"{time.monotonic_ns()} {what}\n".encode())
 
     def failures(self) -> int:
-        """How many runs of this task have failed before."""
+        """Return how many earlier runs of this task have failed."""
         count = 0
         for name in os.listdir(self._directory):
             if name.startswith(self._task):
@@ -55,7 +56,7 @@ class Proof:
 
 
 def run(directory: str, seconds: float, failures: str, more: Any = None) -> list[int]:
-    """Prints numbered lines for some time, and fails as often as it is told to.
+    """Print numbered lines for some time, and end with a failure as often as requested.
 
     Args:
         directory: For proofs.

@@ -1,4 +1,5 @@
-"""A short run, in a process of its own; long ones are `poe chaos`. Another seed each time, which a failure shows."""
+"""Makes a short chaos run in a separate process. `poe chaos` makes long runs. Each run has another seed, which the text
+of a failure contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks at the end of a run see what they are there to see."""
+"""Tests that the checks of chaos find violations of each rule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def attempt(attempt_id: int, state: int) -> pb.TaskAttempt:
 
 
 def good() -> Facts:
-    """A gang of two: the worker of the first was lost once, the second failed once, then both succeeded."""
+    """Return the facts about a gang of two tasks without a violation: the worker of the first task was lost once, the
+    second task failed once, and then both succeeded."""
     tasks = [
         pb.TaskStatus(job_id="j", task_index=0, task_id="j/task-0", state=OK, preemption_count=1),
         pb.TaskStatus(job_id="j", task_index=1, task_id="j/task-1", state=OK, failure_count=1),

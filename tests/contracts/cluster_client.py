@@ -1,4 +1,4 @@
-"""What every low-level client of a cluster does, written once and run on each: local, remote, remote over HTTP/2.
+"""The contract of low-level clients. Each kind of client runs these tests: local, remote, and remote over HTTP/2.
 
 A test module imports these functions and brings a fixture `cluster_client`.
 """

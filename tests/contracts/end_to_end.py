@@ -1,4 +1,4 @@
-"""Whole jobs, as a user meets them: what holds whatever the engine, written once and run on each.
+"""The contract of whole jobs, which holds for every engine. Each engine runs these tests.
 
 A test module imports these functions and brings a fixture `client`, of a cluster that has room for some tasks.
 """
@@ -22,12 +22,13 @@ from iris.rpc import cluster_pb2 as pb
 
 
 def wait_for_file(path: Path) -> str:
-    """What a task has written to a file; tasks write beside it and rename, so that it is whole."""
+    """Wait until a task has written a file, and return the content. Tasks write another file and rename it, so that the
+    content is complete."""
     return wait_until(lambda: path.exists() and path.read_text(), f"{path.name} to be written")
 
 
 def put(path: Path | str, what: str) -> str:
-    """A piece of shell script that writes a file at once."""
+    """Return shell commands that write a file in one step, by renaming another file."""
     return f"echo {what} > {path}.new && mv {path}.new {path}"
 
 

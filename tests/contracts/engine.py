@@ -1,4 +1,4 @@
-"""What every engine does, written once and run on each.
+"""The contract of engines. Each engine runs these tests.
 
 A test module imports these functions and brings a fixture `world`: an engine that has been started, with knobs for what
 befalls it. It has two machines, A and B, of 4 cores, 1 GiB and 2 GPUs each; A is labelled `zone=a`, B `zone=b`.
@@ -32,7 +32,7 @@ PATIENCE_S = 90.0
 
 
 class World(Protocol):
-    """An engine, and what happens around it.
+    """An engine under test, and the faults that a test can cause around the engine.
 
     Attributes:
         engine: It; another one after `restart`.
@@ -43,19 +43,20 @@ class World(Protocol):
     zones: dict[str, str]
 
     async def restart(self) -> None:
-        """The controller is killed; another one takes up the engine."""
+        """Simulate the kill of the controller: the engine of the next controller replaces this engine."""
 
     async def end_worker(self, worker_id: str) -> None:
-        """The process of a worker ends, as by SIGKILL."""
+        """Kill the process of a worker."""
 
     async def go_away(self) -> None:
-        """The engine cannot be reached."""
+        """Make the engine unreachable."""
 
     async def come_back(self) -> None:
-        """It can be reached again."""
+        """Make the engine reachable again."""
 
     def visible_devices(self, worker_id: str) -> tuple[int, ...] | None:
-        """The GPUs that the worker of a slot sees; None where workers are shared, and slots name their own."""
+        """Return the GPUs that the worker of a slot sees. None if workers are shared, because then each slot names its
+        GPUs."""
 
 
 def gang(
@@ -96,7 +97,8 @@ async def until_gone(world: World, gang_id: str) -> None:
 
 
 async def until_free(world: World, cpu: int) -> list[Machine]:
-    """Return the machines once `cpu` cores are free in all: an engine may need a moment to count."""
+    """Wait until `cpu` cores are free in total, and return the machines. An engine may need a moment to update its
+    counts."""
     machines: list[Machine] = []
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -1,4 +1,4 @@
-"""What a reader of logs may rely on (section 5 of the contract), written once and run on every way to a log.
+"""The contract of log readers. Each route to a log runs these tests.
 
 A test module imports these functions and brings a fixture `reach`, which says how logs are reached: straight from the
 worker or through the controller, over HTTP/1.1 or HTTP/2, directly or through a proxy that cuts connections.
@@ -38,11 +38,11 @@ CHAOS_SEEDS = range(int(os.environ.get("IRIS_CHAOS_SEEDS", "2")))
 
 @dataclass
 class Reach:
-    """A way to logs.
+    """One route from a reader to the logs.
 
     Attributes:
         route: What `stream_task_logs` is told.
-        open_client: A new client that takes this way.
+        open_client: A function that returns a new client, which reads logs by this route.
         beside: A client that takes no proxy, to run jobs and to look at them.
         proxies: What lies in between.
         servers: The addresses of the servers that serve the streams, as they are behind the proxies.
@@ -58,7 +58,8 @@ class Reach:
 
     @contextmanager
     def between(self, plan: Plan, seed: object) -> Iterator[None]:
-        """For as long as the block lasts, the proxies do this to connections; those from before it are cut."""
+        """Let the proxies apply a plan of faults to new connections inside the `with` block. Existing connections are
+        cut."""
         for number, proxy in enumerate(self.proxies):
             proxy.plan, proxy.seed = plan, f"{seed} {number}"
             proxy.faults.clear()
@@ -71,11 +72,12 @@ class Reach:
                 proxy.strike("cut")
 
     def struck(self) -> int:
-        """How many connections the proxies have broken."""
+        """Return the number of connections that the proxies have broken."""
         return sum(proxy.faults.total() for proxy in self.proxies)
 
     def connections(self) -> int:
-        """How many connections the servers hold, with those that only they have not closed yet."""
+        """Return the number of open connections of the servers, including connections that only the clients have
+        closed."""
         places = [(urlsplit(address).hostname, urlsplit(address).port) for address in self.servers]
         return sum(
             connection.laddr in places and connection.status != psutil.CONN_LISTEN and connection.fd != -1
@@ -84,7 +86,7 @@ class Reach:
 
 
 class Reading:
-    """Reads a stream in a thread of its own; what it has read can be looked at meanwhile.
+    """Reads a stream in a separate thread. A test can see the entries while the stream is being read.
 
     Attributes:
         entries: Read until now.
@@ -106,11 +108,11 @@ class Reading:
             self._error = error
 
     def text(self, source: str = "stdout") -> bytes:
-        """What has come of a source until now."""
+        """Return the text of a source that has arrived so far."""
         return content(self.entries, source)
 
     def see(self, data: bytes, source: str = "stdout") -> None:
-        """Waits until all that has come of a source is exactly this."""
+        """Wait until the text that has arrived from a source equals the given text."""
         try:
             wait_until(lambda: self.is_over or self.text(source) == data, f"{data!r}")
         finally:
@@ -122,7 +124,8 @@ class Reading:
         return not self._thread.is_alive()
 
     def rest(self, timeout_s: float = 60.0) -> list[LogEntry]:
-        """Waits for the end of the stream, and answers with all that was read; what it raised is raised here."""
+        """Wait for the end of the stream, and return all entries. Raise the error of the stream, if it has raised
+        one."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"the stream has not ended; last seen: {self.entries[-3:]}"
         if self._error is not None:
@@ -142,7 +145,7 @@ def content(entries: Iterable[LogEntry], source: str, attempt_id: int = 0, task_
 def check_whole(
     entries: list[LogEntry], writing: Writing, *, attempts: int = 1, first: int = 0, task_index: int = 0
 ) -> None:
-    """That entries are all that a task has written, in order, each byte once; from attempt `first` on."""
+    """Check that the entries contain all bytes that a task has written, in order and once, from attempt `first` on."""
     mine = [entry for entry in entries if entry.task_index == task_index]
     assert [entry.message for entry in mine if entry.missing_bytes] == []
     ids = [entry.attempt_id for entry in mine]
@@ -156,7 +159,7 @@ def check_whole(
 
 
 def check_same(found: bytes, expected: bytes, what: str) -> None:
-    """As `==`, with a short text for long bytes."""
+    """Check that two values are equal. The text of a failure stays short for long bytes."""
     if found == expected:
         return
     at = next(
@@ -169,7 +172,7 @@ def check_same(found: bytes, expected: bytes, what: str) -> None:
 
 
 def check_end(ends: Mapping[int, Any], writing: Writing, *, attempts: int = 1, task_index: int = 0) -> None:
-    """That the end of a task was said, and what it was."""
+    """Check that the stream has reported the end of a task, with the right state and exit code."""
     end = ends[task_index]
     last = attempts - 1
     code = writing.exit_code(last)
@@ -182,7 +185,8 @@ def check_end(ends: Mapping[int, Any], writing: Writing, *, attempts: int = 1, t
 
 @pytest.fixture
 def follow(reach: Reach, request: pytest.FixtureRequest) -> Iterator[Callable[..., Reading]]:
-    """Begins to read a task: `follow(job)`; jobs that are still read at the end of the test are ended."""
+    """A function that begins to read a task: `follow(job)`. Jobs that are still being read at the end of the test are
+    terminated."""
     readings: dict[Reading, Job] = {}
     with reach.between(reach.rudeness, request.node.name), reach.open_client() as client:
 
@@ -202,7 +206,8 @@ def follow(reach: Reach, request: pytest.FixtureRequest) -> Iterator[Callable[..
 
 @pytest.fixture
 def run(reach: Reach) -> Iterator[Callable[..., Job]]:
-    """Runs a job, past the proxies: `run(command, …)`; what still runs at the end of the test is ended."""
+    """A function that submits a job without the proxies: `run(command, …)`. Jobs that still run at the end of the test
+    are terminated."""
     jobs: list[Job] = []
 
     def begin(command: list[str], **more: Any) -> Job:
@@ -217,14 +222,14 @@ def run(reach: Reach) -> Iterator[Callable[..., Job]]:
 
 
 def python(program: str) -> list[str]:
-    """A command that runs a program, with a function `wait_for(path)`."""
+    """Return a command that runs a Python program. The program can call `wait_for(path)`."""
     waiting = "import os, sys, time\ndef wait_for(path):\n    while not os.path.exists(path): time.sleep(0.005)\n"
     return [sys.executable, "-S", "-u", "-c", waiting + program]
 
 
 @contextmanager
 def full_cluster(client: IrisClient) -> Iterator[None]:
-    """No worker has room for a task that needs half of its memory."""
+    """Occupy more than half of the memory of each worker while the fixture is active."""
     workers = len(client.cluster.list_workers())
     share = ResourceSpec(memory=int(this_machine().memory_bytes / workers * 0.9))
     holders = [client.run(["sleep", "300"], resources=share) for _ in range(workers)]
@@ -239,7 +244,7 @@ def full_cluster(client: IrisClient) -> Iterator[None]:
 
 
 def half_a_worker(client: IrisClient) -> ResourceSpec:
-    """What does not fit in a cluster that is full."""
+    """The resources of a task that does not fit while `full_cluster` is active."""
     return ResourceSpec(memory=this_machine().memory_bytes // len(client.cluster.list_workers()) // 2)
 
 

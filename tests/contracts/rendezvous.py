@@ -1,4 +1,4 @@
-"""What a gang may rely on that asks for a rendezvous, written once and run on each cluster: this machine, Ray, Slurm.
+"""The contract of jobs with a rendezvous. Each kind of cluster runs these tests: this machine, Ray, and Slurm.
 
 A test module imports these functions and brings a fixture `client`. The gang is a small program of our own that meets
 as `torch.distributed` and JAX do: rank 0 listens at the port on all addresses of its machine, the others connect.
@@ -59,12 +59,13 @@ sys.exit(int(os.environ["EXIT"]) if str(rank) == who and "EXIT" in os.environ el
 
 
 def meeting(what: str = "-", who: int = -1, gate: Path | str = "-") -> list[str]:
-    """The command of a gang that meets."""
+    """Return the command of a gang whose tasks connect to each other."""
     return [sys.executable, "-S", "-c", MEETING, what, str(who), str(gate)]
 
 
 def met(client: IrisClient, job: Job, task_index: int, attempt_id: int = 0) -> str:
-    """Return what a rank prints when it has met the others; empty before, also while its attempt has not begun."""
+    """Return the line that a rank prints after it has met all other ranks. Empty before that, also if the attempt has
+    not begun."""
     if len(client.task_status(job.job_id, task_index).attempts) <= attempt_id:
         return ""
     lines = client.fetch_task_logs(job.job_id, task_index, attempt_id=attempt_id)
@@ -72,7 +73,7 @@ def met(client: IrisClient, job: Job, task_index: int, attempt_id: int = 0) -> s
 
 
 def environments(job: Job) -> list[dict[str, str]]:
-    """What each task printed with `env`."""
+    """Return the environment of each task, as the tasks have printed it with `env`."""
     return [dict(entry.message.partition("=")[::2] for entry in task.logs()) for task in job.tasks()]
 
 

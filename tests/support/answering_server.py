@@ -1,4 +1,4 @@
-"""A small HTTP server whose answers a test gives: each request gets the next of them, the last one for ever."""
+"""A small HTTP server with answers from a test. Each request gets the next answer. The last answer is repeated."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 class Connection:
-    """An accepted connection, and what its server knows."""
+    """An accepted connection of the server."""
 
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self.server = server
         self.sock = sock
 
     def read_request(self) -> bytes | None:
-        """One HTTP request with its body; None when the client has left."""
+        """Return one HTTP request with its body. None if the client has disconnected."""
         data = b""
         while b"\r\n\r\n" not in data:
             part = self.sock.recv(65536)
@@ -35,7 +35,7 @@ Answer = Callable[[Connection], bool]  # whether the connection stays open
 
 
 class Server:
-    """Listens on loopback, in threads."""
+    """A server on the loopback interface. Each connection has a thread."""
 
     def __init__(self, answers: Sequence[Answer], tls: ssl.SSLContext | None = None) -> None:
         self.answers = list(answers)
@@ -105,7 +105,7 @@ def http(
     close: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """A whole HTTP response."""
+    """Return a complete HTTP response."""
 
     def answer(connection: Connection) -> bool:
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())

@@ -1,4 +1,4 @@
-"""Workspaces made by hand, and what became of them."""
+"""Makes archives of workspaces by hand, and describes unpacked folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def bundle_of(*members: tuple[tarfile.TarInfo, bytes]) -> tuple[bytes, str]:
-    """A tar made by hand, and its hash."""
+    """Return a gzipped tar with the given members, and its hash."""
     buffer = io.BytesIO()
     with tarfile.open(mode="w:gz", fileobj=buffer) as tar:
         for member, content in members:
@@ -32,7 +32,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile
 
 
 def tree(root: Path) -> dict[str, object]:
-    """All that is below a folder: link targets, contents and whether they can be executed."""
+    """Return everything below a folder: the targets of links, and the contents of files with their executable bits."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))

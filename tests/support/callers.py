@@ -1,4 +1,4 @@
-"""A caller's programs and modules, and a worker that runs what they submit, each in folders of its own."""
+"""Runs programs of a caller, and the callables that they submit, in separate folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SUBMIT = """
 
 
 class Caller:
-    """A folder with the caller's programs and modules, and a worker's where none of them can be imported.
+    """A folder with the caller's programs and modules, and a folder of a worker. The worker cannot import the caller's
+    modules.
 
     Args:
         path: An empty folder.
@@ -53,7 +54,7 @@ class Caller:
         write_sources(self.folder, sources)
 
     def submit(self, *arguments: str, stdin: str = "", **env: str) -> None:
-        """Run `python ARGUMENTS` in the caller's folder: a program that calls `submit`."""
+        """Run `python ARGUMENTS` in the caller's folder. The program has to call `submit`."""
         subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -64,17 +65,17 @@ class Caller:
         )
 
     def run(self, **env: str) -> Any:
-        """Run what was submitted as a worker does, and return what it returned."""
+        """Run the submitted callable in the same way as a worker, and return its result."""
         done = self.try_to_run(**env)
         assert done.returncode == 0, done.stderr
         return pickle.loads(self.result.read_bytes())
 
     def load_result(self) -> Any:
-        """Return what `results()` would return in this process."""
+        """Load the result in this process in the same way as `Job.results`."""
         return load_here(self.result.read_bytes())
 
     def try_to_run(self, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run what was submitted as a worker does."""
+        """Run the submitted callable in the same way as a worker, and return the finished process."""
         command = [sys.executable, "-P", run_callable.__file__, self.entrypoint, self.result, python_version()]
         return subprocess.run(
             command, cwd=self.work, env={**os.environ, **env}, capture_output=True, text=True, check=False

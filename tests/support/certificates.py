@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs."""
+"""Creates certificates for tests, and an authority that signs them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _DAY = datetime.timedelta(days=1)
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate and its key, as files."""
+    """The files of a certificate and its key."""
 
     cert: Path
     key: Path
 
     @property
     def pair(self) -> tuple[str, str]:
-        """As `cert=` takes them."""
+        """The paths of the certificate and its key, in the form of the argument `cert`."""
         return str(self.cert), str(self.key)
 
 
 class CertificateAuthority:
-    """Signs certificates, and keeps them in a directory."""
+    """A certificate authority that writes the signed certificates into a directory."""
 
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -53,11 +53,12 @@ class CertificateAuthority:
         self.path = _write(directory / f"{name.replace(' ', '-')}.pem", own.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *hosts: str, name: str = "server", expired: bool = False) -> Certificate:
-        """For a server that is reached by these names or numbers; default: the loopback."""
+        """Return a certificate for a server with these host names and addresses. The default is the loopback
+        interface."""
         return self._sign(name, hosts or ("127.0.0.1", "::1", "localhost"), ExtendedKeyUsageOID.SERVER_AUTH, expired)
 
     def client(self, name: str = "client") -> Certificate:
-        """For somebody who calls."""
+        """Return a certificate for a client."""
         return self._sign(name, (), ExtendedKeyUsageOID.CLIENT_AUTH, expired=False)
 
     def _sign(self, name: str, hosts: tuple[str, ...], usage: x509.ObjectIdentifier, expired: bool) -> Certificate:
@@ -87,7 +88,7 @@ class CertificateAuthority:
 
 
 def self_signed(directory: Path, *hosts: str) -> Certificate:
-    """As `openssl req -x509` makes it by default: one certificate that is its own authority."""
+    """Return a self-signed certificate of the same kind as `openssl req -x509` creates by default."""
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "self")])

@@ -1,4 +1,5 @@
-"""A TCP proxy with knobs: between a client and a server it cuts, resets, stalls and slows connections, as a seed tells.
+"""A TCP proxy for tests that cuts, resets, stalls and slows connections between a client and a server. A seed
+determines the faults.
 
     plan = rude(up_to_bytes=20_000)                    # draws what happens to a connection
     with ChaosProxy(("127.0.0.1", port), plan, seed=7) as proxy:
@@ -7,7 +8,8 @@
         proxy.plan = gentle                            # knobs may be turned while it runs
         assert proxy.faults.total() > 100
 
-One loop in one thread owns all sockets. It knows bytes only: what goes over it may be HTTP/1.1, HTTP/2 or anything.
+One event loop in one thread owns all sockets. The proxy does not parse the bytes that it forwards, so it works for
+every protocol.
 """
 
 from __future__ import annotations
@@ -62,17 +64,17 @@ Plan = Callable[[random.Random], Faults]
 
 
 def gentle(chance: random.Random) -> Faults:
-    """A plan: nothing ever happens."""
+    """Return a plan without faults."""
     return Faults()
 
 
 def always(faults: Faults) -> Plan:
-    """A plan: the same for each connection."""
+    """Return a plan that gives each connection the same faults."""
     return lambda chance: faults
 
 
 def rude(up_to_bytes: int, *, spared: float = 0.0, stall_s: float = 0.05) -> Plan:
-    """A plan: every connection is struck, in one of all ways, after at most so many bytes.
+    """Return a plan that gives each connection a random fault after at most `up_to_bytes` bytes.
 
     Args:
         up_to_bytes: The largest number of bytes of answers; small numbers are as likely as large ones of the same
@@ -94,7 +96,7 @@ def rude(up_to_bytes: int, *, spared: float = 0.0, stall_s: float = 0.05) -> Pla
 
 
 class ChaosProxy:
-    """Forwards TCP connections, and what its plan draws happens to each of them.
+    """A proxy that forwards TCP connections, and applies the faults of its plan to them.
 
     Args:
         target: Host and port of the server, as numbers; may be changed while it runs, for connections that come later.
@@ -144,7 +146,7 @@ class ChaosProxy:
 
     @property
     def address(self) -> str:
-        """Its base URL."""
+        """The base URL of the proxy."""
         return f"http://{self._host}:{self._port}"
 
     @property
@@ -154,12 +156,12 @@ class ChaosProxy:
 
     @property
     def open(self) -> int:
-        """How many connections there are now."""
+        """The number of open connections."""
         return len(self._open)
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:
-        """Nobody listens in the meantime: new connections are refused, those that there are go on."""
+        """Refuse new connections inside the `with` block. Existing connections continue."""
         self._call(self._stop_listening())
         self.faults["refused"] += 1
         try:
@@ -168,7 +170,7 @@ class ChaosProxy:
             self._call(self._listen())
 
     def strike(self, fault: Fault = "reset") -> int:
-        """Lets a fault happen to all connections that there are now; answers with how many that were."""
+        """Apply a fault to all open connections, and return their number."""
 
         async def on_loop() -> int:
             struck = list(self._open.values())
@@ -242,7 +244,7 @@ class ChaosProxy:
 
 
 class _Connection:
-    """One connection of a client, and the one to the server that belongs to it."""
+    """A connection from a client, and the connection to the server that the proxy has opened for it."""
 
     def __init__(self, proxy: ChaosProxy, client: socket.socket, target: tuple[str, int], faults: Faults) -> None:
         self._proxy = proxy
@@ -256,12 +258,12 @@ class _Connection:
         self._struck: asyncio.Future[Fault | Literal["idle"]] = self._loop.create_future()
 
     def strike(self, fault: Fault | Literal["idle"]) -> None:
-        """The fault happens now, unless another one has happened already."""
+        """Apply the fault now, unless the connection already has another fault."""
         if not self._struck.done():
             self._struck.set_result(fault)
 
     async def run(self) -> None:
-        """From the accepted connection to the end of both:
+        """Serve the connection from its beginning to its end:
 
         1. Forward in both directions until both sides have ended, an error shows that one is gone, or a fault strikes.
         2. Stop forwarding: from here on no byte is let through.
@@ -284,7 +286,7 @@ class _Connection:
             await _cancel(forwarding, *timers)
 
     def close(self) -> None:
-        """Closes both sides; nothing is forwarded any more."""
+        """Close both connections. No more bytes are forwarded."""
         self._client.close()
         self._server.close()
 
@@ -358,21 +360,21 @@ class _Connection:
 
 
 def _process_at(place: tuple[str, int], other: tuple[str, int]) -> int:
-    """The process whose end of a connection is there, with the `other` end; 0: it is gone already. By both ends, since
-    the system gives the same port to connections that lead elsewhere."""
+    """Return the id of the process at one end of a connection. 0 if the process has closed it. Both ends are needed,
+    because the system may use the same port for connections to other servers."""
     connections = psutil.net_connections("tcp")
     return next((one.pid or 0 for one in connections if (one.laddr, one.raddr) == (place, other)), 0)
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Ends tasks, and lets go of what they raised."""
+    """Cancel tasks, and ignore their errors."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _socket(host: str | None = None, port: int = 0) -> socket.socket:
-    """A socket of IPv4; bound where a host is given."""
+    """Return an IPv4 socket. If a host is given, bind the socket to the host."""
     made = socket.socket()
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

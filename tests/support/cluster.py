@@ -1,4 +1,4 @@
-"""Real clusters for tests, and what tests need to talk to them."""
+"""Starts real clusters for tests, and has functions for submitting jobs and waiting for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN_VARIABLE = "IRIS_TEST_RUN"
 
 @contextmanager
 def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
-    """A cluster of this machine whose files, messages of its processes included, stay in `directory` as evidence."""
+    """Run a cluster on this machine. Its files, including event logs, stay in `directory` as evidence."""
     keep_key(directory)
     server = start_server(ClusterConfig(**{"state_dir": directory, "port": 0, **options}), ends_with_us=True)
     try:
@@ -63,12 +63,12 @@ def running_http2_cluster(directory: Path, advertise_host: str) -> Iterator[tupl
 
 
 def unique(name: str) -> str:
-    """A job name that no other test uses."""
+    """Return a job name that no other test uses."""
     return f"{name}-{secrets.token_hex(4)}"
 
 
 def launch(cluster: RemoteClusterClient, command: list[str], replicas: int = 1, **fields: Any) -> str:
-    """Submits a command by the wire's own message, and answers with the job's id."""
+    """Submit a command as a message of the wire, and return the job's id."""
     request = cluster_pb2.Controller.LaunchJobRequest(
         name=fields.pop("name", unique("job")), command=command, submission_id=secrets.token_hex(8), **fields
     )
@@ -77,7 +77,7 @@ def launch(cluster: RemoteClusterClient, command: list[str], replicas: int = 1, 
 
 
 def wait_for_end(cluster: RemoteClusterClient, job_id: str) -> cluster_pb2.JobStatus:
-    """The final status of a job."""
+    """Wait for the end of a job, and return its final status."""
     return wait_until(
         lambda: (job := cluster.get_job_status(job_id)) and is_job_finished(job.state) and job,
         f"the end of {job_id}",
@@ -85,7 +85,7 @@ def wait_for_end(cluster: RemoteClusterClient, job_id: str) -> cluster_pb2.JobSt
 
 
 def wait_for_state(cluster: RemoteClusterClient, job_id: str, state: int) -> cluster_pb2.JobStatus:
-    """The status of a job once it is in a state."""
+    """Wait until a job is in a state, and return its status."""
     seen: list[cluster_pb2.JobStatus] = []
 
     def reached() -> bool:
@@ -97,12 +97,12 @@ def wait_for_state(cluster: RemoteClusterClient, job_id: str, state: int) -> clu
 
 
 def shell(script: str) -> list[str]:
-    """A command that runs a shell script."""
+    """Return a command that runs a shell script."""
     return ["sh", "-c", script]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs. A zombie does not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -111,9 +111,11 @@ def is_alive(pid: int) -> bool:
 
 
 def iris_processes() -> dict[int, str]:
-    """Servers, workers and reapers that this test run has started, and what their tasks started, by process id.
+    """Return the processes that this test run has started, by process id: servers, workers, reapers, and the processes
+    of tasks.
 
-    What the run starts inherits a variable of its own (conftest.py sets it): other runs may be going on beside it.
+    The processes of a test run inherit a variable that conftest.py sets. Other test runs may be running at the same
+    time.
     """
     own = f"{RUN_VARIABLE}={os.environ[RUN_VARIABLE]}".encode()
     found = {}
@@ -132,7 +134,7 @@ def iris_processes() -> dict[int, str]:
 
 
 def reapers(worker: int) -> list[int]:
-    """The reaper of a worker, if it has one."""
+    """Return the reapers of a worker."""
     own = Path(f"/proc/{worker}/cmdline").read_bytes()
     try:
         children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
@@ -147,7 +149,7 @@ def reapers(worker: int) -> list[int]:
 
 
 def has_socket(pid: int) -> bool:
-    """Whether a process has sockets, as workers and launchers have, and reapers have not."""
+    """Return whether a process has sockets. Workers and launchers have sockets, reapers do not."""
     try:
         names = os.listdir(f"/proc/{pid}/fd")
         return any(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:") for name in names)
@@ -156,7 +158,7 @@ def has_socket(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int | None:
-    """The parent of a process; None when it is gone."""
+    """Return the id of a process's parent. None if the process has ended."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):

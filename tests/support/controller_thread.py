@@ -1,4 +1,4 @@
-"""The real controller, served on a real port by a thread of the test, on any engine."""
+"""Serves the real controller on a real port, in a thread of the test, with any engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class ControllerThread:
-    """A controller that serves."""
+    """A controller that serves in a thread."""
 
     def __init__(self, controller: Controller, address: str, loop: asyncio.AbstractEventLoop) -> None:
         self.controller = controller
@@ -35,7 +35,7 @@ class ControllerThread:
         self._loop = loop
 
     def call(self, function: Callable[[], T]) -> T:
-        """Calls a function on the controller's loop, as for turning an engine's knobs."""
+        """Call a function on the controller's loop, for example to change the behaviour of a fake engine."""
 
         async def on_loop() -> T:
             return function()
@@ -43,7 +43,7 @@ class ControllerThread:
         return self.run(on_loop())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine on the controller's loop."""
+        """Run a coroutine on the controller's loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
 
@@ -60,7 +60,7 @@ def serving(
     start_limit_s: float = START_LIMIT_S,
     withdraw_after_s: float = WITHDRAW_AFTER_S,
 ) -> Iterator[ControllerThread]:
-    """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
+    """Serve a controller with an engine and a store during a test. The store is closed at the end."""
     ready = threading.Event()
     running: list[ControllerThread] = []
     stop = asyncio.Event()
