@@ -93,8 +93,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
-            http2: True: require HTTP/2 of the controller, also without TLS. Then all calls and streams share one
-                connection. Default: use HTTP/1.1.
+            http2: True: require HTTP/2 of the controller, also without TLS. All calls and streams to the controller
+                then share one connection. Default: use HTTP/1.1.
             transport: A transport of httpx that sends all requests of this client, for example
                 `httpx.AsyncHTTPTransport(uds="/run/iris.sock")`. The transport then has the settings for TLS, HTTP/2
                 and proxies, and `ca`, `cert` and `http2` must not be given. `close` closes the transport. After

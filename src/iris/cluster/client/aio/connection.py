@@ -22,7 +22,7 @@ from iris.errors import IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.peer_uid import PeerUidCheck
-from iris.rpc.http.client.async_client_transport import user_http_client
+from iris.rpc.http.client.async_client_transport import ProgressTransport, user_transport
 from iris.rpc.http.client.httpx_sender import AsyncHttpxTransport
 from iris.rpc.http.client.proxies import Proxy, find_proxy
 from iris.rpc.peer import Peer
@@ -62,6 +62,7 @@ class AsyncClusterConnection:
         self._start: Callable[[], ClusterAccess] | None = None
         self._starting: asyncio.Task[ClusterAccess] | None = None
         self._workers: dict[str, _Server] = {}
+        self._transports: list[ProgressTransport] = []
         if isinstance(access, ClusterAccess):
             self._connect(access)
         else:
@@ -142,7 +143,9 @@ class AsyncClusterConnection:
     async def close(self) -> None:
         """Close all connections. Calls in other tasks end with a `ClientClosedError` within a second."""
         self.lifetime.close()
-        if self._starting is not None:
+        for transport in self._transports:
+            await transport.aclose()
+        if self._starting is not None and not self._starting.done():
             await asyncio.wait([self._starting])
         if self._given is not None:
             await self._given.aclose()
@@ -192,7 +195,9 @@ class AsyncClusterConnection:
     ) -> Client:
         if self._given is not None:
             return Client(AsyncHttpxTransport(self._given))
-        return user_http_client(address, access.tls, proxy, http2=bool(http2))
+        transport = user_transport(address, access.tls, proxy, http2=bool(http2))
+        self._transports.append(transport)
+        return Client(transport)
 
 
 class _Server:

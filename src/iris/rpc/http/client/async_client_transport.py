@@ -1,11 +1,15 @@
-"""The HTTP transport of async clients: for calls between controller and workers, and for `AsyncIrisClient`.
+"""The HTTP transports of async clients: for calls between controller and workers, and for `AsyncIrisClient`.
 
-Without TLS, connectrpc's own transport is used. With TLS, connectrpc's transport refuses two kinds of certificates that
-sync clients accept: a self-signed certificate as `openssl req -x509` creates it, and a certificate that is trusted
-itself but was signed by an untrusted authority. One certificate has to work for all clients, so this module uses
-Python's `ssl`, with HTTP/1.1 on asyncio.
+`http_client` serves controllers and workers. Without TLS it uses connectrpc's own transport. With TLS, connectrpc's
+transport refuses two kinds of certificates that sync clients accept: a self-signed certificate as `openssl req -x509`
+creates it, and a certificate that is trusted itself but was signed by an untrusted authority. One certificate has to
+work for all clients, so `AsyncioTransport` is used with TLS. It uses Python's `ssl`, with HTTP/1.1 on asyncio.
 
-httpcore's async client could replace both transports, but it costs too much CPU time: 1.2 ms per small call, and 3.7 ms
+`user_transport` serves `AsyncIrisClient`. It uses `AsyncioTransport` with and without TLS, because connectrpc's
+transport starts up to 512 threads of its own and needs more memory: with 1,000 follows 106 KiB a follow, and
+`AsyncioTransport` needs 57 KiB. Proxies and HTTP/2 need connectrpc's transport.
+
+httpcore's async client could replace all transports, but it costs too much CPU time: 1.2 ms per small call, and 3.7 ms
 per call with 64 calls at once. connectrpc's transport costs 0.2 ms per call (measured on 2 cores with Python 3.11).
 """
 
@@ -19,7 +23,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyqwest import Client, Headers, HTTPTransport, HTTPVersion, Request, Response, Transport
+from pyqwest import Client, Headers, HTTPTransport, HTTPVersion, Request, Response
 from pyqwest import Proxy as PyqwestProxy
 
 from iris.rpc.http.client.proxies import Proxy
@@ -38,16 +42,17 @@ _KEEPALIVE_S = 30.0
 _READ_BYTES = 256 * 1024
 
 
-class TlsTransport:
-    """A `pyqwest.Transport` for https addresses.
+class AsyncioTransport:
+    """A `pyqwest.Transport` on asyncio's own streams, with HTTP/1.1.
 
     Args:
-        context: The trusted authorities and the client's certificate.
+        context: The trusted authorities and the client's certificate. None: connections use no TLS.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
-        self._idle: dict[str, list[_Connection]] = {}
+        self._idle: dict[str, list[_Connection]] = {}  # The newest connection of each server is first.
+        self._is_closed = False
 
     async def execute(self, request: Request) -> Response:
         """Send a request and return its answer. connectrpc calls this method.
@@ -55,29 +60,50 @@ class TlsTransport:
         Raises:
             ConnectionError: The connection failed.
         """
-        content = request.content
-        body = content if isinstance(content, bytes) else b"".join([bytes(part) async for part in content])
+        content: Any = request.content
+        if not isinstance(content, bytes) and "content-length" not in request.headers:
+            content = b"".join([bytes(part) async for part in content])
+        size = len(content) if isinstance(content, bytes) else int(request.headers["content-length"])
         parts = urlsplit(request.url)
-        connection = self._take(parts.netloc) or await self._open(parts.hostname or "", parts.port or 443)
+        connection = self._take(parts.netloc) or await self._open(
+            parts.hostname or "", parts.port or (80 if self._context is None else 443)
+        )
         try:
-            answer = await connection.exchange(_head(request, parts.netloc, parts.path, len(body)) + body)
+            answer = await connection.exchange(_head(request, parts.netloc, parts.path, size), content)
             if answer.headers.get("content-type", "").startswith("application/connect+"):
-                return Response(status=answer.status, headers=answer.headers, content=connection.rest(answer))
+                return Response(status=answer.status, headers=answer.headers, content=_Rest(connection, answer))
             whole = b"".join([part async for part in connection.parts(answer)])
         except BaseException:
             connection.close()
             raise
         if answer.keeps_alive:
-            connection.idle_since_s = time.monotonic()
-            self._idle.setdefault(parts.netloc, []).append(connection)
+            self._keep(parts.netloc, connection)
         else:
             connection.close()
         return Response(status=answer.status, headers=answer.headers, content=whole)
 
+    async def aclose(self) -> None:
+        """Close the idle connections. Other connections are closed by the calls that use them."""
+        self._is_closed = True
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+
+    def _keep(self, place: str, connection: _Connection) -> None:
+        """Keep a connection for a later call, and close the idle connections that have become too old."""
+        connection.idle_since_s = time.monotonic()
+        known = [connection, *self._idle.get(place, [])]
+        usable = [] if self._is_closed else [idle for idle in known if idle.is_usable()]
+        for idle in known:
+            if idle not in usable:
+                idle.close()
+        self._idle[place] = usable
+
     def _take(self, place: str) -> _Connection | None:
         idle = self._idle.get(place, [])
         while idle:
-            connection = idle.pop()
+            connection = idle.pop(0)
             if connection.is_usable():
                 return connection
             connection.close()
@@ -103,12 +129,12 @@ def http_client(address: str, tls: ClientTls) -> Client:
         FailedPreconditionError: A file that `tls` names cannot be used.
     """
     if address.startswith("https://"):
-        return Client(TlsTransport(tls.context()))
+        return Client(AsyncioTransport(tls.context()))
     return Client(HTTPTransport(enable_otel=False))
 
 
-def user_http_client(address: str, tls: ClientTls, proxy: Proxy | None, *, http2: bool = False) -> Client:
-    """Return the HTTP client with which the program of a user calls the server at an address.
+def user_transport(address: str, tls: ClientTls, proxy: Proxy | None, *, http2: bool = False) -> ProgressTransport:
+    """Return the transport with which the program of a user calls the server at an address.
 
     Args:
         address: The base URL of the server.
@@ -120,8 +146,8 @@ def user_http_client(address: str, tls: ClientTls, proxy: Proxy | None, *, http2
         FailedPreconditionError: A file that `tls` names cannot be used.
     """
     is_https = address.startswith("https://")
-    if is_https and proxy is None and not http2:
-        return Client(_ProgressTransport(TlsTransport(tls.context())))
+    if proxy is None and not http2:
+        return ProgressTransport(AsyncioTransport(tls.context() if is_https else None))
     pems: dict[str, Any] = tls.pems() if is_https else {}
     transport = HTTPTransport(
         http_version=HTTPVersion.HTTP2 if http2 else None if is_https else HTTPVersion.HTTP1,
@@ -135,7 +161,7 @@ def user_http_client(address: str, tls: ClientTls, proxy: Proxy | None, *, http2
         enable_otel=False,
         **pems,
     )
-    return Client(_ProgressTransport(transport))
+    return ProgressTransport(transport)
 
 
 def _no_proxy(address: str) -> PyqwestProxy:
@@ -151,11 +177,15 @@ def _pyqwest_proxy(proxy: Proxy) -> PyqwestProxy:
     return PyqwestProxy(f"{proxy.scheme}://{host}:{proxy.port}", auth=auth)
 
 
-class _ProgressTransport:
+class ProgressTransport:
     """A `pyqwest.Transport` that reports the progress of large requests, see `upload_progress.reporting`."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: AsyncioTransport | HTTPTransport) -> None:
         self._transport = transport
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self._transport.aclose()
 
     async def execute(self, request: Request) -> Response:
         """Send a request and return its answer."""
@@ -207,11 +237,17 @@ class _Connection:
         is_young = time.monotonic() - self.idle_since_s < _KEEPALIVE_S
         return is_young and not self._writer.is_closing() and not self._reader.at_eof()
 
-    async def exchange(self, request: bytes) -> _Answer:
+    async def exchange(self, head: bytes, body: bytes | AsyncIterator[bytes]) -> _Answer:
         """Send a request and read the head of the answer."""
         answer = _Answer()
         try:
-            self._writer.write(request)
+            if isinstance(body, bytes):
+                self._writer.write(head + body)
+            else:
+                self._writer.write(head)
+                async for part in body:
+                    self._writer.write(part)
+                    await self._writer.drain()
             await self._writer.drain()
         except OSError as error:
             raise ConnectionError(str(error)) from error
@@ -229,14 +265,6 @@ class _Connection:
                 return
             await self._read_into(answer)
 
-    async def rest(self, answer: _Answer) -> AsyncIterator[bytes]:
-        """Yield the parts of a stream's body, and then close the connection so that the server stops sending."""
-        try:
-            async for part in self.parts(answer):
-                yield part
-        finally:
-            self.close()
-
     async def _read_into(self, answer: _Answer) -> None:
         try:
             data = await self._reader.read(_READ_BYTES)
@@ -251,6 +279,28 @@ class _Connection:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._writer.close()
+
+
+class _Rest(AsyncIterator[bytes]):
+    """The rest of a stream's body, in parts. `aclose` closes the connection, so that the server stops sending.
+
+    This class is no generator, because a generator that was never started would not close the connection.
+    """
+
+    def __init__(self, connection: _Connection, answer: _Answer) -> None:
+        self._connection = connection
+        self._parts = connection.parts(answer)
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except BaseException:  # also at the end of the body
+            self._connection.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 def _head(request: Request, host: str, path: str, size: int) -> bytes:
