@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,31 +22,9 @@ from iris.rpc import cluster_pb2
 
 
 @pytest.fixture(scope="module", params=["http1", "http2"])
-def cluster_client(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RemoteClusterClient]:
-    if request.param == "http1":
-        server: LocalServer = request.getfixturevalue("shared_cluster")
-        with RemoteClusterClient(server.address) as client:
-            yield client
-        return
-    directory = tmp_path_factory.mktemp("http2")
-    program = subprocess.Popen(
-        [sys.executable, "-m", "support.http2_cluster", str(directory)],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout is not None
-    try:
-        address = program.stdout.readline().strip()
-        with RemoteClusterClient(address, http2=True) as client:
-            wait_until(client.list_workers, "a worker")
-            yield client
-    finally:
-        program.send_signal(signal.SIGTERM)
-        program.wait()
-        program.stdout.close()
+def cluster_client(request: pytest.FixtureRequest, shared_cluster: LocalServer) -> Iterator[RemoteClusterClient]:
+    with RemoteClusterClient(shared_cluster.address, http2=request.param == "http2") as client:
+        yield client
 
 
 def test_address_without_a_server_is_an_unreachable_error() -> None:
