@@ -36,5 +36,5 @@ done
 
 request=$(jq -cn --arg job "$job" '{jobId: $job}')
 until status=$(call GetJobStatus "$request") && jq -e '.job.finishedAtMs' <<<"$status" >/dev/null; do sleep 0.2; done
-echo "$job ended $(jq -r '.job | .state + (if .error then ": " + .error else "" end)' <<<"$status")" >&2
+echo "$job ended $(jq -r '.job | .state + (if (.error // "") == "" then "" else ": " + .error end)' <<<"$status")" >&2
 [ "$(jq -r .job.state <<<"$status")" = JOB_STATE_SUCCEEDED ]

@@ -25,5 +25,5 @@ echo "submitted $job" >&2
 ask --no-buffer "$IRIS_CONTROLLER_ADDRESS/v1/jobs/$job/logs?follow=1"
 
 until status=$(get_status "$job") && jq -e '.job.finishedAtMs' <<<"$status" >/dev/null; do sleep 0.2; done
-echo "$job ended $(jq -r '.job | .state + (if .error then ": " + .error else "" end)' <<<"$status")" >&2
+echo "$job ended $(jq -r '.job | .state + (if (.error // "") == "" then "" else ": " + .error end)' <<<"$status")" >&2
 [ "$(jq -r .job.state <<<"$status")" = JOB_STATE_SUCCEEDED ]

@@ -71,7 +71,8 @@ def run(channel: grpc.Channel, command: list[str]) -> int:
         pass  # The stream ends when the job's state is final.
     status = Controller.GetJobStatusRequest(job_id=job_id)
     job = unary(channel, "GetJobStatus", status, Controller.GetJobStatusResponse).job
-    print(f"{job_id} ended {cluster_pb2.JobState.Name(job.state)}: {job.error}", file=sys.stderr)
+    error = f": {job.error}" if job.error else ""
+    print(f"{job_id} ended {cluster_pb2.JobState.Name(job.state)}{error}", file=sys.stderr)
     return 0 if job.state == cluster_pb2.JOB_STATE_SUCCEEDED else 1
 
 

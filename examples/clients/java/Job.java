@@ -38,7 +38,8 @@ public class Job {
     do {
       status = call("GetJobStatus", "{\"jobId\":" + quoted(job) + "}");
     } while (field(status, "finishedAtMs").isEmpty());
-    System.err.println(job + " ended " + field(status, "state") + ": " + field(status, "error"));
+    String error = field(status, "error");
+    System.err.println(job + " ended " + field(status, "state") + (error.isEmpty() ? "" : ": " + error));
     System.exit(field(status, "state").equals("JOB_STATE_SUCCEEDED") ? 0 : 1);
   }
 

@@ -26,6 +26,8 @@ Headers = list[tuple[bytes, bytes]]
 
 # An answer below this size fits into a few packets. Compression would cost more time than it saves.
 _LEAST_COMPRESSED_BYTES = 4096
+# A larger answer contains a workspace or a result. Its compression would occupy the thread for a second or more.
+_MOST_COMPRESSED_BYTES = 32 * 1024**2
 # Only the answers of unary Connect calls have these content types. The other protocols compress each message.
 _COMPRESSED_TYPES = (b"application/json", b"application/proto")
 _ENCODINGS = ("json", "proto")
@@ -113,7 +115,8 @@ class _Answer:
 
     async def _compress(self, start: Message, message: Message) -> Message:
         data = message["body"]
-        if self._thread is None or len(data) < _LEAST_COMPRESSED_BYTES or message.get("more_body"):
+        has_fitting_size = _LEAST_COMPRESSED_BYTES <= len(data) <= _MOST_COMPRESSED_BYTES
+        if self._thread is None or not has_fitting_size or message.get("more_body"):
             return message
         try:
             compressed = await self._thread.compress(data)
