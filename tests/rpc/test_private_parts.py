@@ -13,12 +13,15 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import Settings
 from packaging.requirements import Requirement
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from iris.rpc.http.server.http1_connection import Http1Connection
 
-CAPPED = ("cloudpickle", "connectrpc", "pyqwest", "ray", "uvicorn")
+CAPPED = ("cloudpickle", "connectrpc", "h2", "pyqwest", "ray", "uvicorn")
 
 
 def requirements() -> dict[str, Requirement]:
@@ -65,6 +68,18 @@ def test_uvicorn_still_has_the_private_attributes_that_iris_uses() -> None:
     source = inspect.getsource(RequestResponseCycle.__init__)
     for name in ("response_complete", "response_started", "disconnected", "message_event"):
         assert f"self.{name} " in source, f"uvicorn {importlib.metadata.version('uvicorn')}: no {name}"
+
+
+def test_h2_still_has_the_parts_that_its_documentation_does_not_promise() -> None:
+    release = f"h2 {importlib.metadata.version('h2')}, hpack {importlib.metadata.version('hpack')}"
+    connection = H2Connection(H2Configuration(client_side=False))
+    assert connection.decoder.header_table.dynamic_entries is not None, release
+    assert connection.decoder.max_allowed_table_size == connection.decoder.header_table.maxsize, release
+    assert isinstance(connection.local_settings, Settings), release
+    assert (connection.highest_inbound_stream_id, connection.streams) == (0, {}), release
+    assert (connection.outbound_flow_control_window, connection.max_outbound_frame_size) == (65535, 16384), release
+    assert len(connection._closed_streams) == 0, release
+    assert connection._closed_streams._size_limit == H2Connection.MAX_CLOSED_STREAMS, release
 
 
 def test_ray_still_has_the_private_functions_that_iris_uses() -> None:

@@ -1,7 +1,7 @@
 """The rules of HTTP/2 on one connection: bytes go in and events come out, calls go in and bytes come out.
 
-`Http2Framing` is pure. It uses no socket, loop or clock. No other module uses the library `h2`, so that another library
-can replace it here.
+`Http2Framing` is pure. It uses no socket, loop or clock. Only this module uses the library `h2`, and only
+`http2_headers.py` uses `hpack`, so that other libraries can replace them here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from iris.rpc.http.server.connection_limits import MAX_HEAD_BYTES
+from iris.rpc.http.server.http2_headers import RememberingDecoder
 from iris.rpc.http.server.http2_limits import (
     CONNECTION_WINDOW,
     GOAWAY,
@@ -162,7 +163,7 @@ class Http2Framing:
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             },
         )
-        self._h2.decoder.max_header_list_size = MAX_READ_HEAD_BYTES
+        self._h2.decoder = RememberingDecoder(MAX_READ_HEAD_BYTES)
         self._h2.initiate_connection()
         # The limit of streams was announced to the client. The library must not apply this limit itself, so its own
         # limit is removed.

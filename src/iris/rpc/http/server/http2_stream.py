@@ -187,8 +187,11 @@ class Http2Stream:
             case "http.response.trailers" if self.has_trailers and not self.is_answered:
                 self._trailers += _valid_headers(message.get("headers", ()))
                 if not message.get("more_trailers", False):
-                    self._send_pending_head(is_end=False)
-                    self._output.send_head(self, self._trailers, is_end=True)
+                    self._send_pending_head()
+                    if self._trailers:
+                        self._output.send_head(self, self._trailers, is_end=True)
+                    else:
+                        await self._output.send_body(self, b"", is_end=True)
                     self._answered()
             case other:
                 raise RuntimeError(f"the application sent an unexpected ASGI message: {other!r}")
