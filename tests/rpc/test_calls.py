@@ -364,6 +364,25 @@ def test_client_can_be_shared_by_threads(serve: Callable[..., Server]) -> None:
     assert found == [["a"]] * 160
 
 
+def test_connections_of_a_burst_of_calls_are_closed_when_the_server_has_closed_them(
+    serve: Callable[..., Server],
+) -> None:
+    together = threading.Barrier(4)
+
+    def answer(connection: Connection) -> bool:
+        together.wait()
+        return jobs("a", close=True)(connection)
+
+    server = serve(*[answer] * 4, jobs("b"))
+    with contextlib.closing(HttpTransport(server.address)) as transport:
+        threads = [threading.Thread(target=list_jobs_with, args=(transport, server.address)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: list_jobs_with(transport, server.address) and len(transport.lifetime._sockets) == 1)
+
+
 def test_call_to_loopback_ignores_the_proxies_of_the_environment(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

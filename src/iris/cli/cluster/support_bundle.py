@@ -42,7 +42,19 @@ _PAUSE_S = 0.02
 # A line of a secret file counts as a secret only if it has at least this many characters. A shorter line may be an
 # ordinary word.
 _MIN_SECRET = 8
-_LIBRARIES = ("connectrpc", "protobuf", "pyqwest", "httpx", "uvicorn", "click", "rich", "ray", "cloudpickle")
+_LIBRARIES = (
+    "connectrpc",
+    "protobuf",
+    "pyqwest",
+    "httpcore",
+    "h2",
+    "httpx",
+    "uvicorn",
+    "click",
+    "rich",
+    "ray",
+    "cloudpickle",
+)
 _HIDDEN = "[removed]"
 _SECRETS = (
     (re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), _HIDDEN),  # A token of Iris is a JSON Web Token.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from importlib.util import find_spec
@@ -148,19 +149,24 @@ class HttpcoreSender:
         return to_connection_error(error) if _is_http2_fault(error) else None
 
     def keep(self, connection: httpcore.ConnectionInterface) -> None:
-        """Keep a connection whose call is complete for a later call."""
-        if self._pid == os.getpid():
-            self._idle.append(connection)
+        """Keep a connection whose call is complete for a later call. Close the connections that were idle for too long.
+
+        A call takes the connection that was kept last. Therefore the first connection was idle for the longest time.
+        """
+        if self._pid != os.getpid():
+            return
+        self._idle.append(connection)
+        with suppress(IndexError):  # Another thread may take the last connection.
+            while len(self._idle) > 1 and self._idle[0].has_expired():
+                self._idle.pop(0).close()
 
     def close(self) -> None:
         """Close the idle connections. In a child process after a fork, the parent's connections stay open."""
         if self._pid != os.getpid():
             return
-        while self._idle:
-            try:
+        with suppress(IndexError):  # Another thread may take the last connection.
+            while self._idle:
                 self._idle.pop().close()
-            except IndexError:
-                return  # There is no idle connection left, because another thread has just taken the last one.
 
     def _connector_for_large_requests(self) -> httpcore.ConnectionPool:
         if self._large_connector is None:
@@ -172,14 +178,12 @@ class HttpcoreSender:
             # This process is a child after a fork. The idle connections belong to the parent.
             self._idle = []
             self._pid = os.getpid()
-        while self._idle:
-            try:
+        with suppress(IndexError):  # Another thread may take the last connection.
+            while self._idle:
                 connection = self._idle.pop()
-            except IndexError:
-                return None
-            if connection.is_available() and not connection.has_expired():
-                return connection
-            connection.close()
+                if connection.is_available() and not connection.has_expired():
+                    return connection
+                connection.close()
         return None
 
     def _parse(self, url: str) -> tuple[httpcore.URL, httpcore.Origin, tuple[bytes, bytes]]:
