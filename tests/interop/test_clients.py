@@ -16,7 +16,7 @@ from iris.cluster.client.server_process import LocalServer
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = str(REPOSITORY / "proto")
-REFLECTION = ""  # The server tells the schema.
+REFLECTION = ""  # The server describes its schema.
 
 Start = Callable[..., ClientProgram]
 

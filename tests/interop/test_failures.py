@@ -130,7 +130,9 @@ def test_grpcio_watches_changes_and_gets_the_end_of_the_stream(grpcio: GrpcioCli
     assert (states[-1], messages.code()) == (cluster_pb2.JOB_STATE_KILLED, grpcio.grpc.StatusCode.OK)
 
 
-def test_grpcio_that_cancels_a_stream_or_misses_a_deadline_frees_its_place(grpcio: GrpcioClient) -> None:
+def test_stream_that_grpcio_cancels_or_that_passes_its_deadline_no_longer_counts_for_the_quota(
+    grpcio: GrpcioClient,
+) -> None:
     cancelled = grpcio.watch("waiting")
     next(cancelled)
     with pytest.raises(grpcio.grpc.RpcError) as second:
@@ -145,5 +147,10 @@ def test_grpcio_that_cancels_a_stream_or_misses_a_deadline_frees_its_place(grpci
         except grpcio.grpc.RpcError as error:
             return error.code()
 
-    wait_until(lambda: watch_for_a_moment() is grpcio.grpc.StatusCode.DEADLINE_EXCEEDED, "a free place")
-    wait_until(lambda: watch_for_a_moment() is grpcio.grpc.StatusCode.DEADLINE_EXCEEDED, "a free place after it")
+    wait_until(
+        lambda: watch_for_a_moment() is grpcio.grpc.StatusCode.DEADLINE_EXCEEDED, "the end of the cancelled stream"
+    )
+    wait_until(
+        lambda: watch_for_a_moment() is grpcio.grpc.StatusCode.DEADLINE_EXCEEDED,
+        "the end of the stream whose deadline passed",
+    )

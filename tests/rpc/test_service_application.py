@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,15 @@ def test_call_that_only_reads_gives_the_same_answer_with_get_and_post(address: s
     posted = ask(address, "POST", CALL + name, b"{}", content_type=JSON)
     assert (got.status, got.document) == (posted.status, posted.document)
     assert (got.headers["content-type"], got.headers["cache-control"]) == (JSON, "no-store")
+
+
+def test_get_and_post_write_the_same_event(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "iris.rpc.serving.call_events"):
+        ask(address, "GET", get_path("DescribeCluster"))
+        ask(address, "POST", CALL + "DescribeCluster", b"{}", content_type=JSON)
+    written = [record.getMessage() for record in caplog.records if "DescribeCluster" in str(record.__dict__)]
+    assert len(written) == 2
+    assert written[0] == written[1]
 
 
 def test_get_in_binary_is_answered_in_binary(address: str) -> None:
