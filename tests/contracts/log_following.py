@@ -244,7 +244,7 @@ def full_cluster(client: IrisClient) -> Iterator[None]:
 
 
 def half_a_worker(client: IrisClient) -> ResourceSpec:
-    """The resources of a task that does not fit while `full_cluster` is active."""
+    """Return the resources of a task that does not fit while `full_cluster` is active."""
     return ResourceSpec(memory=this_machine().memory_bytes // len(client.cluster.list_workers()) // 2)
 
 

@@ -1,4 +1,4 @@
-"""Which tests run in one process, and in which order, when pytest-xdist runs them in several processes.
+"""Decides which tests run in the same process, and in which order, when pytest-xdist uses several processes.
 
 The tests of a module stay together, so that its clusters are started once. All tests on Ray stay together, because one
 Ray cluster costs 15 seconds of CPU time to start and a tenth of a core while it idles. Slow modules come first, and
@@ -36,12 +36,12 @@ _PURE = tuple(Path(__file__).parents[1].joinpath("fast.txt").read_text().split()
 
 
 def is_on_ray(nodeid: str) -> bool:
-    """Return whether a test needs the Ray cluster, which the name of its module says."""
+    """Return whether a test needs the Ray cluster, judging by the name of its module."""
     return "ray" in _module(nodeid).split("_")
 
 
 def sort_for_processes(items: list[pytest.Item]) -> None:
-    """Sort collected tests, those that are started first to the front."""
+    """Sort the collected tests by the order in which they are started."""
     items.sort(key=lambda item: _rank(item.nodeid))
 
 

@@ -1,4 +1,5 @@
-"""An engine with knobs: it grants late, refuses, loses slots and goes away, as a test tells it."""
+"""An engine for tests without real machines. A test can make it grant late, refuse gangs, lose slots, or become
+unreachable."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from iris.system.event_loop import happens
 
 
 class FakeEngine:
-    """Keeps the books of machines that do not exist.
+    """An engine that counts the slots of simulated machines.
 
     Attributes:
         granting: Whether gangs get room; False lets them wait.
@@ -61,7 +62,7 @@ class FakeEngine:
         self._changed = asyncio.Event()
 
     async def start(self, controller_address: str) -> None:
-        """Nothing to start."""
+        """Do nothing, because a simulated machine needs no start."""
 
     async def submit(self, gang: GangRequest) -> None:
         self._check_reachable()
@@ -87,7 +88,7 @@ class FakeEngine:
             self._free(gang_id)
 
     def let_go(self) -> None:
-        """What was released is gone."""
+        """Let the released gangs disappear from snapshots."""
         for gang_id in self._lingers:
             self._free(gang_id)
         self._lingers.clear()
@@ -110,7 +111,7 @@ class FakeEngine:
         return self._open()
 
     def _open(self) -> list[Machine]:
-        """The machines, those of workers that can start nothing now marked."""
+        """Return the machines. Machines whose workers cannot start attempts are marked."""
         return [
             replace(machine, alive=False, why_avoided=self._avoided[machine.name])
             if machine.name in self._avoided
@@ -123,47 +124,48 @@ class FakeEngine:
         self._changed.clear()
 
     async def close(self) -> None:
-        """Gives everything back."""
+        """Release all gangs."""
         for gang_id in list(self._gangs):
             await self.release(gang_id)
 
     async def abandon(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing, because the engine has no process."""
 
     def avoid(self, workers: Mapping[str, Shortage]) -> None:
         """See `AvoidsWorkers.avoid`."""
         self._avoided = dict(workers)
 
     def lose(self, gang_id: str, *positions: int) -> None:
-        """Slots of a gang die."""
+        """Report slots of a gang as lost."""
         gang, status = self._gangs[gang_id]
         self._gangs[gang_id] = (gang, GangStatus(GangState.BROKEN, status.slots, frozenset(positions), "power cut"))
 
     def end_worker(self, worker_id: str) -> None:
-        """A worker dies: all slots that it serves do."""
+        """Report all slots of a worker as lost."""
         for gang_id, (_, status) in list(self._gangs.items()):
             lost = [i for i, slot in enumerate(status.slots) if slot.worker_id == worker_id]
             if lost:
                 self.lose(gang_id, *lost)
 
     def forget(self, gang_id: str) -> None:
-        """The engine no longer knows a gang."""
+        """Remove a gang from all later snapshots, although nothing has released the gang."""
         del self._gangs[gang_id]
 
     def bury(self, name: str) -> None:
-        """A machine is not alive any more, as far as the engine knows."""
+        """Report a machine as dead."""
         self._machines = [replace(m, alive=False) if m.name == name else m for m in self._machines]
 
     def revive(self, name: str) -> None:
-        """It is again."""
+        """Report a dead machine as alive again."""
         self._machines = [replace(m, alive=True) if m.name == name else m for m in self._machines]
 
     def others_take(self, name: str, amount: Resources) -> None:
-        """Others use so much of a machine; less, where it is negative."""
+        """Let other users of the engine take resources of a machine. Negative amounts give resources back."""
         self._take(name, amount, 0)
 
     def for_next_controller(self) -> FakeEngine:
-        """The same machines and gangs, for another life of the controller: this one's loop is gone."""
+        """Return an engine with the same machines and gangs for the next controller, whose event loop is another
+        one."""
         engine = FakeEngine()
         engine._machines, engine._gangs, engine._free_gpus = self._machines, self._gangs, self._free_gpus
         return engine

@@ -1,4 +1,5 @@
-"""How long the fuzzing tests look: the same few examples each time, and many new ones where that is asked for.
+"""Sets the number of examples of the fuzzing tests. By default each run uses the same few examples. A variable requests
+many new examples:
 
 IRIS_FUZZ_EXAMPLES=20000 uv run pytest tests -k any
 """
@@ -14,10 +15,10 @@ _EXAMPLES = os.environ.get("IRIS_FUZZ_EXAMPLES")
 
 
 def fuzz(examples: int) -> Any:
-    """The decorator of a fuzzing test.
+    """Return the decorator of a fuzzing test.
 
     Args:
-        examples: How many are tried where nothing else is asked for.
+        examples: The number of examples, unless the environment variable is set.
     """
     return settings(
         max_examples=int(_EXAMPLES or examples),

@@ -1,9 +1,10 @@
-"""The check that src/iris/rpc is what the proto file says: generates it once more, elsewhere, and compares.
+"""Checks that the generated files in src/iris/rpc match the proto file: generates them again in another folder, and
+compares.
 
     python tests/support/generated.py
 
-Offline: buf and its plugins are programs of the dev group. Exit code 1 when a file differs, is missing, or is left
-over from a proto file that is gone.
+The check works offline, because buf and its plugins are installed with the group `dev`. The exit code is 1 if a file
+differs, is missing, or belongs to no proto file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PATTERNS = ("*_pb2.py", "*_pb2.pyi", "*_connect.py")
 
 
 def main() -> int:
-    """Prints what is stale, and how to write it anew."""
+    """Print the outdated files, and the command that generates them. Return the exit code."""
     with tempfile.TemporaryDirectory(prefix="iris-generated-") as directory:
         fresh = Path(directory) / "out"
         generate(fresh, cache=Path(directory) / "cache")
@@ -32,14 +33,14 @@ def main() -> int:
 
 
 def generate(into: Path, cache: Path) -> None:
-    """Runs `buf generate`, with its output below `into` instead of the repository, and its cache not at home."""
+    """Run `buf generate` with its output below `into`, and with a cache outside of the home directory."""
     programs = Path(sys.executable).parent  # where the dev group is, whether or not its environment is activated
     env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "BUF_CACHE_DIR": str(cache)}
     subprocess.run(["buf", "generate", "--output", str(into)], cwd=REPOSITORY, env=env, check=True)
 
 
 def compare(fresh: Path, committed: Path) -> list[str]:
-    """What differs, one line a file, with paths relative to the two directories."""
+    """Return one line for each file that differs, with its path relative to the two directories."""
     made = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
     there = {path.relative_to(committed) for pattern in PATTERNS for path in committed.rglob(pattern)}
     complaints = []

@@ -1,4 +1,5 @@
-"""What the states, budgets and pauses of a job ought to be: the promises as a small table, not as instructions."""
+"""A model of the states, budgets and pauses of a job. The model states the promises to users and has no
+instructions."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ FINAL = {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}
 
 
 class JobModel:
-    """A job as its user is promised it. A task that has an attempt under way is RUNNING here.
+    """The promised state of a job. In the model, a task with a live attempt is RUNNING.
 
     Attributes:
         attempts: Of each task, how its attempts ended.
@@ -55,11 +56,11 @@ class JobModel:
         self.began_ms = [0] * replicas
 
     def live(self) -> list[int]:
-        """The tasks that have an attempt under way."""
+        """Return the tasks that have a live attempt."""
         return [i for i, state in enumerate(self.states) if state == RUNNING]
 
     def placed(self, indices: Iterable[int]) -> None:
-        """Attempts of these tasks begin."""
+        """Record that attempts of these tasks begin."""
         for i in indices:
             assert self.states[i] == PENDING
             self.states[i] = RUNNING
@@ -68,12 +69,12 @@ class JobModel:
             self.began_ms[i] = 0
 
     def runs(self, i: int, attempt_id: int, now_ms: int) -> None:
-        """A process runs."""
+        """Record that the process of an attempt runs."""
         if self.states[i] == RUNNING and attempt_id == len(self.attempts[i]) - 1:
             self.began_ms[i] = self.began_ms[i] or now_ms
 
     def over(self, ends: Mapping[int, int], at_ms: int) -> None:
-        """The attempts of these tasks ended so, at once."""
+        """Record that the attempts of these tasks have ended at the same time."""
         retried, killed = [], False
         for i, how in ends.items():
             self.attempts[i][-1] = how
@@ -115,7 +116,7 @@ class JobModel:
                 self.wanted[i] = self.wanted[i] or "again"
 
     def decide(self, verdict: int) -> None:
-        """The job ends as that."""
+        """Decide the final state of the job."""
         if self.verdict is not None:
             return
         self.verdict = verdict
@@ -126,12 +127,12 @@ class JobModel:
                 self.wanted[i] = "end"
 
     def asked_to_end(self, verdict: int) -> None:
-        """Somebody, or its time, wants it to end."""
+        """Record that a user or a timeout requests the end of the job."""
         if not self.is_final:
             self.decide(verdict)
 
     def terminate_task(self, i: int) -> None:
-        """A user ends one task."""
+        """Record that a user terminates one task."""
         if self.states[i] in FINAL or self.verdict is not None:
             return
         if self.states[i] == PENDING:
@@ -144,12 +145,12 @@ class JobModel:
 
     @property
     def is_final(self) -> bool:
-        """Whether the job is: all its tasks are."""
+        """Return whether the job is final, because all its tasks are final."""
         return all(state in FINAL for state in self.states)
 
     @property
     def end(self) -> int | None:
-        """How the job has ended; None while it has not."""
+        """Return the final state of the job. None if the job has not ended."""
         if not self.is_final:
             return None
         if set(self.states) <= {SUCCEEDED, FAILED} and self.states.count(FAILED) <= self.tolerated:
@@ -157,6 +158,7 @@ class JobModel:
         return self.verdict or KILLED
 
     def longest_pause_ms(self, indices: Iterable[int]) -> int:
-        """Before the retry of these tasks; at most a fifth less."""
+        """Return the longest possible pause before the retry of these tasks. The real pause is shorter by at most a
+        fifth."""
         row = max(self.row[i] for i in indices)
         return 0 if row < 2 else min(60_000, self.pause_ms * 2 ** (row - 2))

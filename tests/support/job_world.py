@@ -1,8 +1,9 @@
-"""A small world for one job: rooms, workers and attempts that carry out its instructions, and go wrong as told.
+"""Simulates the surroundings of one job: an engine and workers that carry out the job's instructions, and faults that a
+test chooses.
 
-The world is as unkind as a real one: instructions take a while to reach a worker, reports come late, twice and out of
-order, workers die with all that they run, room is lost before it was used, the controller is killed and comes back
-with what its store has. `check` looks at what must hold whatever happened, and that the job is as the model of it says.
+The simulation has the faults of a real cluster. Instructions reach a worker late. Reports arrive late, twice, or in
+another order. Workers die with their attempts. Allocations are lost before they are used. The controller is killed, and
+a new controller continues from the store. `check` compares the job with its model and checks invariants.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Running:
 
 @dataclass
 class World:
-    """Everything outside of the job.
+    """The simulated engine, workers and controller around one job.
 
     Attributes:
         waiting: Gangs that have asked for room.
@@ -83,7 +84,7 @@ class World:
     not_before_ms: dict[int, int] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Submits the job, as the controller does."""
+        """Submit the job in the same way as the controller."""
         instructions = self.job.submit()
         launch = cluster_pb2.Controller.LaunchJobRequest(name=self.job.job_id)
         self.record = JobRecord(self.job, launch, [cluster_pb2.TaskStatus() for _ in self.job.tasks])
@@ -94,22 +95,23 @@ class World:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is under way any more."""
+        """Return whether no instruction and no report is on its way."""
         return not (self.waiting or self.starts or self.stops or self.attempts or self.reports)
 
     def placeable(self) -> list[str]:
-        """The gangs that wait for room and may have it now."""
+        """Return the gangs that wait for an allocation and whose pause is over."""
         return [gang_id for gang_id, request in self.waiting.items() if request.not_before_ms <= self.now_ms]
 
     def stoppable(self) -> list[StopAttempt]:
-        """The stops that can reach their worker: not before the start has."""
+        """Return the stops that can reach their worker now. A stop cannot reach a worker before the start of the same
+        attempt."""
         on_their_way = {(start.task_index, start.attempt_id) for start in self.starts}
         return [stop for stop in self.stops if (stop.task_index, stop.attempt_id) not in on_their_way]
 
     # Events.
 
     def place(self, gang_id: str, worker_ids: list[str]) -> None:
-        """The engine has room for a gang."""
+        """Let the engine grant the allocation of a gang."""
         indices = self.waiting.pop(gang_id).task_indices
         self.held[gang_id] = indices
         self.model.placed(indices)
@@ -117,16 +119,16 @@ class World:
         self._event("gang_placed", gang_id, workers)
 
     def lose_room(self, gang_id: str) -> None:
-        """The engine has lost a gang that has not started."""
+        """Let the engine lose a gang before its attempts have started."""
         self._event("allocation_lost", gang_id)
 
     def explain(self, gang_id: str) -> None:
-        """The queue says why a gang waits."""
+        """Set the reason why a gang waits."""
         assert self.job.explain_waiting(gang_id, PendingReason(engine_problem=f"problem {self.now_ms}"))
         self._save()
 
     def deliver_start(self, start: StartAttempt) -> None:
-        """A worker hears that it has to run an attempt."""
+        """Deliver the start of an attempt to its worker."""
         self.starts.remove(start)
         key = (start.task_index, start.attempt_id)
         if key not in self.known:  # the same again has no effect
@@ -134,7 +136,7 @@ class World:
             self.attempts[key] = _Running(self.job.tasks[start.task_index].gang_id, start.worker_id)
 
     def deliver_stop(self, stop: StopAttempt) -> None:
-        """A worker hears that it has to end an attempt."""
+        """Deliver the stop of an attempt to its worker."""
         self.stops.remove(stop)
         key = (stop.task_index, stop.attempt_id)
         if key in self.attempts:
@@ -149,13 +151,13 @@ class World:
         self.reports.append((*key, None))
 
     def finish(self, key: Key, state: int, *, twice: bool = False) -> None:
-        """An attempt ends by itself, or because it was stopped; its worker reports it, perhaps twice."""
+        """End an attempt, by itself or because it was stopped. Its worker reports the end once or twice."""
         del self.attempts[key]
         end = AttemptEnd(state, self.now_ms, exit_code=state, error=f"end {self.now_ms}")
         self.reports += [(*key, end)] * (1 + twice)
 
     def deliver_report(self, number: int) -> None:
-        """The controller hears a report; not in order."""
+        """Deliver any one of the waiting reports to the controller."""
         index, attempt_id, end = self.reports.pop(number)
         if end is None:
             self.model.runs(index, attempt_id, self.now_ms)
@@ -169,7 +171,7 @@ class World:
         self._event("attempt_ended", index, attempt_id, end, self.now_ms)
 
     def repeat_old_report(self, index: int, attempt_id: int, state: int) -> None:
-        """A report of an attempt that has ended, or never was, changes nothing."""
+        """Deliver a report about an attempt that has ended or never existed. Such a report must change nothing."""
         before = _visible(copy.deepcopy(self.job))
         end = AttemptEnd(state, self.now_ms, error="stale")
         assert self.job.attempt_running(index, attempt_id, self.now_ms) == []
@@ -179,7 +181,7 @@ class World:
         self._save()
 
     def lose_worker(self, worker_id: str) -> None:
-        """A worker dies with all that it runs; the controller learns of it at once."""
+        """Kill a worker with its attempts. The controller learns of the death at once."""
         lost = {i: a.attempt_id for i, a in self.job.live_attempts().items() if a.worker_id == worker_id}
         self.attempts = {key: attempt for key, attempt in self.attempts.items() if attempt.worker_id != worker_id}
         self.starts = [start for start in self.starts if start.worker_id != worker_id]
@@ -188,33 +190,34 @@ class World:
         self._event("attempts_lost", lost, f"worker {worker_id} was lost", self.now_ms)
 
     def terminate(self) -> None:
-        """A user has had enough."""
+        """Let a user terminate the job."""
         self.model.asked_to_end(KILLED)
         self._event("terminate", "terminated by a user", self.now_ms)
 
     def terminate_task(self, index: int) -> None:
-        """A user has had enough of one task."""
+        """Let a user terminate one task."""
         self.model.terminate_task(index)
         self._event("terminate_task", index, "terminated by a user", self.now_ms)
 
     def time_out(self) -> None:
-        """The job has taken as long as it may."""
+        """Let the job timeout expire."""
         self.model.asked_to_end(FAILED)
         self._event("time_out", "job timed out", self.now_ms)
 
     def give_up(self) -> None:
-        """A gang has waited for longer than its scheduling timeout."""
+        """Let the scheduling timeout of a gang expire."""
         self.model.asked_to_end(UNSCHEDULABLE)
         self._event("unschedulable", "not placed in time", self.now_ms)
 
     def restart(self) -> None:
-        """The controller is killed and comes back; engine and workers went on. What was on its way to them is lost."""
+        """Kill and restart the controller, while engine and workers continue. Instructions on their way are lost."""
         self.starts, self.stops = [], []
         self._reload()
         self._event("recover", dict(self.held), self.now_ms)
 
     def restart_alone(self) -> None:
-        """The controller is killed, and engine and workers went with it, as on one machine."""
+        """Kill the controller together with the engine and the workers, as if their machine had died, and restart the
+        controller."""
         self.attempts, self.starts, self.stops, self.reports = {}, [], [], []
         self.held.clear()
         self._reload()
@@ -277,7 +280,8 @@ class World:
                     assert self.restarted or self.stopped[index, attempt_id] == 1, "an attempt is stopped twice"
 
     def _check_pause(self, request: RequestAllocation) -> None:
-        """A retry pauses from now on; whoever had only waited goes on doing that."""
+        """Check the retry pauses after an event: a retried task pauses from now on, and the pause of a task that only
+        waits does not change."""
         known = {self.not_before_ms.get(i) for i in request.task_indices}
         if known == {None}:
             longest_ms = self.model.longest_pause_ms(request.task_indices)
@@ -305,7 +309,7 @@ class World:
             assert _visible(before) == _visible(job), f"{name} changed a job that was final"
 
     def check(self) -> None:
-        """What must hold after each step."""
+        """Check the invariants that hold after each step."""
         job = self.job
         self._check_model()
         assert job.is_finished == all(task.is_finished for task in job.tasks)
@@ -365,7 +369,7 @@ class World:
         assert is_job_finished(status.state) == all(is_task_finished(task.state) for task in status.tasks)
 
     def check_end(self) -> None:
-        """What must hold when the job is final and the world is quiet."""
+        """Check the invariants that hold when the job is final and nothing is on its way."""
         job = self.job
         assert job.is_finished
         assert not job.gangs
@@ -381,7 +385,7 @@ class World:
 
 
 def _visible(job: Job) -> object:
-    """What users can see of a job, apart from why it waits."""
+    """Return the state of a job that users can see, without the reason why it waits."""
     head = (job.state, job.error, job.ending, job.first_failed, job.started_at_ms, job.finished_at_ms)
     return head, [(task.state, task.error, task.attempts, task.stop, task.stop_error) for task in job.tasks]
 

@@ -1,4 +1,4 @@
-"""Logs that are kept, and the jobs that they belong to: a real keeper on real files, with a clock of the test's."""
+"""Runs a real log keeper on real files, with jobs and a clock of the test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKER = WorkerIdentity("w", "http://w", "its process")
 
 
 class Read(NamedTuple):
-    """What a reader gets of a log that is final.
+    """The content that a reader gets from a final log.
 
     Attributes:
         data: Of stdout.
@@ -38,7 +38,7 @@ class Read(NamedTuple):
 
 
 class KeptLogs:
-    """What a controller keeps.
+    """A log keeper with its files and jobs.
 
     Args:
         directory: Where everything lies: `kept` here, and `there` the location.
@@ -68,7 +68,7 @@ class KeptLogs:
         self.keeper = LogKeeper(keeping, self.jobs)
 
     def add_job(self, name: str, tasks: int = 1, *, max_log_bytes: int = 0) -> JobRecord:
-        """A job whose tasks run their first attempts."""
+        """Add a job whose tasks run their first attempts."""
         job = Job.new(name, tasks, self.now_ms)
         launch = cluster_pb2.Controller.LaunchJobRequest(name=name, max_log_bytes=max_log_bytes)
         record = self.jobs[name] = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
@@ -77,7 +77,7 @@ class KeptLogs:
         return record
 
     def start_attempt(self, name: str, index: int = 0) -> TaskAttempt:
-        """The next attempt of a task runs."""
+        """Start the next attempt of a task."""
         task = self.jobs[name].job.tasks[index]
         attempt = task.start_attempt(WORKER)
         assert task.attempt_is_running(attempt.attempt_id, self.now_ms)
@@ -85,23 +85,23 @@ class KeptLogs:
         return attempt
 
     def end_attempt(self, name: str, index: int = 0, *, goes_on: bool = False) -> None:
-        """The attempt of a task that runs ends now; `goes_on`: there may be another."""
+        """End the running attempt of a task. With `goes_on`, another attempt may follow."""
         task = self.jobs[name].job.tasks[index]
         task.stop = Stop.RESTART if goes_on else None
         state = cluster_pb2.TASK_STATE_KILLED if goes_on else SUCCEEDED
         assert task.end_attempt(task.attempts[-1].attempt_id, AttemptEnd(state, self.now_ms))
 
     def path(self, name: str, attempt_id: int = 0, index: int = 0) -> Path:
-        """Where a log lies here."""
+        """Return the path of a log on this machine."""
         return self.keeper.attempt(f"{name}/task-{index}", attempt_id)
 
     def stored(self, name: str, attempt_id: int = 0, index: int = 0) -> Path:
-        """Where it lies at the location."""
+        """Return the path of a log at the log location."""
         folder = self.path(name, attempt_id, index).parent.name
         return self.there / f"{folder}-{self.jobs[name].job.submitted_at_ms:x}" / str(attempt_id)
 
     def write(self, name: str, data: bytes, attempt_id: int = 0, index: int = 0, *, close: bool = True) -> LogWriter:
-        """A log, as a worker of this machine writes it."""
+        """Write a log in the same way as a worker of this machine."""
         path = self.path(name, attempt_id, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         writer = LogWriter(path)
@@ -111,18 +111,18 @@ class KeptLogs:
         return writer
 
     def add_ended(self, name: str, data: bytes) -> None:
-        """A job of one task that has written this, and ends now."""
+        """Add a job of one task that has written the given output and ends now."""
         self.add_job(name)
         self.write(name, data)
         self.end_attempt(name)
 
     async def read(self, name: str, attempt_id: int = 0, index: int = 0) -> Read:
-        """What a reader of a log gets that the controller serves."""
+        """Return the content of a log that a reader gets from the controller."""
         return read(await self.keeper.provide(f"{name}/task-{index}", attempt_id))
 
 
 def read(path: Path) -> Read:
-    """All that a reader gets of a log that is final."""
+    """Return the content that a reader gets from a final log."""
     data, missing, reasons = b"", 0, set()
     with LogReader(path) as reader:
         while records := reader.read(1 << 20, final=True):
@@ -138,5 +138,5 @@ def read(path: Path) -> Read:
 
 
 def files(path: Path) -> dict[str, bytes]:
-    """What lies in a directory that belongs to a log; what only the sweep needs is left out."""
+    """Return the names of a log's files in a directory, without the files that only the sweep needs."""
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name not in ("stored", "away")}

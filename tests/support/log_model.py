@@ -1,4 +1,4 @@
-"""What a log is to give, said once more and simply, and logs to try it on."""
+"""A simple model of what a reader must get from a log, and random logs for comparisons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Captured = tuple[Source, bytes, int]  # source, data, time in ms
 
 
 class Reader(Protocol):
-    """What `LogReader` and `FilteredReader` have in common."""
+    """The methods that both `LogReader` and `FilteredReader` have."""
 
     offsets: Offsets
     missing: int
@@ -40,7 +40,7 @@ class Reader(Protocol):
 
 
 def random_capture(seed: int, records: int, longest: int) -> list[Captured]:
-    """Pieces of all sources, cut anywhere, with a clock that sometimes goes back."""
+    """Return random output of all sources, in pieces that are cut anywhere. The times sometimes go back."""
     rng = random.Random(seed)
     captured: list[Captured] = []
     timestamp_ms = 1_000_000
@@ -52,7 +52,7 @@ def random_capture(seed: int, records: int, longest: int) -> list[Captured]:
 
 
 def bars_and_lines(seed: int, records: int) -> list[Captured]:
-    """Progress bars, long lines and prompts besides ordinary output."""
+    """Return output with progress bars, long lines and prompts besides ordinary lines."""
     rng = random.Random(seed)
     captured: list[Captured] = []
     for number in range(records):
@@ -72,12 +72,12 @@ def bars_and_lines(seed: int, records: int) -> list[Captured]:
 
 
 def written(captured: Iterable[Captured], source: str) -> bytes:
-    """All that a source has written."""
+    """Return all bytes that a source has written."""
     return b"".join(data for name, data, _ in captured if name == source)
 
 
 def offsets_of(captured: Iterable[Captured]) -> Offsets:
-    """How much each source has written."""
+    """Return the number of bytes that each source has written."""
     counts = [0, 0, 0]
     for source, data, _ in captured:
         counts[SOURCE_ID[source]] += len(data)
@@ -85,7 +85,7 @@ def offsets_of(captured: Iterable[Captured]) -> Offsets:
 
 
 def write(directory: Path, captured: Iterable[Captured], *, max_bytes: int = 10 << 30) -> LogWriter:
-    """A whole log; its writer is closed."""
+    """Write a complete log, and close its writer."""
     writer = LogWriter(directory, max_bytes=max_bytes)
     for source, data, timestamp_ms in captured:
         writer.append(source, data, timestamp_ms)
@@ -94,7 +94,8 @@ def write(directory: Path, captured: Iterable[Captured], *, max_bytes: int = 10 
 
 
 def lay_out(directory: Path, captured: Sequence[Captured], per_segment: int, *, ended: bool = True) -> list[Path]:
-    """The same by hand, with so many records in each segment: smaller ones than a writer makes."""
+    """Write a complete log without a writer, with `per_segment` records in each segment. A writer makes larger
+    segments."""
     directory.mkdir()
     paths = []
     position, offsets = 0, [0, 0, 0]
@@ -119,7 +120,7 @@ def lay_out(directory: Path, captured: Sequence[Captured], per_segment: int, *, 
 
 
 class _Unfinished:
-    """A source's unfinished line: what earlier segments gave of it, and this one."""
+    """The partial line of a source: its bytes in earlier segments, and its bytes in the present segment."""
 
     def __init__(self) -> None:
         self.before = b""
@@ -144,7 +145,7 @@ def lines_of(
     segments: Iterable[int] = (),
     counts: list[int] | None = None,
 ) -> list[NumberedLine]:
-    """The rules of log_lines.py, applied to each record in turn.
+    """Return the lines of a log: the rules of numbered_lines.py, applied to one record after another.
 
     Args:
         captured: What was appended.
@@ -205,7 +206,7 @@ def _records(captured: Iterable[Captured]) -> Iterator[Captured]:
 
 
 def bytes_of(lines: Iterable[NumberedLine], source: Source) -> bytes:
-    """What a source wrote, put together from its lines."""
+    """Return the bytes of a source, joined from its lines."""
     return b"".join(
         line.data + (b"" if line.partial else b"\n")
         for line in lines
@@ -226,7 +227,7 @@ class Gap(NamedTuple):
 
 
 class Received:
-    """Takes records as a reader gives them out, and holds them against what was written.
+    """Compares the records that a reader returns with the output that was written.
 
     Args:
         captured: What was appended.
@@ -259,11 +260,12 @@ class Received:
 
     @property
     def accounted(self) -> int:
-        """What it knows of: given or told to be missing."""
+        """The number of bytes that were returned or reported as missing."""
         return self.given + self.missing
 
     def take(self, records: bytes) -> None:
-        """Fails when a record is not what was written, or not what comes next."""
+        """Compare the next records with the written output. Fail if they differ or do not follow the earlier
+        records."""
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             end = self._ends[source_id]
@@ -283,7 +285,7 @@ class Received:
 
 
 def read_all(reader: Reader, *, final: bool = True, max_bytes: int = 1 << 20) -> bytes:
-    """All that a reader gives now."""
+    """Return all records that a reader returns now."""
     pieces = []
     while piece := reader.read(max_bytes, final=final):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""A program that writes a log full of oddities, and what it has written, byte for byte.
+"""A program that writes unusual output, and a function that computes the same output.
 
     writing = Writing(seed=7, exits=(3, 0))
     job = client.run(writing.command(), max_retries_failure=1)
@@ -51,24 +51,24 @@ class Writing:
     gate: str = ""
 
     def command(self) -> list[str]:
-        """The command of a task that writes this."""
+        """The command of a task that writes the output."""
         return [sys.executable, "-S", str(Path(__file__).resolve()), json.dumps(asdict(self))]
 
     def expected(self, attempt: int, source: str) -> bytes:
-        """All bytes that an attempt writes to a source."""
+        """Return all bytes that an attempt writes to a source."""
         return b"".join(self._lines(attempt, source))
 
     def before_gate(self, attempt: int, source: str) -> bytes:
-        """All bytes that an attempt writes to a source before it waits for the gate."""
+        """Return all bytes that an attempt writes to a source before it waits for the gate."""
         writes = list(self.writes(attempt))
         return b"".join(data for written_to, data in writes[: len(writes) * 3 // 4] if written_to == source)
 
     def exit_code(self, attempt: int) -> int:
-        """How an attempt ends."""
+        """Return the exit code of an attempt."""
         return self.exits[min(attempt, len(self.exits) - 1)]
 
     def writes(self, attempt: int) -> Iterator[tuple[str, bytes]]:
-        """What is written one after the other, each by one system call: source and bytes."""
+        """Yield the writes in order. Each write is a pair of source and bytes, and one system call."""
         chance = random.Random(f"writes {self.seed} {attempt}")
         left = {source: memoryview(self.expected(attempt, source)) for source in SOURCES}
         while open_sources := [source for source in SOURCES if left[source]]:
@@ -101,7 +101,7 @@ class Writing:
             yield b"%s ends here, without a newline\xc3" % source.encode()
 
     def run(self, attempt: int) -> int:
-        """Writes it all, and answers with the exit code."""
+        """Write the output of an attempt, and return the exit code."""
         files = {"stdout": 1, "stderr": 2}
         writes = list(self.writes(attempt))
         chance = random.Random(f"pauses {self.seed} {attempt}")
@@ -119,7 +119,7 @@ class Writing:
 
 
 def expected(seed: int, attempt: int, source: str) -> bytes:
-    """What `Writing(seed)` writes, with all else as it is by default."""
+    """Return the output of `Writing(seed)` with default values for all other attributes."""
     return Writing(seed).expected(attempt, source)
 
 
@@ -154,7 +154,8 @@ def _odd(chance: random.Random) -> bytes:
 
 
 def _frame(chance: random.Random, magic: int = 0x18) -> bytes:
-    """A record as src/iris/cluster/logs/records.py makes them (which is not imported: see the top of this file)."""
+    """Return a record in the format of src/iris/cluster/logs/records.py. That module is not imported, because the
+    program must start fast."""
     payload = b"I am no record "
     checked = struct.pack("<QQB", chance.getrandbits(40), chance.getrandbits(20), chance.choice((0, 1, 2, 0x10)))
     checksum = zlib.crc32(payload, zlib.crc32(checked))

@@ -1,13 +1,13 @@
-"""An HTTP proxy that loses calls: this one's request, or that one's answer, as often as a test says.
+"""An HTTP proxy that loses the requests or answers that a test chooses.
 
     with LossyProxy(server.address) as proxy:
         loss = proxy.lose("ControllerService/LaunchJob", "response", times=2)
         RemoteClusterClient(proxy.address).launch_job(request)  # the third try comes through
         assert loss.left == 0
 
-A request that is lost never reaches the server. A response that is lost was made by the server, all of it, and its
-client sees the connection end before the first byte, or of a stream after so many messages. Everything else is passed
-on as it is. HTTP/1.1 only: that is what the parts of a cluster speak with each other.
+A lost request never reaches the server. For a lost response, the server makes the whole response, but the client sees
+the end of the connection before the first byte. A lost stream ends after a number of messages. Everything else is
+forwarded unchanged. The proxy supports only HTTP/1.1, which the parts of a cluster use among each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Way = Literal["request", "response"]
 
 @dataclass(slots=True)
 class Loss:
-    """What is to be lost.
+    """A rule that says which requests or responses are lost.
 
     Attributes:
         call: Service and method.
@@ -43,7 +43,7 @@ class Loss:
 
 
 class LossyProxy:
-    """Forwards HTTP/1.1 to a server.
+    """A proxy that forwards HTTP/1.1 to a server and loses messages.
 
     Args:
         target: The server's base URL.
@@ -66,13 +66,14 @@ class LossyProxy:
         assert listening.wait(10)
 
     def lose(self, call: str, way: Way, times: int, *, containing: str = "", messages: int = 0) -> Loss:
-        """From now on such calls are lost, so many times; `left` of what it answers with says how often still."""
+        """Lose a number of calls from now on. The attribute `left` of the returned `Loss` counts the remaining
+        losses."""
         loss = Loss(call, way, times, containing.encode(), messages)
         self._losses.append(loss)  # atomic: the loop only reads
         return loss
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
@@ -116,8 +117,8 @@ class LossyProxy:
     async def _forward_one(
         self, ahead: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes | None:
-        """One call, of which some bytes were read already; answers with those of the next one, or None when the
-        connection is to end."""
+        """Forward one call, of which some bytes were already read. Return the bytes of the next call that were read, or
+        None if the connection must end."""
         head = ahead + await reader.readuntil(b"\r\n\r\n")
         body = b"".join([part async for part in _parts(reader, head)])
         call = head.split(b" ", 2)[1].decode().strip("/").removeprefix("iris.cluster.")
@@ -145,7 +146,7 @@ class LossyProxy:
             requests.close()
 
     async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, loss: Loss | None) -> bool:
-        """Passes an answer on, or loses it; False when the connection is to end."""
+        """Forward an answer, or lose it. Return False if the connection must end."""
         head = await answers.readuntil(b"\r\n\r\n")
         streams = b"application/connect+" in head.lower()
         kept = loss is None or loss.messages > 0
@@ -170,7 +171,7 @@ class LossyProxy:
 
 
 async def _parts(reader: asyncio.StreamReader, head: bytes):  # type: ignore[no-untyped-def]
-    """The body that belongs to a head, as it was sent: all of it, or chunk by chunk."""
+    """Yield the body of a message unchanged: in one part, or in its chunks."""
     headers = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
     if headers.get(b"transfer-encoding") == b"chunked":
         while True:

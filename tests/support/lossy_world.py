@@ -1,4 +1,4 @@
-"""A controller and a worker, each reached through a proxy that loses calls, and what cases of lost calls need."""
+"""A controller and a worker behind proxies that lose calls, with the tools that tests of lost calls need."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is
 
 @dataclass
 class LossyWorld:
-    """One controller with one worker, for all cases of a test.
+    """A controller with one worker, shared by all cases of a test module.
 
     Attributes:
         worker: Its process.
@@ -60,13 +60,13 @@ class LossyWorld:
     directory: Path
 
     def case(self, name: str, way: Way, times: int) -> Case:
-        """What a case of one call needs."""
+        """Return the case for one call."""
         return Case(self, name, way, times)
 
 
 @dataclass
 class Case:
-    """One call that is lost.
+    """A test case in which one call is lost.
 
     Attributes:
         call: Service and method.
@@ -81,35 +81,35 @@ class Case:
     losses: list[Loss] = field(default_factory=list)
 
     def lose(self, containing: str = "", *, messages: int = 0) -> None:
-        """From now on the call is lost where its request has this in it."""
+        """Lose the call from now on if its request contains the given text."""
         proxy = self.world.controller_proxy if self.call.startswith("Controller") else self.world.worker_proxy
         self.losses.append(proxy.lose(self.call, self.way, self.times, containing=containing, messages=messages))
 
     def ask(self, request: Any) -> Any:
-        """The call itself, made anew by who makes it for as long as nobody answers."""
+        """Make the call. The client repeats the call while it gets no answer."""
         return self.again(partial(call, self._method(), request, Peer("the proxy", "the server")))
 
     def again(self, ask: Callable[[], T]) -> T:
-        """What a user does who is told that nobody answers: the same again."""
+        """Make the same call once more, as a user does after an error."""
         for _ in range(self.times // TRIES):
             with contextlib.suppress(UnavailableError):
                 return ask()
         return ask()
 
     def is_losing(self) -> bool:
-        """Whether calls are still to be lost; before the last of them was, the case has shown nothing."""
+        """Whether calls are still to be lost. A case proves something only after all its calls were lost."""
         return any(loss.left for loss in self.losses)
 
     def launch(self, script: str, **fields: Any) -> str:
-        """A job that is submitted without a loss; each of its runs adds a line to `runs` of its own."""
+        """Submit a job without a loss. Each run of an attempt appends a line to a file that `runs` counts."""
         return launch(self.world.direct, self.command(script), name=fields.pop("name", None) or self.unique(), **fields)
 
     def command(self, script: str) -> list[str]:
-        """What writes a proof that it ran, and then runs a script."""
+        """Return a command that writes a proof of its run and then runs a shell script."""
         return ["sh", "-c", f'echo >> "{self.world.directory}/run.$IRIS_JOB_ID.$IRIS_ATTEMPT_ID"; {script}']
 
     def runs(self, job_id: str) -> list[int]:
-        """How often each attempt ran."""
+        """Return how often each attempt ran."""
         counts = []
         while (proof := self.world.directory / f"run.{job_id}.{len(counts)}").exists():
             counts.append(proof.read_text().count("\n"))
@@ -131,7 +131,7 @@ class Case:
 
 @contextmanager
 def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
-    """Starts it: proxies before the controller and before a real worker process, which hands its logs over."""
+    """Start the world: a controller and a real worker that uploads its logs, each behind a proxy."""
     engine = FakeEngine({"w": Resources(cpu=100, memory_bytes=2**40)})
     keeping = Keeping(LogDirectories(directory / "kept"))
     with (
@@ -151,7 +151,7 @@ def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
 
 
 def launch_request(name: str, command: list[str], **fields: Any) -> cluster_pb2.Controller.LaunchJobRequest:
-    """A submission with an id of its own."""
+    """Return a submission request with a new submission id."""
     request = cluster_pb2.Controller.LaunchJobRequest(
         name=name, command=command, submission_id=unique("submission"), **fields
     )

@@ -1,4 +1,5 @@
-"""A cluster on machines made of namespaces: the controller beside the test, its workers on the machines."""
+"""Runs a cluster on simulated machines, which are made of namespaces. The controller runs beside the test, and the
+workers run on the machines."""
 
 from __future__ import annotations
 
@@ -49,23 +50,23 @@ print("end", flush=True)
 
 
 def now_ns() -> int:
-    """The clock of the witnesses, which all machines share."""
+    """Return the time of the clock that all simulated machines share, in nanoseconds."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Witness(Proofs):
-    """Tasks that say when they run, in files that all machines share, and in their logs."""
+    """A job whose tasks record when they run, in files that all machines share and in their logs."""
 
     def command(self, exit_code: int = 0) -> list[str]:
         return [sys.executable, "-S", "-c", _WITNESS, str(self._directory), str(self._gate)]
 
     def is_running(self, task_index: int, attempt_id: int) -> bool:
-        """Whether it has written something in the last second: for what must have ended."""
+        """Return whether an attempt has written something in the last second."""
         return now_ns() - self.times(task_index, attempt_id)[-1] < 1e9
 
 
 def attempts(job: Job, index: int = 0) -> list[tuple[int, bool]]:
-    """How each attempt of a task has ended, as above."""
+    """Return how each attempt of a task has ended."""
     return [(attempt.state, attempt.is_worker_failure) for attempt in job.tasks()[index].status().attempts]
 
 
@@ -94,7 +95,7 @@ class MachineCluster:
         self.start()
 
     def start(self) -> None:
-        """Starts the controller, always at the same address."""
+        """Start the controller. The address stays the same after a restart."""
         with (self.directory / "server.log").open("ab") as log:
             self.process = self.spawn(self.command(self._port), log)
 
@@ -108,40 +109,40 @@ class MachineCluster:
         self._port = int(self.address.rpartition(":")[2])
 
     def command(self, port: int) -> list[str]:
-        """The controller's program, and its options."""
+        """Return the command line of the controller."""
         options = ["--directory", str(self.directory), "--lan", str(self.lan.directory)]
         options += ["--machines", *(machine.name for machine in self.lan.machines)]
         options += ["--host", self.lan.host_address, "--port", str(port), "--lease", str(self.lease_s)]
         return [sys.executable, "-m", "support.machine_engine", *options, *self._options]
 
     def spawn(self, command: list[str], log: IO[bytes]) -> Process:
-        """Starts the controller's program."""
+        """Start the program of the controller."""
         env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         popen = subprocess.Popen([*ENDS_WITH_US, *command], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return Process(popen, popen.pid)
 
     def kill(self) -> None:
-        """`kill -9` of the controller."""
+        """Kill the controller with SIGKILL."""
         self.process.signal(signal.SIGKILL)
         self.process.wait()
         self.said.unlink(missing_ok=True)
 
     def client(self) -> IrisClient:
-        """A client of the controller."""
+        """Return a client of the controller."""
         return IrisClient.remote(self.address)
 
     def start_worker(self, machine: Machine) -> None:
-        """A standing worker on a machine that has booted anew; with a worker for each slot there is none to start."""
+        """Start the standing worker of a machine after a boot. If each slot has a worker, do nothing."""
         if "--worker-per-slot" not in self._options:
             names = tuple(other.name for other in self.lan.machines)
             Place(self.lan.directory, names, self.address, self.lease_s).start_worker(machine.name, machine.name)
 
     def kept(self) -> bytes:
-        """All that the controller has of logs on its own disk."""
+        """Return the contents of all logs on the controller's disk."""
         return b"".join(path.read_bytes() for path in self.directory.rglob("logs/*/*/*") if path.is_file())
 
     def machine_of(self, worker_address: str) -> Machine:
-        """Where a worker is."""
+        """Return the machine of a worker."""
         host = urlsplit(worker_address).hostname
         (found,) = (machine for machine in self.lan.machines if machine.address == host)
         return found
@@ -149,7 +150,7 @@ class MachineCluster:
 
 @contextmanager
 def machine_cluster(directory: Path, count: int, lease_s: float, *options: str) -> Iterator[MachineCluster]:
-    """A cluster on so many machines, for the time of a test; see `machines` for where it is skipped."""
+    """Run a cluster on `count` machines during a test. `machines` says when the test is skipped."""
     with machines(directory, count) as lan:
         cluster = MachineCluster(lan, lease_s, *options)
         try:
@@ -160,7 +161,7 @@ def machine_cluster(directory: Path, count: int, lease_s: float, *options: str) 
 
 @dataclass
 class Log:
-    """An attempt's log as it was read: when its lines were written, what is missing, and how it ended."""
+    """The log of an attempt after it was read: the times of its lines, its missing bytes, and its end."""
 
     written_ns: list[int]
     missing: list[str]
@@ -168,7 +169,7 @@ class Log:
 
 
 def read_log(client: IrisClient, job_id: str, attempt_id: int = 0, task_index: int = 0, **options: Any) -> Log:
-    """The log of an attempt of a witness, whose lines come in order and without a hole."""
+    """Read the log of an attempt of a witness, and check that no line is missing before the end."""
     log = Log([], [], pb.LogEnd())
     options = {"route": "controller", "follow": False, "on_notice": log.missing.append} | options
     with client.stream_task_logs(job_id, task_index, attempt_id=attempt_id, **options) as stream:
@@ -185,7 +186,7 @@ def read_log(client: IrisClient, job_id: str, attempt_id: int = 0, task_index: i
 
 @dataclass
 class Follower:
-    """Follows a task from its first line to its end, in a thread.
+    """Follows a task in a thread, from its first line to its end.
 
     Attributes:
         lines: What has come, of which attempt.
@@ -199,21 +200,22 @@ class Follower:
     thread: threading.Thread | None = None
 
     def of(self, attempt_id: int) -> list[str]:
-        """The lines of an attempt."""
+        """Return the lines of an attempt."""
         return [text for attempt, text in self.lines if attempt == attempt_id]
 
     def check_whole(self, attempt_id: int) -> None:
-        """Its lines are numbered from 1, without a hole; the last says `end` where it has come to that."""
+        """Check that the lines of an attempt are numbered from 1 without a gap, and that the last line of a finished
+        attempt is `end`."""
         numbers = [int(text.split()[0]) for text in self.of(attempt_id) if text != "end"]
         assert numbers == list(range(1, len(numbers) + 1))
 
     def wait_for_more(self, attempt_id: int = 0) -> None:
-        """Until another line of an attempt has come."""
+        """Wait for another line of an attempt."""
         before = len(self.of(attempt_id))
         wait_until(lambda: len(self.of(attempt_id)) > before, "more lines")
 
     def finish(self) -> None:
-        """Waits for the end."""
+        """Wait for the end of the task."""
         assert self.thread is not None
         self.thread.join(60)
         assert not self.thread.is_alive(), "the follow does not end"
@@ -222,7 +224,7 @@ class Follower:
 
 @contextmanager
 def following(client: IrisClient, job_id: str, task_index: int = 0, **options: Any) -> Iterator[Follower]:
-    """Follows a task of a witness meanwhile."""
+    """Follow a task of a witness while the `with` block runs."""
     follower = Follower()
 
     def follow() -> None:

@@ -1,8 +1,9 @@
-"""An engine of tests on machines made of namespaces, and a real controller on it: `python -m support.machine_engine`.
+"""An engine on simulated machines, and a program that runs a real controller with it: `python -m
+support.machine_engine`.
 
-It starts real workers: one on each machine, or one for each slot. It knows at once which machines are reachable, and
-places nothing elsewhere; of what it has placed it is silent, so that all that counts is what workers say, or do not.
-What has been released on a machine that it cannot reach runs on there, for all that it does.
+The engine starts real workers: one on each machine, or one for each slot. It knows at once which machines are
+reachable, and places new slots only there. It never reports existing slots as lost, so that only the heartbeats of
+workers count. If a gang on an unreachable machine is released, its processes continue to run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """Where workers are started.
+    """The machines on which workers are started, with the options of the workers.
 
     Attributes:
         directory: Of the machines' set, see `Lan`.
@@ -55,14 +56,15 @@ class Place:
     lease_s: float
 
     def init_of(self, name: str) -> int | None:
-        """The init of a machine; None: it cannot be reached."""
+        """Return the process id of a machine's init. None if the machine cannot be reached."""
         try:
             return int((self.directory / f"{name}.state").read_text())
         except (OSError, ValueError):
             return None
 
     def start_worker(self, worker_id: str, name: str) -> None:
-        """Starts a worker on a machine, whose disk is the machine's own; nothing happens when that is out of reach."""
+        """Start a worker on a machine, with files on the machine's own disk. Do nothing if the machine cannot be
+        reached."""
         init = self.init_of(name)
         if init is None:
             return
@@ -86,7 +88,7 @@ class Place:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
     def end_worker(self, worker_id: str, name: str) -> None:
-        """`kill -9`, as engines do it, if the machine can be reached."""
+        """Kill a worker with SIGKILL, if its machine can be reached."""
         init = self.init_of(name)
         if init is None:
             return
@@ -101,7 +103,7 @@ class Place:
 
 
 class MachineEngine:
-    """Its books are in a file, so that the next controller finds them.
+    """An engine whose gangs are stored in a file, so that the next controller finds them.
 
     Args:
         where: Where workers are started.
@@ -127,7 +129,7 @@ class MachineEngine:
                 where.start_worker(name, name)
 
     async def start(self, controller_address: str) -> None:
-        """Nothing to start."""
+        """Do nothing, because `submit` starts the workers."""
 
     async def submit(self, gang: GangRequest) -> None:
         if gang.gang_id not in self._gangs:
@@ -151,12 +153,12 @@ class MachineEngine:
         await asyncio.sleep(min(timeout_s, _LOOK_S))
 
     async def close(self) -> None:
-        """Gives everything back."""
+        """Release all gangs."""
         for gang_id in list(self._gangs):
             await self.release(gang_id)
 
     async def abandon(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing, because the engine has no process."""
 
     def _machines(self) -> list[Machine]:
         found = {
@@ -214,7 +216,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Serves until it is killed."""
+    """Run the controller until it is killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", required=True, type=Path, help="the state directory")
     parser.add_argument("--lan", required=True, type=Path, help="the directory of the machines")

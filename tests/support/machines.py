@@ -1,10 +1,11 @@
-"""Machines made of namespaces: what happens when one loses its power, or its network, on one box and in a second.
+"""Simulates machines with namespaces, so that a test on one computer can switch off the power or the network of a
+machine within a second.
 
-Each has network, process ids, mounts, host name and IPC of its own, a `/tmp`, `/dev/shm` and `/proc` of its own, and a
-cable to a switch, to which this process has one too. All see the same clock and the same CPUs.
+Each machine has separate network, process ids, mounts, host name and IPC, and a separate `/tmp`, `/dev/shm` and
+`/proc`. A cable connects each machine, and this process, to a switch. All machines share one clock and the CPUs.
 
-The switch is a network namespace as well, and whatever holds a namespace dies with this process: nothing is left of a
-test that was killed, not even an interface. Needs root; see `why_not`.
+The switch is a network namespace, too. All processes that hold namespaces die together with this process. Therefore a
+killed test leaves nothing behind, not even a network interface. Machines need root, see `why_not`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ wait
 
 @functools.cache
 def why_not() -> str:
-    """Why machines cannot be made here; empty when they can."""
+    """Return why machines cannot be made on this computer. Empty if they can."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "machines made of namespaces need root on Linux"
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
@@ -72,7 +73,7 @@ def why_not() -> str:
 
 
 class Machine:
-    """One machine, which has power and a cable.
+    """One simulated machine.
 
     Attributes:
         name: Its host name, which resolves on all machines.
@@ -97,11 +98,11 @@ class Machine:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether anybody else can talk to it."""
+        """Whether the machine has power and network."""
         return self.is_on and not self.is_cut
 
     def power_on(self) -> None:
-        """Begins to boot; what its disks held before is gone."""
+        """Begin to boot the machine. The former content of its disks is lost."""
         self._staging.mkdir(exist_ok=True)
         command = [*ENDS_WITH_US, "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
         command += ["--fork", "--kill-child", "--mount-proc", "sh", str(self._lan.init)]
@@ -113,7 +114,7 @@ class Machine:
         self.is_on = True
 
     def plug_in(self) -> None:
-        """Waits until it has booted, and plugs its cable in."""
+        """Wait until the machine has booted, and connect it to the switch."""
         assert self._power is not None
         assert self._power.stdout is not None
         assert self._power.stdout.readline() == "up\n", self._staging.with_suffix(".console").read_text()
@@ -134,7 +135,7 @@ class Machine:
     def start(
         self, command: Sequence[str], *, log: IO[bytes] | None = None, env: Mapping[str, str] | None = None
     ) -> Process:
-        """Starts a program here.
+        """Start a program on the machine.
 
         Args:
             command: It, and its arguments.
@@ -155,7 +156,7 @@ class Machine:
         return Process(popen)
 
     def run(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
-        """Runs a program here to its end; answers with what it wrote. CalledProcessError when it failed."""
+        """Run a program on the machine, and return its output. Raise CalledProcessError if the program fails."""
         with tempfile.TemporaryFile() as output:
             process = self.start(command, log=output, env=env)
             code = process.wait()
@@ -166,7 +167,8 @@ class Machine:
         return text
 
     def processes(self) -> dict[int, str]:
-        """What runs here, without its init: by our process ids, the command."""
+        """Return the commands of the machine's processes, without its init, by their process ids outside of the
+        machine."""
         found = {}
         own = _namespace(self._init) if self.is_on else None
         waiting = {self._init, *_children(self._init)[:1]}  # its `sleep`
@@ -178,12 +180,12 @@ class Machine:
         return found
 
     def cut(self) -> None:
-        """Pulls its cable. Nobody is told: what is sent from now on is lost."""
+        """Cut the network of the machine. Packets are lost silently from now on."""
         self._lan.switch_ip(f"link set {self._port} down")
         self._set_cut(True)
 
     def heal(self) -> None:
-        """Plugs its cable in again."""
+        """Restore the network of the machine."""
         self._lan.switch_ip(f"link set {self._port} up")
         self._set_cut(False)
 
@@ -195,7 +197,8 @@ class Machine:
             self.state.write_text(str(self._init))
 
     def power_off(self) -> None:
-        """Ends all that runs here, at once. The cable first: no process that dies says goodbye to anybody."""
+        """Kill all processes of the machine at once. The network is cut first, so that no dying process can close a
+        connection."""
         if self._power is None:
             return
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -216,7 +219,7 @@ class Machine:
 
 
 class Process:
-    """A program that was started, on a machine or beside it.
+    """A program that was started on a machine or beside the machines.
 
     Args:
         popen: What has entered the machine for it, and ends with it; or the program itself.
@@ -229,7 +232,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The program's process id, as we see it."""
+        """The process id of the program outside of the machine."""
 
         def entered() -> list[int]:
             pids = _children(self._popen.pid)
@@ -238,22 +241,22 @@ class Process:
         return self._pid or wait_until(entered, "a program to have entered its machine")[0]
 
     def signal(self, number: int) -> None:
-        """Sends it a signal, if it runs still."""
+        """Send a signal to the program, unless it has ended."""
         for pid in [self._pid] if self._pid else _children(self._popen.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return the exit code of the program. None while it runs."""
         return self._popen.poll()
 
     def wait(self, timeout_s: float = 60.0) -> int:
-        """Returns when it has ended, with its exit code."""
+        """Wait for the end of the program, and return its exit code."""
         return self._popen.wait(timeout_s)
 
 
 class Lan:
-    """Some machines, the switch between them, and this process, which is plugged in too.
+    """Several machines and the switch that connects them. This process is connected to the switch, too.
 
     Args:
         directory: For what the machines need; they all see it.
@@ -285,11 +288,11 @@ class Lan:
             raise
 
     def switch_ip(self, *commands: str) -> None:
-        """Runs commands of `ip` in the switch."""
+        """Run commands of the program `ip` in the network namespace of the switch."""
         _ip(self._switch.pid, *commands)
 
     def boot(self, *machines: Machine) -> None:
-        """Gives machines power, all of them where none is named, and waits until they are there."""
+        """Boot the given machines, or all machines, and wait until they have booted."""
         booting = machines or tuple(self.machines)
         for machine in booting:
             machine.power_on()
@@ -297,14 +300,15 @@ class Lan:
             machine.plug_in()
 
     def close(self) -> None:
-        """Ends all of it."""
+        """End all machines and the switch."""
         for machine in getattr(self, "machines", ()):
             machine.power_off()
         self._switch.kill()  # with its network all cables go
         self._switch.wait()
 
     def _plug_ourselves_in(self) -> str:
-        """Answers with the range: the name of our end of the cable claims it, as nobody else can have the same."""
+        """Connect this process to the switch, and return the range of addresses. The name of the cable's end reserves
+        the range, because a name can exist only once."""
         own = _namespace(os.getpid(), "net")
         wait_until(lambda: _namespace(self._switch.pid, "net") not in (None, own), "the switch")
         self.switch_ip("link add name lan type bridge", "link set lan up")
@@ -322,7 +326,7 @@ class Lan:
 
 @contextmanager
 def machines(directory: Path, count: int, shared: Sequence[Path] = ()) -> Iterator[Lan]:
-    """Machines that are up, for the time of a test, which is skipped where they cannot be had; see `Lan`."""
+    """Boot machines for a test. The test is skipped if machines cannot be made on this computer, see `Lan`."""
     if why_not():
         pytest.skip(why_not())
     directory.mkdir(parents=True, exist_ok=True)
@@ -335,7 +339,7 @@ def machines(directory: Path, count: int, shared: Sequence[Path] = ()) -> Iterat
 
 
 def _ip(pid: int, *commands: str) -> None:
-    """Runs commands of `ip` in the network of a process."""
+    """Run commands of the program `ip` in the network namespace of a process."""
     command = ["ip", "-batch", "-"]
     if pid != os.getpid():
         command = ["nsenter", "--target", str(pid), "--net", *command]

@@ -1,4 +1,4 @@
-"""A file system of fsspec with knobs: it fails, and it waits in the middle of a copy."""
+"""A file system of fsspec for tests, which can fail and can wait in the middle of a copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class OddFileSystem(LocalFileSystem):
-    """Another machine's disk, with knobs: below a directory of this one.
+    """A file system that stores its files below a local directory, as if they were on another machine.
 
     Attributes:
         error: What every call raises; None: they work.
@@ -61,7 +61,7 @@ class OddFileSystem(LocalFileSystem):
 
 @contextmanager
 def odd_files() -> Iterator[None]:
-    """Makes `odd://` known, with its knobs as they are at first: all works, and nothing waits."""
+    """Register the protocol `odd://`, and reset the file system: no call fails or waits."""
     fsspec.register_implementation("odd", OddFileSystem, clobber=True)
     OddFileSystem.error = None
     OddFileSystem.copied.clear()

@@ -1,6 +1,7 @@
-"""A worker as another release of Iris, or another Python, would have it: `other_release.py VERSION PYTHON OPTIONS…`.
+"""Runs a worker that claims to have another release of Iris, or another Python: `other_release.py VERSION PYTHON
+OPTIONS…`.
 
-An empty version is one that has never heard of versions, or of being drained, as 0.1.0.
+With an empty version, the worker behaves like 0.1.0, which sends no version and cannot drain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""An engine whose slots have worker processes of their own, which end abruptly with their gang: as of Ray and Slurm."""
+"""An engine that starts one worker process for each slot, and kills the workers with their gang, as the engines for Ray
+and Slurm do."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from iris.cluster.engine.base import GangState, GangStatus, Resources
 
 @dataclass
 class Slots:
-    """The worker processes, also for the next engine.
+    """The worker processes of an engine. The next engine can take them over.
 
     Attributes:
         directory: Where each has a folder, and its messages beside it.
@@ -63,7 +64,7 @@ class Slots:
             )
 
     def kill(self, worker_id: str) -> None:
-        """At once, whatever it is about to do."""
+        """Kill a worker process at once."""
         process = self.processes.pop(worker_id, None)
         if process is not None:
             process.kill()
@@ -77,7 +78,7 @@ class Slots:
 
 
 class ProcessEngine(FakeEngine):
-    """The books are those of `FakeEngine`, with its knobs; workers are real.
+    """A `FakeEngine` with real worker processes.
 
     Attributes:
         slots: The processes.
@@ -127,7 +128,7 @@ class ProcessEngine(FakeEngine):
 
 @contextlib.contextmanager
 def slot_processes(directory: Path, *options: str) -> Iterator[Slots]:
-    """For the time of a test."""
+    """Provide worker processes during a test, and kill them at the end."""
     directory.mkdir(parents=True, exist_ok=True)
     slots = Slots(directory, options=options)
     try:

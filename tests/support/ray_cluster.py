@@ -1,8 +1,8 @@
-"""A real Ray cluster for tests: a head that runs nothing, and two machines, each with 4 cores, 1 GiB and 2 GPUs.
+"""A real Ray cluster for tests: a head without cores, and two machines with 4 cores, 1 GiB and 2 GPUs each.
 
-It is made in a process of its own (`python -m support.ray_cluster DIRECTORY`), which the tests speak to by lines: Ray
-takes over whatever process it is loaded into. All that it starts has a variable of its own in its environment, by which
-it is found at the end; `ray stop` would end every Ray on this machine.
+A separate process starts the cluster (`python -m support.ray_cluster DIRECTORY`) and exchanges lines with the tests,
+because Ray changes the process that loads it. All processes of the cluster have a variable in their environment, by
+which they are found at the end. `ray stop` is not used, because it would end every Ray on this machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEALTH = {
 
 
 class RayCluster:
-    """See above.
+    """A running Ray cluster, for tests.
 
     Attributes:
         address: Of its head, HOST:PORT.
@@ -45,7 +45,7 @@ class RayCluster:
         self.address = self._answer()
 
     def pids(self, word: str = "") -> list[int]:
-        """Its processes whose command line has a word in it."""
+        """Return the ids of the cluster's processes whose command line contains a word."""
         own = f"RAY_TMPDIR={self.directory}".encode()
         found = []
         for path in Path("/proc").iterdir():
@@ -57,12 +57,12 @@ class RayCluster:
         return found
 
     def signal_head(self, number: int) -> None:
-        """To the process that all others need: the head's GCS."""
+        """Send a signal to the GCS of the head, which all other processes of Ray need."""
         for pid in self.pids("/gcs_server "):
             os.kill(pid, number)
 
     def call(self, verb: str, *words: str) -> Any:
-        """Has the process that made it do something, see `_Commands`."""
+        """Call a method of `_Commands` in the process that has started the cluster."""
         assert self._program.stdin is not None
         self._program.stdin.write(json.dumps([verb, *words]) + "\n")
         self._program.stdin.flush()
@@ -77,7 +77,7 @@ class RayCluster:
 
 @contextmanager
 def running_ray_cluster() -> Iterator[RayCluster]:
-    """One for the time of the tests. Its directory has a short name: Ray makes sockets in it."""
+    """Run a Ray cluster during the tests. Its directory has a short path, because Ray creates sockets there."""
     directory = Path(tempfile.mkdtemp(prefix="ir-"))
     (directory / "home").mkdir()
     (directory / "ray").mkdir()
@@ -126,21 +126,21 @@ def _end_all(directory: Path) -> None:
 
 
 def _belongs_to(process: Path, directory: Path) -> bool:
-    """Whether a process is the cluster's: by its environment, or by what it writes to. Some of Ray's write their title
-    over their environment, and go on for good where their raylet was killed before they knew it."""
+    """Return whether a process belongs to the cluster, judging by its environment or by the files that it writes. Some
+    processes of Ray overwrite their environment with their title, and survive if their raylet is killed early."""
     if f"RAY_TMPDIR={directory}".encode() in (process / "environ").read_bytes().split(b"\0"):
         return True
     return any(os.readlink(opened).startswith(f"{directory}/") for opened in (process / "fd").iterdir())
 
 
 class _Commands:
-    """What the process that made the cluster can be asked for."""
+    """The commands that the process accepts that has started the cluster."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
 
     def devices(self, namespace: str, actor: str) -> str | None:
-        """CUDA_VISIBLE_DEVICES as the holder of a slot hands it on."""
+        """Return the CUDA_VISIBLE_DEVICES that a slot actor passes to its worker."""
         import ray
 
         self._connect()
@@ -153,7 +153,7 @@ class _Commands:
         return ray.get(ray.get_actor(actor, namespace).__ray_call__.remote(look))
 
     def actors(self, namespace: str) -> dict[str, int]:
-        """The processes of the actors in a namespace that live, by name."""
+        """Return the process ids of the live actors in a namespace, by name."""
         import ray
         from ray._private.state import state
 
@@ -163,14 +163,15 @@ class _Commands:
         return {actor["Name"]: actor["Pid"] for actor in alive if actor["Name"] in names}
 
     def groups(self) -> list[str]:
-        """The names of the placement groups that are there."""
+        """Return the names of the existing placement groups."""
         from ray.util.placement_group import placement_group_table
 
         self._connect()
         return [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
 
     def make_group(self, name: str, namespace: str, cpu: str) -> None:
-        """Only a placement group, as who was killed before he made its holders leaves it."""
+        """Create a placement group without slot actors, as a driver leaves it that is killed before it creates the
+        actors."""
         from ray.util.placement_group import placement_group
 
         self._connect(namespace)

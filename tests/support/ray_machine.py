@@ -1,8 +1,9 @@
-"""Ray on machines made of namespaces: `python -m support.ray_machine` starts what Ray needs on one, and ends.
+"""Runs Ray on simulated machines. `python -m support.ray_machine` starts the processes of Ray on one machine, and ends.
 
-What Ray starts belongs to the machine's init, and ends with its power. What nobody asks anything is left out, since it
-costs seconds of CPU at the start of each machine: the API server, the autoscaler's monitor, and the two agents of each
-raylet, for metrics and for runtime environments, of which only the files are there by which a raylet knows their ports.
+The processes of Ray become children of the machine's init, and end with the machine. Some parts of Ray are left out,
+because tests do not need them and each start would cost seconds of CPU: the API server, the monitor of the autoscaler,
+and the two agents of each raylet for metrics and runtime environments. A raylet only needs the files that contain the
+ports of the agents.
 """
 
 from __future__ import annotations
@@ -52,19 +53,20 @@ HEALTH = {
 
 
 def start_ray(head: Machine, *nodes: Machine, cpu: int = 4, health: Mapping[str, int] = HEALTH) -> None:
-    """Starts a Ray cluster: machines with so many cores and 1 GiB each, the head's among them."""
+    """Start a Ray cluster. Each machine, including the machine of the head, has 1 GiB and the given number of cores."""
     _wait(_start(head, head, cpu, health))
     add_nodes(head, *nodes, cpu=cpu)
 
 
 def add_nodes(head: Machine, *nodes: Machine, cpu: int = 4) -> None:
-    """Machines join a Ray cluster, all at once."""
+    """Let machines join a Ray cluster at the same time."""
     for process in [_start(machine, head, cpu) for machine in nodes]:
         _wait(process)
 
 
 def end_ray(machine: Machine) -> None:
-    """`kill -9` of all that Ray is on a machine, what it has started excepted, if that outlives it."""
+    """Kill the processes of Ray on a machine with SIGKILL. Processes that Ray has started, such as workers, are not
+    killed."""
     for pid, command in machine.processes().items():
         if "/ray/core/" in command or command.startswith(("ray::", "sleep infinity")):
             with contextlib.suppress(ProcessLookupError):
@@ -72,7 +74,8 @@ def end_ray(machine: Machine) -> None:
 
 
 class RayMachineCluster(MachineCluster):
-    """A cluster on Ray on machines, all of which have cores; the controller is on that of the head."""
+    """A cluster of Iris on a Ray cluster of simulated machines. All machines have cores, and the controller runs on the
+    machine of the head."""
 
     def __init__(self, lan: Lan, lease_s: float) -> None:
         self.head, *others = lan.machines
@@ -101,7 +104,7 @@ class RayMachineCluster(MachineCluster):
 
 @contextmanager
 def ray_machine_cluster(directory: Path, count: int, lease_s: float) -> Iterator[RayMachineCluster]:
-    """One, for the time of a test; see `machines` for where it is skipped."""
+    """Run a `RayMachineCluster` during a test. `machines` says when the test is skipped."""
     pytest.importorskip("ray")
     with machines(directory, count) as lan:
         cluster = RayMachineCluster(lan, lease_s)
@@ -135,7 +138,7 @@ def _main(arguments: Sequence[str]) -> None:
 
     class BareNode(Node):  # type: ignore[misc]
         def start_api_server(self, **_: object) -> None:
-            """Not needed."""
+            """Do nothing, because tests do not need the API server."""
 
     what = json.loads(arguments[0])
     is_head = what["address"] == what["head"]

@@ -1,4 +1,5 @@
-"""The check of the shape of the code: how large its files, functions, classes and folders are, and how tangled.
+"""Checks the shape of the code: the sizes of files, functions, classes and folders, their complexity, and import
+cycles.
 
     python tests/support/shape.py
 

@@ -1,7 +1,7 @@
-"""A real Slurm on this machine: munged, slurmctld and a slurmd for each node, in a directory of its own.
+"""Runs a real Slurm on this machine: munged, slurmctld and one slurmd for each node, in a separate directory.
 
-Only for root: slurmd starts jobs as the users who submit them. Debian's build of Slurm lets several slurmd be one
-machine's; each thinks it is another node.
+This needs root, because slurmd starts jobs as the users who submit them. Debian's build of Slurm allows several slurmd
+on one machine, each of which acts as another node.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ GresTypes=gpu
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster, and what it is said to have."""
+    """A node of the cluster, with the resources in Slurm's configuration."""
 
     name: str
     features: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Node:
 
 
 def skip_where_there_is_none() -> None:
-    """Skips the test, or the module, where Slurm cannot be run."""
+    """Skip the test or the module if Slurm cannot run on this machine."""
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons need root", allow_module_level=True)
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -89,7 +89,7 @@ def skip_where_there_is_none() -> None:
 
 
 class SlurmCluster:
-    """Starts the daemons; ends them and all jobs at the end, also when the test fails.
+    """The daemons of Slurm. As a context manager it ends the daemons and all jobs, also after a failure.
 
     Args:
         directory: Where all is kept; what the daemons wrote stays as evidence.
@@ -180,17 +180,18 @@ class SlurmCluster:
         wait_until(lambda: (where / "munge.socket").exists(), "munged")
 
     def start_controller(self) -> None:
-        """Starts slurmctld, which knows what it has saved."""
+        """Start slurmctld, which loads its saved state."""
         self._start("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
 
     def kill_controller(self) -> None:
-        """`kill -9` of slurmctld. It forgets what it was told in the seconds before, so that is waited for."""
+        """Kill slurmctld with SIGKILL, after waiting until it has saved the latest changes. Without the wait, it would
+        forget the last seconds."""
         comments = self.command("squeue", "--noheader", "--format=%k").split()
         wait_until(lambda: self._has_saved(comments), f"slurmctld to save its jobs with {comments}")
         self._kill("slurmctld")
 
     def kill_forgetful_controller(self) -> None:
-        """`kill -9` of slurmctld, at once."""
+        """Kill slurmctld with SIGKILL at once, so that it forgets the last seconds."""
         self._kill("slurmctld")
 
     def _has_saved(self, comments: list[str]) -> bool:
@@ -201,30 +202,31 @@ class SlurmCluster:
         return all(comment.encode() in saved for comment in comments)
 
     def start_node(self, name: str) -> None:
-        """Starts the slurmd of a node."""
+        """Start the slurmd of a node."""
         self._start(name, "slurmd", "-D", "-N", name, "-f", self.environment["SLURM_CONF"])
 
     def kill_node(self, name: str) -> None:
-        """`kill -9` of the slurmd of a node; what runs there goes on, as in a partition."""
+        """Kill the slurmd of a node with SIGKILL. Processes of jobs on the node continue, as on a node without
+        network."""
         self._kill(name)
 
     def command(self, *words: str) -> str:
-        """What a command of Slurm prints."""
+        """Run a command of Slurm, and return its output."""
         return subprocess.run(
             words, env={**os.environ, **self.environment}, capture_output=True, text=True, check=True, timeout=30
         ).stdout
 
     def jobs(self) -> dict[str, str]:
-        """The states of the jobs that have not ended, by number."""
+        """Return the states of the unfinished jobs, by job number."""
         lines = self.command("squeue", "--noheader", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def wait_until_up(self) -> None:
-        """Until all nodes are there, and empty."""
+        """Wait until all nodes are up and run no job."""
         wait_until(self._is_up, f"all nodes to be idle; see {self._directory}")
 
     def wait_until_empty(self) -> None:
-        """Until nothing of any job is left."""
+        """Wait until no process of any job is left."""
         wait_until(lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}")
 
     def resume_drained(self) -> None:
@@ -262,7 +264,7 @@ class SlurmCluster:
         self._daemons.pop(what).wait()
 
     def stop(self) -> None:
-        """Ends all: the daemons, then what they have started, which carries a mark."""
+        """End the daemons, and then all processes that the daemons have started. These processes carry a mark."""
         for daemon in self._daemons.values():
             daemon.kill()
         for daemon in self._daemons.values():
@@ -301,7 +303,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def worker_pid(worker_id: str) -> int | None:
-    """The worker's process; its reaper, which has the same command line, is its child."""
+    """Return the process id of a worker. Its reaper has the same command line, but is a child of the worker."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,5 @@
-"""Small proxies for tests: SOCKS5, and HTTP with CONNECT. All hosts that they are asked for are one port."""
+"""Small proxies for tests: SOCKS5, and HTTP with CONNECT. Each proxy connects every requested host to one port of this
+machine."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 
 class SmallProxy:
-    """Accepts connections on loopback, and passes on what comes after its handshake.
+    """A proxy on the loopback interface, which forwards all bytes after its handshake.
 
     Args:
         port: The port of this machine that it connects to; 0: it finds none.
@@ -36,7 +37,7 @@ class SmallProxy:
         self._threads[0].start()
 
     def url(self, login: str = "") -> str:
-        """Its URL, with `user:password@` as it is given here."""
+        """Return the URL of the proxy, with the given `user:password@`."""
         return f"{self.scheme}://{login}127.0.0.1:{self.port}"
 
     def close(self) -> None:
@@ -80,12 +81,12 @@ class SmallProxy:
             target.shutdown(socket.SHUT_WR)
 
     def _greet(self, sock: socket.socket) -> bool:
-        """Whether the connection goes on to the target."""
+        """Do the handshake. Return whether the connection continues to the target."""
         raise NotImplementedError
 
 
 class SocksProxy(SmallProxy):
-    """RFC 1928 and 1929, as far as clients of names need them."""
+    """A SOCKS5 proxy: the parts of RFC 1928 and RFC 1929 that clients need for host names."""
 
     scheme = "socks5"
 
@@ -112,7 +113,7 @@ class SocksProxy(SmallProxy):
 
 
 class ConnectProxy(SmallProxy):
-    """The CONNECT of RFC 9110."""
+    """An HTTP proxy with the method CONNECT of RFC 9110."""
 
     scheme = "http"
 

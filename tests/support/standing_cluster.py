@@ -1,4 +1,5 @@
-"""A cluster as `iris up` has it, whose server is killed and started again, and proofs of when attempts ran."""
+"""Runs a cluster like `iris up`, whose server a test can kill and restart. Tasks write proofs of the times when they
+ran."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from iris.config import ClusterConfig
 
 
 class StandingCluster:
-    """A server in a directory, whose workers outlive it.
+    """A server in a state directory, with workers that outlive the server.
 
     Args:
         directory: The state directory.
@@ -42,7 +43,7 @@ class StandingCluster:
         return self.server.address
 
     def start(self, **changed: Any) -> LocalServer:
-        """Starts the server, which finds what an earlier one left."""
+        """Start the server, which continues with the state and the workers of an earlier server."""
         self.options |= changed
         keep_key(self.directory)
         self.server = start_server(ClusterConfig(**{"state_dir": self.directory, "port": 0, **self.options}))
@@ -50,34 +51,34 @@ class StandingCluster:
         return self.server
 
     def kill(self) -> None:
-        """`kill -9` of the server alone."""
+        """Kill only the server, with SIGKILL."""
         assert self.server is not None
         self.server.process.kill()
         self.server.process.wait()
 
     def client(self) -> RemoteClusterClient:
-        """A client of the server."""
+        """Return a client of the server."""
         return RemoteClusterClient(self.address)
 
     def worker(self, worker_id: str = "local-0") -> Identity:
-        """The process of a worker."""
+        """Wait until a worker runs, and return the identity of its process."""
         return wait_until(lambda: self.find_worker(worker_id), f"worker {worker_id}")
 
     def find_worker(self, worker_id: str = "local-0") -> Identity | None:
-        """It, if it runs."""
+        """Return the identity of a worker's process. None if the worker does not run."""
         identity = read_identity(identity_file(self.directory / "workers", worker_id))
         return identity if identity is not None and identity.is_alive else None
 
     def standing(self) -> list[str]:
-        """The workers that run, or are not all gone."""
+        """Return the ids of workers of which a process still runs."""
         return find_standing(self.directory / "workers")
 
     def kill_worker(self, worker_id: str = "local-0") -> None:
-        """`kill -9` of a worker."""
+        """Kill a worker with SIGKILL."""
         os.kill(self.worker(worker_id).pid, signal.SIGKILL)
 
     def wait_for_workers(self, count: int = 1) -> None:
-        """Until so many have registered."""
+        """Wait until the given number of workers has registered."""
         with self.client() as client:
             wait_until(
                 lambda: sum(worker.healthy for worker in client.list_workers()) == count,
@@ -85,7 +86,7 @@ class StandingCluster:
             )
 
     def stop(self) -> None:
-        """Ends all of it, also when the server was killed."""
+        """End the server and all workers, also if the server was killed."""
         if self.server is not None:
             self.server.stop()
         asyncio.run(end_standing(self.directory / "workers"))
@@ -93,7 +94,7 @@ class StandingCluster:
 
 @contextmanager
 def standing_cluster(directory: Path, **options: Any) -> Iterator[StandingCluster]:
-    """A cluster whose workers outlive its server, for the time of a test."""
+    """Run a cluster during a test, with workers that outlive the server."""
     cluster = StandingCluster(directory, **options)
     try:
         yield cluster
@@ -115,7 +116,7 @@ sys.exit(int(sys.argv[3]))
 
 
 class Proofs:
-    """What tasks write while they run: the time, again and again, in a file for each attempt.
+    """The proofs that tasks write: while an attempt runs, it appends the time to a file again and again.
 
     Args:
         directory: Where.
@@ -127,34 +128,34 @@ class Proofs:
         self._gate = directory / "gate"
 
     def command(self, exit_code: int = 0) -> list[str]:
-        """A task that runs until `open`."""
+        """Return the command of a task that runs until `open` is called."""
         return [sys.executable, "-S", "-c", _PROOF, str(self._directory), str(self._gate), str(exit_code)]
 
     def open(self) -> None:
-        """Lets all tasks end."""
+        """Let all tasks end."""
         self._gate.touch()
 
     def attempts(self, task_index: int = 0) -> list[int]:
-        """The attempts of a task that have run."""
+        """Return the ids of the attempts of a task that have run."""
         return sorted(int(path.suffix[1:]) for path in self._directory.glob(f"{task_index}.*"))
 
     def times(self, task_index: int = 0, attempt_id: int = 0) -> list[int]:
-        """When an attempt ran: monotonic time in nanoseconds."""
+        """Return the times at which an attempt ran, in nanoseconds of the monotonic clock."""
         lines = (self._directory / f"{task_index}.{attempt_id}").read_text().splitlines(keepends=True)
         return [int(line) for line in lines if line.endswith("\n")]
 
     def wait_for(self, task_index: int = 0, attempt_id: int = 0) -> None:
-        """Until an attempt runs."""
+        """Wait until an attempt runs."""
         path = self._directory / f"{task_index}.{attempt_id}"
         wait_until(lambda: path.exists() and self.times(task_index, attempt_id), f"attempt {attempt_id} to run")
 
     def wait_for_more(self, task_index: int = 0, attempt_id: int = 0) -> None:
-        """Until an attempt has gone on from here."""
+        """Wait until an attempt has written another time."""
         before = len(self.times(task_index, attempt_id))
         wait_until(lambda: len(self.times(task_index, attempt_id)) > before, f"attempt {attempt_id} to go on")
 
     def assert_no_overlap(self, task_index: int = 0) -> None:
-        """No attempt of a task began before the one before it was over."""
+        """Check that no attempt of a task began before the end of the previous attempt."""
         spans = [self.times(task_index, attempt_id) for attempt_id in self.attempts(task_index)]
         spans = [span for span in spans if span]  # one may have ended before it wrote its first time
         for earlier, later in itertools.pairwise(spans):

@@ -1,4 +1,4 @@
-"""Jobs in all the states that a controller's database can hold, and a dump of one that holds them.
+"""Writes jobs in all states into a controller's database, and dumps such a database.
 
 After a change of the schema: `cd tests && uv run python -m support.stored_jobs cluster/controller/databases`.
 """
@@ -167,7 +167,7 @@ def new_job(job_id: str = "parent/job", *, coscheduled: bool = True) -> Job:
 
 
 def fill(store: Store) -> None:
-    """Writes a job in each state, with all that belongs to it."""
+    """Write a job in each state, with its tasks, results and endpoints."""
     for coscheduled in (True, False):
         for bring in STATES:
             job = new_job(f"{bring.__name__}-{'gang' if coscheduled else 'independent'}", coscheduled=coscheduled)
@@ -207,7 +207,7 @@ def store_ended_jobs(path: Path, jobs: int, wide: dict[str, int]) -> None:
 
 
 def dump(path: Path) -> str:
-    """A database as SQL."""
+    """Return the content of a database as SQL."""
     db = sqlite3.connect(path)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,4 +1,4 @@
-"""A terminal, so that tests see what a person sees: a program runs in it, and its screen is text."""
+"""Runs a program in a simulated terminal, so that a test can read the screen as text."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
-        """The lines as they are to be seen now, scrolled ones as well; no spaces at their ends."""
+        """Return the visible lines and the lines that have scrolled away, without spaces at their ends."""
         self._take()
         return ["".join(row).rstrip() for row in self._rows]
 
     def shows(self, *lines: str) -> None:
-        """Waits until these are the last lines on the screen, the cursor's own included."""
+        """Wait until the given lines are the last lines on the screen, including the line of the cursor."""
         wait_until(lambda: self._ends_with(lines), f"{lines} on the screen; {self.screen}")
 
     def resize(self, columns: int) -> None:
-        """Makes it wider or narrower. Lines that are too long then are broken anew, as most terminals do it."""
+        """Change the width of the terminal. Long lines are wrapped again, as most terminals do."""
         self._take()
         before, at, column = self._rows, self._row, self._column
         self._rows, self._columns = [], columns
@@ -84,17 +84,17 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, text: str) -> None:
-        """Presses keys; `\\x03` is Ctrl-C."""
+        """Send key strokes to the program. `\\x03` is Ctrl-C."""
         os.write(self._ours, text.encode())
 
     def exit_code(self) -> int:
-        """Waits for the end of the program."""
+        """Wait for the end of the program, and return its exit code."""
         wait_until(lambda: self.screen is None or self.process.poll() is not None, "the end of the program")
         self._take()
         return self.process.wait()
 
     def close(self) -> None:
-        """Ends all."""
+        """End the program and the terminal."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

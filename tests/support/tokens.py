@@ -1,5 +1,5 @@
-"""One key for all clusters that tests start, and tokens that it has signed: a client of the tests needs no more than
-`IRIS_TOKEN`, which conftest.py sets to an admin's, and its processes inherit it."""
+"""Provides one server key for all clusters of the tests, and tokens that the key has signed. conftest.py sets
+`IRIS_TOKEN` to an admin's token, which all clients in the tests use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY_VARIABLE = "IRIS_TEST_KEY"
 
 
 def prepare_environment() -> None:
-    """Makes the key, and the token that everything in this process calls with by default."""
+    """Create the key, and set the token that all clients in this process use by default."""
     os.environ[KEY_VARIABLE] = Ed25519PrivateKey.generate().private_bytes_raw().hex()
     shared_key.cache_clear()
     os.environ["IRIS_TOKEN"] = token()
@@ -31,12 +31,12 @@ def prepare_environment() -> None:
 
 @cache
 def shared_key() -> SigningKey:
-    """The key of all clusters of the tests."""
+    """Return the key of all clusters of the tests."""
     return SigningKey(_private_key())
 
 
 def keep_key(directory: Path) -> None:
-    """The cluster whose state is there will have the key of the tests."""
+    """Write the key of the tests into a state directory, so that its cluster uses this key."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     pem = _private_key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -47,23 +47,23 @@ def keep_key(directory: Path) -> None:
 def token(
     role: str = ADMIN, *, name: str = "tests", ttl_s: float = 86400.0, key: SigningKey | None = None, **more: Any
 ) -> str:
-    """A token; `more`: job_id, task_index and so on, see `Caller`."""
+    """Return a token. `more` contains further fields of `Caller`, such as job_id and task_index."""
     caller = Caller(name, role, more.pop("token_id", secrets.token_hex(8)), time.time() + ttl_s, **more)
     return (key or shared_key()).sign(caller)
 
 
 def controller_token(worker_id: str) -> str:
-    """What the controller shows to a worker."""
+    """Return a token of the controller for a worker."""
     return token(CONTROLLER, worker_id=worker_id)
 
 
 def worker_credentials(worker_id: str) -> WorkerCredentials:
-    """What a worker of the tests is started with."""
+    """Return the credentials for a worker of the tests."""
     return WorkerCredentials(worker_token(shared_key(), worker_id), shared_key().public)
 
 
 def keep_credentials(path: Path, worker_id: str) -> Path:
-    """The same in a file."""
+    """Write the credentials for a worker into a file, and return the path."""
     write_secret(path, worker_credentials(worker_id).to_json())
     return path
 

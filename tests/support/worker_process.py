@@ -1,4 +1,4 @@
-"""Real workers, started by the test itself: what an engine of another machine would start."""
+"""Starts real workers without an engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STOP_S = 30.0
 def running_worker(
     controller: str, directory: Path, *options: str, worker_id: str = "w"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker process in a directory of its own; its messages stay beside it as evidence."""
+    """Run a worker process in a separate directory. Its event log stays beside the directory as evidence."""
     with directory.with_suffix(".log").open("ab") as messages:
         process = subprocess.Popen(
             [
