@@ -10,6 +10,7 @@ from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 from support.certificates import self_signed
@@ -136,6 +137,17 @@ async def test_cancelled_wait_ends_at_once_and_leaves_the_client_usable(aclient:
     assert (await aclient.status(job_id)).job_id == job_id
 
 
+async def test_cancel_scope_of_anyio_ends_a_wait_and_a_follow(aclient: AsyncIrisClient, job_id: str) -> None:
+    with anyio.move_on_after(0.5) as waiting:
+        await aclient.job(job_id).wait()
+    assert waiting.cancelled_caught
+    with anyio.CancelScope() as following:
+        async for _ in aclient.job(job_id).logs(follow=True):
+            following.cancel()
+    assert following.cancelled_caught
+    assert (await aclient.status(job_id)).job_id == job_id
+
+
 async def test_follows_need_no_threads(aclient: AsyncIrisClient, job_id: str) -> None:
     async with aclosing(aclient.stream_task_logs(job_id, 0)) as first:
         await anext(first)
@@ -242,6 +254,12 @@ def test_client_of_another_event_loop_is_refused(shared_cluster: LocalServer) ->
     with pytest.raises(FailedPreconditionError, match=r"another event loop.*each event loop"):
         asyncio.run(client.list_jobs())
     asyncio.run(client.close())
+
+
+def test_call_without_an_event_loop_of_asyncio_is_refused() -> None:
+    call = AsyncIrisClient.remote("127.0.0.1:1", token="none").list_jobs()
+    with pytest.raises(FailedPreconditionError, match=r"running asyncio event loop.*sync IrisClient"):
+        call.send(None)
 
 
 def test_two_event_loops_can_each_have_a_client(shared_cluster: LocalServer) -> None:

@@ -133,8 +133,9 @@ async def _call_async(
             with response:
                 answer = await method(request, timeout_ms=left_until(end))
         except ConnectError as error:
-            if _is_cancelled(error):
-                raise asyncio.CancelledError from error
+            cancellation = _cancellation(error)
+            if cancellation is not None:
+                raise cancellation from None
             if attempt < TRIES and await _has_new_token(peer, error, token):
                 continue
             pause_s = backoff.next_s()
@@ -212,8 +213,9 @@ async def stream_async(
                 except ConnectError as error:
                     # This error must be raised inside the block of `asyncio.timeout`, which turns its own cancellation
                     # into a TimeoutError.
-                    if _is_cancelled(error):
-                        raise asyncio.CancelledError from error
+                    cancellation = _cancellation(error)
+                    if cancellation is not None:
+                        raise cancellation from None
                     raise
             if peer.credentials and within_s == first_s:
                 peer.credentials.accepted()
@@ -247,14 +249,17 @@ async def _has_new_token(peer: Peer, error: ConnectError, refused: str | None) -
     return await asyncio.to_thread(peer.credentials.renew, refused)
 
 
-def _is_cancelled(error: ConnectError) -> bool:
-    """Return whether the calling task was cancelled.
+def _cancellation(error: ConnectError) -> asyncio.CancelledError | None:
+    """Return the cancellation of the calling task that an error of connectrpc stands for. None: the task goes on.
 
-    This check is needed because connectrpc reports a cancellation as an error of the server. If the connection fails at
-    the same time, connectrpc reports an error of the connection instead.
+    connectrpc reports a cancellation as an error of the server. If the connection fails at the same time, connectrpc
+    reports an error of the connection instead. The original exception is returned if it is known, because anyio
+    compares its text with its own cancellations.
     """
+    if isinstance(error.__cause__, asyncio.CancelledError):
+        return error.__cause__
     task = asyncio.current_task()
-    return isinstance(error.__cause__, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
+    return asyncio.CancelledError() if task is not None and task.cancelling() > 0 else None
 
 
 def _is_refused(error: ConnectError) -> bool:
