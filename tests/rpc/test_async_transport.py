@@ -1,137 +1,123 @@
-"""`AsyncHttpxTransport`: an async transport of httpx that the user gives sends the requests of an async client."""
+"""The transports of async clients: parsers, early ends of streams, deadlines, and the environment's proxies."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
-import httpx
+import httptools
 import pytest
-from pyqwest import Client
-from support.two_version_server import TwoVersionServer
+from pyqwest import Client, Request
 
-from iris.errors import ControllerUnreachableError, DeadlineExceededError
-from iris.rpc import cluster_connect
-from iris.rpc.calls import call_async, stream_async
-from iris.rpc.cluster_pb2 import Controller
-from iris.rpc.http.client.httpx_sender import AsyncHttpxTransport
-from iris.rpc.peer import Peer
-from iris.system.event_loop import happens
+from iris.cluster.client.aio.remote_client import AsyncRemoteClusterClient
+from iris.errors import DeadlineExceededError
+from iris.rpc.http.client import h11_parser
+from iris.rpc.http.client.async_client_transport import AsyncioTransport, user_transport
+from iris.rpc.http.tls import ClientTls
 
-
-class Caller:
-    """An async client over a transport of httpx."""
-
-    def __init__(self, address: str, transport: httpx.AsyncBaseTransport) -> None:
-        self.peer = Peer(address, "the controller", ControllerUnreachableError)
-        self.stub = cluster_connect.ControllerServiceClient(
-            address,
-            accept_compression=(),
-            send_compression=None,
-            http_client=Client(AsyncHttpxTransport(transport)),
-        )
-
-    async def list_jobs(self) -> list[str]:
-        answer = await call_async(self.stub.list_jobs, Controller.ListJobsRequest(), self.peer)
-        return [job.job_id for job in answer.jobs]
-
-    async def call_without_answer(self, timeout_s: float = 30.0) -> None:
-        await call_async(self.stub.list_tasks, Controller.ListTasksRequest(job_id="a"), self.peer, timeout_s=timeout_s)
-
-    def watch(self) -> Any:
-        return stream_async(self.stub.watch_job(Controller.WatchJobRequest(job_id="a")), self.peer)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[TwoVersionServer]:
-    with contextlib.closing(TwoVersionServer()) as running:
-        yield running
-
-
-Work = Callable[[Caller], Coroutine[Any, Any, None]]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def run(server: TwoVersionServer) -> Callable[[Work], None]:
-    def run(work: Work) -> None:
-        async def main() -> None:
-            async with httpx.AsyncHTTPTransport() as transport:
-                await work(Caller(server.address, transport))
-
-        asyncio.run(main())
-
-    return run
+def anyio_backend() -> str:
+    return "asyncio"
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await happens(asyncio.Event(), 0.01)
+class Parsed:
+    """What a parser has reported."""
+
+    def __init__(self, module: Any) -> None:
+        self.seen: list[Any] = []
+        self.parser = module.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.seen.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.seen.append("headers")
+
+    def on_body(self, data: bytes) -> None:
+        self.seen.append(data)
+
+    def on_message_complete(self) -> None:
+        self.seen.append(("end", self.parser.should_keep_alive()))
 
 
-def test_calls_and_streams_go_through_the_transport(run: Callable[[Work], None], server: TwoVersionServer) -> None:
-    async def work(caller: Caller) -> None:
-        assert await caller.list_jobs() == ["a"]
-        watching = caller.watch()
-        assert (await anext(watching)).job.state == 3
-        await until(lambda: server.waiting == 1)
-        await watching.aclose()
-        await until(lambda: server.waiting == 0)
-        assert await caller.list_jobs() == ["a"]
-
-    run(work)
+def parse(module: Any, pieces: list[bytes]) -> tuple[Any, ...]:
+    protocol = Parsed(module)
+    for piece in pieces:
+        protocol.parser.feed_data(piece)
+    bodies = [item for item in protocol.seen if isinstance(item, bytes)]
+    others = [item for item in protocol.seen if not isinstance(item, bytes)]
+    return others, b"".join(bodies), protocol.parser.get_status_code()
 
 
-def test_cancelled_stream_and_call_are_ended_at_the_server(
-    run: Callable[[Work], None], server: TwoVersionServer
-) -> None:
-    async def work(caller: Caller) -> None:
-        async def follow() -> None:
-            async for _ in caller.watch():
-                pass
-
-        for pending in (follow(), caller.call_without_answer()):
-            task = asyncio.create_task(pending)
-            await until(lambda: server.waiting == 1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await until(lambda: server.waiting == 0)
-
-    run(work)
+ANSWERS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
+    "chunks": b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+    "close": b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+}
 
 
-def test_call_without_an_answer_ends_at_its_deadline(run: Callable[[Work], None]) -> None:
-    async def work(caller: Caller) -> None:
-        with pytest.raises(DeadlineExceededError):
-            await caller.call_without_answer(timeout_s=0.2)
-
-    run(work)
-
-
-def test_exception_of_the_transport_is_named() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        raise ValueError("no route")
-
-    async def main() -> None:
-        caller = Caller("http://cluster.example", httpx.MockTransport(answer))
-        with pytest.raises(ControllerUnreachableError, match="the given transport raised ValueError: no route"):
-            await caller.list_jobs()
-
-    asyncio.run(main())
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_both_parsers_report_the_same_answer(name: str, size: int) -> None:
+    pieces = [ANSWERS[name][at : at + size] for at in range(0, len(ANSWERS[name]), size)]
+    assert parse(h11_parser, pieces) == parse(httptools, pieces)
 
 
-def test_broken_connection_of_the_transport_is_retried() -> None:
-    tries: list[httpx.Request] = []
+def test_h11_parser_refuses_data_that_is_not_http() -> None:
+    with pytest.raises(h11_parser.HttpParserError):
+        parse(h11_parser, [b"SSH-2.0-OpenSSH_9\r\n\r\n"])
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        tries.append(request)
-        raise httpx.ConnectError("nobody there")
 
-    async def main() -> None:
-        with pytest.raises(ControllerUnreachableError):
-            await Caller("http://cluster.example", httpx.MockTransport(answer)).list_jobs()
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-    asyncio.run(main())
-    assert len(tries) == 5
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_stream_that_is_closed_before_its_first_part_closes_the_connection() -> None:
+    ended = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/connect+proto\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        assert await reader.read() == b""
+        ended.set()
+        writer.close()
+
+    async with serving(handle) as address:
+        response: Any = await AsyncioTransport(None).execute(Request("POST", f"{address}/x", content=b""))
+        await response.aclose()
+        await asyncio.wait_for(ended.wait(), 60)
+
+
+async def test_environment_proxy_is_not_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWERS["length"])
+        writer.close()
+
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with serving(handle) as address:
+        answer = await Client(user_transport(address, ClientTls(), None)).get(address)
+        assert (answer.status, answer.content) == (200, b"hello")
+
+
+async def test_silent_controller_is_a_deadline_error() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with AsyncRemoteClusterClient(address, token="none", timeout_s=0.3) as client:
+            with pytest.raises(DeadlineExceededError, match="did not answer in time"):
+                await client.list_jobs()
