@@ -12,6 +12,7 @@ process forks the program: the template itself never waits for a program.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -89,6 +90,9 @@ class Preloaded:
 def _main() -> None:
     for package in ("iris.cli", "iris.client"):
         _load_all(package)
+    # Otherwise each forked process would search all modules for garbage at its exit, and copy their memory by that.
+    gc.collect()
+    gc.freeze()
     requests = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system collects the processes that wait
     while True:

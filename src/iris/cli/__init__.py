@@ -6,6 +6,7 @@ JSON. `cluster/` finds the cluster that a command addresses. No other package im
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from iris.errors import MissingExtraError
@@ -27,4 +28,7 @@ def main() -> None:
     except KeyboardInterrupt:
         # The imports are inside the `try`, because the user may press Ctrl-C during the 0.1 s that the imports take.
         sys.exit(130)
-    sys.exit(run_program())
+    code = run_program()
+    # At exit, Python searches all objects for garbage. For a short command, the search takes a quarter of the CPU time.
+    gc.freeze()
+    sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -113,6 +114,7 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run a worker until SIGTERM, or until its parent process ends."""
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
+    gc.freeze()  # The garbage collector need not visit the modules, neither while the worker runs nor when it exits.
     become_subreaper()
     # The umask of the worker does not affect tasks, because the launcher of tasks was forked before this call.
     keep_files_private()
