@@ -26,7 +26,6 @@ from contracts.log_following import (  # noqa: F401 - the contract's tests and t
     test_prompt_is_returned_although_a_filter_excluded_earlier_lines,
     test_prompt_is_returned_once_while_the_task_waits,
     test_raw_bytes,
-    test_reader_continues_from_any_cursor,
     test_server_closes_the_stream_of_a_reader_that_leaves,
     test_stream_of_several_tasks_keeps_the_order_of_each_task,
     test_stream_of_some_tasks_continues_from_a_cursor,

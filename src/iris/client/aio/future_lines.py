@@ -1,4 +1,5 @@
-"""Reads future log lines on an asyncio loop, until all tasks have ended. This is the second stage of a reader.
+"""Reads future log lines on an asyncio loop, until all tasks have ended. A reader of logs has two stages, and this is the
+second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `AsyncioDriver` reads them.
 `FollowReader` turns the received data into entries for the user.

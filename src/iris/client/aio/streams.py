@@ -109,7 +109,7 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
 
 
 class AsyncTaskLogReader:
-    """Reads the logs of tasks in two stages.
+    """Reads the logs of tasks: first the lines that exist, and then, with `follow`, the future lines.
 
     Args:
         connection: The connections of the client.

@@ -28,7 +28,7 @@ from iris.rpc.peer import Peer
 
 
 class Lifetime(Protocol):
-    """The lifetime of the client."""
+    """The part of an `AsyncLifetime` that an `AsyncRunner` uses."""
 
     def ending(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager whose block ends with an error when the client is closed."""

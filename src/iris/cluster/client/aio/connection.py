@@ -1,7 +1,7 @@
 """Keeps the connections of one async client: to the controller, and to workers for reading logs.
 
-One asyncio loop owns all state. What may block runs in a thread: the start of a local cluster, and the function that
-returns a token.
+One asyncio loop owns all state. The start of a local cluster and the function that returns a token may block.
+Therefore both run in a thread.
 """
 
 from __future__ import annotations
