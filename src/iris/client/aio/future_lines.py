@@ -1,5 +1,6 @@
-"""Reads future log lines on an asyncio loop, until all tasks have ended. A reader of logs has two stages, and this is the
-second stage.
+"""Reads future log lines on an asyncio loop, until all tasks have ended.
+
+A reader of logs has two stages, and this module is the second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `AsyncioDriver` reads them.
 `FollowReader` turns the received data into entries for the user.

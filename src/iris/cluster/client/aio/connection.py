@@ -7,6 +7,7 @@ Therefore both run in a thread.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ class AsyncClusterConnection:
         self._starting: asyncio.Task[ClusterAccess] | None = None
         self._workers: dict[str, _Server] = {}
         self._transports: list[ProgressTransport] = []
+        self._context: ssl.SSLContext | None = None  # It is shared by all connections, because it is slow to make.
         if isinstance(access, ClusterAccess):
             self._connect(access)
         else:
@@ -195,7 +197,9 @@ class AsyncClusterConnection:
     ) -> Client:
         if self._given is not None:
             return Client(AsyncHttpxTransport(self._given))
-        transport = user_transport(address, access.tls, proxy, http2=bool(http2))
+        if self._context is None and address.startswith("https://"):
+            self._context = access.tls.context()
+        transport = user_transport(address, access.tls, proxy, http2=bool(http2), context=self._context)
         self._transports.append(transport)
         return Client(transport)
 
