@@ -25,8 +25,8 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
 )
 from support.certificates import CertificateAuthority
 from support.chaos_proxy import ChaosProxy, Faults, gentle
-from support.cluster import shell, unique
-from support.reverse_proxies import BARE_HOST, KINDS, program, running_proxy
+from support.cluster import running_cluster, shell, unique
+from support.reverse_proxies import BARE_HOST, KINDS, free_port, program, running_proxy
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
@@ -215,3 +215,19 @@ def test_controller_that_is_down_is_reported_as_that(reach: Behind) -> None:
     with between.refusing(), reach.open_client() as client, pytest.raises(ControllerUnreachableError) as caught:
         client.list_jobs()
     assert "is the controller running?" in str(caught.value)
+
+
+def test_cluster_that_advertises_a_proxy_runs_jobs(
+    authority: CertificateAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy ends TLS, so the controller and its worker do not use it."""
+    monkeypatch.setenv("IRIS_CA", str(authority.path))  # The worker trusts the proxy.
+    port = free_port()
+    with (
+        running_proxy("nginx", tmp_path, port, authority.server("127.0.0.1", BARE_HOST)) as address,
+        running_cluster(tmp_path / "cluster", port=port, advertise=address, workers=1),
+        IrisClient.remote(address) as client,
+    ):
+        job = client.run(shell("echo $IRIS_CONTROLLER_ADDRESS"))
+        job.wait(timeout=60)
+        assert [entry.message for entry in job.logs()] == [address]

@@ -136,6 +136,18 @@ def test_foreign_json_answer_without_an_error_code_names_the_foreign_server() ->
         client.list_jobs()
 
 
+@pytest.mark.parametrize(
+    ("server", "setting"),
+    [
+        ("nginx", "the setting of nginx for that: proxy_read_timeout 1h;"),
+        ("envoy", "the setting of envoy for that: timeout: 0s (in the route)"),
+        ("", "haproxy: timeout server 1h"),
+    ],
+)
+def test_answer_that_a_proxy_did_not_wait_for_names_the_setting_to_change(server: str, setting: str) -> None:
+    assert setting in describe_answer(504, {"server": server}, "http://proxy.example")
+
+
 def test_redirect_that_keeps_the_path_names_the_new_address() -> None:
     location = "http://new.example:1/base/iris.cluster.ControllerService/ListJobs"
     text = describe_answer(301, {"location": location}, "http://old.example/base")

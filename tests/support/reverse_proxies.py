@@ -214,7 +214,7 @@ def _listening(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a program, on another port if something else takes the first one, and wait until it accepts connections."""
     for attempt in range(_PORT_TRIES):
-        port = _free_port()
+        port = free_port()
         folder = directory / f"{command.__name__.strip('_')}-{attempt}"
         plan = Plan(folder, port, target, certificate)
         folder.mkdir()
@@ -230,7 +230,8 @@ def _listening(
     raise AssertionError(f"{command.__name__} has not started: {log.read_text()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nothing uses now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -25,7 +25,6 @@ from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
 from iris.event_log import log_event
 from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
-from iris.rpc.http.tls import ClientTls
 from iris.server.listening import Listening, listen
 from iris.server.worker_keys import WorkerKeys
 from iris.system.clock import keep_ages_in
@@ -182,7 +181,9 @@ class ClusterServer:
             Headroom(None if self._temporary else self._directory),
             quota,
             key=self._keys.key,
-            http_client=http_client(listening.address, ClientTls() if tls is None else tls.for_parts()),
+            # The workers have the same TLS settings as this server. The scheme of the advertised address does not tell
+            # whether they use TLS, because a proxy may end TLS in front of the controller only.
+            http_client=http_client(None if tls is None else tls.for_parts()),
         )
         applications = controller_applications(ControllerService(self._controller, quota))
         context = None if tls is None else tls.context()

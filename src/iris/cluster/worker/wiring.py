@@ -49,7 +49,7 @@ from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInter
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_RULES
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES, HttpServer
-from iris.rpc.http.tls import ClientTls, ServerTls, check_exposure
+from iris.rpc.http.tls import CA_VARIABLE, ClientTls, ServerTls, check_exposure
 from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
@@ -209,7 +209,9 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
     tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca, arguments.part)
     check_exposure(arguments.host, tls=tls is not None, insecure=config.insecure_no_tls)
     server_context = None if tls is None else tls.context()
-    controller_tls = ClientTls(arguments.ca or config.tls_cert, arguments.part)
+    # Without TLS of the cluster's own, a proxy may serve the controller's https address.
+    controller_ca = arguments.ca or config.tls_cert or os.environ.get(CA_VARIABLE, "")
+    controller_tls = ClientTls(controller_ca, arguments.part)
     credentials = Credentials.fixed(given.token, "--credentials")
     make_stub = partial(connect, credentials=credentials, tls=controller_tls)
     controller = ControllerConnection(controller_address, arguments.controller_file, make_stub)

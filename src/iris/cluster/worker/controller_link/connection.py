@@ -31,7 +31,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
         accept_compression=(),
         send_compression=None,
         interceptors=(BearerInterceptor(credentials.token, PeerUidCheck(address)),),
-        http_client=http_client(address, tls),
+        http_client=http_client(tls if address.startswith("https://") else None),
     )
 
 

@@ -119,16 +119,19 @@ class AsyncioTransport:
             raise ConnectionError(str(error)) from error
 
 
-def http_client(address: str, tls: ClientTls) -> Client:
-    """Return the HTTP client for the server at an address.
+def http_client(tls: ClientTls | None) -> Client:
+    """Return the HTTP client for calls to servers that all have https addresses, or all have http addresses.
 
     Without TLS, the client uses connectrpc's own transport. Two features of the transport are off, because they would
     slow down the start of each worker: tracing, and the system's certificates, which take 7 ms to load.
 
+    Args:
+        tls: The https servers that the client trusts, and the client's certificate. None: the servers do not use TLS.
+
     Raises:
         FailedPreconditionError: A file that `tls` names cannot be used.
     """
-    if address.startswith("https://"):
+    if tls is not None:
         return Client(AsyncioTransport(tls.context()))
     return Client(HTTPTransport(enable_otel=False))
 

@@ -21,7 +21,13 @@ _BODY_LIMITS = {
     "traefik": "buffering.maxRequestBodyBytes: 209715200",
     "cloudflare": "none: its limit is part of the plan, so let the controller's name bypass it",
 }
-_TIME_LIMITS = {"nginx": "proxy_read_timeout 1h;", "haproxy": "timeout server 1h", "apache": "ProxyTimeout 3600"}
+_TIME_LIMITS = {
+    "nginx": "proxy_read_timeout 1h;",
+    "haproxy": "timeout server 1h",
+    "envoy": "timeout: 0s (in the route)",
+    "apache": "ProxyTimeout 3600",
+    "caddy": "response_header_timeout 1h",
+}
 PROXY_LOGIN = "the proxy wants a login: put it into the proxy's URL, as http://user:password@host:port"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CAUSES = {
