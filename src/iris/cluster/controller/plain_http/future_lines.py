@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 
 from iris.cluster.controller.logs.relay import BUFFERED_MESSAGES
 from iris.cluster.controller.logs.relay_servers import RelayServers
-from iris.cluster.controller.plain_http.items import Item, Notice, Pause, TaskOver
+from iris.cluster.controller.plain_http.items import Item, Notice, Pause
 from iris.cluster.controller.plain_http.reader_state import ReaderState
 from iris.cluster.logs.asyncio_driver import AsyncioDriver
 from iris.cluster.logs.follow import Follow, FollowRules
@@ -97,7 +97,6 @@ class FutureLines:
                     yield state.deliver(index, entries)
         if chunk.HasField("end") and chunk.end.complete:
             yield from state.attempt_ended(index, delivery.attempt, chunk.end)
-            yield TaskOver(index)
 
     def _is_before_start(self, timestamp_ms: int) -> bool:
         return timestamp_ms <= self._state.filter.start_ms

@@ -9,7 +9,7 @@ from math import inf
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.plain_http.existing_lines import ExistingLines
 from iris.cluster.controller.plain_http.future_lines import FutureLines
-from iris.cluster.controller.plain_http.items import AllRead, Batch, Item
+from iris.cluster.controller.plain_http.items import AllRead, Batch, Item, Pause, TaskOver
 from iris.cluster.controller.plain_http.reader_state import ReaderState
 
 
@@ -20,7 +20,10 @@ async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
         UnavailableError: A log cannot be read.
         ResourceExhaustedError: The last lines are too large.
     """
+    if state.query.follow:
+        yield Pause()  # The head of the answer is sent with the first item, and a task may write nothing for hours.
     left: float = state.query.max_lines or inf
+    over: set[int] = set()
     async with aclosing(_both_stages(state)) as items:
         async for item in items:
             if isinstance(item, Batch) and left != inf:
@@ -31,6 +34,10 @@ async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
                     item = Batch(item.entries[: int(left)])
                     left -= len(item.entries)
             yield item
+            if len(state.ends) > len(over) and isinstance(item, Batch | Pause):
+                for index in sorted(state.ends.keys() - over):
+                    yield TaskOver(index)
+                over.update(state.ends)
             if left <= 0:
                 break
     yield await _all_read(state)

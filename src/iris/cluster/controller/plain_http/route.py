@@ -167,8 +167,7 @@ class PlainHttp:
         answer = _Answer(_format(request.format, state), request.headers(), send)
         async with contextlib.aclosing(in_small_batches(valid, _BATCH_LINES)) as items:
             try:
-                first_s = 0.0 if state.query.follow else _FIRST_ITEM_S
-                if await _pump(items, answer, receive, first_s):
+                if await _pump(items, answer, receive):
                     await answer.end()
             except Exception as error:
                 wrong = error if isinstance(error, IrisError) else _bug(error)
@@ -318,24 +317,21 @@ class _Answer:
             self._size += len(data)
 
 
-async def _pump(items: AsyncGenerator[Item], answer: _Answer, receive: Any, first_s: float) -> bool:
+async def _pump(items: AsyncGenerator[Item], answer: _Answer, receive: Any) -> bool:
     """Send items until there are no more, and return True. Return False if the client has left.
 
     Args:
         items: The items.
         answer: Sends the items.
         receive: Receives messages about the connection.
-        first_s: How long the head of the answer waits for the first item.
     """
     gone = asyncio.ensure_future(_left(receive))
     step: asyncio.Future[Item | None] | None = None
     try:
-        if not first_s:
-            await answer.begin()
         while True:
             step = asyncio.ensure_future(anext(items, None))
             while not step.done():
-                wait_s = first_s if not answer.has_begun else _FLUSH_S if answer.has_data else _BEAT_S
+                wait_s = _FIRST_ITEM_S if not answer.has_begun else _FLUSH_S if answer.has_data else _BEAT_S
                 await asyncio.wait((step, gone), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     return False
