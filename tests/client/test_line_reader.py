@@ -80,6 +80,24 @@ def test_record_with_several_lines_becomes_several_entries() -> None:
     assert reader.delivered == Position(2, (10, 0, 0))
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 3, 4, 100])
+def test_record_read_in_pieces_becomes_the_same_entries(piece_bytes: int) -> None:
+    record = encode(OUT, 17, 0, b"one\n\ntwo\r\nthree")
+    whole = read(line_reader(Position(2)), record)
+    in_pieces = LineReader(JOB, 3, Position(2), whole=True, piece_bytes=piece_bytes)
+    entries = read(in_pieces, record)
+    assert entries == whole
+    assert [entry.cursor for entry in entries] == [entry.cursor for entry in whole]
+    assert in_pieces.received == Position(2, (15, 0, 0))
+
+
+def test_line_longer_than_the_longest_part_is_returned_in_parts() -> None:
+    reader = LineReader(JOB, 3, Position(2), whole=True, longest=4)
+    entries = [*read(reader, encode(OUT, 17, 0, b"abc")), *read(reader, encode(OUT, 18, 3, b"def"))]
+    entries += read(reader, encode(OUT, 19, 6, b"g\n"))
+    assert [(entry.data, entry.partial) for entry in entries] == [(b"abcdef", True), (b"g", False)]
+
+
 def test_line_in_several_records_has_the_time_of_its_end() -> None:
     reader = line_reader()
     frames = [encode(OUT, 1, 0, b"a"), encode(OUT, 2, 1, b"b"), encode(OUT, 3, 2, b"c\nd\ne"), encode(OUT, 4, 7, b"\n")]

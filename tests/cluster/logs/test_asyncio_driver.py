@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,6 +128,21 @@ async def test_asyncio_driver_reads_a_log_to_its_end() -> None:
     await driver.close()
     assert (reader.records, reader.others) == ([b"one", b"two"], [])
     assert (servers.opened, servers.closed) == (1, 1)
+
+
+async def test_closed_asyncio_driver_is_freed_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        servers, follow = Servers([two_messages]), new_follow()
+        driver = AsyncioDriver(follow, servers, statuses(RUNNING), buffered_messages=1)
+        while not servers.opened:
+            await driver.step()
+        await driver.close()
+        freed = weakref.ref(driver)
+        del driver
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 async def test_asyncio_driver_reopens_a_broken_stream() -> None:

@@ -100,7 +100,7 @@ class AsyncioDriver(Generic[Server]):
         self._stream_ids = itertools.count(1)
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
         self._server_of: dict[StreamId, Server] = {}
-        self._statuses = asyncio.create_task(self._put_statuses(statuses))
+        self._watching = [asyncio.create_task(self._put_statuses(statuses))]
 
     @property
     def has_arrivals(self) -> bool:
@@ -154,10 +154,15 @@ class AsyncioDriver(Generic[Server]):
 
     async def close(self) -> None:
         """End all streams, and wait until their tasks have ended."""
-        tasks = [self._statuses, *self._tasks.values()]
+        tasks = [*self._watching, *self._tasks.values()]
+        # The error of a cancelled task refers to its frames, and these refer to this driver. If the driver still
+        # referred to the task, Python's garbage collector would find the last messages late.
+        self._watching.clear()
+        self._tasks.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _handle(self, event: Event) -> list[Instruction]:
         return self._follow.handle(event, time.monotonic())

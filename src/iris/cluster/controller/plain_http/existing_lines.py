@@ -34,7 +34,7 @@ _PATIENCE_S = 15.0
 _LONGEST_PAUSE_S = 2.0
 # When several logs are merged, one page of each log is in memory. All pages together have about `_PAGES_BYTES`.
 _PAGES_BYTES = 8 << 20
-_LARGEST_PAGE_BYTES = 1 << 20
+_LARGEST_PAGE_BYTES = 256 << 10
 _SMALLEST_PAGE_BYTES = 4 << 10
 _MAX_TAIL_BYTES = 4 << 20
 

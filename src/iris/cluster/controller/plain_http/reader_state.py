@@ -25,6 +25,7 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
 _PARTIAL_LINES_BYTES = 8 << 20
 _LONGEST_PART_BYTES = 1 << 20
 _SHORTEST_PART_BYTES = 4 << 10
+_PIECE_BYTES = 16 << 10  # A reader holds the lines of at most this many bytes as objects.
 
 
 class ReaderState:
@@ -102,6 +103,7 @@ class ReaderState:
             whole=not self.filter.ByteSize(),
             parts=self.partial,
             longest=max(_SHORTEST_PART_BYTES, min(_LONGEST_PART_BYTES, share)),
+            piece_bytes=_PIECE_BYTES,
         )
 
     def reader(self, task_index: int, attempt_id: int) -> LineReader:

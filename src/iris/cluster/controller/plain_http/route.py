@@ -55,7 +55,7 @@ _FIRST_ITEM_S = 5.0
 _SENT_BYTES = 64 * 1024
 _FLUSH_S = 0.05
 # The event loop handles other events after each batch of this number of lines.
-_BATCH_LINES = 500
+_BATCH_LINES = 1000
 _log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,7 @@ from operator import add
 
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
-from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
+from iris.cluster.logs.records import GAP, MAX_PAYLOAD, SOURCES, Offsets, decode, parse_gap
 
 # To limit its memory, a reader keeps at most `MAX_HELD_LINE_BYTES` of a partial line. Longer lines are returned in
 # parts.
@@ -29,6 +29,8 @@ class LineReader:
         whole: Whether the server sends all records. If True, a jump of the offset is a gap.
         parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `longest`.
         longest: The most bytes of a partial line that the reader keeps.
+        piece_bytes: The most bytes from which `read` makes entries at a time. A smaller number saves memory, because a
+            record of short lines becomes many entries.
 
     Attributes:
         jumps: Whether a filter may exclude records. If True, a jump of the offset is no gap.
@@ -43,9 +45,11 @@ class LineReader:
         whole: bool,
         parts: bool = False,
         longest: int = MAX_HELD_LINE_BYTES,
+        piece_bytes: int = MAX_PAYLOAD,
     ) -> None:
         self.jumps = not whole
         self._longest = longest
+        self._piece_bytes = piece_bytes
         self._cuts_bars = parts
         self._job_id = job_id
         self._task_index = task_index
@@ -94,8 +98,10 @@ class LineReader:
                 if not self.jumps:
                     yield from self._gap(source_id, timestamp_ms, offset, "it was not sent")
                 yield from self._jump(source_id, timestamp_ms, offset)
-            if payload:
-                entries = self._lines(source_id, timestamp_ms, offset, payload)
+            for at in range(0, len(payload), self._piece_bytes):
+                # A slice of the whole payload is the payload itself, not a copy.
+                piece = payload[at : at + self._piece_bytes]
+                entries = self._lines(source_id, timestamp_ms, offset + at, piece)
                 if entries:
                     yield timestamp_ms, entries
 
