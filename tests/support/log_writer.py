@@ -5,10 +5,10 @@
     …
     assert data == writing.expected(attempt, "stdout")
 
-What is written depends on the numbers of `Writing`, the attempt and the source alone: numbered lines in bursts and one
-by one, cut into writes at any byte; NUL, 0xff, broken UTF-8, `\\r`, empty lines, what looks like our own records and
-like a chunk of HTTP; lines of 2 to 3 MiB; and, of every second source, a last line without newline. Only the standard
-library is imported: the program starts quickly.
+Only the attributes of `Writing`, the attempt and the source determine the output. It contains numbered lines, single
+and in bursts, cut into writes at any byte; NUL, 0xff, broken UTF-8, `\\r` and empty lines; bytes that look like
+Iris's records or like a chunk of HTTP; lines of 2 to 3 MiB; and for every second source a last line without a
+newline. The program imports only the standard library, so that it starts fast.
 """
 
 from __future__ import annotations

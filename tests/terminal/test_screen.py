@@ -171,7 +171,8 @@ def test_labelled_output_keeps_colours_and_cannot_control_the_terminal(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
     odd = r"\033[2J\033[H\033]0;stolen\007\033[31mred\033[5;5H\033[6n\n\233plain\302\2332J\033"
-    job = client.run(["sh", "-c", f"printf '{odd}'; printf '[1mbold\\n'; exit 3"], replicas=2, coscheduled=False)
+    command = ["sh", "-c", f"printf '{odd}'; printf '[1mbold\\n'; exit 3"]
+    job = client.run(command, replicas=2, coscheduled=False, max_task_failures=1)  # Both tasks run to their ends.
     job.wait(raise_on_failure=False)
     env = dict(os.environ) | {"IRIS_CONTROLLER_ADDRESS": shared_cluster.address}
     terminal = Terminal([sys.executable, "-m", "iris.cli", "logs", "-f", job.job_id], env, tmp_path)
