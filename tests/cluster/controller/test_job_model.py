@@ -209,7 +209,7 @@ class JobMachine(RuleBasedStateMachine):
 
 
 JobMachine.TestCase.settings = settings(
-    max_examples=int(MORE or 200),
+    max_examples=int(MORE or 100),
     stateful_step_count=40,
     derandomize=not MORE,
     database=None,
