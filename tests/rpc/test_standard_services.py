@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from support.plain_http import Answer, ask
 from support.tokens import token
+from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
@@ -25,7 +26,8 @@ VERSIONS = ["v1", "v1alpha"]
 def addresses(shared_cluster: LocalServer) -> dict[str, str]:
     """The addresses of a controller and a worker, by the name of the service."""
     with RemoteClusterClient(shared_cluster.address) as client:
-        return dict(zip(SERVICES, (shared_cluster.address, client.list_workers()[0].address), strict=True))
+        workers = wait_until(client.list_workers, "a worker")
+        return dict(zip(SERVICES, (shared_cluster.address, workers[0].address), strict=True))
 
 
 def check_health(address: str, service: str) -> Answer:
