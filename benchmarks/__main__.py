@@ -25,6 +25,7 @@ NAMES = (
     "submissions",
     "greedy_readers",
     "task_status",
+    "http_versions",
     "import_time",
     "log_reading",
     "log_capture",

@@ -215,7 +215,9 @@ class Http2Connection(asyncio.Protocol):
             case RequestBody():
                 self._body_arrived(event)
             case RequestEnd():
-                self._answered_early.pop(event.stream_id, None)
+                if self._answered_early.pop(event.stream_id, None) is not None:
+                    # curl 7.88 notices that the stream has ended only when it receives another frame.
+                    self._framing.ping()
                 if (stream := self._streams.get(event.stream_id)) is not None:
                     self._request_complete(stream)
                     stream.request_ended()

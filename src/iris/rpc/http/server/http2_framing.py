@@ -22,6 +22,7 @@ from iris.rpc.http.server.connection_limits import MAX_HEAD_BYTES
 from iris.rpc.http.server.http2_headers import RememberingDecoder
 from iris.rpc.http.server.http2_limits import (
     CONNECTION_WINDOW,
+    DATA,
     GOAWAY,
     MAX_FRAME_BYTES,
     MAX_READ_HEAD_BYTES,
@@ -177,7 +178,7 @@ class Http2Framing:
         self._settings_missing = True
         self._is_broken = False
         self.frames = 0
-        self._output: list[bytes] = []
+        self._output: list[bytes | memoryview] = []
         self.pending_bytes = 0
         self._collect()
 
@@ -299,10 +300,24 @@ class Http2Framing:
     def send_body(self, stream_id: int, data: memoryview, *, is_end: bool) -> None:
         """Send a part of a response's body, which must fit into both windows."""
         size = min(self._h2.max_outbound_frame_size, 64 * 1024)
-        for start in range(0, len(data) or 1, size):
-            is_last = start + size >= len(data)
-            self._h2.send_data(stream_id, data[start : start + size], end_stream=is_end and is_last)
-            self.budget.data_sent()
+        last = max(0, len(data) - 1) // size * size  # Where the last frame begins.
+        if last:
+            # The library copies each frame several times. The frames before the last one change nothing but the
+            # windows, so they are written here, which doubles the speed of a large answer.
+            head = _FRAME_HEAD_FORMAT.pack(size >> 16, size & 0xFFFF, DATA, 0, stream_id)
+            for start in range(0, last, size):
+                self._output += (head, data[start : start + size])
+                self.budget.data_sent()
+            self.pending_bytes += last + last // size * _FRAME_HEAD
+            self._h2.streams[stream_id].outbound_flow_control_window -= last
+            self._h2.outbound_flow_control_window -= last
+        self._h2.send_data(stream_id, data[last:], end_stream=is_end)
+        self.budget.data_sent()
+        self._collect()
+
+    def ping(self) -> None:
+        """Send a ping, which the client answers."""
+        self._h2.ping(bytes(8))
         self._collect()
 
     def reset(self, stream_id: int, code: int) -> None:
