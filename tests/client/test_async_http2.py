@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from support.cluster import shell
+from support.waiting import wait_until
 
 from iris.client.aio import AsyncIrisClient
+from iris.cluster.client.server_process import LocalServer
 
 pytestmark = pytest.mark.anyio
 _FOLLOWS = 20
@@ -21,15 +22,30 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_follows_of_an_async_client_share_one_http2_connection(http2_cluster: Any) -> None:
-    port = urlsplit(http2_cluster.address).port
-    async with AsyncIrisClient.remote(http2_cluster.address, http2=True) as client:
-        job = await client.run(shell("echo up; exec sleep 3600"))
-        streams = [client.stream_task_logs(job.job_id, 0, route="controller") for _ in range(_FOLLOWS)]
-        assert [line.message for line in await asyncio.gather(*map(anext, streams))] == ["up"] * _FOLLOWS
+def connections_to(ports: set[int | None]) -> int:
+    """Return the number of connections that the processes which listen at these ports hold."""
+    return sum(
+        found.laddr != () and found.laddr.port in ports and found.status == psutil.CONN_ESTABLISHED
+        for found in psutil.net_connections("tcp")
+    )
+
+
+async def test_follows_over_http2_share_one_connection_and_end_at_the_server_when_closed(
+    shared_cluster: LocalServer,
+) -> None:
+    port = urlsplit(shared_cluster.address).port
+    async with AsyncIrisClient.remote(shared_cluster.address, http2=True) as client:
+        job = await client.run(shell("while echo line; do sleep 0.2; done"))
+        streams = [client.stream_task_logs(job.job_id, 0, route="controller", tail=0) for _ in range(_FOLLOWS)]
+        # Each line is new, so each stream is open and waits for the next line.
+        assert [line.message for line in await asyncio.gather(*map(anext, streams))] == ["line"] * _FOLLOWS
         connections = psutil.Process().net_connections("tcp")
         assert sum(found.raddr != () and found.raddr.port == port for found in connections) == 1
+        # The controller reads each of these follows from the worker, over a connection of its own.
+        workers = {urlsplit(worker.address).port for worker in await client.cluster.list_workers()}
+        assert connections_to(workers) >= _FOLLOWS
         for stream in streams:
             await stream.close()
+        await asyncio.to_thread(wait_until, lambda: connections_to(workers) < _FOLLOWS / 2, "the end of the relays")
         await job.terminate()
         await job.wait(raise_on_failure=False)
