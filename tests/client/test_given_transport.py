@@ -119,7 +119,8 @@ def test_job_and_its_log_go_through_the_transport(shared_cluster: LocalServer) -
         assert [entry.message for entry in job.logs(follow=True) if entry.source == "stdout"] == ["one", "two"]
         assert job.wait().state == cluster_pb2.JOB_STATE_SUCCEEDED
         assert not transport.closed
-    assert transport.closed
+        client.close()
+    assert transport.closed == 1
     called = {url.rpartition("/")[2] for url in transport.urls}
     assert {"LaunchJob", "StreamTaskLogs"} <= called
     hosts = {httpx.URL(url).port for url in transport.urls}

@@ -85,6 +85,7 @@ class HttpxSender:
         self._transport = transport
         self._lifetime = lifetime
         self._pid = os.getpid()
+        self._is_closed = False
         self.has_ended_connection = False
 
     def send(
@@ -136,8 +137,9 @@ class HttpxSender:
         return _translate(error)
 
     def close(self) -> None:
-        """Close the transport. In a child process after a fork, do nothing."""
-        if self._pid == os.getpid():
+        """Close the transport, once. In a child process after a fork, do nothing."""
+        if self._pid == os.getpid() and not self._is_closed:
+            self._is_closed = True
             self._transport.close()
 
 
