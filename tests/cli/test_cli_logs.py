@@ -20,7 +20,7 @@ Iris = Any  # tests/cli/conftest.py
 
 def wait_for_file(path: Path) -> str:
     """Shell words that go on when there is a file."""
-    return f"while [ ! -e {path} ]; do sleep 0.01; done"
+    return f"while [ ! -e {path} ]; do sleep 0.05; done"
 
 
 # Which lines.

@@ -30,7 +30,7 @@ def test_cluster_of_up_runs_jobs_until_down(iris: Iris) -> None:
     assert "--workers 2" in iris("up", "--workers", "3", code=1).stderr
 
     # Detached: the id alone on stdout. It runs here, with this shell's variables.
-    script = "echo $MINE; pwd; while [ ! -e go-on ]; do sleep 0.02; done; echo went on"
+    script = "echo $MINE; pwd; while [ ! -e go-on ]; do sleep 0.05; done; echo went on"
     job_id = iris("run", "--detach", "--name", "stays", "--", "sh", "-c", script, MINE="mine").stdout
     assert job_id == "stays\n"
     follow = iris.start("logs", "-f", "stays")
@@ -118,7 +118,7 @@ def test_up_after_a_killed_server_continues_its_jobs_with_its_options(iris: Iris
     assert first["found"] is None
     done = iris.detach("echo done")
     iris.wait_for(done, "SUCCEEDED")
-    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.02; done; echo went on; exit 3")
+    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.05; done; echo went on; exit 3")
     iris.wait_for(goes_on, "RUNNING")
     kill_server(first)
     assert "iris up" in iris("ps", code=1).stderr
@@ -142,7 +142,7 @@ def test_up_after_a_killed_server_continues_its_jobs_with_its_options(iris: Iris
 
 def test_up_with_another_certificate_after_a_killed_server_is_refused(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
-    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.02; done")
+    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.05; done")
     iris.wait_for(goes_on, "RUNNING")
     assert "up --insecure-no-tls\n" in iris("up", "--insecure-no-tls", code=1).stderr
     kill_server(up)

@@ -156,7 +156,7 @@ def test_close_in_the_parent_leaves_the_client_of_a_forked_child_open(
         "import os, sys\n"
         "from iris.client import IrisClient\n"
         "client = IrisClient.remote(sys.argv[1])\n"
-        "job = client.run(['sh', '-c', 'while [ ! -e gate ]; do sleep 0.02; done'], working_directory=os.getcwd())\n"
+        "job = client.run(['sh', '-c', 'while [ ! -e gate ]; do sleep 0.05; done'], working_directory=os.getcwd())\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    status = client.wait(job.job_id)\n"

@@ -346,7 +346,7 @@ FORKS = """
 import os, sys
 from iris.client import IrisClient
 client = IrisClient.remote(sys.argv[1])
-job = client.run(["sh", "-c", "echo up; while [ ! -e %s ]; do sleep 0.01; done; echo end" % sys.argv[2]])
+job = client.run(["sh", "-c", "echo up; while [ ! -e %s ]; do sleep 0.05; done; echo end" % sys.argv[2]])
 notices = []
 lines = job.logs(follow=True, on_notice=notices.append)
 print(next(lines).message)

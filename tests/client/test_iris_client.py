@@ -358,7 +358,7 @@ def test_wait_continues_after_a_restart_of_the_controller(tmp_path: Path) -> Non
         port = int(server.address.rpartition(":")[2])
         client = IrisClient.remote(server.address)
         gate = tmp_path / "gate"
-        job = client.run(shell(f"while [ ! -e {gate} ]; do sleep 0.02; done"), name="patient")
+        job = client.run(shell(f"while [ ! -e {gate} ]; do sleep 0.05; done"), name="patient")
         wait_until(lambda: job.status().state == pb.JOB_STATE_RUNNING, "the job to run")
         states: list[int] = []
         waiting = threading.Thread(target=lambda: states.append(client.wait("patient", timeout=100).state))

@@ -279,7 +279,7 @@ def test_idle_surplus_workers_end_at_once(cluster: StandingCluster) -> None:
 def test_follow_continues_through_the_kill_of_the_controller(survivor: StandingCluster, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     steps.mkdir()
-    script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.02; done; echo step $i; done; exit 3"
+    script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.05; done; echo step $i; done; exit 3"
     lines: list[str] = []
     with IrisClient.remote(survivor.address) as client:
         job = client.run(shell(script))

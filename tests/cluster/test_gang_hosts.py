@@ -56,7 +56,7 @@ def test_retried_independent_task_gets_the_last_hosts_of_the_other_tasks(machine
     cp $IRIS_HOSTS_FILE {tmp_path}/hosts.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID
     [ $IRIS_TASK_INDEX = 0 ] && exit 0
     [ $IRIS_ATTEMPT_ID = 1 ] && exit 0
-    while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done
+    while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done
     exit 1
     """
     job = machines.run(shell(script), replicas=2, max_retries_failure=1, resources=ResourceSpec(cpu=2))
@@ -121,7 +121,7 @@ def test_hosts_file_emptied_by_a_task_is_complete_for_its_peers_and_later_attemp
     spoil = f"echo someone-else > $IRIS_HOSTS_FILE; touch {tmp_path}/gate"
     script = f"""
     if [ $IRIS_TASK_INDEX = 0 ]; then {spoil}; fi
-    while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done
+    while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done
     stat -c %h $IRIS_HOSTS_FILE; wc -l < $IRIS_HOSTS_FILE
     [ $IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID != 0.0 ]
     """

@@ -106,7 +106,7 @@ def test_call_repeated_after_a_controller_restart_has_the_same_outcome(tmp_path:
 
 def wait_for(gate: Path) -> str:
     """For the shell."""
-    return f"while [ ! -e {gate} ]; do sleep 0.02; done"
+    return f"while [ ! -e {gate} ]; do sleep 0.05; done"
 
 
 # Jobs.

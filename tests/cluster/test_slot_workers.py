@@ -126,7 +126,7 @@ def test_job_ends_before_its_logs_are_uploaded_and_other_jobs_start_meanwhile(tm
     ):
         gate = tmp_path / "gate"
         # Its directory cannot be read any more once it is a file: nothing of the log can be handed over.
-        first = launch(client, shell(f"echo line; while [ ! -e {gate} ]; do sleep 0.02; done"))
+        first = launch(client, shell(f"echo line; while [ ! -e {gate} ]; do sleep 0.05; done"))
         wait_for_state(client, first, pb.JOB_STATE_RUNNING)
         kept = tmp_path / "kept"
         wait_until(lambda: list(kept.glob("*/*/*")), "the log's beginning")
@@ -144,7 +144,7 @@ def test_gang_of_a_killed_controller_is_drained_by_the_next_controller(tmp_path:
     gate = tmp_path / "gate"
     with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
         port = int(world.controller.address.rpartition(":")[2])
-        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; seq 100000"))
+        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; seq 100000"))
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         (worker,) = slots.processes.values()
         world.engine.reachable = False  # it cannot release
@@ -168,7 +168,7 @@ def test_running_gang_continues_until_the_engine_reports_its_slots(
     gate = tmp_path / "gate"
     with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
         port = int(world.controller.address.rpartition(":")[2])
-        command = shell(f"while [ ! -e {gate} ]; do sleep 0.02; done")
+        command = shell(f"while [ ! -e {gate} ]; do sleep 0.05; done")
         job_id = launch(client, command, replicas=2, rendezvous=rendezvous)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
     monkeypatch.setattr(draining, "_UNPLACED_S", 0.0)
@@ -291,7 +291,7 @@ def test_attempts_of_a_gang_forgotten_by_its_engine_continue(tmp_path: Path, slo
         world = stack.enter_context(on_slots(tmp_path, slots))
         port = int(world.controller.address.rpartition(":")[2])
         client = stack.enter_context(RemoteClusterClient(world.controller.address))
-        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; echo end"), replicas=2)
+        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo end"), replicas=2)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         if restarted:
             stack.close()

@@ -52,7 +52,7 @@ def test_multi_task_job(client: IrisClient) -> None:
 
 def test_task_log_streaming(client: IrisClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gate = tmp_path / "gate"
-    script = f"echo before; echo oops >&2; while [ ! -e {gate} ]; do sleep 0.02; done; echo after $IRIS_TASK_INDEX"
+    script = f"echo before; echo oops >&2; while [ ! -e {gate} ]; do sleep 0.05; done; echo after $IRIS_TASK_INDEX"
     job = client.run(shell(script), replicas=3)
     seen = []
     for entry in client.stream_task_logs(job.job_id, 2):
@@ -96,7 +96,7 @@ def test_a_gang_restarts_as_a_whole(client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         {put(f"{tmp_path}/$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$$")}
         if [ $IRIS_ATTEMPT_ID = 0 ]; then
-            while [ ! -e {tmp_path}/0.0 -o ! -e {tmp_path}/1.0 ]; do sleep 0.02; done
+            while [ ! -e {tmp_path}/0.0 -o ! -e {tmp_path}/1.0 ]; do sleep 0.05; done
             [ $IRIS_TASK_INDEX = 1 ] && exit 5
             exec sleep 300
         fi

@@ -140,7 +140,7 @@ def test_gang_with_a_succeeded_task_is_not_restarted(client: IrisClient, tmp_pat
     gate = tmp_path / "gate"
     script = f"""
         [ $RANK = 0 ] && exit 0
-        while [ ! -e "{gate}" ]; do sleep 0.02; done
+        while [ ! -e "{gate}" ]; do sleep 0.05; done
         [ $RANK = 1 ] && exit 3
         exec sleep 300"""
     job = client.run(shell(script), replicas=3, rendezvous="torch", max_retries_failure=5)

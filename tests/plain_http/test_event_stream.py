@@ -15,7 +15,7 @@ from support.event_source import Event, EventSource
 from support.waiting import wait_until
 
 Curl = Any  # tests/plain_http/conftest.py
-_WAIT = "while [ ! -e {} ]; do sleep 0.01; done"
+_WAIT = "while [ ! -e {} ]; do sleep 0.05; done"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from iris.rpc.auth.caller import READER, TASK
 
 Curl = Any  # tests/plain_http/conftest.py
 
-_WAIT = "while [ ! -e {} ]; do sleep 0.01; done"
+_WAIT = "while [ ! -e {} ]; do sleep 0.05; done"
 
 
 def documents(text: bytes) -> list[Any]:

@@ -122,7 +122,7 @@ print("after")
 def test_wait_on_a_terminal_moves_bars_and_shows_prompts(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
-    wait = "while [ ! -e %s ]; do sleep 0.01; done"
+    wait = "while [ ! -e %s ]; do sleep 0.05; done"
     gates = [tmp_path / str(n) for n in range(3)]
     script = (
         "printf 'line\\n\\r 10%%'; " + wait % gates[0] + "; printf '\\r 20%%'; printf 'name? ' >&2; " + wait % gates[1]

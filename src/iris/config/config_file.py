@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
         FailedPreconditionError: The file cannot be read.
         InvalidArgumentError: The file is not valid TOML, or has an unknown key or a value that is not accepted.
     """
+    # Each server, worker and command imports this module, and few of them read a file.
+    import tomllib
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

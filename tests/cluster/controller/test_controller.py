@@ -337,7 +337,7 @@ def test_full_disk_of_the_controller_loses_no_change(engine: FakeEngine, tmp_pat
         RemoteClusterClient(controller.address) as client,
         worker(controller, tmp_path / "w"),
     ):
-        script = f"[ $IRIS_TASK_INDEX = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.02; done; exit 3"
+        script = f"[ $IRIS_TASK_INDEX = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.05; done; exit 3"
         job_id = launch(client, ["sh", "-c", script], replicas=2)
         both = [pb.TASK_STATE_RUNNING] * 2
         wait_until(lambda: [task.state for task in client.list_tasks(job_id)] == both, "both tasks to run")

@@ -118,7 +118,7 @@ def test_repeated_start_of_task_0_returns_the_same_rendezvous_port(world: World)
     with world.controller() as client:
         world.start_workers(client)
         loss = world.lose_answers()
-        job_id = world.launch(client, f'while [ ! -e "{gate}" ]; do sleep 0.02; done')
+        job_id = world.launch(client, f'while [ ! -e "{gate}" ]; do sleep 0.05; done')
         wait_until(lambda: loss.left < 10_000 - 3, "answers that are lost")
         assert world.ran(0)
         assert client.get_task_status(job_id, 1).state == pb.TASK_STATE_BUILDING
@@ -137,7 +137,7 @@ def test_rendezvous_completes_after_a_controller_restart_between_the_starts(worl
     with world.controller() as client:
         world.start_workers(client)
         loss = world.lose_answers()
-        job_id = world.launch(client, f'while [ ! -e "{gate}" ]; do sleep 0.02; done')
+        job_id = world.launch(client, f'while [ ! -e "{gate}" ]; do sleep 0.05; done')
         wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_RUNNING, "task 0")
         wait_until(lambda: world.ran(0), "its proof")
     loss.left = 0

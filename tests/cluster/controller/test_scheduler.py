@@ -253,7 +253,7 @@ def test_gang_that_the_engine_reports_as_broken_continues_without_a_certainly_lo
 ) -> None:
     gate = tmp_path / "gate"
     with running_worker(controller.address, tmp_path / "w"):
-        job_id = launch(client, ["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.02; done"], replicas=2)
+        job_id = launch(client, ["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.05; done"], replicas=2)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         controller.call(lambda: engine.lose(f"{job_id}@0"))
         other = launch(client, ["true"])

@@ -110,7 +110,7 @@ def test_fetch_task_logs_refuses_invalid_filters(finished: tuple[str, WorkerClie
 
 def test_a_log_is_complete_only_when_its_attempt_is_final(cluster: RemoteClusterClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    job_id = launch(cluster, shell(f"echo first; while [ ! -e {gate} ]; do sleep 0.02; done; printf tail"))
+    job_id = launch(cluster, shell(f"echo first; while [ ! -e {gate} ]; do sleep 0.05; done; printf tail"))
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
     task = cluster.get_task_status(job_id, 0)
     worker = WorkerClient(task.worker_address)
@@ -171,7 +171,7 @@ def test_kill_task_accepts_a_grace_period(cluster: RemoteClusterClient) -> None:
 def test_end_of_an_attempt_is_reported_when_the_controller_answers_again(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         gate, done = tmp_path / "gate", tmp_path / "done"
-        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; touch {done}; exit 3"))
+        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; touch {done}; exit 3"))
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         server.process.send_signal(signal.SIGSTOP)
         try:
@@ -215,7 +215,7 @@ def test_a_rendezvous_without_hosts_or_port_is_refused(worker: WorkerClient) -> 
 def test_a_cancelled_drain_call_does_not_stop_attempts(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with running_cluster(tmp_path / "state") as server, RemoteClusterClient(server.address) as cluster:
-        job_id = launch(cluster, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done"))
+        job_id = launch(cluster, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done"))
         wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
         worker = WorkerClient(cluster.list_workers()[0].address)
         try:
