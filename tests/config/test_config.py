@@ -27,7 +27,7 @@ def test_option_values_as_text_and_as_numbers_are_the_same() -> None:
         ClusterConfig(engine="slurm", slurm_options=["--partition=a b"], lease=0.5e1, max_log_bytes=12_345),
         ClusterConfig(keep_logs=0.001, keep_log_bytes="unlimited", max_processes=0, insecure_no_tls=True),
     ],
-    ids=["defaults", "local", "slurm", "limits"],
+    ids=["all defaults", "local engine", "Slurm engine", "extreme limits"],
 )
 def test_configuration_written_to_json_and_read_is_unchanged(config: ClusterConfig) -> None:
     assert ClusterConfig.from_json(config.to_json()) == config

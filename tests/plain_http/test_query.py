@@ -33,7 +33,7 @@ _ACCEPTED = {
 _REFUSED = {
     "follw=1": "unknown parameter 'follw': did you mean 'follow'?",
     "colour=1": "the parameters are task, attempt, follow",
-    "follow=yes": "follow='yes' is not accepted: expected 1 or true, or 0 or false, for example follow=1",
+    "follow=yes": "follow='yes' is not accepted: expected 1, true, 0 or false, for example follow=1",
     "task=-1": "task='-1' is not accepted: expected a whole number from 0 to 2147483647, for example task=0&task=2",
     "task=0,2": "for example task=0&task=2",
     "task=²": "expected a whole number",

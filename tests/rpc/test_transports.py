@@ -201,7 +201,7 @@ def test_server_without_http2_is_named_without_a_retry() -> None:
         caller = Caller(old.address, http2=True)
         with contextlib.closing(caller.transport), pytest.raises(ControllerUnreachableError) as caught:
             caller.list_jobs()
-    said = f"at {old.address} cannot be reached: it does not speak HTTP/2 without TLS; leave http2=True out"
+    said = f"at {old.address} cannot be reached: the server does not speak HTTP/2 without TLS; leave http2=True out"
     assert said in str(caught.value)
     assert old.connections == 1
 
@@ -288,7 +288,7 @@ def test_https_server_without_http2_is_called_over_http1_unless_http2_is_require
         strict = Caller(server.address, http2=True, tls=tls)
         with contextlib.closing(strict.transport), pytest.raises(ControllerUnreachableError) as caught:
             strict.list_jobs()
-    assert "it does not offer HTTP/2 over TLS (ALPN); leave http2=True out" in str(caught.value)
+    assert "the server does not offer HTTP/2 over TLS (ALPN); leave http2=True out" in str(caught.value)
     assert len(server.requests) == 1
 
 

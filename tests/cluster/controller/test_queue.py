@@ -551,7 +551,7 @@ class Looked:
         return self._request
 
 
-@pytest.mark.parametrize("now_s", [100.0, 145.0], ids=["", "reserved"])
+@pytest.mark.parametrize("now_s", [100.0, 145.0], ids=["before a reservation", "with a reservation"])
 def test_scheduling_pass_visits_submitted_gangs_and_one_more_gang_of_each_kind(now_s: float) -> None:
     looks = []
     for count in (10, 5000):

@@ -177,7 +177,7 @@ def test_message_with_an_invalid_log_position_is_refused(message: cluster_pb2.Lo
         {0: Position(2**31, (0, 0, 0))},
         {0: Position(0, (0, 2**63, 0))},
     ],
-    ids=["task", "attempt", "offset"],
+    ids=["task index", "attempt id", "offset"],
 )
 def test_cursor_with_a_too_large_number_is_refused(places: dict[int, Position]) -> None:
     with pytest.raises(InvalidArgumentError, match="is not a cursor of job"):

@@ -26,7 +26,16 @@ import pytest
         (["--lease", "-1"], "some", "--lease must be 0 or greater, got -1.0"),
         (["--config", '{"max_processes": -1}'], "some", "--max-processes: expected a whole number from 0 to "),
     ],
-    ids=["token", "controller", "advertised", "everywhere", "no port", "port", "lease", "processes"],
+    ids=[
+        "missing token",
+        "malformed controller address",
+        "malformed advertised address",
+        "advertised address for all interfaces",
+        "advertised port 0",
+        "too large port",
+        "negative lease",
+        "negative max_processes",
+    ],
 )
 def test_a_worker_with_an_invalid_argument_ends_with_an_error(
     tmp_path: Path, options: list[str], token: str, why: str

@@ -92,7 +92,7 @@ def test_a_task_over_its_memory_limit_fails(enforcing: IrisClient) -> None:
         '(setsid "$@" &); sleep 600; echo goes on; exit 3',
         '(setsid env -i "$@" & wait) & wait; echo goes on; exit 3',
     ],
-    ids=["child", "background", "session", "orphan", "no-environment"],
+    ids=["child", "background process", "own session", "orphan", "empty environment"],
 )
 def test_all_processes_of_a_task_over_its_memory_limit_are_killed(enforcing: IrisClient, start: str) -> None:
     job = enforcing.run(["sh", "-c", start, "sh", *python(HOLD, 150)], resources=memory(100))
@@ -133,7 +133,7 @@ os.waitpid(os.posix_spawn(sys.executable, [sys.executable, '-c', ''], os.environ
 @pytest.mark.parametrize(
     ("program", "limit", "shown"),
     [(SHARE, 180, 400), (INHERIT, 180, 400), (SPAWN, 180, 200)],
-    ids=["shared", "inherited", "spawning"],
+    ids=["shared mapping", "inherited memory", "child before exec"],
 )
 def test_memory_shared_by_processes_of_an_attempt_counts_once(
     enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int
@@ -182,7 +182,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(
-    "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["group", "sessions", "threads"]
+    "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["processes of one session", "processes of many sessions", "threads"]
 )
 def test_a_task_with_too_many_processes_and_threads_fails(enforcing: IrisClient, command: list[str]) -> None:
     bystander = enforcing.run(["sleep", "600"])
@@ -339,7 +339,7 @@ def test_cgroups_are_used_in_a_delegated_systemd_unit(tmp_path: Path, with_a_str
         left.rmdir()
 
 
-@pytest.mark.parametrize("delegate", [b"0", b""], ids=["no", "unknown"])
+@pytest.mark.parametrize("delegate", [b"0", b""], ids=["marked as not delegated", "without a mark"])
 def test_a_cgroup_that_is_not_delegated_is_left_alone(delegate: bytes) -> None:
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()

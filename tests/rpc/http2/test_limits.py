@@ -122,7 +122,7 @@ def test_resets_that_the_server_is_made_to_send_close_the_connection(world: Serv
         # A kilobyte in the table of the compression, and then many references to it of one byte each.
         frame(HEADERS, FULL, 1, block(REQUEST) + b"\x40\x01a\x7f\x81\x17" + b"x" * 3000 + b"\xbe" * 9999),
     ],
-    ids=["empty", "large", "compressed"],
+    ids=["empty frames", "large frames", "references to one header"],
 )
 def test_endless_head_closes_the_connection(world: Served, parts: bytes) -> None:
     with Http2Client(world.address) as flooding:
@@ -304,7 +304,7 @@ def test_silent_connection_is_closed(world: Served) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings() + frame(HEADERS, END_STREAM, 1, block(REQUEST)),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings() + headers(1)[:20],
     ],
-    ids=["preface", "settings", "half settings", "head", "frame"],
+    ids=["part of the preface", "only the preface", "part of the settings", "headers without settings", "part of the headers"],
 )
 def test_connection_whose_beginning_arrives_too_slowly_is_closed(world: Served, beginning: bytes) -> None:
     with world.connect() as slow:

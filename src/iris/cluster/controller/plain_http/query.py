@@ -158,7 +158,7 @@ def _tail(name: str, value: str) -> int:
 def _flag(name: str, value: str) -> bool:
     if value.lower() in _FLAGS:
         return _FLAGS[value.lower()]
-    raise _refuse(name, value, "1 or true, or 0 or false", f"{name}=1")
+    raise _refuse(name, value, "1, true, 0 or false", f"{name}=1")
 
 
 def _moment(name: str, value: str) -> int:

@@ -79,7 +79,7 @@ class _Stream(httpcore.NetworkStream):
             chosen = stream.get_extra_info("ssl_object").selected_alpn_protocol()
             if chosen != "h2":
                 stream.close()
-                raise NoHttp2Error("it does not offer HTTP/2 over TLS (ALPN)")
+                raise NoHttp2Error("the server does not offer HTTP/2 over TLS (ALPN)")
         return _Stream(stream, self._lifetime, self._http2_host)
 
     def get_extra_info(self, info: str) -> Any:
@@ -105,7 +105,7 @@ class _PriorKnowledgeStream(httpcore.NetworkStream):
         if data and not self._is_checked:
             self._is_checked = True
             if data[0] != 0 or (len(data) > 3 and data[3] != _SETTINGS_TYPE):
-                raise NoHttp2Error("it does not speak HTTP/2 without TLS")
+                raise NoHttp2Error("the server does not speak HTTP/2 without TLS")
         return data
 
     def close(self) -> None:
