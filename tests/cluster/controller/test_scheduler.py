@@ -132,7 +132,9 @@ def test_gang_waits_at_the_engine_if_others_take_its_capacity_first(
     assert engine.submitted == [f"{first}@0"]
 
 
-@pytest.mark.parametrize("stuck_s", [0.5, 1000.0], ids=["withdrawn after half a second", "granted before the withdrawal"])
+@pytest.mark.parametrize(
+    "stuck_s", [0.5, 1000.0], ids=["withdrawn after half a second", "granted before the withdrawal"]
+)
 def test_request_that_blocks_an_older_gang_is_withdrawn(engine: FakeEngine, stuck_s: float) -> None:
     with (
         serving(engine, Store(None), withdraw_after_s=stuck_s) as controller,

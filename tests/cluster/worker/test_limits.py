@@ -182,7 +182,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(
-    "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["processes of one session", "processes of many sessions", "threads"]
+    "command",
+    [python(FORK, "together"), python(FORK, "apart"), python(THREADS)],
+    ids=["processes of one session", "processes of many sessions", "threads"],
 )
 def test_a_task_with_too_many_processes_and_threads_fails(enforcing: IrisClient, command: list[str]) -> None:
     bystander = enforcing.run(["sleep", "600"])

@@ -31,7 +31,9 @@ def running(program: str, *words: str) -> Iterator[Process]:
             process.kill()
 
 
-@pytest.mark.parametrize("block", ["b'x' * (50 << 20)", "mmap.mmap(-1, 50 << 20)"], ids=["private memory", "shared memory"])
+@pytest.mark.parametrize(
+    "block", ["b'x' * (50 << 20)", "mmap.mmap(-1, 50 << 20)"], ids=["private memory", "shared memory"]
+)
 def test_measured_memory_of_processes_includes_private_memory(block: str) -> None:
     touch = "for page in range(0, len(block), 4096): block[page]" + (" = 1" if "mmap" in block else "")
     with running("import mmap") as small, running(f"import mmap; block = {block}\n{touch}") as large:

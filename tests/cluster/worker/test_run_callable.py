@@ -471,7 +471,9 @@ submit(main)
 """
 
 
-@pytest.mark.parametrize("definitions", [SQUARE, "from helper import Number, square"], ids=["function of __main__", "function of a module"])
+@pytest.mark.parametrize(
+    "definitions", [SQUARE, "from helper import Number, square"], ids=["function of __main__", "function of a module"]
+)
 def test_forked_processes_find_sent_functions_by_name(worker: Worker, definitions: str) -> None:
     assert worker.run_script(definitions + SQUARES, helper=SQUARE).value() == ([1, 4, 9], True, 0)
 

@@ -304,7 +304,13 @@ def test_silent_connection_is_closed(world: Served) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings() + frame(HEADERS, END_STREAM, 1, block(REQUEST)),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings() + headers(1)[:20],
     ],
-    ids=["part of the preface", "only the preface", "part of the settings", "headers without settings", "part of the headers"],
+    ids=[
+        "part of the preface",
+        "only the preface",
+        "part of the settings",
+        "headers without settings",
+        "part of the headers",
+    ],
 )
 def test_connection_whose_beginning_arrives_too_slowly_is_closed(world: Served, beginning: bytes) -> None:
     with world.connect() as slow:
