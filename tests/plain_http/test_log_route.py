@@ -25,6 +25,13 @@ def documents(text: bytes) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_log_over_http2_is_the_same(curl: Curl) -> None:
+    job = curl.ended_job("seq 20000; exit 3")
+    over_http1 = curl(job, "follow=1")
+    assert curl(job, "follow=1", "--http2-prior-knowledge") == over_http1
+    assert over_http1.endswith(f"20000\niris: job {job} ended as FAILED, exit code 3: exit code 3\n".encode())
+
+
 def test_log_of_one_task_is_its_text(curl: Curl) -> None:
     job = curl.ended_job("echo one; printf 'two\\r\\nthree'")
     assert curl(job) == b"one\ntwo\r\nthree"

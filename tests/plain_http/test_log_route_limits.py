@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -115,3 +117,23 @@ def test_events_of_too_many_tasks_are_refused(controller: ControllerThread) -> N
     assert "at most 1,000 tasks, got 1,001: choose tasks with task=" in refused.document["message"]
     assert ask(controller.address, "GET", f"{path}?task=1000", accept="text/event-stream").status == 200
     assert ask(controller.address, "GET", path, accept="application/x-ndjson").document["event"] == "ended"
+
+
+def test_follow_over_http2_begins_at_once_and_ends_when_the_reader_leaves(
+    controller: ControllerThread, job: str
+) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    before = open_streams(controller)
+    words = ["curl", "-sS", "-N", "--http2-prior-knowledge", "-i", "-H", "Accept: text/event-stream"]
+    words += ["-H", f"Authorization: Bearer {token(READER, name='over-http2')}"]
+    with subprocess.Popen(
+        [*words, f"{controller.address}/v1/jobs/{job}/logs?follow=1"], stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"HTTP/2 200 \r\n"
+        while not reader.stdout.readline().startswith(b"retry: "):
+            pass
+        assert open_streams(controller) == before + 1
+        reader.kill()
+    wait_until(lambda: open_streams(controller) == before, "the end of the stream")
