@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,3 +87,30 @@ def parse(data: bytes) -> tuple[list[Frame], bytes]:
         frames.append(Frame(kind, flags, stream_id, data[9 : 9 + size]))
         data = data[9 + size :]
     return frames, data
+
+
+def corrupted(rng: random.Random) -> bytes:
+    """Return a conversation with mistakes: changed bytes, lost parts, repeated parts and random frames."""
+    parts = [
+        headers(1, end=False),
+        frame(DATA, END_STREAM, 1, rng.randbytes(20)),
+        headers(3, ("a", "b" * rng.randrange(300))),
+        frame(rng.randrange(12), rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(20))),
+        settings((rng.randrange(8), rng.randrange(2**32))),
+        window_update(rng.randrange(6), rng.randrange(2**31)),
+        reset(rng.randrange(6)),
+        frame(HEADERS, rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(60))),
+        frame(CONTINUATION, rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(60))),
+    ]
+    data = bytearray(b"".join(rng.choices(parts, k=rng.randrange(1, 20))))
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(data))
+        match rng.randrange(3):
+            case 0:
+                data[at] = rng.randrange(256)
+            case 1:
+                del data[at : at + rng.randrange(1, 10)]
+            case 2:
+                data[at:at] = data[max(0, at - 30) : at]
+        data = data or bytearray(1)
+    return bytes(data)

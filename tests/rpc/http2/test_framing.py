@@ -37,6 +37,7 @@ from support.http2_frames import (
     WITH_PRIORITY,
     Frame,
     block,
+    corrupted,
     frame,
     headers,
     parse,
@@ -360,33 +361,6 @@ def test_windows_of_the_server_grow_only_when_the_application_has_read() -> None
     framing.consumed(1, STREAM_WINDOW)
     frames, _ = parse(framing.take_output())
     assert [(one.kind, one.stream_id) for one in frames] == [(WINDOW_UPDATE, 1)]
-
-
-def corrupted(rng: random.Random) -> bytes:
-    """Return a conversation with mistakes: changed bytes, lost parts, repeated parts and random frames."""
-    parts = [
-        headers(1, end=False),
-        frame(DATA, END_STREAM, 1, rng.randbytes(20)),
-        headers(3, ("a", "b" * rng.randrange(300))),
-        frame(rng.randrange(12), rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(20))),
-        settings((rng.randrange(8), rng.randrange(2**32))),
-        window_update(rng.randrange(6), rng.randrange(2**31)),
-        reset(rng.randrange(6)),
-        frame(HEADERS, rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(60))),
-        frame(CONTINUATION, rng.randrange(256), rng.randrange(8), rng.randbytes(rng.randrange(60))),
-    ]
-    data = bytearray(b"".join(rng.choices(parts, k=rng.randrange(1, 20))))
-    for _ in range(rng.randrange(4)):
-        at = rng.randrange(len(data))
-        match rng.randrange(3):
-            case 0:
-                data[at] = rng.randrange(256)
-            case 1:
-                del data[at : at + rng.randrange(1, 10)]
-            case 2:
-                data[at:at] = data[max(0, at - 30) : at]
-        data = data or bytearray(1)
-    return bytes(data)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -15,9 +17,12 @@ from support.http2_frames import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     NO_ERROR,
+    PREFACE,
     RST_STREAM,
+    corrupted,
     frame,
     reset,
+    settings,
     window_update,
 )
 from support.served_application import Served, served
@@ -220,3 +225,20 @@ def test_many_clients_that_come_and_go_leave_nothing_behind(world: Served) -> No
     wait_until(lambda: world.call(lambda: not world.limits.connections), "all connections to end")
     assert world.call(lambda: (world.limits.held_bytes, len(world.limits.waiting))) == (0, 0)
     assert world.call(lambda: len(asyncio.all_tasks(world.loop))) < 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_corrupted_conversations_hurt_no_other_client(world: Served, seed: int) -> None:
+    rng = random.Random(seed)
+    with Http2Client(world.address) as other:
+        for number in range(40):
+            with world.connect() as broken:
+                broken.sendall(PREFACE + settings() + corrupted(rng))
+                if rng.random() < 0.5:
+                    broken.shutdown(socket.SHUT_WR)
+            other.ask(2 * number + 1, body=b"abc")
+            other.read_until_ended(2 * number + 1)
+            assert other.bodies[2 * number + 1] == b"3"
+    wait_until(lambda: running_requests(world) == 0, "all requests to end")
+    wait_until(lambda: world.call(lambda: not world.limits.connections), "all connections to end")
+    assert world.call(lambda: (world.limits.held_bytes, len(world.limits.waiting))) == (0, 0)

@@ -13,11 +13,14 @@ frames.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from iris.rpc.http.server.cross_origin import AllowedOrigins
 from iris.system.event_loop import open_file_limit
+
+_log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # The largest size of the request line and all headers together.
 MAX_HEADERS = 100
@@ -46,6 +49,9 @@ class LimitedConnection(Protocol):
 
     def drop(self) -> None:
         """Close the connection, which has no running request."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
 
 
 class ConnectionLimits:
@@ -121,7 +127,11 @@ class ConnectionLimits:
     def tick(self) -> None:
         """Check the time limits of all connections. The server calls this method once a second."""
         for connection in list(self.connections):
-            connection.tick()
+            try:
+                connection.tick()
+            except Exception:  # noqa: BLE001  # A defect in one connection must not end the limits of all others.
+                _log.exception("a connection failed")
+                connection.abort()
 
 
 HEAD_TOO_LARGE = f"the request's head is over the limit of {MAX_HEAD_BYTES:,} bytes, or of {MAX_HEADERS} headers"

@@ -217,6 +217,10 @@ class Http1Connection(HttpToolsProtocol):
         self._forget()
         self.transport.close()
 
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
     def _enter(self, phase: _Phase) -> None:
         if self._phase is _Phase.LEAVING:
             return

@@ -206,6 +206,10 @@ class Http2Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
+
     # Events.
 
     def _handle(self, event: Any) -> None:

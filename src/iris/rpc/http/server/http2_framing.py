@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.events import Event as LibraryEvent
-from h2.exceptions import ProtocolError
+from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from iris.rpc.http.server.connection_limits import MAX_HEAD_BYTES
@@ -322,7 +323,10 @@ class Http2Framing:
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream without a complete answer, or refuse the rest of its request."""
-        self._h2.reset_stream(stream_id, code)
+        if self._is_broken:
+            return
+        with contextlib.suppress(NoSuchStreamError):  # The library has forgotten a stream that had ended already.
+            self._h2.reset_stream(stream_id, code)
         self._collect()
 
     def consumed(self, stream_id: int, size: int) -> None:

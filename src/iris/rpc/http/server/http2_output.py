@@ -85,7 +85,8 @@ class Http2Output:
 
     async def send_body(self, stream: WaitingStream, body: bytes, *, is_end: bool) -> None:
         """Send a part of an answer's body, and wait until all of it is within the windows of the client."""
-        rest = memoryview(body)
+        # A part may wait for the next flush, so the application must not be able to change it.
+        rest = memoryview(body if isinstance(body, bytes) else bytes(body))
         while True:
             while rest and not stream.is_lost and self._framing.window(stream.stream_id) <= 0:
                 await self._wait(stream)

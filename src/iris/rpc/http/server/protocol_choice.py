@@ -85,6 +85,10 @@ class ProtocolChoice(asyncio.Protocol):
         self._forget()
         self._transport.close()
 
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
+
     def _switch_to_http1(self) -> Http1Connection:
         protocol = Http1Connection(self._limits, self._refused, **self._arguments)
         self._switch(protocol)
