@@ -141,6 +141,32 @@ def test_refusals_of_the_controller_arrive_unchanged(reach: Behind) -> None:
         client.list_jobs()
 
 
+@pytest.mark.parametrize(("version", "media_type"), [("1.1", "text/plain"), ("2", "text/event-stream")])
+def test_curl_follows_the_log_route(
+    reach: Behind, run: Callable[..., Job], version: str, media_type: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = run(python(f"print('hello'); wait_for({str(gate)!r}); print('bye'); sys.exit(3)"))
+    # Without TLS, as through SSH, curl chooses HTTP/2 only if it is told that the server speaks it.
+    words = ["--cacert", str(reach.ca), f"--http{version}"] if reach.ca else []
+    headers = [f"accept: {media_type}", f"authorization: Bearer {os.environ['IRIS_TOKEN']}"]
+    words += [word for header in headers for word in ("--header", header)]
+    url = f"{reach.address}/v1/jobs/{job.job_id}/logs?follow=1"
+    log = b""
+    with (
+        reach.between(gentle, 0),
+        subprocess.Popen([program("curl"), "--silent", "--no-buffer", *words, url], stdout=subprocess.PIPE) as curl,
+    ):
+        assert curl.stdout is not None
+        for line in curl.stdout:
+            log += line
+            if b"hello" in line:
+                gate.touch()
+    assert curl.returncode == 0
+    assert b"bye" in log
+    assert b"exit code 3" in log or b'"exit_code": 3' in log
+
+
 @pytest.mark.parametrize("protocol", ["connect", "grpc", "grpcweb"])
 def test_buf_follows_a_log_and_reads_its_end(
     reach: Behind, run: Callable[..., Job], protocol: str, tmp_path: Path

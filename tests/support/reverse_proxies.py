@@ -32,6 +32,7 @@ _INSTALL = {
     "haproxy": "apt-get install haproxy",
     "caddy": "uv sync --group proxies",
     "envoy": "uv sync --group proxies",
+    "curl": "apt-get install curl",
     "sshd": "apt-get install openssh-server openssh-client",
 }
 
