@@ -55,7 +55,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Limit the time after the last test, when fixtures end whose teardown an exception has interrupted."""
-    yield from _with_limit(float(session.config.getini("hang_grace")), session.config)
+    limit_s = float(session.config.getini("timeout") or 0) + float(session.config.getini("hang_grace"))
+    yield from _with_limit(limit_s, session.config)
 
 
 def _limited(item: pytest.Item) -> Generator[None]:
