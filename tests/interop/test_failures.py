@@ -107,14 +107,23 @@ def test_grpcio_without_a_valid_token_is_refused(grpcio: GrpcioClient) -> None:
     assert grpcio.code(caught) == "UNAUTHENTICATED"
 
 
-def test_grpcio_gets_unimplemented_for_an_unknown_call_and_for_a_compressed_request(grpcio: GrpcioClient) -> None:
+def test_grpcio_gets_unimplemented_for_an_unknown_call_and_for_an_unknown_compression(grpcio: GrpcioClient) -> None:
     with pytest.raises(grpcio.grpc.RpcError, match="has no call") as unknown:
         grpcio.unary("ListJob", Controller.ListJobsRequest(), Controller.ListJobsResponse)
-    compressed = {"compression": grpcio.grpc.Compression.Gzip}
-    request = Controller.ListJobsRequest(page_token="x" * 1000)
-    with pytest.raises(grpcio.grpc.RpcError, match="compression") as gzip:
-        grpcio.unary("ListJobs", request, Controller.ListJobsResponse, **compressed)
-    assert (grpcio.code(unknown), grpcio.code(gzip)) == ("UNIMPLEMENTED", "UNIMPLEMENTED")
+    compressed = {"compression": grpcio.grpc.Compression.Deflate}
+    request = Controller.LookupEndpointRequest(name="x" * 1000)
+    with pytest.raises(grpcio.grpc.RpcError, match="supported encodings are gzip") as deflate:
+        grpcio.unary("LookupEndpoint", request, Controller.LookupEndpointResponse, **compressed)
+    assert (grpcio.code(unknown), grpcio.code(deflate)) == ("UNIMPLEMENTED", "UNIMPLEMENTED")
+
+
+def test_request_that_grpcio_compresses_is_understood(grpcio: GrpcioClient) -> None:
+    request = Controller.LookupEndpointRequest(name="x" * 1000)
+    with pytest.raises(grpcio.grpc.RpcError, match="xxx") as caught:
+        grpcio.unary(
+            "LookupEndpoint", request, Controller.LookupEndpointResponse, compression=grpcio.grpc.Compression.Gzip
+        )
+    assert grpcio.code(caught) == "NOT_FOUND"
 
 
 def test_grpcio_checks_health_without_a_token(grpcio: GrpcioClient) -> None:

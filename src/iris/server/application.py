@@ -14,6 +14,7 @@ from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
+from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
 
@@ -54,7 +55,7 @@ def controller_application(service: ControllerService) -> ServiceApplication:
             ErrorInterceptor(),
         ),
         read_max_bytes=MAX_MESSAGE_BYTES,
-        compressions=(),
+        compressions=(RequestGzip(),),
         codecs=CODECS,
     )
     return ServiceApplication(application, thread)

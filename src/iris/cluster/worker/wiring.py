@@ -54,6 +54,7 @@ from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
+from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
 from iris.system import clock
@@ -372,6 +373,10 @@ def worker_application(service: WorkerService, token_checker: TokenChecker) -> S
         ErrorInterceptor(),
     )
     application = cluster_connect.WorkerServiceASGIApplication(
-        service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=(), codecs=CODECS
+        service,
+        interceptors=interceptors,
+        read_max_bytes=MAX_MESSAGE_BYTES,
+        compressions=(RequestGzip(),),
+        codecs=CODECS,
     )
     return ServiceApplication(application, thread)

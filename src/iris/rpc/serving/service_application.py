@@ -31,6 +31,8 @@ _MOST_COMPRESSED_BYTES = 32 * 1024**2
 # Only the answers of unary Connect calls have these content types. The other protocols compress each message.
 _COMPRESSED_TYPES = (b"application/json", b"application/proto")
 _ENCODINGS = ("json", "proto")
+# The headers with which a client says that it accepts compressed answers. connectrpc would compress every answer.
+_ACCEPTED_ENCODINGS = (b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding")
 
 
 class ServiceApplication:
@@ -63,6 +65,7 @@ class ServiceApplication:
         headers = dict(scope["headers"])
         if scope["method"] == "GET":
             scope = _with_content_type(scope)
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in _ACCEPTED_ENCODINGS]}
         thread = self._thread if self._is_compressed(scope, headers) else None
         answer = _Answer(scope, headers.get(b"content-type", b""), send, thread)
         await self._application(scope, receive, answer.send)
