@@ -168,7 +168,7 @@ def test_install_commands_of_the_pages_name_existing_extras() -> None:
             assert set(filter(None, extras.partition("]")[0].split(","))) <= known, f"{page.name}: {command}"
 
 
-def test_program_on_a_page_equals_its_file() -> None:
+def test_example_programs_quoted_on_pages_equal_their_files() -> None:
     quoted = {
         name: code
         for page in PAGES

@@ -157,8 +157,8 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
         match = _FORM.fullmatch(what)
         if match is None:
             raise InvalidArgumentError(
-                f"{VARIABLE}: {part.strip()!r} is not NAME=ACTION, with one of kill, stop, error, drop, delay:MS"
-                " and then nothing, @N or :P/SEED"
+                f"{VARIABLE}: {part.strip()!r} is not NAME=ACTION: the actions are kill, stop, error, drop and"
+                " delay:MS, and @N (only the Nth time) or :P/SEED (with the probability P) may follow"
             )
         action, delay_ms, at, chance, seed = match.groups()
         action = action.partition(":")[0]

@@ -201,7 +201,7 @@ class ThreadDriver(Generic[Server]):
     def restart(self, stream: StreamId, task_index: int) -> None:
         """Read a task from a new stream."""
         for _ in self.report(RestartRequested(stream, task_index)):
-            raise AssertionError("a restart has no instructions for the reader")
+            raise AssertionError("a `RestartRequested` event returns no instructions for the caller")
 
     def wake(self) -> None:
         """Make `wait` return soon. Any thread may call this method."""

@@ -10,11 +10,12 @@ from iris.errors import UnavailableError
 from iris.failpoints import MessageDropped, failpoint
 
 Message = MutableMapping[str, Any]
+_CONTROLLER_POINTS = ("controller.request", "controller.reply.before", "controller.reply.after")
 # The failpoints of each service, by the service's path. The first failpoint comes after a call was received, the second
 # before an answer is sent, and the third after an answer was sent.
 _POINTS = {
-    "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
-    "/v1": ("controller.request", "controller.reply.before", "controller.reply.after"),
+    "/iris.cluster.ControllerService": _CONTROLLER_POINTS,
+    "/v1": _CONTROLLER_POINTS,
     "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
 }
 
