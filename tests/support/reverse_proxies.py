@@ -38,7 +38,7 @@ _INSTALL = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProxySetup:
     """What a test needs to start one proxy.
 
     Attributes:
@@ -76,96 +76,95 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
     return text
 
 
-def _nginx(plan: Plan) -> list[str]:
+def _nginx(setup: ProxySetup) -> list[str]:
     site = replaced(
         page_blocks("nginx", "nginx")[0],
-        ("listen 443", f"listen 127.0.0.1:{plan.port}"),
-        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
-        ("/etc/ssl/iris.pem", str(plan.certificate.cert)),
-        ("/etc/ssl/iris.key", str(plan.certificate.key)),
+        ("listen 443", f"listen 127.0.0.1:{setup.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
+        ("/etc/ssl/iris.pem", str(setup.certificate.cert)),
+        ("/etc/ssl/iris.key", str(setup.certificate.key)),
     )
-    # Shows the errors that the page describes.
-    certificate = f"ssl_certificate {plan.certificate.cert}; ssl_certificate_key {plan.certificate.key};"
-    bare = (
-        f"server {{ listen {BARE_HOST}:{plan.port} ssl http2; {certificate} location / {{ proxy_pass http://iris; }} }}"
-    )
+    # A second site without the settings of the page shows the errors that the page describes.
+    certificate = f"ssl_certificate {setup.certificate.cert}; ssl_certificate_key {setup.certificate.key};"
+    listen = f"listen {BARE_HOST}:{setup.port} ssl http2;"
+    bare = f"server {{ {listen} {certificate} location / {{ proxy_pass http://iris; }} }}"
     temporary = "".join(
-        f"{name}_temp_path {plan.directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{name}_temp_path {setup.directory}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     user = "user root;" if os.geteuid() == 0 else ""  # Other users cannot write into the directories of tests.
-    main = plan.write(
+    main = setup.write(
         "nginx.conf",
-        f"{user} daemon off; worker_processes 1; pid {plan.directory}/nginx.pid; error_log stderr;\n"
+        f"{user} daemon off; worker_processes 1; pid {setup.directory}/nginx.pid; error_log stderr;\n"
         f"events {{}}\nhttp {{\naccess_log off; {temporary}\n{site}\n{bare}\n}}\n",
     )
-    return [program("nginx"), "-p", str(plan.directory), "-c", str(main), "-e", "stderr"]
+    return [program("nginx"), "-p", str(setup.directory), "-c", str(main), "-e", "stderr"]
 
 
-def _haproxy(plan: Plan) -> list[str]:
-    pem = plan.write("iris.pem", plan.certificate.cert.read_text() + plan.certificate.key.read_text())
+def _haproxy(setup: ProxySetup) -> list[str]:
+    pem = setup.write("iris.pem", setup.certificate.cert.read_text() + setup.certificate.key.read_text())
     text = replaced(
         page_blocks("haproxy", "haproxy")[0],
-        ("bind :443", f"bind 127.0.0.1:{plan.port}"),
-        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
+        ("bind :443", f"bind 127.0.0.1:{setup.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
         ("/etc/haproxy/iris.pem", str(pem)),
     )
-    return [program("haproxy"), "-db", "-f", str(plan.write("haproxy.cfg", "global\n    maxconn 500\n" + text))]
+    return [program("haproxy"), "-db", "-f", str(setup.write("haproxy.cfg", "global\n    maxconn 500\n" + text))]
 
 
-def _caddy(plan: Plan) -> list[str]:
+def _caddy(setup: ProxySetup) -> list[str]:
     text = replaced(
         page_blocks("caddyfile", "Caddy")[0],
-        (_NAME, f"https://127.0.0.1:{plan.port}"),
-        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{plan.target}"),
-        ("/etc/caddy/iris.pem", str(plan.certificate.cert)),
-        ("/etc/caddy/iris.key", str(plan.certificate.key)),
+        (_NAME, f"https://127.0.0.1:{setup.port}"),
+        (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
+        ("/etc/caddy/iris.pem", str(setup.certificate.cert)),
+        ("/etc/caddy/iris.key", str(setup.certificate.key)),
     )
     options = "{\n    admin off\n    auto_https disable_redirects\n}\n"
-    path = plan.write("Caddyfile", options + text)
+    path = setup.write("Caddyfile", options + text)
     return [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(path)]
 
 
-def _envoy(plan: Plan) -> list[str]:
+def _envoy(setup: ProxySetup) -> list[str]:
     text = replaced(
         page_blocks("yaml", "Envoy")[0],
-        ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {plan.port}"),
-        (f"port_value: {_PORT}", f"port_value: {plan.target}"),
-        ("/etc/envoy/iris.pem", str(plan.certificate.cert)),
-        ("/etc/envoy/iris.key", str(plan.certificate.key)),
+        ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {setup.port}"),
+        (f"port_value: {_PORT}", f"port_value: {setup.target}"),
+        ("/etc/envoy/iris.pem", str(setup.certificate.cert)),
+        ("/etc/envoy/iris.key", str(setup.certificate.key)),
     )
     options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]
-    return [program("envoy"), *options, "--config-path", str(plan.write("envoy.yaml", text))]
+    return [program("envoy"), *options, "--config-path", str(setup.write("envoy.yaml", text))]
 
 
-def _ssh(plan: Plan) -> list[str]:
+def _ssh(setup: ProxySetup) -> list[str]:
     (command,) = re.findall(r"^ssh .*$", page_blocks("sh", "SSH")[0], re.MULTILINE)
-    shared = plan.directory.parent  # `_sshd` has put its port and the keys there.
+    shared = setup.directory.parent  # `_sshd` has put its port and the keys there.
     options = ["-F", "none", "-p", (shared / "port").read_text(), "-i", str(shared / "user-key")]
     options += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={shared}/known"]
     text = replaced(
         command,
-        (f"-L {_PORT}:127.0.0.1:{_PORT}", f"-L {plan.port}:127.0.0.1:{plan.target}"),
+        (f"-L {_PORT}:127.0.0.1:{_PORT}", f"-L {setup.port}:127.0.0.1:{setup.target}"),
         ("ana@cluster.example.org", "127.0.0.1"),
     )
     return [program("ssh"), *options, *shlex.split(text)[1:]]
 
 
-def _sshd(plan: Plan) -> list[str]:
-    shared = plan.directory.parent
+def _sshd(setup: ProxySetup) -> list[str]:
+    shared = setup.directory.parent
     for path in (shared / "host-key", shared / "user-key"):
         if not path.exists():
             subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    (shared / "port").write_text(str(plan.port))
+    (shared / "port").write_text(str(setup.port))
     settings = (
-        f"ListenAddress 127.0.0.1:{plan.port}\nHostKey {shared}/host-key\nPidFile none\nUsePAM no\n"
+        f"ListenAddress 127.0.0.1:{setup.port}\nHostKey {shared}/host-key\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {shared}/user-key.pub\nStrictModes no\nPasswordAuthentication no\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd needs this directory if it runs as root.
-    return [program("sshd"), "-D", "-e", "-f", str(plan.write("sshd.conf", settings))]
+    return [program("sshd"), "-D", "-e", "-f", str(setup.write("sshd.conf", settings))]
 
 
-_COMMANDS: dict[str, Callable[[Plan], list[str]]] = {
+_COMMANDS: dict[str, Callable[[ProxySetup], list[str]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
     "caddy": _caddy,
@@ -199,7 +198,7 @@ def program(name: str) -> str:
 
 @contextmanager
 def _started(
-    command: Callable[[Plan], list[str]], directory: Path, target: int, certificate: Certificate
+    command: Callable[[ProxySetup], list[str]], directory: Path, target: int, certificate: Certificate
 ) -> Iterator[int]:
     """Run a program that listens on a free port of loopback, and yield the port."""
     process, port = _listening(command, directory, target, certificate)
@@ -211,16 +210,16 @@ def _started(
 
 
 def _listening(
-    command: Callable[[Plan], list[str]], directory: Path, target: int, certificate: Certificate
+    command: Callable[[ProxySetup], list[str]], directory: Path, target: int, certificate: Certificate
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a program, on another port if something else takes the first one, and wait until it accepts connections."""
     for attempt in range(_PORT_TRIES):
         port = free_port()
         folder = directory / f"{command.__name__.strip('_')}-{attempt}"
-        plan = Plan(folder, port, target, certificate)
+        setup = ProxySetup(folder, port, target, certificate)
         folder.mkdir()
         log = folder / "output.txt"
-        words = command(plan)
+        words = command(setup)
         # Caddy writes into these directories.
         environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
         with log.open("wb") as output:
