@@ -28,7 +28,7 @@ class Option:
 
     Attributes:
         name: The key in the TOML file, and the attribute of `ClusterConfig`.
-        kind: The type of the value, an object that parses values and writes them as text.
+        kind: The type of the option's value. It parses a value, and writes the value as text.
         default: The value if none is given.
         help: The help text, in sentences.
         flag: The option's name on the command line of `iris up`. Empty if only the file has the option.

@@ -1,4 +1,5 @@
-"""Defines the kinds of options. A kind checks the values that a user gives, and writes values as text."""
+"""Defines the types of options, such as durations and sizes. A type parses and checks the value that a user gives, and
+writes a value as text."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of option, which reads, checks and writes values.
+    """A type of option, for example a duration. It parses, checks and writes the values of such options.
 
     Attributes:
         metavar: The placeholder for a value in the help of a command. Empty for an option that takes no value.
@@ -100,7 +101,7 @@ def _write_size(size: float) -> str:
 
 
 def whole_number(least: int, most: int = MAX_INT32) -> Kind:
-    """Return the kind of an option whose values are whole numbers within two bounds."""
+    """Return the parser, the checks and the help text of an option that takes a whole number within two bounds."""
 
     def read(value: object) -> int:
         number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
@@ -112,7 +113,7 @@ def whole_number(least: int, most: int = MAX_INT32) -> Kind:
 
 
 def one_of(*choices: str) -> Kind:
-    """Return the kind of an option that accepts one of the given words."""
+    """Return the parser, the checks and the help text of an option that takes one of the given words."""
 
     def read(value: object) -> str:
         if value not in choices:
@@ -124,11 +125,11 @@ def one_of(*choices: str) -> Kind:
 
 
 def span(least_s: float, unlimited: str = "") -> Kind:
-    """Return the kind of an option whose values are spans of time, in seconds.
+    """Return the parser, the checks and the help text of an option that takes a duration. Its values are in seconds.
 
     Args:
-        least_s: The smallest accepted span. 0 means that the span must be longer than 0.
-        unlimited: The word that stands for an infinite span. Empty if the option accepts only finite spans.
+        least_s: The shortest accepted duration. 0 means that the duration must be longer than 0.
+        unlimited: The word that stands for an unlimited duration. Empty if the option accepts only limited durations.
     """
     bound = f" of {write_span(least_s)} or more" if least_s else " longer than 0"
     accepted = f"a time{bound}, such as '90s', '5m' or '30d'{f', or {unlimited!r}' if unlimited else ''}"
@@ -147,7 +148,7 @@ def span(least_s: float, unlimited: str = "") -> Kind:
 
 
 def size(unlimited: str = "") -> Kind:
-    """Return the kind of an option whose values are numbers of bytes, at least 1."""
+    """Return the parser, the checks and the help text of an option that takes a size in bytes, at least 1."""
     accepted = (
         f"a size of 1 byte or more, such as '200kB', '50GB' or '2GiB'{f', or {unlimited!r}' if unlimited else ''}"
     )

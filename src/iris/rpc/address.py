@@ -39,7 +39,8 @@ def parse_address(address: str) -> str:
 
 
 def _parse(address: str, text: str, forms: str) -> str:
-    """Return the base URL in `text`. Errors quote `address`, from which the caller made `text`."""
+    """Return the base URL that `text` contains. Error messages quote `address`, which is the text that the user
+    gave."""
     if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "the address has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
@@ -61,7 +62,8 @@ def _parse(address: str, text: str, forms: str) -> str:
 
 
 def _lower_host(netloc: str) -> str:
-    """Return `host[:port]` in lower case, except for the zone of an IPv6 address, which names a network interface."""
+    """Return `host[:port]` in lower case. The zone of an IPv6 address keeps its case, because it names a network
+    interface."""
     address, percent, zone = netloc.partition("%")
     return address.lower() + percent + zone
 

@@ -250,7 +250,8 @@ async def _has_new_token(peer: Peer, error: ConnectError, refused: str | None) -
 
 
 def _cancellation(error: ConnectError) -> asyncio.CancelledError | None:
-    """Return the cancellation of the calling task that an error of connectrpc stands for. None: the task goes on.
+    """Return the cancellation of the calling task if an error of connectrpc stands for one. None: the task was not
+    cancelled.
 
     connectrpc reports a cancellation as an error of the server. If the connection fails at the same time, connectrpc
     reports an error of the connection instead. The original exception is returned if it is known, because anyio

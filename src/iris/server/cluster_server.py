@@ -219,7 +219,8 @@ class ClusterServer:
 def _check_engine(directory: Path, engine: str) -> None:
     """Refuse an engine other than the one to which the unfinished jobs were submitted.
 
-    Another engine might have no machine for the unfinished jobs, and does not know their running attempts.
+    The server refuses to start with the other engine, because that engine might have no machine for the unfinished
+    jobs. It also does not know their running attempts, and could not end them.
 
     Raises:
         FailedPreconditionError: Jobs of another engine have not ended.

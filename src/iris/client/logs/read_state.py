@@ -96,7 +96,8 @@ class ReadState:
         return RawReader(position, lambda text: self.options.on_notice(f"task {task_index}: {text}"))
 
     def reader(self, task_index: int, attempt_id: int) -> LineReader | RawReader:
-        """Return the reader of an attempt. If the task's current reader has another attempt, replace it."""
+        """Return the reader of an attempt. If the task's reader still reads another attempt, a new reader takes its
+        place."""
         reader = self._readers[task_index]
         if reader.received.attempt_id != attempt_id:
             reader = self._readers[task_index] = self.new_reader(task_index, Position(attempt_id))

@@ -49,7 +49,8 @@ class CallerModules:
         return None
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module in the pickle. These globals belong to no other module."""
+        """Return the dict to use as the globals of a module's unpickled functions. No module of this process uses the
+        dict."""
         return names
 
     def make_module(self, name: str) -> types.ModuleType:

@@ -46,7 +46,11 @@ class Modules(Protocol):
         """Return this machine's module if its globals should get sent values, and None otherwise."""
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module in the pickle. `names` describes the module."""
+        """Return the dict to use as the globals of the unpickled functions of a module.
+
+        Args:
+            names: The dict from the pickle. It contains names that describe the module, such as `__name__`.
+        """
 
     def make_module(self, name: str) -> types.ModuleType:
         """Return the module object for a module in the pickle."""

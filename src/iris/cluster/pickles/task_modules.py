@@ -91,10 +91,11 @@ class TaskModules:
         )
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module in the pickle.
+        """Return the dict to use as the globals of the unpickled functions of a module.
 
         Args:
-            names: The globals that describe the module, such as `__name__`. A module's functions share one dict.
+            names: The dict from the pickle. It contains names that describe the module, such as `__name__`. All
+                functions of one module have the same dict.
         """
         name = names.get("__name__")
         # Two dicts may have the same `__name__`, for example because of `exec`. Only the first belongs to the module.

@@ -50,7 +50,8 @@ class OpenStreams:
         self._per_caller = per_caller
         self._advice = advice
         self._overall = overall or _streams_overall()
-        if per_caller is not None and per_caller > self._overall // 2:  # One caller may use half of the limit.
+        # One caller must not use more than half of the streams of all callers, however high its own limit is.
+        if per_caller is not None and per_caller > self._overall // 2:
             self._per_caller = max(1, self._overall // 2)
             self._advice = "more files allow more: raise 'ulimit -n' where this server was started"
         self._open: Counter[str] = Counter()

@@ -25,7 +25,7 @@ from iris.rpc.http.client.upload_progress import in_slices
 from iris.rpc.http.tls import ClientTls
 
 if TYPE_CHECKING:
-    import httpx  # httpx is imported only if the user gives a transport of it.
+    import httpx  # httpx is optional. At run time it is imported only if the user passes a transport of httpx.
 
 CONNECT_TIMEOUT_S = 5.0
 

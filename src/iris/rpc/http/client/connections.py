@@ -29,7 +29,7 @@ class Backend(httpcore.SyncBackend):
 
     Args:
         lifetime: The lifetime of the client.
-        http2_host: The host whose server must speak HTTP/2. Empty: no server must.
+        http2_host: The host whose server must speak HTTP/2. Empty: every server may speak HTTP/1.1.
     """
 
     def __init__(self, lifetime: Lifetime, http2_host: str = "") -> None:

@@ -234,8 +234,8 @@ class Answer:
 def _connector(
     address: str, http2: bool | None, has_h2: bool, tls: ClientTls, lifetime: Lifetime, proxy: Proxy | None
 ) -> httpcore.ConnectionPool:
-    """Return an object that creates connections to a server. Of the methods of a pool only `create_connection` is used,
-    which chooses the kind of connection for the proxy.
+    """Return an object that creates connections to a server. The object is a pool of httpcore, but only its method
+    `create_connection` is used. This method chooses the kind of connection that the proxy needs.
     """
     import httpcore
 

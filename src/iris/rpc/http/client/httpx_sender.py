@@ -39,7 +39,7 @@ def check_transport(value: object, *, is_async: bool = False) -> Any:
     Raises:
         InvalidArgumentError: (a `ValueError`) The argument is not a transport of this kind.
     """
-    # No object can be an instance of a class of httpx unless its program has imported httpx.
+    # If the program has not imported httpx, no object can be an instance of a class of httpx.
     httpx = sys.modules.get("httpx")
     needed, other = ("AsyncBaseTransport", "BaseTransport") if is_async else ("BaseTransport", "AsyncBaseTransport")
     if value is not None and not (httpx is not None and isinstance(value, getattr(httpx, needed))):
@@ -55,7 +55,7 @@ def check_transport(value: object, *, is_async: bool = False) -> Any:
 
 
 def check_alone(transport: object, **others: object) -> None:
-    """Check that no argument is given whose effect a transport of the user's own replaces.
+    """Refuse arguments that have no effect besides `transport`, because the user's transport has its own settings.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) Such an argument is given besides `transport`.
@@ -76,7 +76,8 @@ class HttpxSender:
         lifetime: The lifetime of the client. Connections of httpx's own transport are added to it.
 
     Attributes:
-        has_ended_connection: Whether a connection was ended that the transport may still regard as usable.
+        has_ended_connection: Whether this sender has ended a connection. The transport may not notice this, and may
+            send the next request on the ended connection.
     """
 
     proxy = None
@@ -125,7 +126,7 @@ class HttpxSender:
         except httpx.TransportError:
             if not self.has_ended_connection or not isinstance(body, bytes):
                 raise
-            # The request was probably sent on a connection that `_Answer.close` has ended.
+            # The transport has probably sent the request on a connection that `_Answer.close` had ended.
             self.has_ended_connection = False
             answer = _Answer(self, self._transport.handle_request(request))
         if handle is not None and answer.socket is not None:
@@ -245,7 +246,8 @@ def _raise_translated(error: Exception) -> None:
 
 
 def _translate(error: Exception) -> Exception | None:
-    """Return the exception that stands for an exception of a transport. Return None if the exception stands for itself.
+    """Return the exception to raise in place of an exception of a transport. None: raise the transport's exception
+    itself.
 
     The result is a `TimeoutError` if the deadline of the call has passed, a `ConnectionError` if the connection failed,
     and a `GivenTransportError` for an exception that does not belong to httpx's interface for transports.
