@@ -24,6 +24,7 @@ NAMES = (
     "scheduling",
     "submissions",
     "greedy_readers",
+    "log_route_readers",
     "task_status",
     "http_versions",
     "import_time",

@@ -643,3 +643,28 @@ def test_raw_reader_returns_the_bytes_of_random_records(seed: int) -> None:
         at = max(0, stop - chance.choice((0, 0, 7))) if stop < len(records) else stop
     assert found == b"".join(record.part for record in records if isinstance(record.part, bytes))
     assert notices == []
+
+
+def test_reader_makes_at_most_the_given_number_of_entries_at_a_time() -> None:
+    data = b"".join(b"%d\n" % number for number in range(1000, 9000))
+    reader = LineReader(JOB, 3, Position(), whole=True, piece_lines=100)
+    batches = [entries for _, entries in reader.read(encode(OUT, 1000, 0, data))]
+    assert {len(entries) for entries in batches} == {100}
+    assert b"".join(shown(itertools.chain(*batches))) == data
+
+
+def test_block_has_the_bytes_and_the_position_of_its_lines() -> None:
+    frames = [
+        encode(OUT, 1000, 0, b"one\ntwo\nthr"),
+        encode(ERR, 1001, 0, b"error\n"),
+        encode(OUT, 1002, 11, b"ee\n\n"),
+        encode_gap(OUT, 1003, 15, 100, "the disk was full"),
+        encode(OUT, 1004, 115, b"no newline"),
+    ]
+    blocks = LineReader(JOB, 3, Position(), whole=True, blocks=True)
+    lines = line_reader()
+    of_blocks, of_lines = read(blocks, *frames) + flush(blocks), read(lines, *frames) + flush(lines)
+    assert [entry.data for entry in of_blocks] == [b"one\ntwo", b"error", b"three\n", b"", b"no newline"]
+    assert b"".join(shown(of_blocks)) == b"".join(shown(of_lines))
+    assert blocks.delivered == lines.delivered
+    assert {entry.cursor for entry in of_blocks} <= {entry.cursor for entry in of_lines}

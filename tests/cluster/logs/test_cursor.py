@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.logs.cursor import Position, decode_cursor, encode_cursor, from_message, to_message
+from iris.cluster.logs.cursor import (
+    Position,
+    decode_cursor,
+    encode_cursor,
+    encode_cursors,
+    encode_positions,
+    from_message,
+    to_message,
+)
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
@@ -33,6 +41,22 @@ def test_log_position_is_decoded_unchanged_from_its_cursor() -> None:
 )
 def test_cursor_of_extreme_numbers_is_decoded_unchanged(positions: dict[int, Position]) -> None:
     assert decode_cursor(JOB, encode_cursor(JOB, positions)) == positions
+
+
+@pytest.mark.parametrize("source_id", range(3))
+@pytest.mark.parametrize("others", [{}, PLACES])
+def test_cursors_of_many_lines_equal_the_cursors_of_the_single_lines(
+    source_id: int, others: dict[int, Position]
+) -> None:
+    offsets = [300, 7, 1 << 40]
+    ends = [0, 1, 0x7F, 0x80, 0x3FFF, 0x4000, 2**63 - 1]
+    encoded = encode_positions(others)
+    found = list(encode_cursors(JOB, 5, Position(2, (300, 7, 1 << 40)), source_id, ends, encoded))
+    expected = []
+    for end in ends:
+        out, err, build = [*offsets[:source_id], end, *offsets[source_id + 1 :]]
+        expected.append(encode_cursor(JOB, {5: Position(2, (out, err, build))}, encoded))
+    assert found == expected
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,10 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Lines of one attempt and source that were captured together, or one partial line, or one gap."""
+    """Lines of one attempt and source that were captured together, or one partial line, or one gap.
+
+    If the reader makes blocks, the lines are one entry, which contains the newlines between the lines.
+    """
 
     entries: Sequence[LogEntry]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from math import inf
 
@@ -63,13 +63,3 @@ async def _all_read(state: ReaderState) -> AllRead:
             break
     query = state.query
     return AllRead(state.ends, job, is_part=bool(query.tasks) or query.attempt_id is not None, cursor=state.cursor())
-
-
-async def in_small_batches(items: AsyncIterator[Item], size: int) -> AsyncGenerator[Item]:
-    """Yield items, with large batches of lines split into batches of at most `size` lines."""
-    async for item in items:
-        if isinstance(item, Batch) and len(item.entries) > size:
-            for at in range(0, len(item.entries), size):
-                yield Batch(item.entries[at : at + size])
-        else:
-            yield item

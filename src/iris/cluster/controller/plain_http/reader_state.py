@@ -15,7 +15,7 @@ from iris.cluster.logs.entries.line_reader import LineReader
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.cluster.logs.entries.start import first_positions
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, complete_end, end_without_attempt
-from iris.cluster.logs.records import SOURCES
+from iris.cluster.logs.records import MAX_PAYLOAD, SOURCES
 from iris.cluster.types import is_task_finished
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
@@ -25,7 +25,11 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
 _PARTIAL_LINES_BYTES = 8 << 20
 _LONGEST_PART_BYTES = 1 << 20
 _SHORTEST_PART_BYTES = 4 << 10
-_PIECE_BYTES = 16 << 10  # A reader holds the lines of at most this many bytes as objects.
+# A reader makes objects from at most `_PIECE_BYTES` and from about `_PIECE_LINES` at a time. `_PIECE_LINES` is a little
+# less than the number of lines that are written in one turn (fair_writing.py). Objects that wait for further turns
+# would live long enough to cause long pauses of the garbage collector.
+_PIECE_BYTES = 16 << 10
+_PIECE_LINES = 450
 
 
 class ReaderState:
@@ -38,6 +42,7 @@ class ReaderState:
         query: What the reader selects.
         indices: The indices of the tasks to read.
         partial: Whether partial lines are returned while the task writes them.
+        blocks: Whether whole lines that were captured together are returned as one entry.
 
     Attributes:
         tasks: The statuses of the tasks to read, by task index. `load` sets them.
@@ -53,6 +58,7 @@ class ReaderState:
         indices: Sequence[int],
         *,
         partial: bool,
+        blocks: bool = False,
     ) -> None:
         self.sources = sources
         self.record = record
@@ -60,6 +66,7 @@ class ReaderState:
         self.query = query
         self._indices = indices
         self.partial = partial
+        self._blocks = blocks
         self.filter = query.filter
         self.tasks: Mapping[int, cluster_pb2.TaskStatus] = {}
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
@@ -103,7 +110,9 @@ class ReaderState:
             whole=not self.filter.ByteSize(),
             parts=self.partial,
             longest=max(_SHORTEST_PART_BYTES, min(_LONGEST_PART_BYTES, share)),
-            piece_bytes=_PIECE_BYTES,
+            piece_bytes=MAX_PAYLOAD if self._blocks else _PIECE_BYTES,
+            piece_lines=0 if self._blocks else _PIECE_LINES,
+            blocks=self._blocks,
         )
 
     def reader(self, task_index: int, attempt_id: int) -> LineReader:

@@ -25,6 +25,7 @@ from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.plain_http.answers import METHODS, Message, PlainError, Send, send_error, send_head
 from iris.cluster.controller.plain_http.content_types import CONTENT_TYPES, format_for
+from iris.cluster.controller.plain_http.fair_writing import write_items, writing_lane
 from iris.cluster.controller.plain_http.formats import (
     JsonArrayFormat,
     JsonLinesFormat,
@@ -32,8 +33,8 @@ from iris.cluster.controller.plain_http.formats import (
     RawFormat,
     TextFormat,
 )
-from iris.cluster.controller.plain_http.items import Batch, Item, Pause
-from iris.cluster.controller.plain_http.job_log_reader import in_small_batches, read_logs
+from iris.cluster.controller.plain_http.items import Item, Pause
+from iris.cluster.controller.plain_http.job_log_reader import read_logs
 from iris.cluster.controller.plain_http.query import LogQuery, read_query
 from iris.cluster.controller.plain_http.reader_state import ReaderState, find_indices
 from iris.cluster.controller.plain_http.server_sent_events import MAX_TASKS, EventStreamFormat, read_event_id
@@ -54,8 +55,6 @@ _BEAT_S = 10.0
 _FIRST_ITEM_S = 5.0
 _SENT_BYTES = 64 * 1024
 _FLUSH_S = 0.05
-# The event loop handles other events after each batch of this number of lines.
-_BATCH_LINES = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -78,6 +77,7 @@ class PlainHttp:
         self._controller = service.controller
         self._authentication = authentication
         self._authorisation = authorisation
+        self._lane = writing_lane()
 
     async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
         """Answer a request."""
@@ -128,7 +128,9 @@ class PlainHttp:
                 " task=…, or use NDJSON"
             )
         partial = _shows_partial(request.format, query, len(indices))
-        state = ReaderState(self._controller.log_sources, record, known.key, query, indices, partial=partial)
+        blocks = _writes_blocks(request.format, query, len(indices))
+        sources = self._controller.log_sources
+        state = ReaderState(sources, record, known.key, query, indices, partial=partial, blocks=blocks)
         await state.load()
         if request.method == "HEAD":
             await send_head(send, 200, request.headers())
@@ -164,8 +166,9 @@ class PlainHttp:
     async def _send_logs(self, request: _Request, known: Caller, state: ReaderState, receive: Any, send: Send) -> None:
         limited = self._service.open_streams.limited(known.name, read_logs(state), max(1, len(state.tasks)))
         valid = self._authorisation.while_valid(known, limited)
-        answer = _Answer(_format(request.format, state), request.headers(), send)
-        async with contextlib.aclosing(in_small_batches(valid, _BATCH_LINES)) as items:
+        written = _format(request.format, state)
+        answer = _Answer(written, request.headers(), send)
+        async with contextlib.aclosing(write_items(valid, written, self._lane, known.key)) as items:
             try:
                 if await _pump(items, answer, receive):
                     await answer.end()
@@ -279,10 +282,10 @@ class _Answer:
             self._add(self._format.begin())
             await self.flush(is_empty_sent=True)
 
-    async def add(self, item: Item) -> None:
-        """Write an item, and send it if it is the last for now, or if much data waits."""
+    async def add(self, item: Item, data: bytes) -> None:
+        """Add the bytes of an item, and send all data if the item is the last for now, or if much data waits."""
         await self.begin()
-        self._add(self._format.write(item))
+        self._add(data)
         if isinstance(item, Pause) or self._size >= _SENT_BYTES:
             await self.flush()
 
@@ -317,16 +320,16 @@ class _Answer:
             self._size += len(data)
 
 
-async def _pump(items: AsyncGenerator[Item], answer: _Answer, receive: Any) -> bool:
+async def _pump(items: AsyncGenerator[tuple[Item, bytes]], answer: _Answer, receive: Any) -> bool:
     """Send items until there are no more, and return True. Return False if the client has left.
 
     Args:
-        items: The items.
+        items: The items, with the bytes of each item.
         answer: Sends the items.
         receive: Receives messages about the connection.
     """
     gone = asyncio.ensure_future(_left(receive))
-    step: asyncio.Future[Item | None] | None = None
+    step: asyncio.Future[tuple[Item, bytes] | None] | None = None
     try:
         while True:
             step = asyncio.ensure_future(anext(items, None))
@@ -343,14 +346,12 @@ async def _pump(items: AsyncGenerator[Item], answer: _Answer, receive: Any) -> b
                     await answer.flush()
                 else:
                     await answer.beat()
-            item = step.result()
-            if item is None:
+            following = step.result()
+            if following is None:
                 return True
-            await answer.add(item)
+            await answer.add(*following)
             if gone.done():
                 return False
-            if isinstance(item, Batch):
-                await asyncio.sleep(0)
     finally:
         for task in (gone, step):
             if task is not None and not task.done():
@@ -382,6 +383,12 @@ def _shows_partial(chosen: str | None, query: LogQuery, num_read: int) -> bool:
     if chosen == "text":
         return not query.follow or (num_read == 1 and not query.timestamps)
     return query.partial if chosen != "raw" else True
+
+
+def _writes_blocks(chosen: str | None, query: LogQuery, num_read: int) -> bool:
+    """Return whether an answer consists of unchanged lines that nothing counts. The lines then stay in blocks."""
+    is_unchanged = chosen == "raw" or (chosen == "text" and num_read == 1 and not query.timestamps)
+    return is_unchanged and not query.max_lines and query.tail is None
 
 
 def _format(chosen: str | None, state: ReaderState) -> LogFormat:

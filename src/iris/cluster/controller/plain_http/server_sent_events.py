@@ -19,6 +19,7 @@ from iris.cluster.controller.plain_http.formats import ENCODER, event_of, failur
 from iris.cluster.controller.plain_http.items import AllRead, Batch, Item
 from iris.cluster.controller.plain_http.query import LogQuery
 from iris.cluster.logs.entries.json_lines import json_objects
+from iris.cluster.logs.entries.log_entry import cursors
 from iris.errors import InvalidArgumentError, IrisError, quoted
 from iris.moments import LAST_MS
 
@@ -115,13 +116,14 @@ class EventStreamFormat:
 
     def _lines(self, batch: Batch) -> str:
         events = []
-        for entry, document in zip(batch.entries, json_objects(batch.entries, ENCODER), strict=True):
+        documents = json_objects(batch.entries, ENCODER)
+        for entry, document, cursor in zip(batch.entries, documents, cursors(batch.entries), strict=True):
             if self._left and (not entry.partial or entry.origin.ended):
                 self._left -= 1
                 is_last = not self._left
             else:
                 is_last = False
-            events.append(_event(document, self._id(entry.cursor) + (f".{_END}" if is_last else "")))
+            events.append(_event(document, self._id(cursor) + (f".{_END}" if is_last else "")))
         return "".join(events)
 
     def _id(self, cursor: str) -> str:

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 
-from iris.cluster.logs.entries.log_entry import LogEntry
+from iris.cluster.logs.entries.log_entry import LogEntry, cursors
 
 
 def json_objects(entries: Sequence[LogEntry], encoder: json.JSONEncoder) -> Iterator[str]:
@@ -24,11 +24,11 @@ def json_objects(entries: Sequence[LogEntry], encoder: json.JSONEncoder) -> Iter
     end = ', "partial": true}' if first.partial and not first.missing_bytes else "}"
     if first.missing_bytes:
         end = f', "missing_bytes": {first.missing_bytes}}}'
-    for entry in entries:
+    for entry, cursor in zip(entries, cursors(entries), strict=True):
         message = entry.message
         exact = ""
         if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
             # JSON text cannot contain bytes that are not valid UTF-8. Therefore the exact bytes are added in another
             # field.
             exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'
-        yield f'{begin}{encoder.encode(message)}, "cursor": "{entry.cursor}"{exact}{end}'
+        yield f'{begin}{encoder.encode(message)}, "cursor": "{cursor}"{exact}{end}'

@@ -24,9 +24,13 @@ class OtherPositions:
 
     def cursor(self, job_id: str, task_index: int, position: Position) -> str:
         """Return the cursor of a line: the position after the line in its own task, and these positions."""
+        return encode_cursor(job_id, {task_index: position}, self.encoded())
+
+    def encoded(self) -> bytes:
+        """Return these positions in the binary format of a cursor."""
         if self._encoded is None:
             self._encoded = encode_positions(self._read())
-        return encode_cursor(job_id, {task_index: position}, self._encoded)
+        return self._encoded
 
     def __reduce__(self) -> tuple[type[OtherPositions], tuple[Callable[[], Mapping[int, Position]]]]:
         return OtherPositions, (dict(self._read()).copy,)  # A closure cannot be pickled.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.cursor import Position, encode_cursors
 from iris.cluster.logs.entries.line_cursor import NO_OTHER_POSITIONS, OtherPositions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 
@@ -182,3 +182,20 @@ class LogEntry:
             f"LogEntry(task_index={self.task_index}, attempt_id={self.attempt_id}, source={self.source!r},"
             f" timestamp_ms={self.timestamp_ms}, message={self.message!r})"
         )
+
+
+def cursors(entries: Sequence[LogEntry]) -> Iterator[str]:
+    """Yield `LogEntry.cursor` of each entry. For many entries, this function is faster than the property.
+
+    Args:
+        entries: Entries that were made from one record.
+    """
+    origin = entries[0].origin
+    return encode_cursors(
+        origin.job_id,
+        origin.task_index,
+        Position(origin.attempt_id, origin.delivered),
+        origin.source_id,
+        [entry._end for entry in entries],
+        origin.others.encoded(),
+    )

@@ -1,0 +1,53 @@
+"""Writes the items of all readers in small steps on the event loop, and shares the steps fairly between callers.
+
+Writing a line costs a few microseconds, and logs have millions of lines. Therefore a reader writes at most
+`LINES_PER_TURN` lines in one turn of a fair lane, and the event loop handles other events before the next turn of any
+reader. Another call to the controller waits for one or two turns, for a few milliseconds at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from iris.cluster.controller.plain_http.formats import LogFormat
+from iris.cluster.controller.plain_http.items import Batch, Item
+from iris.rpc.serving.fair_lane import FairLane
+
+LINES_PER_TURN = 500
+
+
+def writing_lane() -> FairLane:
+    """Return the lane in which the readers of one controller wait for their turns to write.
+
+    The number of waiting turns needs no limit, because a reader waits for one turn at a time, and the number of readers
+    is limited.
+    """
+    return FairLane("lines of logs", at_once=1, per_caller=1)
+
+
+async def write_items(
+    items: AsyncGenerator[Item], written: LogFormat, lane: FairLane, caller: str
+) -> AsyncGenerator[tuple[Item, bytes]]:
+    """Yield each item with its bytes. A large batch of lines is split into several small batches.
+
+    Args:
+        items: The items of one reader.
+        written: The format of the answer.
+        lane: The lane in which all readers wait for their turns.
+        caller: The key of the caller that reads. All callers get equal shares of the turns.
+    """
+    async with aclosing(items):
+        async for item in items:
+            if not isinstance(item, Batch):
+                yield item, written.write(item)
+                continue
+            for at in range(0, len(item.entries), LINES_PER_TURN):
+                part = Batch(item.entries[at : at + LINES_PER_TURN])
+                async with lane.turn(caller):
+                    data = written.write(part)
+                    # The turn ends only after the loop has handled other events, so that no two turns follow each other
+                    # directly.
+                    await asyncio.sleep(0)
+                yield part, data
