@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from iris.cluster.controller.plain_http.fair_writing import LINES_PER_TURN, write_items, writing_lane
+from iris.cluster.controller.plain_http.fair_writing import LINES_PER_TURN, lines_per_turn, write_items, writing_lane
 from iris.cluster.controller.plain_http.formats import JsonLinesFormat
 from iris.cluster.controller.plain_http.items import Batch, Item, Notice
 from iris.cluster.logs.cursor import Position
@@ -60,7 +60,7 @@ class Log:
 
 async def read(lane: FairLane, caller: str, number: int, steps: list[tuple[str, int]]) -> bytes:
     written = NotedFormat(f"{caller}-{number}", steps)
-    return b"".join([data async for _, data in write_items(Log().items(), written, lane, caller)])
+    return b"".join([data async for _, data in write_items(Log().items(), written, lane, caller, LINES_PER_TURN)])
 
 
 async def test_event_loop_handles_other_events_between_two_turns_of_any_readers() -> None:
@@ -105,8 +105,14 @@ async def test_reader_waits_for_at_most_two_turns_of_a_caller_with_many_readers(
 
 async def test_reader_that_leaves_closes_its_log_and_ends_its_turn() -> None:
     lane, log = writing_lane(), Log()
-    written = write_items(log.items(), JsonLinesFormat(), lane, "leaver")
+    written = write_items(log.items(), JsonLinesFormat(), lane, "leaver", LINES_PER_TURN)
     await anext(written)
     await written.aclose()
     assert log.is_closed
     assert (lane.num_running, lane.num_waiting) == (0, 0)
+
+
+async def test_turn_has_fewer_lines_if_each_line_has_a_cursor_of_many_tasks() -> None:
+    tasks = (1, 1000, 10_000)
+    assert [lines_per_turn(count, has_cursors=True) for count in tasks] == [LINES_PER_TURN, LINES_PER_TURN // 21, 2]
+    assert lines_per_turn(10_000, has_cursors=False) == LINES_PER_TURN

@@ -1,7 +1,7 @@
 """Writes the items of all readers in small steps on the event loop, and shares the steps fairly between callers.
 
 Writing a line costs a few microseconds, and logs have millions of lines. Therefore a reader writes at most
-`LINES_PER_TURN` lines in one turn of a fair lane, and the event loop handles other events before the next turn of any
+`lines_per_turn` lines in one turn of a fair lane, and the event loop handles other events before the next turn of any
 reader. Another call to the controller waits for one or two turns, for a few milliseconds at most.
 """
 
@@ -16,6 +16,19 @@ from iris.cluster.controller.plain_http.items import Batch, Item
 from iris.rpc.serving.fair_lane import FairLane
 
 LINES_PER_TURN = 500
+# A cursor has the positions of all tasks that are read. Writing the cursor of this number of tasks costs about as much
+# as writing a line.
+_TASKS_PER_LINE = 50
+
+
+def lines_per_turn(num_tasks: int, *, has_cursors: bool) -> int:
+    """Return how many lines a reader may write in one turn.
+
+    Args:
+        num_tasks: The number of tasks that are read.
+        has_cursors: Whether the format writes the cursor of each line.
+    """
+    return max(1, LINES_PER_TURN // (1 + num_tasks // _TASKS_PER_LINE)) if has_cursors else LINES_PER_TURN
 
 
 def writing_lane() -> FairLane:
@@ -28,7 +41,7 @@ def writing_lane() -> FairLane:
 
 
 async def write_items(
-    items: AsyncGenerator[Item], written: LogFormat, lane: FairLane, caller: str
+    items: AsyncGenerator[Item], written: LogFormat, lane: FairLane, caller: str, size: int
 ) -> AsyncGenerator[tuple[Item, bytes]]:
     """Yield each item with its bytes. A large batch of lines is split into several small batches.
 
@@ -37,14 +50,15 @@ async def write_items(
         written: The format of the answer.
         lane: The lane in which all readers wait for their turns.
         caller: The key of the caller that reads. All callers get equal shares of the turns.
+        size: The most lines that the reader writes in one turn.
     """
     async with aclosing(items):
         async for item in items:
             if not isinstance(item, Batch):
                 yield item, written.write(item)
                 continue
-            for at in range(0, len(item.entries), LINES_PER_TURN):
-                part = Batch(item.entries[at : at + LINES_PER_TURN])
+            for at in range(0, len(item.entries), size):
+                part = Batch(item.entries[at : at + size])
                 async with lane.turn(caller):
                     data = written.write(part)
                     # The turn ends only after the loop has handled other events, so that no two turns follow each other

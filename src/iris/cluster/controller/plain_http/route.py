@@ -25,7 +25,7 @@ from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.plain_http.answers import METHODS, Message, PlainError, Send, send_error, send_head
 from iris.cluster.controller.plain_http.content_types import CONTENT_TYPES, format_for
-from iris.cluster.controller.plain_http.fair_writing import write_items, writing_lane
+from iris.cluster.controller.plain_http.fair_writing import lines_per_turn, write_items, writing_lane
 from iris.cluster.controller.plain_http.formats import (
     JsonArrayFormat,
     JsonLinesFormat,
@@ -167,8 +167,9 @@ class PlainHttp:
         limited = self._service.open_streams.limited(known.name, read_logs(state), max(1, len(state.tasks)))
         valid = self._authorisation.while_valid(known, limited)
         written = _format(request.format, state)
+        size = lines_per_turn(len(state.tasks), has_cursors=isinstance(written, (JsonLinesFormat, EventStreamFormat)))
         answer = _Answer(written, request.headers(), send)
-        async with contextlib.aclosing(write_items(valid, written, self._lane, known.key)) as items:
+        async with contextlib.aclosing(write_items(valid, written, self._lane, known.key, size)) as items:
             try:
                 if await _pump(items, answer, receive):
                     await answer.end()
