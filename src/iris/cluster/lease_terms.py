@@ -18,8 +18,7 @@ def kill_after_s(lease_s: float) -> float:
 
 
 def lost_after_s(lease_s: float) -> float:
-    """Return the number of seconds after the last report of a worker after which the controller declares the worker
-    lost."""
+    """Return for how many seconds a worker may be silent. Afterwards the controller declares the worker lost."""
     return lease_s + min(max(lease_s / 20, 2.0), 15.0)
 
 

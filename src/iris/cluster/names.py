@@ -7,8 +7,8 @@ endpoint, worker or token is 1 to 200 bytes of UTF-8 in which
   except ordinary spaces, which are neither the first nor the last character;
 * no character has two spellings: the text is in Unicode's normal form C (NFC), in which `é` is one character.
 
-Other names are refused. They are not changed into accepted ones, because the caller would then not find the job under
-the name that was given. Client and server apply the same rule, because other clients can call the server.
+Other names are refused. Iris does not change a refused name into an accepted one, because the caller would not find the
+job under the name in the request. Client and server apply the same rule, because other clients can call the server.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _UNSEEN_CATEGORIES = {
     "Zp": "the paragraph separator",
     "Zs": "the space",
 }
-# Invisible characters of other categories: those with Unicode's property Default_Ignorable_Code_Point, including code
-# points that are not assigned yet, and the blank of braille.
+# Invisible characters of other categories. All of them have Unicode's property Default_Ignorable_Code_Point, except the
+# blank of braille. Some of these code points are not assigned yet.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -102,8 +102,8 @@ def check_token_name(name: str) -> None:
 
 
 def find_unseen(text: str) -> str:
-    """Return a phrase that names the first invisible character of a text, for the end of an error. Empty if all
-    characters are visible.
+    """Return a phrase that names the first invisible character of a text, for the end of an error text. Return an empty
+    string if all characters are visible.
     """
     for place, character in enumerate(text):
         category = unicodedata.category(character)

@@ -24,7 +24,7 @@ from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
 from iris.task_ids import parse_task_id as parse_task_id
 
-# JobState and TaskState of the wire have the same number for the same state. The states 4 to 8 are final.
+# In the protobuf messages, JobState and TaskState have the same number for the same state. The states 4 to 8 are final.
 STATE_NAMES = {
     0: "UNSPECIFIED",
     1: "PENDING",
@@ -263,12 +263,14 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
-    # Comparisons ignore the path of the hosts file, because it does not identify a task.
+    # A comparison of two `JobInfo` objects ignores the path of the hosts file, because the path does not identify a
+    # task.
     hosts_file: str | None = field(default=None, compare=False)
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts of the gang's tasks, by task index: names or addresses by which the tasks reach each other.
+        """The hosts of the gang's tasks, in the order of the task indices. A host is a name or an address by which the
+        other tasks reach the task.
 
         The hosts are read from `hosts_file` each time. The result is empty for independent tasks.
 

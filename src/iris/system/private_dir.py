@@ -65,9 +65,9 @@ def check_private(directory: Path) -> None:
     for above in {*directory.absolute().parents, *directory.resolve().parents}:
         status = above.stat()
         mode = status.st_mode
-        # The parent directory is accepted if this user cannot change its mode, for example in a container's volume. If
-        # another user replaces the directory, the replacement belongs to that user, and is refused because of its
-        # owner.
+        # A parent directory that every user can write to is refused only if this user can change its mode. In a
+        # container's volume, for example, this user cannot. Another user could then replace the directory, but the
+        # replacement would belong to the other user, and Iris would refuse it because of its owner.
         can_close = os.geteuid() in (status.st_uid, 0)
         if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(

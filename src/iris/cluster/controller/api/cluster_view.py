@@ -22,7 +22,7 @@ class ClusterView:
         engine_name: The name of the engine: local, ray or slurm.
         jobs: All jobs.
         fleet: The workers.
-        scheduler: Knows the machines and the queue.
+        scheduler: Provides the machines and the queue.
         slices: Makes large answers in small steps.
 
     Attributes:

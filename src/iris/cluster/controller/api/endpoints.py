@@ -16,7 +16,7 @@ from iris.rpc.serving.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_MAX_REMOVED = 1000  # The number of removed endpoints whose ids are remembered for each job.
+_MAX_REMOVED = 1000  # The ids of this many removed endpoints are remembered for each job.
 MAX_ENDPOINT_BYTES = 4096  # The largest size of an endpoint's address and metadata together.
 MAX_ENDPOINTS_OF_JOB = 20_000  # The largest number of endpoints of a job: two for each task of the largest job.
 MAX_ENDPOINTS = 100_000  # The largest number of endpoints of a cluster. All endpoints are in memory.
@@ -25,9 +25,9 @@ MAX_ENDPOINTS = 100_000  # The largest number of endpoints of a cluster. All end
 class Endpoints:
     """All endpoints of a cluster. A name belongs to one job at a time.
 
-    An endpoint registered by a task is valid only until the task's attempt ends, because another process may get the
-    port after the attempt. A look-up never returns an endpoint whose attempt has ended. The registry removes such an
-    endpoint at the next look-up, when another job needs the name, or when the endpoint's job ends.
+    An endpoint registered by a task is valid only until the task's attempt ends, because afterwards another process may
+    get the same port. A look-up never returns an endpoint of an ended attempt. The registry removes such an endpoint at
+    the next look-up, when another job needs the name, or when the endpoint's job ends.
 
     The registry remembers the ids of removed endpoints, so that a repeated request to remove an endpoint succeeds. It
     forgets the ids when their job ends. It remembers at most `_MAX_REMOVED` ids of a job, and forgets the oldest first.
@@ -57,7 +57,7 @@ class Endpoints:
                 self._index(endpoint)
             else:
                 self._removed.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
-        self._names = sorted(self._by_name)  # The names are sorted, so that a page is found by bisection.
+        self._names = sorted(self._by_name)  # All names, sorted. Bisection finds the first name of a page.
 
     def register(
         self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
@@ -162,13 +162,16 @@ class Endpoints:
             InvalidArgumentError: The page size or the page token is invalid.
         """
         first = bisect_left(self._names, prefix)
-        # In sorted order, every name that starts with `prefix` comes before `prefix` plus the largest character.
+        # The end of the range of names that start with `prefix`. These names sort before `prefix` plus the largest
+        # character.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
         return cut_named_page("endpoints", names, self._find, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:
-        """Return the ids of the jobs that have endpoints, or whose removed endpoints are still remembered."""
+        """Return the ids of the jobs with endpoints. A job with only removed endpoints is included while the registry
+        remembers the ids of these endpoints.
+        """
         return self._count.keys() | self._removed.keys()
 
     def job_ended(self, job_id: str) -> None:
@@ -216,7 +219,7 @@ class Endpoints:
     def _check_count(self, job_id: str) -> None:
         if self._count[job_id] >= MAX_ENDPOINTS_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
             for name in list(self._by_name):
-                self._find(name)  # A look-up removes the endpoint if its attempt has ended.
+                self._find(name)  # If the attempt of the endpoint has ended, the look-up removes the endpoint.
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
         for has, limit, which in (
             (self._count[job_id], MAX_ENDPOINTS_OF_JOB, of_job),

@@ -42,8 +42,8 @@ def machine_page(
     holders: dict[str, dict[str, set[int]]] = {}  # The task indices by machine and job.
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
-            # The list of task indices may be empty. After a restart, the controller does not know the tasks of a gang
-            # whose job has ended.
+            # The list of task indices may be empty, because after a restart the controller does not know which tasks of
+            # an ended job were in which gang.
             indices = entry.task_indices[position : position + 1]
             holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
             if not position % 50:

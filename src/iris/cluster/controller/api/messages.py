@@ -29,8 +29,8 @@ from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
 from iris.system.clock import now_ms
 
-# The messages of up to 50 tasks are made without a pause, so that all of them show the same moment. Making them takes 1
-# to 2 ms.
+# The messages of up to 50 tasks are made without a pause, and therefore show the tasks at the same moment. Making these
+# messages takes 1 to 2 ms.
 AT_ONCE = 50
 _ROUNDS = 5
 
@@ -39,9 +39,9 @@ def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_
     """Make the message of a job with its tasks, in steps. The finished message shows the states of the job and its
     tasks at the end of the last step.
 
-    Other code may change tasks between two steps. The messages of the changed tasks are made again, until one step can
-    make the remaining messages together with the message of the job. Therefore the message never shows a running task
-    in a job that has succeeded.
+    Tasks may change between two steps. The messages of changed tasks are therefore made again. When few enough of them
+    are left, the last step makes them together with the message of the job. Therefore the finished message never shows
+    a running task in a job that has succeeded.
 
     Args:
         record: The job.

@@ -15,7 +15,7 @@ from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
 from iris.system.process_identity import own_place
 
-_MANY_TASKS = 100  # The message of a job with fewer tasks is made within 2 ms.
+_MANY_TASKS = 100  # Making the message of a job takes less than 2 ms if the job has fewer tasks than this number.
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:

@@ -27,7 +27,7 @@ WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
 _BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
 _MERGE_S = 0.02  # The seconds for which changes are gathered into one message. The end of a job is sent at once.
-_PACE_S = 0.001  # The seconds of pause for each client of a job. Writing one message takes 0.2 ms.
+_PACE_S = 0.001  # The pause between two messages grows by this many seconds for each client.
 _MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a job need the same message.
 
 
@@ -54,7 +54,7 @@ class JobWatches:
         return len(self._watches)
 
     def publish(self, record: JobRecord) -> None:
-        """Notify everybody who watches the job that the job's saved state has changed."""
+        """Notify the watchers of the job that the job's saved state has changed."""
         changed = self._changes.pop(record.job_id, None)
         if changed is not None:
             changed.set()
@@ -77,7 +77,7 @@ class JobWatches:
     async def messages(
         self, record: JobRecord, caller: str = "", *, include_tasks: bool
     ) -> AsyncGenerator[WatchJobResponse]:
-        """Yield the job's state, then each change, until the job is final.
+        """Yield the job's state, and afterwards each change of the state, until the state is final.
 
         Raises:
             ResourceExhaustedError: The caller has too many calls waiting for large answers.
@@ -176,8 +176,8 @@ class JobWatch:
         """
         if known is None or messages.tasks_at_once(self._shown, known):
             return self._made(known, first=first) or self._make(known)
-        # The turn comes before the lock. Otherwise a client could hold the lock while it waits behind the calls of
-        # another client.
+        # A client waits for its turn before it acquires the lock. In the opposite order, a client could keep the lock
+        # while it waits for the calls of another client.
         async with self._slices.lane.turn(caller), self._making:
             # Another client may have made the same message while this client waited for the lock.
             made = self._made(known, first=first)

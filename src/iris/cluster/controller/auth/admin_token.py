@@ -21,8 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class AdminToken:
-    """The admin token of a cluster, and the file that contains it. Only the user who started the cluster can read the
-    file.
+    """The admin token of a cluster, and the token's file. Only the user who started the cluster can read the file.
 
     The token is replaced after half of its lifetime, and after it was revoked. Programs that read the file continue to
     work after a revocation, because the file then contains a new token.

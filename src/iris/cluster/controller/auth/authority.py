@@ -73,7 +73,7 @@ class Authority:
         self._revocations = max((stored.revocation for stored in self._tokens.values()), default=0)
         self._revoked = asyncio.Event()
 
-    # Judging tokens.
+    # Checking tokens.
 
     def identify(self, token: str) -> Caller:
         """Return the caller named in a token. Raise UnauthenticatedError if the token is not valid."""
@@ -106,11 +106,10 @@ class Authority:
             self.verifier.check_time(known)
 
     def check_process(self, known: Caller, incarnation: str) -> None:
-        """Raise UnauthenticatedError if a process of a worker must not register with its token. A process with an
-        expired token may register only if it is already the live process of its worker.
+        """Raise UnauthenticatedError if the token of a worker's process does not allow the process to register.
 
-        The live process of a worker may continue with an expired token. No other process may use the expired token to
-        replace the live process.
+        With an expired token, only the live process of the worker may register again. Another process must not use the
+        expired token to replace the live process.
         """
         if self.verifier.has_expired(known) and not self._liveness.is_worker_live(known.worker_id, incarnation):
             self.verifier.check_time(known)
@@ -145,8 +144,8 @@ class Authority:
         ]
 
     def _is_of_our_worker(self, known: Caller) -> bool:
-        """Return whether the cluster made this token for a worker. Tokens made by the cluster are not in the list of
-        tokens.
+        """Return whether the cluster made this token for a worker. The list of tokens contains only tokens made by
+        people.
         """
         return known.role == WORKER and known.token_id not in self._tokens
 
@@ -179,8 +178,8 @@ class Authority:
         token = Token()
         token.CopyFrom(stored.token)
         token.revoked_at_ms = now_ms()
-        # The new number must be higher than every number that a worker may know, even if an earlier controller process
-        # could not save that number. Therefore the number is taken from the clock.
+        # The new number must be higher than every number that a worker may know. An earlier controller process may have
+        # sent a number to workers without saving it. Therefore the number comes from the clock.
         self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)

@@ -52,8 +52,8 @@ class ClusterTokens:
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))
         left_s = expires_at_s - wall_s()
-        # After the clock was set back, the token may seem valid for longer than _CONTROLLER_TTL_S. Such a token is
-        # replaced, too.
+        # A token whose remaining time is longer than _CONTROLLER_TTL_S was made before the clock was set back. Such a
+        # token is replaced as well.
         if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:
             expires_at_s = wall_s() + _CONTROLLER_TTL_S
             token = self._key.sign(

@@ -68,7 +68,7 @@ class Job:
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
-        rounds: How many gangs the job has had, a part of the next gang's id.
+        rounds: How many gangs the job has had. The number is a part of the next gang's id.
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
@@ -364,7 +364,7 @@ class Job:
             return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
-            # The lost task ends the job, and not an earlier failure within `max_task_failures`.
+            # The job ends because of the lost task, not because of an earlier failure within `max_task_failures`.
             self.first_failed = lost.task_index
             ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
             return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)

@@ -46,8 +46,8 @@ class States(Protocol):
 
 
 def roll_up(states: States, max_task_failures: int) -> int:
-    """Return the state of a job, derived from the states of its tasks. The result applies only if no event has decided
-    the job's end.
+    """Return the state of a job, derived from the states of its tasks. If an event has already decided how the job
+    ends, the result does not apply.
 
     The first rule that applies wins:
 

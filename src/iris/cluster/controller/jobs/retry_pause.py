@@ -1,7 +1,7 @@
-"""Computes the pause before a gang is retried. Pure.
+"""Computes the pause before a gang is retried. The module is pure.
 
-Without a pause, the cluster would start a task that fails at once again and again, as fast as it can. A pause also
-follows the loss of a worker, because the task may have killed the worker.
+If a task fails immediately after each start, the cluster would restart the task without an end and without a pause. A
+pause also follows the loss of a worker, because the task may have killed the worker.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-# An attempt that ran for at least 10 minutes counts as successful enough to end a row of retries.
+# A run of at least 10 minutes ends a row of retries. The next retry is the first of a new row.
 LONG_RUN_MS = 10 * 60_000
 
 
 def next_in_row(row: int, ran_ms: int) -> int:
-    """Return the position of the next retry in its row of retries, counted from 1.
+    """Return the position of the next retry among the retries in a row, counted from 1.
 
     Args:
         row: The number of retries in the row so far.

@@ -34,7 +34,7 @@ from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
 _SWEEP_S = 60.0  # The seconds between two sweeps.
-_SWEEP_SHARE = 0.02  # The largest share of the time that sweeps may take.
+_SWEEP_SHARE = 0.02  # Sweeps may take at most this share of the time.
 _IN_USE_MS = 3_600_000  # A log that was fetched for a reader stays on this machine for one hour.
 _OLD = ".old-"
 _log = logging.getLogger(__name__)
@@ -168,7 +168,8 @@ class LogKeeper:
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
         """Return the number of bytes of an attempt's log to keep. Return None if the worker that uploads the log never
-        ran the attempt."""
+        ran the attempt.
+        """
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:
@@ -196,7 +197,8 @@ class LogKeeper:
                 _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
             except OSError as error:
-                # The worker sends the part again later, because the cause of a failed write may be temporary.
+                # The cause of a failed write may be temporary. Therefore the answer asks the worker to send the part
+                # again later.
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions
@@ -218,7 +220,7 @@ class LogKeeper:
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
-                    continue  # a sweep has removed it
+                    continue  # A sweep has removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     async def sweep(self) -> None:

@@ -1,8 +1,8 @@
 """Writes the uploaded parts of logs. The stored log has the same segments as the log on the worker.
 
 Writing blocks on the disk, so this module runs in a thread. Only one thread uses the module. When the first part of a
-log arrives, the state of the log is read from the disk. Therefore the kill of a controller loses no state. The copy of
-the state in memory only avoids repeated reads.
+log arrives, the state of the log is read from the disk. Therefore no state is lost if the controller is killed. The
+state is kept in memory only to avoid repeated reads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from iris.rpc import cluster_pb2
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
-_MAX_LOGS = 10_000  # logs whose state is in memory
+_MAX_LOGS = 10_000  # The state of at most this many logs is kept in memory.
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class UploadedLogs:
         end = read_end(directory)
         if end is not None:
             return None if end.removed else _Kept(segments, position, complete=True)
-        # A part that arrives late makes the copy at the log location outdated, so the log has to be copied again.
+        # The log location has a copy of the log without this late part. Therefore the log must be copied again.
         (directory / AWAY).unlink(missing_ok=True)
         kept = self._logs[directory] = _Kept(segments, position)
         if len(self._logs) > _MAX_LOGS:
@@ -117,7 +117,7 @@ class UploadedLogs:
 
     def _begin_segment(self, directory: Path, kept: _Kept, boundary: RecordBoundary) -> None:
         if kept.segments and kept.segments[-1].position == boundary.position:
-            return  # a repeated part
+            return  # The part is stored already.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(
             os.open(directory / boundary.segment_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

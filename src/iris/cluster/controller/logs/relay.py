@@ -41,7 +41,7 @@ from iris.system.backoff import Backoff
 _PATIENCE_S = 2.0
 _TRIES_WITHOUT_FOLLOW = 3
 _LONGEST_PAUSE_S = 2.0
-BUFFERED_MESSAGES = 2  # The largest number of messages that one relay holds for its reader.
+BUFFERED_MESSAGES = 2  # A relay keeps at most this many messages that its reader has not received yet.
 
 Chunk = StreamTaskLogsResponse.Chunk
 
@@ -96,7 +96,7 @@ class LogRelay:
         """End the streams from which the relay reads."""
         await self._driver.close()
 
-    # What the reader is told.
+    # Messages to the reader.
 
     def _answer(self, step: Step) -> StreamTaskLogsResponse:
         chunks: list[Chunk] = []

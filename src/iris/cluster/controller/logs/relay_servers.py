@@ -22,7 +22,7 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
 from iris.rpc.peer import Peer
 from iris.rpc.serving.steps import finish
 
-_OPENED_PER_TURN = 50  # The number of logs that are opened before the event loop handles other events.
+_OPENED_PER_TURN = 50  # After opening this many logs, the relay lets the event loop handle other events.
 
 Chunk = StreamTaskLogsResponse.Chunk
 
@@ -34,7 +34,7 @@ class RelayServers:
         sources: Finds the worker or the kept log for each attempt.
         caller: The name of the caller, whose quotas apply.
         record: The job.
-        request: The reader's request. Its filter, and its `follow` and `max_bytes`, apply to each log.
+        request: The reader's request. Its filter, `follow` and `max_bytes` apply to each log.
         position_of: Returns the position from which an attempt is read.
     """
 
@@ -51,7 +51,7 @@ class RelayServers:
         self._record = record
         self._request = request
         self._position_of = position_of
-        # The logs that their workers do not have, each as a pair of task index and attempt id.
+        # The attempts whose logs are not on their workers. Each attempt is a pair of task index and attempt id.
         self._not_at_worker: set[tuple[int, int]] = set()
 
     def leave_worker(self, task_index: int, attempt_id: int) -> None:

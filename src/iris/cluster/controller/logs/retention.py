@@ -40,7 +40,7 @@ class Found(NamedTuple):
         changed_ms: The time when a part was last added, in milliseconds since the epoch.
         closed: Whether the log has a file `end`, so that the log is complete.
         stored: Whether the whole log is at the log location.
-        away: Whether only the log location has the segments, because they were removed from this machine.
+        away: Whether the segments were removed from this machine, so that only the log location has the segments.
     """
 
     name: str

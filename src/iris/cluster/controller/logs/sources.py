@@ -24,8 +24,8 @@ NOWHERE = "neither its worker nor the controller has it"
 
 
 class LogSources:
-    """Finds the place from which each log can be read. Streams of logs also get other parts of the controller from this
-    object.
+    """Finds the place from which each log can be read. A stream of logs gets the other parts of the controller that it
+    needs from this object, for example the watches.
 
     Attributes:
         workers: The workers that have registered, by id.

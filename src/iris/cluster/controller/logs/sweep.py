@@ -1,4 +1,5 @@
-"""Copies complete logs to the log location, and removes logs that are too old or take too much space.
+"""Copies complete logs to the log location, and removes logs that are too old. Also removes logs if they take too much
+space.
 
 Two files mark the state of a log in its directory on this machine. The file `stored` exists once the whole log is at
 the log location. The file `away` exists while this machine does not have the whole log. When a log is removed, its file
@@ -67,7 +68,7 @@ class LogSweep:
         self._removal = asyncio.Lock()
 
     async def is_done_with(self, name: str) -> None:
-        """Wait until the log with this name is not being removed."""
+        """If the log with this name is being removed, wait until the removal has ended."""
         if name in self._removing:
             async with self._removal:
                 return
@@ -188,7 +189,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if list_files(path):
         (path / STORED).touch()
     away.unlink()
-    with contextlib.suppress(OSError):  # a directory with files stays
+    with contextlib.suppress(OSError):  # A directory with files remains.
         path.rmdir()
         path.parent.rmdir()
 
@@ -248,7 +249,8 @@ def _inspect(name: str, path: Path) -> Found:
 
 def _end_of_unclosed(path: Path) -> LogEnd:
     """Return the content of the file `end` for a log that has no such file. The size of the log is found by reading its
-    last segment."""
+    last segment.
+    """
     segments = list_segments(path)
     last = segments[-1] if segments else None
     with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:

@@ -17,17 +17,18 @@ from typing import NamedTuple
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import distribute_slots, resources_per_machine
 
-# This amount stands for a resource that a gang does not ask for. The amount is less than any other, so that the gang
-# fits even on a machine where too much of the resource is allocated.
+# If a gang does not ask for a resource, its need of this resource is set to this amount. The amount is below every free
+# amount, and a free amount can be negative. Therefore the gang fits even on a machine that has allocated too much of
+# this resource.
 _NONE_ASKED = -(2**63)
-_UNLIMITED = 2**31  # The number of slots that fit on a machine if the slots need no resources.
-_MAX_REMEMBERED = 20_000  # The number of gang kinds whose results `MachineSet.fits` remembers.
+_UNLIMITED = 2**31  # If the slots of a gang need no resources, this number of slots fits on a machine.
+_MAX_REMEMBERED = 20_000  # `MachineSet` remembers its results for this number of kinds of gangs.
 Labels = tuple[tuple[str, str], ...]
 
 
 class GangKind(NamedTuple):
-    """The number of slots, resources, labels and placement rule that a gang asks for. Gangs of one kind fit on the same
-    machines, and wait for the same reason.
+    """What a gang asks for: its number of slots, the resources of each slot, labels, and a placement rule. Gangs of one
+    kind fit on the same machines, and wait for the same reason.
     """
 
     slots: int
@@ -47,9 +48,10 @@ class _Pool:
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
         self.is_stale = True
-        # Each of these lists has one row for each resource. A row of `orders` has the positions of the machines, sorted
-        # by descending amount. A row of `_negative` has the negated amounts, in ascending order for `bisect`.
-        # Item n of a row of `_sums` is the sum of the n largest amounts.
+        # The three lists have one row for each resource. A row of `orders` contains the positions of the machines in
+        # `MachineSet`. The machine with the largest free amount of the resource comes first. A row of `_negative`
+        # contains the free amounts of these machines in the same order, but with a minus sign, because `bisect` needs
+        # ascending numbers. Item n of a row of `_sums` is the sum of the n largest free amounts.
         self.orders: list[list[int]] = []
         self._negative: list[list[int]] = []
         self._sums: list[list[int]] = []
@@ -66,9 +68,10 @@ class _Pool:
         return bisect.bisect_right(self._negative[index], -amount)
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Return True if the sums show that this resource alone is too scarce for the gang.
+        """Return True if the sums of the free amounts show that the machines have too little of this resource for the
+        gang.
 
-        If the result is False, the resource may still be too scarce, because a sum also counts amounts that are too
+        If the result is False, the machines may still have too little, because a sum includes free amounts that are too
         small for one slot.
         """
         want = gang.need.amounts()[index]
@@ -217,8 +220,8 @@ class FreeCapacity:
         return int(slots >= (gang.slots if gang.placement is Placement.TOGETHER else 1))
 
     def allocate(self, gang: GangRequest, positions: Iterable[int], sign: int = 1) -> None:
-        """Allocate one slot of the gang on the machine at each position. With `sign` -1, free one slot on each of these
-        machines.
+        """Allocate one slot of the gang on each of the given machines. With `sign` -1, free one slot of the gang on
+        each of them.
         """
         cpu, memory, gpu = self._amounts
         want_cpu, want_memory, want_gpu = (sign * want for want in gang.need.amounts())
@@ -231,8 +234,8 @@ class FreeCapacity:
             pool.is_stale = True
 
     def subtract(self, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
-        """Subtract allocations from the free resources. Each allocation is a pair: the resources of one slot, and the
-        names of the machines of its slots.
+        """Subtract allocations from the free resources. Each allocation is a pair of the resources of one slot and the
+        names of the machines, one name for each slot.
 
         Machines that are no longer in the set are ignored.
         """
@@ -250,7 +253,9 @@ class FreeCapacity:
             pool.is_stale = True
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Return True if the resource at `index` of `Resources.amounts` is too scarce for the gang by itself."""
+        """Return True if the machines have too little of the resource at `index` of `Resources.amounts` for the gang,
+        even if they had enough of all other resources.
+        """
         want = gang.need.amounts()[index]
         if not want:
             return False
@@ -295,17 +300,21 @@ class Reservation:
         self._spare = sum(free_for_gang.units(gang, i) for i in self._members) - units_wanted(gang)
 
     def concerns(self, positions: Iterable[int], need: Resources) -> bool:
-        """Return True if an allocation of `need` on one of these machines could delay the gang."""
+        """Return True if a slot with the resources `need` on one of these machines could delay the gang with the
+        reservation.
+        """
         shared = any(a and b for a, b in zip(need.amounts(), self._gang.need.amounts(), strict=True))
         return shared and not self._members.isdisjoint(positions)
 
     def admits(self, gang: GangRequest, positions: Sequence[int]) -> bool:
-        """Return True if a later gang may start on these machines. If so, count the later gang as allocated."""
+        """Return True if a gang that arrived later may start on these machines. If the result is True, the reservation
+        counts the later gang as allocated.
+        """
         if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            # Gangs that arrived later hold so much that the oldest gang would not fit without their resources. When
-            # these gangs end, their resources must stay free for the oldest gang.
+            # The oldest gang fits only if resources of gangs that arrived later become free. When these gangs end,
+            # their resources must stay free for the oldest gang.
             return False
         touched = self._members.intersection(positions)
         before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
@@ -319,7 +328,7 @@ class Reservation:
 
 
 def units_wanted(gang: GangRequest) -> int:
-    """Return how many units the gang needs in total. `FreeCapacity.units` returns the units of one machine.
+    """Return how many units the gang needs in total. `FreeCapacity.units` returns how many units a machine contributes.
 
     The placement rule defines a unit: with `spread`, a machine that has room for one slot; with `together`, a machine
     that has room for all slots; otherwise, one slot. The gang fits exactly when the machines have enough units, because

@@ -1,6 +1,7 @@
-"""Computes since when a gang waits, until when the gang must be placed, and when a job timeout expires.
+"""Computes when a gang began to wait, when its scheduling timeout expires, and when the timeout of a job expires.
 
-Times of the wall clock become times of the monotonic clock here. A change of the wall clock moves no deadline.
+The functions convert times of the wall clock to times of the monotonic clock. Therefore setting the wall clock moves no
+deadline.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ def waits_since_s(record: JobRecord, not_before_ms: int, now_s: float) -> float:
 
 
 def place_by_s(record: JobRecord, since_s: float) -> float:
-    """Return when the scheduling timeout of a gang expires that has waited since `since_s`. Infinity: never."""
+    """Return when the scheduling timeout of a gang expires, in seconds of the monotonic clock. The gang has waited
+    since `since_s`. If the gang has no scheduling timeout, return infinity.
+    """
     limit_s = record.launch.scheduling_timeout_seconds
     return since_s + limit_s if limit_s else math.inf
 
 
 def job_ends_by_s(record: JobRecord, now_s: float) -> float:
-    """Return when the job timeout of a job expires. Infinity: never. The timeout counts from the job's submission."""
+    """Return when the job timeout of a job expires, in seconds of the monotonic clock. The timeout counts from the
+    job's submission. If the job has no timeout, return infinity.
+    """
     limit_s = record.launch.job_timeout_seconds
     return now_s + limit_s - _age_ms(record) / 1000 if limit_s else math.inf
 

@@ -34,7 +34,7 @@ class GangTable:
         self.queue = Queue()
         self._gangs: dict[str, GangRecord] = {}
         self._by_state: dict[type[State], dict[str, GangRecord]] = {}
-        self._allocations: dict[str, Allocation] = {}  # by gang id
+        self._allocations: dict[str, Allocation] = {}  # The allocations by gang id.
         self._timers: Timers[str] = Timers()
 
     def add(self, gang: GangRecord) -> None:

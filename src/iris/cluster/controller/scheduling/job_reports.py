@@ -79,8 +79,8 @@ class JobLosses:
         return None if row is None else row.last
 
     def pop_is_behind(self, job_id: str) -> bool:
-        """Return True if the job's next gang must join the end of the queue. After one call with the result True,
-        further calls return False until the next loss.
+        """Return True if the job's next gang must join the end of the queue. After a result of True, the next calls
+        return False until the job has another loss.
 
         A job goes to the end of the queue after a loss because of unregistered workers. Otherwise a gang whose workers
         never register would occupy the same machines again and again.
@@ -111,13 +111,13 @@ class Explanations:
         self._changes = changes
         self._losses = losses
         self._changed: dict[str, JobRecord] = {}
-        # The reason that the last call of `explain` has set. It is kept because most gangs of a kind get the same
-        # reason.
+        # The reason set by the last call of `explain`. The next call can use the same object, because most gangs of a
+        # kind wait for the same reason.
         self._last = PendingReason()
         self._compared: tuple[PendingReason | None, PendingReason, bool] = (None, self._last, False)
 
     def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
-        """Set the reason why a gang waits. The reason consists of the cause and the job's last loss."""
+        """Set the reason why a gang waits. The reason combines the cause and the job's last loss."""
         loss = self._losses.last(job_id)
         if self._last.cause is not cause or self._last.earlier_loss is not loss:
             self._last = PendingReason(cause, loss)
@@ -174,9 +174,7 @@ class Workers(Protocol):
         """Return the registered process of a worker."""
 
     def short(self) -> dict[str, Shortage]:
-        """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
-        reason.
-        """
+        """Return why workers cannot start new attempts now, by worker id. The result contains no other workers."""
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
         """Stop calling a worker, because its process is dead."""

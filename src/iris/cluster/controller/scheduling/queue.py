@@ -3,11 +3,11 @@
 The module is pure. Gangs start in the order of their arrival, except for two rules:
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
-  alternate. Each of the first two turns lasts `FIRST_TURN_S`, each of the next two twice as long, and so on. During a
-  turn of the oldest gang, the machines are reserved for it: a later gang may start only if the oldest gang could still
-  start once all gangs older than it have ended. The oldest gang may wait for a service that never ends, so other gangs
-  have turns as well. Because the turns grow, a turn of the oldest gang is eventually longer than the run of any gang
-  that ends.
+  alternate. The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn
+  of the oldest gang, machines are reserved for this gang. A later gang may start only if the oldest gang could still
+  start after the end of all gangs that arrived before it. The oldest gang may wait for a service that never ends, so
+  other gangs have turns as well. Because the turns grow, a turn of the oldest gang is eventually longer than the run of
+  any gang that ends.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Allocation:
         gang: The request that the engine has granted.
         since_s: When the engine granted the allocation, in seconds of the monotonic clock.
         machines: The machine of each slot; empty until the engine has named the machines.
-        task_indices: The task of each slot; empty if unknown. The job cannot be asked for them, because it may forget
-            the gang before the engine has released the allocation.
+        task_indices: The index of the task in each slot; empty if unknown. The tasks are stored here because the job
+            may forget the gang before the engine has released the allocation.
     """
 
     gang: GangRequest
@@ -184,7 +184,7 @@ class Plan:
         self._causes[kind] = lambda: cause
 
     def add_requested(self, gang: GangRequest, *, fits_when_empty: bool) -> None:
-        """Record that a requested gang does not fit now."""
+        """Record that the engine was asked for a gang's allocation, but the gang does not fit now."""
         find = self._shortages.free_shortage if fits_when_empty else self._shortages.capacity_shortage
         self._requested_shortages[gang.gang_id] = lambda: find(gang)
 
@@ -251,11 +251,12 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        # The generator runs only if a caller asks for the reason of a shortage.
+        # The generator runs only if a caller needs the reason for a shortage.
         allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
-        # A heap with the next queued gang of each kind, and all requested gangs that do not fit. The kind of a
-        # requested gang is None. The second item of each tuple is unique, so that entries and kinds are never compared.
+        # A heap with the next queued gang of each kind, and all requested gangs that do not fit. A requested gang has
+        # None as its kind. The second item of each tuple is unique, because the heap must never compare two entries or
+        # two kinds.
         self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
         self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
         # The requested gangs that fit, each with the positions of the machines on which it fits.
@@ -328,8 +329,8 @@ class _Planner:
         return True
 
     def _note_oldest(self, entry: QueuedGang) -> None:
-        """Make a gang the oldest gang, unless the pass already has an oldest gang. Reserve machines for the oldest gang
-        if it has its turn.
+        """Make a gang the oldest gang of the pass, unless the pass already has an oldest gang. If the turn of the
+        oldest gang has come, reserve machines for it.
         """
         if self._oldest is not None:
             return

@@ -1,6 +1,6 @@
 """Continues the gangs of an earlier controller process from the engine's first snapshot after a restart.
 
-The functions of this module change nothing. The scheduler adds the returned gangs.
+The functions of this module change no state. The scheduler adds the returned gangs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def unwanted_gang(gang_id: str, slots: tuple[Slot, ...]) -> GangRecord:
 
 
 def forgotten_status(record: JobRecord, gang_id: str, slots: Mapping[int, Slot]) -> GangStatus:
-    """Return the status for a running gang that the engine has forgotten. Each slot must have a separate worker.
+    """Return the status of a running gang that the engine has forgotten. The function may be used only with engines
+    that start a separate worker for each slot.
 
     The engine may have forgotten its gangs because its head was restarted. An unreachable machine may still run
     attempts of a forgotten gang. Therefore no slot of the gang counts as certainly lost.

@@ -67,7 +67,7 @@ _log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Owns all gangs, and carries out their requests to the engine and the release of their allocations.
+    """Owns all gangs, requests their allocations from the engine, and releases the allocations.
 
     Args:
         engine: Grants allocations.
@@ -80,8 +80,8 @@ class Scheduler:
         start_limit_s: How long the workers of an allocation have to register, in seconds. After this time the
             allocation is released, and a new one is requested, because a worker may be unable to start on its machine.
         withdraw_after_s: The number of seconds for which a request may block an older gang. After this time the request
-            is withdrawn. The time must not be too short, because an engine may report a grant late. For example, Slurm
-            reports a gang as granted when the last of its slots has started.
+            is withdrawn. A short time would withdraw requests that the engine has granted but not reported yet. For
+            example, Slurm reports a gang as granted when the last of its slots has started.
         clock: Returns the time in seconds of the monotonic clock.
 
     Attributes:
@@ -187,10 +187,11 @@ class Scheduler:
         self._wake.set()
 
     def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
-        """Add the gangs that the engine has forgotten to the first snapshot after a restart of the controller.
+        """Return the engine's first snapshot after a restart of the controller, with the gangs added that the engine
+        has forgotten.
 
-        In the returned snapshot, a forgotten gang is broken, but none of its slots counts as certainly lost (see
-        `forgotten_status`).
+        In the returned snapshot, a forgotten gang has the state BROKEN, but none of its slots counts as certainly lost
+        (see `forgotten_status`).
         """
         if self._slot_workers is None:
             return snapshot
@@ -270,7 +271,7 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # The engine could not be reached, so there is no snapshot.
+                # The engine could not be reached, so the scheduler has no snapshot.
                 _log.warning("scheduling goes on in a second: %s", error)
                 self._explain_unreachable(str(error))
             except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.

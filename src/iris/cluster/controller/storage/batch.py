@@ -77,8 +77,9 @@ class PendingJob:
         return self.record.job.revision > self.saved_revision or bool(self.results)
 
     def unsaved_change(self) -> JobChange:
-        """Return what the controller has to do after a failed write: it carries out stops that are allowed before the
-        job is saved, and announces a changed waiting reason.
+        """Return what the controller has to do after a failed write. The controller carries out the stops that are
+        allowed before the job is saved. If the reason why the job waits has changed, the controller announces the new
+        reason.
         """
         record = self.record
         stops = [step for step in self.instructions if _is_stop_for_good(record, step)]
@@ -120,7 +121,8 @@ class Batch:
         launches: The new jobs.
         jobs: The changed jobs, by id.
         endpoints: The changed endpoints, by id. The value None removes the endpoint.
-        fenced: The changed fences, by worker id and incarnation. The value False removes the fence.
+        fenced: The changed fences, by worker id and incarnation. True fences the worker's process, and False removes
+            its fence.
         lease_s: The new longest lease, in seconds; None if it has not changed.
         tokens: The changed tokens, by id. The value None removes the token.
     """

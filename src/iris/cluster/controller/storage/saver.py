@@ -140,7 +140,7 @@ class Saver:
         self._wake.set()
 
     def lease_changed(self, seconds: float) -> None:
-        """Save the longest lease that a worker may have."""
+        """Save the length of the longest lease that a worker may have, in seconds."""
         self._gathering.lease_s = seconds
         self._wake.set()
 
@@ -279,8 +279,8 @@ class Saver:
         pending.last_saved = None
         has_news = written.revision > pending.announced_revision or bool(written.results)
         pending.announced_revision = written.revision
-        # A change of only the waiting reason needs no write and raises the saved revision at once. Therefore the saved
-        # revision may be higher than the written revision.
+        # If only the reason why a job waits has changed, the change needs no write and counts as saved at once.
+        # Therefore the saved revision may be higher than the written revision.
         pending.saved_revision = max(pending.saved_revision, written.revision)
         del pending.results[: written.results]
         instructions = pending.instructions[: written.instructions]
@@ -301,8 +301,8 @@ class Saver:
             return {}
 
     def _show_last_saved(self, batch: Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
-        """After a failed write, make `shown` return the last saved state of each job in the batch. A job of which only
-        the waiting reason has changed is an exception: `shown` returns its newest state, because reasons are not saved.
+        """After a failed write, make `shown` return the last saved state of each job in the batch. If only the reason
+        why a job waits has changed, `shown` still returns the job's newest state, because reasons are not saved.
         """
         for job_id, stored in last_saved.items():
             pending = batch.jobs[job_id]

@@ -67,8 +67,9 @@ class IdFileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_ctime_ns, str(directory))
 
     def is_same_file(self, other: IdFileIdentity) -> bool:
-        """Return whether two identities belong to the same file. A file still counts as the same after a new mount or
-        after a `chmod`, but not after a mount and a `chmod`.
+        """Return whether two identities belong to the same file. A new mount may change the device, and `chmod` changes
+        the change time. A file counts as the same if only one of the two has changed. If both have changed, the file
+        counts as another file.
         """
         stayed = self.device == other.device or self.changed_ns == other.changed_ns
         return self.inode == other.inode and stayed
@@ -104,8 +105,8 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
         if take_over:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
-            # This file is written before the other files are deleted. If the controller is killed in between, the next
-            # start still knows that the directory is a copy.
+            # The file `copied` is written before the other files are deleted. If the controller is killed before it has
+            # deleted them, the next controller still finds that the directory is a copy.
             write_file(directory / _COPIED_FILE, f"{before.directory}\n", durable=True)
             _forget_original(directory)
             place = None
@@ -126,7 +127,8 @@ def disown_jobs(directory: Path, original: str) -> int:
     The jobs of the original may continue. The same jobs in the copy end as KILLED. Their retry budgets are not charged,
     and their workers are not called.
     """
-    # The import is local, so that only a copy loads the store before the workers start.
+    # Importing the store takes time. Therefore only a copy of a state directory imports the store before the workers
+    # start.
     from iris.cluster.controller.storage.store import Changes, Store
 
     why = (

@@ -99,7 +99,7 @@ class Changes:
         return self
 
     def set_lease(self, seconds: float) -> Self:
-        """Save the longest lease that a worker may have."""
+        """Save the length of the longest lease that a worker may have, in seconds."""
         self._add("INSERT OR REPLACE INTO lease VALUES (1, ?)", (seconds,))
         return self
 
@@ -144,9 +144,9 @@ class Store:
         self._name = "memory" if path is None else str(path)
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The lock timeout is 0, because only another controller could hold a lock. Two threads use the connection:
-        # first the thread of the controller's loop, later the saver's thread. They never use it at the same time, so
-        # the check for a single thread is off.
+        # The lock timeout is 0, because only another controller could have locked the database. The thread of the
+        # controller's loop uses the connection first, and the saver's thread uses the connection later. The two threads
+        # never use the connection at the same time. Therefore SQLite's check for a single thread is off.
         try:
             if path is not None:
                 # Only the user of the controller may read the file, because it contains the environments of jobs.
@@ -245,7 +245,7 @@ class Store:
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
     def load_lease(self) -> float:
-        """Return the stored longest lease that a worker may have; 0 if no lease is stored."""
+        """Return the length of the longest lease that a worker may have, in seconds; 0 if no length is stored."""
         with self._reading():
             return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
 
@@ -286,8 +286,8 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            # This error has no cause outside of Iris, so it is a bug in Iris. SQLite has undone the transaction, so no
-            # data is damaged.
+            # All errors with a cause outside of Iris were handled above, so this error is a bug in Iris. SQLite has
+            # undone the transaction, so no data is damaged.
             raise
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
@@ -330,6 +330,7 @@ def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a stored record that this version of Iris knows, and leave out all others.
 
     A field that is missing in an old record gets its default. An unknown field, written by a newer version of Iris, is
-    ignored. A newer version with a field that must not be ignored raises the schema version of the database.
+    ignored. If a newer version of Iris adds a field that older versions must not ignore, it also raises the schema
+    version of the database.
     """
     return {name: value for name, value in record.items() if name in names}

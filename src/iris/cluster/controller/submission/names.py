@@ -89,7 +89,7 @@ def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobR
     if parent is None or not request.HasField("parent_attempt_id"):
         return False
     if (known.asked_name or known.name) != asked_name:
-        # The existing job does not conflict with the request: it had requested another name, or a user has chosen a
-        # name of this form.
+        # The existing job was submitted under another name, or a user has chosen a name of this form. Therefore the
+        # existing job is not the requested job, and the new job gets the next possible name.
         return True
     return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))

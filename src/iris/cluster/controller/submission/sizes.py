@@ -14,21 +14,21 @@ from iris.rpc.address import parse_address
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-MAX_JOB_ID_BYTES = 1000  # The size limit of a job's name together with the names of all its parent jobs.
+MAX_JOB_ID_BYTES = 1000  # The size limit of a job's id, which contains the names of all its parent jobs.
 MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # Clients use the same limit for entrypoints (cluster/client/pickling.py).
 # The limit for workspaces is higher than the limit of clients (cluster/client/workspace_archive.py), because clients
 # check the size before compression, and compression may enlarge files.
 MAX_BUNDLE_BYTES = 110 * 1024**2
-# On Linux, one word of a command line may have at most 128 KiB, and so may one environment variable with its name. All
-# words and variables together may have 2 MiB with the usual stack size. The limit here is lower, because the worker
-# adds variables for each task.
+# On Linux, each word of a command line and each environment variable (with its name) may have at most 128 KiB. All
+# words and variables together may have 2 MiB with the usual stack size. The limit in this module is lower, because the
+# worker adds variables for each task.
 MAX_WORD_BYTES = 128 * 1024 - 1
 MAX_WORDS_BYTES = 768 * 1024
 MAX_PORTS = 100  # The largest number of named ports of a task.
 MAX_PATH_BYTES = 4095
 MAX_KEY_BYTES = 200  # The size limit of an id that a program has generated.
 MAX_WORKERS = 10_000
-MAX_METADATA_BYTES = 64 * 1024  # about one worker
+MAX_METADATA_BYTES = 64 * 1024  # The size limit of a text about one worker.
 MAX_ERROR_CHARACTERS = 4000
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)
 

@@ -58,7 +58,8 @@ class AttemptControl:
             if isinstance(instruction, StartAttempt):
                 starts.append(instruction)
             else:
-                # Starts are sent before stops, because a stop must not reach the worker before its attempt's start.
+                # Calls that start attempts are sent first, because a call to stop an attempt must not reach the worker
+                # earlier than the call to start it.
                 self._start_all(record, starts)
                 starts = []
                 self._background.start(self._stop(record, instruction))
@@ -80,9 +81,9 @@ class AttemptControl:
         1. The worker of task 0 is called first, because this worker reserves the port at which all tasks meet. If the
            worker already runs task 0, for example after a restart of the controller, it returns the same port again.
         2. The other workers are called with this port. An attempt that has been stopped by that time is not started.
-        3. If task 0 has succeeded before a restart of the controller, no port is known, so the other workers are called
-           without a port. A worker that already runs its attempt ignores the call. Any other worker refuses the
-           attempt.
+        3. If task 0 succeeded before a restart of the controller, the port is unknown. The other workers are then
+           called without a port. A worker that already runs its attempt ignores the call, and any other worker refuses
+           the attempt.
         """
         job = record.job
 
@@ -100,8 +101,8 @@ class AttemptControl:
             own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
             answer = await self._start(record, first.worker_id, own, hosts, meeting)
             if answer is None:
-                # The other attempts are started only after an answer for task 0. If there is no answer, the worker has
-                # refused task 0, or the gang restarts or ends.
+                # The other attempts are started only after the worker of task 0 has answered. Without an answer, the
+                # worker has refused task 0, or the gang restarts or ends.
                 return
             meeting.master_port = answer.master_port
         for worker_id, group in groups.items():

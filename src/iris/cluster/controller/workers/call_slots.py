@@ -16,12 +16,12 @@ from iris.rpc.serving.fair_lane import FairLane
 _AT_ONCE = 512
 _OF_WORKER = 4
 _AT_ONCE_OF_SILENT = 64
-_MISSED_HEARTBEATS = 2  # A worker counts as unresponsive after this number of missed heartbeats.
+_MISSED_HEARTBEATS = 2  # After missing this number of heartbeats, a worker counts as unresponsive.
 
 
 class WorkerCalls:
-    """Limits the calls to workers. Calls wait for their turn in one fair queue for responsive workers and another for
-    unresponsive ones.
+    """Limits the calls to workers. Calls to responsive workers wait for their turn in one fair queue, and calls to
+    unresponsive workers in another.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class WorkerCalls:
         worker_id = worker.identity.worker_id
         now_s = time.monotonic()
         if self._failed_s.get(worker_id, worker.heard_s) < worker.heard_s:
-            # The worker counts as responsive, because it has called the controller since the failed call.
+            # The worker has called the controller after the failed call. Therefore the worker counts as responsive.
             del self._failed_s[worker_id]
         is_silent = worker_id in self._failed_s or worker.missed_heartbeats(now_s) >= _MISSED_HEARTBEATS
         return (self._silent_lane if is_silent else self._lane).turn(worker_id)

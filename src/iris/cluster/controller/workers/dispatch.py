@@ -32,8 +32,8 @@ from iris.system.backoff import Backoff
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _log = logging.getLogger(__name__)
 
-# A function that returns whether an attempt is live. Its arguments are the task index and the attempt id. It is called
-# before each call to a worker, so that no worker is called for an ended attempt.
+# A function that returns whether an attempt is live. Its arguments are the task index and the attempt id. The function
+# is called before each call to a worker, so that no worker is called for an ended attempt.
 StillLive = Callable[[int, int], bool]
 
 
@@ -139,8 +139,9 @@ async def start_attempts(
                 return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
                 # A failed call does not prove that the worker is dead. The only proofs are a report of the engine, the
-                # expiry of the worker's lease, or the registration of another process of the worker. If a process
-                # rejects the controller's token, the process may be another worker at the same address.
+                # expiry of the worker's lease, or the registration of another process of the worker. An answer that
+                # rejects the controller's token proves nothing either, because it may come from another worker at the
+                # same address.
                 calls.failed(worker)
                 _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 await asyncio.sleep(backoff.next_s())
@@ -161,8 +162,8 @@ async def stop_attempt(
     """
     starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
     if starting is not None:
-        # The stop waits for a running start of the same attempt. Otherwise the stop could reach the worker before the
-        # start.
+        # Another task may still be calling the worker to start this attempt. The stop waits for the end of that call,
+        # because the worker must receive the start before the stop.
         await starting.wait()
     request = cluster_pb2.Worker.KillTaskRequest(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id

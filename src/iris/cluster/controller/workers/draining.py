@@ -1,8 +1,8 @@
 """Drains the workers of engines that start one worker for each slot, and forgets the workers of released gangs.
 
-Some engines start a worker for each slot, and kill the worker when its gang is released. Therefore the controller lets
-the worker drain before the release: the worker reports how its attempts ended, and uploads their logs. The ids of such
-workers are never used again.
+Some engines start a worker for each slot, and kill the worker when its gang is released. Before the release, the
+controller lets the worker drain. A draining worker reports how its attempts ended, and uploads their logs. The ids of
+such workers are never used again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 
 class SlotWorkers:
-    """Tracks which workers serve the slots of each gang, according to the engine's snapshots, and drains them.
+    """Tracks which workers serve the slots of each gang, and drains these workers. The engine's snapshots name the
+    workers.
 
     Args:
         fleet: The workers that have registered.
@@ -48,7 +49,7 @@ class SlotWorkers:
         self._fleet = fleet
         self._drain_s = drain_s
         self._of_gang: dict[str, tuple[str, ...]] = {}
-        self._placed: set[str] = set()  # the workers of all gangs
+        self._placed: set[str] = set()  # The workers of all gangs.
 
     def apply_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """Mark the workers of lost slots as dead. Forget the workers of gangs that the engine has released."""
@@ -89,7 +90,7 @@ class SlotWorkers:
         _log.warning("gang %s is released, although some of its workers have not drained", gang_id)
 
     def mark_dead(self, gang_id: str) -> None:
-        """Mark the workers of a gang as dead, because the engine is about to kill them."""
+        """Mark the workers of a gang as dead, because the engine will kill these workers next."""
         for worker_id in self._of_gang.get(gang_id, ()):
             self._fleet.mark_dead(worker_id)
 

@@ -39,8 +39,8 @@ from iris.system.event_loop import happens
 
 _MAX_REFUSALS = 1000  # The largest number of refused workers that the fleet remembers.
 _HOST_CHARACTERS = 200
-# How long a fenced process is remembered, in milliseconds. After this time the last token of the process has expired.
-# No machine is expected to sleep for so long.
+# How long a fenced process is remembered, in milliseconds. After this time, the last token of the process has expired,
+# so the process cannot call the controller any more. No machine is expected to sleep longer than this time.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
 _WANTED_CHECK_S = 5.0  # The seconds between two calls of `still_wanted` in `registered`.
 _log = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ class Fleet:
     Attributes:
         workers: The registered workers, by id. Other parts of the controller only read this mapping.
         calls: Limits the calls that start and stop attempts.
-        longest_lease_s: The longest lease that a worker may have, in seconds. This or an earlier controller may have
-            granted it.
+        longest_lease_s: The length of the longest lease that a worker may have, in seconds. This controller or an
+            earlier controller may have granted the lease.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class Fleet:
         self._registration = asyncio.Event()
 
     async def start(self) -> None:
-        """Save the longest lease. This must happen before a worker gets a lease."""
+        """Save the length of the longest lease. The caller must await this method before a worker gets a lease."""
         if self.longest_lease_s > self._known_lease_s:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
 
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
-        """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker has to end.
+        """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker must end itself.
 
         The answer to a refused worker contains the reason. The answer to a fenced worker has `accepted` false and no
         reason.
@@ -183,7 +183,8 @@ class Fleet:
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
         if known is not None and known.identity.incarnation == incarnation:
-            # The same process may register again. Its running starts are kept, because a stop may wait for one of them.
+            # The same worker process has registered again. The new record takes over the tasks that are calling the
+            # worker to start attempts, because a call to stop an attempt may be waiting for the end of such a task.
             record.starting = known.starting
         log_event(_log, "worker.registered", worker_id=worker_id, incarnation=incarnation, address=request.address)
         log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
@@ -205,9 +206,7 @@ class Fleet:
         return worker
 
     def short(self) -> dict[str, Shortage]:
-        """Return the workers that cannot start new attempts now. The result maps the id of each such worker to the
-        reason.
-        """
+        """Return why workers cannot start new attempts now, by worker id. The result contains no other workers."""
         return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
 
     def is_live(self, worker_id: str, incarnation: str) -> bool:
@@ -224,7 +223,8 @@ class Fleet:
 
     def is_over(self, worker_id: str, incarnation: str) -> bool:
         """Return True if the given process of a worker will never be live again, because the worker was forgotten or
-        the process is fenced."""
+        the process is fenced.
+        """
         return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
@@ -241,8 +241,8 @@ class Fleet:
     def forget(self, worker_id: str) -> None:
         """Remove a worker, because the engine has released its gang. The id of the worker is never used again.
 
-        The worker's process may still run on an unreachable machine. If it calls the controller, the answer orders it
-        to end. Otherwise it ends by itself when its lease expires.
+        The worker's process may still run on an unreachable machine. If the process calls the controller, the answer
+        orders the process to end. Otherwise the process ends by itself when its lease expires.
         """
         self.mark_dead(worker_id)
         if self.workers.pop(worker_id, None) is not None:
@@ -250,7 +250,8 @@ class Fleet:
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
-        # The dictionary must be in the order of time. Therefore the old entry is removed before the new entry is added.
+        # The entries of the dictionary must be in the order of their times. Therefore the old entry is removed first,
+        # so that the new entry becomes the last one.
         self._forgotten.pop(worker_id, None)
         self._forgotten[worker_id] = time.monotonic()
 
@@ -289,7 +290,7 @@ class Fleet:
         return True
 
     def fence(self, worker_id: str, incarnation: str) -> None:
-        """Ignore the reports of a worker's process from now on."""
+        """Fence a worker's process: from now on, the controller ignores the reports of the process."""
         if incarnation and (worker_id, incarnation) not in self._fenced:
             self._fenced[worker_id, incarnation] = now_ms()
             self._saver.fence(worker_id, incarnation)

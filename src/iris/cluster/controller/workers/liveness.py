@@ -1,5 +1,5 @@
-"""Decides which attempts and worker processes are live. The token of an attempt or process is valid only while its
-holder is live.
+"""Decides which attempts and worker processes are live. The token of an attempt is valid only while the attempt is
+live. The token of a worker's process is valid only while the process is live.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Computes the rendezvous variables of a gang: the local rank of each task, and the devices visible to each task.
 
-A program chooses its device by its local rank. Therefore the device `cuda:{LOCAL_RANK}` must belong to the program's
-task.
+A program computes on the device `cuda:{LOCAL_RANK}`. Therefore the local rank of a task must be the index of one of the
+task's own devices among the visible devices.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def assign_local_ranks(
         machines: The machine of each task.
         devices: The devices that belong to each task.
         share_devices: True if the tasks of the gang on one machine share their devices. Each of these tasks then sees
-            all their devices, in the order of the local ranks. On a machine where a task of the gang does not have
-            exactly one device, each task sees only its own devices.
+            all their devices, in the order of the local ranks. If a task of the gang on a machine does not have exactly
+            one device, each task on this machine sees only its own devices.
     """
     found: dict[int, LocalRank] = {}
     groups: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ class WorkerReports:
         jobs: All jobs.
         fleet: The workers.
         saver: Saves the changed jobs.
-        authority: Knows which tokens are revoked.
+        authority: Provides the list of revoked tokens.
         address: The controller's base URL, which workers pass to their tasks.
         wake_scheduler: A function to call when a worker has registered or was refused, because a gang may wait for this
             worker.
@@ -70,8 +70,8 @@ class WorkerReports:
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """Apply a worker's reports, and return once the resulting changes are saved.
 
-        The answer names the reported attempts that have already ended for the controller. The worker has to stop these
-        attempts.
+        The answer names the reported attempts that the controller has already recorded as ended. The worker has to stop
+        these attempts.
         """
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
         answer.revocations, revoked = self._authority.revocations(request.revocations)

@@ -37,8 +37,8 @@ class WorkerRecord:
         is_dead: True if the worker's process is dead or was declared lost. A new process of the worker may still
             register.
         visible_devices: If the worker serves only one slot, the CUDA names of the slot's devices. Otherwise empty.
-        starting: The attempts whose start the worker has not answered yet. Each key is a job id, task index and attempt
-            id. Each value is an event that is set when the worker has answered.
+        starting: The attempts that the worker was asked to start, while its answer is missing. Each key is a job id,
+            task index and attempt id. Each value is an event that is set when the worker has answered.
     """
 
     identity: WorkerIdentity

@@ -1,3 +1,3 @@
-"""One attempt of a task: its record, preparation, environment, ports, run and outcome. Only the worker imports this
-package.
+"""Runs the attempts of tasks. The package has the record, preparation, environment, ports, run and outcome of an
+attempt. Only the worker imports this package.
 """

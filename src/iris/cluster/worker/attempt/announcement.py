@@ -1,7 +1,7 @@
-"""Holds the first lines of an attempt back until the controller knows that the attempt runs.
+"""Delays the first lines of an attempt until the controller knows that the attempt runs.
 
-A task's first line can be on its way to a reader before the worker's report has reached the controller. If the line
-were not held back, a reader who sees the line and then asks for the task's status could get BUILDING.
+A task can write its first line before the worker's report has reached the controller. Without the delay, a reader could
+see this line, ask for the task's status, and still get BUILDING.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Announcement:
         self._is_over = asyncio.Event()
 
     def process_started(self) -> None:
-        """Note that the process may write from now on. Readers get its output only after `acknowledged` was called, or
-        after `limit_s`."""
+        """Record that the process has started and may write output. Readers get the output after `acknowledged` was
+        called, or after `limit_s` seconds.
+        """
         self._until_s = asyncio.get_running_loop().time() + self._limit_s
 
     def acknowledged(self) -> None:
@@ -37,7 +38,8 @@ class Announcement:
     async def wait(self) -> None:
         """Wait until readers may get the output of the process.
 
-        Before the process has started, this method returns at once, because only lines of the source `build` exist.
+        Before the process has started, this method returns at once. At that time the log has only lines of the source
+        `build`, which are not delayed.
         """
         if self._until_s is None or self._is_over.is_set():
             return

@@ -63,7 +63,7 @@ class Attempt:
         out_of_memory: Whether the attempt failed because memory ran out.
         reported: Whether the controller has acknowledged the end of the attempt.
         revision: A number that increases with each change that the worker must report to the controller.
-        announcement: Holds readers of the log back until the controller knows that the attempt runs.
+        announcement: Makes readers of the log wait until the controller knows that the attempt runs.
     """
 
     request: cluster_pb2.Worker.RunTaskRequest
@@ -195,7 +195,7 @@ class Attempt:
         )
 
     def log_end(self) -> cluster_pb2.LogEnd:
-        """Return the closing message of the attempt's log, which carries the attempt's state."""
+        """Return the last message of the attempt's log, which contains the attempt's state."""
         end = cluster_pb2.LogEnd(
             state=self.state,
             error=self.error,
@@ -239,8 +239,9 @@ class Attempt:
         return message
 
     def status(self, worker_id: str, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
-        """Return the status of the attempt's task. The status contains only this attempt, because the worker knows no
-        other."""
+        """Return the status of the attempt's task. The status contains only this attempt, because the worker may not
+        know the task's other attempts.
+        """
         report = self.report(worker_id)
         status = cluster_pb2.TaskStatus(
             task_id=report.task_id,

@@ -13,8 +13,8 @@ from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
 def usable_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables of this process that can be passed on to a new process.
 
-    The program that started this process may have set a variable with an empty name. A process cannot be started with
-    such a variable.
+    Variables with an empty name are left out, because a process cannot be started with such a variable. The program
+    that started this process may have set one.
     """
     return {name: value for name, value in env.items() if name and "=" not in name}
 
@@ -39,14 +39,14 @@ class TaskEnvironment:
     advertise_host: str
 
     def build(self, attempt: Attempt, controller_address: str) -> dict[str, str]:
-        """Return the environment of an attempt. Iris's variables replace the user's variables, which replace the
-        worker's.
+        """Return the environment of an attempt. The user's variables override the worker's variables, and Iris's
+        variables override both.
 
-        A job that brings a complete environment, as `iris run` on this machine does, gets none of the worker's
-        variables.
+        If a job brings a complete environment, the environment has none of the worker's variables. For example, a job
+        of `iris run` on the same machine brings the environment of the user's shell.
         """
         request, given = attempt.request, attempt.request.environment
-        # PYTHONUNBUFFERED is set because the output of a Python program would arrive in pieces of 8 KiB otherwise.
+        # Without PYTHONUNBUFFERED, the output of a Python program would arrive in pieces of 8 KiB.
         env = {"PYTHONUNBUFFERED": "1"}
         if not given.complete:
             env |= self.base
@@ -60,8 +60,8 @@ class TaskEnvironment:
             # A complete environment contains the CUDA_VISIBLE_DEVICES of the user's shell. The allocated GPUs replace
             # that value.
             env |= allocated
-        # Two kinds of variables must not reach tasks: the ports of another task, if this worker itself runs in a task,
-        # and the user's token.
+        # The user's token must not reach tasks. If this worker itself runs in a task, the variables with the ports of
+        # that task must not reach tasks either.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= self.own

@@ -1,4 +1,6 @@
-"""The environment variables by which the tasks of a gang find each other, in the forms that torch and JAX expect."""
+"""Defines the environment variables by which the tasks of a gang find each other. Torch and JAX expect different
+variables.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ def rendezvous_variables(request: cluster_pb2.Worker.RunTaskRequest) -> dict[str
     """Return the environment variables of a task's rendezvous; an empty mapping if the job has no rendezvous.
 
     Some variables that torchrun sets are left out on purpose. TORCHELASTIC_RUN_ID makes torch expect a torchrun agent.
-    GROUP_RANK and NODE_RANK count machines in an order that programs use to compute ranks, and Iris does not place
-    ranks in that order.
+    Programs compute ranks from GROUP_RANK and NODE_RANK, the numbers of the machines. This computation gives wrong
+    results, because Iris does not assign the ranks machine by machine.
     """
     if not request.rendezvous:
         return {}

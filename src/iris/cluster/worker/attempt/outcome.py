@@ -107,7 +107,7 @@ def _store_result(attempt: Attempt, shortage: Callable[[], Shortage]) -> None:
     try:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
-        # The disk was full, so the process could not write why the result is missing.
+        # The process has left neither a result nor a reason, because the disk was full.
         lack = shortage().text
         attempt.result_error = _read_text(attempt.directory.result_error) or (
             f"the return value of the callable could not be stored on the worker: {lack}"

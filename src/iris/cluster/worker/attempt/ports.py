@@ -1,9 +1,9 @@
 """Reserves free ports for attempts until they end.
 
 A process cannot keep a port free for another process that will bind the port later. Therefore two rules protect a
-reserved port. All reserved ports lie below the range from which the kernel chooses the ports of outgoing connections.
-And a lock file for each port prevents another worker on this machine, perhaps of another cluster, from reserving the
-same port. The kernel releases a lock when its process ends.
+reserved port. First, all reserved ports lie below the range from which the kernel chooses the ports of outgoing
+connections. Second, each reserved port has a lock file. The lock prevents another worker on this machine, even of
+another cluster, from reserving the same port. The kernel releases a lock when its process ends.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class PortReservations:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._locks: dict[int, int] = {}  # The descriptor of the lock file, by port.
-        # The directory is created with the first port, because most jobs request no port.
+        self._locks: dict[int, int] = {}  # The descriptors of the lock files, by port.
         self._directory: Path | None = None
         self._last_port = _first_ephemeral_port() - 1
 
@@ -92,7 +91,7 @@ def _lock_directory() -> Path:
 def _is_free(host: str, port: int) -> bool:
     family, place = bind_addresses(host, port)[0]
     with socket.socket(family) as probe:
-        # With SO_REUSEADDR, a port in the state TIME_WAIT can be bound, too.
+        # With SO_REUSEADDR, even a port in the state TIME_WAIT can be bound.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(place)

@@ -46,7 +46,7 @@ class AttemptPreparer:
         """
         request, directory = attempt.request, attempt.directory
         if hosts:
-            # Each attempt gets its own copy of the file and no hard link, because a task may change its copy.
+            # A task may change the file of its attempt. Therefore each attempt gets a copy instead of a hard link.
             directory.hosts.write_text(hosts, encoding="utf-8")
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()

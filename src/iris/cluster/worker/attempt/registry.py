@@ -19,7 +19,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import finish
 
-_REMEMBERED = 10_000  # The most records of attempts that stay in memory, ended attempts included.
+_REMEMBERED = 10_000  # At most this many records of attempts stay in memory, including the records of ended attempts.
 
 
 class AttemptRegistry:
@@ -45,7 +45,7 @@ class AttemptRegistry:
         attempt.log_state()
 
     def start_run(self, attempt: Attempt, run: Coroutine[None, None, None]) -> None:
-        """Run an attempt in a task of the event loop. The attempt counts as running until that task is done."""
+        """Run an attempt in a task of the event loop. The attempt counts as running until the asyncio task is done."""
         task = self._runs[attempt.key] = asyncio.create_task(run)
         task.add_done_callback(lambda _: self._runs.pop(attempt.key, None))
 
@@ -101,7 +101,7 @@ class AttemptRegistry:
         return [attempt for attempt in self._attempts.values() if attempt.process is not None]
 
     def is_running(self, job_id: str, task_index: int, attempt_id: int) -> bool | None:
-        """Return whether an attempt has not ended yet, or None when this process does not know the attempt."""
+        """Return True if an attempt runs, False if it has ended, and None if this process does not know the attempt."""
         attempt = self._attempts.get((make_task_id(job_id, task_index), attempt_id))
         return None if attempt is None else not attempt.is_final
 
@@ -210,7 +210,9 @@ class AttemptRegistry:
                 return
 
     def log_without_end(self, attempt: Attempt) -> None:
-        """Note that the end of an attempt's log could not be written. `close_logs` tries to write the end again."""
+        """Record that the end of an attempt's log could not be written. The method `close_logs` tries to write the end
+        again.
+        """
         self._without_end[attempt.key] = attempt.log
 
     def close_logs(self) -> None:

@@ -60,10 +60,10 @@ class AttemptRunner:
 
     Args:
         registry: The attempts of this worker.
-        shutdown: Knows whether the worker is ending.
+        shutdown: States whether the worker is ending.
         preparer: Prepares attempts.
         processes: Starts and ends the processes of attempts.
-        headroom: Knows whether the machine can start another attempt.
+        headroom: States whether the machine can start another attempt.
         reporter: Reports to the controller; None in tests without a controller.
         build_env: Returns the environment of an attempt's process.
         on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
@@ -125,7 +125,9 @@ class AttemptRunner:
         self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHORTAGE, error))
 
     def report_shortage(self) -> None:
-        """Report to the controller what this worker lacks for another attempt, or that this worker lacks nothing."""
+        """Report to the controller what this worker lacks for another attempt. If the worker lacks nothing, report the
+        end of the shortage.
+        """
         if self._reporter is not None:
             self._reporter.set_shortage(self._headroom.shortage())
 

@@ -1,10 +1,10 @@
 """Unpacks the workspace of a job, never outside its directory, and copies it for each attempt.
 
-A workspace may contain anything that a client has sent, so this module trusts nothing in it. Only files, folders and
+A client may send anything as a workspace. Therefore this module trusts no part of the archive. Only files, folders and
 symbolic links are allowed. All links are created after all files. Therefore no file is ever written through a link, not
-even on a file system where two different names can mean the same file. `tarfile` reads the archive within limits, and
-this module writes the files itself, because tarfile's filter `data` is missing before Python 3.11.4 and had security
-holes up to 3.11.12.
+even on a file system where two different names can mean the same file. The standard module `tarfile` only reads the
+archive. This module writes the files itself, because tarfile's filter `data` is missing before Python 3.11.4 and had
+security holes up to 3.11.12.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_TAR_BYTES = MAX_WORKSPACE_BYTES + MAX_WORKSPACE_MEMBERS * 4096
 _MAX_HEADER_BYTES = 128 * 1024
 # Linux limits a file name to 255 bytes.
 _MAX_NAME_BYTES = 255
-# Linux limits a path to 4,096 bytes, and the path of the worker directory needs a part of these bytes.
+# Linux limits a path to 4,096 bytes. The rest of these bytes is left for the path of the worker directory.
 _MAX_PATH_BYTES = 4000
 _MAX_LINKS = 40  # One path may go through at most this many symbolic links.
 _MAX_STEPS = 5_000_000  # Resolving all links may take at most this many steps. One step takes less than a microsecond.
@@ -101,7 +101,9 @@ def copy_workspace(cached: Path, into: Path) -> None:
 
 
 class _BoundedGzip(gzip.GzipFile):
-    """Decompresses at most `_MAX_TAR_BYTES` bytes, whatever sizes the headers in the archive claim."""
+    """Decompresses an archive, but never more than `_MAX_TAR_BYTES` bytes, even if the headers in the archive state
+    wrong sizes.
+    """
 
     def __init__(self, blob: bytes) -> None:
         super().__init__(fileobj=io.BytesIO(blob), mode="rb")

@@ -1,4 +1,4 @@
-"""The worker's calls to its controller, and the checks of the tokens that callers show to the worker.
+"""Calls the controller of a worker, and checks the tokens of the worker's callers.
 
 The package contains the connection, the reports and the log uploads. Only the worker imports this package.
 """

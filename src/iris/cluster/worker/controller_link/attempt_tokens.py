@@ -1,9 +1,9 @@
-"""Checks whether the attempt to which a task's token was given has ended, because the token is invalid after that.
+"""Checks whether the attempt of a task's token still runs. After the end of the attempt, the token is invalid.
 
 The worker knows its own attempts. If the attempt belongs to another worker, this worker sends the token to the
 controller at the first call. While the token is in use, the worker repeats this check every `CHECK_S` seconds. If the
-controller does not answer, the controller's last answer stays valid for the length of a lease, because a worker may run
-attempts without the controller for the same time.
+controller does not answer, its last answer stays valid for the length of a lease. For the same time, a worker may run
+attempts without contact to the controller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Verdict:
         token: The token that a caller showed last.
         refusal: Why the token is invalid; empty while its attempt runs.
         confirmed_s: When the worker sent its last successful check, by `clock_s`.
-        asked_s: When the worker sent its last check, whether or not the controller answered.
+        asked_s: When the worker sent its last check. The controller may not have answered.
         in_use: Whether a caller has used the token since the last round of checks.
     """
 
@@ -108,7 +108,7 @@ class AttemptTokens:
         self._streams.recheck(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
 
     async def run(self) -> None:
-        """Check all tokens in use repeatedly, as long as the worker lives, and end the streams of invalid tokens."""
+        """Check all tokens in use repeatedly until the worker ends, and end the streams of invalid tokens."""
         while True:
             await asyncio.sleep(self._check_s)
             open_streams = {_key(known): known for known in self._streams.callers() if known.role == TASK}
@@ -144,8 +144,8 @@ class AttemptTokens:
     def _answered(self, key: _Key, question: asyncio.Task[None]) -> None:
         del self._asking[key]
         if not question.cancelled():
-            # The callers that still wait get the error themselves. Without this call, asyncio would also log the error
-            # if no caller waits any more.
+            # This call prevents asyncio from logging the error if no caller waits any more. Callers that still wait get
+            # the error.
             question.exception()
 
     async def _ask_controller(self, known: Caller, token: str) -> None:

@@ -61,7 +61,8 @@ class ControllerConnection:
         self._point_to(address)
 
     async def show(self, known: Caller, token: str) -> None:
-        """Check a task's token with the controller, which knows whether the task's attempt still runs.
+        """Send a task's token to the controller for a check, because the controller knows whether the token's attempt
+        still runs.
 
         Raises:
             UnauthenticatedError: The attempt has ended.

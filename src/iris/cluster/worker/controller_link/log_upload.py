@@ -1,12 +1,12 @@
 """Uploads the logs of attempts to the controller while they are written, so that the logs outlive the worker.
 
 The worker sends the segments unchanged from the disk, and finally the file `end`. The controller answers with the
-position at which the next part must begin. So a failed call, or a restart of the controller or the worker, neither
-loses nor doubles any byte. If a worker ends before a log is uploaded, the next process with the same directory uploads
-the rest. This process finds the log by the file `handover` in the attempt's directory.
+position at which the next part must begin. Therefore no byte is lost or stored twice if a call fails or if the
+controller or the worker restarts. If a worker ends before a log is uploaded, the next process with the same directory
+uploads the rest. The next process finds such a log because the attempt's directory contains a file `handover`.
 
 Capturing output has priority over uploads. Therefore a thread reads the disk, only one call is in progress at a time,
-and one call carries a limited part of each log in turn.
+and each call has a limited part of each log.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from iris.system.event_loop import happens
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
-_PIECES = 500  # The most parts of logs in one call.
+_PIECES = 500  # One call has at most this many parts of logs.
 # The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
-# the timeout. If the machine fails before that, the log misses everything that was written since the call began.
+# the timeout. If the machine fails during this time, everything written since the beginning of the call is lost.
 _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
@@ -122,9 +122,9 @@ class LogUpload:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
-        self._news: dict[_PendingLog, None] = {}  # A dictionary without values is a set that keeps its order.
+        self._news: dict[_PendingLog, None] = {}  # This dictionary serves as an ordered set.
         self._wake = asyncio.Event()
-        self._flush_requested = asyncio.Event()  # The event is set when a caller waits for the end of all uploads.
+        self._flush_requested = asyncio.Event()  # The event is set while a caller waits for the end of all uploads.
         self._sending = asyncio.Lock()
         self._callbacks: dict[_PendingLog, Callable[[], None]] = {}
         self._paused: dict[_PendingLog, None] = {}
@@ -140,7 +140,7 @@ class LogUpload:
         attempt.log.subscribe(changed)
 
     async def run(self) -> None:
-        """Upload logs, as long as the worker lives."""
+        """Upload logs until the worker ends."""
         for log in await asyncio.to_thread(self._left_by_earlier):
             self._changed(log)
         while True:
@@ -187,11 +187,10 @@ class LogUpload:
         """Upload all logs up to their present ends. Records that are written during the upload are left for the next
         call.
 
-        1. Read a part of each log that has new records, in turn, as many parts as fit into one call.
+        1. Read a part of each log with new records, until one call is full.
         2. Send the parts. If the call fails, repeat the upload of these logs after a pause.
-        3. Repeat with the logs that did not fit into the call, and with logs that have received new records. Logs that
-           were part of the call and have more to send come last. So a log that grows fast does not delay the other
-           logs.
+        3. Repeat with the logs that did not fit into the call, and with logs that have received new records. Logs from
+           the call that have more records come last, so that a log that grows fast does not delay the other logs.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         going_on = True
@@ -270,14 +269,15 @@ class LogUpload:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            # This file shows that the log is uploaded. An uploaded log may be removed early from this disk.
+            # The file shows that the controller has the whole log. Therefore the log may be removed early from this
+            # disk.
             if uploaded:
                 log.directory.uploaded.touch()
             log.directory.upload_pending.unlink(missing_ok=True)
 
 
 def _read_pieces(logs: Sequence[_PendingLog]) -> tuple[list[_SentPart], list[_PendingLog], list[_PendingLog]]:
-    """Read a part of each log, as many parts as fit into one call.
+    """Read a part of each log until one call is full.
 
     Returns:
         The parts, the logs that did not fit into the call, and the logs that cannot be read now.

@@ -2,8 +2,8 @@
 
 Each report is repeated until the controller has acknowledged it. Reports are merged: if an attempt changes several
 times while the controller is slow or unreachable, only its latest state is sent. One call carries the reports of up to
-several hundred tasks. Without news, an empty report is the worker's heartbeat. Every acknowledged report renews the
-lease.
+several hundred tasks. If no state has changed, an empty report serves as the worker's heartbeat. Every acknowledged
+report renews the lease.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-# The most bytes of results in one call. A result that is larger than this limit is sent in a call of its own.
+# The results in one call have at most this many bytes. A larger result is sent in a separate call.
 _BATCH_BYTES = 16 * 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class Reporter:
         lease: The lease of this worker, which each acknowledged report renews.
         on_unwanted: A function that is called with the key of an attempt if the controller answers that the attempt
             must not run on this worker.
-        on_fenced: Called with the reason when the controller has declared this worker lost or refuses it. After that,
-            nothing is reported.
+        on_fenced: A function that is called with the reason when the controller has declared this worker lost or has
+            refused the worker. Afterwards the reporter sends no more reports.
         credentials: The worker's token, which the controller replaces from time to time.
         tokens: Stores which tokens the controller has revoked.
     """
@@ -86,19 +86,19 @@ class Reporter:
         self._wake.set()
 
     def set_shortage(self, why: Shortage) -> None:
-        """Set why no new attempt can start on this worker. A false `Shortage` means that attempts can start. The
-        beginning and the end of a shortage are reported at once.
+        """Set the shortage that prevents new attempts on this worker. A `Shortage` that is false means that new
+        attempts can start. The beginning and the end of a shortage are reported at once.
         """
         if why and self._shortage:
-            # If only the text of the shortage changes, the next report carries the new text. The text has numbers that
-            # change all the time, so each change is not reported at once.
+            # If only the text of the shortage has changed, the text waits for the next report. The text has numbers
+            # that change all the time, and an immediate report for each change would be too many.
             self._shortage = why
         elif why or self._shortage:
             self._shortage = why
             self._wake.set()
 
     async def run(self) -> None:
-        """Register the worker, and then report attempts as long as the worker lives."""
+        """Register the worker, and report attempts until the worker ends."""
         await self._until_answered(self._register)
         while not self._is_fenced:
             await happens(self._wake, self._lease.heartbeat_s)
@@ -190,7 +190,7 @@ class Reporter:
                 return
 
     async def _send_heartbeat(self) -> None:
-        """Renew the lease with a call that contains no reports, because the controller answers but cannot store reports
+        """Renew the lease with a call without reports, because the controller answers calls but cannot store reports
         now.
 
         For example, the controller's disk may be full. A full disk of the controller must not end this worker.

@@ -50,8 +50,8 @@ class TokenChecker:
         """Use the public key that the controller sends, unless a key is known already.
 
         Raises:
-            UnavailableError: The controller sends a key that differs from the known key, so this controller has not
-                started this worker.
+            UnavailableError: The controller's key differs from the key that this worker knows, so the worker belongs to
+                another cluster.
         """
         if token_key and not self._key:
             self._key = token_key

@@ -66,7 +66,8 @@ class HeldWorker:
         """Send SIGTERM to the worker.
 
         Args:
-            and_template: Whether the fork server must also end once its last worker has ended.
+            and_template: True ends the fork server as well, once its last worker has ended. (The fork server is the
+                template from which workers are forked.)
         """
         with contextlib.suppress(OSError):
             self._connection.sendall(b"end\n" if and_template else b"stop\n")

@@ -1,4 +1,4 @@
-"""Kills processes that ended attempts have left behind as children of this worker.
+"""Kills processes left behind by ended attempts. Such processes are children of this worker.
 
 A process whose parent ends becomes a child of the worker, because the worker is a subreaper (reaper.py).
 """
