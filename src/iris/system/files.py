@@ -17,7 +17,8 @@ from iris.system.private_dir import open_private
 def write_file(path: Path, content: str | bytes, *, durable: bool = False, shared: bool = False) -> None:
     """Replace the content of a file that only this user can read.
 
-    The content is written to another file in the same directory, and the other file is then renamed.
+    The new content is first written to a temporary file in the same directory. The temporary file then replaces the
+    file.
 
     Args:
         path: The file.

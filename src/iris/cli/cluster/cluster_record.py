@@ -103,7 +103,8 @@ def is_running(record: Record) -> bool:
 
 
 def _home_stamp(path: Path) -> str:
-    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, a copy does not."""
+    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, but a copy has another
+    inode."""
     try:
         return str(os.stat(_lock_path(path)).st_ino)
     except OSError:
@@ -133,7 +134,7 @@ def remove_record() -> None:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Lock the record of this machine. Of two `iris up` at once, only one starts a cluster.
+    """Lock the record of this machine. If two `iris up` run at once, only one of them starts a cluster.
 
     Raises:
         LocalClusterError: The directory cannot be made or written, or this machine does not run Linux.

@@ -285,7 +285,7 @@ def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobSt
 
 
 def _words_again(connection: Connection, job: str, options: Mapping[str, Any]) -> str:
-    """Return the command line that continues this follow, without `--since` and `--tail`. The caller adds
+    """Return the command line that continues to follow the same logs, without `--since` and `--tail`. The caller adds
     `--cursor`."""
     repeated = {
         "--task": options["tasks"],

@@ -30,8 +30,8 @@ from iris.terminal.notices import print_notice
 Route = Literal["auto", "worker", "controller"]
 ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
 DEFAULT_PATIENCE_S = 300.0
-# A follow with `end_ms` ends this many seconds after `end_ms`. A line that was captured before `end_ms` may arrive
-# during this time.
+# A reader that follows a log up to `end_ms` stops this many seconds later. A line that was captured before `end_ms` may
+# arrive during this time.
 _LATE_LINES_S = 2.0
 
 

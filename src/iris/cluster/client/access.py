@@ -76,7 +76,7 @@ class ClusterAccess:
         )
 
     def worker_peer(self, worker_id: str, address: str, lifetime: Lifetime | None, proxy: Proxy | None) -> Peer:
-        """Return the description of a worker. `controller_peer` describes the last two arguments."""
+        """Return the description of a worker. `controller_peer` documents `lifetime` and `proxy`."""
         return Peer(
             address,
             f"worker {worker_id!r}, which has the log,",

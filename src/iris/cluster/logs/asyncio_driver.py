@@ -77,7 +77,8 @@ _Arrival = tuple[StreamId | None, StreamTaskLogsResponse | list[cluster_pb2.Task
 
 
 class AsyncioDriver(Generic[Server]):
-    """Runs one `Follow` on an asyncio event loop: carries out the instructions of the follow, and reports events to it.
+    """Runs one `Follow` on an asyncio event loop: carries out the instructions of the `Follow`, and reports events to
+    it.
 
     Args:
         follow: The follow that decides what to read.

@@ -1,5 +1,5 @@
-"""The follow engine: decides which attempts are read from which streams, when a broken follow is resumed, and when a
-follow is over.
+"""The follow engine: decides which attempts are read from which streams, when a broken stream is opened again, and when
+everything was read.
 
 `Follow` is pure: a driver reports events with the current time, and carries out the instructions that `Follow` returns.
 There are two drivers, one with threads (`iris.client.logs.thread_driver`) and one with asyncio
@@ -59,7 +59,7 @@ LOST_WORKER_SILENCE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class FollowRules:
-    """How one reader follows logs.
+    """The rules by which one reader follows logs.
 
     Attributes:
         retry: How long and how often a log is tried again.
@@ -99,7 +99,7 @@ class _Stream:
 
 
 class Follow:
-    """The state of one follow: the progress, the open streams and the retries.
+    """The state of one reader that follows logs: its progress, its open streams and its retries.
 
     Args:
         positions: Where the reader starts, by task index.

@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAX_WHOLE_CHARACTERS = 128 * 1024  # If a file is longer than this, only the lines of the pickled code are sent.
+_MAX_WHOLE_CHARACTERS = 128 * 1024  # Of a file with more characters, only the lines of the pickled code are sent.
 _MAX_CHARACTERS = 2 * 1024**2  # The limit for the source text of all files together.
 
 

@@ -1,4 +1,4 @@
-"""Tells whether this installation can speak HTTP/2."""
+"""Determines whether this installation can speak HTTP/2."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from iris.rpc.serving.request_json import parse_request
 _INLINE_JSON_BYTES = 8 * 1024
 _INLINE_ANSWER_BYTES = 2 * 1024
 _INLINE_GZIP_BYTES = 64 * 1024
-_GZIP_LEVEL = 1  # Higher levels need several times as long, and make JSON only a little smaller.
+_GZIP_LEVEL = 1  # Higher levels of gzip take several times as long, and make JSON only a little smaller.
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ class AsyncConnection(Protocol):
         """Return the stub and the description of a worker, or of the controller if `worker` is None."""
 
     def limit(self, worker: Worker | None) -> asyncio.Semaphore:
-        """Return the limit of the calls and the opening streams that one server gets at once."""
+        """Return the semaphore that limits how many calls and opening streams the client sends to one server at
+        once."""
 
     async def answers(self, worker_id: str, address: str) -> bool:
         """Call a worker once, and return whether the worker has answered."""

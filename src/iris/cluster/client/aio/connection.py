@@ -126,7 +126,8 @@ class AsyncClusterConnection:
         return known.stub, known.peer
 
     def limit(self, worker: Worker | None) -> asyncio.Semaphore:
-        """Return the limit of the calls and the opening streams that one server gets at once."""
+        """Return the semaphore that limits how many calls and opening streams the client sends to one server at
+        once."""
         return self._known(worker).limit
 
     async def answers(self, worker_id: str, address: str) -> bool:
@@ -211,7 +212,7 @@ class _Server:
         stub: The generated stub.
         peer: The description of the server, for error messages and tokens.
         uid_check: The check that a server on this machine belongs to an expected user.
-        limit: The limit of the calls and the opening streams that the server gets at once.
+        limit: The semaphore that limits how many calls and opening streams the client sends to the server at once.
     """
 
     def __init__(self, stub: Any, peer: Peer, uid_check: PeerUidCheck) -> None:

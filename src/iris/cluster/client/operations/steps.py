@@ -99,7 +99,7 @@ class CloseStream(Step):
 
 
 Operation = Generator[Step, Any, Result]
-# An operation that also yields items for its caller, such as log lines.
+# An operation that yields steps for its runner, and also items for its caller, such as log lines.
 ItemOperation = Generator[Step | Item, Any, Result]
 
 

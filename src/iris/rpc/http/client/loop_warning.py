@@ -14,7 +14,8 @@ _warnings = itertools.count()  # `next` is atomic, so that two threads cannot bo
 
 
 def warn_in_event_loop() -> None:
-    """Warn if this thread runs an asyncio event loop, which a blocking call stops. Each process warns once."""
+    """Warn if this thread runs an asyncio event loop, because a blocking call would stop the loop. Each process warns
+    once."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

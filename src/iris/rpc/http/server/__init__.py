@@ -1,3 +1,3 @@
-"""The server's side of HTTP: the ASGI server that controllers and workers listen with, and its connection limits. Only
+"""The server's side of HTTP: the ASGI server of controllers and workers, and its connection limits. Only
 servers import this package.
 """

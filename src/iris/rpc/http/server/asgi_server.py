@@ -20,7 +20,8 @@ from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
 from iris.rpc.http.server.cross_origin import AllowedOrigins, CrossOriginApplication
 from iris.rpc.http.server.protocol_choice import ProtocolChoice
 
-# When a server closes, it cuts its open streams after this many seconds. The readers of these streams connect again.
+# A server that closes gives its open streams this many seconds to end, and then closes their connections. The readers
+# of these streams connect again.
 _CLOSE_S = 1
 
 # The largest size of a request in bytes. The largest request is a submission with its workspace.

@@ -1,4 +1,4 @@
-"""Limits the memory, the time and the connections that clients may cost a server until their requests are complete.
+"""Limits how much memory, how much time and how many connections a server spends on requests that are still arriving.
 
 A server on asyncio reads every request for as long as the request takes to arrive. With these limits, the head of a
 request may take ten seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size.
@@ -45,7 +45,8 @@ class LimitedConnection(Protocol):
     """A connection to which the limits apply."""
 
     def tick(self) -> None:
-        """Count a second of the connection, and end its request or the connection if it takes too long."""
+        """Count one more second for the time limits of the connection. If a limit has passed, end the request or the
+        connection."""
 
     def drop(self) -> None:
         """Close the connection, which has no running request."""
@@ -139,17 +140,17 @@ TOO_MUCH_HELD = "this server is receiving too much at once: try again later"
 
 
 def head_too_slow(limit_s: int) -> str:
-    """Return the text of the refusal of a request whose head arrives too slowly."""
+    """Return the error text for a request whose head arrives too slowly."""
     return f"the request's head has not arrived within {limit_s} s"
 
 
 def is_body_too_slow(size: int, seconds: int) -> bool:
-    """Return whether a body of which `size` bytes have arrived takes too long."""
+    """Return whether a request's body arrives too slowly: only `size` bytes have arrived within `seconds`."""
     return seconds > BODY_S + size / BODY_BYTES_PER_S
 
 
 def body_too_slow(size: int, seconds: int) -> str:
-    """Return the text of the refusal of a request whose body arrives too slowly."""
+    """Return the error text for a request whose body arrives too slowly."""
     return (
         f"the request's body arrives too slowly: {size} bytes in {seconds} s"
         f" (expected {BODY_BYTES_PER_S} a second after the first {BODY_S} s)"
@@ -157,7 +158,7 @@ def body_too_slow(size: int, seconds: int) -> str:
 
 
 def body_too_large(size: int, limit: int, path: str) -> str:
-    """Return the text of the refusal of a request whose body is too large."""
+    """Return the error text for a request whose body is too large."""
     return (
         f"the request is too large: at least {size:,} bytes, over the limit of {limit:,} for"
         f" {path[:200]!r}{', as JSON' if limit == MAX_JSON_BYTES else ''}"
@@ -165,8 +166,7 @@ def body_too_large(size: int, limit: int, path: str) -> str:
 
 
 def not_text(name: bytes, value: bytes) -> str:
-    """Return the text of the refusal of a request with this header if the header is not valid UTF-8. The text is empty
-    if the header is valid.
+    """Return the error text for a request whose header is not valid UTF-8. The text is empty if the header is valid.
     """
     if value.isascii() and name.isascii():
         return ""

@@ -196,7 +196,8 @@ class Http1Connection(HttpToolsProtocol):
     # Time limits.
 
     def tick(self) -> None:
-        """Count a second of this connection, and refuse its request or close the connection if it takes too long."""
+        """Count one more second for the time limits. If a limit has passed, refuse the request or close the
+        connection."""
         if not self.flow.read_paused:
             self._seconds += 1
         match self._phase:

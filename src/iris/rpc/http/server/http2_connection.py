@@ -49,13 +49,14 @@ from iris.rpc.http.server.http2_stream import Application, Http2Stream, Message,
 # The largest size of the output that the client does not read. Answers wait until the client reads, so only frames that
 # the client provokes, such as the answers to pings, can need so much.
 _MAX_UNREAD_BYTES = 1024**2
-_READ_ANSWER_S = 1  # If an answer comes before the whole request, the client may go on sending for this time.
+# If a request is answered before all of it has arrived, its client may continue to send for this many seconds.
+_READ_ANSWER_S = 1
 
 
 class _Phase(Enum):
     OPEN = auto()
-    CLOSING = auto()  # The client knows that it must open no more streams. The open streams continue.
-    LEAVING = auto()  # All streams have ended, and whatever the client still sends is discarded.
+    CLOSING = auto()  # The client was told to open no more streams. The open streams continue.
+    LEAVING = auto()  # All streams have ended, and all further input from the client is discarded.
 
 
 class Http2Connection(asyncio.Protocol):
@@ -141,7 +142,8 @@ class Http2Connection(asyncio.Protocol):
             self._transport.abort()
 
     def eof_received(self) -> None:
-        """Let asyncio close the connection: HTTP/2 has no use for a connection of one direction."""
+        """Let asyncio close the connection, because HTTP/2 cannot use a connection that is open in one direction
+        only."""
 
     def pause_writing(self) -> None:
         """Note that the buffer of the transport is full."""
@@ -163,7 +165,7 @@ class Http2Connection(asyncio.Protocol):
     # Limits.
 
     def tick(self) -> None:
-        """Count a second of the connection, and end its requests or the connection if they take too long."""
+        """Count one more second for the time limits. If a limit has passed, end the late requests or the connection."""
         self._seconds += 1
         self._framing.budget.tick()
         if self._is_leaving():
@@ -319,7 +321,7 @@ class Http2Connection(asyncio.Protocol):
         stream.release()
         self._output.wake_turn()
         if stream.task is not None and not stream.has_begun:
-            stream.task.cancel()  # A request that is reset at once costs no call of the application.
+            stream.task.cancel()  # If a client resets a request at once, the application is not called for the request.
         self._idle_if_done()
 
     # Calls by the streams.
@@ -378,7 +380,8 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _leave(self, reason: str = "", code: int = NO_ERROR) -> None:
-        """End the connection: tell the client why, unless the framing has done so, and discard what it still sends."""
+        """End the connection. Send the reason to the client, unless `Http2Framing` has sent it, and discard all further
+        input."""
         if self._is_leaving():
             return
         if reason:
@@ -388,7 +391,7 @@ class Http2Connection(asyncio.Protocol):
         self._limits.waiting.pop(self, None)
         self._lose_streams()
         self._output.flush()
-        # Bytes that nobody reads would make the kernel reset the connection, so that the client would lose the reason.
+        # If input were left unread, the kernel would reset the connection, and the client would lose the reason.
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -403,7 +406,8 @@ class Http2Connection(asyncio.Protocol):
 
 
 def _request_scope(headers: Headers) -> tuple[Message, tuple[int, str] | None]:
-    """Return the part of an ASGI scope that a request's head contains, and why the request must be refused, if so."""
+    """Return the part of an ASGI scope that comes from the head of a request, and the HTTP status and the text with
+    which to refuse the request. None: the request is valid."""
     pseudo: dict[bytes, bytes] = {}
     ordinary: Headers = []
     size, trouble = 0, None

@@ -1,4 +1,4 @@
-"""The rules of HTTP/2 on one connection: bytes go in and events come out, calls go in and bytes come out.
+"""Applies the rules of HTTP/2 to one connection. Received bytes become events, and calls become bytes to send.
 
 `Http2Framing` is pure. It uses no socket, loop or clock. Only this module uses the library `h2`, and only
 `http2_headers.py` uses `hpack`, so that other libraries can replace them here.
@@ -124,7 +124,8 @@ Event = (
 
 
 class _Connection(H2Connection):
-    """The connection of the library, which remembers fewer closed streams than by default. 65,536 need megabytes."""
+    """A connection of the library h2 that remembers fewer closed streams. The default of 65,536 streams needs
+    megabytes."""
 
     MAX_CLOSED_STREAMS = 8 * MAX_STREAMS
 
@@ -186,7 +187,8 @@ class Http2Framing:
     # Input.
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Parse data, and yield what happened. The caller must read all events before it calls this method again."""
+        """Parse bytes from the client, and yield the resulting events. The caller must read all events before the next
+        call."""
         self._input += data
         try:
             yield from self._events()
@@ -331,7 +333,8 @@ class Http2Framing:
         self._collect()
 
     def consumed(self, stream_id: int, size: int) -> None:
-        """Allow the client to send `size` more bytes, because the application has read as many, or will never do so."""
+        """Allow the client to send `size` more bytes, because the application has read or dropped this number of
+        bytes."""
         if size and not self._is_broken:
             self._h2.acknowledge_received_data(size, stream_id)
             self._collect()
@@ -339,7 +342,7 @@ class Http2Framing:
     def go_away(self, reason: str = "") -> None:
         """Tell the client to open no more streams. Streams that are open already continue.
 
-        The library has no such call, because its `close_connection` ends all streams.
+        The library h2 has no method for this. Its `close_connection` would end all streams.
         """
         self._output.append(_go_away_frame(self._h2.highest_inbound_stream_id, reason))
         self.pending_bytes += len(self._output[-1])

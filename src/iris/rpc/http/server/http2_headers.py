@@ -47,5 +47,5 @@ def _state(table: HeaderTable) -> tuple[Any, ...]:
 
 
 def _is_same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    # A new entry is always a new tuple at the beginning of the table, also if an equal entry is there already.
+    # A new entry is always a new tuple at the beginning of the table, even if the table already has an equal entry.
     return before[0] is after[0] and before[1:] == after[1:]

@@ -1,8 +1,9 @@
 """Limits what the frames of one HTTP/2 connection may cost.
 
 Some frames cost a server work but cost their sender nearly nothing: resets, pings, settings, window updates, empty
-data, and headers in many parts. A client may send a burst of such frames, and a number of them in each second. The
-frames with which a client reads answers or sends requests are free, because their number grows with the useful work.
+data, and headers in many parts. A client may send a limited number of such frames at once, and a limited number in each
+further second. The frames with which a client reads answers or sends requests are free, because their number grows with
+the useful work.
 
 The module uses no clock. `FrameBudget.tick` counts a second.
 """
@@ -22,11 +23,11 @@ MAX_FRAME_BYTES = 16 * 1024
 # The largest size of a head, compressed or not, that is read to its end. A head between MAX_HEAD_BYTES and this size is
 # answered with an error. A larger head closes the connection, because the state of the compression is lost.
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
-_HEAD_FRAMES = 32  # The largest number of frames of a head.
+_HEAD_FRAMES = 32  # The largest number of frames for one head.
 # A data frame below this size that does not end the request costs the budget.
 _SMALL_DATA_BYTES = 256
 
-# The burst of frames that cost the budget, and how many more a client may send in each second.
+# How many costly frames a client may send at once, and how many more in each further second.
 _FRAMES, _FRAMES_PER_S = 500, 100
 _RESETS, _RESETS_PER_S = 2 * MAX_STREAMS, 50
 _SETTINGS, _SETTINGS_PER_S = 32, 1

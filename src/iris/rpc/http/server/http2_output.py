@@ -124,7 +124,7 @@ class Http2Output:
         self.wake_turn()
 
     def wake_turn(self) -> None:
-        """Let the stream whose turn it is check again whether it may send."""
+        """Wake the stream that has the turn, so that it checks again whether it may send."""
         if self._turn_waiter is not None and not self._turn_waiter.done():
             self._turn_waiter.set_result(None)
 
@@ -144,7 +144,8 @@ class Http2Output:
             self._flush_call = self.loop.call_soon(self.flush)
 
     async def _wait(self, stream: WaitingStream, waiters: set[asyncio.Future[None]] | None = None) -> None:
-        """Wait until the stream is woken. If `waiters` is given, whoever ends these futures can wake the stream too."""
+        """Wait until the stream is woken. If `waiters` is given, completing the futures in this set also wakes the
+        stream."""
         waiter = stream.waiting = self.loop.create_future()
         if waiters is not None:
             waiters.add(waiter)

@@ -37,8 +37,8 @@ class StreamOwner(Protocol):
 class Http2Stream:
     """One request and its answer. `receive` and `send` are the calls of ASGI.
 
-    `send` returns when the connection has taken the whole message, which it does only within the windows of the client.
-    Therefore at most one message of the application waits in memory.
+    `send` returns when the connection has accepted the whole message. The connection accepts only as many bytes as the
+    windows of the client allow. Therefore at most one message of the application waits in memory.
 
     Attributes:
         stream_id: The number of the stream in its connection.
@@ -167,13 +167,14 @@ class Http2Stream:
         return self.is_request_complete and not self._end_received
 
     def release(self) -> None:
-        """Give the windows of unread data back, because the application will not read it."""
+        """Drop the unread data, and let the client send the same number of further bytes. The application will not read
+        the data."""
         self._output.consumed(self, self._occupied)
         self._body.clear()
         self._occupied = 0
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer, and wait until the client has room for it. Nothing happens if the client left."""
+        """Send a part of the answer, and wait until the client accepts it. If the client has left, do nothing."""
         if self._output.is_paused and not self.is_lost:
             await self._output.wait_for_buffer(self)
         if self.is_lost:
@@ -201,8 +202,8 @@ class Http2Stream:
         self.is_started = True
         self.has_trailers = bool(message.get("trailers", False))
         self._head = [(b":status", b"%d" % message["status"]), *self._output.default_headers, *headers]
-        # The head waits for the first part of the body, so that both leave together and an empty answer needs one frame
-        # only. If the application sends no body now, the head is sent alone.
+        # The head waits for the first part of the body, so that both are sent together and an empty answer needs only
+        # one frame. If the application sends no body now, the head is sent alone.
         self._head_call = self._output.loop.call_soon(self._send_pending_head)
 
     def _send_pending_head(self, *, is_end: bool = False) -> None:

@@ -16,7 +16,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class ProtocolChoice(asyncio.Protocol):
-    """A connection whose first bytes have not arrived yet. The protocol that they choose then replaces this object.
+    """A connection whose first bytes have not arrived yet. When they arrive, the chosen protocol replaces this object.
 
     Args:
         limits: The limits of connections.
@@ -71,7 +71,7 @@ class ProtocolChoice(asyncio.Protocol):
         self._transport.close()
 
     def tick(self) -> None:
-        """Count a second of this connection, and close it if it does not send its first bytes in time."""
+        """Count one more second, and close the connection if its first bytes have not arrived in time."""
         self._seconds += 1
         if self._seconds <= (LEAVE_S if self._refused else self._limits.head_s):
             return
