@@ -166,8 +166,7 @@ def body_too_large(size: int, limit: int, path: str) -> str:
 
 
 def not_text(name: bytes, value: bytes) -> str:
-    """Return the error text for a request whose header is not valid UTF-8. The text is empty if the header is valid.
-    """
+    """Return the error text for a request whose header is not valid UTF-8. The text is empty if the header is valid."""
     if value.isascii() and name.isascii():
         return ""
     try:
