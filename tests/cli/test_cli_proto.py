@@ -20,7 +20,7 @@ def export(*arguments: str) -> None:
     program.main(["proto", "export", *arguments], standalone_mode=False)
 
 
-def test_schema_is_written_and_replaces_an_earlier_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_proto_export_replaces_an_earlier_schema(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "new" / "schema"
     export(str(directory))
     assert capfd.readouterr().out == f"{directory / NAME}\n"
@@ -29,7 +29,9 @@ def test_schema_is_written_and_replaces_an_earlier_one(tmp_path: Path, capfd: py
     assert (directory / NAME).read_bytes() == (REPOSITORY / "proto" / NAME).read_bytes()
 
 
-def test_json_names_the_folder_and_the_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_proto_export_with_json_names_the_folder_and_the_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     export(str(tmp_path), "--json")
     assert json.loads(capfd.readouterr().out) == {"path": str(tmp_path), "files": [NAME]}
 
@@ -41,13 +43,13 @@ def test_folder_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path:
     assert str(caught.value) == f"cannot write {tmp_path / 'taken' / NAME}: Not a directory; name another folder"
 
 
-def test_missing_folder_name_is_an_error() -> None:
+def test_proto_export_without_a_folder_name_is_refused() -> None:
     with pytest.raises(click.MissingParameter) as caught:
         export()
     assert caught.value.format_message() == "Missing argument 'DIR'."
 
 
 @pytest.mark.parametrize("target", ["wheel", "sdist"])
-def test_packages_contain_the_schema(target: str) -> None:
+def test_built_packages_contain_the_proto_files(target: str) -> None:
     build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][target]
     assert build["force-include"] == {"proto": "iris/proto"} if target == "wheel" else "proto" in build["include"]

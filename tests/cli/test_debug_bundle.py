@@ -69,7 +69,7 @@ def test_support_bundle_of_a_running_cluster_contains_all_files_without_secrets(
     assert os.stat(iris.folder / "b.tar.gz").st_mode & 0o777 == 0o600
 
 
-def test_bundle_of_a_dead_server_comes_from_its_state_directory(iris: Iris) -> None:
+def test_support_bundle_of_a_dead_server_is_made_from_its_state_directory(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     job = iris.detach("true")
     iris.wait_for(job, "SUCCEEDED")
@@ -86,7 +86,7 @@ def test_bundle_of_a_dead_server_comes_from_its_state_directory(iris: Iris) -> N
     assert "the server of this cluster does not run" in files["notes.txt"]
 
 
-def test_bundle_of_a_cluster_elsewhere_has_its_states_and_machines(remote_iris: Iris) -> None:
+def test_support_bundle_of_a_cluster_on_another_machine_has_states_and_machines(remote_iris: Iris) -> None:
     made = remote_iris.json("debug", "bundle")
     assert made["files"] == ["machines.json", "states.json", "versions.json"]
 

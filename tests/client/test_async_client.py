@@ -256,7 +256,7 @@ def test_client_of_another_event_loop_is_refused(shared_cluster: LocalServer) ->
     asyncio.run(client.close())
 
 
-def test_call_without_an_event_loop_of_asyncio_is_refused() -> None:
+def test_async_client_call_outside_an_asyncio_event_loop_is_refused() -> None:
     call = AsyncIrisClient.remote("127.0.0.1:1", token="none").list_jobs()
     with pytest.raises(FailedPreconditionError, match=r"running asyncio event loop.*sync IrisClient"):
         call.send(None)
@@ -371,7 +371,9 @@ async def test_job_that_fails_raises_its_last_lines_and_its_exception(aclient: A
     assert (await job.wait(raise_on_failure=False)).state == cluster_pb2.JOB_STATE_FAILED
 
 
-async def test_wait_prints_lines(aclient: AsyncIrisClient, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_async_wait_prints_the_lines_of_the_task(
+    aclient: AsyncIrisClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = await aclient.run(shell("echo one; echo two >&2"), replicas=2)
     await job.wait(timeout=60, stream_logs=True)
     printed = capsys.readouterr()

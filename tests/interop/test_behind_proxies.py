@@ -134,7 +134,7 @@ def test_each_state_of_a_watched_job_arrives_before_the_next_one(
     assert pb.JOB_STATE_RUNNING in seen
 
 
-def test_refusals_of_the_controller_arrive_unchanged(reach: Behind) -> None:
+def test_error_of_the_controller_passes_a_proxy_unchanged(reach: Behind) -> None:
     with reach.open_client() as client, pytest.raises(NotFoundError, match="no job named 'no-such-job'"):
         client.status("no-such-job")
     with reach.connect(token="no-token") as client, pytest.raises(UnauthenticatedError, match="not a token of Iris"):
@@ -199,7 +199,7 @@ def test_buf_reads_the_schema_and_receives_the_code_of_an_error(reach: Behind, p
         assert f'"code": "{code}"' in subprocess.run(words, capture_output=True, text=True, check=False).stderr
 
 
-def test_workspace_of_3_mb_arrives(reach: Behind, run: Callable[..., Job], tmp_path: Path) -> None:
+def test_workspace_of_3_mb_passes_a_proxy(reach: Behind, run: Callable[..., Job], tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(os.urandom(3_000_000))
     with reach.between(gentle, 0), reach.open_client() as client:
         job = client.run(shell("wc -c < large"), name=unique("upload"), workspace=tmp_path)
@@ -238,7 +238,7 @@ def test_log_is_complete_although_the_proxy_loses_the_controller_in_the_middle(
 
 # haproxy tries to connect for 3 s, and the client calls it five times: that would take 15 s.
 @pytest.mark.parametrize("reach", [kind for kind in KINDS if kind != "haproxy"], indirect=True, scope="module")
-def test_controller_that_is_down_is_reported_as_that(reach: Behind) -> None:
+def test_controller_that_is_down_behind_a_proxy_is_reported_as_unreachable(reach: Behind) -> None:
     (between,) = reach.proxies
     with between.refusing(), reach.open_client() as client, pytest.raises(ControllerUnreachableError) as caught:
         client.list_jobs()

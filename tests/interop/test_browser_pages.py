@@ -144,7 +144,7 @@ def test_page_follows_eight_logs_at_once_over_http2(
         page.until("state", "8 ended")
 
 
-def test_event_source_continues_after_a_cut_without_a_lost_or_doubled_line(
+def test_event_source_neither_loses_nor_repeats_a_line_after_a_cut_connection(
     browser: str, shared_cluster: LocalServer, cluster: RemoteClusterClient, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"

@@ -46,7 +46,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("protocol", "version"),
     [("connect", "1.1"), ("connect", "2"), ("grpc", "2"), ("grpc-web", "1.1"), ("grpc-web", "2")],
 )
-def test_node_gets_errors_with_reasons_and_leaves_a_stream(
+def test_node_program_gets_errors_with_reasons_and_can_end_a_stream_early(
     probe: Path, address: str, protocol: str, version: str
 ) -> None:
     command = ["node", probe, address, token(), protocol, version]

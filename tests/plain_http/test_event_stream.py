@@ -39,7 +39,9 @@ def lines_of(events: list[Event], task: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_events_through_cuts_are_neither_lost_nor_doubled(curl: Curl, proxy: ChaosProxy, seed: int) -> None:
+def test_events_are_neither_lost_nor_repeated_when_connections_are_cut(
+    curl: Curl, proxy: ChaosProxy, seed: int
+) -> None:
     script = "seq -f $IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID.%g 12; [ $IRIS_ATTEMPT_ID = 1 ]"
     job = curl.ended_job(script, 3, max_retries_failure=1, independent_tasks=True)
     proxy.seed, proxy.plan = seed, rude(6000, spared=0.1)
@@ -57,7 +59,9 @@ def test_events_through_cuts_are_neither_lost_nor_doubled(curl: Curl, proxy: Cha
     assert source.retry_ms > 0
 
 
-def test_events_of_a_live_task_continue_after_a_cut(curl: Curl, proxy: ChaosProxy, tmp_path: Path) -> None:
+def test_events_of_a_running_task_continue_after_a_cut_connection(
+    curl: Curl, proxy: ChaosProxy, tmp_path: Path
+) -> None:
     go = [tmp_path / "0", tmp_path / "1"]
     script = f"echo a; echo b; {_WAIT.format(go[0])}; echo c; {_WAIT.format(go[1])}; echo d"
     job = launch(curl.cluster, shell(script))
@@ -74,7 +78,7 @@ def test_events_of_a_live_task_continue_after_a_cut(curl: Curl, proxy: ChaosProx
     assert source.connections == 4  # the last one was told that nothing follows
 
 
-def test_events_with_max_lines_end_after_that_many_through_cuts(curl: Curl, proxy: ChaosProxy) -> None:
+def test_events_with_max_lines_end_after_that_many_lines_despite_cut_connections(curl: Curl, proxy: ChaosProxy) -> None:
     job = curl.ended_job("seq 30")
     proxy.plan = always(Faults("cut", after_bytes=1500))
     source = source_of(curl, proxy, job, "max_lines=20&source=stdout")
@@ -82,7 +86,7 @@ def test_events_with_max_lines_end_after_that_many_through_cuts(curl: Curl, prox
     assert source.connections > 2
 
 
-def test_lost_end_of_events_is_said_again(curl: Curl) -> None:
+def test_closing_event_that_was_lost_is_sent_again(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     url = curl.url(job, "follow=1&source=stdout")
     source = EventSource(url, os.environ["IRIS_TOKEN"])

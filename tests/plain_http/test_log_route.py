@@ -25,7 +25,7 @@ def documents(text: bytes) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_log_over_http2_is_the_same(curl: Curl) -> None:
+def test_log_route_returns_the_same_log_over_http2(curl: Curl) -> None:
     job = curl.ended_job("seq 20000; exit 3")
     over_http1 = curl(job, "follow=1")
     assert curl(job, "follow=1", "--http2-prior-knowledge") == over_http1
@@ -39,7 +39,7 @@ def test_log_of_one_task_is_its_text(curl: Curl) -> None:
     assert curl(job, "", "-H", "Accept: application/octet-stream") == b"one\ntwo\r\nthree"
 
 
-def test_follow_sends_each_line_when_it_is_written_and_says_the_end(curl: Curl, tmp_path: Path) -> None:
+def test_followed_log_route_sends_each_line_when_it_is_written_and_reports_the_end(curl: Curl, tmp_path: Path) -> None:
     go = [tmp_path / "0", tmp_path / "1"]
     script = f"echo first; {_WAIT.format(go[0])}; echo second; {_WAIT.format(go[1])}; printf '> '; exit 3"
     job = launch(curl.cluster, shell(script))
@@ -62,7 +62,7 @@ def test_follow_of_a_task_shows_a_prompt_at_once(curl: Curl, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("query", ["follow=1", ""])
-def test_ndjson_has_each_line_the_retry_and_the_end(curl: Curl, query: str) -> None:
+def test_log_in_ndjson_has_an_object_for_each_line_the_retry_and_the_end(curl: Curl, query: str) -> None:
     script = "echo try $IRIS_ATTEMPT_ID; [ $IRIS_ATTEMPT_ID = 1 ]"
     job = curl.ended_job(script, max_retries_failure=1)
     found = documents(curl(job, query, "-H", "Accept: application/x-ndjson"))
@@ -78,7 +78,7 @@ def test_ndjson_has_each_line_the_retry_and_the_end(curl: Curl, query: str) -> N
     assert [one["message"] for one in after if "message" in one] == ["try 1"]
 
 
-def test_json_is_one_array(curl: Curl) -> None:
+def test_log_in_json_is_one_array(curl: Curl) -> None:
     job = curl.ended_job("echo one; echo two")
     found = json.loads(curl(job, "source=stdout", "-H", "Accept: application/json"))
     assert [one.get("message", one.get("event")) for one in found] == ["one", "two", "ended"]
@@ -95,7 +95,7 @@ def test_log_of_a_live_task_without_follow_ends_and_is_not_complete(curl: Curl, 
     wait_for_end(curl.cluster, job)
 
 
-def test_gap_is_said_at_its_place(curl: Curl) -> None:
+def test_gap_in_a_log_is_reported_at_its_place(curl: Curl) -> None:
     job = curl.ended_job("seq 200000; echo last", max_log_bytes=100_000)
     text = curl(job).decode()
     assert "iris: task 0: " in text.splitlines()[0]
@@ -105,7 +105,7 @@ def test_gap_is_said_at_its_place(curl: Curl) -> None:
     assert first["missing_bytes"] > 0
 
 
-def test_child_job_is_read_with_its_slash_in_either_form(curl: Curl) -> None:
+def test_log_of_a_child_job_is_found_with_a_plain_or_an_encoded_slash(curl: Curl) -> None:
     parent = curl.ended_job("sleep 0")
     wait = f"echo child of {parent}"
     job = launch(curl.cluster, shell(_WAIT.format("/nonexistent")))
@@ -118,7 +118,7 @@ def test_child_job_is_read_with_its_slash_in_either_form(curl: Curl) -> None:
     curl.cluster.terminate_job(job)
 
 
-def test_refusals_say_what_is_accepted(curl: Curl) -> None:
+def test_error_of_the_log_route_names_the_accepted_values(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     url = curl.url(job)
     status, headers, body = curl.status(url, token="")
@@ -144,7 +144,7 @@ def test_refusals_say_what_is_accepted(curl: Curl) -> None:
     assert curl.status(f"{curl.url('x' * 60_000)}")[0] == 404
 
 
-def test_head_answers_as_get_without_a_body(curl: Curl) -> None:
+def test_head_request_gets_the_answer_of_get_without_a_body(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     status, headers, body = curl.status(curl.url(job, "format=ndjson"), "--head")
     assert (status, headers["content-type"], body) == (200, "application/x-ndjson", "")
@@ -152,7 +152,7 @@ def test_head_answers_as_get_without_a_body(curl: Curl) -> None:
     assert curl.status(curl.url("nobody"), "--head")[::2] == (404, "")
 
 
-def test_reader_may_read_and_a_task_only_its_own_job(curl: Curl) -> None:
+def test_token_of_a_reader_may_read_any_log_and_token_of_a_task_only_its_own_job(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     assert curl.status(curl.url(job), token=token(READER))[0] == 200
     live = launch(curl.cluster, shell(_WAIT.format("/nonexistent")))

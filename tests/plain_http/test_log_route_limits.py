@@ -68,7 +68,7 @@ def test_follow_of_a_waiting_job_begins_at_once_and_ends_when_the_reader_leaves(
     wait_until(lambda: open_streams(controller) == before, "the end of the stream")
 
 
-def test_follows_count_as_streams_of_their_user(controller: ControllerThread, job: str) -> None:
+def test_followed_logs_count_as_open_streams_of_their_user(controller: ControllerThread, job: str) -> None:
     own = token(READER, name="greedy")
     readers = [Reader(controller.address, job, own) for _ in range(2)]
     for reader in readers:
@@ -86,7 +86,7 @@ def test_follows_count_as_streams_of_their_user(controller: ControllerThread, jo
     )
 
 
-def test_revoked_token_ends_a_follow_and_says_why(controller: ControllerThread, job: str) -> None:
+def test_revoked_token_ends_a_followed_log_with_the_reason(controller: ControllerThread, job: str) -> None:
     with RemoteClusterClient(controller.address) as cluster:
         made = cluster.create_token("short", "reader")
         reader = Reader(controller.address, job, made.secret, "application/x-ndjson")

@@ -63,7 +63,7 @@ def test_query_with_an_age_selects_lines_after_that_time() -> None:
 
 
 @pytest.mark.parametrize("text", _REFUSED)
-def test_query_with_a_bad_parameter_is_refused_with_what_is_accepted(text: str) -> None:
+def test_query_with_an_invalid_parameter_is_refused_with_the_accepted_values(text: str) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         read_query(text)
     assert _REFUSED[text] in str(refused.value)
@@ -90,17 +90,17 @@ def test_query_with_a_bad_parameter_is_refused_with_what_is_accepted(text: str) 
         ("text/plain;q=x", None),
     ],
 )
-def test_format_is_the_one_that_the_client_prefers(accept: str, expected: str | None) -> None:
+def test_log_route_answers_in_the_format_that_the_client_prefers(accept: str, expected: str | None) -> None:
     assert format_for(accept) == expected
 
 
-def test_event_id_is_read() -> None:
+def test_last_event_id_of_the_log_route_is_parsed() -> None:
     assert read_event_id("abc") == EventId("abc")
     assert read_event_id("abc.s12.u34.n5") == EventId("abc", 12, 34, 5)
     assert read_event_id("abc.n5.end") == EventId("abc", max_lines=5, is_end=True)
 
 
 @pytest.mark.parametrize("text", [".end", "abc.x1", "abc.n", "abc.n-1", "abc.n4294967296", "abc.s" + "9" * 400, "a.²"])
-def test_event_id_of_another_form_is_refused(text: str) -> None:
+def test_last_event_id_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="is not the id of an event"):
         read_event_id(text)

@@ -169,7 +169,7 @@ def test_origin_is_kept_in_the_form_that_browsers_send(given: str, kept: str) ->
     ["*", "null", "", "app.example.com", "localhost:5173", "https://a.example/page", "ftp://a.example", "file:///x",
      "https://*.example.com", "https://user@a.example", "https://a.example?x=1"],
 )  # fmt: skip
-def test_text_that_is_no_origin_is_refused_with_what_is_accepted(given: str) -> None:
+def test_text_that_is_not_an_origin_is_refused_with_the_accepted_forms(given: str) -> None:
     accepted = "expected origins of pages, such as 'https://app.example.com'"
     with pytest.raises(InvalidArgumentError, match=re.escape(accepted)) as refused:
         ClusterConfig(allow_origins=[given])

@@ -74,7 +74,7 @@ def test_health_check_of_a_worker_works_with_get_and_without_a_token(addresses: 
     assert (answer.status, answer.document["healthy"]) == (200, True)
 
 
-def test_health_in_binary_has_the_numbers_of_the_standard(addresses: dict[str, str]) -> None:
+def test_health_answer_in_binary_has_the_enum_numbers_of_grpc(addresses: dict[str, str]) -> None:
     answer = ask(addresses[SERVICES[0]], "POST", HEALTH + "Check", b"", content_type="application/proto")
     assert answer.body == b"\x08\x01"  # field 1, SERVING
 

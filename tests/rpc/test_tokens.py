@@ -87,7 +87,7 @@ def test_token_of_another_cluster_is_refused() -> None:
     assert "IRIS_TOKEN" in text
 
 
-def test_token_of_another_key_with_our_key_id_is_refused() -> None:
+def test_token_signed_with_another_key_but_the_issuer_of_the_cluster_is_refused() -> None:
     other = SigningKey.new()
     other._issuer = issuer_of(KEY.public)
     assert "damaged, or is not a token of Iris" in refused(other.sign(caller()))

@@ -89,7 +89,7 @@ def test_server_announces_its_limits_first() -> None:
     assert pairs[INITIAL_WINDOW_SIZE] == STREAM_WINDOW
 
 
-def test_request_is_read() -> None:
+def test_http2_request_becomes_events_for_its_head_body_and_end() -> None:
     events, frames = receive(
         opened(), headers(1, ("content-type", "x"), end=False) + frame(DATA, 0, 1, b"ab") + frame(DATA, END_STREAM, 1)
     )
@@ -99,7 +99,7 @@ def test_request_is_read() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10, 100])
-def test_request_is_read_in_pieces_of_any_size(size: int) -> None:
+def test_http2_request_that_arrives_in_pieces_of_any_size_is_read(size: int) -> None:
     framing = Http2Framing()
     data = START + headers(1, ("a", "b" * 100), end=False) + frame(DATA, END_STREAM, 1, bytes(300)) + headers(3)
     events = [event for at in range(0, len(data), size) for event in framing.receive(data[at : at + size])]
@@ -123,7 +123,7 @@ def test_padding_occupies_the_window_and_is_removed() -> None:
     assert events[1] == RequestBody(1, b"abc", 9)
 
 
-def test_trailers_of_a_request_end_it() -> None:
+def test_http2_trailers_end_a_request() -> None:
     trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, block([("x", "y")]))
     events, _ = receive(opened(), headers(1, end=False) + frame(DATA, 0, 1, b"abc") + trailers)
     assert [type(event) for event in events] == [RequestHead, RequestBody, RequestEnd]
@@ -134,7 +134,7 @@ def test_ping_is_answered() -> None:
     assert frames == [Frame(PING, ACK, 0, b"12345678")]
 
 
-def test_settings_are_acknowledged() -> None:
+def test_http2_settings_of_the_client_are_acknowledged() -> None:
     events, frames = receive(opened(), settings((INITIAL_WINDOW_SIZE, 10)))
     assert (events, frames) == ([WindowsResized()], [Frame(SETTINGS, ACK, 0, b"")])
 
@@ -157,7 +157,7 @@ def test_frame_without_meaning_for_the_server_is_accepted(data: bytes) -> None:
     assert [type(event) for event in events] == [RequestHead, RequestEnd]
 
 
-def test_client_that_leaves_still_gets_its_answers() -> None:
+def test_client_that_has_sent_goaway_still_gets_its_answers() -> None:
     framing = opened()
     receive(framing, headers(1))
     go_away = frame(GOAWAY, payload=bytes(8))
@@ -169,7 +169,7 @@ def test_client_that_leaves_still_gets_its_answers() -> None:
     assert [one.kind for one in frames] == [HEADERS, DATA]
 
 
-def test_server_that_goes_away_still_answers() -> None:
+def test_server_that_has_sent_goaway_still_answers_open_requests() -> None:
     framing = opened()
     receive(framing, headers(1))
     framing.go_away("closing")
@@ -285,7 +285,7 @@ BROKEN: dict[str, tuple[bytes, set[int]]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_rule_closes_the_connection_with_its_code(name: str) -> None:
+def test_frame_that_breaks_a_rule_closes_the_connection_with_the_code_of_the_rule(name: str) -> None:
     data, codes = BROKEN[name]
     framing = opened()
     events, frames = receive(framing, data)
@@ -303,7 +303,7 @@ def test_broken_rule_closes_the_connection_with_its_code(name: str) -> None:
         (headers(1) + window_update(1, 2**31 - 1), FLOW_CONTROL_ERROR),
     ],
 )
-def test_broken_rule_of_a_stream_resets_the_stream_only(data: bytes, code: int) -> None:
+def test_frame_that_breaks_a_rule_of_a_stream_resets_only_the_stream(data: bytes, code: int) -> None:
     framing = opened()
     events, frames = receive(framing, data)
     assert events[-1] == StreamLost(1)
@@ -322,7 +322,7 @@ def test_broken_rule_of_a_stream_resets_the_stream_only(data: bytes, code: int) 
         PREFACE + headers(1),
     ],
 )
-def test_bad_start_closes_the_connection(data: bytes) -> None:
+def test_connection_with_an_invalid_http2_preface_is_closed(data: bytes) -> None:
     framing = Http2Framing()
     framing.take_output()
     events, frames = receive(framing, data)
@@ -364,7 +364,7 @@ def test_windows_of_the_server_grow_only_when_the_application_has_read() -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_bytes_make_the_framing_fail(seed: int) -> None:
+def test_http2_framing_raises_no_unexpected_error_for_any_bytes(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(150):
         framing, data = opened(), corrupted(rng)

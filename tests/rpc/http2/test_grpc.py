@@ -81,7 +81,7 @@ def test_unknown_method_is_unimplemented(channel: Any) -> None:
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_stream_is_live_and_its_end_is_said(world: GrpcWorld, channel: Any) -> None:
+def test_messages_of_a_stream_arrive_at_once_and_its_end_has_the_status_ok(world: GrpcWorld, channel: Any) -> None:
     stream = watch(channel, "train")
     for number in range(3):
         assert next(stream).job.num_tasks == number + 1  # Each message arrives before the next one is sent.

@@ -190,7 +190,7 @@ asyncio.run(main())
 """
 
 
-def test_server_without_h2_says_so_and_speaks_http1() -> None:
+def test_server_without_h2_reports_this_and_speaks_http1() -> None:
     program = [sys.executable, "-c", WITHOUT_H2]
     with subprocess.Popen(
         program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -145,7 +145,7 @@ def test_flood_that_makes_the_server_answer_ends_if_the_client_does_not_read(wor
         world.call(world.go.set)
 
 
-def test_reader_is_free_to_send_window_updates(world: Served) -> None:
+def test_window_updates_of_a_reader_do_not_count_as_a_flood(world: Served) -> None:
     with Http2Client(world.address, (INITIAL_WINDOW_SIZE, 1000)) as slow:
         slow.ask(1, path="/s/endless")
         for _ in range(3000):

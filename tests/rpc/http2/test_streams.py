@@ -102,7 +102,7 @@ def is_paused(world: Served) -> object:
     return check
 
 
-def test_streams_take_turns(world: Served) -> None:
+def test_http2_streams_of_one_connection_get_equal_shares(world: Served) -> None:
     with Http2Client(world.address, (INITIAL_WINDOW_SIZE, 2**24)) as client:
         for stream_id in (1, 3, 5):
             client.ask(stream_id, path="/s/endless")
@@ -131,7 +131,7 @@ def test_stream_that_waits_for_the_connection_can_be_reset(world: Served) -> Non
         assert len(client.bodies[1]) == WINDOW
 
 
-def test_smaller_window_is_respected(world: Served) -> None:
+def test_http2_window_that_the_client_makes_smaller_is_respected(world: Served) -> None:
     with Http2Client(world.address, (INITIAL_WINDOW_SIZE, 100)) as client:
         client.ask(1, path="/s/endless")
         while len(client.bodies.get(1, b"")) < 100:
@@ -151,7 +151,7 @@ def test_large_request_passes_the_windows_of_the_server(world: Served) -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
-def test_waiting_application_hears_at_once_that_its_client_has_left(world: Served, how: str) -> None:
+def test_application_that_waits_is_informed_at_once_when_its_client_leaves(world: Served, how: str) -> None:
     with Http2Client(world.address) as client:
         client.ask(1, path="/s/endless")
         client.read()
@@ -161,7 +161,7 @@ def test_waiting_application_hears_at_once_that_its_client_has_left(world: Serve
     wait_until(world.disconnected.is_set, "the application to end")
 
 
-def test_trailers_follow_the_body(world: Served) -> None:
+def test_http2_trailers_are_sent_after_the_body(world: Served) -> None:
     with Http2Client(world.address) as client:
         client.ask(1, path="/s/trailers", body=b"abc")
         client.read_until_ended(1)
