@@ -13,8 +13,8 @@ from iris.system.inherited import use_defaults
 def main() -> None:
     """Fork the launcher and the reaper while this process is small and has no threads, then become the worker.
 
-    The launcher is forked before the reaper, because the launcher must not inherit the reaper's pipe: the reaper
-    notices the end of the worker by the end of that pipe.
+    The launcher is forked first, because it must not inherit the pipe to the reaper. The reaper notices the end of the
+    worker by the end of this pipe.
     """
     use_defaults()
     if not sys.platform.startswith("linux"):

@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Replace the text of `arguments.config` by the parsed configuration, and check the length of the lease.
+    """Parse the configuration, which is text in `arguments.config`, and check the length of the lease.
 
     Raises:
         InvalidArgumentError: The configuration is invalid, or the length of the lease is negative or not a number.

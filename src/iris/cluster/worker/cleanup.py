@@ -1,7 +1,7 @@
 """Removes the directories and logs of ended attempts from a worker's disk when they are old enough.
 
-An attempt keeps all its files while the attempt is running, while the controller has not acknowledged its end, and
-while its log is not uploaded.
+The files of an attempt are kept until the attempt has ended, the controller has acknowledged the end, and the log is
+uploaded.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Cleanup:
         registry: The attempts of the worker.
         directory: The worker directory.
         keep_s: How many seconds an attempt's directory is kept after the attempt's end; inf means forever.
-        keep_log_s: How many seconds an uploaded log is kept; None means as long as the attempt's directory.
+        keep_log_s: How many seconds an uploaded log is kept; None keeps the log as long as the attempt's directory.
         now_s: Returns the time in seconds, for measuring ages.
     """
 
@@ -71,7 +71,7 @@ class Cleanup:
         self._now_s = now_s
 
     async def run(self) -> None:
-        """Remove old attempts about every minute, as long as the worker lives."""
+        """Remove old attempts about every minute until the worker ends."""
         while True:
             began_s = time.monotonic()
             try:
@@ -96,8 +96,8 @@ class Cleanup:
             for one in ended
             if one.has_log and one.uploaded and now_s - one.changed_s > self._keep_log_s
         ]
-        # The records of the attempts are removed first, so that no reader gets a directory that is about to be removed.
-        # Then all directories are moved out of the way at once, and removed.
+        # The records of the attempts are dropped first, so that no new reader finds a directory that will be removed.
+        # Afterwards all directories are moved away at once, and the moved directories are removed.
         self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
         await asyncio.to_thread(_remove, discarded)

@@ -48,7 +48,8 @@ class AttemptDir:
     @property
     def upload_pending(self) -> Path:
         """The path of the file `handover`, which names the attempt. The file exists until the attempt's log is
-        uploaded."""
+        uploaded.
+        """
         return self.path / "handover"
 
     @property
@@ -105,8 +106,8 @@ class AttemptDir:
         """Create the attempt's directory. A directory with the same path from an earlier job of the same name is
         removed first.
 
-        A controller never reuses the number of an attempt while it remembers the job. So an existing directory with
-        this path belongs to a job that no controller remembers.
+        While a controller remembers a job, it never uses the number of an attempt twice. Therefore an existing
+        directory with this path belongs to a job that no controller remembers.
         """
         for leftover in (self.path, self.log):
             if leftover.exists():
@@ -121,8 +122,8 @@ class WorkerDir:
     Args:
         root: The directory. A missing directory is created, and only its owner can read the directory, because logs and
             code are private.
-        logs: The directory to which logs are written so that they outlive the worker; None keeps logs with their
-            attempts.
+        logs: The directory for logs that outlive the worker; None writes the log of each attempt into the attempt's
+            directory.
     """
 
     def __init__(self, root: Path, logs: LogDirectories | None = None) -> None:
@@ -130,8 +131,7 @@ class WorkerDir:
         self._logs = logs
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
-            # If an earlier worker process was killed while it removed or unpacked a directory, the directory remains
-            # here.
+            # These directories remain if an earlier worker process was killed while it removed or unpacked them.
             shutil.rmtree(leftover, ignore_errors=True)
 
     @property
@@ -165,7 +165,7 @@ class WorkerDir:
                 yield AttemptDir(root / task / attempt, kept_log)
 
     def discard(self, path: Path) -> Path | None:
-        """Move a file or directory of an attempt out of the way, to be removed later.
+        """Move a file or directory of an attempt to the directory `discarded`, whose contents are removed later.
 
         Returns:
             The new path; None if `path` did not exist or could not be moved.
@@ -191,7 +191,7 @@ class WorkerDir:
 def read_task_file(path: Path, max_bytes: int) -> bytes:
     """Read a file that a task has left in its own directory.
 
-    The task can leave anything under the file's name, for example a pipe, a link, or a huge file.
+    The task controls what exists at this path. For example, the path may be a pipe, a link, or a huge file.
 
     Raises:
         FileNotFoundError: The file does not exist.

@@ -18,7 +18,7 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
-_OPENED_AT_ONCE = 50  # The number of logs to open before the event loop may do other work.
+_OPENED_AT_ONCE = 50  # After opening this many logs, the stream lets the event loop do other work.
 
 
 async def stream_task_logs(

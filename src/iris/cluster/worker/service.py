@@ -80,8 +80,8 @@ class WorkerService:
             reading = fetch_page_steps(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
-            # Wait until the controller knows that the attempt runs. The process may have started during the read, so
-            # the wait comes after the read.
+            # Wait until the controller knows that the attempt runs. The wait follows the read, because the process may
+            # have started during the read.
             await attempt.announcement.wait()
         return page
 
@@ -91,8 +91,8 @@ class WorkerService:
         """Stream the logs of attempts while they are written."""
         known = caller()
         messages = stream_task_logs(self._registry, self._budget, request, known.key)
-        # The limits of one caller do not apply to the controller, because it reads for many users and limits the
-        # streams of each user itself.
+        # The limits for one caller do not apply to the controller. The controller reads logs for many users, and limits
+        # the streams of each user itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
         )

@@ -115,7 +115,8 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run a worker until SIGTERM, or until its parent process ends."""
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
-    gc.freeze()  # The garbage collector need not visit the modules, neither while the worker runs nor when it exits.
+    # From now on, the garbage collector skips the loaded modules. This saves time, also at the worker's exit.
+    gc.freeze()
     become_subreaper()
     # The umask of the worker does not affect tasks, because the launcher of tasks was forked before this call.
     keep_files_private()
@@ -129,8 +130,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
        file must exist before the worker starts a process, because a restarted controller finds the worker's processes
        by the file.
     2. Copy the environment for tasks, and only then change this process's own limits and proxies.
-    3. Check the arguments, and bind the port. From now on, a process that learns the worker's address can call the
-       worker.
+    3. Check the arguments, and bind the port. From this step on, other processes can call the worker at its address.
     4. Build the parts, and serve until the worker must end.
     5. End the attempts, report their ends and upload their logs as far as possible, and close the server.
     """
@@ -210,7 +210,7 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
     tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca, arguments.part)
     check_exposure(arguments.host, tls=tls is not None, insecure=config.insecure_no_tls)
     server_context = None if tls is None else tls.context()
-    # Without TLS of the cluster's own, a proxy may serve the controller's https address.
+    # If the cluster itself does not use TLS, a proxy may serve the controller's https address.
     controller_ca = arguments.ca or config.tls_cert or os.environ.get(CA_VARIABLE, "")
     controller_tls = ClientTls(controller_ca, arguments.part)
     credentials = Credentials.fixed(given.token, "--credentials")

@@ -1,8 +1,8 @@
 """The operations of a worker: begin, stop and describe attempts, accept standard input, drain and close.
 
-One asyncio event loop owns the state of all attempts and captures their output. Threads do the slow work: unpacking and
-copying workspaces, reading the process table, and reading logs. Starting a process blocks the event loop for well under
-a millisecond.
+One asyncio event loop owns the state of all attempts and captures their output. Threads do the slow work, for example
+unpacking workspaces, reading the process table, and reading logs. Starting a process blocks the event loop for well
+under a millisecond.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from iris.reasons import Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
-_HEADROOM_S = 1.0  # The seconds between two checks whether the worker has headroom for another attempt.
+_HEADROOM_S = 1.0  # The worker checks once in this many seconds whether it has headroom for another attempt.
 _SHUTDOWN_GRACE_S = 5.0
 _STDIN_TIMEOUT_S = 8.0  # The seconds that a call with standard input waits for space in the pipe.
 _SENDER_GONE = f"standard input ends here, because its sender has been silent for {SENDER_GONE_S:g} s"
@@ -83,15 +83,15 @@ class Worker:
         settings: The settings that the worker got when it started.
         directory: The worker directory.
         registry: The records of the attempts.
-        shutdown: Knows whether the worker is ending.
+        shutdown: States whether the worker is ending.
         controller: The connection to the controller, from which workspaces are fetched.
         reaper: Kills the attempts' processes when this process is killed.
         launcher: Starts the attempts' processes.
         enforcement: Enforces the limits of attempts.
         reporter: Reports to the controller; None in tests without a controller.
-        log_upload: Uploads logs to the controller; None where logs are written into a directory of the controller.
-        on_ended: Called with the job id, task index and attempt id of an attempt that has ended.
-        headroom: Knows whether the machine can start another attempt. By default, the disks of `directory` are
+        log_upload: Uploads logs to the controller; None if logs are written into a directory of the controller.
+        on_ended: A function that is called with the job id, task index and attempt id of each ended attempt.
+        headroom: States whether the machine can start another attempt. By default, the disks of `directory` are
             measured.
     """
 
@@ -227,7 +227,8 @@ class Worker:
         attempt.stop(attempt.grace_s if grace_s is None else grace_s)
 
     async def write_stdin(self, request: cluster_pb2.Worker.WriteStdinRequest) -> cluster_pb2.Worker.WriteStdinResponse:
-        """Write bytes to the standard input of an attempt, as far as the pipe has space for them.
+        """Write bytes to the standard input of an attempt. If the pipe has too little space, write only the first
+        bytes.
 
         Raises:
             NotFoundError: This process does not know the attempt.
@@ -260,7 +261,7 @@ class Worker:
             await self._log_upload.until_uploaded()
 
     async def watch_headroom(self) -> None:
-        """Report to the controller whenever the headroom is used up or available again, as long as the worker lives."""
+        """Until the worker ends, report to the controller each time the headroom is used up or available again."""
         while True:
             self._runner.report_shortage()
             await asyncio.sleep(_HEADROOM_S)
@@ -283,8 +284,8 @@ class Worker:
         if self._shutdown.reason or self._is_draining:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         if request.incarnation not in ("", self._settings.incarnation):
-            # Another process of this worker may have run this attempt already, and the controller may not know yet how
-            # the attempt ended. Therefore this process must not run the attempt.
+            # An earlier process of this worker may have run this attempt already, and the controller may not know yet
+            # how the attempt ended. Therefore this process must not run the attempt again.
             raise UnavailableError(f"the request is meant for an earlier or later process of worker {self.worker_id}")
         if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
@@ -303,7 +304,8 @@ class Worker:
             directory.create()
             if request.rendezvous and not request.task_index:
                 request.master_port = self._preparer.reserve_rendezvous_port()
-        # Neither the directory nor the port depends on the job. Therefore the worker is at fault for this error.
+        # The directory and the port do not depend on the job. Therefore the worker is at fault for this error, not the
+        # job.
         except OSError as error:
             lack = shortage_of(error) or WorkerShortageError(
                 Shortage(f"the worker cannot prepare an attempt: {error}", ShortageCode.OTHER)

@@ -25,7 +25,7 @@ class WorkerCredentials:
     token_key: bytes = b""
 
     def to_json(self) -> str:
-        """Return the credentials as JSON, in the form that `read` accepts."""
+        """Return the credentials as JSON for `read`."""
         return json.dumps({"token": self.token, "token_key": self.token_key.hex()})
 
     @classmethod

@@ -1,9 +1,9 @@
 """Creates a cgroup (version 2) for each attempt, if this process may create cgroups; see cgroups(7).
 
 The cgroups of attempts are children of the cgroup in which the Iris server was started. A cgroup that enables
-controllers for its children cannot contain processes itself, unless it is the root. Therefore the server's cgroup must
-be delegated to Iris (a systemd unit with `Delegate=yes`, or a container) and contain no foreign processes, and the
-server moves itself into a child cgroup. Iris changes nothing outside its own cgroup and moves only its own processes.
+controllers for its children cannot contain processes itself, unless it is the root. Therefore the server moves itself
+into a child cgroup. The server's cgroup must be delegated to Iris (a systemd unit with `Delegate=yes`, or a container),
+and must contain no foreign processes. Iris changes nothing outside its own cgroup and moves only its own processes.
 
 The reaper imports this module and must stay small, so this module imports nothing else of Iris.
 """
@@ -22,7 +22,7 @@ _PAUSE_S = 0.01
 
 
 def move_into_child_cgroup() -> None:
-    """Move this process into a child of its cgroup, so that attempts can have cgroups beside it.
+    """Move this process into a child of its cgroup, so that attempts can have cgroups beside the process's new cgroup.
 
     Call this function before starting other processes. The function does nothing if this process cannot create cgroups.
     """
@@ -77,10 +77,10 @@ class CgroupParent:
             return None
 
     def sweep(self, name: str = "", *, kill: bool = False) -> None:
-        """Remove empty cgroups that killed workers have left behind.
+        """Remove empty cgroups left behind by killed workers.
 
         Args:
-            name: Only remove cgroups whose names begin with this text, after the common prefix.
+            name: The beginning of the names of the cgroups to remove, without the common prefix.
             kill: Whether to kill the processes in these cgroups first, because their worker is gone.
         """
         left = [f"{self.path}/{one}" for one in _folders(self.path) if one.startswith(_PREFIX + name)]
@@ -112,8 +112,8 @@ class Cgroup:
         os.mkdir(path)
 
     def limit(self, memory_bytes: int, processes: int) -> None:
-        """Set the limits of this cgroup, where 0 means no limit. When memory runs out, the kernel kills all processes
-        of the cgroup together.
+        """Set the limits of this cgroup. 0 means no limit. When memory runs out, the kernel kills all processes of the
+        cgroup together.
 
         Raises:
             OSError: A limit cannot be set.
@@ -142,7 +142,8 @@ class Cgroup:
 
     def count(self, name: str, event: str) -> int:
         """Return how often an event has happened in this cgroup, according to the kernel's file `memory.events` or
-        `pids.events`."""
+        `pids.events`.
+        """
         return _count(f"{self._path}/{name}", event)
 
     def kill(self) -> None:
@@ -151,7 +152,7 @@ class Cgroup:
             _write(f"{self._path}/cgroup.kill", "1")
 
     def remove(self) -> bool:
-        """Remove this cgroup. Return False if a process in it is still ending."""
+        """Remove this cgroup. Return False if a process in the cgroup is still ending."""
         return _remove(self._path)
 
 
@@ -168,7 +169,8 @@ def count_oom_kills() -> int:
 
 def smallest_pids_limit() -> int | None:
     """Return the smallest limit on processes (`pids.max`) among this process's cgroup and all cgroups above it. Return
-    None if none of these cgroups has such a limit."""
+    None if none of these cgroups has such a limit.
+    """
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
         return None
@@ -189,7 +191,9 @@ def with_those_above(path: str) -> list[str]:
 
 
 def _mount_point() -> str | None:
-    """Return the mount point of the cgroup hierarchy (version 2); None if the mount does not begin at its root."""
+    """Return the mount point of the cgroup hierarchy (version 2). Return None if only a part of the hierarchy is
+    mounted.
+    """
     for line in _read("/proc/self/mountinfo").splitlines():
         fields, _, kind = line.partition(" - ")
         root, mounted_at = fields.split()[3:5]
@@ -248,8 +252,8 @@ def _read(path: str) -> str:
         with open(path) as file:
             return file.read()
     except OSError:
-        # The file is missing if the system is not Linux, or has no cgroups of version 2, or does not enable the cgroup
-        # controller for this limit.
+        # The file is missing on systems other than Linux, on systems without cgroups of version 2, and if the cgroup
+        # controller for this limit is not enabled.
         return ""
 
 

@@ -1,7 +1,7 @@
 """Enforces the resource limits of attempts, and explains which limit an attempt has exceeded.
 
-There are two ways of enforcement. Where this worker may create cgroups (cgroup.py), each attempt has its own cgroup,
-and the kernel enforces the limits at any moment. Elsewhere, the worker measures each attempt twice per second and kills
+There are two ways of enforcement. If this worker may create cgroups (cgroup.py), each attempt has its own cgroup, and
+the kernel enforces the limits at every moment. Otherwise, the worker measures each attempt twice per second and kills
 an attempt that uses too much. Both ways kill all processes of the attempt, because a program that has lost some of its
 processes rarely ends by itself.
 
@@ -31,10 +31,10 @@ Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
 _SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the worker's time.
-# A killed process exits with this code, and so does a shell whose last command was killed.
+# The exit code of a process killed by SIGKILL, and of a shell whose last command was killed by SIGKILL.
 _KILLED = 128 + signal.SIGKILL
-# The score that the kernel adds to a task's process when it chooses a process to kill. The score 500 counts like half
-# of the machine's memory.
+# When memory runs out, the kernel kills the process with the highest score. The kernel adds this number to the score of
+# a task's process. The number 500 counts as much as half of the machine's memory.
 _OOM_SCORE = 500
 
 
@@ -53,8 +53,8 @@ class AttemptLimits:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """Explains which limit an attempt has exceeded. Because of the limit, the attempt or some of its processes were
-    killed.
+    """Explains which limit an attempt has exceeded. The attempt, or some of its processes, were killed because of this
+    limit.
 
     Attributes:
         text: The reason and a remedy, for people.
@@ -172,16 +172,18 @@ class WatchEnforcer:
         count = sum(process.threads for process in processes)
         if limits.processes and count > limits.processes:
             return too_many_processes(limits.processes, count)
-        # The sum of the resident sizes is cheap to compute. It is almost never below the real use, because shared
-        # memory counts once for each process. So the exact measurement is needed only if the sum exceeds the limit.
+        # The sum of the resident sizes is cheap to compute. This sum is almost never below the real use, because it
+        # counts shared memory once for each process. Therefore the slow exact measurement is needed only if the sum
+        # exceeds the limit.
         resident = sum(process.resident_bytes for process in processes)
         if not limits.memory_bytes or resident <= limits.memory_bytes or self._clock_s() < self._measure_at_s:
             return None
         began_s = self._clock_s()
         used = process_table.memory_held(processes)
         if used > limits.memory_bytes:
-            # The processes are measured one after another. Meanwhile one process may end and another may start, so the
-            # sum may be wrong. Therefore a second measurement must confirm the excess.
+            # The processes are measured one after another. During the measurement, one process may end and another may
+            # start, and the result may be too high. Therefore a second measurement must confirm that the attempt
+            # exceeds its limit.
             used = min(used, process_table.memory_held(processes))
         ended_s = self._clock_s()
         self._measure_at_s = ended_s + (ended_s - began_s) / _SHARE
@@ -191,8 +193,8 @@ class WatchEnforcer:
         """Do nothing, because the worker itself kills the attempt's process group and marked processes."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
-        """Return the reason if the system has killed processes recently. The system does not report which processes it
-        has killed.
+        """Return the reason if the system has killed processes recently. These processes may belong to other attempts,
+        because the system does not report which processes it has killed.
         """
         if not self._oom_kills.recently():
             return None
@@ -268,7 +270,9 @@ class OomKills:
         self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
     def recently(self) -> bool:
-        """Return whether the system has killed a process in the time of the last three calls of `refresh`."""
+        """Return whether the system has killed a process during the last three calls of `refresh` or between these
+        calls.
+        """
         return cgroup.count_oom_kills() > self._counts[0]
 
 
@@ -306,10 +310,10 @@ def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
 
 
 def default_max_processes() -> int:
-    """Return how many processes and threads an attempt may have: half of what the worker itself may have.
+    """Return how many processes and threads an attempt may have. The number is half of the worker's own limit.
 
-    The other half of the worker's processes is left so that the worker survives an attempt that starts endless
-    processes.
+    The other half is left for the worker. Therefore the worker survives an attempt that starts processes without an
+    end.
     """
     own = [cgroup.smallest_pids_limit()]
     for name in ("pid_max", "threads-max"):
@@ -322,7 +326,9 @@ def default_max_processes() -> int:
 
 
 def prefer_for_oom_kill(pid: int) -> None:
-    """Make the system kill this process and its children before the worker or the controller when memory runs out."""
+    """When memory runs out, make the system kill this process and its children earlier than the worker or the
+    controller.
+    """
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/oom_score_adj") as file:
             own = int(file.read())

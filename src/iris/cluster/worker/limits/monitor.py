@@ -28,7 +28,7 @@ class AttemptMonitor:
         sampler: Measures the processes of attempts, in a thread.
         token: The worker's token, with which the marks of its processes begin.
         strays: Kills the processes that left the group of their attempt.
-        report: Called with an attempt whose usage was measured.
+        report: A function that is called with each attempt whose usage was measured.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class AttemptMonitor:
         self._report = report
 
     async def run(self) -> None:
-        """Monitor the processes of attempts, as long as the worker lives."""
+        """Monitor the processes of attempts until the worker ends."""
         for count in itertools.count():
             began_s = time.monotonic()
             try:
@@ -56,7 +56,7 @@ class AttemptMonitor:
             await asyncio.sleep(pause_s(time.monotonic() - began_s))
 
     async def measure_disks(self) -> None:
-        """Measure the sizes of the attempts' directories again and again, as long as the worker lives."""
+        """Measure the sizes of the attempts' directories repeatedly until the worker ends."""
         while True:
             await asyncio.sleep(_DISK_S)
             for attempt in self._registry.with_process():
@@ -68,8 +68,8 @@ class AttemptMonitor:
         if with_report:
             for attempt in self._registry.with_process():
                 if attempt.log.check_directory():
-                    # Readers of a page see a gap only together with the line after the gap. Therefore a line about the
-                    # missing output is written at once.
+                    # A reader of a log page sees a gap only together with the line that follows the gap. Therefore the
+                    # worker writes a line about the missing output at once.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()
             await self._strays.kill()

@@ -1,8 +1,8 @@
 """Finds and measures the processes of each attempt, with one pass over /proc for all attempts.
 
-A process belongs to the attempt whose session it is in. A process in another session belongs to the attempt of its
-parent. A process whose parent has ended is a child of the worker and belongs to the attempt that its mark names. See
-proc(5) for the files and their fields.
+A process in the session of an attempt belongs to this attempt. A process in another session belongs to the attempt of
+its parent. A process whose parent has ended becomes a child of the worker. Such a process belongs to the attempt named
+by its mark. See proc(5) for the files and their fields.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1
-# The owners of processes that belong to no known attempt. A stranger does not descend from the worker. The value _OURS
-# stands for the worker's own processes and for attempts that are starting.
+# These two values stand for the owner of a process that belongs to no known attempt. _STRANGER means that the process
+# does not descend from the worker. _OURS means that the process is one of the worker's own processes, or that its
+# attempt is starting.
 _STRANGER, _OURS = 0, -1
 
 
@@ -54,7 +55,9 @@ class Process:
 
 
 class ProcessTable:
-    """Lists the processes of this machine repeatedly. Foreign processes, which may be many, are rarely read again."""
+    """Lists the processes of this machine repeatedly. The machine may have many foreign processes, so the table rarely
+    reads these processes again.
+    """
 
     def __init__(self) -> None:
         self._strangers: set[int] = set()
@@ -111,7 +114,8 @@ def read_process(pid: int) -> Process | None:
 
 
 def memory_held(processes: Iterable[Process]) -> int:
-    """Return the memory that processes occupy together, in bytes, counted in the same way as by a memory limit.
+    """Return the memory that processes occupy together, in bytes. The memory is counted in the same way as for a memory
+    limit.
 
     Shared memory counts once. Mapped files do not count, because the system can reclaim that memory. The call takes up
     to some milliseconds per GiB.
@@ -120,8 +124,8 @@ def memory_held(processes: Iterable[Process]) -> int:
     by_pid = {process.pid: process for process in processes}
     for pid, process in by_pid.items():
         parent = by_pid.get(process.parent)
-        # Between vfork and exec, a child uses its parent's memory. Without this check, the memory of a program that
-        # starts other programs would count twice.
+        # Between vfork and exec, a child uses the memory of its parent. This check prevents the memory of such a parent
+        # from being counted twice.
         if parent is None or not _same_memory(process, parent):
             total += _proportional_bytes(pid)
     return total
@@ -133,7 +137,7 @@ def kill(processes: Iterable[Process]) -> None:
     """
     for group, process in {process.group: process for process in processes}.items():
         now = read_process(process.pid)
-        # A process id may belong to another process by now, which must not be killed.
+        # A process id may belong to another process by now. That process must not be killed.
         if now is not None and (now.started, now.group) == (process.started, group):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)

@@ -41,8 +41,8 @@ class Sampler:
     def __init__(self, enforcement: Enforcement) -> None:
         self._enforcement = enforcement
         self._table = ProcessTable()
-        # The thread is started now and not at the first sample. Once a task has used up the limit of processes, no
-        # thread could start.
+        # The thread is started before the first sample is needed, because a task may use up the limit of processes, and
+        # then no thread can start.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:

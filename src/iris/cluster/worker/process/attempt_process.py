@@ -44,7 +44,7 @@ class Exit:
 
 
 class AttemptProcess:
-    """The processes of an attempt whose program has begun. Use `start` to create an instance.
+    """The processes of an attempt whose program has started. Use `start` to create an instance.
 
     Args:
         pid: The process id of the main process, which leads a session and a process group.
@@ -130,12 +130,12 @@ class AttemptProcess:
         return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)
 
     async def wait(self) -> Exit:
-        """Wait until no process of the attempt is left and all output is captured, and return how the main process has
-        ended:
+        """Wait until no process of the attempt is left and all output is captured. Return how the main process has
+        ended.
 
         1. Wait until the main process exits. The main process stays a zombie until step 3, so no other process gets its
            group id.
-        2. Kill the rest of the process group, in the same way as a container ends when its first process exits.
+        2. Kill the rest of the process group. In the same way, a container ends when its first process exits.
         3. Collect the main process, with its exit code and resource usage.
         4. Kill the processes that have left the group. The worker finds these processes by the mark of the attempt.
         5. Read the pipes to their ends, so that all output is captured before the exit is reported. If an escaped

@@ -2,18 +2,19 @@
 
 A worker forks its launcher before it loads its program. Launch limits (resource limits, umask and signals) must be set
 before the task's program begins, because a later change from outside would overwrite the program's own settings. The
-worker cannot set these limits for itself, because its limits and its umask apply to all of its threads. And Python code
-between fork and exec is unsafe in a process with threads. The launcher has a single thread, sets its own limits and
-umask for each start, and lets `subprocess` start the program by vfork.
+worker cannot set these limits for itself, because its limits and its umask apply to all of its threads. The worker also
+cannot set limits between fork and exec, because running Python code there is unsafe in a process with threads. The
+launcher has a single thread. For each start, the launcher sets its own limits and umask, and lets `subprocess` start
+the program by vfork.
 
 The launcher is the parent of the attempts' main processes. The launcher collects a main process only when the worker
-asks for it, so that the process id is not reused before. If the launcher is killed, its children become children of the
-worker, which is their subreaper.
+requests it. Until then, no other process can get the same process id. If the launcher is killed, its children become
+children of the worker, which is their subreaper.
 
-The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. The
-launcher also holds the worker's lock and the pipe of the fork server. Therefore a worker counts as running until the
-launcher has finished its last start. The launcher does not end attempts, because the worker and its reaper end
-attempts.
+When its connection to the worker ends, the launcher ends as well. The launcher starts no program for a worker that has
+ended. The launcher also holds the worker's lock and the pipe of the fork server. Therefore a worker counts as running
+until the launcher has finished its last start. The launcher does not end attempts, because the worker and its reaper
+end attempts.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def start_launcher() -> Launcher:
         try:
             ours.close()
             os.setsid()  # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
-            # A SIGTERM to the launcher is meant for the worker.
+            # A SIGTERM to the launcher is passed on to the worker.
             signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))
             gc.freeze()
             _serve(theirs, worker_pid)
@@ -211,7 +212,8 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
     try:
-        # Without a shell and preexec_fn, Python starts the process by vfork, which takes well under a millisecond.
+        # Without a shell and without a preexec_fn, Python starts the process by vfork. A start by vfork takes well
+        # under a millisecond.
         process = subprocess.Popen(
             program.command,
             cwd=program.cwd,
@@ -240,7 +242,8 @@ def _collected(status: int, usage: resource.struct_rusage) -> Collected:
     return Collected(status, usage.ru_utime + usage.ru_stime, peak * 1024)
 
 
-# A message is a length followed by JSON. JSON keeps the lone surrogates that represent bytes which are not text.
+# A message is a length followed by JSON. Arguments that are not valid text contain lone surrogates, and JSON preserves
+# these.
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:

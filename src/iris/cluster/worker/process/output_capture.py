@@ -13,7 +13,8 @@ from collections.abc import Callable
 from iris.cluster.logs.writer import Source
 
 _READ_BYTES = 256 * 1024
-# A large pipe buffers bursts of output. Otherwise a task would have to wait while the worker's event loop is busy.
+# A large pipe buffers bursts of output. With a small pipe, a task would have to wait while the worker's event loop is
+# busy.
 _PIPE_BYTES = 1024 * 1024
 
 Append = Callable[[Source, bytes], None]
@@ -36,9 +37,11 @@ class OutputCapture:
         self.ended = asyncio.Event()
 
     def add(self, pipe: int, source: Source) -> None:
-        """Read a pipe from now on whenever the pipe contains data. The object closes the descriptor at the end."""
+        """Begin to read a pipe whenever the pipe contains data. At the end of the output, this object closes the
+        descriptor.
+        """
         os.set_blocking(pipe, False)
-        # The system refuses a size beyond its limit. Then the pipe keeps the default size.
+        # The system refuses a size above its limit. In this case, the pipe keeps the default size.
         with contextlib.suppress(OSError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._open_pipes[pipe] = source

@@ -2,13 +2,13 @@
 
         python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
 
-The program also starts as `python -m iris.cluster.worker.process.run_callable`, but then a file `iris.py` in the task's
-working directory would hide Iris. Because of such files, and to start fast, this program imports no part of Iris.
+The worker does not use `python -m iris.cluster.worker.process.run_callable`, because a file `iris.py` in the task's
+working directory would hide the package. For the same reason, and to start fast, this program imports no part of Iris.
 
-The program unpickles the callable and its arguments, calls it, and ends like a Python script: it waits for threads and
-runs `atexit` functions, `sys.exit()` sets the exit code, an uncaught exception prints a traceback and exits with 1, and
-Ctrl-C exits with 130. A coroutine function is run by `asyncio.run`. Apart from the exit code, the worker finds these
-files:
+The program unpickles the callable and its arguments, calls the callable, and ends like a Python script. The program
+waits for threads and runs `atexit` functions. `sys.exit()` sets the exit code, an uncaught exception prints a traceback
+and exits with 1, and Ctrl-C exits with 130. A coroutine function is run by `asyncio.run`. Apart from the exit code, the
+worker finds these files:
 
         RESULT_FILE           the pickled return value, also if it is None
         RESULT_FILE.error     why a successful task has no return value: one sentence
@@ -18,11 +18,11 @@ files:
         RESULT_FILE.traceback the traceback of the exception as text
 
 The callable sees a process that looks like the script from which it was submitted. The current directory is first on
-`sys.path`. `__main__` is a new module with the caller's `__main__` functions and classes that were sent, and not this
-program. A module whose code was sent is imported from this machine if its source is the same here. Otherwise the sent
-copy is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). So forked processes find such functions by
-their names, as `multiprocessing` and `concurrent.futures` require. Spawned processes import the modules themselves, so
-the modules must be installed on the worker or lie in the workspace.
+`sys.path`. `__main__` is not this program, but a new module. The new module contains the functions and classes that
+were sent from the caller's `__main__`. A module whose code was sent is imported from this machine if its source is the
+same here. Otherwise the sent copy is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). Therefore forked
+processes find such functions by their names, as `multiprocessing` and `concurrent.futures` require. Spawned processes
+import the modules themselves, so the modules must be installed on the worker or lie in the workspace.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_MAX_SENTENCE = 1000  # The most characters of a failure text.
+_MAX_SENTENCE = 1000  # The largest number of characters in a failure text.
 _PID = os.getpid()
 _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "pickles")
 
@@ -115,8 +115,8 @@ def _load(entrypoint: str) -> _Loaded:
 
 
 def _end(error: BaseException, result: str, modules: Any) -> None:
-    """Write the reason why the callable did not return into the failure files, and raise the `SystemExit` with which
-    Python would have ended.
+    """Write into the failure files why the callable did not return. Afterwards raise `SystemExit` with the exit code
+    that Python would have used.
     """
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
@@ -164,7 +164,7 @@ def _show_error(error: BaseException) -> None:
     if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
         sys.excepthook(type(error), error, error.__traceback__)
         return
-    with contextlib.suppress(OSError, ValueError):  # Printing fails, for example, if the stream is closed.
+    with contextlib.suppress(OSError, ValueError):  # Printing may fail, for example if the stream is closed.
         traceback.print_exception(error)
 
 

@@ -1,5 +1,5 @@
-"""Finds out what a worker's machine lacks for another attempt: disk space, inodes, file descriptors, processes or
-memory.
+"""Finds out which resource a worker's machine lacks for another attempt. The resource can be disk space, inodes, file
+descriptors, processes or memory.
 
 If an attempt cannot start because of a shortage, its job is not to blame. Therefore the attempt ends in the same way as
 an attempt of a lost worker. The worker reports the shortage, so that the controller places no new attempt on this
@@ -26,8 +26,8 @@ INODE_RESERVE = 1000
 DESCRIPTOR_RESERVE = 64  # An attempt needs about five descriptors.
 _SHARE = 20  # On a small disk, the headroom is the disk's size divided by `_SHARE`.
 _LEAST_INODES = 16  # One attempt needs about ten inodes.
-# Some shortages cannot be measured and only show in a failed start. After such a failure, the worker waits this long
-# before it accepts another attempt.
+# Some shortages cannot be measured, and are found only because a start has failed. After such a failure, the worker
+# accepts no attempt for this time.
 _FIRST_REST_S, _LONGEST_REST_S = 5.0, 60.0
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
@@ -90,7 +90,7 @@ class WorkerHeadroom:
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._directories = list(directories)
         self._clock_s = clock_s
-        self._failure = NO_SHORTAGE  # The shortage that made the last start fail. Otherwise no shortage.
+        self._failure = NO_SHORTAGE  # The shortage that made the last start fail.
         self._rest_s = 0.0
         self._until_s = 0.0
 
@@ -137,8 +137,8 @@ def _why_disk_full(directory: Path) -> Shortage:
     try:
         disk = os.statvfs(directory)
     except OSError:
-        # An error of the measurement is ignored, because the next start of an attempt fails for the same reason and
-        # reports it.
+        # If the measurement fails, the error is ignored. The next start of an attempt will fail for the same reason and
+        # report the error.
         return NO_SHORTAGE
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):

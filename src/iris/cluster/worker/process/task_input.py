@@ -23,7 +23,8 @@ class TaskInput:
     """The pipe to the standard input of one attempt.
 
     Args:
-        on_abandoned: Called when the sender was silent for `SENDER_GONE_S` seconds and the input therefore ends.
+        on_abandoned: A function that is called when the input ends because the sender was silent for `SENDER_GONE_S`
+            seconds.
 
     Attributes:
         position: How many bytes were written into the pipe.
@@ -74,8 +75,8 @@ class TaskInput:
             self.reading = None
 
     def close(self) -> None:
-        """Close both ends of the pipe in this process. A task's process that has a copy of the reading end can still
-        read the rest.
+        """Close both ends of the pipe in this process. If the task's process has a copy of the reading end, it can
+        still read the remaining bytes.
         """
         self._end()
         self.close_reading_end()
@@ -83,8 +84,8 @@ class TaskInput:
     def _end(self) -> None:
         """Close the writing end of the pipe, so that the task's process reads the end of the input after the last byte.
 
-        The reading end stays open until the task's process has a copy of the reading end, because written bytes would
-        be lost otherwise.
+        The reading end stays open until the task's process has a copy of it. If all reading ends were closed, the
+        written bytes would be lost.
         """
         self._timer.cancel()
         if self._is_open:
@@ -134,7 +135,7 @@ class TaskInput:
     def _abandon(self) -> None:
         if self._is_open:
             self._end()
-            # The task must reach the end of its input even if the message about this cannot be written, for example to
-            # a full disk.
+            # The message about the silent sender may fail to be written, for example to a full disk. The task's input
+            # must end even in this case.
             with contextlib.suppress(Exception):
                 self._on_abandoned()

@@ -20,7 +20,7 @@ from iris.errors import FailedPreconditionError, UnavailableError
 from iris.system.locks import try_lock
 
 ORDER_S = 10.0
-# The seconds that a fork server may take to start, because loading the program takes long on a busy machine.
+# A fork server has this many seconds to start. On a busy machine, loading the program takes long.
 _START_S = 60.0
 _PAUSE_S = 0.02
 
@@ -74,7 +74,8 @@ class HeldWorker:
 
 
 def start_worker(cluster_id: str, order: Order) -> HeldWorker:
-    """Start a worker from the fork server of this cluster, user and machine, and start the fork server if none runs.
+    """Start a worker from the fork server that belongs to this cluster and user on this machine. If this fork server
+    does not run, start it first.
 
     Raises:
         FailedPreconditionError: No fork server can run on this machine.
@@ -150,7 +151,9 @@ def _private_directory(cluster_id: str) -> Path:
 
 @contextlib.contextmanager
 def inside(directory: Path) -> Iterator[str]:
-    """Yield a short path to a directory of a socket, because the path of a socket may have at most 107 bytes."""
+    """Yield a short path to the directory of a socket. The path is needed because the path of a socket may have at most
+    107 bytes.
+    """
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}"
@@ -199,7 +202,7 @@ def _try_lock(directory: Path) -> int | None:
     try:
         return try_lock(directory / "lock")
     except FileNotFoundError:
-        return None  # An ending fork server may have just removed the directory.
+        return None  # A fork server that is ending may have just removed the directory.
 
 
 def remove(directory: Path) -> None:

@@ -1,21 +1,22 @@
 """The process from which an engine forks many workers: `python -m iris.cluster.worker.supervision.fork_server`.
 
 A worker needs about 0.4 s of CPU to load its program, but only about 0.04 s if the worker is forked from a process that
-has loaded the program. So each cluster and user has one fork server on a machine. The process that needs the first
-worker starts the fork server, behind a lock and in a directory that no other user can read. The fork server ends when
-it has had no work for a while, or on request.
+has loaded the program. Therefore each user of each cluster has one fork server on a machine. The process that needs the
+first worker starts the fork server. A lock prevents a second start, and the fork server's directory can be read only by
+the user. The fork server ends when it has had no work for a while, or on request.
 
-The fork server and its workers follow these rules, however a process ends:
+The following rules hold, no matter how a process ends:
 
 * A process that orders a worker keeps its connection open. When the connection ends, the fork server kills the worker,
   and the worker's reaper kills its tasks.
 * When the fork server ends, the kernel kills its workers, and all connections end. The worker and its reaper hold a
-  pipe. The process that has ordered the worker reads from this pipe, and learns from the end of the pipe that the
-  worker and the reaper have ended.
+  pipe. The process that has ordered the worker reads from this pipe. The end of the pipe shows that the worker and the
+  reaper have ended.
 * The end of a worker is reported once its reaper has ended and no process carries the worker's mark. Then the worker's
   directory is removed.
 
-The fork server has a single thread and no asyncio loop, because it could not fork safely otherwise.
+The fork server has a single thread and no asyncio loop, because forking a process with more threads or with a loop is
+unsafe.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class ForkServer:
         self._fork = fork
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        # The dictionary maps the descriptor `alive` of each worker to the worker.
+        # The workers, by their descriptor `alive`.
         self._workers: dict[int, ForkedWorker] = {}
         self._janitors: set[int] = set()
         self._is_ending = False
@@ -89,7 +90,8 @@ class ForkServer:
         """Fork workers until no worker was running for `IDLE_S` seconds, or until a process requests the end of the
         fork server.
         """
-        # A fork server that was killed has left these directories. The kernel has killed its workers, too.
+        # These directories were left by a fork server that was killed. The kernel has killed the workers of that fork
+        # server.
         for left in self._directory.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -158,7 +160,7 @@ class ForkServer:
         """
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
-        # The caller may try again many times, so a failed start must leave no directory or process behind.
+        # A failed start must leave no directory or process behind, because the caller may try again many times.
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, scratch, ignore_errors=True)
             alive, held = os.pipe()
@@ -296,8 +298,8 @@ def main() -> None:
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
     if os.fork():
-        # The parent process ends at once, because some programs kill the children of their processes. For example, Ray
-        # kills the children of its actors.
+        # The fork server must not remain a child of the program that started it, because some programs kill their
+        # children. For example, Ray kills the children of its actors. Therefore the parent process ends at once.
         os._exit(0)
     _load()
     ForkServer(directory).run()

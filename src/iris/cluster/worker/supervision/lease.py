@@ -1,15 +1,16 @@
 """The worker's side of the lease that the controller grants.
 
-A worker may run attempts only as long as it has heard from the controller recently. If a worker is silent for longer
-than its lease, the controller declares the worker lost, and its tasks run elsewhere. To make sure that no task runs
-twice at the same time, three clocks expire in this order. Each clock starts no later than the one after it:
+A worker may run attempts only if the controller has acknowledged one of the worker's reports recently. If a worker is
+silent for longer than its lease, the controller declares the worker lost, and its tasks run elsewhere. To make sure
+that no task runs twice at the same time, three clocks expire in this order. Each clock starts no later than the next
+clock:
 
 1. The worker's clock starts when the worker sends a report that the controller acknowledges. When it expires, the
    worker kills its attempts and ends.
 2. The reaper's clock expires a moment later. The reaper kills the attempts as well, and also the worker, which may have
    been stopped (reaper.py).
-3. The controller's clock starts when the controller receives a report. It runs longer than the first two clocks by a
-   margin, so that both have surely expired before it.
+3. The controller's clock starts when the controller receives a report. The controller's clock runs longer than the
+   other two clocks, so that both have certainly expired before the controller's clock expires.
 
 The first two clocks also run while the machine is suspended. The controller's clock does not, so it may expire late but
 never early.
@@ -24,7 +25,7 @@ from iris.cluster.lease_terms import heartbeat_s, kill_after_s
 from iris.cluster.worker.supervision.reaper import clock_s
 
 _LONGEST_CALL_S = 30.0
-# The clock is read at least every `_LOOK_S` seconds, because a timer stands still while the machine is suspended.
+# Timers stand still while the machine is suspended. Therefore the clock is read at least every `_LOOK_S` seconds.
 _LOOK_S = 0.5
 
 
@@ -33,7 +34,7 @@ class Lease:
 
     Args:
         length_s: The length of the lease until the controller sets another length; 0 means without limit.
-        set_deadline: Called with the time, by `clock_s`, at which the reaper must kill this worker.
+        set_deadline: A function that is called with the time, by `clock_s`, at which the reaper must kill this worker.
     """
 
     def __init__(self, length_s: float, set_deadline: Callable[[float], None]) -> None:

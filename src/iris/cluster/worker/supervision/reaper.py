@@ -2,15 +2,15 @@
 
 The worker and the reaper find the processes of an attempt in four ways:
 
-* Each attempt has a process group, which the worker kills, or the reaper after the worker's end.
+* Each attempt has a process group. The worker kills this group. If the worker has ended, the reaper kills the group.
 * Processes that leave the process group still inherit a mark in their environment, which is readable in /proc.
-* The worker is the subreaper of its descendants. A process whose parent ends becomes a child of the worker, which finds
-  it quickly.
+* The worker is the subreaper of its descendants. If the parent of a process ends, the process becomes a child of the
+  worker, and the worker finds its children quickly.
 * Where cgroups are available, no process can leave the cgroup of its attempt (cgroup.py).
 
 The reaper is a small process with its own session, which the worker forks at its start. The reaper waits for the end of
-a pipe whose other end only the worker holds. Without cgroups, a process can escape if it clears its environment and
-also leaves its group, but only when the worker is killed with SIGKILL.
+a pipe whose other end only the worker holds. Without cgroups, a process survives if three conditions hold: the process
+has cleared its environment, has left its group, and the worker is killed with SIGKILL.
 
 The reaper also enforces the worker's lease (lease.py), because a worker that is stopped or hangs cannot kill its
 attempts. When the last deadline that the worker has set has passed, the reaper kills the worker and its attempts.
@@ -32,12 +32,12 @@ from iris.system.process_identity import identify_process
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
-# The number of passes that kill processes. A process may fork while it is killed, so each pass finds the children that
-# the pass before has missed.
+# The number of passes that kill processes. A process may fork while the reaper kills it. Therefore each further pass
+# finds children that the previous pass has missed.
 _PASSES = 50
 _CALM_PASSES = 2
 _PASS_PAUSE_S = 0.01
-# The clock is read at least every `_LOOK_S` seconds, because a timer stands still while the machine is suspended.
+# Timers stand still while the machine is suspended. Therefore the clock is read at least every `_LOOK_S` seconds.
 _LOOK_S = 0.5
 
 
@@ -109,7 +109,9 @@ class Reaper:
         self._tell(b"=%s\n" % repr(at_s).encode())
 
     def _tell(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # A worker whose reaper has ended kills its attempts itself, and ends.
+        # Sending to a reaper that has ended fails. The error is ignored, because the worker notices the end of its
+        # reaper, kills its attempts itself, and ends.
+        with contextlib.suppress(OSError):
             os.write(self._pipe, line)
 
 
@@ -177,7 +179,8 @@ def _kill_launcher(pid: int, identity: str) -> None:
 
 def _wait_for_end(reading: int) -> set[int]:
     """Wait until the worker has ended or its deadline has passed. Return the process groups that are running at that
-    time."""
+    time.
+    """
     groups: set[int] = set()
     deadline_s = math.inf
     rest = b""
@@ -225,7 +228,9 @@ def all_pids() -> list[int]:
 
 
 def orphans(known: set[int]) -> list[int]:
-    """Return the children of this process that are not in `known`. Their original parents have ended."""
+    """Return the children of this process whose original parents have ended. These are all children that are not in
+    `known`.
+    """
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split() if int(pid) not in known]

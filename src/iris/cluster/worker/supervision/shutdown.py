@@ -16,8 +16,8 @@ class Shutdown:
 
     Attributes:
         reason: Why attempts end together with the worker; empty while the worker runs.
-        lost_reason: Why the controller has declared this worker lost, or will do so; empty if the worker ends for
-            another reason.
+        lost_reason: Why the controller has declared this worker lost, or will declare it lost; empty if the worker ends
+            for another reason.
         requested: An event that is set when the worker must end.
     """
 

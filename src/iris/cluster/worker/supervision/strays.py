@@ -19,7 +19,7 @@ _PAUSE_S = 0.005
 
 
 class StrayProcesses:
-    """The orphaned processes that this worker has inherited.
+    """The processes that became children of this worker because their parents have ended.
 
     Args:
         registry: The attempts of this worker.

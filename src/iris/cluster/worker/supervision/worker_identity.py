@@ -2,7 +2,7 @@
 controller.
 
 The process that starts a worker creates a lock file, and the worker inherits the open lock. The worker and its reaper
-hold the lock as long as they live. A process that gets the lock therefore knows that the worker and its attempts have
+hold the lock as long as they live. Therefore, if another process acquires the lock, the worker and its attempts have
 ended.
 """
 
@@ -49,7 +49,7 @@ class Identity:
     def is_worker(self) -> bool:
         """Return whether the process is running and is this incarnation of the worker, started by this user.
 
-        Call this method before a signal is sent to the process, and send the signal only if the result is True.
+        Send a signal to the process only if this method returns True.
         """
         return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
 
