@@ -96,7 +96,7 @@ def read_query(text: str) -> LogQuery:
         start_ms=given.one("since", _moment, 0),
         end_ms=given.one("until", _moment, 0),
         tail=given.one("tail", _tail, None),
-        max_lines=given.one("max_lines", _number, 0),
+        max_lines=given.one("max_lines", _count, 0),
         regex=given.one("grep", _text, ""),
         sources=tuple(_choice("source", value, SOURCES) for value in given.all("source")),
         timestamps=given.one("timestamps", _flag, False),
@@ -117,7 +117,7 @@ class _Parameters:
 
     def __init__(self, text: str) -> None:
         self._values: dict[str, list[str]] = {}
-        for name, value in parse_qsl(text, keep_blank_values=True):
+        for name, value in _pairs(text):
             if name not in _NAMES:
                 near = difflib.get_close_matches(name, _NAMES, n=1)
                 advice = f"did you mean {near[0]!r}?" if near else f"the parameters are {', '.join(_NAMES)}"
@@ -137,6 +137,17 @@ class _Parameters:
         return read(name, self._values[name][0]) if name in self._values else default
 
 
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        bad = "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end])
+        raise InvalidArgumentError(
+            f"{bad} is not UTF-8: write each character of a parameter as the percent encoding of its UTF-8 bytes, for"
+            " example %C3%A9 for 'é'"
+        ) from None
+
+
 def _refuse(name: str, value: str, accepted: str, example: str) -> InvalidArgumentError:
     return InvalidArgumentError(f"{name}={quoted(value)} is not accepted: expected {accepted}, for example {example}")
 
@@ -146,6 +157,13 @@ def _number(name: str, value: str) -> int:
         return int(value)
     example = f"{name}=0&{name}=2 for two tasks" if name == "task" else f"{name}=2"
     raise _refuse(name, value, f"a whole number from 0 to {MAX_INT32}", example)
+
+
+def _count(name: str, value: str) -> int:
+    number = _number(name, value)
+    if number:
+        return number
+    raise _refuse(name, value, f"a whole number from 1 to {MAX_INT32}", f"{name}=100, or no {name} for all lines")
 
 
 def _tail(name: str, value: str) -> int:
