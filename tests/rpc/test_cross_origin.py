@@ -71,7 +71,7 @@ def test_preflight_from_a_public_page_to_a_private_network_is_allowed(cluster: L
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("origin", [OTHER, "null", "https://app.example.com:8443", "http://app.example.com"])
+@pytest.mark.parametrize("origin", [OTHER, "https://app.example.com:8443", "http://app.example.com"])
 def test_preflight_of_another_origin_is_refused_with_the_option_that_allows_it(
     cluster: LocalServer, path: str, origin: str
 ) -> None:
@@ -80,6 +80,18 @@ def test_preflight_of_another_origin_is_refused_with_the_option_that_allows_it(
     assert f"--allow-origin {origin}".encode() in answer.body
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert answer.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize("origin", ["null", "file:///page.html", "https://a.example https://b.example"])
+def test_preflight_of_an_origin_that_no_option_allows_says_what_can_be_allowed(
+    cluster: LocalServer, origin: str
+) -> None:
+    answer = preflight(cluster.address, LIST_JOBS, origin)
+    assert answer.status == 403
+    assert answer.body.decode() == (
+        f"pages of {origin} may not call this cluster: only origins such as https://app.example.com can be allowed:"
+        " serve the page with http or https\n"
+    )
 
 
 def test_answer_names_an_allowed_origin_and_the_headers_that_a_page_may_read(cluster: LocalServer) -> None:

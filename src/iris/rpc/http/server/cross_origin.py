@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
-from iris.errors import shown
+from iris.errors import InvalidAddressError, shown
+from iris.rpc.address import parse_origin
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
@@ -98,10 +99,7 @@ class CrossOriginApplication:
     async def _answer_preflight(self, request: Headers, send: Any) -> None:
         origin = _value(request, b"origin")
         if not self._origins.allows(origin):
-            given = shown(origin[:200].decode(errors="replace"))
-            body = (
-                f"pages of {given} may not call this cluster: 'iris up --allow-origin {given}' allows them\n".encode()
-            )
+            body = _refused_origin(origin).encode()
             headers = [
                 (b"vary", b"origin"),
                 (b"content-type", b"text/plain; charset=utf-8"),
@@ -124,6 +122,16 @@ class CrossOriginApplication:
             headers.append((b"access-control-allow-private-network", b"true"))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _refused_origin(origin: bytes) -> str:
+    given = origin[:200].decode(errors="replace")
+    try:
+        advice = f"'iris up --allow-origin {parse_origin(given)}' allows them"
+    except InvalidAddressError:
+        # For example `null`, which browsers send for a file or a sandboxed frame. Any page can have this origin.
+        advice = "only origins such as https://app.example.com can be allowed: serve the page with http or https"
+    return f"pages of {shown(given)} may not call this cluster: {advice}\n"
 
 
 def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
