@@ -19,7 +19,7 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_connect import ControllerService, ControllerServiceASGIApplication
 from iris.rpc.serving.codecs import CODECS
-from iris.rpc.serving.error_interceptors import ErrorInterceptor
+from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor
 
 Controller = cluster_pb2.Controller
 LARGE_BYTES = 300_000
@@ -64,7 +64,7 @@ class GrpcWorld(Served):
         super().__init__()
         self.service = Service()
         self.application = ControllerServiceASGIApplication(  # type: ignore[method-assign]
-            self.service, interceptors=(ErrorInterceptor(),), codecs=CODECS
+            self.service, interceptors=(DetailInterceptor(), ErrorInterceptor()), codecs=CODECS
         )
         self.path = "/" + SERVICE
 

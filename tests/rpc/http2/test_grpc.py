@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import httpx
 import psutil
 import pytest
 from support.grpc_service import LARGE_BYTES, SERVICE, Controller, GrpcWorld
@@ -79,6 +83,44 @@ def test_unknown_method_is_unimplemented(channel: Any) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         call(b"", timeout=30)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_unknown_service_is_unimplemented(channel: Any) -> None:
+    with pytest.raises(grpc.RpcError) as failed:
+        channel.unary_unary("/other.Service/Call")(b"", timeout=30)
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert failed.value.details() == f"This is Iris. It serves Connect, gRPC and gRPC-Web at /{SERVICE}"
+
+
+def test_stream_is_unavailable_when_the_server_closes() -> None:
+    running = GrpcWorld()
+    with running.running():
+        channel = grpc.insecure_channel(f"127.0.0.1:{running.address[1]}")
+        stream = watch(channel, "train")
+        next(stream)
+    with channel, pytest.raises(grpc.RpcError) as failed:
+        next(stream)
+    # CANCELLED would tell the program that it has ended the call itself.
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "the server is closing" in failed.value.details()
+
+
+def test_stream_over_http1_ends_with_an_error_and_no_traceback_when_the_server_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running = GrpcWorld()
+    body = struct.pack(">BI", 0, 2) + b"{}"
+    headers = {"content-type": "application/connect+json"}
+    with contextlib.ExitStack() as stack:
+        with running.running():
+            answer = stack.enter_context(
+                httpx.stream("POST", f"{running.url}/{SERVICE}/WatchJob", content=body, headers=headers)
+            )
+            parts = answer.iter_raw()
+            next(parts)
+        end = json.loads(b"".join(parts)[5:])
+    assert end["error"]["code"] == "unavailable"
+    assert "CancelledError" not in caplog.text
 
 
 def test_messages_of_a_stream_arrive_at_once_and_its_end_has_the_status_ok(world: GrpcWorld, channel: Any) -> None:

@@ -53,8 +53,14 @@ class DetailInterceptor:
         Raises:
             ConnectError: The call failed with an error that has no detail.
         """
-        if isinstance(error, ConnectError) and not error.details and error.code is not Code.CANCELED:
-            raise connect_error(error.code, error.message, REASONS[error.code]) from error
+        if not isinstance(error, ConnectError) or error.details:
+            return
+        if error.code is Code.CANCELED:
+            # A call is cancelled if its client has left or if the server closes. Only in the second case does the
+            # client read the error, and CANCELED would tell the client that it has cancelled the call itself.
+            text = "the server is closing: repeat the call when the server has started again"
+            raise connect_error(Code.UNAVAILABLE, text, ErrorReason.UNAVAILABLE) from error
+        raise connect_error(error.code, error.message, REASONS[error.code]) from error
 
 
 class ErrorInterceptor:

@@ -12,13 +12,17 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMa
 from typing import Any
 
 import uvicorn
+from connectrpc.code import Code
 
 from iris import failpoints
 from iris.event_log import log_event
+from iris.reasons import ErrorReason
+from iris.rpc.error_details import error_as_grpc_headers, is_grpc
 from iris.rpc.http.http2_support import has_http2
 from iris.rpc.http.server.connection_limits import KEEPALIVE_S, ConnectionLimits
 from iris.rpc.http.server.cross_origin import AllowedOrigins, CrossOriginApplication
 from iris.rpc.http.server.protocol_choice import ProtocolChoice
+from iris.rpc.http.server.refusals import Answer
 
 # A server that closes gives its open streams this many seconds to end, and then closes their connections. The readers
 # of these streams connect again.
@@ -73,6 +77,7 @@ class HttpServer:
         # The errors of bad requests are sent to the clients. The errors are not logged, because clients could fill the
         # disk with such errors.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
         http2 = has_http2()
         if not http2:
             log_event(_log, "server.no_http2", reason="h2 is not installed; this server speaks HTTP/1.1 only")
@@ -119,10 +124,23 @@ class HttpServer:
         if application is not None:
             await application(scope, receive, send)
             return
-        headers = [(b"content-type", b"text/plain; charset=utf-8")]
-        text = "This is Iris. It speaks Connect-RPC: " + ", ".join(sorted(self._applications)) + "\n"
-        await send({"type": "http.response.start", "status": 404, "headers": headers})
-        await send({"type": "http.response.body", "body": text.encode()})
+        status, headers, body = self._not_found(dict(scope["headers"]).get(b"content-type", b""))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _not_found(self, content_type: bytes) -> Answer:
+        text = "This is Iris. It serves Connect, gRPC and gRPC-Web at " + ", ".join(sorted(self._applications))
+        if is_grpc(content_type):
+            reason = ErrorReason.UNIMPLEMENTED
+            return 200, error_as_grpc_headers(Code.UNIMPLEMENTED, text, reason, content_type), b""
+        return 404, [(b"content-type", b"text/plain; charset=utf-8")], f"{text}\n".encode()
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Return whether a log record is about anything but a cancelled request. A server that closes cancels the open
+    requests, and uvicorn would write a traceback for each of them.
+    """
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 class _Server(uvicorn.Server):
