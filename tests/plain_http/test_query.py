@@ -41,7 +41,7 @@ _REFUSED = {
     "tail=10001": "expected a whole number from 0 to 10,000",
     "tail=": "tail='' is not accepted",
     "tail=1&tail=2": "tail is given 2 times",
-    "max_lines=0": "max_lines='0' is not accepted: expected a whole number from 1 to 2147483647, for example max_lines=100",
+    "max_lines=0": "max_lines='0' is not accepted: expected a whole number from 1 to 2147483647, for example",
     "grep=caf%E9": "%E9 is not UTF-8: write each character of a parameter as the percent encoding of its UTF-8 bytes",
     "%FF=1": "%FF is not UTF-8",
     "source=out": "source='out' is not accepted: expected one of stdout, stderr, build, for example source=stdout",
