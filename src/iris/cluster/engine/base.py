@@ -1,11 +1,11 @@
-"""The interface between the controller and an engine, which is this machine or an existing cluster manager.
+"""The interface between the controller and an engine. An engine is this machine or an existing cluster manager.
 
 The controller calls the engine; the engine never calls the controller. The controller relies on six promises, which
 every engine keeps:
 
 1. An engine allocates all slots of a gang or none. A waiting gang holds nothing. The engine provides a worker daemon
-   for each slot. The engine knows nothing of tasks, logs, ports, or readiness: a worker is ready once it has registered
-   with the controller.
+   for each slot. The engine knows nothing of tasks, logs or ports. A worker counts as ready once it has registered with
+   the controller, and the engine does not check this.
 2. An engine never repairs a gang. A gang that loses a slot becomes BROKEN, even where the engine could restart the
    worker. The controller releases a broken gang and submits it again under a new id.
 3. An engine reports a slot as lost only if its worker has certainly ended, for example because its process was reaped.
@@ -13,11 +13,11 @@ every engine keeps:
    heartbeats show the controller whether the worker is alive.
 4. An engine that cannot be reached raises `UnavailableError` instead of reporting that there are no gangs. A gang that
    is missing from a snapshot no longer exists, and its slots are free. Its processes may still be running if workers
-   are not shared, for example behind a broken network after the engine's head was replaced. Also after such a
-   replacement, only the workers' heartbeats show whether workers are alive.
+   are not shared, for example behind a broken network after the engine's head was replaced. After such a replacement
+   too, only the heartbeats of workers show whether the workers are alive.
 5. The controller decides order and fairness, and submits only gangs that should start next.
-6. Gangs survive a restart of the controller if the gangs' workers survive. The next controller finds the gangs in its
-   first snapshot, under the same ids.
+6. Gangs survive a restart of the controller if the gangs' workers survive. The first snapshot of the next controller
+   contains these gangs, under the same ids.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from iris.reasons import NO_SHORTAGE, Shortage
 
 
 class GangRejectedError(IrisError):
-    """The engine can never allocate this gang, for the reason in the message. A second submission would fail too."""
+    """The engine can never allocate a gang, and would refuse a second submission of the gang as well. The message
+    contains the reason.
+    """
 
     code = "failed_precondition"
 
@@ -54,8 +56,8 @@ class Resources:
     def covers(self, need: Resources) -> bool:
         """Return whether `need` fits into this amount.
 
-        A resource that `need` does not request always fits, even if this amount is negative because too much was
-        allocated.
+        If `need` does not request a resource, this resource always fits. It fits even if this amount is negative
+        because too much was allocated.
         """
         return all(not want or have >= want for have, want in zip(self.amounts(), need.amounts(), strict=True))
 
@@ -69,7 +71,8 @@ class Resources:
 
 class Placement(enum.Enum):
     """A rule for the distribution of a gang's slots over machines: on any machines, all on different machines, or all
-    on one machine."""
+    on one machine.
+    """
 
     ANY = "any"
     SPREAD = "spread"  # Each slot is on a different machine.
@@ -169,10 +172,12 @@ class Engine(Protocol):
 
     Attributes:
         name: The engine's name for users: `local`, `ray`, or `slurm`.
-        elastic: Whether the engine may gain machines. If so, a gang that fits on no present machine waits.
+        elastic: Whether the engine may get more machines later. With such an engine, a gang that fits on no present
+            machine waits.
         adopted: The number of workers of an earlier controller that `start` has found.
-        shared_workers: Whether long-lived workers serve the slots of many gangs. If not, each slot has its own worker,
-            which ends when its gang is released. The controller lets such a worker upload its logs and results first.
+        shared_workers: True if long-lived workers serve the slots of many gangs. False if each slot has a separate
+            worker, which ends when its gang is released. Before the release, the controller lets such a worker upload
+            its logs and results.
     """
 
     name: str
@@ -194,13 +199,14 @@ class Engine(Protocol):
     async def release(self, gang_id: str) -> None:
         """Release the slots of a gang and end its processes at once.
 
-        The gang may be in any state, unknown, or already released. The gang's slots are free once a snapshot does not
-        contain the gang any more. This may happen some time after the call.
+        The gang may be in any state. It may even be unknown or already released. The gang's slots are free once a
+        snapshot does not contain the gang any more, which may be some time after the call.
         """
 
     async def snapshot(self) -> dict[str, GangStatus]:
         """Return the status of each gang of this cluster, by gang id. The result includes gangs from an earlier process
-        of the controller."""
+        of the controller.
+        """
 
     async def machines(self) -> Sequence[Machine]:
         """Return all machines, each with its capacity and its free capacity."""
@@ -218,7 +224,7 @@ class Engine(Protocol):
     async def abandon(self) -> None:
         """Stop the engine but keep its gangs for the next controller.
 
-        Workers that have not registered with any controller end too.
+        Workers that have not registered with any controller end as well.
         """
 
 

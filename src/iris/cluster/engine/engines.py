@@ -1,5 +1,4 @@
-"""Creates the engine that a configuration names, and ends the workers that the engine of a killed server has left
-behind.
+"""Creates the engine that a configuration names, and ends workers left behind by a killed server.
 
 The modules of an engine are loaded only when that engine is used.
 """
@@ -31,7 +30,7 @@ def create_engine(
         config: The configuration of the cluster.
         state_dir: The state directory of the cluster.
         advertise_host: The host at which other machines reach this machine.
-        standing: Whether workers on this machine outlive the server if it is killed.
+        standing: Whether workers on this machine continue to run if the server is killed.
         worker_options: The part of each worker's command line that comes from the configuration.
         credentials: Returns the credentials of the worker with a given id.
         queued_credentials: Returns the credentials of a worker that may start days later.
@@ -86,7 +85,7 @@ def has_left_workers(state_dir: Path) -> bool:
 
 
 def end_left_workers(config: ClusterConfig, state_dir: Path) -> int:
-    """End the workers and attempts that a killed server has left behind, and return the number of the workers.
+    """End the workers and attempts left behind by a killed server, and return the number of these workers.
 
     The caller must hold the lock of the state directory.
 

@@ -1,4 +1,4 @@
-"""The capacity of this machine. In a container, the container's limits count instead of the host's capacity."""
+"""Measures the capacity of this machine. In a container, the capacity is limited by the container's limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def this_machine() -> Resources:
 
 
 def gpu_ids() -> tuple[int, ...]:
-    """Return the numbers of this machine's NVIDIA GPUs, restricted by `CUDA_VISIBLE_DEVICES` by the rules of CUDA."""
+    """Return the numbers of the NVIDIA GPUs that this process may use. `CUDA_VISIBLE_DEVICES` selects the GPUs by the
+    rules of CUDA.
+    """
     found = sorted(
         int(path.name.removeprefix("nvidia"))
         for path in Path("/dev").glob("nvidia[0-9]*")
@@ -47,7 +49,9 @@ def _memory_bytes() -> int:
 
 
 def _cgroup_directories() -> list[Path]:
-    """Return the cgroup (version 2) of this process and all its parents. The tightest of their limits applies."""
+    """Return the directories of this process's cgroup (version 2) and of all parents of this cgroup. The lowest limit
+    among these cgroups applies.
+    """
     root = Path("/sys/fs/cgroup")
     own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), "/")
     directories = [root / own.lstrip("/")]

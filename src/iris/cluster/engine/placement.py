@@ -1,6 +1,4 @@
-"""Chooses a machine for each slot of a gang, without side effects. The engines and the scheduler share this
-algorithm.
-"""
+"""Chooses a machine for each slot of a gang. The module is pure. The engines and the scheduler share this algorithm."""
 
 from __future__ import annotations
 
@@ -13,9 +11,10 @@ from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
     """Return the index of a machine for each slot of the gang. Return None if the gang does not fit.
 
-    A greedy choice is exact, because all slots of a gang are alike. Each slot goes to a machine with enough free
-    resources. If there are several such machines, the one with the fewest tasks is chosen. With the placement rule
-    `together`, the machine must have enough free resources for all slots of the gang.
+    All slots of a gang need the same resources. Therefore choosing machines one slot at a time finds a placement
+    whenever one exists. Each slot goes to a machine with enough free resources. If there are several such machines, the
+    one with the fewest tasks is chosen. With the placement rule `together`, the machine must have enough free resources
+    for all slots of the gang.
     """
     least = resources_per_machine(gang)
     candidates = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]
@@ -23,7 +22,7 @@ def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int]
 
 
 def resources_per_machine(gang: GangRequest) -> Resources:
-    """Return the free resources that a machine must have to be considered for the gang at all."""
+    """Return the free resources that a machine must have to receive any slot of the gang."""
     return gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
 
 

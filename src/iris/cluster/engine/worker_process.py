@@ -23,10 +23,10 @@ from iris.system.process_identity import command_line
 from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
-# A starting worker must write its identity file within this many seconds. The reaper of a dead worker must end the
+# A starting worker must write its identity file within this many seconds. If a worker is dead, its reaper must end the
 # worker's tasks within the same time.
 _CLEAR_S = 45.0
-_STOP_S = 15.0  # The time for a worker to end its tasks and itself before it is killed.
+_STOP_S = 15.0  # A worker has this many seconds to end its tasks and itself. Afterwards it is killed.
 _log = logging.getLogger(__name__)
 
 
@@ -200,13 +200,14 @@ def start(
                 stderr=messages,
                 pass_fds=(lock, ours),
                 start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the workers.
-                umask=inherited_umask(),  # The umask is the user's umask. Tasks inherit it from the worker.
+                # The umask is the user's umask, because tasks inherit the umask of their worker.
+                umask=inherited_umask(),
             )
     except BaseException:
         os.close(theirs)
         raise
     finally:
-        os.close(lock)  # the child has its own copy
+        os.close(lock)  # The child has a copy of the descriptor.
         os.close(ours)
     with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
         pipe.write(credentials())
@@ -217,8 +218,8 @@ async def sweep(workers: Path, worker_id: str) -> None:
     """End the processes that a worker left behind because both the worker and its reaper were killed.
 
     The worker's lock must be free. If the worker ended normally, it has deleted its identity file, and there is nothing
-    to end. Nothing is ended either if the identity file is part of a copied directory: the original directory has
-    another lock, so that the original worker may be alive although the lock of the copy is free.
+    to end. If the identity file is part of a copied directory, this function ends no process either. The original
+    directory has another lock, so the original worker may be alive although the lock of the copy is free.
     """
     path = identity_file(workers, worker_id)
     identity = read_identity(path)
@@ -243,7 +244,8 @@ def _find(workers: Path, worker_id: str) -> WorkerProcess | None:
         process = WorkerProcess(workers, worker_id, identity.incarnation, identity.pid, None)
     except ProcessLookupError:
         return None
-    # The identity is checked after the pidfd was opened, because only then is it certain that the pid was not reused.
+    # The identity is checked after the pidfd was opened. In this order, the pid cannot be reused between the check and
+    # the use of the pidfd.
     if identity.is_worker:
         return process
     process.close()

@@ -1,8 +1,9 @@
-"""The engine for this machine: long-lived worker processes, and a ledger of the slots that gangs hold on the workers.
+"""The engine for this machine. The engine has long-lived worker processes, and a ledger of the slots that gangs hold on
+the workers.
 
 Starting a worker costs tenths of a second of CPU, but starting a task should cost milliseconds. Therefore workers are
-long-lived and shared by the slots of many gangs. `workers=N` splits the machine into N workers, so that one machine can
-stand in for several hosts.
+long-lived, and each worker serves the slots of many gangs. `workers=N` splits the machine into N workers, so that one
+machine can stand in for several hosts.
 
 A *standing* worker survives its engine. If the engine is killed, the next engine in the same directory finds the worker
 by the lock that the worker holds (worker/supervision/worker_identity.py), and finds the worker's slots in the ledger.
@@ -96,13 +97,13 @@ class LocalEngine:
         host: The address that workers bind to.
         advertise_host: The address at which others reach the workers. Defaults to `host`.
         standing: Whether workers survive this process. If False, workers end when this process ends for any reason.
-        lease_s: The seconds after which a worker ends if it has not reached the controller. 0 means that a worker never
-            ends for this reason.
+        lease_s: The seconds after which a worker ends if it has not reached the controller. With 0, a worker never ends
+            for this reason.
         log_directory: The directory in which workers write logs that survive them. By default, workers upload their
             logs to the controller instead.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
-            key. The engine calls the function once for each worker process. If None, workers get a token that no
+            key. The engine calls the function once for each worker process. With None, workers get a token that no
             controller accepts.
     """
 
@@ -148,11 +149,11 @@ class LocalEngine:
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        # The limit of open files is read now, because tasks get this limit. Later the server raises its own limit.
+        # Tasks get this limit of open files. The limit is read before the server raises its own limit.
         self._file_limit = open_file_limit()
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # Workers and tasks inherit this copy of the environment. Later changes of this program's environment do not
-        # reach them. The user's own token is removed from the copy.
+        # affect workers and tasks. The copy does not contain the user's own token.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
@@ -162,7 +163,7 @@ class LocalEngine:
         if self._standing:
             if self._changes_scheme(controller_address):
                 await end_standing(self._directory)
-            # Standing workers register again when this file is replaced.
+            # When this file is replaced, standing workers register again.
             write_file(self._controller_file, f"{controller_address}\n")
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):
@@ -186,8 +187,8 @@ class LocalEngine:
     def _changes_scheme(self, controller_address: str) -> bool:
         """Return whether the standing workers and the new controller differ in the use of TLS.
 
-        Workers and a controller that differ in the use of TLS could not call each other. The controller would wait for
-        the workers' attempts without an end.
+        If only one side uses TLS, the workers and the controller cannot call each other. The controller would then wait
+        forever for the workers' attempts.
         """
         try:
             before = self._controller_file.read_text()
@@ -198,8 +199,8 @@ class LocalEngine:
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
         if process is not None and not process.reads(self._controller_file):
-            # The worker's directory was renamed. The worker reads another controller file and will never find this
-            # controller.
+            # The worker's directory was renamed. Therefore the worker reads another controller file, and will never
+            # find this controller.
             await process.stop()
             process.close()
             process = None
@@ -341,7 +342,8 @@ class LocalEngine:
     def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
         """Add GPUs to the free GPUs of their host, or remove them.
 
-        The host is looked up by GPU, because an earlier engine may have divided the GPUs differently among the workers.
+        The method finds the host by the id of the GPU, because an earlier engine may have divided the GPUs differently
+        among the workers.
         """
         for number in gpu_ids:
             for host in self._hosts[: self._open]:
@@ -357,7 +359,8 @@ class LocalEngine:
             host.keeper.cancel()
 
     async def _keep_worker(self, host: _Host, process: WorkerProcess | None) -> None:
-        """Keep one worker running: restart its process whenever it dies, and end the process on cancellation.
+        """Keep one worker running. Restart its process whenever the process dies, and end the process when this asyncio
+        task is cancelled.
 
         Args:
             host: The worker.
@@ -390,7 +393,7 @@ class LocalEngine:
         worker_id = host.worker_id
         command = [
             sys.executable,
-            # The option -P keeps modules in the current folder from replacing modules of Iris.
+            # The option -P prevents modules in the current folder from hiding modules of Iris.
             *("-P", "-m", "iris.cluster.worker"),
             *("--worker-id", worker_id),
             *("--incarnation", host.incarnation),
@@ -408,7 +411,8 @@ class LocalEngine:
             command += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
         command += self._worker_options
-        # The credentials are a function, so that the token is signed while the worker process loads its program.
+        # The credentials are passed as a function, because signing a token takes time. The token is signed while the
+        # worker process loads its program.
         secret = partial(_secret_of, self._credentials, worker_id)
         process = start_worker(self._directory, worker_id, host.incarnation, command, self._env, secret)
         failpoint("engine.spawn.after")
@@ -420,7 +424,7 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        # Slots that are allocated from now on belong to the next process of the worker.
+        # The process has ended. Slots that are allocated from now on belong to the next process of the worker.
         host.incarnation = _new_incarnation()
         self._changed.set()
 

@@ -1,8 +1,9 @@
-"""The local engine's ledger on disk, which records which gang holds which slots of which worker process.
+"""The local engine's ledger on disk. The ledger records which gangs hold slots, and which worker process serves each
+slot.
 
-The ledger is a file of JSON lines, to which lines are only appended. The next engine reads the ledger. A gang holds its
-slots from the line that names it until the line that releases it. Nothing is synced to disk, because no worker survives
-a crash of the machine.
+The ledger is a file of JSON lines. New lines are appended. The next engine reads the file. A gang holds its slots if
+the file has a line that names the gang and no later line that releases the gang. Nothing is synced to disk, because no
+worker survives a crash of the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from iris.cluster.engine.base import GangRequest, Resources, Slot
 from iris.errors import ResourceExhaustedError
 from iris.system.files import write_file
 
-_REWRITE_LINES = 1000  # A ledger with more lines is rewritten if most of its lines concern released gangs.
+# If a ledger has more lines than this, and most lines concern released gangs, the ledger is rewritten.
+_REWRITE_LINES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Ledger:
         self._unwritten: list[str] = []
         self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
         self._lines = 0
-        # False if lines may be missing from the file. In this case `flush` writes the whole ledger anew.
+        # False if lines may be missing from the file, so that `flush` has to write the whole ledger again.
         self._is_whole = False
 
     def load(self) -> list[Entry]:
@@ -68,8 +70,8 @@ class Ledger:
         """Write all changes to the file.
 
         A gang must be in the file before the controller learns that the gang holds slots, because the controller then
-        starts tasks. A release may be reported before it is written, because a controller that restarts releases the
-        gang again.
+        starts tasks. The release of a gang may be reported before it is written. If the line is lost, the next
+        controller releases the gang again.
 
         Raises:
             ResourceExhaustedError: A gang that holds slots cannot be written, for example because the disk is full.
@@ -93,7 +95,7 @@ class Ledger:
         self._unsaved.clear()
 
     def remove(self) -> None:
-        """Delete the file. Call this once no worker is left."""
+        """Delete the file. Call this method only after all workers have ended."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 

@@ -1,10 +1,11 @@
-"""The driver process, which talks to Ray: `python -m iris.cluster.engine.ray.driver`. The Ray engine starts it.
+"""The driver process of the Ray engine: `python -m iris.cluster.engine.ray.driver`. The engine starts this process, and
+the process calls Ray.
 
-Ray runs in a separate process for three reasons: Ray ends its process when its head is unreachable for a minute, Ray
-replaces signal handlers, and calls to Ray may hang. The engine and the driver exchange lines of JSON. Commands arrive
-on stdin and are executed in order; answers and changes of state go to stdout. While Ray answers, the driver writes a
-line at least every half second, therefore silence means that Ray does not answer. The driver ends as soon as its stdin
-is closed.
+The code that uses Ray runs in a separate process for three reasons. The client library of Ray ends its process when the
+head of the Ray cluster is unreachable for a minute. The library replaces signal handlers. Calls to Ray may hang. The
+engine and the driver exchange lines of JSON. The driver reads commands from stdin and executes them in order. It writes
+answers and changes of state to stdout. While Ray answers, the driver writes a line at least every half second.
+Therefore silence means that Ray does not answer. The driver ends as soon as its stdin is closed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Wire:
         self._out.flush()
 
     def send_state(self, state: Json) -> None:
-        """Send the state if it has changed, or else a heartbeat, which shows that Ray has answered."""
+        """Send the state if it has changed. Otherwise send a heartbeat, which shows that Ray has answered."""
         self.send({"beat": True} if state == self._state else {"state": state})
         self._state = state
 
@@ -51,7 +52,7 @@ class _Wire:
 def main() -> None:
     """Connect to Ray, then execute commands and report the state until stdin is closed.
 
-    1. The first line of stdin holds Ray's address and the arguments of workers.
+    1. The first line of stdin contains Ray's address and the arguments of workers.
     2. Commands and queries of Ray run one after the other. A call that hangs delays all later ones.
     """
     wire = _Wire()
@@ -129,7 +130,7 @@ def _connect(address: str, namespace: str) -> None:
             " a running Ray cluster), or pass the address of a cluster's head with --ray-address HOST:PORT"
         ) from error
     host, _, port = resolved.rpartition(":")
-    try:  # The address is checked first, because Ray itself would retry for a minute or more.
+    try:  # A wrong address is detected before Ray connects, because Ray itself would retry for a minute or more.
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError as error:
         raise ConnectionError(f"no Ray answers at {resolved}: {error.strerror or error}") from error

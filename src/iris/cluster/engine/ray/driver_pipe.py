@@ -22,8 +22,8 @@ from iris.system.backoff import RestartPauses
 _LISTEN_S = 0.5
 _SILENT_S = 5.0  # If the driver has been silent for this many seconds, Ray counts as unreachable.
 
-# The driver is restarted when it has been silent for this time, because a call to Ray may hang for ever even if Ray can
-# be reached again.
+# The driver is restarted after this many seconds of silence. A call to Ray may hang forever, even if Ray can be reached
+# again.
 _HUNG_S = 15.0
 _CONNECT_S = 40.0
 _ANSWER_S = 10.0
@@ -42,8 +42,9 @@ class RayPipe:
         messages: The file for the stderr of the driver process.
         env: The environment of the driver process.
         setup: The first message to the driver process: Ray's address and the arguments of workers.
-        on_state: Called with the new state whenever the state on Ray has changed.
-        on_answer: Called whenever Ray has answered, which is at least every half second while Ray can be reached.
+        on_state: A function that is called with the new state whenever the state on Ray has changed.
+        on_answer: A function that is called whenever Ray has answered, which is at least every half second while Ray
+            can be reached.
 
     Attributes:
         life: The number of driver processes that have connected to Ray so far.
@@ -70,7 +71,8 @@ class RayPipe:
         self._is_connected = False
         self._failure = "it is starting"
         self._keeper: asyncio.Task[None] | None = None
-        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # for the first time
+        # The result of the first try to connect to Ray.
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._patience_s = _HUNG_S
         self.addresses: list[str] = []
         self.life = 0
@@ -115,7 +117,7 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        # A long command raises the time limit for silence, and the limit stays raised. This does no harm, because the
+        # A long command raises the time limit for silence permanently. The raised limit does no harm, because the
         # longest command, `close`, is the last command.
         self._patience_s = max(timeout_s, self._patience_s)
         try:
@@ -173,7 +175,7 @@ class RayPipe:
                 stderr=messages,
                 env=self._env,
                 limit=_LONGEST_LINE,
-                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the driver.
+                start_new_session=True,  # In a new session, the driver does not receive Ctrl-C from a terminal.
             )
         try:
             await self._write(self._setup)
@@ -192,14 +194,14 @@ class RayPipe:
         self._silent_s = 0.0
         try:
             while True:
-                # The silence of the driver is measured only while this process listens. Otherwise Ray would look dead
-                # whenever this process is busy.
+                # Only the time in which this process listens counts as silence of the driver. Otherwise Ray would seem
+                # unreachable whenever this process is busy.
                 await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
                     if not line.endswith(b"\n"):
-                        return  # The driver has died, perhaps in the middle of a line.
+                        return  # The line is incomplete, because the driver died while it wrote the line.
                     self._silent_s = 0.0
                     self._handle(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())
@@ -230,7 +232,7 @@ class RayPipe:
     def _handle_answer(self, message: Json) -> None:
         answer = self._answers.get(message["id"])
         if answer is None or answer.done():
-            return  # the caller has stopped waiting
+            return  # The caller has stopped waiting.
         error: IrisError | None = None
         if "rejected" in message:
             error = GangRejectedError(message["rejected"])
@@ -259,7 +261,6 @@ def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        # The rule is Ray's own: Ray uses a token if there is one. The mode is set here because otherwise Ray would
-        # create a token if there is none.
+        # Ray uses a token if one exists. The mode is set here because Ray would otherwise create a missing token.
         changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"
     return changed

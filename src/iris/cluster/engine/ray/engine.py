@@ -1,8 +1,10 @@
-"""The engine for an existing Ray cluster: one placement group for each gang, and one worker for each slot.
+"""The engine for an existing Ray cluster. The engine creates one placement group for each gang, and one worker for each
+slot.
 
 The Ray engine has these parts:
 
-* `engine.py` implements `Engine`, remembers the last state that the driver reported, and issues credentials.
+* `engine.py` implements `Engine`. It remembers the last state reported by the driver, and provides credentials for
+  workers.
 * `driver_pipe.py` starts the driver process, restarts it when it dies, and exchanges messages with it.
 * `driver.py` is the program of the driver process, the only process of the controller that imports Ray.
 * `placement_groups.py` runs in the driver process. It represents gangs as placement groups and actors, and finds out
@@ -13,7 +15,7 @@ The Ray engine has these parts:
 
 Only the driver process and the slot actors import Ray. Placement groups and actors are detached: they survive the
 controller's process, and the next engine finds them by name. If no controller returns, workers end when their leases
-expire, and then the slot actors free their slots.
+expire, and afterwards the slot actors free their slots.
 """
 
 from __future__ import annotations
@@ -91,11 +93,11 @@ class RayEngine:
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
         self._machines: list[Machine] = []
-        self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each entry in `_machines`.
+        # For each entry in `_machines`, Ray's id and the address of the machine.
+        self._nodes: list[tuple[str, str]] = []
         # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
         self._parked: dict[str, GangRequest] = {}
-        # Gangs whose submission got no answer from Ray. Ray may have created such a gang, so the engine releases the
-        # gang.
+        # Gangs whose submission was not answered by Ray. Ray may have created such a gang, so the engine releases it.
         self._unwanted: set[str] = set()
         # Gangs whose workers were started, each with the number of the driver process (`RayPipe.life`) that started the
         # workers.
@@ -157,7 +159,7 @@ class RayEngine:
         self._unwanted.discard(gang_id)
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs as Ray last reported them, at most a second ago. See `Engine.snapshot`."""
+        """Return all gangs, see `Engine.snapshot`. The result is Ray's latest report, which is at most a second old."""
         self._reach().check()
         waiting = {gang_id: _parked_status(gang) for gang_id, gang in self._parked.items()}
         return waiting | {gang_id: known for gang_id, known in self._gangs.items() if gang_id not in self._unwanted}
@@ -216,8 +218,8 @@ class RayEngine:
     async def _submit_parked(self, gang: GangRequest) -> None:
         """Submit a gang that needs no resources, on machines that the engine chooses itself.
 
-        A placement group of Ray must hold some resource. Therefore a gang without needs holds a tiny amount of the
-        resource by which Ray identifies each machine.
+        A placement group of Ray must hold some resource. Therefore a gang that needs no resources holds a tiny amount
+        of the special resource by which Ray identifies each machine.
         """
         spots = None if _has_contradicting_labels(gang) else choose_machines(gang, self._machines)
         if spots is None or gang.gang_id not in self._parked:
@@ -268,7 +270,7 @@ class RayEngine:
             raise
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background. `_retry_work` repeats work that failed."""
+        """Run a coroutine in the background. If the work fails, `_retry_work` repeats the work."""
 
         async def do() -> None:
             try:
@@ -305,7 +307,7 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
         worker_options=(),
         credentials=lambda worker_id: WorkerCredentials(token="none"),
     )
-    await engine._connect("http://127.0.0.1")  # No worker is started. Therefore nothing calls this address.
+    await engine._connect("http://127.0.0.1")  # This driver starts no worker. Therefore no process calls this address.
     await engine.close()
     return engine.adopted
 

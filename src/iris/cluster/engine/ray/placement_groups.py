@@ -1,17 +1,17 @@
 """Creates, watches, and removes the gangs of one cluster on Ray. All code runs in one thread of the driver process.
 
-A gang is a detached placement group with one detached slot actor (slot_actor.py) for each bundle. Group and actors are
-created together. While the group waits, its actors wait too and hold nothing. A later driver finds the group and the
-actors by name.
+A gang is a detached placement group with one detached slot actor (slot_actor.py) for each bundle. The group and its
+actors are created together. While the group waits, the actors wait as well and hold no resources. A later driver finds
+the group and the actors by name.
 
-1. A gang has its slots once Ray reports the group as created. The machine of each slot is then recorded in Ray's
-   key-value store, and only after that are workers started. Therefore a group without such a record has never run
-   anything, and missing actors can be created. If the group no longer matches its record, Ray has moved or lost a part
-   of it, and the gang stays BROKEN.
+1. A gang has its slots once Ray reports the group as created. The driver then records the machine of each slot in Ray's
+   key-value store, and starts the workers after that. Therefore a group without such a record has never run a worker,
+   and missing actors can be created. If the group no longer matches its record, Ray has moved or lost a part of it, and
+   the gang stays BROKEN.
 2. A slot actor reports when its worker and all of the worker's processes have ended. Ray reports when an actor dies. If
    an actor's process dies on a machine that is alive, its worker is killed at once, and the slot is `lost` when none of
-   the worker's processes is left. If Ray declares a machine dead, the machine may be alive behind a broken network,
-   therefore its slots are not `lost`.
+   the worker's processes is left. If Ray declares a machine dead, the machine may still be alive behind a broken
+   network. Therefore its slots are not `lost`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Gang:
         nodes: Ray's id of each slot's machine. Empty until the gang has its slots.
         machines: The name of each slot's machine at the time of the allocation.
         lost: The positions of slots whose workers have certainly ended.
-        broken: Why the gang is broken. Empty if it is not.
+        broken: Why the gang is broken; empty if the gang is not broken.
         waiting: Why the gang waits.
     """
 
@@ -97,13 +97,13 @@ class _Gang:
 class RayGangs:
     """All gangs of one cluster on Ray.
 
-    Exceptions of Ray pass through all methods. Such an exception means that a call did not reach Ray or failed there.
+    All methods may raise exceptions of Ray. Such an exception means that a call did not reach Ray or failed there.
 
     Args:
         cluster_id: The id of the cluster.
         arguments: The command line of each worker, without the worker's id.
         lease_s: The lease of workers in seconds, see `SlotActor`.
-        defer: Schedules a call in the thread that owns this object. Callbacks in other threads use it.
+        defer: Schedules a call in the thread that owns this object. Callbacks in other threads use this function.
     """
 
     def __init__(self, cluster_id: str, arguments: Sequence[str], lease_s: float, defer: Defer) -> None:
@@ -290,8 +290,8 @@ class RayGangs:
         gang.broken = gang.broken or group_broken
 
     def _kill_actors(self, gang: _Gang) -> None:
-        """Kill the slot actors of a gang. Call this before the removal of the placement group, because otherwise the
-        actors of a waiting group never end.
+        """Kill the slot actors of a gang. Call this method before the removal of the placement group. After the
+        removal, the actors of a waiting group would never end.
         """
         for actor in gang.actors:
             if actor is not None:
@@ -310,7 +310,8 @@ class RayGangs:
 
     def _on_end(self, gang_id: str, gang: _Gang, slot: int, error: BaseException | None, how: str) -> None:
         """Handle the result of waiting for a slot's worker. Either the worker has ended, or its slot actor has died, or
-        the connection to Ray has failed."""
+        the connection to Ray has failed.
+        """
         if self._gangs.get(gang_id) is not gang:
             return
         worker_id = worker_of(gang_id, slot)
@@ -338,9 +339,10 @@ class RayGangs:
             self._confirm(gang_id, gang, slot, ray_state.actor_table(gang.actors[slot]._actor_id.hex()))
 
     def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
-        """Check on the machine of a dead slot actor, repeatedly, until none of the worker's processes is left.
+        """Wait until no process of a worker is left whose slot actor has died. The check runs repeatedly on the actor's
+        machine.
 
-        Once no process is left, the slot is lost. If the machine is dead too, nothing is checked.
+        Once no process is left, the slot is lost. If the machine is dead as well, the method checks nothing.
         """
         if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
             gang.lost.add(slot)  # The actor never started. Therefore its worker never started.
@@ -385,11 +387,10 @@ class RayGangs:
                 held[node] = [a + b for a, b in zip(held.get(node, [0, 0, 0]), gang.need, strict=True)]
 
         def free(node: Json) -> list[int]:
-            """Return the free resources of a machine: the amount that Ray reports as free, limited to the machine's
-            total minus the share of this cluster's gangs.
+            """Return the free resources of a machine. The result is the amount that Ray reports as free, but at most
+            the machine's total without the resources of this cluster's gangs.
 
-            Ray's report of free resources is slightly out of date. Therefore the gangs' share is subtracted from the
-            total.
+            The limit is needed because Ray's report of free resources is slightly out of date.
             """
             ours = held.get(node["NodeID"], [0, 0, 0])
             reported = _amounts(available.get(node["NodeID"], {}))
@@ -412,12 +413,15 @@ class RayGangs:
 
 def _is_used(node: Json) -> bool:
     """Return whether gangs may run on a machine of Ray. The head of a Ray cluster often offers no cores, and a machine
-    without cores runs no gangs."""
+    without cores runs no gangs.
+    """
     return float(node["Resources"].get("CPU", 0)) > 0
 
 
 def _names(nodes: Sequence[Json]) -> dict[str, str]:
-    """Return a unique readable name for each of Ray's node ids: Ray's name, and a part of the id if others share it."""
+    """Return a unique readable name for each of Ray's node ids. The name is Ray's name of the node. If several nodes
+    share this name, a part of the node id is added.
+    """
     shared = Counter(node["NodeName"] for node in nodes)
     return {
         node["NodeID"]: node["NodeName"] + (f"-{node['NodeID'][:8]}" if shared[node["NodeName"]] > 1 else "")

@@ -1,4 +1,4 @@
-"""The Ray actor that holds one slot of a gang: it starts the slot's worker and keeps the slot allocated.
+"""Defines the Ray actor of a gang's slot. The actor starts the slot's worker and keeps the slot allocated.
 
 Ray loads this module on each machine of its cluster. Therefore the module imports nothing large, and imports Ray only
 in the function that needs Ray.
@@ -20,7 +20,7 @@ from iris.cluster.worker.supervision.fork_client import HeldWorker, Order, end_t
 from iris.errors import IrisError
 
 _UNSTARTED_S = 60.0
-# The variables by which Ray tells an actor which devices it may use, for devices of all vendors.
+# The variables in which Ray names the devices of an actor, for devices of all vendors.
 _DEVICES = re.compile(r"\w*VISIBLE_\w+|ONEAPI_DEVICE_SELECTOR|RBLN_DEVICES|TPU_(CHIPS_PER_)?HOST_BOUNDS")
 # Variables besides RAY_* that Ray sets for its own processes.
 _OF_RAY = {"SPT_NOENV", "PYTHONBREAKPOINT"}
@@ -85,7 +85,7 @@ class SlotActor:
 
         group = ray.util.get_current_placement_group()
         if group is not None:
-            ray.util.remove_placement_group(group)  # which also ends this actor
+            ray.util.remove_placement_group(group)  # The removal ends this actor as well.
 
 
 def end_workers(cluster_id: str) -> None:

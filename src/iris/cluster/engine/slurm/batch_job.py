@@ -1,4 +1,5 @@
-"""The program that Slurm runs once for each gang, on the gang's first machine: it starts the slots and reports on them.
+"""The program that Slurm runs once for each gang, on the gang's first machine. The program starts the slots and reports
+which slots have ended.
 
 The standard input of the program is one JSON object with these keys:
 
@@ -31,9 +32,9 @@ from iris.system.inherited import reset_signals
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
 _RETRY_S = 1.0  # The pause after a failed update of the job's comment.
 
-# A slurmctld that is killed forgets the updates and jobs of the last seconds. Therefore the job's comment is written
+# If slurmctld is killed, it forgets the updates and jobs of the last seconds. Therefore the job's comment is written
 # again after 10 s, and then every 60 s. If slurmctld has forgotten the job itself, this program ends the job, because
-# no other program would.
+# no other program would end it.
 _REPEAT_S = (10.0, 60.0)
 _OVER = ("already finished", "invalid job id")
 _UPDATE_S = 15.0

@@ -34,7 +34,7 @@ OWN_OPTIONS = (
     *("propagate", "quiet", "requeue", "test-only", "tres-per-task", "usage", "verbose", "version", "wait", "wrap"),
 )
 _OWN_LETTERS = "aDMCcmGhiJknNOQvVW"
-# The options of sbatch that expect their value in the next word if no value is attached.
+# The options of sbatch that need a value. If no value is attached to the option, the next word is the value.
 _VALUED = (
     *("account", "begin", "cluster-constraint", "deadline", "dependency", "error", "exclude", "licenses", "mail-type"),
     *("mail-user", "nodelist", "output", "partition", "priority", "qos", "reservation", "signal", "time", "time-min"),
@@ -97,7 +97,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job as `squeue` shows it: number, name, state, machine list, reason for waiting, and comment."""
+    """A line of `squeue` about one job: number, name, state, machine list, reason for waiting, and comment."""
 
     job_id: str
     name: str
@@ -166,8 +166,8 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
         UnavailableError: The command cannot be started or does not end in time. The command may or may not have had an
             effect.
     """
-    # Files in memory are used instead of pipes, for two reasons: a command that ends at once would break the pipe of
-    # its stdin, and the stderr of a command that does not end in time can still be read from a file.
+    # Files in memory are used instead of pipes for two reasons. First, a command that ends at once would break the pipe
+    # of its stdin. Second, if a command does not end in time, its stderr can still be read from the file.
     with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as messages:
         file.write(stdin.encode())
         file.seek(0)
@@ -178,7 +178,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
                 stdin=file,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=messages,
-                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the command.
+                start_new_session=True,  # In a new session, the command does not receive Ctrl-C from a terminal.
             )
         except OSError as error:
             raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
@@ -220,7 +220,7 @@ def unavailable(program: str, answer: Answer) -> UnavailableError:
 
 
 def said(answer: Answer) -> str:
-    """Return the error messages of a command in one line. The program's name before each message is removed."""
+    """Return the error messages of a command in one line, without the program's name before each message."""
     lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in answer.err.splitlines()]
     return "; ".join(dict.fromkeys(filter(None, lines))) or f"nothing, and exit code {answer.code}"
 
@@ -229,8 +229,9 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
     """Return the command line of sbatch for a gang.
 
     Iris's options follow the user's options, because sbatch uses the last of several equal options. Slurm gives each
-    slot at least one CPU, and the configured default of memory if the gang requests no memory. Iris requests memory for
-    each machine if the number of slots on a machine is known, and otherwise for each CPU, rounded up to mebibytes.
+    slot at least one CPU, and the configured default of memory if the gang requests no memory. If the number of slots
+    on a machine is known, Iris requests memory for each machine, and otherwise for each CPU. The memory is rounded up
+    to mebibytes.
     """
     need, slots = gang.need, gang.slots
     cpus = max(need.cpu, 1)
@@ -252,7 +253,7 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
     if gang.labels:
         words += ["--constraint=" + "&".join(f"{key}={value}" for key, value in gang.labels)]
     if not any(option.startswith(("-o", "--o")) for option in options):
-        # The root is the working directory, because perhaps no other directory exists on all machines.
+        # The working directory is the root directory, because another directory may not exist on all machines.
         words += ["--output=/dev/null"]
     return words
 
@@ -260,7 +261,7 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
 def steps(gang: GangRequest) -> list[str]:
     """Return the options of srun inside the job: one step with one process for each slot.
 
-    Slots are numbered in the order of the machines. The end of one slot does not end other slots, because the
+    Slots are numbered in the order of the machines. The end of one slot must not end other slots, because the
     controller itself releases a broken gang.
     """
     words = [f"--ntasks={gang.slots}", f"--cpus-per-task={max(gang.need.cpu, 1)}", "--distribution=block", "--mpi=none"]
@@ -359,8 +360,8 @@ def check_reachable(controller_address: str, nodes: Iterable[NodeInfo]) -> None:
 
 
 def _is_here(node: NodeInfo) -> bool:
-    """Return whether a Slurm machine is this machine, which is the case if the Slurm machine's address can be bound
-    here.
+    """Return whether a Slurm machine is this machine. This is true if this machine can bind the Slurm machine's
+    address.
     """
     if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
         return True

@@ -1,8 +1,9 @@
-"""The engine for an existing Slurm cluster: one batch job for each gang, with one worker daemon for each slot.
+"""The engine for an existing Slurm cluster. The engine submits one batch job for each gang, with one worker daemon for
+each slot.
 
 Slurm decides when and where each gang runs, and allocates all of its slots or none. Slurm itself stores the state of
-gangs: the names of the jobs, by which the next engine finds them, and the jobs' comments (job_comment.py). This engine
-queries Slurm by its commands, at most every half second, and keeps only the latest answer.
+gangs, in the names and comments of their jobs (job_comment.py). The next engine finds the jobs by their names. This
+engine queries Slurm by its commands, at most every half second, and keeps only the latest answer.
 
 The Slurm engine differs from other engines in three ways:
 
@@ -87,8 +88,8 @@ class SlurmEngine:
     """
 
     name = "slurm"
-    # The engine is elastic, because machines that are down, drained, or powered off may return. Slurm itself rejects a
-    # gang that it can never allocate.
+    # The engine counts as elastic, because machines that are down, drained, or powered off may return. Slurm itself
+    # rejects a gang that it can never allocate.
     elastic = True
     shared_workers = False
 
@@ -148,8 +149,8 @@ class SlurmEngine:
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
 
     async def submit(self, gang: GangRequest) -> None:
-        """Submit a gang, see `Engine.submit`. If an earlier submission of the gang had no answer, look for the gang's
-        job first.
+        """Submit a gang, see `Engine.submit`. If Slurm did not answer an earlier submission of the gang, look for the
+        gang's job first.
         """
         gang_id = gang.gang_id
         if gang_id in self._unclear:
@@ -188,7 +189,7 @@ class SlurmEngine:
         self._expire()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs as Slurm reported them at most `look_s` seconds ago. See `Engine.snapshot`."""
+        """Return all gangs, see `Engine.snapshot`. The result is Slurm's report from at most `look_s` seconds ago."""
         await self._refresh_if_due()
         if self._error is not None:
             raise self._error
@@ -209,7 +210,7 @@ class SlurmEngine:
             due_s = max(0.0, self._looked_s + self._look_s - _now_s())
             await asyncio.wait([refresh], timeout=left_s)
             if not refresh.done():
-                refresh.cancel()  # The query itself continues after a cancellation, because the query is shielded.
+                refresh.cancel()  # The query is shielded, so it continues even if this call is cancelled.
                 break
             await happens(self._changed, min(due_s or self._look_s, max(0.0, end_s - _now_s())))
         self._changed.clear()
@@ -244,7 +245,7 @@ class SlurmEngine:
 
     def _script(self, gang: GangRequest) -> str:
         """Return the script of a gang's Slurm job. The script runs batch_job.py. If Iris is not installed on the
-        machine, the script sets the job's comment.
+        machine, the script writes the reason into the job's comment.
         """
         ids = [worker_id(self._cluster, gang.gang_id, rank) for rank in range(gang.slots)]
         document = {
@@ -279,8 +280,8 @@ class SlurmEngine:
     async def _end(self, job_ids: Sequence[str]) -> None:
         """End jobs at once.
 
-        The slots of running jobs receive a signal and then end all their processes. In addition, the jobs are
-        cancelled: Slurm sends SIGTERM and later SIGKILL.
+        The slots of running jobs receive a signal and end all their processes. In addition, the jobs are cancelled, so
+        Slurm sends SIGTERM and later SIGKILL to remaining processes.
         """
         await self._cancel([f"{job_id}.0" for job_id in job_ids], f"--signal={END_NOW.name.removeprefix('SIG')}")
         await self._cancel(job_ids)
@@ -298,7 +299,7 @@ class SlurmEngine:
         self._looked_s = self._nodes_s = float("-inf")
 
     async def _refresh_now(self) -> None:
-        # The query that is running now may have begun before the latest change. Therefore another query follows.
+        # A running query may have begun before the latest change. Therefore one more query follows.
         if self._look is not None:
             await asyncio.gather(self._look, return_exceptions=True)
         self._expire()
@@ -391,7 +392,7 @@ class SlurmEngine:
         """Update a gang whose job has ended or is unknown to Slurm.
 
         If the gang's workers had started, the gang stays BROKEN until it is released, because some of the workers may
-        be alive. For example, a slurmctld that was killed forgets its latest jobs, and the processes of these jobs end
+        be alive. For example, if slurmctld is killed, it forgets its latest jobs, but the processes of these jobs end
         later.
         """
         never_began = gang.status.state is GangState.WAITING and (not gang.is_final or gang.forget_s < _now_s())

@@ -1,7 +1,8 @@
-"""The comment of a gang's Slurm job, which records where the gang's slots are and which have ended.
+"""Writes and parses the comment of a gang's Slurm job. The comment records where the gang's slots are, and which of the
+slots have ended.
 
 Slurm knows a job and its machines, but not which process runs on which machine or which process has ended. The program
-on the job's first machine (batch_job.py) knows both, and writes both into the job's comment. Everybody who can see
+on the job's first machine (batch_job.py) knows both, and writes both into the job's comment. All users who can see
 Slurm's queue can read the comment.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _MARK = "iris:"
-_MAX_COMMENT = 1000  # Slurm takes 1,024 bytes
+_MAX_COMMENT = 1000  # Slurm accepts 1,024 bytes.
 _MAX_WHY = 300
 _COUNT, _SPAN = r"\d{1,6}x\d{1,6}", r"\d{1,6}(-\d{1,6})?"
 _FORM = re.compile(

@@ -1,4 +1,4 @@
-"""Derives the state of a gang from its Slurm job, without side effects."""
+"""Derives the state of a gang from its Slurm job. The module is pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_final(state: str) -> bool:
 
 
 def is_waiting(state: str) -> bool:
-    """Return whether a job holds no resources because it waits in the queue."""
+    """Return whether a job waits in the queue, so that it holds no resources."""
     return state in _PENDING | _REQUEUED
 
 
@@ -56,7 +56,7 @@ def status_of(
         slots = tuple(Slot(worker_of(rank), name) for rank, name in enumerate(comment.machines(row.nodes)))
     lost = comment.lost.intersection(range(len(slots))) | (frozenset() if before is None else before.lost)
     if is_waiting(row.state) and slots:
-        # The job waits although it has run before. There are two possible causes. Either Slurm has requeued the job, or
+        # The job waits although it has run before. There are two possible causes. Slurm may have requeued the job, or
         # slurmctld was killed and has forgotten that the job runs. In the second case, the job's processes may still be
         # running.
         return GangStatus(GangState.BROKEN, slots, lost, f"Slurm has queued the gang's job {row.job_id} again")
@@ -80,7 +80,7 @@ def status_of(
 def _certainly_dead(
     slots: Sequence[Slot], state: str, before: GangStatus | None, nodes: Iterable[NodeInfo]
 ) -> frozenset[int]:
-    """Return the slots of an ended job that have certainly ended, because their machines still answer Slurm.
+    """Return the slots of an ended job that have certainly ended. Their machines still answer Slurm.
 
     Slurm ends a job once every machine that answers has reported that no process of the job is left. An unreachable
     machine may still be running tasks. If the job's state is NODE_FAIL, Slurm lost a machine, which may answer again by

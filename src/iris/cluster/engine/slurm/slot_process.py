@@ -1,4 +1,4 @@
-"""The program that Slurm runs for each slot of a gang, on the slot's machine: it runs the slot's worker.
+"""The program that Slurm runs for each slot of a gang, on the slot's machine. The program runs the slot's worker.
 
 The file batch_job.py describes the program's standard input. The program on the job's first machine reads the output.
 SIGTERM ends the worker gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes at once
@@ -27,7 +27,7 @@ from iris.system.locks import try_lock_directory
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
 _SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
-# The prefix of scratch directories in the temporary directory. The user's number follows the prefix.
+# The names of scratch directories begin with this prefix, followed by the number of the user.
 _DIRECTORY = "iris-slurm-"
 
 
@@ -64,7 +64,7 @@ async def _run(gang: Any, rank: int, node: str) -> None:
 
 
 async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asyncio.Event) -> None:
-    """Wait until the worker and all processes of its attempts have ended. End them when a signal arrives."""
+    """Wait until the worker and all processes of its attempts have ended. If a signal arrives, end these processes."""
     asked = [asyncio.create_task(event.wait()) for event in (stop, end_now)]
     ending = asyncio.create_task(process.wait())
     await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
