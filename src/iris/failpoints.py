@@ -44,38 +44,38 @@ VARIABLE = "IRIS_FAILPOINTS"
 # received a call and not processed it. At `….reply.after`, the server has sent the answer.
 NAMES = frozenset(
     {
-        # The following names are failpoints of the controller. Comments name the actions.
-        "store.commit.before",  # A transaction is committed to the database.
+        # The following names are failpoints of the controller.
+        "store.commit.before",  # Failpoints around the commit of a transaction to the database.
         "store.commit.after",
-        "placement.before",  # A gang is submitted to the engine.
+        "placement.before",  # Failpoints around the submission of a gang to the engine.
         "placement.after",
-        "engine.spawn.before",  # The local engine starts a worker.
+        "engine.spawn.before",  # Failpoints around the start of a worker by the local engine.
         "engine.spawn.after",
-        "start.before",  # RunTasks is sent to a worker.
+        "start.before",  # Failpoints around the call RunTasks to a worker.
         "start.after",
-        "stop.before",  # KillTask is sent to a worker.
+        "stop.before",  # Failpoints around the call KillTask to a worker.
         "stop.after",
-        "drain.before",  # Drain is sent to a worker.
+        "drain.before",  # Failpoints around the call Drain to a worker.
         "drain.after",
-        "keep.before",  # Uploaded parts of logs are written.
+        "keep.before",  # Failpoints around writing uploaded parts of logs to the disk.
         "keep.after",
         "controller.request",
         "controller.reply.before",
         "controller.reply.after",
-        # Failpoints of a worker.
+        # The following names are failpoints of a worker.
         "register.before",
         "register.after",
-        "attempt.before",  # An attempt's directory is made.
+        "attempt.before",  # Failpoints around the creation of an attempt's directory.
         "attempt.after",
-        "spawn.before",  # An attempt's process is started.
+        "spawn.before",  # Failpoints around the start of an attempt's process.
         "spawn.after",
-        "reap.before",  # The exit code of an attempt's process is collected.
+        "reap.before",  # Failpoints around collecting the exit code of an attempt's process.
         "reap.after",
-        "finish.before",  # The end of an attempt's log is written.
+        "finish.before",  # Failpoints around writing the end of an attempt's log.
         "finish.after",
-        "report.before",  # Attempts are reported.
+        "report.before",  # Failpoints around a report about attempts.
         "report.after",
-        "handover.before",  # Parts of logs are uploaded.
+        "handover.before",  # Failpoints around the upload of a part of a log.
         "handover.after",
         "worker.request",
         "worker.reply.before",

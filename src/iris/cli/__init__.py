@@ -29,6 +29,7 @@ def main() -> None:
         # The imports are inside the `try`, because the user may press Ctrl-C during the 0.1 s that the imports take.
         sys.exit(130)
     code = run_program()
-    # At exit, Python searches all objects for garbage. For a short command, the search takes a quarter of the CPU time.
+    # Without `gc.freeze`, Python would search all objects for garbage at exit. For a short command, this search would
+    # take a quarter of the CPU time.
     gc.freeze()
     sys.exit(code)

@@ -333,8 +333,8 @@ class IrisClient(LogMethods, EndpointMethods):
     def close(self) -> None:
         """Close all connections. If `local` has started the cluster, the cluster and all its jobs end.
 
-        Waits, follows and calls of this client in other threads end with a `ClientClosedError` within a second. Later
-        calls of this client raise the same error. Clients in child processes after a fork stay open.
+        Calls, waits and log streams of this client in other threads end with a `ClientClosedError` within a second.
+        Later calls of this client raise the same error. Clients in child processes after a fork stay open.
         """
         self.cluster.close()
 

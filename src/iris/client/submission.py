@@ -75,8 +75,8 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     """Return a submission request with the name, the resources and the number of tasks of a job.
 
     Args:
-        entry: The entrypoint. The default name of the job is made from it.
-        name: The name of the job. None: a default name.
+        entry: The entrypoint of the job.
+        name: The name of the job. None: a name made from the entrypoint.
         resources: The resources that each task needs.
         replicas: The number of tasks.
     """

@@ -34,7 +34,7 @@ REASONS = dict.fromkeys(Code, ErrorReason.MALFORMED_REQUEST) | {
     Code.UNKNOWN: ErrorReason.INTERNAL,
 }
 
-# The codes by their numbers in gRPC. Number 0 stands for success.
+# The error codes of gRPC in the order of their numbers. Number 0 stands for success.
 _GRPC_CODES = (
     None,
     Code.CANCELED,

@@ -1,4 +1,4 @@
-"""The record that `iris up` writes, so that other commands of this user on this machine find its cluster."""
+"""Reads and writes the record by which other commands of this user on this machine find the cluster of `iris up`."""
 
 from __future__ import annotations
 

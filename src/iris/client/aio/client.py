@@ -343,7 +343,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
     async def close(self) -> None:
         """Close all connections. If `local` has started the cluster, the cluster and all its jobs end.
 
-        Waits, follows and calls of this client in other tasks end with a `ClientClosedError` within a second. Later
+        Calls, waits and log streams of this client in other tasks end with a `ClientClosedError` within a second. Later
         calls of this client raise the same error.
         """
         await self.cluster.close()

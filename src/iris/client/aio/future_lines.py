@@ -23,7 +23,7 @@ from iris.cluster.logs.follow_events import Instruction, Read, TasksChanged, Wor
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
-_BUFFERED_MESSAGES = 4  # The largest number of messages that are buffered until the reader takes them.
+_BUFFERED_MESSAGES = 4  # The largest number of messages that wait in memory until the reader receives them.
 
 
 class AsyncFutureLines:

@@ -70,7 +70,7 @@ class FollowReader:
 
     Args:
         state: The state of the reader.
-        engine: The driver of the follow.
+        engine: The driver of the follow engine.
     """
 
     def __init__(self, state: ReadState, engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """Drives the follow engine with threads: one thread for each stream, and one thread that watches the job.
 
-The iterating thread owns the follow. The other threads only put messages into a queue. Each stream may have only a few
-messages in the queue, so that the servers pause while the reader pauses.
+The iterating thread owns the `Follow` object. The other threads only put messages into a queue. Each stream may have
+only a few messages in the queue, so that the servers pause while the reader pauses.
 
 At the end, the driver shuts the connections down. The threads then end, and the driver joins the threads. A thread that
 wakes up while the interpreter shuts down would abort the process.
@@ -61,7 +61,8 @@ def _end_all() -> None:
 
 
 class LogServers(Protocol[Server]):
-    """The servers from which a follow reads. The class is a protocol, so that tests can use another implementation."""
+    """The servers from which a `Follow` reads logs. The class is a protocol, so that tests can use another
+    implementation."""
 
     def choose(self, read: Read) -> Server:
         """Return the server from which to read the log of an attempt."""
@@ -111,11 +112,11 @@ Arrival = Silence | _NewStatuses | _WatchFailed | _Message | StreamEnded
 
 
 class ThreadDriver(Generic[Server]):
-    """Runs one follow: opens and closes its streams, and reports each arrival to the follow.
+    """Runs one `Follow`: opens and closes its streams, and reports each arrival to the `Follow`.
 
     Args:
-        follow: The follow.
-        servers: The servers from which the follow reads.
+        follow: The `Follow` that decides what to read.
+        servers: The servers from which the `Follow` reads.
     """
 
     def __init__(self, follow: Follow, servers: LogServers[Server]) -> None:
@@ -137,8 +138,8 @@ class ThreadDriver(Generic[Server]):
         _open_drivers.add(self)
 
     def report(self, event: Event) -> Iterator[Instruction]:
-        """Report an event to the follow. Carry out the instructions for the driver, and yield the instructions for the
-        reader.
+        """Report an event to the `Follow`. Carry out the instructions for the driver, and yield the instructions for
+        the reader.
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
@@ -179,7 +180,7 @@ class ThreadDriver(Generic[Server]):
             return None
 
     def apply(self, arrival: Arrival) -> Iterator[Instruction]:
-        """Report an arrival to the follow, and yield the instructions for the reader. The reader must carry out each
+        """Report an arrival to the `Follow`, and yield the instructions for the reader. The reader must carry out each
         instruction before it requests the next instruction.
         """
         match arrival:

@@ -70,8 +70,8 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
     def close(self) -> None:
         """Close the connections. The cluster continues.
 
-        Waits, follows and calls in other threads end with a `ClientClosedError` within a second. Later calls raise the
-        same error. Clients in child processes after a fork stay open.
+        Calls, waits and log streams in other threads end with a `ClientClosedError` within a second. Later calls raise
+        the same error. Clients in child processes after a fork stay open.
         """
         self.connection.close()
 

@@ -81,8 +81,8 @@ class AsyncioDriver(Generic[Server]):
     it.
 
     Args:
-        follow: The follow that decides what to read.
-        servers: The servers from which the follow reads.
+        follow: The `Follow` that decides what to read.
+        servers: The servers from which the `Follow` reads.
         statuses: Yields the statuses of all tasks at first, and then the statuses of changed tasks.
         buffered_messages: The most messages, over all streams, that may wait for the reader.
     """
@@ -109,8 +109,8 @@ class AsyncioDriver(Generic[Server]):
         return not self._arrivals.empty()
 
     def report(self, event: Event) -> list[Instruction]:
-        """Report an event to the follow. Carry out the instructions for the driver, and return the instructions for the
-        reader.
+        """Report an event to the `Follow`. Carry out the instructions for the driver, and return the instructions for
+        the reader.
         """
         others: list[Instruction] = []
         for instruction in self._handle(event):

@@ -289,8 +289,8 @@ class Follow:
         return self._failed(index, error, failure, stream.worker, now, began_s=self._began_s(stream, now))
 
     def _began_s(self, stream: _Stream, now: float) -> float:
-        """Return the time at which the outage of a failed stream began. If every answer counts and the server has
-        answered, the outage begins now."""
+        """Return the time at which the outage of a failed stream began. If every answer ends an outage, and the server
+        has answered on this stream, the outage begins now."""
         return now if stream.has_answered and self._rules.retry.any_answer_counts else stream.opened_s
 
     def _failed(

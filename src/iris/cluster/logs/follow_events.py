@@ -23,7 +23,7 @@ Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """An event: the time `Follow.wake_at` has come. The first event of a follow is also a `TimePassed`."""
+    """An event: the time `Follow.wake_at` has come. The first event that a `Follow` gets is also a `TimePassed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class StreamOpened:
     """The driver has opened a stream.
 
     Attributes:
-        stream: The number of the stream. Each stream of a follow has another number.
+        stream: The number of the stream. Each stream of a `Follow` has another number.
         worker: The id and address of the worker that serves the stream; None if the controller serves the stream.
         task_indices: The tasks whose logs the stream carries.
     """
@@ -222,7 +222,7 @@ class NothingYet:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """An instruction: end the follow with an error that a retry would not change."""
+    """An instruction: stop reading all logs, and raise an error that a retry would not change."""
 
     error: Exception
 

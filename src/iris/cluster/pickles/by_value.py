@@ -172,7 +172,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
         if obj is os.environ:
-            # Changing a copy of `os.environ` would not change the environment of the process.
+            # `os.environ` is not copied, because changing a copy would not change the environment of the process.
             return getattr, (os, "environ")
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")

@@ -53,7 +53,7 @@ class Modules(Protocol):
         """
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return the module object for a module in the pickle."""
+        """Return the module object to use for a module whose code is in the pickle."""
 
 
 class ResolvingUnpickler(pickle.Unpickler):
@@ -162,7 +162,8 @@ class ResolvingUnpickler(pickle.Unpickler):
                 raise SourceDiffersError(_split(mark)[0])
             return found
         known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-        if known is not None:  # The class is complete, because this process has already sent or received the class.
+        # This process has already sent or received the class, so the class already has its attributes.
+        if known is not None:
             self._resolved[id(known)] = known
             return known
         made = make(*args)

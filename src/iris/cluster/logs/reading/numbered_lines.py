@@ -273,7 +273,7 @@ class LogIndex:
 
 
 class Points:
-    """The points that an index contained at one moment, without later points.
+    """The points that an index contained at one moment. Points that are added later are not included.
 
     Args:
         points: A list of points that only grows.

@@ -29,7 +29,7 @@ _INLINE_BYTES = 128 * 1024
 async def stream_logs(
     logs: Sequence[OpenLog], budget: StreamBudget, *, follow: bool, max_bytes: int = 0, caller: str = ""
 ) -> AsyncGenerator[StreamTaskLogsResponse]:
-    """Yield the records of the logs and, for a follow, the records that the attempts still write.
+    """Yield the records of the logs. With `follow`, also yield the records that the attempts still write.
 
     1. Send an empty message at once, because the headers of the response wait for the first message.
     2. Send a chunk for each pending log, until the log was read to its end. Before each read, check whether the attempt

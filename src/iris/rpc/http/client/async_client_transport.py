@@ -52,7 +52,7 @@ class AsyncioTransport:
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
-        self._idle: dict[str, list[_Connection]] = {}  # The newest connection of each server is first.
+        self._idle: dict[str, list[_Connection]] = {}  # The idle connections of each server, the newest first.
         self._is_closed = False
 
     async def execute(self, request: Request) -> Response:

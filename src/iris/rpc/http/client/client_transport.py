@@ -200,7 +200,8 @@ def _timeouts(read_s: float) -> dict[str, float | None]:
 
 
 def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
-    """Yield chunks until a moment of the monotonic clock. httpcore itself only limits the time of each read."""
+    """Yield the chunks of an answer until a deadline on the monotonic clock. httpcore itself only limits the time of
+    each read."""
     for chunk in chunks:
         if time.monotonic() > end:
             raise TimeoutError("the server's answer arrived too slowly")

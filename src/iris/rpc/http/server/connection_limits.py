@@ -2,7 +2,7 @@
 
 A server on asyncio reads every request for as long as the request takes to arrive. With these limits, the head of a
 request may take ten seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size.
-Answers have no limit, because a follow may last for days.
+Answers have no limit, because a client may follow a log for days.
 
 The time limits count only seconds in which this server was able to read from its connections (`ConnectionLimits.tick`).
 Therefore, after a pause of the machine, no request is refused because of the time that the pause took.

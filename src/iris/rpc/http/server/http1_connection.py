@@ -255,7 +255,7 @@ class Http1Connection(HttpToolsProtocol):
             # These two lines inform the application that the client has left, and make uvicorn drop the answer.
             running.disconnected = True
             running.message_event.set()
-            # uvicorn would write "100 Continue" after the answer, which fails.
+            # Without this line, uvicorn would try to write "100 Continue" after the answer, which fails.
             running.waiting_for_100_continue = False
         content_type = b""
         for name, value in self.headers or ():

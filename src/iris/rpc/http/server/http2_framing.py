@@ -282,7 +282,8 @@ class Http2Framing:
         self.close(reason, code)
         return ConnectionBroken(reason)
 
-    # Output. The caller must not call these methods after `ConnectionBroken`, nor for a stream that has ended.
+    # The following methods make output. They must not be called after `ConnectionBroken`, nor for a stream that has
+    # ended.
 
     def send_head(self, stream_id: int, headers: Headers, *, is_end: bool) -> None:
         """Send the head of a response with `:status`, or the trailers of the response."""
@@ -325,7 +326,7 @@ class Http2Framing:
         self._collect()
 
     def reset(self, stream_id: int, code: int) -> None:
-        """End a stream without a complete answer, or refuse the rest of its request."""
+        """End a stream before its answer is complete. If the answer is complete, refuse the rest of the request."""
         if self._is_broken:
             return
         with contextlib.suppress(NoSuchStreamError):  # The library has forgotten a stream that had ended already.
@@ -362,7 +363,8 @@ class Http2Framing:
         return output
 
     def _collect(self) -> None:
-        # The library discards its output in some cases, so the output is taken after each call.
+        # The library h2 discards its output in some cases. Therefore the output is fetched after each call of the
+        # library.
         data = self._h2.data_to_send()
         if data:
             self._output.append(data)

@@ -1,7 +1,7 @@
 """Decodes the heads of requests over HTTP/2, and remembers the last heads of a connection.
 
-Calls of one client have similar heads, often with a token of some hundred bytes, and the library decodes HPACK and its
-Huffman code in Python. For repeated heads, this module saves a third of the CPU time of a call.
+The calls of one client have similar heads, often with a token of some hundred bytes. The library hpack decodes each
+head in Python. By remembering repeated heads, this module saves a third of the CPU time of a call.
 
 The meaning of an encoded head depends on a table, which changes with each head that adds an entry. Therefore a result
 is used again only while the table does not change, and only if the head itself has left the table as it was.

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from iris.rpc.http.server.connection_limits import MAX_HEAD_BYTES
 
-# The largest number of requests that run on one connection at the same time. Follows are requests, too.
+# The largest number of requests that run on one connection at the same time. A client that follows a log uses one
+# request for it.
 MAX_STREAMS = 256
 # How many bytes of a request's body may be on their way or wait until the application reads them. The windows grow
 # again when the application has read the bytes.

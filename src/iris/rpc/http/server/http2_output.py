@@ -79,7 +79,7 @@ class Http2Output:
         self._schedule_flush()
 
     def reset(self, stream: WaitingStream, code: int) -> None:
-        """End a stream without the rest of its answer, or refuse the rest of its request."""
+        """End a stream before its answer is complete. If the answer is complete, refuse the rest of the request."""
         self._framing.reset(stream.stream_id, code)
         self._schedule_flush()
 
