@@ -11,9 +11,10 @@ from typing import Any
 import httptools
 import pytest
 from pyqwest import Client, Request
+from support.answering_server import Server, http
 
 from iris.cluster.client.aio.remote_client import AsyncRemoteClusterClient
-from iris.errors import DeadlineExceededError
+from iris.errors import ControllerUnreachableError, DeadlineExceededError
 from iris.rpc.http.client import h11_parser
 from iris.rpc.http.client.async_client_transport import AsyncioTransport, user_transport
 from iris.rpc.http.tls import ClientTls
@@ -120,4 +121,12 @@ async def test_silent_controller_is_a_deadline_error() -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         async with AsyncRemoteClusterClient(address, token="none", timeout_s=0.3) as client:
             with pytest.raises(DeadlineExceededError, match="did not answer in time"):
+                await client.list_jobs()
+
+
+async def test_server_without_http2_is_described_with_the_argument_to_leave_out() -> None:
+    answers = [http("505 HTTP Version Not Supported") for _ in range(20)]
+    with closing(Server(answers)) as old:
+        async with AsyncRemoteClusterClient(old.address, token="x", http2=True) as client:
+            with pytest.raises(ControllerUnreachableError, match="leave http2=True out"):
                 await client.list_jobs()

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyqwest import Client, Headers, HTTPTransport, HTTPVersion, Request, Response
+from pyqwest import Client, Headers, HTTPTransport, HTTPVersion, Request, Response, WriteError
 from pyqwest import Proxy as PyqwestProxy
 
 from iris.rpc.http.client.proxies import Proxy
@@ -41,6 +41,7 @@ _CONNECT_S = 5.0
 # seldom meet a connection that is being closed.
 _KEEPALIVE_S = 30.0
 _READ_BYTES = 256 * 1024
+_NO_HTTP2 = "it closed the HTTP/2 session at once: if it speaks only HTTP/1.1, leave http2=True out"
 
 
 class AsyncioTransport:
@@ -173,7 +174,7 @@ def user_transport(
         enable_otel=False,
         **pems,
     )
-    return ProgressTransport(transport)
+    return ProgressTransport(transport, requires_http2=http2 and not is_https)
 
 
 def _no_proxy(address: str) -> PyqwestProxy:
@@ -190,10 +191,16 @@ def _pyqwest_proxy(proxy: Proxy) -> PyqwestProxy:
 
 
 class ProgressTransport:
-    """A `pyqwest.Transport` that reports the progress of large requests, see `upload_progress.reporting`."""
+    """A `pyqwest.Transport` that reports the progress of large requests, see `upload_progress.reporting`.
 
-    def __init__(self, transport: AsyncioTransport | HTTPTransport) -> None:
+    Args:
+        transport: The transport that sends the requests.
+        requires_http2: Whether the transport speaks HTTP/2 from the first byte, although the server may not know it.
+    """
+
+    def __init__(self, transport: AsyncioTransport | HTTPTransport, *, requires_http2: bool = False) -> None:
         self._transport = transport
+        self._is_http2_unproved = requires_http2
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -211,7 +218,14 @@ class ProgressTransport:
                     yield part
 
             request = Request(request.method, request.url, headers, content())
-        return await self._transport.execute(request)
+        try:
+            answer = await self._transport.execute(request)
+        except WriteError as error:
+            if not self._is_http2_unproved:
+                raise
+            raise ConnectionError(_NO_HTTP2) from error
+        self._is_http2_unproved = False
+        return answer
 
 
 class _Answer:
