@@ -175,10 +175,10 @@ def _real(value: object) -> float | None:
     except TypeError:
         return None
     except OverflowError:
-        # Too large for a float: not the same as `math.inf`, which callers mean.
+        # The number is too large for a float. The result is not `math.inf`, because `math.inf` means no limit.
         return sys.float_info.max if value > 0 else -sys.float_info.max  # type: ignore[operator]
     except ValueError:
-        return math.nan  # a signaling NaN of decimal
+        return math.nan  # The value is a signaling NaN of the module `decimal`.
 
 
 def _bounds(most: float, above_zero: bool) -> str:
@@ -313,7 +313,7 @@ def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
         try:
             return tuple(value)
         except TypeError:
-            pass  # Only this call shows that a numpy array without dimensions has no items.
+            pass  # A numpy array without dimensions raises this TypeError.
     refuse(name, accepted, value)
 
 

@@ -287,7 +287,7 @@ class RemoteTraceback(IrisError):
 def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError:
     """Return an unpickled error without a call of its `__init__`. The pickle module sets the attributes afterwards."""
     error = kind.__new__(kind, *text)
-    # ImportError and OSError keep parts of the text in attributes that only the built-in `__init__` sets.
+    # The `__init__` of the built-in class is called, because ImportError and OSError store parts of the text there.
     built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     built_in.__init__(error, *text)  # type: ignore[misc] # the class was looked up above
     return error

@@ -273,7 +273,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # The error is ignored here, because the main thread reports it.
+            pass  # The main thread reports the same error.
         self._set("")
 
     def _show(self) -> None:

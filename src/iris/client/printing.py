@@ -40,7 +40,7 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
             if left_s < threading.TIMEOUT_MAX:
                 timer = threading.Timer(
                     left_s, stream.close
-                )  # The timer also ends a stream that waits for a silent server.
+                )  # The timer ends the stream in time, even if its server is silent.
                 timer.daemon = True
                 timer.start()
             for entries in stream.batches():

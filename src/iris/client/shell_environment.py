@@ -67,7 +67,8 @@ def _own_umask() -> int:
             name, _, value = line.partition(":")
             if name == "Umask":  # Since version 4.7, Linux shows the umask in `/proc`.
                 return int(value, 8)
-    # Without /proc, the umask can only be read by setting it. Files that another thread creates now get this umask.
+    # Without /proc, the umask can only be read by setting it. Until the umask is set back, files created by other
+    # threads get the new umask.
     umask = os.umask(0o022)
     os.umask(umask)
     return umask

@@ -84,7 +84,8 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        from iris.cluster.client.workspace_archive import pack_workspace  # This import is slow, and rarely needed.
+        # Few programs send a workspace, and this import is slow.
+        from iris.cluster.client.workspace_archive import pack_workspace
 
         bundle = pack_workspace(self.folder, self._stage("packing"))
         if bundle.left_out:

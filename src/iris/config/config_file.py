@@ -18,7 +18,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         FailedPreconditionError: The file cannot be read.
         InvalidArgumentError: The file is not valid TOML, or has an unknown key or a value that is not accepted.
     """
-    # Each server, worker and command imports this module, and few of them read a file.
+    # `tomllib` is imported here, because every process of Iris imports this module, but few processes read a file.
     import tomllib
 
     try:

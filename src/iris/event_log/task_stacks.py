@@ -32,7 +32,8 @@ def _lines(task: asyncio.Task[Any]) -> Iterator[str]:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    # A suspended coroutine, generator or asynchronous generator refers to its frame and to the object that it awaits.
+    # A suspended coroutine or generator refers to its frame, and to the object that it awaits. The loop yields each
+    # frame and continues with the awaited object.
     while awaited is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(awaited, f"{prefix}_frame", None)

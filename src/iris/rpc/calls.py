@@ -170,7 +170,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     response = ResponseMetadata()
     try:
         with handle.taken(), response:
-            first = next(messages, None)  # this opens the connection
+            first = next(messages, None)  # Requesting the first message opens the connection.
         if peer.credentials:
             peer.credentials.accepted()
         if first is not None:

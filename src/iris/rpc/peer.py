@@ -87,7 +87,7 @@ class Peer:
             answer: The status and headers of the HTTP answer that connectrpc made the error from, or None if there was
                 no answer.
         """
-        if isinstance(error.__cause__, FailedPreconditionError):  # for example, the client was closed
+        if isinstance(error.__cause__, FailedPreconditionError):  # For example, the client was closed.
             return type(error.__cause__)(str(error.__cause__))
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
             return self._unreachable(self._describe_broken(error.__cause__), metadata={"address": self.address})
@@ -126,7 +126,7 @@ class Peer:
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return self._unreachable
         kind = ERROR_FOR_CODE[error.code.value]
-        # An `InvalidArgumentError` would blame the caller's arguments, which no server of Iris has read.
+        # The error must not be an `InvalidArgumentError`, because no server of Iris has read the caller's arguments.
         return InternalError if issubclass(kind, ValueError) else kind
 
     def _describe_broken(self, cause: BaseException) -> str:

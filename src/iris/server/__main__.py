@@ -27,7 +27,7 @@ from iris.system.processes import call_when_parent_ends
 def main() -> None:
     """Serve until SIGTERM. If the id of a parent process was given, also stop when the parent process ends."""
     use_defaults()
-    gc.freeze()  # The garbage collector need not visit the modules, neither while the server runs nor when it exits.
+    gc.freeze()  # From now on, the garbage collector skips the objects of the loaded modules.
     faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
     keep_files_private()
     arguments = _parse_arguments()

@@ -35,7 +35,7 @@ def reset_signals() -> None:
             with contextlib.suppress(OSError, ValueError):  # Signals that the C library reserves cannot be set.
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        # Python installs this handler at its start, but not if SIGINT was ignored then.
+        # Python has not installed its handler of SIGINT if SIGINT was ignored when Python started.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -61,6 +61,7 @@ def own_place() -> str:
         mounts = os.readlink("/proc/self/ns/mnt")
     except OSError:
         return ""
-    if not boot:  # The first mount namespace of every machine has the same number, so the boot id is needed too.
+    # Without the boot id, two machines could have equal texts, because their mount namespaces may have equal numbers.
+    if not boot:
         return ""
     return hashlib.sha256(f"{boot}/{mounts}/{os.getuid()}".encode()).hexdigest()[:32]

@@ -87,8 +87,8 @@ class _ClientServers:
         return server[0]
 
     def is_lost(self, server: Server) -> bool:
-        # No call is needed here, because `AsyncFutureLines.run` gets the newest statuses of the tasks from the follow
-        # engine.
+        # This method needs no call to learn of lost workers, because the follow engine knows the newest statuses of the
+        # tasks.
         return False
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[cluster_pb2.StreamTaskLogsResponse]:

@@ -77,7 +77,7 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         """Request the partial lines that have arrived. Any task of the event loop may call this method.
 
         The iterator returns the partial lines next, as entries with `partial`. The rest of each line becomes another
-        entry later. The cursors of these entries are exact: a reader with such a cursor repeats and loses nothing.
+        entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
         """
         self._reader.request_partial_lines()
 
@@ -86,7 +86,7 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         waiting.
         """
         self._reader.close()
-        # A generator cannot be closed while another task runs it. In this case the other task ends the generator.
+        # A generator cannot be closed while another task runs it. The task that runs the generator ends it instead.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
@@ -199,7 +199,7 @@ class AsyncTaskLogReader:
         """End the reader. A task that waits for the next batch stops waiting."""
         self._is_closed = True
         if self._reading is not None:
-            with suppress(RuntimeError):  # The wait ends already.
+            with suppress(RuntimeError):  # If the wait is ending already, its timeout cannot be changed.
                 self._reading.reschedule(0)
 
     async def _unless_closed(self, batches: AsyncGenerator[Items]) -> Items | None:
@@ -237,7 +237,8 @@ class AsyncTaskLogReader:
             async for _, items in existing:
                 yield items
         if self._options.follow:
-            # The second stage cannot wait for calls while it chooses servers. Therefore all workers are probed now.
+            # All workers are probed before the second stage of the reader begins, because the second stage chooses
+            # servers without waiting for calls.
             await self._connection.perform(state.routes.find(state.tasks.values()))
             self._future = AsyncFutureLines(self._connection, state)
             async with aclosing(self._future.run()) as future:

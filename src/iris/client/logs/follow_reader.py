@@ -116,7 +116,8 @@ class FollowReader:
         if retry.worker is not None and retry.tries > 1:
             state.routes.lost_worker(retry.worker[1])
         if not state.routes.has_other_server:
-            # The worker may have restarted at another address. The controller knows the new address.
+            # The worker may have restarted at another address. Therefore the newest status of the task is requested
+            # from the controller, which knows the address.
             with suppress(UnavailableError, DeadlineExceededError):
                 status = yield from get_task_status(state.job_id, index)
                 attempt = status.attempts[attempt.attempt_id]
@@ -126,7 +127,7 @@ class FollowReader:
                 return
         notice = self._notices.get(index)
         if notice is None:
-            is_told = bool(self._notices)  # One notice is enough, even if the logs of several tasks are unreadable.
+            is_told = bool(self._notices)  # The user gets one notice, even if the logs of several tasks are unreadable.
             subject = f"task {index}, attempt {attempt.attempt_id}"
             notice = self._notices[index] = OutageNotice(state.options, subject, quiet=is_told)
         notice.report(retry.error, retry.failure, retry.tries)

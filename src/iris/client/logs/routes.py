@@ -28,7 +28,7 @@ class Routes:
     def __init__(self, reachable: ReachableWorkers, route: Route) -> None:
         self._reachable = reachable
         self._route = route
-        self._not_at_worker: set[tuple[int, int]] = set()  # Pairs of task index and attempt id.
+        self._not_at_worker: set[tuple[int, int]] = set()  # The attempts whose workers have lost the log.
 
     @property
     def has_other_server(self) -> bool:
@@ -70,7 +70,7 @@ class Routes:
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            self.leave_worker(task_index, attempt.attempt_id)  # The worker has lost the log.
+            self.leave_worker(task_index, attempt.attempt_id)  # From now on, the log is read from the controller.
         return NotYetError(text)
 
     def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, since_s: float | None) -> Operation[bool]:
@@ -87,7 +87,7 @@ class Routes:
             return False
         try:
             workers = yield from list_workers()
-        except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # Tasks may not list workers.
+        except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # A task's token may not list workers.
             return False
         wanted = (attempt.worker_id, attempt.worker_address)
         return not any(worker.healthy and (worker.worker_id, worker.address) == wanted for worker in workers)

@@ -82,7 +82,7 @@ class LogStream(Iterator[LogEntry]):
         """Request the partial lines that have arrived. Any thread may call this method.
 
         The iterator returns the partial lines next, as entries with `partial`. The rest of each line becomes another
-        entry later. The cursors of these entries are exact: a reader with such a cursor repeats and loses nothing.
+        entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
         """
         self._reader.request_partial_lines()
 
@@ -217,6 +217,6 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        # A generator cannot be closed while another thread runs it. In this case the other thread ends the generator.
+        # A generator cannot be closed while another thread runs it. The thread that runs the generator ends it instead.
         with suppress(ValueError):
             self._batches.close()

@@ -143,7 +143,7 @@ class ThreadDriver(Generic[Server]):
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # The stream is removed when its `StreamEnded` arrives.
+                self._streams[instruction.stream].end()  # `StreamEnded` arrives later and removes the stream.
             else:
                 yield instruction
 

@@ -83,7 +83,7 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT_VARIABLES
     }
-    # Git must neither write the index nor start a daemon that outlives this process.
+    # These settings stop git from writing the index, and from starting a daemon that outlives this process.
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         return subprocess.run(

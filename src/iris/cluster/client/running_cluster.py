@@ -27,7 +27,7 @@ def state_home() -> Path:
     Raises:
         FailedPreconditionError: This user has no home directory, for example in a container.
     """
-    # The XDG base directory specification requires that a relative path is ignored.
+    # A relative path is ignored, as the XDG base directory specification requires.
     given = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "iris"

@@ -112,7 +112,8 @@ def start_server(
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
                 pass_fds=(ready_end,),
-                # Ctrl-C in the terminal must not reach the server, because this process stops the server.
+                # In a session of its own, the server does not receive Ctrl-C from the terminal. This process stops the
+                # server.
                 start_new_session=True,
             )
     except OSError as error:

@@ -157,7 +157,8 @@ class FoundFiles:
         except OSError as error:  # A missing target is allowed, because the task may create it.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # A link with an absolute target, or with a path that leaves the workspace, would break on another machine.
+        # A link is not sent if its target is absolute or lies outside the workspace, because the link would break on
+        # another machine.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -264,7 +265,7 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-    except OSError:  # The links form a cycle, or this user may not enter a folder on the path.
+    except OSError:  # The path has a cycle of links, or a folder that this user may not enter.
         return False
 
 

@@ -18,7 +18,7 @@ Worker = tuple[str, str]  # The id and the address of a worker.
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 
-# Events: what the driver reports.
+# The following classes are events, which the driver reports to the `Follow`.
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ Event = (
 )
 
 
-# Instructions: what the driver and the reader must do. `NextAttempt` and `NoAttempt` of `Progress` are instructions,
-# too.
+# The following classes are instructions to the driver or the reader. `progress.py` defines two more instructions:
+# `NextAttempt` and `NoAttempt`.
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,8 @@ class Progress:
             return [NextAttempt(task_index, status.attempts[number])]
         elif not self._follow or (is_final and number < count):
             task.stage = _Stage.OVER
-        # The worker may know of the attempt's end before the controller does. The next status from the controller
-        # decides whether the task is over.
+        # The worker may know of the attempt's end before the controller does. Therefore nothing changes yet: the next
+        # status from the controller decides whether the task is over.
         return []
 
 

@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Loss:
-    """Lost bytes of one source: the disk did not accept them. The next gap record will cover them."""
+    """The bytes of one source that were lost because the disk did not accept the bytes. The next gap record will cover
+    the lost bytes."""
 
     missing: int = 0
     timestamp_ms: int = 0
@@ -273,8 +274,8 @@ class LogWriter:
             self._begin_segment()
         at = self._used()
         try:
-            # Write at the known offset, and not in append mode. If the truncation below also fails, the next record
-            # overwrites the rest of this one.
+            # The records are written at a known offset, and not in append mode. If both a write and the truncation
+            # after it fail, the next record overwrites the remains of the failed write.
             written = os.pwritev(self._fd, frames, at)
             if written < size:
                 rest = memoryview(b"".join(frames))

@@ -42,7 +42,8 @@ class TaskModules:
         self._imported: dict[str, types.ModuleType] = {}
         self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        # `__main__` must not have a `__file__`, because a spawned process would run this file, the caller's script.
+        # `__main__` gets no `__file__`. A process that the task spawns would run that file, which is the caller's
+        # script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
         # The globals for the functions of each module in the pickle, by module name.
         self._globals: dict[str, dict[str, Any]] = {}
@@ -186,7 +187,7 @@ class TaskModules:
         is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
         if source is not None or (is_free and not self._is_told):
             sys.modules[name] = home
-            # The results and child jobs of the task must also pickle this module by value.
+            # The module is registered, so that the results and child jobs of the task pickle the module by value, too.
             cloudpickle.register_pickle_by_value(home)
         return home
 

@@ -77,7 +77,7 @@ def describe_fault(error: BaseException) -> str:
             if link.errno in _LOOKUP_FAILED_NOW:
                 return "its host name cannot be looked up now"
             return "no host of that name is known"
-        # The errno of an SSLError comes from OpenSSL, so `os.strerror` cannot describe it.
+        # An SSLError is excluded, because its errno comes from OpenSSL and `os.strerror` cannot describe that number.
         if isinstance(link, OSError) and link.errno is not None and not isinstance(link, ssl.SSLError):
             return os.strerror(link.errno).lower()
         link = link.__cause__ or link.__context__

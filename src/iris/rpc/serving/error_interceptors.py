@@ -56,8 +56,9 @@ class DetailInterceptor:
         if not isinstance(error, ConnectError) or error.details:
             return
         if error.code is Code.CANCELED:
-            # A call is cancelled if its client has left or if the server closes. Only in the second case does the
-            # client read the error, and CANCELED would tell the client that it has cancelled the call itself.
+            # A call is cancelled if its client has left or if the server closes. A client reads the error only if the
+            # server closes. The error must not be CANCELED, because the client would conclude that it has cancelled the
+            # call itself.
             text = "the server is closing: repeat the call when the server has started again"
             raise connect_error(Code.UNAVAILABLE, text, ErrorReason.UNAVAILABLE) from error
         raise connect_error(error.code, error.message, REASONS[error.code]) from error

@@ -64,7 +64,7 @@ class AsyncClusterConnection:
         self._starting: asyncio.Task[ClusterAccess] | None = None
         self._workers: dict[str, _Server] = {}
         self._transports: list[ProgressTransport] = []
-        self._context: ssl.SSLContext | None = None  # It is shared by all connections, because it is slow to make.
+        self._context: ssl.SSLContext | None = None  # All connections share one context, because making it is slow.
         if isinstance(access, ClusterAccess):
             self._connect(access)
         else:
@@ -87,7 +87,8 @@ class AsyncClusterConnection:
             assert self._start is not None, "a connection has an access, or a function that returns one"
             if self._starting is None:
                 self._starting = asyncio.create_task(asyncio.to_thread(self._start))
-            # A caller that is cancelled must not cancel the start, because other callers wait for the same start.
+            # If one caller is cancelled, the start of the cluster continues, because other callers may wait for the
+            # start.
             access = await asyncio.shield(self._starting)
             self.lifetime.check()
             if self._access is None:
@@ -135,7 +136,7 @@ class AsyncClusterConnection:
         if self._access is None or not self._access.may_call_worker(address):
             return False
         try:
-            # Another machine may have the same address as the worker. The worker id in the answer shows the difference.
+            # Another machine may have the same address as the worker. Therefore the worker id in the answer is checked.
             worker = self._worker(worker_id, address)
             worker.uid_check.check()
             health = await worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=PROBE_MS)

@@ -99,8 +99,8 @@ def fetch_log_page(
             page = yield Call("fetch_task_logs", request, worker=(attempt.worker_id, attempt.worker_address))
             return page
         except NotFoundError:
-            # The worker does not have the log, because another worker has replaced it, or because it has uploaded and
-            # removed the log.
+            # The worker does not have the log. Either another worker now has the worker's address, or the worker has
+            # uploaded and removed the log. Therefore the log is read through the controller.
             pass
         except UnavailableError:
             reachable.lost(attempt.worker_address)

@@ -104,7 +104,7 @@ class _Watch:
                 if (yield from self._read_stream(end)):
                     return
             except DeadlineExceededError:
-                pass  # Two causes are possible: the deadline has passed, or the connection was silent for too long.
+                pass  # Either the deadline of the watch has passed, or the connection was silent for too long.
             except UnavailableError as error:
                 self._note_silence(error)
             yield Pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))

@@ -108,7 +108,7 @@ class LineReader:
                 yield from self._jump(source_id, timestamp_ms, offset)
             size = self._piece_size(payload)
             for at in range(0, len(payload), size):
-                # A slice of the whole payload is the payload itself, not a copy.
+                # If the slice is the whole payload, Python does not copy the bytes.
                 piece = payload[at : at + size]
                 entries = self._lines(source_id, timestamp_ms, offset + at, piece)
                 if entries:
@@ -166,7 +166,7 @@ class LineReader:
     def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         partial = self._partial[source_id]
         origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
-        with memoryview(partial) as view:  # A slice of the bytearray would copy the bytes twice.
+        with memoryview(partial) as view:  # Without the view, slicing the bytearray would copy the bytes twice.
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
         del partial[: len(data)]

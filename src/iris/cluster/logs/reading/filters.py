@@ -122,7 +122,7 @@ class FilteredReader:
             self._walk.reader.close()
 
     def _begin(self) -> LineScanner:
-        # Segments that lie entirely before the wanted lines are skipped without reading them.
+        # Segments that lie entirely before the wanted lines are skipped and not read.
         source_ids = self._filter.source_ids
         stdout, stderr, build = (
             offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)

@@ -341,7 +341,7 @@ class LogReader:
         log may grow.
         """
         if not final:
-            self._segments = None  # Forget the listed segments, so that the next read lists them again.
+            self._segments = None  # Forget the listed segments, so that the next read lists the directory again.
             return None
         end = read_end(self._directory)
         if end is not None and end.removed:

@@ -72,8 +72,8 @@ class LogScans:
 
         Args:
             caller: Identifies the caller.
-            work: A generator that yields wherever it may be interrupted. The generator is closed at the end, also when
-                the caller has left.
+            work: A generator that yields wherever it may be interrupted. The generator is closed at the end, even if
+                the caller has disconnected.
 
         Raises:
             ResourceExhaustedError: The caller has too many waiting calls.

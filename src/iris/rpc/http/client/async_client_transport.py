@@ -117,7 +117,7 @@ class AsyncioTransport:
                 return _Connection(*await asyncio.open_connection(host, port, ssl=self._context))
         except TimeoutError as error:
             raise ConnectionError(f"no connection to the server within {_CONNECT_S:g} s") from error
-        except OSError as error:  # including the errors of TLS
+        except OSError as error:  # The errors of TLS are subclasses of OSError.
             raise ConnectionError(str(error)) from error
 
 
@@ -320,7 +320,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # also at the end of the body
+        except BaseException:  # At the end of the body, the exception is StopAsyncIteration.
             self._connection.close()
             raise
 

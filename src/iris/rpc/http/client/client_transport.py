@@ -185,7 +185,7 @@ class HttpTransport:
         if handle is not None:
             extensions["trace"] = handle.trace
         answer = self._sender.send(method, url, headers, body, extensions, alone=True)
-        # httpcore reads this timeout again before it reads the body. Therefore the value can still change here.
+        # This timeout applies to the body, because httpcore looks the timeout up again before it reads the body.
         extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
         stream = _Body(answer, self._sender, self.lifetime)
         if handle is not None:

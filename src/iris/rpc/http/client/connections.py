@@ -74,7 +74,8 @@ class _Stream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
-        # A connection through an https proxy starts TLS twice, first with the proxy and then with the server.
+        # Through an https proxy, a connection starts TLS twice, first with the proxy and then with the server. Only the
+        # TLS connection to the server is checked for HTTP/2.
         if self._http2_host and server_hostname == self._http2_host:
             chosen = stream.get_extra_info("ssl_object").selected_alpn_protocol()
             if chosen != "h2":

@@ -175,7 +175,7 @@ class HttpcoreSender:
 
     def _take_idle(self) -> httpcore.ConnectionInterface | None:
         if self._pid != os.getpid():
-            # This process is a child after a fork. The idle connections belong to the parent.
+            # If this process is a child after a fork, it drops the idle connections, because they belong to the parent.
             self._idle = []
             self._pid = os.getpid()
         with suppress(IndexError):  # Another thread may take the last connection.
@@ -244,7 +244,8 @@ def _connector(
     parts = urlsplit(address)
     over_tls = parts.scheme == "https"
     prior_knowledge = bool(http2) and not over_tls
-    # Through a SOCKS proxy, the first bytes of a connection come from the proxy.
+    # Through a SOCKS proxy, the first bytes of a connection come from the proxy, so they cannot show whether the server
+    # speaks HTTP/2.
     backend = PriorKnowledgeBackend if prior_knowledge and proxy is None else Backend
     return httpcore.ConnectionPool(
         network_backend=backend(lifetime, parts.hostname or "" if http2 else ""),

@@ -179,7 +179,7 @@ class _Answer:
         """
         if not self._is_whole and self._shares_connection and self.socket is not None:
             self._sender.has_ended_connection = True
-            with suppress(OSError):  # it was closed already
+            with suppress(OSError):  # The socket may be closed already.
                 self.socket.shutdown(socket.SHUT_RDWR)
         self._response.close()
 

@@ -52,7 +52,7 @@ class StreamHandle:
         """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():
-            with suppress(OSError):  # it was closed already
+            with suppress(OSError):  # The socket may be closed already.
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

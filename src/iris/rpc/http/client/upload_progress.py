@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 _SLICE_BYTES = 256 * 1024
 
-Report = Callable[[int, int], None]  # bytes sent, bytes in all
+Report = Callable[[int, int], None]  # The arguments are the number of sent bytes and the number of all bytes.
 _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=None)
 
 

@@ -110,8 +110,8 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
-            # uvicorn has cancelled the remaining requests. This wait lets the server inform their clients before the
-            # loop ends.
+            # uvicorn has cancelled the remaining requests. The server waits for them, so that it can send their errors
+            # before the loop ends.
             if tasks := self._server.server_state.tasks:
                 await asyncio.wait(tasks, timeout=_CLOSE_S)
                 await asyncio.sleep(0)

@@ -102,7 +102,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve the connection."""
-        # The transport of uvloop over TLS is not a subclass of `asyncio.Transport`.
+        # A cast is needed, because the TLS transport of uvloop is not a subclass of `asyncio.Transport`.
         transport = self._transport = cast(asyncio.Transport, transport)
         self._scope |= {
             "server": get_local_addr(transport),
@@ -222,7 +222,8 @@ class Http2Connection(asyncio.Protocol):
                 self._body_arrived(event)
             case RequestEnd():
                 if self._answered_early.pop(event.stream_id, None) is not None:
-                    # curl 7.88 notices that the stream has ended only when it receives another frame.
+                    # The server sends a ping, because curl 7.88 notices the end of a stream only when another frame
+                    # arrives.
                     self._framing.ping()
                 if (stream := self._streams.get(event.stream_id)) is not None:
                     self._request_complete(stream)
@@ -321,7 +322,7 @@ class Http2Connection(asyncio.Protocol):
         stream.release()
         self._output.wake_turn()
         if stream.task is not None and not stream.has_begun:
-            stream.task.cancel()  # If a client resets a request at once, the application is not called for the request.
+            stream.task.cancel()  # A request that is reset at once does not reach the application.
         self._idle_if_done()
 
     # Calls by the streams.

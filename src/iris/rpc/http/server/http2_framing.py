@@ -246,7 +246,8 @@ class Http2Framing:
         self.budget.received(kind, flags, size)
         self.frames += not self.budget.is_in_head
         if kind == GOAWAY and not is_in_head:
-            # The library would refuse to send answers after it had read this frame.
+            # The library h2 does not get a GOAWAY frame from the client, because it would then refuse to send further
+            # answers.
             if stream_id or size < 8:
                 raise _BrokenRuleError(ErrorCodes.PROTOCOL_ERROR, "the client sent a malformed GOAWAY frame")
             yield ClientLeaves()

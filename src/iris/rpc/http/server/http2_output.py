@@ -1,10 +1,11 @@
 """Sends the answers of the streams of one HTTP/2 connection, no faster than the client reads them.
 
-How an answer leaves:
+An answer is sent in these steps:
 
 1. A stream waits until the client accepts bytes on this stream (the window of the stream).
-2. The streams of the connection take turns. A turn is at most TURN_BYTES. It waits until the client accepts bytes on
-   any stream (the window of the connection), and until the transport has sent enough of its buffer.
+2. The streams of the connection take turns. In one turn, a stream sends at most TURN_BYTES. Before the turn begins, the
+   stream waits until the client accepts bytes on the connection (the window of the connection), and until the transport
+   has sent enough of its buffer.
 3. The output of one pass of the loop is written with one call, or earlier if it is larger than TURN_BYTES.
 """
 
@@ -85,7 +86,7 @@ class Http2Output:
 
     async def send_body(self, stream: WaitingStream, body: bytes, *, is_end: bool) -> None:
         """Send a part of an answer's body, and wait until all of it is within the windows of the client."""
-        # A part may wait for the next flush, so the application must not be able to change it.
+        # A mutable part is copied, because the application could change the part while it waits for the next flush.
         rest = memoryview(body if isinstance(body, bytes) else bytes(body))
         while True:
             while rest and not stream.is_lost and self._framing.window(stream.stream_id) <= 0:
@@ -107,7 +108,7 @@ class Http2Output:
             await asyncio.sleep(0)
 
     async def wait_for_buffer(self, stream: WaitingStream) -> None:
-        """Wait until the transport can take more output, or the client of the stream has left."""
+        """Wait until the transport accepts more output, or until the client of the stream has left."""
         while self.is_paused and not stream.is_lost:
             await self._wait(stream, self._buffer_waiters)
 

@@ -46,7 +46,7 @@ class ProtocolChoice(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit a connection, or note that it must be refused. Choose HTTP/2 if the TLS handshake has done so."""
-        # The transport of uvloop over TLS is not a subclass of `asyncio.Transport`.
+        # A cast is needed, because the TLS transport of uvloop is not a subclass of `asyncio.Transport`.
         transport = self._transport = cast(asyncio.Transport, transport)
         self._arguments["server_state"].connections.add(self)
         self._refused = self._limits.admit(self)
@@ -95,7 +95,8 @@ class ProtocolChoice(asyncio.Protocol):
         return protocol
 
     def _switch_to_http2(self) -> None:
-        # A server imports the library for its first connection over HTTP/2, because most processes never see one.
+        # The library h2 is imported for the first connection over HTTP/2, because most processes never get such a
+        # connection.
         from iris.rpc.http.server.http2_connection import Http2Connection
 
         self._switch(Http2Connection(self._limits, self._refused, **self._arguments))
