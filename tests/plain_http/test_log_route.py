@@ -118,6 +118,12 @@ def test_log_of_a_child_job_is_found_with_a_plain_or_an_encoded_slash(curl: Curl
     curl.cluster.terminate_job(job)
 
 
+def test_two_accept_headers_are_one_list(curl: Curl) -> None:
+    url = curl.url(curl.ended_job("echo one"))
+    answer = curl.status(url, "-H", "Accept: application/json", "-H", "Accept: text/plain;q=0.1")
+    assert answer[1]["content-type"] == "application/json"
+
+
 def test_error_of_the_log_route_names_the_accepted_values(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     url = curl.url(job)

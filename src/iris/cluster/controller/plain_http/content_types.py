@@ -11,8 +11,8 @@ CONTENT_TYPES = {
 }
 _ALSO = {"application/jsonl": "ndjson", "application/jsonlines": "ndjson", "application/ndjson": "ndjson"}
 _FORMAT_OF = {kind.partition(";")[0]: name for name, kind in CONTENT_TYPES.items()} | _ALSO
-# A reader that accepts several formats equally gets the first one of these, in this order.
-_BY_RANGE = {"*/*": "text", "text/*": "text", "application/*": "ndjson"}
+# The formats of each range. A client that accepts a range gets the range's first format that it does not refuse.
+_BY_RANGE = {"*/*": ("text", "ndjson"), "text/*": ("text", "sse"), "application/*": ("ndjson", "json", "raw")}
 
 
 def format_for(accept: str) -> str | None:
@@ -23,17 +23,25 @@ def format_for(accept: str) -> str | None:
     """
     if not accept.strip():
         return "text"
-    best: tuple[float, int] | None = None
-    found: str | None = None
+    accepted: list[tuple[str, float]] = []
     for part in accept.split(","):
         kind, *parameters = (word.strip().lower() for word in part.split(";"))
-        name = _FORMAT_OF.get(kind) or _BY_RANGE.get(kind)
-        weight = _weight(parameters)
+        accepted.append((kind, _weight(parameters)))
+    refused = {name for kind, weight in accepted if weight == 0 and kind != "*/*" for name in _names(kind)}
+    best: tuple[float, int] | None = None
+    found: str | None = None
+    for kind, weight in accepted:
+        is_named = kind in _FORMAT_OF
+        name = next((name for name in _names(kind) if is_named or name not in refused), None)
         # A named type wins over a range with the same weight.
-        rank = (weight, 1 if kind in _FORMAT_OF else 0)
+        rank = (weight, 1 if is_named else 0)
         if name is not None and weight > 0 and (best is None or rank > best):
             best, found = rank, name
     return found
+
+
+def _names(kind: str) -> tuple[str, ...]:
+    return (_FORMAT_OF[kind],) if kind in _FORMAT_OF else _BY_RANGE.get(kind, ())
 
 
 def _weight(parameters: list[str]) -> float:

@@ -197,7 +197,8 @@ class _Request:
         self.path: str = quote(scope["path"], safe="/%") if raw is None else raw.decode("latin-1").partition("?")[0]
         self.format: str | None = None
         self.failure = ""
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._all_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self._headers = dict(self._all_headers)
         self._query = scope["query_string"].decode(errors="replace")
 
     def header(self, name: bytes) -> str | None:
@@ -220,9 +221,11 @@ class _Request:
         Raises:
             PlainError: The client accepts none of the formats.
         """
-        self.format = format_for(self.header(b"accept") or "")
+        # A request may have several Accept headers, which together form one list.
+        accept = ",".join(value.decode(errors="replace") for name, value in self._all_headers if name == b"accept")
+        self.format = format_for(accept)
         if self.format is None:
-            given, listed = quoted(self.header(b"accept")), ", ".join(CONTENT_TYPES.values())
+            given, listed = quoted(accept), ", ".join(CONTENT_TYPES.values())
             raise PlainError(406, f"the route has none of the types in Accept: {given}; it has {listed}")
 
     def query(self) -> LogQuery | None:
