@@ -40,7 +40,7 @@ class Color(str, enum.Enum):  # noqa: UP042 - the older way, whose str() is anot
 
 
 @pytest.mark.parametrize("value", [3, Index(3), True + 2])
-def test_whole_number_of_any_type_with_index_becomes_int(value: Any) -> None:
+def test_whole_number_of_any_type_with_an_index_method_becomes_int(value: Any) -> None:
     number = arguments.check_whole_number("replicas", value)
     assert type(number) is int
     assert number == 3
@@ -75,7 +75,7 @@ def test_error_for_a_refused_whole_number_names_argument_bounds_and_value(value:
     ("value", "seconds"),
     [(1, 1.0), (0.25, 0.25), (Fraction(1, 4), 0.25), (Decimal("0.25"), 0.25), (Index(7), 7.0), (0, 0.0)],
 )
-def test_seconds_of_any_real_type_become_float(value: Any, seconds: float) -> None:
+def test_seconds_of_any_real_number_type_are_converted_to_float(value: Any, seconds: float) -> None:
     number = arguments.check_seconds("retry_pause", value)
     assert type(number) is float
     assert number == seconds
@@ -107,7 +107,7 @@ def test_timedelta_is_refused_with_advice() -> None:
         arguments.check_timeout("timeout", timedelta(minutes=1))
 
 
-def test_text_of_enum_member_becomes_its_value() -> None:
+def test_string_enum_member_given_as_argument_is_converted_to_its_value() -> None:
     text = arguments.check_text("regex", Color.RED)
     assert type(text) is str
     assert text == "red"
@@ -116,16 +116,16 @@ def test_text_of_enum_member_becomes_its_value() -> None:
 
 
 @pytest.mark.parametrize("given", [["a", "b"], ("a", "b"), deque("ab"), (c for c in "ab"), {"a": 1, "b": 2}.keys()])
-def test_names_of_any_ordered_collection_become_tuple(given: Any) -> None:
+def test_ordered_collection_of_names_given_as_argument_becomes_a_tuple(given: Any) -> None:
     assert sorted(arguments.check_names("ports", given, "['http']")) == ["a", "b"]
 
 
 @pytest.mark.parametrize("given", [[2, 0, 2], {0, 2}, (Index(2), Index(0)), range(0, 3, 2)])
-def test_task_indices_become_sorted_list_without_duplicates(given: Any) -> None:
+def test_task_indices_given_as_argument_become_a_sorted_list_without_duplicates(given: Any) -> None:
     assert arguments.check_task_indices("task_indices", given) == [0, 2]
 
 
-def test_mapping_of_text_is_copied_into_a_new_dict() -> None:
+def test_mapping_given_as_argument_is_copied_into_a_new_dict() -> None:
     given = UserDict({"a": "b"})
     found = arguments.check_text_mapping("env", given)
     assert found == {"a": "b"}
@@ -133,7 +133,7 @@ def test_mapping_of_text_is_copied_into_a_new_dict() -> None:
 
 
 @pytest.mark.parametrize("given", ["/data", Path("/data"), PurePosixPath("/data")])
-def test_path_becomes_text(given: Any) -> None:
+def test_path_object_as_argument_is_converted_to_text(given: Any) -> None:
     assert arguments.check_path("workspace", given) == "/data"
 
 

@@ -52,7 +52,7 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_of_a_page_lead_to_existing_files_and_headings(page: Path) -> None:
+def test_links_on_a_documentation_page_lead_to_existing_files_and_headings(page: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -111,7 +111,7 @@ def test_glossary_defines_each_term_once() -> None:
     assert sorted(term for term in set(terms) if terms.count(term) > 1) == []
 
 
-def test_layers_of_the_contributing_page_stand_in_the_checked_order() -> None:
+def test_layers_in_contributing_have_the_order_that_import_linter_checks() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("has the full list")[0]
@@ -134,7 +134,7 @@ def test_paths_named_by_how_it_works_exist() -> None:
     assert [name for name in named if not any((root / name).exists() for root in roots)] == []
 
 
-def test_source_and_test_files_that_pages_name_exist() -> None:
+def test_source_and_test_files_named_on_documentation_pages_exist() -> None:
     known = [f"/{path.relative_to(ROOT)}" for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
     for page in PAGES:
         text = page.read_text()
@@ -158,7 +158,7 @@ def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
     assert extras == {"server", "cli"}, "what iris run needs without a cluster"
 
 
-def test_install_commands_of_the_pages_name_existing_extras() -> None:
+def test_extras_in_install_commands_of_documentation_pages_exist() -> None:
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     for page in PAGES:
         commands = re.findall(r"pip install '?([^\s'`]+)", page.read_text())

@@ -69,7 +69,7 @@ def test_failpoint_without_the_variable_has_no_effect() -> None:
         failpoint(name)
 
 
-def test_failpoint_strikes_at_the_passes_that_its_condition_selects() -> None:
+def test_failpoint_takes_effect_at_the_passes_selected_by_its_condition() -> None:
     def strikes(text: str, times: int) -> list[int]:
         (one,) = parse(text)["spawn.before"]
         return [time for time in range(1, times + 1) if one.strikes()]
@@ -112,7 +112,7 @@ def test_invalid_failpoint_is_refused(text: str, error: str) -> None:
         parse(text)
 
 
-def test_process_reports_active_failpoints_and_their_strikes() -> None:
+def test_process_writes_its_active_failpoints_and_each_effect_to_stderr() -> None:
     program = (
         "from iris.failpoints import failpoint\nfor _ in range(9): failpoint('reap.after'); print('on', flush=True)"
     )
@@ -122,7 +122,7 @@ def test_process_reports_active_failpoints_and_their_strikes() -> None:
     assert ended.stderr == "iris failpoint active: reap.after=kill@3\niris failpoint reap.after: kill\n"
 
 
-def test_failpoint_strikes_even_if_stderr_is_on_a_full_disk() -> None:
+def test_failpoint_takes_effect_even_if_stderr_is_on_a_full_disk() -> None:
     program = (
         "import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\n"
         "from iris.failpoints import failpoint\nfailpoint('reap.after'); print('on', flush=True)"

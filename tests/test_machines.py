@@ -76,7 +76,7 @@ def test_simulated_machines_reach_each_other_by_name_and_the_test_by_address(lan
         one.run([sys.executable, "-S", "-c", CALL, "m1"])
 
 
-def test_cut_network_of_a_machine_can_be_healed(lan: Lan, tmp_path: Path) -> None:
+def test_network_of_a_simulated_machine_can_be_cut_and_healed(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     start_echo(other, tmp_path)
@@ -98,7 +98,7 @@ def test_cut_network_of_a_machine_can_be_healed(lan: Lan, tmp_path: Path) -> Non
         assert cut.recv(100) == b"lost?", "what was on its way arrives"
 
 
-def test_power_off_ends_all_processes_without_a_message(lan: Lan, tmp_path: Path) -> None:
+def test_power_off_of_a_simulated_machine_ends_its_processes_without_a_message(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     one.start(["sh", "-c", "setsid sleep 600 & exec sleep 600"])
@@ -118,7 +118,7 @@ def test_power_off_ends_all_processes_without_a_message(lan: Lan, tmp_path: Path
     assert other.run([sys.executable, "-S", "-c", CALL, "m0"]) == "hello\n"
 
 
-def test_process_of_a_machine_receives_signals(lan: Lan) -> None:
+def test_process_of_a_simulated_machine_receives_signals(lan: Lan) -> None:
     process = lan.machines[0].start(["sleep", "600"])
     wait_until(lambda: lan.machines[0].processes() == {process.pid: "sleep 600"}, "it")
     process.signal(signal.SIGTERM)
@@ -126,7 +126,7 @@ def test_process_of_a_machine_receives_signals(lan: Lan) -> None:
     assert lan.machines[0].processes() == {}
 
 
-def test_orphaned_processes_of_a_machine_are_collected(lan: Lan) -> None:
+def test_orphaned_processes_of_a_simulated_machine_are_collected(lan: Lan) -> None:
     one = lan.machines[0]
     one.run(["sh", "-c", "setsid true & setsid true & true"])
     wait_until(lambda: "Z" not in one.run(["ps", "-A", "-o", "stat="]), "their end")

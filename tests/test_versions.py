@@ -32,7 +32,7 @@ def test_neighbouring_releases_of_iris_work_together(one: str, other: str) -> No
 @pytest.mark.parametrize(
     ("one", "other"), [("0.1.0", "0.3.0"), ("0.1.0", "1.1.0"), ("1.9.0", "2.0.0"), ("0.1.0", "1"), ("0.1.0", "neu")]
 )
-def test_releases_that_are_not_neighbours_do_not_work_together(one: str, other: str) -> None:
+def test_releases_that_are_not_neighbours_are_reported_as_incompatible(one: str, other: str) -> None:
     text = why_not_together(other, "it", one, "this controller")
     assert text.startswith(f"it has Iris {other}, this controller has {one}; install")
     assert why_not_together(one, "it", other, "this controller")

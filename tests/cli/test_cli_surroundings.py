@@ -53,7 +53,7 @@ def test_run_passes_its_umask_to_the_task(up: Iris) -> None:
     assert in_shell(up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"
 
 
-def test_task_gets_the_path_of_its_folder_as_the_shell_shows_it(up: Iris) -> None:
+def test_pwd_variable_of_a_task_contains_the_symbolic_links_of_the_shells_path(up: Iris) -> None:
     (up.folder / "real").mkdir()
     (up.folder / "link").symlink_to("real")
     done = in_shell(up, "cd link; iris run -- sh -c 'echo $PWD; pwd -P'; PWD=/ iris run -- printenv PWD")

@@ -276,7 +276,9 @@ def test_idle_surplus_workers_end_at_once(cluster: StandingCluster) -> None:
     wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
 
 
-def test_follow_continues_through_the_kill_of_the_controller(survivor: StandingCluster, tmp_path: Path) -> None:
+def test_reader_that_follows_a_log_continues_after_the_controller_was_killed(
+    survivor: StandingCluster, tmp_path: Path
+) -> None:
     steps = tmp_path / "steps"
     steps.mkdir()
     script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.05; done; echo step $i; done; exit 3"

@@ -29,7 +29,7 @@ def own_client(tmp_path: Path) -> Iterator[IrisClient]:
         yield remote
 
 
-def test_tasks_are_spread_over_the_workers(client: IrisClient) -> None:
+def test_tasks_of_a_job_run_on_different_workers(client: IrisClient) -> None:
     job = client.run(["true"], replicas=4)
     job.wait(timeout=60)
     workers = [task.worker_id for task in client.list_tasks(job.job_id)]
@@ -121,7 +121,7 @@ def test_kill_of_a_worker_restarts_both_gangs_that_run_on_it(own_client: IrisCli
     wait_until(lambda: not [pid for _, pid in first if is_alive(pid)], "the end of the dead worker's tasks")
 
 
-def test_job_with_a_spent_preemption_budget_ends_as_worker_failed(own_client: IrisClient, tmp_path: Path) -> None:
+def test_job_whose_preemption_budget_is_used_up_ends_as_worker_failed(own_client: IrisClient, tmp_path: Path) -> None:
     job = own_client.run(shell(f"{put(tmp_path / 'up', '$PPID')}; exec sleep 300"), max_retries_preemption=0)
     os.kill(int(wait_for_file(tmp_path / "up")), signal.SIGKILL)
     status = job.wait(timeout=60, raise_on_failure=False)

@@ -84,7 +84,7 @@ def test_name_over_200_bytes_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("name", ["h\u200bttp", "\uff48ttp", "http ", "\u3164"])
-def test_port_name_or_label_with_non_ascii_characters_is_refused(name: str) -> None:
+def test_port_name_or_machine_label_with_non_ascii_characters_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="not a port name"):
         check_port_name(name)
     with pytest.raises(InvalidArgumentError, match="not a label"):

@@ -215,7 +215,7 @@ def test_worker_token_is_refused_for_another_worker(shared_cluster: LocalServer)
         assert caller.call("ReportTaskStates", shown, worker_id="w-1") == "ok"
 
 
-def test_refusal_names_the_permitted_roles(shared_cluster: LocalServer) -> None:
+def test_error_of_a_call_refused_for_its_role_names_the_permitted_roles(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token("reader", name="bob")) as bob:
         with pytest.raises(PermissionDeniedError) as caught:
             bob.terminate_job("x")

@@ -33,7 +33,7 @@ def ask_for_too_much() -> None:
         (ask_for_too_much, {}, cluster_pb2.FAILURE_REASON_OUT_OF_MEMORY),
     ],
 )
-def test_failed_job_has_the_code_of_its_failure(
+def test_failed_job_has_the_failure_code_of_its_failed_task(
     client: IrisClient, entrypoint: object, options: dict[str, object], code: int
 ) -> None:
     job = client.run(entrypoint, name=unique("codes"), **options)  # type: ignore[arg-type]
@@ -42,13 +42,13 @@ def test_failed_job_has_the_code_of_its_failure(
     assert (status.failure_reason, task.failure_reason) == (code, code), status.error
 
 
-def test_terminated_job_has_the_code_terminated(client: IrisClient) -> None:
+def test_job_terminated_by_a_user_has_the_failure_code_terminated(client: IrisClient) -> None:
     job = client.run(["sleep", "600"], name=unique("codes"))
     job.terminate()
     assert job.wait(raise_on_failure=False).failure_reason == cluster_pb2.FAILURE_REASON_TERMINATED
 
 
-def test_retry_that_pauses_has_the_code_of_the_pause_and_of_the_failure(client: IrisClient) -> None:
+def test_task_in_a_retry_pause_has_a_waiting_reason_and_a_failure_code(client: IrisClient) -> None:
     job = client.run(["false"], name=unique("codes"), max_retries_failure=50, retry_pause=60.0)
 
     def reasons() -> set[tuple[int, int]]:

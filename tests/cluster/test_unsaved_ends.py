@@ -88,7 +88,7 @@ def test_readers_do_not_see_an_unsaved_end(world: World) -> None:
         assert (job.state, job.status_message) == (pb.JOB_STATE_SUCCEEDED, "")
 
 
-def test_wait_watch_and_follow_end_once_the_end_is_saved(world: World) -> None:
+def test_waiting_watching_and_following_clients_learn_of_the_end_of_a_job_once_it_is_saved(world: World) -> None:
     gate = world.directory / "gate"
     with (
         IrisClient.remote(world.controller.address) as client,

@@ -123,7 +123,7 @@ def test_git_folders_caches_and_virtual_environments_are_not_sent(tmp_path: Path
     assert packed(tmp_path / "ws") == {"a.py", "sub/c.py", "venv/no-environment.py"}
 
 
-def test_folder_whose_whole_content_is_left_out_is_not_sent(tmp_path: Path) -> None:
+def test_folder_is_not_sent_if_all_files_in_it_are_left_out(tmp_path: Path) -> None:
     make(tmp_path / "ws", "cache/x/y", "cache/x/z/", "empty/", "pkg/__pycache__/x.pyc")
     (tmp_path / "ws" / "cache" / ".gitignore").write_text("*\n")
     assert packed(tmp_path / "ws") == {"empty/"}

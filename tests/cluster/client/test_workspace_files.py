@@ -155,7 +155,7 @@ def test_empty_folders_are_sent_unless_they_are_ignored(by: str, tmp_path: Path)
     assert sent(top) == {".gitignore", "a.py", "out/", "deep/er/out/", "mixed/e/"}
 
 
-def test_link_named_gitignore_is_not_followed(by: str, tmp_path: Path) -> None:
+def test_symbolic_link_named_gitignore_is_not_followed(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "rules", "a.log", "sub/b.log")
     (top / "rules").write_text("*.log\n")
     (top / ".gitignore").symlink_to("rules")

@@ -38,7 +38,7 @@ def test_failed_task_ends_job_with_its_code_and_peers_with_max_task_failures() -
     assert job.tasks[0].attempts[0].failure == FailureCode.MAX_TASK_FAILURES
 
 
-def test_retried_attempt_keeps_its_code_and_stopped_peers_have_gang_restart() -> None:
+def test_retried_attempt_keeps_its_failure_code_and_stopped_peers_have_gang_restart() -> None:
     job = placed_job(max_retries_failure=1)
     job.attempt_ended(1, 0, EXITED)
     job.attempt_ended(0, 0, STOPPED)
@@ -51,7 +51,7 @@ def test_retried_attempt_keeps_its_code_and_stopped_peers_have_gang_restart() ->
 
 
 @pytest.mark.parametrize("code", [FailureCode.TERMINATED, FailureCode.PARENT_ENDED])
-def test_terminated_job_has_the_code_of_its_end(code: FailureCode) -> None:
+def test_terminated_job_has_the_failure_code_of_its_termination(code: FailureCode) -> None:
     job = placed_job()
     job.terminate("ended", 20, code)
     for index in (0, 1):
@@ -73,7 +73,7 @@ def test_lost_worker_without_budget_ends_job_with_worker_lost() -> None:
     assert (job.state, *failures(job)) == (WORKER_FAILED, FailureCode.WORKER_LOST, [FailureCode.WORKER_LOST])
 
 
-def test_job_timeout_and_unplaceable_gang_have_different_failure_codes() -> None:
+def test_job_timeout_and_a_gang_that_fits_nowhere_have_different_failure_codes() -> None:
     late = placed_job(1)
     late.time_out("too late", 20)
     late.attempt_ended(0, 0, STOPPED)

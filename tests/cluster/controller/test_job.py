@@ -182,7 +182,7 @@ def test_independent_tasks_request_allocations_and_start_one_by_one() -> None:
     assert states(job) == "SS SUCCEEDED"
 
 
-def test_allocation_lost_before_the_start_is_requested_again() -> None:
+def test_allocation_lost_before_its_gang_started_is_requested_again() -> None:
     job = submitted(2)
     assert job.allocation_lost("job@0") == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
     assert job.allocation_lost("job@0") == []
@@ -430,7 +430,7 @@ def test_retry_budgets_decide_how_often_a_task_is_retried(
     assert job.gangs == {}
 
 
-def test_spent_preemption_budget_ends_the_job_as_worker_failed() -> None:
+def test_lost_worker_after_the_preemption_budget_is_used_up_ends_the_job_as_worker_failed() -> None:
     job = running(submitted(3, preemptions=0))
     assert job.attempts_lost({1: 0}, LOST, 3000) == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
     job.attempt_ended(0, 0, end(KILLED))
@@ -650,7 +650,7 @@ def test_terminated_task_that_succeeds_first_has_succeeded() -> None:
     assert (states(job), job.error) == ("SS SUCCEEDED", "")
 
 
-def test_terminated_independent_task_that_waits_ends_at_once() -> None:
+def test_terminating_an_independent_task_that_waits_ends_the_task_at_once() -> None:
     job = submitted(3, coscheduled=False)
     assert job.terminate_task(1, "terminated by a user", 4000) == [ReleaseAllocation("job@1")]
     assert states(job) == "PKP RUNNING"
@@ -751,14 +751,14 @@ def test_first_retry_has_no_pause_and_later_pauses_double(coscheduled: bool) -> 
         assert longest * 0.8 <= fail_again(job) <= longest
 
 
-def test_retries_of_a_gang_count_as_one_row_for_any_failed_task() -> None:
+def test_retries_of_a_gang_are_counted_together_for_all_its_tasks() -> None:
     job = submitted(2, retries=20)
     assert fail_again(job, 0) == 0
     assert 800 <= fail_again(job, 1) <= 1000
     assert 1600 <= fail_again(job, 0) <= 2000
 
 
-def test_each_independent_task_has_a_separate_row_of_retries() -> None:
+def test_retry_pauses_of_independent_tasks_are_counted_separately() -> None:
     job = submitted(2, coscheduled=False, retries=20)
     assert [fail_again(job, 0), fail_again(job, 1)] == [0, 0]
 
@@ -882,7 +882,7 @@ def test_recovered_job_continues_the_restart_of_its_gang() -> None:
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 
 
-def test_recovered_job_with_a_spent_preemption_budget_ends() -> None:
+def test_recovered_job_ends_if_its_preemption_budget_is_used_up() -> None:
     job = reloaded(running(submitted(2, preemptions=0)))
     assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "WW WORKER_FAILED"

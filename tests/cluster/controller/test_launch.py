@@ -92,7 +92,7 @@ def test_retry_budget_of_zero_differs_from_a_missing_retry_budget() -> None:
 
 
 @pytest.mark.parametrize(("given", "replicas"), [(0, 1), (1, 1), (7, 7), (MAX_REPLICAS, MAX_REPLICAS)])
-def test_absent_replicas_mean_one_task(given: int, replicas: int) -> None:
+def test_job_submitted_without_a_number_of_replicas_has_one_task(given: int, replicas: int) -> None:
     message = changed(lambda m: _set(m.resources, replicas=given))
     assert replicas_of(message) == replicas == len(make_job(message, 1).tasks)
 

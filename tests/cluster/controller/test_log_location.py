@@ -119,7 +119,9 @@ def test_only_files_of_a_log_are_fetched_and_removed(log: Path, tmp_path: Path) 
     assert list(notes.parent.iterdir()) == [notes]
 
 
-def test_log_without_an_end_has_no_end_at_the_location(location: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_log_copied_without_an_end_file_has_no_end_file_at_the_log_location(
+    location: LogLocation, log: Path, tmp_path: Path
+) -> None:
     """Its worker was lost; how much it had written is noted."""
     (log / END).unlink()
     write_written(log, (10, 20, 30))
@@ -129,7 +131,7 @@ def test_log_without_an_end_has_no_end_at_the_location(location: LogLocation, lo
     assert files(tmp_path / "back") == files(log)
 
 
-def test_removed_log_has_no_end_at_the_location(location: LogLocation, log: Path) -> None:
+def test_log_removed_from_the_log_location_has_no_end_file_there(location: LogLocation, log: Path) -> None:
     location.store(log, "task-1/0")
     location.remove("task-1/0")
     assert location.end("task-1/0") is None
@@ -189,7 +191,7 @@ def test_copy_of_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: P
     assert files(tmp_path / "there" / "task-1" / "0") == files(tmp_path / "log")
 
 
-def test_closing_the_log_location_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
+def test_copy_of_a_log_stops_before_its_next_file_when_the_log_location_is_closed(odd: LogLocation, log: Path) -> None:
     first = list_segments(log)[0].segment_name
     error = interrupted(lambda: odd.store(log, "task-1/0"), odd.close)
     assert "shutting down" in str(error)
@@ -199,7 +201,7 @@ def test_closing_the_log_location_stops_a_copy_between_two_files(odd: LogLocatio
     assert odd.end("task-1/0") is None
 
 
-def test_closing_the_log_location_stops_a_fetch_before_the_end_file_is_written(
+def test_fetch_of_a_log_stops_before_its_end_file_when_the_log_location_is_closed(
     odd: LogLocation, log: Path, tmp_path: Path
 ) -> None:
     odd.store(log, "task-1/0")

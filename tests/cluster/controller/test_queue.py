@@ -148,7 +148,7 @@ TWO = [machine("m0"), machine("m1")]
         (gang("a"), [machine(used=Resources(cpu=4))], "submit"),
     ],
 )
-def test_plan_submits_keeps_waiting_or_rejects_a_gang_by_its_size(
+def test_plan_submits_queues_or_rejects_a_gang_according_to_its_size(
     wanted: GangRequest, machines: list[Machine], expected: str
 ) -> None:
     result = decide([wanted], machines)
@@ -222,7 +222,7 @@ def test_waiting_reason_omits_resources_that_are_not_scarce() -> None:
         (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
     ],
 )
-def test_reason_of_an_impossible_gang_states_the_capacity(
+def test_reason_why_a_gang_can_never_fit_contains_the_capacity_of_the_machines(
     wanted: GangRequest, machines: list[Machine], words: list[str]
 ) -> None:
     (reason,) = decide([wanted], machines).impossible.values()
@@ -478,7 +478,7 @@ def test_plan_does_not_change_its_arguments() -> None:
         (660, True),
     ],
 )
-def test_reservation_alternates_between_turns_by_waiting_time(waited_s: float, reserved: bool) -> None:
+def test_oldest_gang_has_alternating_turns_with_and_without_a_reservation(waited_s: float, reserved: bool) -> None:
     assert FIRST_TURN_S == 30
     assert is_reserved(waited_s) is reserved
 

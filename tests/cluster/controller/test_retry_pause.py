@@ -34,7 +34,7 @@ def test_retry_pauses_double_up_to_a_limit_and_are_shortened_by_at_most_a_fifth(
     assert pause_before(row, first_ms, "same") == pause_before(row, first_ms, "same")
 
 
-def test_long_run_of_an_attempt_starts_a_new_row_of_retries() -> None:
+def test_retry_after_a_long_attempt_counts_as_the_first_retry() -> None:
     assert [next_in_row(row, 0) for row in (0, 1, 5)] == [1, 2, 6]
     assert next_in_row(5, LONG_RUN_MS - 1) == 6
     assert next_in_row(5, LONG_RUN_MS) == 1

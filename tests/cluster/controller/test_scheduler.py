@@ -200,7 +200,7 @@ def test_error_of_a_gang_that_fits_task_by_task_recommends_independent_tasks(cli
     assert "--independent" in wait_for_end(client, spread).error
 
 
-def test_error_of_a_gang_that_fits_in_no_way_recommends_nothing(client: RemoteClusterClient) -> None:
+def test_error_of_a_gang_that_cannot_fit_even_task_by_task_recommends_nothing(client: RemoteClusterClient) -> None:
     for hopeless in (
         cpus(client, 5),
         cpus(client, 5, replicas=60),

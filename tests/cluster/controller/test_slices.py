@@ -54,7 +54,7 @@ async def test_event_loop_handles_events_after_each_slice_of_work_for_many_reade
     assert not [pair for pair in pairs if "loop" not in pair], "two slices without a turn of the loop between them"
 
 
-async def test_sliced_work_of_a_cancelled_reader_ends_and_other_work_continues() -> None:
+async def test_work_of_a_cancelled_reader_ends_and_the_work_of_the_next_reader_runs() -> None:
     log: list[str] = []
     slices = Slices(slice_s=0.0)
     endless = asyncio.create_task(slices.run(steps(log, "gone", 10**9)))

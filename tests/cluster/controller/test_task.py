@@ -40,7 +40,7 @@ def end(state: int, *, at: int = 2000) -> AttemptEnd:
     return AttemptEnd(state, at, exit_code=143, term_signal=15, error=f"ended {state_name(state)}")
 
 
-def test_new_task_is_pending() -> None:
+def test_task_of_a_new_job_is_pending() -> None:
     task = Task("parent/job", 3)
     assert task.task_id == "parent/job/task-3"
     assert (task.state, task.is_finished, task.live_attempt, task.attempts) == (PENDING, False, None, [])
@@ -119,7 +119,7 @@ def test_state_of_a_task_follows_from_the_end_of_its_attempt(
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 @pytest.mark.parametrize("lost_in_between", [0, 2])
-def test_only_failures_spend_the_failure_budget(retries: int, lost_in_between: int) -> None:
+def test_only_failed_attempts_are_charged_to_the_failure_budget(retries: int, lost_in_between: int) -> None:
     task = Task("job", 0, retries, 100)
     for _ in range(lost_in_between):
         attempt = task.start_attempt(PLACE)
@@ -135,7 +135,7 @@ def test_only_failures_spend_the_failure_budget(retries: int, lost_in_between: i
 
 
 @pytest.mark.parametrize("preemptions", [0, 1, 4])
-def test_lost_workers_spend_the_preemption_budget(preemptions: int) -> None:
+def test_attempts_of_lost_workers_are_charged_to_the_preemption_budget(preemptions: int) -> None:
     task = Task("job", 0, 9, preemptions)
     for _ in range(preemptions + 1):
         assert task.state == PENDING

@@ -31,7 +31,7 @@ def test_timer_can_be_replaced_and_cancelled() -> None:
     assert [timers.pop_due(100.0) for _ in range(3)] == ["b", "a", None]
 
 
-def test_timers_behave_like_a_plain_table_for_any_order_of_calls() -> None:
+def test_timers_return_the_same_keys_as_a_simple_model_for_any_order_of_calls() -> None:
     chance = random.Random(1)
     for _ in range(200):
         timers: Timers[int] = Timers()

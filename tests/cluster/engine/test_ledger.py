@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger"
 
 
-def test_held_slots_are_read_back_and_released_slots_are_not(path: Path) -> None:
+def test_ledger_returns_held_slots_and_no_released_slots_after_a_restart(path: Path) -> None:
     ledger = Ledger(path)
     assert ledger.load() == []
     a, b, c = entry("a@0", "local-0", "local-1"), entry("b/ü@0", "local-0"), entry("c@0", "local-1")
@@ -64,7 +64,7 @@ def test_line_cut_by_a_killed_writer_is_ignored(path: Path) -> None:
         assert Ledger(path).load() == [entry("a@0", "local-0"), entry("c@0", "local-0")]
 
 
-def test_ledger_is_compacted(path: Path) -> None:
+def test_ledger_with_many_released_gangs_is_rewritten_without_them(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     stays = entry("stays@0", "local-0")

@@ -109,14 +109,14 @@ def test_worker_identity_with_an_impossible_token_is_ignored(workers: Path, toke
     asyncio.run(sweep(workers, WORKER))
 
 
-def test_empty_mark_matches_no_process() -> None:
+def test_empty_process_mark_matches_no_process() -> None:
     with subprocess.Popen(["sleep", "600"], env={}) as process:
         assert not is_marked(process.pid, "")
         process.kill()
     kill_marked("no-such-token")
 
 
-def test_identity_with_fields_of_a_later_version_is_read(workers: Path) -> None:
+def test_worker_identity_file_with_unknown_fields_of_a_later_version_is_read(workers: Path) -> None:
     path = identity_file(workers, WORKER)
     path.write_text(
         '{"pid": 7, "process": "p", "incarnation": "1", "token": "0123456789abcdef", "lock": "1:2", "later": [1]}'

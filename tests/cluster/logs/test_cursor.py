@@ -45,7 +45,7 @@ def test_cursor_of_extreme_numbers_is_decoded_unchanged(positions: dict[int, Pos
 
 @pytest.mark.parametrize("source_id", range(3))
 @pytest.mark.parametrize("others", [{}, PLACES])
-def test_cursors_of_many_lines_equal_the_cursors_of_the_single_lines(
+def test_cursors_computed_for_many_lines_equal_the_cursors_computed_one_by_one(
     source_id: int, others: dict[int, Position]
 ) -> None:
     offsets = [300, 7, 1 << 40]

@@ -193,14 +193,14 @@ def test_stream_that_ended_with_an_expired_token_is_reopened_at_once() -> None:
     assert isinstance(the_only(driven.wait()), Read)
 
 
-def test_error_that_a_retry_cannot_change_ends_the_follow() -> None:
+def test_following_a_log_ends_with_an_error_that_a_retry_cannot_change() -> None:
     driven = Driven()
     driven.open()
     error = NotFoundError("no such job")
     assert driven.do(StreamEnded(1, error)) == [Fail(error)]
 
 
-def test_relay_reports_a_stream_that_broke_after_it_had_delivered() -> None:
+def test_relay_reports_a_broken_stream_to_its_reader_if_records_were_sent() -> None:
     driven = Driven(RELAY, tasks=2)
     driven.open()
     driven.do(MessageReceived(1), ChunkReceived(1, chunk(0)))
@@ -322,7 +322,7 @@ def test_restart_request_of_a_reader_opens_a_new_stream_for_the_task() -> None:
     assert driven.do(RestartRequested(1, 1)) == []
 
 
-def test_reader_of_an_abandoned_attempt_continues_with_the_next_attempt() -> None:
+def test_log_reader_continues_with_the_next_attempt_if_an_attempt_was_abandoned() -> None:
     driven = Driven()
     driven.open()
     driven.do(StreamEnded(1, UnavailableError("gone")))
@@ -371,7 +371,7 @@ class Reader:
 
 
 @for_each_seed(60)
-def test_follow_with_random_failures_reads_every_attempt_once_in_order(seed: int) -> None:
+def test_following_a_log_with_random_failures_reads_every_attempt_once_in_order(seed: int) -> None:
     chance = random.Random(seed)
     attempts = {index: chance.randint(1, 4) for index in range(chance.randint(1, 3))}
     reader = Reader(Driven(tasks=len(attempts)))

@@ -224,7 +224,7 @@ def test_log_reader_of_one_attempt_without_follow_does_not_wait(name: str) -> No
     check(ONE_ATTEMPT_UNTIL_NOW[name], Progress({0: Position(1)}, follow=False, one_attempt=True))
 
 
-def test_interrupted_attempt_is_reopened_at_the_offset_that_was_read() -> None:
+def test_log_of_an_attempt_is_reopened_at_the_offset_of_the_interruption() -> None:
     there = Position(1, (7, 8, 9))
     progress = Progress({0: there}, follow=True)
     progress.update([task("RUNNING: FAILED FAILED RUNNING")])
@@ -237,7 +237,7 @@ def test_interrupted_attempt_is_reopened_at_the_offset_that_was_read() -> None:
     assert (attempt.attempt_id, position) == (2, Position(2, BEGINNING))
 
 
-def test_progress_returns_the_newest_status_of_an_attempt() -> None:
+def test_log_reader_knows_the_newest_status_of_an_attempt() -> None:
     progress = Progress({0: Position()}, follow=True)
     assert progress.attempt(0) is None
     progress.update([task("PENDING:")])
@@ -252,7 +252,7 @@ def test_progress_returns_the_newest_status_of_an_attempt() -> None:
     assert progress.attempt(0) is None, "the next one is not there yet"
 
 
-def test_progress_reads_the_attempts_of_several_tasks_independently() -> None:
+def test_log_reader_reads_the_attempts_of_several_tasks_independently() -> None:
     progress = Progress({2: Position(), 5: Position()}, follow=True)
     assert progress.update([task("RUNNING: RUNNING", 2), task("PENDING:", 5), task("RUNNING: RUNNING", 7)]) == []
     assert [index for index, _, _ in progress.to_open()] == [2]

@@ -19,6 +19,6 @@ from iris.rpc import cluster_pb2
         (IrisError("odd", reason="FROM_A_LATER_RELEASE"), cluster_pb2.ERROR_REASON_UNSPECIFIED),
     ],
 )
-def test_refused_log_carries_text_and_reason_of_its_error(error: Exception, reason: int) -> None:
+def test_error_of_a_log_that_cannot_be_read_has_a_text_and_a_reason(error: Exception, reason: int) -> None:
     chunk = refused_log(3, 1, error)
     assert (chunk.task_index, chunk.attempt_id, chunk.error, chunk.error_reason) == (3, 1, str(error), reason)

@@ -189,7 +189,7 @@ def test_cached_function_of_an_installed_module_is_pickled_by_name(caller: Calle
     assert caller.run() is True
 
 
-def test_object_without_a_pickle_is_refused_with_its_path(caller: Caller) -> None:
+def test_object_that_cannot_be_pickled_is_refused_with_the_path_to_it(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """

@@ -212,7 +212,7 @@ async def test_each_attempt_of_a_task_is_removed_by_its_own_age(disk: Disk) -> N
     assert disk.worker.registry.log_of("job/task-0", None)[0] == 1
 
 
-async def test_the_age_of_an_attempt_counts_from_its_last_change(disk: Disk) -> None:
+async def test_age_of_an_attempt_directory_counts_from_its_last_change(disk: Disk) -> None:
     directory = disk.leave()
     old_s = time.time() - 10 * KEEP_S
     paths = [directory.path, *directory.path.iterdir(), *directory.log.iterdir()]
@@ -227,7 +227,7 @@ async def test_the_age_of_an_attempt_counts_from_its_last_change(disk: Disk) -> 
     assert not directory.path.exists()
 
 
-async def test_an_infinite_keep_time_removes_nothing(disk: Disk) -> None:
+async def test_cleanup_with_an_infinite_keep_time_removes_no_attempt(disk: Disk) -> None:
     directory = (await disk.end()).directory
     await disk.sweep(1e12, keep_s=math.inf, keep_log_s=None)
     assert directory.log.exists()

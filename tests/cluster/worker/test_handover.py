@@ -222,7 +222,7 @@ def test_an_ending_worker_retries_uploads_that_the_controller_could_not_store(tm
     asyncio.run(test())
 
 
-def test_an_unwanted_log_does_not_count_as_uploaded(during: During) -> None:
+def test_log_that_the_controller_refuses_does_not_count_as_uploaded(during: During) -> None:
     async def test(place: Place) -> None:
         place.controller.answers["job/task-0"] = UNWANTED
         attempt = place.attempt("job/task-0")

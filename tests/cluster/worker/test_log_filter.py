@@ -296,7 +296,7 @@ def test_tail_of_a_log_whose_beginning_was_dropped_has_no_gap(path: Path) -> Non
 # Tails
 
 
-def test_a_tail_continues_with_new_lines(path: Path) -> None:
+def test_reader_of_a_log_tail_continues_with_new_lines(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(20):
         writer.append("stdout", b"%d\n" % number, number)
@@ -435,7 +435,7 @@ def test_segments_before_start_ms_are_not_read(path: Path) -> None:
     writer.close()
 
 
-def test_a_line_that_begins_before_an_index_point_is_whole(path: Path) -> None:
+def test_log_line_is_whole_even_if_it_begins_before_an_index_point(path: Path) -> None:
     """Lines before start_ms are not read, except a line that begins before and ends after."""
     writer = LogWriter(path)
     longest = (1 << 20) - HEADER.size

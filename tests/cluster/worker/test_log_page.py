@@ -178,7 +178,7 @@ def test_a_line_of_forty_megabytes_is_split_into_bounded_pages(path: Path) -> No
     assert peak < 16_000_000
 
 
-def test_a_missing_log_is_an_empty_log(path: Path) -> None:
+def test_reader_of_a_missing_log_gets_an_empty_log(path: Path) -> None:
     empty = LinePage([], next_line=0, at_end=True)
     for final in (False, True):
         assert page_of(path, final=final) == empty

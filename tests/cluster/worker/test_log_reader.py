@@ -165,7 +165,7 @@ def test_output_that_a_lost_worker_did_not_upload_is_a_gap(path: Path) -> None:
     assert reader.truncated
 
 
-def test_the_gap_of_a_removed_log_has_the_reason(path: Path) -> None:
+def test_reader_of_a_removed_log_gets_a_gap_with_the_reason_of_the_removal(path: Path) -> None:
     path.mkdir()
     write_end(path, LogEnd((10, 0, 5), 0, 100, removed="it was older than 30 days", truncated=True))
     reader = LogReader(path)

@@ -127,7 +127,7 @@ def test_append_to_a_closed_log_raises_an_error(path: Path) -> None:
 # News
 
 
-def test_subscribers_are_called_for_each_append_and_for_the_close(path: Path) -> None:
+def test_subscribers_of_a_log_are_called_for_each_append_and_when_the_log_is_closed(path: Path) -> None:
     writer = LogWriter(path)
     heard: list[tuple[str, int]] = []
 
@@ -299,7 +299,7 @@ def test_bytes_that_the_disk_refused_become_a_gap_before_the_next_record(
     assert page.next_line == writer.lines == 3
 
 
-def test_a_long_append_to_a_full_disk_may_be_written_in_part(path: Path) -> None:
+def test_only_the_first_part_of_a_long_append_may_fit_on_a_full_disk(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"x" * (3 * MAX_PAYLOAD), 1), ("stdout", b"end", 2)]
     writer = LogWriter(path)
     with file_limit(2 * MAX_PAYLOAD):

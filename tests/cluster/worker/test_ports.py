@@ -146,7 +146,7 @@ def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt(worker: 
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGKILL], ids=["by itself", "killed"])
-def test_the_ports_of_another_process_are_reserved_until_it_ends(
+def test_ports_reserved_by_another_process_stay_reserved_until_the_process_ends(
     worker: Callable[[], PortReservations], end: signal.Signals | None
 ) -> None:
     reservations = worker()

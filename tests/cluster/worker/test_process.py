@@ -20,7 +20,7 @@ async def nothing() -> None:
 
 
 @pytest.mark.parametrize("holds", [False, True])
-def test_output_pipes_are_read_completely_when_an_escaped_process_holds_them_open(tmp_path: Path, holds: bool) -> None:
+def test_all_output_is_captured_although_an_escaped_process_keeps_the_pipes_open(tmp_path: Path, holds: bool) -> None:
     size = 900_000  # fits into a pipe
     running: list[AttemptProcess] = []
     captured: dict[Source, int] = {"stdout": 0, "stderr": 0}

@@ -39,5 +39,5 @@ def test_jax_gets_host_and_port_in_one_variable() -> None:
         }
 
 
-def test_a_job_without_a_rendezvous_gets_no_variables() -> None:
+def test_task_of_a_job_without_a_rendezvous_gets_no_rendezvous_variables() -> None:
     assert rendezvous_variables(request(pb.RENDEZVOUS_UNSPECIFIED, "10.0.0.7")) == {}

@@ -66,7 +66,7 @@ def test_folders_of_tasks_differ_on_case_insensitive_file_systems(worker: Worker
     assert len(set(names)) == len(names)
 
 
-def test_the_folder_of_a_task_is_readable_and_stable(worker: WorkerDir, tmp_path: Path) -> None:
+def test_folder_name_of_a_task_is_readable_and_never_changes(worker: WorkerDir, tmp_path: Path) -> None:
     path = worker.attempt("train/task-3", 1).path
     assert path.parent.name.startswith("train_task-3-")
     assert WorkerDir(tmp_path / "a" / "worker").attempt("train/task-3", 1).path == path
@@ -135,5 +135,5 @@ def test_the_path_of_a_workspace_contains_its_hash(worker: WorkerDir, tmp_path: 
     assert worker.bundle("ab" * 32) != worker.bundle("cd" * 32)
 
 
-def test_attempt_dirs_with_equal_paths_are_equal() -> None:
+def test_attempt_directories_with_equal_paths_compare_equal() -> None:
     assert AttemptDir(Path("/a")) == AttemptDir(Path("/a"))
