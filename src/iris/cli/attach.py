@@ -81,11 +81,12 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
     The exit code of a failed job is the exit code of the first task that failed, or 128 + n if signal n ended that
     task.
     """
-    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # The number of a final state is the same for a job and a task.
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # A task's final state has the same number as a job's.
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
-    # A task can fail without an exit code, or with exit code 0, for example if the task ends cleanly after its timeout.
+    # The exit code is `EXIT_FAILED` if the task has failed without an exit code or with exit code 0. For example, a
+    # task may end cleanly after its timeout.
     return status.exit_code or EXIT_FAILED
 
 
@@ -226,7 +227,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The signal thread waits for up to two signals. A zero in the queue ends each of these waits.
+        # The signal thread waits for up to two signals. Each zero in the queue ends one of its waits.
         signals.put(0)
         signals.put(0)
         thread.join()
@@ -256,7 +257,8 @@ class _Waiting:
         self._set("", over=True)
         self._handle.abort()
         for thread in self._threads:
-            # A thread that runs while the interpreter shuts down would abort the process.
+            # The thread is joined, because a thread that still runs while the interpreter shuts down would abort the
+            # process.
             thread.join(_END_OF_WATCH_S)
 
     def _set(self, reason: str, *, over: bool = False) -> None:

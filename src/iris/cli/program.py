@@ -81,7 +81,7 @@ for command in (run, ps, status, logs, kill, machines, up, down, token, proto, d
 
 def run_program() -> int:
     """Run the command in `sys.argv`, and return the exit code."""
-    # click prints help and errors to `sys.stdout` and `sys.stderr`.
+    # click prints help and errors to these streams, so the streams must replace characters that their encoding lacks.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = ReplacingStream(sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper):

@@ -81,7 +81,7 @@ class Feeder:
 
     def __enter__(self) -> Self:
         if os.isatty(0):
-            # If SIGTTIN is ignored, a read in the background fails instead of stopping this process.
+            # SIGTTIN is ignored, so that a read in the background fails instead of stopping this process.
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         self._thread.start()
         return self
@@ -93,7 +93,7 @@ class Feeder:
         os.write(self._wake_end, b"!")
         self._thread.join(_END_S)
         if not self._is_over and self._connection.place != "embedded":
-            # The job may continue after this process has ended, therefore its task must see the end of the input.
+            # The end of the input is sent to the task, because the job may continue after this process has ended.
             last = threading.Thread(target=self._end, daemon=True)
             last.start()
             last.join(_END_S)

@@ -21,8 +21,8 @@ from iris.system.backoff import Backoff
 from iris.terminal.notices import print_notice
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# All tasks of a job may wait for the same endpoint. Together, these tasks call the controller at most 1,000 times a
-# second.
+# The longest pause between two lookups of an endpoint is at least this many seconds for each task of the job. Therefore,
+# if all tasks wait for the same endpoint, they call the controller at most 1,000 times a second.
 _PAUSE_S_PER_TASK = 0.001
 
 

@@ -22,7 +22,7 @@ from iris.errors import InvalidArgumentError, quoted
 from iris.rpc.serving.steps import Steps
 
 LONGEST_PAGE = 1000
-PAGE_BYTES = 4 * 1024 * 1024  # The default limit for a message in clients of other languages.
+PAGE_BYTES = 4 * 1024 * 1024  # Clients in other languages accept messages of this size by default.
 
 Item = TypeVar("Item", bound=Message)
 

@@ -36,8 +36,8 @@ from iris.rpc.http.tls import CERT_VARIABLE, explain
 # sent no error details.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
 _UNREADABLE = ("invalid content-type", "unmarshal message")
-# The beginnings of connectrpc's error texts for a stream that ends without Connect's end message. After a proxy has
-# lost the server, it may still end the HTTP response in an orderly way. Then the transport sees no broken connection.
+# The beginnings of connectrpc's error texts for a stream that ends without Connect's end message. A proxy that has lost
+# the server may still end the HTTP response in an orderly way. The transport then sees no broken connection.
 _CUT_STREAM = (
     "protocol error: unexpected EOF",
     "protocol error: incomplete envelope",

@@ -152,7 +152,7 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # Between updates, tqdm leaves the cursor on the first bar.
+            count = self._at  # The rows above the cursor are final, because tqdm leaves the cursor on the first bar.
         elif self._reach:
             count = self._at - self._reach
         else:

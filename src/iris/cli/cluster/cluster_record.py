@@ -120,7 +120,7 @@ def write_record(record: Record) -> None:
     path = record_path()
     before = find_record()
     write_file(path, json.dumps(record.to_document() | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
-    # If the machine was renamed, the record from before the renaming has another file name.
+    # If the machine was renamed, its earlier record has another file name. The earlier record is removed.
     if before is not None and before[0] != path:
         before[0].unlink(missing_ok=True)
 

@@ -22,7 +22,8 @@ def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobSta
         NotFoundError: The job or the task does not exist. The message suggests jobs with similar ids.
     """
     try:
-        # The name may be the id of a child job, because a child job may be called like a task, for example `task-2`.
+        # First look for a job, even if the name looks like the id of a task. A child job may have such a name, for
+        # example `task-2`.
         return client.status(name), None
     except NotFoundError:
         try:

@@ -243,7 +243,8 @@ def _dump_stacks(pid: int, event_log: Path) -> None:
     """
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         try:
-            if not _handles(pid, number):  # The signal would end a server of an older release.
+            # A server of an older release has no handler for the signal, and the signal would end this server.
+            if not _handles(pid, number):
                 continue
             before = event_log.stat().st_size
             os.kill(pid, number)

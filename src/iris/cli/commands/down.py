@@ -45,7 +45,7 @@ def down(*, as_json: bool) -> None:
             was_killed = not _stop(record)
             if not was_killed:
                 _note_what_is_left(record, output)
-        # The server was killed before this command. The server's workers may still run.
+        # If the server was killed, its workers may still run. Therefore this command ends the workers itself.
         if left is not None and was_killed:
             workers = _end_workers(left, output)
         remove_record()

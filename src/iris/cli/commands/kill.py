@@ -63,7 +63,7 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                         f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
-                # The error is only printed here, so that the other jobs of the command are terminated too.
+                # The error is printed and not raised, so that the command also terminates the other jobs.
                 output.error(str(error))
                 unknown = True
                 continue

@@ -221,7 +221,8 @@ def _with_retries(
             before = attempts.setdefault(index, attempt_id)
             if before != attempt_id:
                 attempts[index] = attempt_id
-                # The log may contain later attempts than `status`, which was read at the start of this command.
+                # The log may contain newer attempts than `status`, because `status` was read at the start of this
+                # command.
                 known = status.tasks[index].attempts
                 why = (before < len(known) and known[before].error) or "stopped"
                 output.note(f"attempt {before} of task {index} ended: {why}; attempt {attempt_id} follows")

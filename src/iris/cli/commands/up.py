@@ -110,7 +110,7 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
     _check_tls(before, given)
     config = ClusterConfig(**{**vars(before.config), **given})
     if config.port == 0 and is_free(config.host, before.config.port):
-        # Running tasks use the old port to reach the controller.
+        # The new server gets the old port, because running tasks use the old port to reach the controller.
         config = ClusterConfig(**{**vars(config), "port": before.config.port})
     return config
 

@@ -127,7 +127,7 @@ def _word(codes: type[enum.IntEnum], number: int) -> str | int | None:
     try:
         return codes(number).name if number else None
     except ValueError:
-        return number  # A newer server has sent a code that this release does not know.
+        return number  # A newer server has sent a code that is unknown here.
 
 
 def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, int]:

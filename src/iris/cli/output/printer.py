@@ -113,7 +113,7 @@ class Output:
             elif first.missing_bytes:
                 self.note(first.gap_notice)
             elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
-                # Lines about the preparation of a task are not part of the task's output.
+                # Lines about the preparation of a task go to stderr, because they are not part of the task's output.
                 self.flush()
                 self._screen.emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
             else:
@@ -270,7 +270,7 @@ class Output:
             file=sys.stdout,
             force_terminal=terminal,
             no_color=not self._stdout.has_colour,
-            # In a file or a pipe, each row of a table is one complete line.
+            # For a file or a pipe, the width is so large that each row of a table is one complete line.
             width=shutil.get_terminal_size().columns if terminal else 10_000,
             highlight=False,
             legacy_windows=False,

@@ -43,7 +43,7 @@ def rebuild(obj: Any, name: str) -> Any:
         ReducesByNameError: The object cannot be created again. The message contains advice.
     """
     kind: Any = type(obj)
-    # Before Python 3.12, the object contains a lock, which cannot be pickled.
+    # A cached property is created again, because it contains a lock before Python 3.12, and a lock cannot be pickled.
     if isinstance(obj, functools.cached_property):
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
@@ -105,7 +105,8 @@ def is_wrapper(obj: object) -> bool:
 def rebuild_wrapper(obj: Any) -> Any:
     """Return a reduction that creates a wrapper of `wrapt` again."""
     wrapt = sys.modules["wrapt"]
-    # The class cannot be pickled by its name, because its `__module__` is not the module that exports it.
+    # `FunctionWrapper` is found in `wrapt` when the pickle is loaded. pickle itself would look in the class's
+    # `__module__`, and that module does not export the class.
     kind: Any = type(obj)
     make = Rebuilt((getattr, (wrapt, "FunctionWrapper"))) if kind is wrapt.FunctionWrapper else kind
     return operator.call, (make, obj.__wrapped__, obj._self_wrapper, obj._self_enabled)

@@ -182,7 +182,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # The module was created dynamically. Another module may have the same name.
+        if state:  # A dynamic module is made from its state, because another module may have its name.
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)
@@ -196,7 +196,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         state_follows = words[0] == STATE_FOLLOWS
         for mark in words[state_follows:]:
             if not mark.startswith(MARK):
-                break  # The user's pickle contains a call of `typing.cast` without a mark.
+                break  # A call of `typing.cast` without a mark comes from the user's own pickle.
             module_name, qualname = _split(mark)
             sharing = self._modules.sharing(module_name)
             own = sharing if state_follows else sharing or self._modules.imported(module_name)

@@ -1,8 +1,10 @@
 """Defines which callables can run on a worker, and how large the results and exceptions of tasks may be."""
 
-# The controller stores results in its database and sends each result in a single message.
+# The largest size of a pickled result. The controller stores results in its database, and sends each one in a single
+# message.
 MAX_RESULT_BYTES = 8 * 1024**2
-MAX_EXCEPTION_BYTES = 64 * 1024  # The controller keeps one exception for each failed task.
+# The largest size of a pickled exception. The controller keeps one for each failed task.
+MAX_EXCEPTION_BYTES = 64 * 1024
 MAX_TRACEBACK_BYTES = 16 * 1024
 
 

@@ -55,7 +55,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # A proxy that cannot reach a server answers like this.
+        except UnavailableError:  # The answer is the one of a proxy that cannot reach the server.
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

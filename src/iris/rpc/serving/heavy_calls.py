@@ -79,7 +79,7 @@ class HeavyCalls:
         try:
             return await asyncio.shield(asked.making)
         except ConnectError as error:
-            # Each call gets a new error, because an error refers to the stack frames that it passed.
+            # Each call gets a separate error object, because an error refers to the stack frames that it has passed.
             raise ConnectError(error.code, error.message, error.details) from None
         finally:
             asked.calls -= 1

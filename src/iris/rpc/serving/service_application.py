@@ -98,7 +98,7 @@ class _Answer:
         """Send a part of the answer, possibly changed."""
         if message["type"] == "http.response.start":
             if self._scope["method"] == "GET":
-                message["headers"].append((b"cache-control", b"no-store"))  # The next call may have another answer.
+                message["headers"].append((b"cache-control", b"no-store"))  # A cached answer could be out of date.
             if message["status"] != 200 or self._may_compress(message["headers"]):
                 self._start = message
                 return
@@ -137,7 +137,7 @@ class _Answer:
         if b"content-type" not in dict(headers):
             code, text, reason = self._describe(start["status"])
             if start["status"] == 404 and is_grpc(self._content_type):
-                start["status"] = 200  # gRPC reports every error of a call in its own headers.
+                start["status"] = 200  # In gRPC, the error of a call is in other headers.
                 headers += error_as_grpc_headers(code, text, reason, self._content_type)
                 return message
             headers.append((b"content-type", b"application/json"))

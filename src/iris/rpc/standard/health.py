@@ -88,7 +88,7 @@ def _endpoints(health: _Health) -> Mapping[str, Any]:
         service_name=_SERVICE,
         input=_Request,
         output=_Response,
-        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,  # A probe can use plain GET.
+        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,  # With this level, a probe can use plain GET.
         stream_type=StreamType.UNARY,
     )
     return {f"/{_SERVICE}/Check": Endpoint.unary(method=method, function=health.check)}

@@ -115,7 +115,7 @@ class LogScans:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])
             if not reading.cancelled():
-                reading.exception()  # Asyncio would otherwise log the error, because no caller awaits it any more.
+                reading.exception()  # Otherwise asyncio would log the error, because no caller fetches it.
             raise
 
     def close(self) -> None:

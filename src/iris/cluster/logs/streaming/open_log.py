@@ -208,7 +208,7 @@ def open_reader(
     """
     if not filter_message.ByteSize():
         return LogReader(directory, offsets, writer=writer)
-    # The filter module loads the library re2, which few readers need.
+    # The filter module is imported here, because it loads the library re2, and few readers use a filter.
     from iris.cluster.logs.reading.filters import FilteredReader, parse_filter
 
     log_filter = parse_filter(filter_message)

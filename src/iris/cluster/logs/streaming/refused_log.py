@@ -21,6 +21,7 @@ def refused_log(task_index: int, attempt_id: int, error: Exception) -> StreamTas
         task_index=task_index,
         attempt_id=attempt_id,
         error=str(error),
-        # A later release of the other server may have sent a reason that this release cannot encode.
+        # A reason that this release does not know is left out, because it cannot be encoded. The other server may run a
+        # later release.
         error_reason=_PREFIX + reason if _PREFIX + reason in _KNOWN_REASONS else None,
     )

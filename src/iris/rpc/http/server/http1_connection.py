@@ -249,7 +249,7 @@ class Http1Connection(HttpToolsProtocol):
         running = self._running
         if running is not None and not running.response_complete:
             if running.response_started or running is not self.cycle:
-                # A part of the answer is already sent, so the answer cannot be replaced by an error.
+                # A part of the answer is already sent. Therefore the connection is closed, and no error is sent.
                 self.transport.close()
                 return
             # These two lines inform the application that the client has left, and make uvicorn drop the answer.

@@ -46,8 +46,8 @@ from iris.rpc.http.server.http2_limits import MAX_STREAMS, FloodError
 from iris.rpc.http.server.http2_output import Http2Output
 from iris.rpc.http.server.http2_stream import Application, Http2Stream, Message, refusing
 
-# The largest size of the output that the client does not read. Answers wait until the client reads, so only frames that
-# the client provokes, such as the answers to pings, can need so much.
+# The largest size of the output that the client does not read. Answers wait until the client reads. Only frames that
+# the client provokes, such as answers to pings, can reach this size.
 _MAX_UNREAD_BYTES = 1024**2
 # If a request is answered before all of it has arrived, its client may continue to send for this many seconds.
 _READ_ANSWER_S = 1
