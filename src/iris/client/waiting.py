@@ -21,8 +21,8 @@ from iris.system.backoff import Backoff
 from iris.terminal.notices import print_notice
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# The longest pause between two lookups of an endpoint is at least this many seconds for each task of the job. Therefore,
-# if all tasks wait for the same endpoint, they call the controller at most 1,000 times a second.
+# The longest pause between two lookups of an endpoint has this many seconds for each task of the job. If all tasks wait
+# for the same endpoint, they therefore call the controller at most 1,000 times a second.
 _PAUSE_S_PER_TASK = 0.001
 
 

@@ -95,8 +95,8 @@ class ExistingLines:
     def _merged(self) -> ItemOperation[Batch, None]:
         """Yield the items of several tasks, sorted by time.
 
-        Only the next items of the tasks are compared. Therefore the items of one task keep their order, even if the
-        clock of the task's machine was set back.
+        To merge the items, the next items of all tasks are compared. Therefore the items of one task keep their order,
+        even if the clock of the task's machine was set back.
         """
         tasks = self._state.tasks
         page_bytes = min(_LARGEST_PAGE_BYTES, max(_SMALLEST_PAGE_BYTES, _PAGES_BYTES // len(tasks)))
@@ -143,7 +143,8 @@ class ExistingLines:
     ) -> ItemOperation[Batch, cluster_pb2.LogEnd | None]:
         """Yield the existing items of one attempt, and return the end of its log.
 
-        If the log cannot be read, retry, or return None to leave the log to the second stage.
+        If the log cannot be read, this method tries again or returns None. With None, the second stage of the reader
+        reads the log.
         """
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")

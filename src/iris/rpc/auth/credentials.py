@@ -24,7 +24,7 @@ _REFUSALS = 5  # The client stops asking a source for tokens after servers have 
 class TokenRenewedError(UnavailableError):
     """The server no longer accepts the token of a stream, and the client has a new token.
 
-    The reader should open the stream again.
+    After this error, the reader should open the stream again.
     """
 
 

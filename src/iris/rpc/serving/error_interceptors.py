@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 class ReleaseInterceptor:
     """An interceptor that releases the memory of a failed call at once. It must be the first interceptor of a server.
 
-    An error refers to the stack frames that it passed, which refer to the request, and connectrpc keeps the error in
-    one of these frames. Python's garbage collector finds such a circle late. Without this interceptor, each refused
-    submission would keep its workspace of up to 100 MiB in memory until then.
+    An error refers to the stack frames that it has passed, and these frames refer to the request. In addition,
+    connectrpc stores the error in one of the frames. Python's garbage collector finds such a circle late. Without this
+    interceptor, each refused submission would keep its workspace of up to 100 MiB in memory until then.
     """
 
     async def on_start(self, ctx: Any) -> None:

@@ -1,6 +1,6 @@
 """Limits expensive work to a few pieces at once. Each caller has a queue, and the queues are served in turn.
 
-Therefore a caller with much work delays only its own further work, and not the work of other callers. All callers get
+Because each caller has a queue, a caller with much work delays only its own further work. All callers get
 equal shares. The state needs no lock, because only the event loop of the server uses it.
 """
 

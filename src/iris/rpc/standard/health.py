@@ -4,8 +4,8 @@
 error for an unknown path says as well. `Watch` is not offered, because callers without a token could use it to keep
 streams open. A client that gets UNIMPLEMENTED from `Watch` treats the server as healthy, as the protocol demands.
 
-The messages are defined here, in a descriptor pool of their own, because the generated module `grpc.health.v1` belongs
-to another package, which a program may load beside this one.
+This module defines the messages of the health service in a separate descriptor pool, because the generated module
+`grpc.health.v1` belongs to another package, which a program may load beside this one.
 """
 
 from __future__ import annotations

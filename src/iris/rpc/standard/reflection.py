@@ -1,7 +1,7 @@
 """Serves the reflection services of gRPC, from which tools such as `buf curl` and grpcurl learn a server's schema.
 
-A call needs a token, like every other call, and each role may make it. The library that answers the calls takes about a
-tenth of a second to load. Therefore the first call loads it, in a thread.
+A call of the reflection service needs a token, and every role may make the call. The library that answers these calls
+takes about a tenth of a second to load. Therefore the first call loads the library, in a thread.
 """
 
 from __future__ import annotations

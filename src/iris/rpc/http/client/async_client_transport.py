@@ -310,7 +310,8 @@ class _Connection:
 class _Rest(AsyncIterator[bytes]):
     """The rest of a stream's body, in parts. `aclose` closes the connection, so that the server stops sending.
 
-    This class is no generator, because a generator that was never started would not close the connection.
+    This class is an iterator and not a generator, because a generator that was never started would not close the
+    connection.
     """
 
     def __init__(self, connection: _Connection, answer: _Answer) -> None:

@@ -99,10 +99,10 @@ def find_proxy(address: str) -> Proxy | None:
 def bypasses_proxy(parts: SplitResult, no_proxy: str) -> bool:
     """Return whether a value of `NO_PROXY` excludes the host and port of a URL from proxies.
 
-    The value is a list of entries, separated by commas or spaces. An entry is `*`, an IP address, a range of addresses
-    such as `10.0.0.0/8`, or a domain. A domain may begin with `.` or `*.`, and always excludes its subdomains as well.
-    Each entry may begin with a scheme, and each entry except a range may end with a port. Every other entry excludes
-    nothing.
+    The value of `NO_PROXY` is a list of entries, separated by commas or spaces. An entry is `*`, an IP address, a range
+    of addresses such as `10.0.0.0/8`, or a domain. A domain may begin with `.` or `*.`, and always excludes its
+    subdomains as well. Each entry may begin with a scheme, and each entry except a range may end with a port. Every
+    other entry excludes nothing.
     """
     host = (parts.hostname or "").rstrip(".").lower()
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)

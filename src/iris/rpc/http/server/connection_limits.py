@@ -1,8 +1,8 @@
 """Limits how much memory, how much time and how many connections a server spends on requests that are still arriving.
 
-A server on asyncio reads every request for as long as the request takes to arrive. With these limits, the head of a
-request may take ten seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size.
-Answers have no limit, because a client may follow a log for days.
+By default, a server on asyncio waits for a request for as long as the request takes to arrive. With these limits, the
+head of a request may take ten seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum
+size. Answers have no limit, because a client may follow a log for days.
 
 The time limits count only seconds in which this server was able to read from its connections (`ConnectionLimits.tick`).
 Therefore, after a pause of the machine, no request is refused because of the time that the pause took.

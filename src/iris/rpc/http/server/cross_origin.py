@@ -50,8 +50,8 @@ class AllowedOrigins:
     def answer_headers(self, request_headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return the headers with which a page may read the answer to its request.
 
-        Without any allowed origin, the list is empty. For another origin, or a request that does not come from a page,
-        the list only tells caches that the answer depends on the origin.
+        If no origin is allowed, the returned list is empty. If the request comes from a page of another origin, or not
+        from a page, the headers only inform caches that the answer depends on the origin.
         """
         if not self._origins:
             return []

@@ -103,8 +103,8 @@ class Http1Connection(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Parse data as uvicorn does, except that an offer of HTTP/2 (`Upgrade: h2c`) is ignored.
 
-        The parser stops after the head of such a request, because it expects another protocol there. Therefore the head
-        is parsed a second time, without the offer.
+        The parser stops after the head of a request with an offer of HTTP/2, because it expects the bytes of another
+        protocol there. Therefore the head is parsed a second time, without the offer.
         """
         self._unset_keepalive_if_required()
         while data:

@@ -1,7 +1,7 @@
 """Applies the rules of HTTP/2 to one connection. Received bytes become events, and calls become bytes to send.
 
 `Http2Framing` is pure. It uses no socket, loop or clock. Only this module uses the library `h2`, and only
-`http2_headers.py` uses `hpack`, so that other libraries can replace them here.
+`http2_headers.py` uses `hpack`. To replace one of these libraries, only its module must change.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ class Http2Framing:
     def go_away(self, reason: str = "") -> None:
         """Tell the client to open no more streams. Streams that are open already continue.
 
-        The library h2 has no method for this. Its `close_connection` would end all streams.
+        The library h2 has no method that only sends a GOAWAY frame. Its `close_connection` would also end all streams.
         """
         self._output.append(_go_away_frame(self._h2.highest_inbound_stream_id, reason))
         self.pending_bytes += len(self._output[-1])
