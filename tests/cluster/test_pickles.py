@@ -22,11 +22,13 @@ from iris.rpc import cluster_pb2
 
 SOURCE = Path(iris.__file__).parent
 LOADERS = {"cluster/pickles/resolving.py": {"Unpickler"}}
-# Who uses it: the program of a task's own process; and a client, for the results that its user asks for.
+# Only the program of a task's own process loads pickles, and a client that asks for the results of a job.
 LOADING = {"load_in_task", "load_here", "ResolvingUnpickler"}
 USERS = {
     "cluster/worker/process/run_callable.py": {"load_in_task"},
+    "client/aio/job.py": {"load_here"},
     "client/job.py": {"load_here"},
+    "client/results.py": {"load_here"},
 }
 UNPICKLING = {"loads", "load", "Unpickler", "_Unpickler", "_loads", "_load"}
 PICKLING_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib", "marshal", "multiprocessing"}

@@ -96,19 +96,19 @@ async def until_gone(world: World, gang_id: str) -> None:
         raise AssertionError(f"the engine still knows gang {gang_id} after {PATIENCE_S:g} s") from None
 
 
-async def until_free(world: World, cpu: int) -> list[Machine]:
+async def until_free(world: World, cpu: int, patience_s: float = PATIENCE_S) -> list[Machine]:
     """Wait until `cpu` cores are free in total, and return the machines. An engine may need a moment to update its
     counts."""
     machines: list[Machine] = []
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while True:
                 machines = list(await world.engine.machines())
                 if sum(machine.free.cpu for machine in machines) == cpu:
                     return machines
                 await world.engine.wait_for_change(LOOK_S)
     except TimeoutError:
-        raise AssertionError(f"not {cpu} cores are free after {PATIENCE_S:g} s; last seen: {machines}") from None
+        raise AssertionError(f"not {cpu} cores are free after {patience_s:g} s; last seen: {machines}") from None
 
 
 def zones_of(world: World, status: GangStatus) -> list[str]:

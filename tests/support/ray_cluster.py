@@ -177,6 +177,12 @@ class _Commands:
         self._connect(namespace)
         placement_group([{"CPU": float(cpu)}], name=name, lifetime="detached")
 
+    def replace_machines(self) -> None:
+        """Remove both machines from the cluster, and add new ones of the same names."""
+        for node in list(self._cluster.worker_nodes):
+            self._cluster.remove_node(node)
+        add_machines(self._cluster)
+
     def _connect(self, namespace: str = "tests") -> None:
         import ray
 
@@ -186,6 +192,13 @@ class _Commands:
             ray.init(address=self._cluster.address, namespace=namespace, log_to_driver=False)
 
 
+def add_machines(cluster: Any) -> None:
+    """Add the machines of `ZONES` to a cluster of Ray that has none, and wait until Ray knows them."""
+    for name, zone in ZONES.items():
+        cluster.add_node(wait=False, num_cpus=4, num_gpus=2, memory=2**30, labels={"zone": zone}, node_name=name)
+    cluster.wait_for_nodes()
+
+
 def _main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -193,9 +206,7 @@ def _main() -> None:
 
     head = {"num_cpus": 0, "memory": 0, "include_dashboard": False, "temp_dir": os.environ["RAY_TMPDIR"]}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"node_name": "head", "_system_config": _HEALTH})
-    for name, zone in ZONES.items():
-        cluster.add_node(wait=False, num_cpus=4, num_gpus=2, memory=2**30, labels={"zone": zone}, node_name=name)
-    cluster.wait_for_nodes()
+    add_machines(cluster)
     commands = _Commands(cluster)
     print(json.dumps(cluster.address), file=out, flush=True)
     for line in sys.stdin:

@@ -135,7 +135,15 @@ async def world(shared_world: RayWorld) -> AsyncIterator[RayWorld]:
     yield shared_world
     await shared_world.come_back()
     await shared_world.release_all()
-    await until_free(shared_world, 8)
+    try:
+        await until_free(shared_world, 8, patience_s=20.0)
+    except AssertionError:
+        if shared_world.cluster.call("groups"):
+            raise
+        # Ray sometimes keeps the cores of a placement group that was removed while it was being created, although the
+        # group no longer exists: issue 64693 of ray-project/ray. Only new machines have all their cores then.
+        shared_world.cluster.call("replace_machines")
+        await until_free(shared_world, 8)
 
 
 @pytest.fixture
