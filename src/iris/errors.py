@@ -204,7 +204,7 @@ class MissingExtraError(IrisError, ImportError):
     """An optional part of Iris is not installed.
 
     Args:
-        what: The feature that needs the part, as the subject of a sentence.
+        what: The feature that needs the optional part, as the subject of a sentence.
         extra: The extra of the distribution `iris-cluster` that installs the part.
     """
 

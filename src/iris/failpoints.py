@@ -21,8 +21,8 @@ The variable consists of parts of the form NAME=ACTION[WHEN], separated by semic
 | `@N`       | only the Nth time that this process reaches the failpoint                                        |
 | `:P/SEED`  | with the probability P; the random numbers depend only on the seed and the name                  |
 
-Servers pass the variable on to their workers, but not to tasks. Without the variable, `failpoint` is an empty function.
-A process with the variable writes a line to stderr when it starts, and before it kills or stops itself.
+Servers pass `IRIS_FAILPOINTS` on to their workers, but not to tasks. Without the variable, `failpoint` is an empty
+function. A process with the variable writes a line to stderr when it starts, and before it kills or stops itself.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Failpoint:
         name: The name of the failpoint.
         action: kill, stop, delay, error or drop.
         delay_ms: The length of a delay, in milliseconds.
-        at: The number of the pass at which the action happens, counted from 1. 0 if the action happens at each pass, or
-            at random passes.
+        at: The action happens when the process reaches the failpoint for this number of times. 0 if the action happens
+            each time, or at random times.
         chance: The probability of the action, from 0 to 1.
         draws: The source of random numbers.
         times: The number of times that this process has reached the failpoint.

@@ -18,7 +18,7 @@ class Surroundings:
 
     Attributes:
         variables: The environment variables of the shell. The tasks get these variables instead of the environment of
-            the worker, and more variables that Iris sets. None: the tasks have the environment of the worker.
+            the worker. In addition, Iris sets some variables. None: the tasks have the environment of the worker.
         umask: The umask of the tasks. None: the umask of the worker.
         stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
             the tasks have no standard input.

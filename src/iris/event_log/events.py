@@ -48,8 +48,8 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object on one line.
 
-    Every object has `time`, `level` and `logger`. An event also has `event` and its fields, any other record
-    has `message`.
+    Every object has `time`, `level` and `logger`. The object of an event also has `event` and the event's fields. The
+    object of any other record has `message`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

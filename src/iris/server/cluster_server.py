@@ -220,7 +220,7 @@ def _check_engine(directory: Path, engine: str) -> None:
     """Refuse an engine other than the one to which the unfinished jobs were submitted.
 
     The server refuses to start with the other engine, because that engine might have no machine for the unfinished
-    jobs. It also does not know their running attempts, and could not end them.
+    jobs. The other engine also does not know the running attempts of these jobs, and could not end the attempts.
 
     Raises:
         FailedPreconditionError: Jobs of another engine have not ended.

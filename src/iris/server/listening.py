@@ -23,7 +23,7 @@ class Listening:
     """A bound port of a controller, with the address at which clients and workers reach the port.
 
     Attributes:
-        socket: The bound socket. Connections wait in it until a server accepts them.
+        socket: The bound socket. Connections wait in the socket until a server accepts them.
         address: The URL at which others reach the controller.
         advertise_host: The host of `address`.
         tls: How the server uses TLS; None without TLS.

@@ -5,7 +5,7 @@ in production:
 
     IRIS_CLOCK_FILE=/path/of/a/file      the file contains a number of seconds, which is added to the wall clock
 
-The clock file may change at any time. A missing or empty file adds nothing. Servers pass the variable on to their
+The clock file may change at any time. A missing or empty file adds nothing. Servers pass `IRIS_CLOCK_FILE` on to their
 workers, but not to tasks. A process that has the variable writes a line to stderr when it starts.
 
 No other module of `iris` reads the wall clock.
@@ -41,7 +41,8 @@ def now_ms() -> int:
 def boot_ms() -> int:
     """Return the milliseconds since this machine was started. Changes of the wall clock have no effect.
 
-    The result includes the time in which the machine slept. On macOS and Windows, where only clients run, it does not.
+    On Linux, the result includes the time in which the machine slept. On macOS and Windows, where only clients run, the
+    result does not include this time.
     """
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic_ns() // 1_000_000
@@ -61,7 +62,7 @@ def now_for_ages_ms() -> int:
 def keep_ages_in(path: Path) -> None:
     """Measure ages together with earlier processes that used the same file, as long as the machine is not restarted.
 
-    Without this call, a process that starts while the wall clock is wrong would treat all files as old.
+    Without a call of `keep_ages_in`, a process that starts while the wall clock is wrong would treat all files as old.
     """
     with contextlib.suppress(OSError, ValueError):
         boot, at_boot_ms = path.read_text().split()

@@ -44,7 +44,7 @@ def create_file(path: Path, content: str | bytes, *, durable: bool = False) -> b
     """Create a file that only this user can read. Return whether the file was created, which is False if the file
     exists.
 
-    Of several processes that create the file at the same time, only one gets True.
+    If several processes create the file at the same time, only one of the processes gets True.
 
     Raises:
         OSError: The file cannot be written.

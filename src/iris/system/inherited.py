@@ -22,7 +22,7 @@ _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXF
 def use_defaults() -> None:
     """Set the signals and standard descriptors of this process to the state that a login shell would give.
 
-    Each program that Iris starts (server, worker, …) calls this function first in its main function.
+    Each program that Iris starts (server, worker, …) calls `use_defaults` first in its main function.
     """
     reset_signals()
     open_standard_descriptors()
@@ -66,7 +66,8 @@ def above_standard(descriptor: int) -> int:
     """Return a descriptor for the same open file that is greater than 2. If the given descriptor is 0, 1 or 2, copy it
     and close it.
 
-    `subprocess` replaces the descriptors 0 to 2 in the child process, even if one of them is in `pass_fds`.
+    A descriptor for a child process must be greater than 2, because `subprocess` replaces the descriptors 0 to 2 in the
+    child, even if `pass_fds` contains one.
     """
     if descriptor > 2:
         return descriptor

@@ -226,9 +226,9 @@ def _submit(
 def _surroundings(connection: Connection, output: Output) -> Surroundings:
     """Return the environment of this shell for a job that runs on this machine.
 
-    With this environment, the job finds the programs of this shell's virtual environment. Without it, the job would
-    find the programs of the shell in which `iris up` was started. A cluster that this command has started itself
-    already has the environment of this shell.
+    With the environment of this shell, the job finds the programs of this shell's virtual environment. Otherwise the
+    job would find the programs of the shell in which `iris up` was started. A cluster that this command has started
+    itself already has the environment of this shell.
     """
     from iris.client.shell_environment import Surroundings
 

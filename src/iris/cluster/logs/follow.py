@@ -65,7 +65,7 @@ class FollowRules:
         retry: How long and how often a log is tried again.
         follow: Whether the reader waits for future lines and attempts.
         one_attempt: Whether the reader wants only the attempts at which it starts.
-        resumes: Whether the reader knows how far it got, so that it can continue after a broken stream.
+        resumes: Whether the reader knows how far it has read, so that it can continue after a broken stream.
         has_other_server: Whether the log of an ended attempt may be available on a server other than the attempt's
             worker.
     """

@@ -85,7 +85,8 @@ def parse_gap(payload: bytes) -> tuple[int, str]:
 def decode(records: bytes) -> Iterator[Record]:
     """Yield the records in `records`.
 
-    Checksums are not checked, because they protect records on a disk, and network connections have their own checksums.
+    The checksums of the records are not checked, because they protect records on a disk. Network connections have
+    checksums of their own.
 
     Raises:
         InternalError: The bytes do not consist of whole records.

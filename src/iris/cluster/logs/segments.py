@@ -75,7 +75,7 @@ class LogEnd(NamedTuple):
         bytes_missing: How many bytes of the sources were dropped, or not accepted by the disk.
         max_bytes: The size limit, above which the oldest segments were dropped.
         removed: Why all segments were removed; empty while they are kept.
-        truncated: Whether a removed log had no end before, because its writer was killed.
+        truncated: Whether the log had no file `end` before it was removed, because its writer was killed.
         lost: Why the oldest segments are missing although later ones are kept; empty if they were dropped because of
             `max_bytes`.
     """

@@ -54,7 +54,7 @@ class LogWriter:
 
     Args:
         directory: The directory of the segments, which the writer creates. Its parent must exist.
-        max_bytes: About how many bytes of records are kept. Beyond that, the oldest segment is dropped.
+        max_bytes: About how many bytes of records are kept. If the log grows larger, its oldest segment is dropped.
 
     Attributes:
         tip: The end of the last whole record. Bytes that were lost since the last record do not count.

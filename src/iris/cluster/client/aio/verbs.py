@@ -20,7 +20,7 @@ class AsyncVerbs:
         connection: The connections of the client.
 
     Attributes:
-        connection: The connections of the client, for other modules of Iris.
+        connection: The connections of the client. Other modules of Iris use this attribute.
     """
 
     def __init__(self, connection: AsyncClusterConnection) -> None:

@@ -156,7 +156,7 @@ class ClusterVerbs:
         connection: The connections of the client.
 
     Attributes:
-        connection: The connections of the client, for other modules of Iris.
+        connection: The connections of the client. Other modules of Iris use this attribute.
     """
 
     def __init__(self, connection: ClusterConnection) -> None:

@@ -14,7 +14,7 @@ class PendingLogs:
     """The logs of a stream that may have unread records, so that a log is read only when it may have grown.
 
     Args:
-        logs: The logs of the stream. All of them are pending at first.
+        logs: The logs of the stream. At first, all logs are pending.
 
     Attributes:
         unfinished: The logs that were not read to their end yet, by their index in `logs`.

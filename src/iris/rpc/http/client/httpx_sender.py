@@ -150,7 +150,7 @@ class _Answer:
     Attributes:
         status: The HTTP status.
         headers: The headers.
-        socket: The socket of the connection, if the transport reveals it as httpx's own transport does.
+        socket: The socket of the connection, if the transport reveals the socket, as httpx's own transport does.
     """
 
     def __init__(self, sender: HttpxSender, response: httpx.Response) -> None:

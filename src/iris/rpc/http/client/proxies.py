@@ -52,7 +52,7 @@ class Proxy:
         scheme: The scheme of the proxy's URL: http, https, socks5 or socks5h.
         host: The name or address of the proxy. An IPv6 address has no brackets.
         port: The port of the proxy.
-        auth: The decoded user name and password for the proxy, or None if the proxy gets neither.
+        auth: The decoded user name and password for the proxy. None if the proxy gets no user name and no password.
         source: The environment variable that names the proxy, or "the system's settings".
     """
 

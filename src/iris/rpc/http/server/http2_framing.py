@@ -142,7 +142,7 @@ class Http2Framing:
     """The server's side of one HTTP/2 connection.
 
     Attributes:
-        budget: What the client's frames may still cost.
+        budget: Counts the client's frames, and refuses frames beyond the limits.
         frames: How many frames have arrived. All frames of a request's head count as one.
         pending_bytes: How many bytes `take_output` would return.
     """

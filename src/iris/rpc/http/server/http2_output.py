@@ -25,7 +25,8 @@ class WaitingStream(Protocol):
     Attributes:
         stream_id: The number of the stream in its connection.
         is_lost: Whether the client no longer reads the answer.
-        waiting: The future that ends when the stream must check again whether it may send. None if it does not wait.
+        waiting: The future that ends when the stream must check again whether it may send. None if the stream does not
+            wait.
     """
 
     stream_id: int

@@ -48,7 +48,7 @@ class Http2Stream:
         is_answered: Whether the whole answer was sent.
         body_bytes: How many bytes of the request's body have arrived.
         max_body_bytes: The largest size of the request's body.
-        seconds: How many seconds the body has been arriving.
+        seconds: For how many seconds the body has been arriving.
         has_begun: Whether the application has been called.
         is_started: Whether the application has sent the head of its answer.
         has_trailers: Whether the application has announced trailers.
