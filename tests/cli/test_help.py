@@ -29,7 +29,7 @@ def test_help_of_a_command_has_an_example_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_help_of_each_option_is_sentences(name: str) -> None:
+def test_help_of_each_option_consists_of_sentences(name: str) -> None:
     options = [option for option in ALL[name].params if isinstance(option, click.Option) and option.name != "version"]
     wrong = {option.name: option.help for option in options if not option.help or option.help[-1] != "."}
     lower = {option.name: option.help for option in options if option.help and not option.help[0].isupper()}

@@ -148,7 +148,7 @@ async def test_cancel_scope_of_anyio_ends_a_wait_and_a_follow(aclient: AsyncIris
     assert (await aclient.status(job_id)).job_id == job_id
 
 
-async def test_follows_need_no_threads(aclient: AsyncIrisClient, job_id: str) -> None:
+async def test_async_client_follows_logs_without_threads(aclient: AsyncIrisClient, job_id: str) -> None:
     async with aclosing(aclient.stream_task_logs(job_id, 0)) as first:
         await anext(first)
         before = threading.active_count()

@@ -32,7 +32,7 @@ def test_log_route_returns_the_same_log_over_http2(curl: Curl) -> None:
     assert over_http1.endswith(f"20000\niris: job {job} ended as FAILED, exit code 3: exit code 3\n".encode())
 
 
-def test_log_of_one_task_is_its_text(curl: Curl) -> None:
+def test_log_route_returns_the_text_of_one_task(curl: Curl) -> None:
     job = curl.ended_job("echo one; printf 'two\\r\\nthree'")
     assert curl(job) == b"one\ntwo\r\nthree"
     assert curl(job, "format=raw") == b"one\ntwo\r\nthree"
@@ -118,7 +118,7 @@ def test_log_of_a_child_job_is_found_with_a_plain_or_an_encoded_slash(curl: Curl
     curl.cluster.terminate_job(job)
 
 
-def test_two_accept_headers_are_one_list(curl: Curl) -> None:
+def test_two_accept_headers_count_as_one_list(curl: Curl) -> None:
     url = curl.url(curl.ended_job("echo one"))
     answer = curl.status(url, "-H", "Accept: application/json", "-H", "Accept: text/plain;q=0.1")
     assert answer[1]["content-type"] == "application/json"

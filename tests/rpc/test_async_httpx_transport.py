@@ -110,7 +110,7 @@ def test_call_without_an_answer_ends_at_its_deadline(run: Callable[[Work], None]
     run(work)
 
 
-def test_exception_of_the_transport_is_named() -> None:
+def test_exception_of_a_given_async_transport_is_named_in_the_error() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise ValueError("no route")
 

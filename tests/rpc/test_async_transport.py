@@ -65,7 +65,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_both_parsers_report_the_same_answer(name: str, size: int) -> None:
+def test_h11_and_httptools_parsers_report_the_same_answer(name: str, size: int) -> None:
     pieces = [ANSWERS[name][at : at + size] for at in range(0, len(ANSWERS[name]), size)]
     assert parse(h11_parser, pieces) == parse(httptools, pieces)
 
@@ -116,7 +116,7 @@ async def test_environment_proxy_is_not_used_for_this_machine(monkeypatch: pytes
         assert (answer.status, answer.content) == (200, b"hello")
 
 
-async def test_silent_controller_is_a_deadline_error() -> None:
+async def test_call_to_a_silent_controller_raises_a_deadline_error() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         async with AsyncRemoteClusterClient(address, token="none", timeout_s=0.3) as client:

@@ -165,7 +165,7 @@ def test_call_sends_its_deadline_in_a_header(serve: Callable[..., Server]) -> No
 
 
 @every_transport
-def test_call_without_a_listener_is_unreachable(ask: ListJobs) -> None:
+def test_call_to_a_port_without_a_listener_is_unreachable(ask: ListJobs) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # taken, but nobody listens
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"

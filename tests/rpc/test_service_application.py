@@ -79,7 +79,9 @@ def test_call_that_only_reads_gives_the_same_answer_with_get_and_post(address: s
     assert (got.headers["content-type"], got.headers["cache-control"]) == (JSON, "no-store")
 
 
-def test_get_and_post_write_the_same_event(address: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_get_and_post_of_a_call_write_the_same_event_to_the_event_log(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, "iris.rpc.serving.call_events"):
         ask(address, "GET", get_path("DescribeCluster"))
         ask(address, "POST", CALL + "DescribeCluster", b"{}", content_type=JSON)

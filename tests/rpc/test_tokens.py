@@ -71,7 +71,7 @@ def refused(token: str) -> str:
         Caller("näme with space", USER, "id", int(time.time()) + 86400),
     ],
 )
-def test_signed_claims_are_read_unchanged(known: Caller) -> None:
+def test_claims_of_a_signed_token_are_read_unchanged(known: Caller) -> None:
     assert VERIFIER.verify(KEY.sign(known)) == known
     assert VERIFIER.verify(KEY.sign(known)) == known, "and from memory"
 
@@ -177,7 +177,7 @@ def test_token_made_before_the_clock_was_set_back_is_accepted() -> None:
     VERIFIER.verify(KEY.sign(caller(), time.time() + 3600))
 
 
-def test_cached_token_expires() -> None:
+def test_token_whose_check_is_remembered_still_expires() -> None:
     token = KEY.sign(caller(-LEEWAY_S + 1.5))
     VERIFIER.verify(token)
     wait_until(lambda: not is_good(token), "the end of a token")

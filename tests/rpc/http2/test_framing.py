@@ -80,7 +80,7 @@ def receive(framing: Http2Framing, data: bytes) -> tuple[list[Event], list[Frame
     return events, frames
 
 
-def test_server_announces_its_limits_first() -> None:
+def test_http2_server_announces_its_limits_first() -> None:
     frames, _ = parse(Http2Framing().take_output())
     assert [one.kind for one in frames] == [SETTINGS, WINDOW_UPDATE]
     pairs = dict(struct.iter_unpack(">HI", frames[0].payload))
@@ -129,7 +129,7 @@ def test_http2_trailers_end_a_request() -> None:
     assert [type(event) for event in events] == [RequestHead, RequestBody, RequestEnd]
 
 
-def test_ping_is_answered() -> None:
+def test_http2_ping_of_the_client_is_answered() -> None:
     _, frames = receive(opened(), frame(PING, payload=b"12345678"))
     assert frames == [Frame(PING, ACK, 0, b"12345678")]
 
@@ -180,7 +180,7 @@ def test_server_that_has_sent_goaway_still_answers_open_requests() -> None:
     assert frames[0].payload[:4] == struct.pack(">I", 1)
 
 
-def test_reset_by_the_client_loses_the_stream() -> None:
+def test_http2_stream_that_the_client_resets_is_reported_as_lost() -> None:
     events, frames = receive(opened(), headers(1) + reset(1))
     assert events[-1] == StreamLost(1)
     assert frames == []

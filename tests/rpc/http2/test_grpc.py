@@ -50,11 +50,11 @@ def watch(channel: Any, job_id: str) -> Any:
     return call(Controller.WatchJobRequest(job_id=job_id))
 
 
-def test_unary_call_is_answered(channel: Any) -> None:
+def test_grpc_unary_call_is_answered(channel: Any) -> None:
     assert unary(channel, "train").job.job_id == "train"
 
 
-def test_compressed_call_is_answered(channel: Any) -> None:
+def test_compressed_grpc_call_is_answered(channel: Any) -> None:
     assert unary(channel, "train" * 1000, compression=grpc.Compression.Gzip).job.job_id == "train" * 1000
 
 
@@ -65,20 +65,20 @@ def test_compressed_call_is_answered(channel: Any) -> None:
         ("secret", grpc.StatusCode.UNAUTHENTICATED, "this call needs a token"),
     ],
 )
-def test_failed_call_has_a_status_and_details(channel: Any, job_id: str, code: Any, text: str) -> None:
+def test_failed_grpc_call_has_a_status_and_details(channel: Any, job_id: str, code: Any, text: str) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         unary(channel, job_id)
     assert (failed.value.code(), failed.value.details()) == (code, text)
     assert "grpc-status-details-bin" in dict(failed.value.trailing_metadata())
 
 
-def test_deadline_of_a_call_is_kept(channel: Any) -> None:
+def test_grpc_call_ends_at_its_deadline(channel: Any) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         unary(channel, "slow", timeout_s=0.2)
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_unknown_method_is_unimplemented(channel: Any) -> None:
+def test_unknown_grpc_method_gets_the_status_unimplemented(channel: Any) -> None:
     call = channel.unary_unary(f"/{SERVICE}/Nothing")
     with pytest.raises(grpc.RpcError) as failed:
         call(b"", timeout=30)
@@ -133,7 +133,7 @@ def test_messages_of_a_stream_arrive_at_once_and_its_end_has_the_status_ok(world
     assert stream.code() is grpc.StatusCode.OK
 
 
-def test_stream_that_fails_ends_with_a_status(world: GrpcWorld, channel: Any) -> None:
+def test_grpc_stream_that_fails_ends_with_a_status(world: GrpcWorld, channel: Any) -> None:
     stream = watch(channel, "failing")
     for _ in range(3):
         next(stream)
@@ -144,7 +144,7 @@ def test_stream_that_fails_ends_with_a_status(world: GrpcWorld, channel: Any) ->
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
-def test_early_close_of_a_stream_is_noticed(world: GrpcWorld, how: str) -> None:
+def test_server_notices_a_grpc_stream_that_its_client_closes_early(world: GrpcWorld, how: str) -> None:
     world.service.ended.clear()
     channel = grpc.insecure_channel(f"127.0.0.1:{world.address[1]}")
     stream = watch(channel, "train")

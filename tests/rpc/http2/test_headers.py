@@ -21,7 +21,7 @@ def some_head(rng: random.Random) -> Fields:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_decoder_agrees_with_a_plain_decoder(seed: int) -> None:
+def test_remembering_hpack_decoder_returns_the_headers_of_a_plain_decoder(seed: int) -> None:
     rng = random.Random(seed)
     encoder, plain, remembering = hpack.Encoder(), hpack.Decoder(), RememberingDecoder(2**16)
     heads = [some_head(rng) for _ in range(6)]
@@ -35,7 +35,7 @@ def test_decoder_agrees_with_a_plain_decoder(seed: int) -> None:
         assert list(remembering.decode(data, raw=True)) == list(plain.decode(data, raw=True))
 
 
-def test_repeated_heads_are_decoded_once() -> None:
+def test_repeated_http2_heads_are_decoded_once() -> None:
     encoder, decoder = hpack.Encoder(), RememberingDecoder(2**16)
     head = [HeaderTuple(b"a", b"b"), NeverIndexedHeaderTuple(b"authorization", b"x" * 300)]
     blocks = [encoder.encode(head) for _ in range(3)]

@@ -61,7 +61,7 @@ def curl(*arguments: str) -> str:
     return done.stdout
 
 
-def test_prior_knowledge_gets_http2(world: Served) -> None:
+def test_client_with_prior_knowledge_gets_http2(world: Served) -> None:
     with http2_client() as client:
         answer = client.post(f"{world.url}/s/count", content=bytes(300_000))
         assert (answer.http_version, answer.status_code, answer.text) == ("HTTP/2", 200, "300000")
@@ -85,7 +85,7 @@ def test_many_requests_share_one_connection(world: Served) -> None:
         assert world.call(lambda: len(world.limits.connections)) == connections
 
 
-def test_scope_describes_the_request(world: Served) -> None:
+def test_asgi_scope_describes_the_http2_request(world: Served) -> None:
     with http2_client() as client:
         text = client.post(f"{world.url}/s/scope?a=b%20c", headers={"x-y": "z", "Cookie": "a=b"}, content=b"abc").text
     scope = eval(text, {})
@@ -109,7 +109,7 @@ def test_unknown_path_is_not_found(world: Served) -> None:
         assert answer.text.startswith("This is Iris.")
 
 
-def test_answer_to_head_has_no_body(world: Served) -> None:
+def test_answer_to_a_head_request_over_http2_has_no_body(world: Served) -> None:
     with http2_client() as client:
         assert client.head(f"{world.url}/s/count").content == b""
 
@@ -122,7 +122,7 @@ def test_client_that_closes_a_stream_early_ends_the_application(world: Served) -
 
 
 @pytest.mark.parametrize("arguments", [["--http2-prior-knowledge"], ["--http2"], ["--http1.1"]])
-def test_curl_gets_an_answer(world: Served, arguments: list[str]) -> None:
+def test_curl_gets_an_answer_over_http1_and_http2(world: Served, arguments: list[str]) -> None:
     # Without prior knowledge, curl offers to continue in HTTP/2 (`Upgrade: h2c`). The server ignores the offer.
     version = "2" if "prior" in arguments[0] else "1.1"
     body = "x" * 100_000

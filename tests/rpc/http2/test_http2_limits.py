@@ -194,7 +194,7 @@ def test_refused_request_gets_an_error_of_its_protocol(world: Served, name: str,
     assert_unhurt(world)
 
 
-def test_body_above_its_limit_is_refused() -> None:
+def test_http2_request_body_above_its_limit_is_refused() -> None:
     with served(ConnectionLimits({"/s/count": 1000})) as world, Http2Client(world.address) as client:
         client.ask(1, body=None)
         client.send(frame(DATA, 0, 1, bytes(1001)))

@@ -196,7 +196,7 @@ class ProgressTransport:
     Args:
         transport: The transport that sends the requests.
         requires_http2: Whether the transport speaks HTTP/2 from the first byte, even to a server that may not know
-        HTTP/2.
+            HTTP/2.
     """
 
     def __init__(self, transport: AsyncioTransport | HTTPTransport, *, requires_http2: bool = False) -> None:
