@@ -118,8 +118,8 @@ class JobWatch:
         self._announced = asyncio.Event()
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        # The messages by the revision of the job that a client knows. The key None stands for clients that want no
-        # tasks. Each value is a message for such a client, and the revision of the job in the message.
+        # The stored messages. The key is the revision of the job that the receiving clients already know, or None for
+        # clients that want no tasks. The value is the message, and the revision of the job in the message.
         self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
 
     def job_changed(self) -> None:

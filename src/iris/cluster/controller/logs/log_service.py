@@ -130,7 +130,8 @@ class LogService:
             async with self._page_calls.turn(caller):
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_PAGE_TIMEOUT_S)
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller. The error must not blame the token of the reader.
+            # The worker has refused the token of the controller, not the token of the reader. The error for the reader
+            # must show this difference.
             raise UnavailableError(str(error)) from error
         except NotFoundError:
             if not keeps:

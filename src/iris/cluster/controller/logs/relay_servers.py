@@ -115,7 +115,8 @@ class RelayServers:
                 async for message in worker_messages:
                     yield message
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller. The error must not blame the token of the reader.
+            # The worker has refused the token of the controller, not the token of the reader. The error for the reader
+            # must show this difference.
             raise UnavailableError(str(error)) from error
 
     async def _kept_stream(self, reads: Iterable[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:

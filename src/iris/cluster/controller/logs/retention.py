@@ -55,7 +55,7 @@ class Known(NamedTuple):
     """The facts about an attempt that determine how long the attempt's log is kept.
 
     Attributes:
-        ended_ms: When the attempt ended, in milliseconds since the epoch; None if it is live.
+        ended_ms: When the attempt ended, in milliseconds since the epoch; None if the attempt is live.
         stored_as: The name of the attempt's log at the log location (see `sweep.stored_as`).
     """
 
