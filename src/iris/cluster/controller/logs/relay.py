@@ -5,9 +5,9 @@ large messages costs time. The module `iris.cluster.logs.follow` decides which l
 instructions of that module to messages for the reader.
 
 If a worker's stream breaks after some records, the relay cannot resume the stream, because only the reader knows how
-many records it has received. Therefore the relay ends its own stream with a notice, and the reader asks again from its
-position. If a server does not answer, the relay tries again for `_PATIENCE_S` seconds. Afterwards the reader gets an
-error, and decides whether to try again.
+many records it has received. Therefore the relay ends its stream to the reader with a notice, and the reader requests
+the log again from its own position. If a server does not answer, the relay tries again for `_PATIENCE_S` seconds.
+Afterwards the reader gets an error, and decides whether to try again.
 """
 
 from __future__ import annotations

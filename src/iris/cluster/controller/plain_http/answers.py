@@ -17,7 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 METHODS = b"GET, HEAD, OPTIONS"
-# The status for each code of an error. Connect uses the same numbers.
+# The HTTP status for each error code. Connect uses the same statuses.
 _STATUS = {
     "invalid_argument": 400, "failed_precondition": 400, "unauthenticated": 401, "permission_denied": 403,
     "not_found": 404, "already_exists": 409, "resource_exhausted": 429, "unimplemented": 501, "unavailable": 503,
@@ -25,7 +25,7 @@ _STATUS = {
 }  # fmt: skip
 _COMMON: Headers = (
     (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),  # A log may contain HTML, which a browser must not run.
+    (b"x-content-type-options", b"nosniff"),  # A log may contain HTML. This header keeps browsers from running it.
 )
 
 
@@ -50,7 +50,7 @@ async def send_head(send: Send, status: int, headers: Headers = (), *, is_last: 
     Args:
         send: Sends a message to the client.
         status: The HTTP status.
-        headers: The headers that not every answer of the route has.
+        headers: The headers of this answer, besides the headers of every answer.
         is_last: Whether the answer has no body.
     """
     await send({"type": "http.response.start", "status": status, "headers": [*_COMMON, *headers]})
@@ -64,7 +64,7 @@ async def send_error(send: Send, error: IrisError | PlainError, chosen: str | No
     Args:
         send: Sends a message to the client.
         error: The error.
-        chosen: The format that the client has asked for. None: the format is not known.
+        chosen: The format that the client has asked for. None if the format is not known.
         is_head: Whether the request was made with HEAD, so that the answer has no body.
     """
     text, headers = shown(str(error)), list(getattr(error, "headers", ()))

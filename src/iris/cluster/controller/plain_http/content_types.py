@@ -11,7 +11,8 @@ CONTENT_TYPES = {
 }
 _ALSO = {"application/jsonl": "ndjson", "application/jsonlines": "ndjson", "application/ndjson": "ndjson"}
 _FORMAT_OF = {kind.partition(";")[0]: name for name, kind in CONTENT_TYPES.items()} | _ALSO
-# The formats of each range. A client that accepts a range gets the range's first format that it does not refuse.
+# The formats of each range of content types. A client that accepts a range gets the first format of the range that the
+# client does not refuse.
 _BY_RANGE = {"*/*": ("text", "ndjson"), "text/*": ("text", "sse"), "application/*": ("ndjson", "json", "raw")}
 
 
@@ -33,7 +34,7 @@ def format_for(accept: str) -> str | None:
     for kind, weight in accepted:
         is_named = kind in _FORMAT_OF
         name = next((name for name in _names(kind) if is_named or name not in refused), None)
-        # A named type wins over a range with the same weight.
+        # If a type and a range have the same weight, the type has priority.
         rank = (weight, 1 if is_named else 0)
         if name is not None and weight > 0 and (best is None or rank > best):
             best, found = rank, name

@@ -1,8 +1,8 @@
 """Reads the log lines that exist when a reader starts. A reader of logs has two stages, and this is the first stage.
 
-The reader asks for one page of a log at a time, and keeps no stream open between two pages. Therefore a reader that
-does not take its answer costs the controller the memory of one page. The lines of several tasks are merged by time,
-with one small page of each task.
+The reader asks for one page of a log at a time, and keeps no stream open between two pages. Therefore the controller
+stores only one page for a reader that does not read its answer. To merge the lines of several tasks by time, the
+controller stores one small page of each task.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 from iris.system.backoff import Backoff
 
-# Without `follow`, a server that does not answer is retried for only this number of seconds, because a person waits.
+# Without `follow`, a server that does not answer is called again for only this number of seconds, because a person may
+# wait for the answer.
 _PATIENCE_S = 15.0
 _LONGEST_PAUSE_S = 2.0
 # When several logs are merged, one page of each log is in memory. All pages together have about `_PAGES_BYTES`.
@@ -158,8 +159,8 @@ class ExistingLines:
                     yield notice
 
     async def _chunks(self, index: int, attempt: cluster_pb2.TaskAttempt) -> AsyncGenerator[Chunk | Notice]:
-        """Yield the existing chunks of one attempt. If the log cannot be read, retry, or leave the log to the second
-        stage.
+        """Yield the existing chunks of one attempt. If the log cannot be read, try again, or let the second stage read
+        the log.
         """
         state = self._state
         outage = Outage(RetryRules(_PATIENCE_S), Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S))
@@ -185,7 +186,8 @@ class ExistingLines:
     async def _page(
         self, index: int, position: Position, chosen: cluster_pb2.Worker.FetchLogsFilter, max_bytes: int
     ) -> list[Chunk]:
-        """Return the next chunks of the log of one attempt. The last chunk has the end of the log if all was read.
+        """Return the next chunks of the log of one attempt. If the page reaches the end of the log, the last chunk has
+        the end.
 
         Raises:
             UnavailableError: No server has the log at the moment.
@@ -266,7 +268,9 @@ class ExistingLines:
 
 
 async def _next_lines(lines: AsyncGenerator[Timed], notices: list[Notice]) -> tuple[int, Sequence[LogEntry]] | None:
-    """Return the next lines of a task, and add the messages before them to `notices`. None: there are no more lines."""
+    """Return the next lines of a task, and add the messages before these lines to `notices`. Return None if there are
+    no more lines.
+    """
     async for timed in lines:
         if not isinstance(timed, Notice):
             return timed

@@ -16,7 +16,7 @@ from iris.cluster.controller.plain_http.items import Batch, Item
 from iris.rpc.serving.fair_lane import FairLane
 
 LINES_PER_TURN = 500
-# A cursor has the positions of all tasks that are read. Writing the cursor of this number of tasks costs about as much
+# A cursor has the positions of all tasks that are read. Writing a cursor with this number of tasks costs about as much
 # as writing a line.
 _TASKS_PER_LINE = 50
 
@@ -50,7 +50,7 @@ async def write_items(
         written: The format of the answer.
         lane: The lane in which all readers wait for their turns.
         caller: The key of the caller that reads. All callers get equal shares of the turns.
-        size: The most lines that the reader writes in one turn.
+        size: The largest number of lines that the reader writes in one turn.
     """
     async with aclosing(items):
         async for item in items:

@@ -31,19 +31,23 @@ class LogFormat(Protocol):
 
     def beat(self) -> bytes:
         """Return bytes that keep a silent connection open and that readers ignore. Empty if the format has no such
-        bytes."""
+        bytes.
+        """
 
     def failed(self, error: IrisError) -> bytes:
-        """Return the bytes that tell the reader why the answer ends early. Empty if the format cannot tell."""
+        """Return bytes with the reason why the answer ends early. Return no bytes if the format cannot contain a
+        reason.
+        """
 
     def end(self) -> bytes:
         """Return the end of the answer."""
 
 
 class TextFormat:
-    """Writes lines as `iris logs` prints them to a file: with labels if several tasks are read.
+    """Writes lines in the form in which `iris logs` prints them to a file. If several tasks are read, each line has a
+    label.
 
-    Messages about the logs, which `iris logs` prints to stderr, stand on lines of their own that begin with `iris: `.
+    Messages about the logs, which `iris logs` prints to stderr, are separate lines that begin with `iris: `.
 
     Args:
         query: The parameters of the request.
@@ -145,7 +149,7 @@ class JsonLinesFormat:
         return self._join([ENCODER.encode(event)]) if event else b""
 
     def beat(self) -> bytes:
-        """Return an event that means nothing."""
+        """Return an event that readers ignore."""
         return self._join(['{"event": "beat"}'])
 
     def failed(self, error: IrisError) -> bytes:
@@ -226,7 +230,7 @@ def _line(text: str) -> str:
 
 
 def _words_of_end(item: AllRead) -> Iterator[str]:
-    """Yield sentences that say how the job, or each of the chosen tasks, has ended."""
+    """Yield sentences about how the job, or each of the chosen tasks, has ended."""
     if not item.is_part:
         job = item.job
         yield f"job {job.job_id} ended as {_outcome(job.state, job)}"

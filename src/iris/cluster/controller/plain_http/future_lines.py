@@ -1,8 +1,8 @@
 """Follows logs until all tasks have ended. A reader of logs has two stages, and this is the second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next, and `AsyncioDriver` reads them from the workers and the
-kept logs. `FutureLines` turns the received records into lines. A follow needs no thread, and holds at most the messages
-that the driver buffers.
+kept logs. `FutureLines` turns the received records into lines. Following a log needs no thread, and stores only the
+messages that the driver buffers.
 """
 
 from __future__ import annotations

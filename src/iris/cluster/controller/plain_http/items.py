@@ -13,7 +13,7 @@ from iris.rpc import cluster_pb2
 class Batch:
     """Lines of one attempt and source that were captured together, or one partial line, or one gap.
 
-    If the reader makes blocks, the lines are one entry, which contains the newlines between the lines.
+    If the reader makes blocks, all lines are in one entry, together with the newlines between the lines.
     """
 
     entries: Sequence[LogEntry]
@@ -25,7 +25,8 @@ class Notice:
 
     Attributes:
         text: The message.
-        cursor: The place from which a reader continues after the message. Empty: after the last line.
+        cursor: The place from which a reader continues after the message. If empty, a reader continues after the last
+            line.
     """
 
     text: str
@@ -34,19 +35,21 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class TaskOver:
-    """The log of a task was read to its end."""
+    """The item that tells the writer that the log of a task was read to its end."""
 
     task_index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """An item: nothing more can be read at the moment. The writer must send all items so far."""
+    """The item that tells the writer that nothing more can be read at the moment. Therefore the writer must send all
+    data that it has collected.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AllRead:
-    """The last item: everything that the reader selects was read.
+    """The last item of a reader. It means that everything that the reader selects was read.
 
     Attributes:
         ends: The end of the log of each task's last attempt, by task index.

@@ -1,4 +1,4 @@
-"""Reads the parameters of the log route. The names and meanings are those of the options of `iris logs`."""
+"""Reads the parameters of the log route. The parameters have the names and meanings of the options of `iris logs`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LogQuery:
 
     @property
     def filter(self) -> cluster_pb2.Worker.FetchLogsFilter:
-        """The filter for the servers of logs, with only the fields that differ from their defaults."""
+        """The filter that is sent to the servers of logs. Only fields that differ from their defaults are set."""
         chosen = cluster_pb2.Worker.FetchLogsFilter(sources=self.sources)
         if self.start_ms:
             chosen.start_ms = self.start_ms
@@ -77,7 +77,7 @@ class LogQuery:
         return chosen
 
     def continued(self, cursor: str, *, start_ms: int, end_ms: int, max_lines: int) -> LogQuery:
-        """Return the query that continues this one at a cursor, with the given times and number of lines."""
+        """Return a query that continues this query at a cursor, with the given times and number of lines."""
         return replace(self, cursor=cursor, tail=None, start_ms=start_ms, end_ms=end_ms, max_lines=max_lines)
 
 

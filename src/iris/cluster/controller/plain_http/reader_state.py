@@ -21,7 +21,8 @@ from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
 
-# The memory for partial lines of one reader. A partial line that is longer than its share is returned in parts.
+# The memory for the partial lines of one reader. Each source of each task gets an equal share. A partial line that is
+# longer than this share is returned in parts.
 _PARTIAL_LINES_BYTES = 8 << 20
 _LONGEST_PART_BYTES = 1 << 20
 _SHORTEST_PART_BYTES = 4 << 10
@@ -116,7 +117,9 @@ class ReaderState:
         )
 
     def reader(self, task_index: int, attempt_id: int) -> LineReader:
-        """Return the reader of an attempt. If the task's current reader has another attempt, replace it."""
+        """Return the reader of an attempt. If the task's current reader reads another attempt, replace that reader by a
+        new one.
+        """
         reader = self._readers[task_index]
         if reader.received.attempt_id != attempt_id:
             reader = self._readers[task_index] = self.new_reader(task_index, Position(attempt_id))
@@ -142,13 +145,15 @@ class ReaderState:
 
     @property
     def checks_start_itself(self) -> bool:
-        """Whether this reader, instead of the servers, checks `start_ms` while it follows.
+        """Whether this reader itself checks `start_ms` while it follows a log. Otherwise the servers of the logs check
+        `start_ms`.
 
-        A server that applies a filter sends only whole lines, so the user would not see a prompt.
+        A server that applies a filter sends only whole lines. Therefore the user would not see an unfinished line such
+        as a prompt.
         """
         return self.filter.start_ms > 0 and not self.filter.regex
 
-    # What is returned.
+    # The returned lines and cursors.
 
     def start_positions(self, starts: Mapping[int, Position]) -> None:
         """Compute the positions of all tasks, for the cursors in a stream of several tasks.
@@ -161,7 +166,9 @@ class ReaderState:
             self._positions = TaskPositions(delivered | dict(starts))
 
     def deliver(self, task_index: int, entries: Sequence[LogEntry]) -> Batch:
-        """Return a batch of entries. The cursors of later entries include these entries."""
+        """Record that a batch of entries was returned, and return the batch. The cursors of later entries include these
+        entries.
+        """
         if self._positions is not None:
             entries[-1].set_other_positions(self._positions.snapshot())
             self._positions.move(task_index, entries[-1].position())
@@ -174,7 +181,9 @@ class ReaderState:
         return encode_cursor(self.record.job_id, {index: r.delivered for index, r in self._readers.items()})
 
     def skip_filtered(self, task_index: int, end: cluster_pb2.LogEnd) -> None:
-        """Move a reader to the end of the existing log. The filter excluded the lines before this end."""
+        """Move a reader to the end of the existing log. The filter has excluded all lines between the reader's position
+        and the end.
+        """
         if end.offsets and self.filter.ByteSize():
             reader = self._readers[task_index]
             reader.skip_to(end.offsets)
@@ -184,7 +193,7 @@ class ReaderState:
     def attempt_ended(
         self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd
     ) -> list[Notice]:
-        """Note that the log of an attempt was read to its end, and return the messages about it."""
+        """Record that the log of an attempt was read to its end, and return the messages about this end."""
         self.ends[task_index] = end
         if attempt is not None and end.complete:
             complete_end(end, attempt)
@@ -193,7 +202,7 @@ class ReaderState:
         return []
 
     def apply(self, outcome: Outcome) -> list[Notice]:
-        """Note that a task continues with another attempt or is over, and return the messages about it."""
+        """Record that a task continues with another attempt or is over, and return the messages about this change."""
         if isinstance(outcome, NoAttempt):
             task = outcome.task
             if is_task_finished(task.state) or not self.query.follow:
@@ -217,8 +226,8 @@ class ReaderState:
 def find_indices(record: JobRecord, query: LogQuery) -> Sequence[int]:
     """Return the indices of the tasks that a query selects.
 
-    A query without tasks selects all tasks. If such a query has an attempt, it selects the tasks that have this attempt
-    or may get it.
+    A query without tasks selects all tasks. If such a query names an attempt, it selects the tasks that have this
+    attempt or may still get this attempt.
 
     Raises:
         NotFoundError: The job does not have one of the tasks, or no task has the attempt.

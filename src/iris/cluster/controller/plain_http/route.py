@@ -6,8 +6,8 @@ The plan of a request:
 2. Authenticate the caller, read the parameters, and authorise the request. The route has the permissions, the limits of
    open streams and the event of the call `StreamTaskLogs`.
 3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error has a status.
-4. Send items as they come. `send` waits while the client does not read, so nothing more is read for it. While nothing
-   happens, send beats. When the client leaves, end the reader.
+4. Send items as they come. While the client does not read, `send` waits, and nothing more is read from the logs. While
+   nothing happens, send beats. When the client leaves, end the reader.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _BEGIN, _END = "/v1/jobs/", "/logs"
 _METHOD = "StreamTaskLogs"  # The name of the call whose permissions apply to the route.
 _USAGE = "expected /v1/jobs/JOB/logs, in which JOB is the id of a job or a task, for example /v1/jobs/train-1a2b/logs"
 _BEAT_S = 10.0
-# How long the head of an answer waits for the first item, so that an error can still have a status of its own.
+# The head of an answer waits for the first item for this time, because an error before the first item is sent with its
+# own status.
 _FIRST_ITEM_S = 5.0
 _SENT_BYTES = 64 * 1024
 _FLUSH_S = 0.05
@@ -114,9 +115,10 @@ class PlainHttp:
         known = await self._authentication.authenticate(request.header(b"authorization"), _METHOD)
         query = request.query()
         if query is None:
-            await send_head(send, 204)  # The status 204 keeps a browser from connecting again.
+            await send_head(send, 204)  # After the status 204, a browser does not connect again.
             return
-        # The first check comes before the search, so that a task's token does not tell which other jobs exist.
+        # The permission is checked before the search for the job. Otherwise a caller with a task's token could find out
+        # which other jobs exist.
         self._check(known, job_id)
         record, query = self._find(job_id, query)
         self._check(known, record.job_id)
@@ -229,7 +231,8 @@ class _Request:
             raise PlainError(406, f"the route has none of the types in Accept: {given}; it has {listed}")
 
     def query(self) -> LogQuery | None:
-        """Return the parameters of the request; None if a browser asks for what follows the last event.
+        """Return the parameters of the request. Return None if a browser wants to continue after the last event,
+        because nothing follows it.
 
         Raises:
             InvalidArgumentError: A parameter or the id of an event is not accepted.
@@ -262,7 +265,7 @@ class _Answer:
 
     Attributes:
         has_begun: Whether the head of the answer was sent.
-        has_data: Whether some data waits to be sent.
+        has_data: Whether there is data that was not sent yet.
     """
 
     def __init__(self, written: LogFormat, headers: list[tuple[bytes, bytes]], send: Send) -> None:
@@ -275,7 +278,7 @@ class _Answer:
 
     @property
     def has_data(self) -> bool:
-        """Whether data waits to be sent."""
+        """Whether there is data that was not sent yet."""
         return bool(self._size)
 
     async def begin(self) -> None:
@@ -294,7 +297,7 @@ class _Answer:
             await self.flush()
 
     async def beat(self) -> None:
-        """Send bytes that mean nothing."""
+        """Send bytes that readers ignore, so that the connection stays open."""
         self._add(self._format.beat())
         await self.flush()
 
@@ -311,7 +314,9 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": b"".join(self._data)})
 
     async def fail(self, error: IrisError) -> None:
-        """Tell the client why the answer ends early. If the format cannot tell, the HTTP server cuts the connection."""
+        """Send the reason why the answer ends early. If the format cannot contain a reason, the HTTP server cuts the
+        connection.
+        """
         said = self._format.failed(error)
         await self.flush()
         if said:
@@ -383,14 +388,18 @@ def _job_of_path(path: str) -> str:
 
 
 def _shows_partial(chosen: str | None, query: LogQuery, num_read: int) -> bool:
-    """Return whether lines without their newline are returned while tasks write them, as `iris logs` does."""
+    """Return whether the answer contains unfinished lines while tasks write them, in the same cases as in `iris
+    logs`.
+    """
     if chosen == "text":
         return not query.follow or (num_read == 1 and not query.timestamps)
     return query.partial if chosen != "raw" else True
 
 
 def _writes_blocks(chosen: str | None, query: LogQuery, num_read: int) -> bool:
-    """Return whether an answer consists of unchanged lines that nothing counts. The lines then stay in blocks."""
+    """Return whether lines can stay in blocks. This is possible if the answer contains the lines unchanged and the
+    reader need not count them.
+    """
     is_unchanged = chosen == "raw" or (chosen == "text" and num_read == 1 and not query.timestamps)
     return is_unchanged and not query.max_lines and query.tail is None
 

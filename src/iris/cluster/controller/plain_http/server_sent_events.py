@@ -1,7 +1,8 @@
 """Writes the items of a reader as server-sent events, and reads the id with which a browser continues.
 
-The id of an event is a cursor and what else a reader needs to continue without a lost or doubled line. A browser sends
-the id of the last event as `Last-Event-ID` when it connects again. The parts of an id are separated by dots:
+The id of an event contains a cursor, and the other values that a reader needs to continue without a lost or doubled
+line. A browser sends the id of the last event as `Last-Event-ID` when it connects again. The parts of an id are
+separated by dots:
 
     CURSOR                      the place after the event
     CURSOR.s1732445000000       also the time after which lines are selected, because `since=10m` moves with the clock
@@ -24,7 +25,8 @@ from iris.errors import InvalidArgumentError, IrisError, quoted
 from iris.moments import LAST_MS
 
 RETRY_MS = 1000  # How long a browser waits before it connects again.
-# Each event of a stream of several tasks has the positions of all tasks. A browser sends them in one header.
+# An event of several tasks contains the positions of all tasks, and a browser sends these positions in one header.
+# Therefore the number of tasks is limited.
 MAX_TASKS = 1000
 _END = "end"
 _LARGEST = {"s": LAST_MS, "u": LAST_MS, "n": MAX_INT32}
@@ -107,7 +109,7 @@ class EventStreamFormat:
         return b": beat\n\n"
 
     def failed(self, error: IrisError) -> bytes:
-        """Return an event with the error. It has no id, so that the browser continues after the last line."""
+        """Return an event with the error. The event has no id. Therefore the browser continues after the last line."""
         return _event(ENCODER.encode(failure_of(error)), "", "failed").encode(errors="replace")
 
     def end(self) -> bytes:
