@@ -64,7 +64,8 @@ def new_printer() -> _TerminalPrinter | _StreamPrinter:
 def _terminal_printer() -> _TerminalPrinter | None:
     """Return a printer for the terminal, or None if stdout is not a terminal."""
     try:
-        # In a notebook, `sys.stdout` writes to the page, although its descriptor may be a terminal.
+        # The stream `sys.stdout` is asked before its descriptor. In a notebook, the stream writes to the page, although
+        # its descriptor may be a terminal.
         if sys.stdout is None or not sys.stdout.isatty():
             return None
     except ValueError:  # The program has closed stdout.
@@ -115,7 +116,7 @@ class _TerminalPrinter:
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        # Output that the program has already written must appear above the rows of partial lines.
+        # Both streams are flushed, because earlier output of the program must appear above the rows of partial lines.
         _flush(sys.stdout, sys.stderr)
 
     def show(self, entries: Sequence[LogEntry]) -> None:

@@ -271,7 +271,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         would only wait for the missing tasks.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             task_index: The task to terminate, from 0. Default: the whole job.
 
         Raises:
@@ -296,7 +296,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         The controller reports the end of the job at once, so the client does not poll.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             timeout: The seconds after which to raise TimeoutError, from 0. None and `math.inf` wait forever.
             poll_interval: The longest pause in seconds between two tries while the controller does not answer.
             stream_logs: Whether to print the lines of a task as they arrive, as `[task-2:stdout] message`. On a
@@ -322,7 +322,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         """Return the current state of a task, with all its attempts.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             task_index: The task, from 0.
 
         Raises:

@@ -39,7 +39,7 @@ class AsyncLogMethods:
         """Return the lines that a task has written so far. Empty if no attempt has started.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             task_index: The task, from 0.
             start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
                 all lines.
@@ -85,7 +85,7 @@ class AsyncLogMethods:
         the lines of each source are returned in order. After a lost connection, reading continues at the exact byte.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             task_index: The task, from 0.
             follow: Whether to continue until the task has ended. If False, only the existing lines are returned.
             cursor: The `cursor` of an entry. Return only the lines after this entry.
@@ -158,7 +158,7 @@ class AsyncLogMethods:
         returned in the order in which the task wrote them.
 
         Args:
-            job_id: The job: its id, or a `AsyncJob`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             task_indices: The tasks, from 0. Default: all tasks of the job.
             follow: Whether to continue until all tasks have ended.
             cursor: See `stream_task_logs`. A cursor contains the position of each task, so its length grows with the

@@ -33,7 +33,7 @@ from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachab
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 
-# When several logs are merged, one page of each log is in memory. All pages together have about `_PAGES_BYTES`.
+# The size of all pages in memory together, in bytes. When several logs are merged, one page of each log is in memory.
 _PAGES_BYTES = 32 << 20
 _LARGEST_PAGE_BYTES = 4 << 20
 _SMALLEST_PAGE_BYTES = 64 << 10
@@ -131,7 +131,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # The second stage of the reader reads the rest of the log.
+                return  # The rest of the log is left to the second stage of the reader.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -153,7 +153,7 @@ class ExistingLines:
             request.max_bytes = page_bytes
             worker = yield from routes.worker_of(index, attempt)
             if self._options.follow and attempt.worker_id in self._silent:
-                return None  # The second stage of the reader waits for this worker.
+                return None  # Waiting for this worker is left to the second stage.
             stream = yield from self._open(request, worker)
             failure: Exception | None = None
             try:

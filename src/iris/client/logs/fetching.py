@@ -16,7 +16,7 @@ from iris.cluster.logs.entries.line_reader import join_parts
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.rpc import cluster_pb2
 
-_PATIENCE_S = 5.0  # A fetch retries for this many seconds if a worker does not answer.
+_PATIENCE_S = 5.0  # If a worker does not answer, `fetch_task_logs` tries again for this many seconds.
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-# Identifies a package or a single module: the first part of its name, and the folder from which the caller has imported
-# it.
+# A key for a package or a single module: the first part of the name, and the folder from which the caller has imported
+# the package or module.
 _Unit = tuple[str, str]
 
 

@@ -10,7 +10,7 @@ ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "work
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
 # The clocks of two machines may differ by up to this many seconds without making a valid token invalid.
 LEEWAY_S = 30.0
-# The end of an error message for a caller without a valid token.
+# The advice that ends an error message for a caller without a valid token.
 ADVICE = (
     "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
     " on that machine"

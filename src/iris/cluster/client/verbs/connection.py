@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ClusterConnection:
-    """The connections of one client. Safe to use from several threads, and in child processes after `os.fork()`.
+    """The connections of one client. Several threads may use the object, and so may child processes after `os.fork()`.
 
     `RemoteClusterClient` documents the arguments and errors of this class.
 

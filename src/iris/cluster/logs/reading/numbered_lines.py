@@ -168,7 +168,7 @@ class LineSplitter:
         A second call of this method for the same segment has no effect.
 
         Args:
-            offsets: Where the next segment begins.
+            offsets: The offset in each source at which the next segment begins.
         """
         pieces = []
         for source_id, tail in enumerate(self._tails):

@@ -22,7 +22,7 @@ class PendingLogs:
 
     def __init__(self, logs: Sequence[OpenLog]) -> None:
         self.unfinished = dict(enumerate(logs))
-        self._pending = dict.fromkeys(self.unfinished)  # A dictionary without values is a set that keeps its order.
+        self._pending = dict.fromkeys(self.unfinished)  # The dictionary serves as a set that keeps its order.
         self._event = asyncio.Event()
         self._callbacks: dict[int, Callable[[], None]] = {}
         for number, log in self.unfinished.items():

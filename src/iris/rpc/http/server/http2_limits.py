@@ -25,7 +25,7 @@ MAX_FRAME_BYTES = 16 * 1024
 # answered with an error. A larger head closes the connection, because the state of the compression is lost.
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
 _HEAD_FRAMES = 32  # The largest number of frames for one head.
-# A data frame below this size that does not end the request costs the budget.
+# A data frame with fewer bytes that does not end its request counts as a costly frame.
 _SMALL_DATA_BYTES = 256
 
 # How many costly frames a client may send at once, and how many more in each further second.
