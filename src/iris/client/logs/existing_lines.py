@@ -208,7 +208,8 @@ class ExistingLines:
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
         """Return whether the second stage of the reader must read an attempt that the first stage cannot read now. The
-        first stage then continues with the other tasks."""
+        first stage then continues with the other tasks.
+        """
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:
             return False

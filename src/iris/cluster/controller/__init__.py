@@ -1,1 +1,3 @@
-"""The controller of a cluster: accepts jobs, schedules their tasks on workers, and stores the state of both."""
+"""The controller of a cluster. It accepts jobs, schedules their tasks on workers, and stores the state of the jobs and
+workers.
+"""

@@ -199,7 +199,7 @@ def start(
                 stdout=messages,
                 stderr=messages,
                 pass_fds=(lock, ours),
-                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the workers.
+                start_new_session=True,  # In a new session, the worker does not receive Ctrl-C from a terminal.
                 # The umask is the user's umask, because tasks inherit the umask of their worker.
                 umask=inherited_umask(),
             )

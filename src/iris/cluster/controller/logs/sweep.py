@@ -38,7 +38,8 @@ from iris.cluster.logs.segments import (
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
-STORED = "stored"  # The file that marks a log as copied. It is ignored if another file of the log is newer.
+# The file that marks a log as copied. The mark is ignored if another file of the log is newer than the mark.
+STORED = "stored"
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 

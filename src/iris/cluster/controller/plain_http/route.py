@@ -397,8 +397,8 @@ def _shows_partial(chosen: str | None, query: LogQuery, num_read: int) -> bool:
 
 
 def _writes_blocks(chosen: str | None, query: LogQuery, num_read: int) -> bool:
-    """Return whether lines can stay in blocks. This is possible if the answer contains the lines unchanged and the
-    reader need not count them.
+    """Return whether lines can stay in blocks. Lines can stay in blocks if the answer contains the lines unchanged and
+    the reader need not count the lines.
     """
     is_unchanged = chosen == "raw" or (chosen == "text" and num_read == 1 and not query.timestamps)
     return is_unchanged and not query.max_lines and query.tail is None

@@ -190,7 +190,7 @@ class FreeCapacity:
     def find(self, gang: GangRequest) -> list[int] | None:
         """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
 
-        This method returns the same result as `choose_machines`. It is faster if the gang does not fit.
+        The result is the same as the result of `choose_machines`. If the gang does not fit, this method is faster.
         """
         if not self.fits(gang):
             return None

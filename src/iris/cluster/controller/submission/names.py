@@ -84,7 +84,7 @@ def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobR
         asked_name: The name that the request asked for.
         request: The submission of the new job.
         known: The submission of the job that has the name.
-        parent: The parent job of both jobs; None if the jobs have no parent.
+        parent: The parent job of the new job and of the existing job; None if they have no parent.
     """
     if parent is None or not request.HasField("parent_attempt_id"):
         return False

@@ -61,8 +61,8 @@ class Submissions:
             owner: The name in the caller's token. It becomes the job's owner, unless the job has a parent. A child job
                 has the owner of its parent.
         """
-        # The token of the client is secret, so it is removed from the job's environment. Each task gets a token of its
-        # own.
+        # The job's environment must not contain the client's token, because the token is secret. Each task gets a
+        # separate token.
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
         workspace = await self._workspaces.check(request)

@@ -61,7 +61,7 @@ def _new_incarnation() -> str:
 
 @dataclass(slots=True)
 class _Host:
-    """One worker of the engine. It serves a share of the machine."""
+    """One worker of the engine. The worker serves a share of the machine."""
 
     worker_id: str
     total: Resources

@@ -173,7 +173,7 @@ class RayGangs:
             self._forget(gang_id)
 
     def close(self) -> None:
-        """End all workers gracefully, release all gangs, and end the processes that workers were forked from."""
+        """End all workers gracefully, release all gangs, and end the fork servers."""
         self.refresh()
         stopping = [
             actor.stop.remote() for gang in self._gangs.values() if gang.nodes for actor in gang.actors if actor

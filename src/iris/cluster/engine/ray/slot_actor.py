@@ -89,7 +89,7 @@ class SlotActor:
 
 
 def end_workers(cluster_id: str) -> None:
-    """End the process that workers are forked from. An engine that closes calls this function once on each machine."""
+    """End the fork server of this machine. When an engine closes, it calls this function once on each machine."""
     end_template(cluster_id)
 
 

@@ -360,7 +360,7 @@ def check_reachable(controller_address: str, nodes: Iterable[NodeInfo]) -> None:
 
 
 def _is_here(node: NodeInfo) -> bool:
-    """Return whether a Slurm machine is this machine. This is true if this machine can bind the Slurm machine's
+    """Return whether a Slurm machine is this machine. The result is True if this machine can bind the Slurm machine's
     address.
     """
     if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):

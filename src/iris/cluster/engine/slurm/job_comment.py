@@ -1,9 +1,9 @@
 """Writes and parses the comment of a gang's Slurm job. The comment records where the gang's slots are, and which of the
 slots have ended.
 
-Slurm knows a job and its machines, but not which process runs on which machine or which process has ended. The program
-on the job's first machine (batch_job.py) knows both, and writes both into the job's comment. All users who can see
-Slurm's queue can read the comment.
+Slurm knows the machines of a job. It does not know which process runs on which machine, or which process has ended. The
+program on the job's first machine (batch_job.py) knows these facts, and writes them into the job's comment. All users
+who can see Slurm's queue can read the comment.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class Chunk(NamedTuple):
 
 class _Step(enum.Enum):
     """The outcome of one step of `LogReader.read_chunk` if the step has found neither a chunk nor the end of the
-    log."""
+    log.
+    """
 
     AGAIN = enum.auto()
     ENTERED = enum.auto()
@@ -295,7 +296,8 @@ class LogReader:
 
     def _continue_at(self, segment: RecordBoundary, reason: str) -> None:
         """Skip the part of the log before a segment. When the reader enters the segment, it returns a gap for the
-        skipped part."""
+        skipped part.
+        """
         self.position, self._reason = segment.position, reason
 
     def _open(self, start: RecordBoundary) -> SegmentFile | None:

@@ -177,8 +177,8 @@ def _proportional_bytes(pid: int) -> int:
         # Linux before 5.4 does not report the memory of mapped files separately. Lazily freed memory counts as free.
         return max(0, sizes[b"Pss"] - sizes.get(b"Pss_File", 0) - sizes.get(b"LazyFree", 0))
     except (OSError, KeyError):
-        # Linux before 4.14 has no file smaps_rollup, and the file of another user's process is unreadable. In both
-        # cases, shared memory counts once per process.
+        # Linux before 4.14 has no file smaps_rollup, and the file of another user's process is unreadable. In these two
+        # cases, shared memory counts once for each process.
         pass
     try:
         with open(f"/proc/{pid}/status", "rb") as file:

@@ -36,7 +36,8 @@ from typing import Any
 
 _LENGTH = struct.Struct("!I")
 _STREAMS = 3
-# The number of unanswered requests is limited, because both sides would block if the answers filled the connection.
+# The number of unanswered requests is limited. If answers filled the connection, the worker and the launcher would wait
+# for each other forever.
 _MOST_ASKED = 16
 
 

@@ -35,7 +35,7 @@ class StrayProcesses:
     async def kill(self) -> None:
         """Kill the inherited processes that belong to no running attempt.
 
-        The children of a killed process are inherited in turn, so several passes may be needed.
+        When a process is killed, its children become children of this worker. Therefore several passes may be needed.
         """
         for _ in range(_PASSES):
             if not self._kill_once():
