@@ -361,7 +361,7 @@ def check_job_id(value: object, name: str = "job_id") -> str:
     """
     if isinstance(value, JobReference):
         return value.job_id
-    known = getattr(value, "job_id", None)  # `Task` and `TaskStatus` objects have a job id.
+    known = getattr(value, "job_id", None)  # The value may be a `Task` or a `TaskStatus`, which have a job id.
     if isinstance(known, str):
         refuse(name, "a job id or a Job", value, f"its job_id is {quoted(known)}")
     return check_text(name, value, empty=False, accepted="a job id or a Job")

@@ -275,7 +275,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # The main thread reports the same error.
+            pass  # This thread ignores the error, because the main thread reports it.
         self._set("")
 
     def _show(self) -> None:

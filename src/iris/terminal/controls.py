@@ -43,7 +43,7 @@ def is_harmless(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # A byte that is not UTF-8 may be an 8-bit control.
+        return False  # A byte that is not UTF-8 may be an 8-bit control character, which the filter must remove.
     return True
 
 

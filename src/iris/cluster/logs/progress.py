@@ -43,10 +43,10 @@ Outcome = NextAttempt | NoAttempt
 
 
 class _Stage(Enum):
-    TO_READ = auto()  # The attempt does not exist yet, or no stream reads the attempt.
-    READING = auto()  # A stream reads the attempt.
-    READ = auto()  # The attempt was read to its end, and the controller has not yet reported what comes next.
-    OVER = auto()  # Nothing more of the task will be read.
+    TO_READ = auto()  # In the stage TO_READ, no stream reads the attempt, or the attempt does not exist yet.
+    READING = auto()  # In the stage READING, a stream reads the attempt.
+    READ = auto()  # In the stage READ, the attempt was read to its end, and the next status is awaited.
+    OVER = auto()  # In the stage OVER, nothing more of the task will be read.
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def parse_gap(payload: bytes) -> tuple[int, str]:
 
 
 def decode(records: bytes) -> Iterator[Record]:
-    """Yield the records in `records`.
+    """Yield the records that encoded bytes contain.
 
     The checksums of the records are not checked, because they protect records on a disk. Network connections have
     checksums of their own.

@@ -111,8 +111,8 @@ class TaskModules:
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return the module object for a module in the pickle. The module is added to `sys.modules` if its name is
-        free.
+        """Return the module object to use for a module whose code is in the pickle. If the module's name is free, the
+        module is added to `sys.modules`.
         """
         home = self._homes.get(name)
         return self._add_home(name) if home is None else home

@@ -57,7 +57,7 @@ class ClientTls:
         return {name: os.path.abspath(path) for name, path in given.items() if path}
 
     def pems(self) -> dict[str, bytes]:
-        """Return the contents of the files, as arguments of pyqwest's transport.
+        """Return the contents of the certificate files, as arguments for pyqwest's transport.
 
         Raises:
             FailedPreconditionError: A file cannot be read.

@@ -50,7 +50,7 @@ class _Stop:
 
 
 class LogScans:
-    """The threads of one server that read logs.
+    """The threads with which one server reads logs.
 
     Args:
         threads: The number of threads.

@@ -76,8 +76,8 @@ class Sender(Protocol):
         """
 
     def translate(self, error: Exception) -> Exception | None:
-        """Return the exception that stands for an exception of `send` or of an answer. Return None if the exception is
-        raised unchanged.
+        """Return the exception to raise in place of an exception of `send` or of an answer. None: raise the exception
+        unchanged.
         """
 
     def close(self) -> None:
@@ -242,7 +242,8 @@ class _Body:
 
 
 def _raise_as_ours(error: Exception, sender: Sender) -> None:
-    """Raise the exception that stands for an exception of a sender. Do nothing if there is no such exception."""
+    """Raise the exception into which the sender translates an exception. Do nothing if the exception is raised
+    unchanged."""
     ours = sender.translate(error)
     if ours is not None:
         raise ours from error

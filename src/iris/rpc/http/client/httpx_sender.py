@@ -134,7 +134,8 @@ class HttpxSender:
         return answer
 
     def translate(self, error: Exception) -> Exception | None:
-        """Return the exception that stands for an exception of the transport."""
+        """Return the exception to raise in place of an exception of the transport. None: raise the exception
+        unchanged."""
         return _translate(error)
 
     def close(self) -> None:

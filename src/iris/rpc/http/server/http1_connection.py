@@ -32,11 +32,11 @@ from iris.rpc.http.server.refusals import refusal
 
 
 class _Phase(Enum):
-    IDLE = auto()  # The phase in which the server waits for a request on this connection.
+    IDLE = auto()  # In the phase IDLE, the server waits for a request on the connection.
     HEAD = auto()
     BODY = auto()
-    COMPLETE = auto()  # The whole request has arrived, and its answer may take any time.
-    LEAVING = auto()  # The request was refused, and the rest of the request is discarded.
+    COMPLETE = auto()  # In the phase COMPLETE, the whole request has arrived, and its answer may take any time.
+    LEAVING = auto()  # In the phase LEAVING, the request was refused, and the rest of the request is discarded.
 
 
 class Http1Connection(HttpToolsProtocol):

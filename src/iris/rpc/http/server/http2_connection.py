@@ -55,8 +55,8 @@ _READ_ANSWER_S = 1
 
 class _Phase(Enum):
     OPEN = auto()
-    CLOSING = auto()  # The client was told to open no more streams. The open streams continue.
-    LEAVING = auto()  # All streams have ended, and all further input from the client is discarded.
+    CLOSING = auto()  # In the phase CLOSING, the client must open no more streams, and the open streams continue.
+    LEAVING = auto()  # In the phase LEAVING, all streams have ended, and all input is discarded.
 
 
 class Http2Connection(asyncio.Protocol):

@@ -5,7 +5,7 @@ data, and headers in many parts. A client may send a limited number of such fram
 further second. The frames with which a client reads answers or sends requests are free, because their number grows with
 the useful work.
 
-The module uses no clock. `FrameBudget.tick` counts a second.
+The module uses no clock. The connection calls `FrameBudget.tick` once a second.
 """
 
 from __future__ import annotations
