@@ -20,7 +20,7 @@ from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import BearerInterceptor
 
 
-def test_stop_waits_for_a_running_start_after_the_worker_has_registered_again(tmp_path: Path) -> None:
+def test_stopping_an_attempt_waits_for_its_start_after_the_worker_has_registered_again(tmp_path: Path) -> None:
     with lossy_world(tmp_path, "--incarnation", "a") as world:
         lost = world.worker_proxy.lose("WorkerService/RunTasks", "request", 8)
         job_id = launch(world.direct, ["sleep", "300"])

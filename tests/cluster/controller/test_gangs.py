@@ -260,7 +260,7 @@ def test_late_answer_of_the_engine_changes_nothing() -> None:
         (Releasing(None), NEVER_S),
     ],
 )
-def test_next_due_time_of_a_gang_is_the_first_time_with_an_effect(state: State, due_s: float) -> None:
+def test_next_due_time_of_a_gang_is_the_first_time_at_which_its_state_changes(state: State, due_s: float) -> None:
     assert next_due_s(state) == due_s
     if due_s < NEVER_S:
         assert next_step(gang(state), TimePassed(due_s - 0.001)) == Step(state)

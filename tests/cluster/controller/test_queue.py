@@ -524,7 +524,7 @@ def test_oldest_gang_that_does_not_fit_gets_the_reservation() -> None:
     assert "kept for job 'oldest'" in result.reasons["small@0"]
 
 
-def test_reserved_reason_contains_the_full_job_id() -> None:
+def test_waiting_reason_of_a_reservation_contains_the_full_job_id() -> None:
     request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
     waiting = [waiting_since(request, 0.0), waiting_since(gang("small", cpu=1), 1.0)]
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
