@@ -10,7 +10,7 @@ import re
 import sys
 
 VERSION = "0.1.0"  # The version of this distribution. A test compares this version with the installed one.
-FIRST = "0.1.0"  # The assumed version of a part of a cluster that sends no version.
+FIRST = "0.1.0"  # A part of a cluster that sends no version is assumed to have this version.
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 

@@ -38,9 +38,8 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
     try:
         with LogStream(TaskLogReader(cluster, job_id, [task_index], options)) as stream:
             if left_s < threading.TIMEOUT_MAX:
-                timer = threading.Timer(
-                    left_s, stream.close
-                )  # The timer ends the stream in time, even if its server is silent.
+                # The timer ends the stream in time, even if the server of the stream is silent.
+                timer = threading.Timer(left_s, stream.close)
                 timer.daemon = True
                 timer.start()
             for entries in stream.batches():

@@ -78,8 +78,8 @@ class Lines:
         # The origin of the unfinished line at the end of the output. None if the output ends with a complete line.
         self._open: _Line | None = None
         self._open_has_prefix = False
-        self._broken: set[_Line] = set()  # Unfinished lines that were partly written and then interrupted.
-        # The prefix and the data of unfinished lines that are held back.
+        self._broken: set[_Line] = set()  # The unfinished lines that were partly written and then interrupted.
+        # For each unfinished line that is held back: its prefix and its data.
         self._held: dict[_Line, tuple[bytes, bytes]] = {}
         # The filters of control sequences. A stream gets a filter when its first control sequence arrives.
         self._filters: dict[_Line, ControlFilter] = {}

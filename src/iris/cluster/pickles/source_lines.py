@@ -9,8 +9,9 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAX_WHOLE_CHARACTERS = 128 * 1024  # Of a file with more characters, only the lines of the pickled code are sent.
-_MAX_CHARACTERS = 2 * 1024**2  # The limit for the source text of all files together.
+# A file with more characters is not sent as a whole, but only the lines of the pickled code.
+_MAX_WHOLE_CHARACTERS = 128 * 1024
+_MAX_CHARACTERS = 2 * 1024**2  # The source text of all files together has at most this many characters.
 
 
 class SourceLines:
