@@ -63,8 +63,8 @@ def open_standard_descriptors() -> None:
 
 
 def above_standard(descriptor: int) -> int:
-    """Return a descriptor for the same open file that is greater than 2. If the given descriptor is 0, 1 or 2, copy it
-    and close it.
+    """Return a descriptor that is greater than 2. If the given descriptor is 0, 1 or 2, return a copy of the descriptor
+    and close the original.
 
     A descriptor for a child process must be greater than 2, because `subprocess` replaces the descriptors 0 to 2 in the
     child, even if `pass_fds` contains one.

@@ -77,7 +77,7 @@ def check_private(directory: Path) -> None:
 
 
 def check_owned(path: Path) -> None:
-    """Check that only this user and root own a file or directory, and may write to it.
+    """Check that a file or directory belongs to this user or root, and that no other user may write to it.
 
     Raises:
         FailedPreconditionError: Another user owns the file or directory, or may write to it. The text of the error has
@@ -95,7 +95,8 @@ def check_owned(path: Path) -> None:
 
 
 def check_entries(directory: Path) -> None:
-    """Check that only this user and root own and may write the entries of a directory, and that no entry is a link.
+    """Check that each entry of a directory belongs to this user or root, that no other user may write to it, and that
+    it is not a link.
 
     An earlier release of Iris could create files that other users may write. If other users cannot enter the directory,
     such a file of this user is made private, and no error is raised.

@@ -19,7 +19,8 @@ _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 
 def goes_back(data: bytes) -> bool:
-    """Return whether data moves the cursor up or hides it, or ends with an incomplete sequence of this kind.
+    """Return whether data moves the cursor up or hides the cursor, or ends with the beginning of such a control
+    sequence.
 
     Programs hide the cursor before they redraw rows.
     """

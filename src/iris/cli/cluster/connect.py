@@ -143,7 +143,7 @@ def _client(address: str, token: str | None = None) -> IrisClient:
 
 
 class _Embedded:
-    """A cluster that this command has started, and that ends with the command. It can be killed at once."""
+    """A cluster that this command has started. The cluster ends with the command, and can be killed at once."""
 
     def __init__(self) -> None:
         from iris.cluster.client.server_process import remove_directory, start_server

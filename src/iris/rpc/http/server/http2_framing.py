@@ -86,8 +86,8 @@ class StreamLost:
 
 @dataclass(frozen=True, slots=True)
 class WindowOpened:
-    """An event: the server may send more bytes on a stream. If `stream_id` is 0, it may send more bytes on all streams
-    together."""
+    """An event: the server may send more bytes on a stream. If `stream_id` is 0, the server may send more bytes on all
+    streams together."""
 
     stream_id: int
 
@@ -303,7 +303,7 @@ class Http2Framing:
         return self._h2.outbound_flow_control_window
 
     def send_body(self, stream_id: int, data: memoryview, *, is_end: bool) -> None:
-        """Send a part of a response's body, which must fit into both windows."""
+        """Send a part of a response's body. The part must fit into the windows of the stream and of the connection."""
         size = min(self._h2.max_outbound_frame_size, 64 * 1024)
         last = max(0, len(data) - 1) // size * size  # Where the last frame begins.
         if last:

@@ -52,7 +52,7 @@ _NAMES = {
 
 
 class FloodError(Exception):
-    """A client has sent more frames than it may. The connection must be closed."""
+    """A client has sent more frames than the limits allow. Therefore its connection must be closed."""
 
 
 class FrameBudget:
