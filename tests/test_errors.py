@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import iris
-from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError
+from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError, causes
 from iris.reasons import ErrorReason, FailureCode, PendingCode, Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 
@@ -142,3 +142,10 @@ def test_errors_page_lists_every_code_and_error_class() -> None:
     }
     classes = {kind.__name__ for kind in error_classes() if kind.__module__ == "iris.errors"}
     assert listed == reasons | classes
+
+
+def test_causes_that_form_a_circle_are_each_yielded_once() -> None:
+    first, second, third = ValueError("first"), ValueError("second"), ValueError("third")
+    first.__cause__, second.__context__, third.__cause__ = second, third, first
+    assert list(causes(first)) == [first, second, third]
+    assert [str(one) for one in causes(ValueError("alone"))] == ["alone"]

@@ -34,7 +34,7 @@ next step. Programs compare the class, `code` and `reason` instead of the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -291,6 +291,19 @@ def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError
     built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     built_in.__init__(error, *text)  # type: ignore[misc] # the class was looked up above
     return error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of the cause and so on. If the causes form a circle, each is yielded once.
+
+    Causes form a circle if an error is raised from an error that was raised while the first error was handled.
+    """
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and not any(link is one for one in found):
+        found.append(link)
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def quoted(text: object) -> str:

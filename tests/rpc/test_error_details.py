@@ -13,6 +13,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 
 from iris.errors import ControllerUnreachableError, IrisError, NotFoundError, ResourceExhaustedError, UnavailableError
 from iris.reasons import ErrorReason
@@ -28,7 +30,7 @@ from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.http.server.asgi_server import HttpServer
 from iris.rpc.peer import Peer
 from iris.rpc.serving.codecs import CODECS
-from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
+from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.system.sockets import bind
 
 Controller = cluster_pb2.Controller
@@ -38,10 +40,12 @@ class FailingService(ControllerService):
     """A controller that answers each call with the error that it was given."""
 
     def __init__(self) -> None:
-        self.error: Exception = IrisError("not set")
+        self.error: Exception | None = IrisError("not set")
 
     async def get_job_status(self, request: Any, ctx: Any) -> Any:
-        """Fail."""
+        """Fail, or answer never."""
+        if self.error is None:
+            await asyncio.Event().wait()
         raise self.error
 
     async def watch_job(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
@@ -60,7 +64,7 @@ class FailingServer:
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         application = ControllerServiceASGIApplication(
             self.service,
-            interceptors=(ReleaseInterceptor(), ErrorInterceptor()),
+            interceptors=(ReleaseInterceptor(), DetailInterceptor(), ErrorInterceptor()),
             codecs=CODECS,
             compressions=(),
         )
@@ -120,6 +124,27 @@ def streamed(server: FailingServer) -> None:
             server.address, http_client=transport.connect_client(), accept_compression=(), send_compression=None
         )
         list(stream(stub.watch_job(Controller.WatchJobRequest(job_id="train")), peer_of(server)))
+
+
+def test_error_whose_causes_form_a_circle_is_released() -> None:
+    error, cause = ConnectError(Code.INTERNAL, "x"), ValueError("y")
+    error.__cause__, cause.__context__ = cause, error
+    asyncio.run(ReleaseInterceptor().on_end(None, None, error))
+    assert (error.__traceback__, cause.__traceback__) == (None, None)
+
+
+def test_server_answers_other_calls_after_the_deadline_of_a_call_has_passed(server: FailingServer) -> None:
+    server.service.error = None
+    body = json.dumps({"jobId": "train"}).encode()
+    headers = {"content-type": "application/json", "connect-timeout-ms": "50"}
+    request = urllib.request.Request(f"{server.address}/iris.cluster.ControllerService/GetJobStatus", body, headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    with caught.value as answer:
+        assert json.loads(answer.read())["code"] == "deadline_exceeded"
+    server.service.error = ERROR
+    with pytest.raises(NotFoundError):
+        unary(server)
 
 
 @pytest.mark.parametrize("ask", [unary, unary_async, streamed])

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 
-from iris.errors import shown
+from iris.errors import causes, shown
 
 _CLOSED = re.compile(
     "without sending a response|closed before message|connection closed unexpectedly|^server disconnected$"
@@ -71,8 +71,7 @@ def describe_fault(error: BaseException) -> str:
     """
     if isinstance(error, GivenTransportError):
         return shown(str(error))
-    link: BaseException | None = error
-    while link is not None:
+    for link in causes(error):
         if isinstance(link, socket.gaierror):
             if link.errno in _LOOKUP_FAILED_NOW:
                 return "its host name cannot be looked up now"
@@ -80,7 +79,6 @@ def describe_fault(error: BaseException) -> str:
         # An SSLError is excluded, because its errno comes from OpenSSL and `os.strerror` cannot describe that number.
         if isinstance(link, OSError) and link.errno is not None and not isinstance(link, ssl.SSLError):
             return os.strerror(link.errno).lower()
-        link = link.__cause__ or link.__context__
     text = str(error).strip().lower()
     number = _ERROR_NUMBER.search(text)
     if number is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iris.arguments import check_path, refuse
-from iris.errors import FailedPreconditionError
+from iris.errors import FailedPreconditionError, causes
 from iris.rpc.address import is_loopback_host
 from iris.rpc.http.http2_support import has_http2
 
@@ -167,13 +167,11 @@ def explain(error: BaseException) -> str:
     """Return an explanation of the TLS error among an error's causes, with advice. The text is empty if there is no TLS
     error.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _explain_certificate(cause)
         if isinstance(cause, ssl.SSLError):
             return _explain_handshake(cause)
-        cause = cause.__cause__ or cause.__context__
     return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from iris.errors import IrisError, shown
+from iris.errors import IrisError, causes, shown
 from iris.reasons import ErrorReason
 from iris.rpc.error_details import REASONS, connect_error, to_connect_error
 
@@ -33,10 +33,9 @@ class ReleaseInterceptor:
         """Clear the tracebacks of a call's error."""
         # Only the tracebacks of Connect errors are cleared, because connectrpc logs all other errors with their
         # tracebacks.
-        link: BaseException | None = error if isinstance(error, ConnectError) else None
-        while link is not None:
-            link.__traceback__ = None
-            link = link.__cause__ or link.__context__
+        if isinstance(error, ConnectError):
+            for one in causes(error):
+                one.__traceback__ = None
 
 
 class DetailInterceptor:
