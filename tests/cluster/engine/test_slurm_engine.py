@@ -121,9 +121,13 @@ async def test_gang_without_requirements_always_fits(world: SlurmWorld) -> None:
 
 
 async def held_in_the_end(world: SlurmWorld, gang_id: str, **need: Any) -> None:
-    """Submit a gang until it is held, as the controller does when Slurm cancels the job before the gang begins."""
+    """Submit a gang until it is held, as the controller does when Slurm cancels the job before the gang begins.
+
+    Slurm may drain a node at any moment after its controller was killed. Therefore drained nodes are used again.
+    """
     async with asyncio.timeout(PATIENCE_S):
         while True:
+            world.slurm.resume_drained()
             known = (await world.engine.snapshot()).get(gang_id)
             if known is None:
                 await world.engine.submit(gang(gang_id, **need))
@@ -383,5 +387,4 @@ async def test_gang_whose_job_slurm_forgets_has_no_lost_slot(world: SlurmWorld) 
     await world.engine.release("a@0")
     await until_gone(world, "a@0")
     wait_until(lambda: not any(worker_pid(slot.worker_id) for slot in before.slots), "the end of its workers")
-    world.slurm.resume_drained()
     await held_in_the_end(world, "b@0", slots=2, cpu=4)
