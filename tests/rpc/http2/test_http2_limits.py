@@ -134,7 +134,7 @@ def test_endless_head_closes_the_connection(world: Served, parts: bytes) -> None
 
 
 def test_flood_that_makes_the_server_answer_ends_if_the_client_does_not_read(world: Served) -> None:
-    """The answers to pings are within the budget, but nobody reads them."""
+    """The pings are within the budget, but the client does not read the answers."""
     with Http2Client(world.address) as deaf:
         deaf.ask(1, path="/s/hang")
         for _ in range(100):

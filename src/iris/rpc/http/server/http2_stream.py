@@ -53,7 +53,8 @@ class Http2Stream:
         is_started: Whether the application has sent the head of its answer.
         has_trailers: Whether the application has announced trailers.
         task: The task in which the application runs.
-        waiting: The future that ends when the stream's window may have changed. None if nobody waits for it.
+        waiting: The future that ends when the stream must check again whether it may send. None if the stream does not
+            wait.
     """
 
     def __init__(
