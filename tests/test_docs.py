@@ -71,7 +71,10 @@ def test_index_of_docs_links_to_every_page() -> None:
 
 def commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
     """Return each command of `iris` that is not a group, with its full name."""
-    for child in group.commands.values():
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        child = group.get_command(context, word)
+        assert child is not None
         if isinstance(child, click.Group):
             yield from commands(child, f"{name} {child.name}")
         else:

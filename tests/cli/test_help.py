@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -14,7 +16,10 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
     """`iris` and all its commands, with their full names."""
     yield name, command
     if isinstance(command, click.Group):
-        for word, below in command.commands.items():
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            below = command.get_command(context, word)
+            assert below is not None
             yield from commands(below, f"{name} {word}")
 
 
@@ -34,3 +39,32 @@ def test_help_of_each_option_consists_of_sentences(name: str) -> None:
     wrong = {option.name: option.help for option in options if not option.help or option.help[-1] != "."}
     lower = {option.name: option.help for option in options if option.help and not option.help[0].isupper()}
     assert wrong | lower == {}
+
+
+def test_command_is_imported_only_when_it_is_used() -> None:
+    script = "import sys; from iris.cli.program import run_program; sys.argv = ['iris', 'ps', '-h']; run_program();"
+    script += "print(*[name for name in sys.modules if name.startswith('iris.cli.commands.')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["iris.cli.commands.jobs", "iris.cli.commands.jobs.ps"]
+
+
+@pytest.mark.parametrize(("alias", "name"), [("list", "ps"), ("stop", "kill"), ("cancel", "kill"), ("log", "logs")])
+def test_alias_stands_for_its_command_and_is_listed_in_help(alias: str, name: str) -> None:
+    context = click.Context(program)
+    assert program.get_command(context, alias) is ALL[f"iris {name}"]
+    assert f"{alias}  " in program.get_help(context)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["stauts"], "no such command 'stauts': did you mean status?"),
+        (["cancle"], "did you mean cancel?"),
+        (["token", "creat"], "did you mean create?"),
+        (["qqq"], "'iris --help' lists all commands"),
+    ],
+)
+def test_unknown_command_is_refused_with_similar_commands(words: list[str], advice: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        program.main(words, prog_name="iris", standalone_mode=False)
+    assert advice in caught.value.message

@@ -16,17 +16,7 @@ from typing import Any
 
 import click
 
-from iris.cli.commands.debug import debug
-from iris.cli.commands.down import down
-from iris.cli.commands.kill import kill
-from iris.cli.commands.logs import logs
-from iris.cli.commands.machines import machines
-from iris.cli.commands.proto import proto
-from iris.cli.commands.ps import ps
-from iris.cli.commands.run import run
-from iris.cli.commands.status import status
-from iris.cli.commands.token import token
-from iris.cli.commands.up import up
+from iris.cli.lazy_group import LazyGroup
 from iris.cli.options import ADDRESS_HELP, CONTEXT
 from iris.cli.output.printer import report_error
 from iris.errors import IrisError
@@ -55,7 +45,24 @@ class _Interrupted(Exception):
     """The user has pressed Ctrl-C."""
 
 
-class _Program(click.Group):
+# Help lists the commands in this order. `LazyGroup` imports the module of a command when the command is used.
+_COMMANDS = {
+    "run": "iris.cli.commands.submission.run",
+    "ps": "iris.cli.commands.jobs.ps",
+    "status": "iris.cli.commands.jobs.status",
+    "logs": "iris.cli.commands.jobs.logs",
+    "kill": "iris.cli.commands.jobs.kill",
+    "machines": "iris.cli.commands.administration.machines",
+    "up": "iris.cli.commands.administration.up",
+    "down": "iris.cli.commands.administration.down",
+    "token": "iris.cli.commands.administration.token",
+    "proto": "iris.cli.commands.proto",
+    "debug": "iris.cli.commands.administration.debug",
+}
+_ALIASES = {"list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
+
+
+class _Program(LazyGroup):
     """A group of commands that prints nothing after Ctrl-C, unlike click, which prints an empty line."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -66,17 +73,13 @@ class _Program(click.Group):
             raise _Interrupted from error
 
 
-@click.group(cls=_Program, context_settings=CONTEXT, help=_HELP)
+@click.group(cls=_Program, modules=_COMMANDS, aliases=_ALIASES, context_settings=CONTEXT, help=_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")
 @click.pass_context
 def program(context: click.Context, address: str | None) -> None:
     """See `_HELP`."""
     context.obj = address
-
-
-for command in (run, ps, status, logs, kill, machines, up, down, token, proto, debug):
-    program.add_command(command)
 
 
 def run_program() -> int:

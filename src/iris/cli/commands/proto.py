@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from iris.cli.lazy_group import SuggestingGroup
 from iris.cli.options import CONTEXT, json_option
 from iris.cli.output.printer import Output
 from iris.errors import FailedPreconditionError
@@ -28,7 +29,12 @@ The folder is created if it does not exist. Proto files of an earlier release ar
 """
 
 
-@click.group(help=_HELP, short_help="Get the schema for clients in other languages.", context_settings=CONTEXT)
+@click.group(
+    cls=SuggestingGroup,
+    help=_HELP,
+    short_help="Get the schema for clients in other languages.",
+    context_settings=CONTEXT,
+)
 def proto() -> None:
     """See `_HELP`."""
 

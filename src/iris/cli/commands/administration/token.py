@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.connect import connect
+from iris.cli.lazy_group import SuggestingGroup
 from iris.cli.options import CONTEXT, DURATION, address_option, json_option
 from iris.cli.output.printer import Output
 from iris.rpc.auth.caller import GIVEN_ROLES, USER
@@ -54,7 +55,7 @@ end them within seconds. 'iris token list' shows the IDs.
 """
 
 
-@click.group(help=_HELP, short_help="Create, show and revoke tokens.", context_settings=CONTEXT)
+@click.group(cls=SuggestingGroup, help=_HELP, short_help="Create, show and revoke tokens.", context_settings=CONTEXT)
 def token() -> None:
     """See `_HELP`."""
 

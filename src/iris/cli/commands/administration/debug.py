@@ -10,6 +10,7 @@ import click
 
 from iris.cli.cluster.cluster_record import read_record
 from iris.cli.cluster.connect import ADDRESS_VARIABLE, connect
+from iris.cli.lazy_group import SuggestingGroup
 from iris.cli.options import CONTEXT, address_option, json_option
 from iris.cli.output.printer import Output
 from iris.errors import FailedPreconditionError
@@ -36,7 +37,12 @@ only states and machines.
 """
 
 
-@click.group(help=_HELP, short_help="Collect information about a cluster that has a problem.", context_settings=CONTEXT)
+@click.group(
+    cls=SuggestingGroup,
+    help=_HELP,
+    short_help="Collect information about a cluster that has a problem.",
+    context_settings=CONTEXT,
+)
 def debug() -> None:
     """See `_HELP`."""
 

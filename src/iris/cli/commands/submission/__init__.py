@@ -1,0 +1,1 @@
+"""The commands that submit jobs. Only `program.py` imports these modules."""

@@ -1,0 +1,74 @@
+"""A group of commands for click that imports a command only when the command is used, and suggests similar names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+_SUGGESTIONS = 3
+
+
+class SuggestingGroup(click.Group):
+    """A group that names similar commands in the error about an unknown command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the name, the command and the remaining words, as `click.Group` does.
+
+        Raises:
+            UsageError: There is no such command. The message suggests similar commands.
+        """
+        word = args[0]
+        if ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None:
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(word, self.accepted_words(ctx), n=_SUGGESTIONS)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"'{ctx.command_path} --help' lists all commands"
+        raise click.UsageError(f"no such command {word!r}: {advice}", ctx)
+
+    def accepted_words(self, ctx: click.Context) -> list[str]:
+        """Return all names that stand for a command of this group."""
+        return self.list_commands(ctx)
+
+
+class LazyGroup(SuggestingGroup):
+    """A group whose commands are imported when they are used.
+
+    Args:
+        modules: For each command, its name, and the module with a variable of this name that contains the command. Help
+            lists the commands in this order.
+        aliases: Other names of commands. Help lists them in a separate section.
+        attributes: The other arguments of `click.Group`.
+    """
+
+    def __init__(self, modules: Mapping[str, str], aliases: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._modules = modules
+        self._aliases = aliases
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, without aliases."""
+        return list(self._modules)
+
+    def accepted_words(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands and all aliases."""
+        return [*self._modules, *self._aliases]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command and return it. Return None if there is no such command."""
+        name = self._aliases.get(cmd_name, cmd_name)
+        module = self._modules.get(name)
+        if module is None:
+            return None
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands and the list of aliases into the help of the group."""
+        super().format_commands(ctx, formatter)
+        with formatter.section("Other names of commands"):
+            formatter.write_dl([(alias, f"The same as {name}.") for alias, name in self._aliases.items()])
