@@ -51,7 +51,7 @@ from iris.cluster.controller.scheduling.gang_states import (
     TimePassed,
 )
 from iris.cluster.controller.scheduling.gang_table import GangTable
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resources, Slot
 
 EXAMPLES = int(os.environ.get("IRIS_MODEL_EXAMPLES", "60"))

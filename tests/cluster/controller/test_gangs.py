@@ -51,7 +51,7 @@ from iris.cluster.controller.scheduling.gangs import (
 )
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.waiting.reasons import Loss, LossKind
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resources, Slot
 from iris.errors import InternalError
 

@@ -19,7 +19,7 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.scheduling.waiting.reasons import LossKind, PendingReason
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
 from iris.reasons import PendingCode, Shortage

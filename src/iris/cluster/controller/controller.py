@@ -60,9 +60,9 @@ from iris.cluster.controller.submission.workspaces import Workspaces
 from iris.cluster.controller.workers.attempt_control import AttemptControl
 from iris.cluster.controller.workers.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.cluster.controller.workers.liveness import ClusterLiveness
 from iris.cluster.controller.workers.lost_attempts import LostAttempts
 from iris.cluster.controller.workers.reports import WorkerReports
+from iris.cluster.controller.workers.token_liveness import ClusterLiveness
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.reasons import FailureCode

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.waiting.reasons import Loss
-from iris.cluster.controller.workers.missing import MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingWorker
 from iris.cluster.engine.base import GangRequest, GangStatus, Slot
 
 # States.

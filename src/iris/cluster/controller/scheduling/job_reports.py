@@ -29,7 +29,7 @@ from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.waiting.reason_text import pending_text
 from iris.cluster.controller.scheduling.waiting.reasons import Cause, Loss, LossKind, PendingReason, WorkersMissing
-from iris.cluster.controller.workers.missing import MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingWorker
 from iris.cluster.engine.base import Slot
 from iris.event_log import log_event
 from iris.reasons import FailureCode, Shortage

@@ -22,7 +22,7 @@ from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.controller.workers.worker_record import WorkerRecord, new_record, reported_shortage
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown

@@ -244,7 +244,7 @@ class SlurmEngine:
         return f"iris-{self._cluster}-"
 
     def _script(self, gang: GangRequest) -> str:
-        """Return the script of a gang's Slurm job. The script runs batch_job.py. If Iris is not installed on the
+        """Return the script of a gang's Slurm job. The script runs gang_process.py. If Iris is not installed on the
         machine, the script writes the reason into the job's comment.
         """
         ids = [worker_id(self._cluster, gang.gang_id, rank) for rank in range(gang.slots)]
@@ -261,7 +261,7 @@ class SlurmEngine:
         set_umask = f"umask {umask:04o}\n" if umask >= 0 else ""
         excuse = re.sub(r"[^\w./-]", "_", self._python)
         return (
-            f"#!/bin/sh\n{set_umask}{python} -P -m iris.cluster.engine.slurm.batch_job <<'END_OF_IRIS' && exit 0\n"
+            f"#!/bin/sh\n{set_umask}{python} -P -m iris.cluster.engine.slurm.gang_process <<'END_OF_IRIS' && exit 0\n"
             f"{json.dumps(document)}\nEND_OF_IRIS\n"
             'scontrol update "JobId=$SLURM_JOB_ID"'
             f' "Comment=iris:;;{excuse} with Iris and its extra (server) is missing on $SLURMD_NODENAME"\nexit 1\n'

@@ -2,8 +2,8 @@
 slots have ended.
 
 Slurm knows the machines of a job. It does not know which process runs on which machine, or which process has ended. The
-program on the job's first machine (batch_job.py) knows these facts, and writes them into the job's comment. All users
-who can see Slurm's queue can read the comment.
+program on the job's first machine (gang_process.py) knows these facts, and writes them into the job's comment. All
+users who can see Slurm's queue can read the comment.
 """
 
 from __future__ import annotations

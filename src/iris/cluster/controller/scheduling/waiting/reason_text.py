@@ -22,7 +22,7 @@ from iris.cluster.controller.scheduling.waiting.reasons import (
     UnavailableMachines,
     WorkersMissing,
 )
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Placement, Resources
 from iris.cluster.lease_terms import format_span
 

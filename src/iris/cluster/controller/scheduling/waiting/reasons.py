@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iris.cluster.controller.scheduling.capacity import GangKind
-from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.reasons import PendingCode
 
