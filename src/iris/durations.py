@@ -54,3 +54,18 @@ def write_span(seconds: float) -> str:
         if seconds and seconds % length == 0:
             return f"{seconds // length:.0f}{unit}"
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def words_of_seconds(seconds: float) -> str:
+    """Return a duration for people in at most two units, for example `3.2s`, `48s`, `5m 10s`, `2h 3m`, or `4d 1h`.
+
+    A negative duration counts as 0.
+    """
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for size, unit, smaller, smaller_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // smaller}{smaller_unit}"
+    return f"{whole}s"

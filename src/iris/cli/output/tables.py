@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from iris.cli.output.columns import Columns, facts
 from iris.cluster.types import is_job_finished, state_name
+from iris.durations import words_of_seconds
 from iris.system.clock import now_ms
 
 if TYPE_CHECKING:
@@ -116,14 +117,7 @@ def count_tasks(job: cluster_pb2.JobStatus) -> str:
 
 def words_of_time(milliseconds: int) -> str:
     """Return a duration in at most two units, for example `3.2s`, `48s`, `5m 10s`, `2h 3m`, or `4d 1h`."""
-    seconds = max(0, milliseconds) / 1000
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for size, unit, smaller, smaller_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // smaller}{smaller_unit}"
-    return f"{whole}s"
+    return words_of_seconds(milliseconds / 1000)
 
 
 def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:

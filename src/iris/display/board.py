@@ -1,0 +1,307 @@
+"""Shows the progress of running work: as lines at the bottom of a terminal, in a notebook, or as lines of a log.
+
+    with show_progress(None, Progress("job train", total=4)) as shown:
+        for status in statuses:
+            shown.update(Progress("job train", total=4, done=status.tasks_succeeded))
+        shown.finish("job train: SUCCEEDED")
+
+`update` and `finish` may be called from any thread, and cost a microsecond. One thread of the process draws everything:
+at most ten times a second after changes, and once a second for the elapsed time. The thread ends with the last display.
+Work that ends within half a second shows nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self
+
+from iris.arguments import check_flag, refuse
+from iris.display.notebook import Cell, Html, is_notebook
+from iris.display.progress import Progress, facts_of, progress_html, progress_line
+from iris.errors import IrisError, visible
+from iris.terminal.notices import print_notice
+from iris.terminal.outlet import Outlet, OutputClosedError
+from iris.terminal.width import cut_row
+
+Kind = Literal["terminal", "notebook", "lines"]
+
+QUIET_S = 0.5  # Work that takes less than this time is not shown.
+_PAUSE_S = 0.1  # The shortest time between two drawings.
+_TICK_S = 1.0  # The longest time between two drawings, because the elapsed time is shown in seconds.
+_LINES_S = 10.0  # The shortest time between two lines of a log that differ in numbers only.
+_MOST_ROWS = 8
+_NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
+
+
+def show_progress(wanted: bool | None, first: Progress, *, quiet_s: float = QUIET_S) -> Display:
+    """Return a display of progress, to be used in a `with` block.
+
+    Args:
+        wanted: True: show the progress in any case. If stderr is not a terminal, lines are printed there, at most one
+            every ten seconds while the state stays the same. False: show nothing. None: show the progress if stderr is
+            a terminal, or in a notebook.
+        first: The progress at the beginning.
+        quiet_s: The time in seconds before the progress is shown.
+
+    Raises:
+        InvalidArgumentError: `wanted` is none of these values.
+    """
+    return Display(progress_kind(wanted), first, quiet_s)
+
+
+def check_progress(wanted: object, name: str = "progress") -> bool | None:
+    """Return the checked argument `progress`.
+
+    Raises:
+        InvalidArgumentError: The argument is neither True, False nor None.
+    """
+    if wanted is None:
+        return None
+    if not isinstance(wanted, bool) and type(wanted).__module__ != "numpy":
+        refuse(name, "True, False, or None for True on a terminal and in a notebook", wanted)
+    return check_flag(name, wanted)
+
+
+def progress_kind(wanted: bool | None) -> Kind | None:
+    """Return how progress is shown here, or None if it is not shown. `show_progress` documents the argument."""
+    wanted = check_progress(wanted)
+    if wanted is False:
+        return None
+    if is_notebook():
+        return "notebook"
+    if has_terminal():
+        return "terminal"
+    return "lines" if wanted else None
+
+
+def has_terminal() -> bool:
+    """Return whether stderr is a terminal that can erase text."""
+    try:
+        # The stream is asked before its descriptor, because a program may have replaced `sys.stderr`.
+        return sys.stderr is not None and sys.stderr.isatty() and Outlet(sys.stderr).is_terminal
+    except ValueError:  # The program has closed stderr.
+        return False
+
+
+class Display:
+    """The progress of one piece of work, as a context manager. `show_progress` makes it.
+
+    Args:
+        kind: How the progress is shown. None: the progress is not shown.
+        first: The progress at the beginning.
+        quiet_s: The time in seconds before the progress is shown.
+
+    Attributes:
+        is_shown: Whether `update` may show something. If not, the caller need not collect the progress.
+    """
+
+    def __init__(self, kind: Kind | None, first: Progress, quiet_s: float = QUIET_S) -> None:
+        self.is_shown = kind is not None
+        self._row = None if kind is None else _Row(kind, first, quiet_s)
+        self._end: str | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Show this progress from now on. Returns at once."""
+        if self._row is not None:
+            self._row.set(progress)
+            _board().changed()
+
+    def print(self, text: str) -> None:
+        """Print a notice on stderr. On a terminal, the notice appears above all progress."""
+        if self._row is None:
+            print_notice(text)
+        else:
+            _board().print(text)
+
+    def finish(self, text: str) -> None:
+        """Leave a last line at the end of the `with` block, if the progress was visible by then."""
+        self._end = text
+
+    def __enter__(self) -> Self:
+        if self._row is not None:
+            _board().add(self._row)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._row is not None:
+            _board().remove(self._row, self._end)
+
+
+class _Row:
+    """One piece of work on the board.
+
+    Attributes:
+        kind: How the progress is shown.
+        is_visible: Whether the progress has been shown.
+    """
+
+    def __init__(self, kind: Kind, first: Progress, quiet_s: float) -> None:
+        self.kind = kind
+        self.is_visible = False
+        self._progress = first
+        self._began_s = time.monotonic()
+        self._visible_from_s = self._began_s + quiet_s
+        self._cell: Cell | None = None
+        self._written = ("", "", "")
+        self._written_s = 0.0
+
+    def set(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether the quiet time has passed."""
+        self.is_visible = self.is_visible or now_s >= self._visible_from_s
+        return self.is_visible
+
+    def line(self, now_s: float) -> str:
+        """Return the line for a terminal."""
+        return progress_line(self._progress, now_s - self._began_s)
+
+    def draw_in_notebook(self, now_s: float) -> None:
+        """Show the progress in the notebook."""
+        self._fill_cell(Html(progress_html(self._progress, now_s - self._began_s), self.line(now_s)))
+
+    def end_in_notebook(self, text: str) -> None:
+        """Show a last text in the notebook. An empty text removes the progress."""
+        self._fill_cell(Html(f'<div class="iris-progress">{html.escape(text)}</div>', text))
+
+    def write_line(self, now_s: float) -> None:
+        """Print a line about the progress, if the state has changed or the last line is old."""
+        key = (self._progress.title, self._progress.state, self._progress.note)
+        if key != self._written or now_s - self._written_s >= _LINES_S:
+            self._written, self._written_s = key, now_s
+            words = [self._progress.state, facts_of(self._progress, now_s - self._began_s), self._progress.note]
+            print_notice(f"{self._progress.title}: {'; '.join(word for word in words if word)}")
+
+    def _fill_cell(self, content: Html) -> None:
+        if self._cell is None:
+            self._cell = Cell(content)
+        else:
+            self._cell.show(content)
+
+
+class _Board:
+    """All displays of this process, and the thread that draws them.
+
+    `_lock` protects all attributes. The thread starts with the first display and ends with the last one.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Condition()
+        self._rows: list[_Row] = []
+        self._drawn = 0  # The number of rows on the terminal.
+        self._is_dirty = False
+        self._is_broken = False  # Whether stderr was closed.
+        self._thread: threading.Thread | None = None
+
+    def add(self, row: _Row) -> None:
+        """Show a row until `remove`."""
+        with self._lock:
+            self._rows.append(row)
+            self._is_dirty = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="iris-progress", daemon=True)
+                self._thread.start()
+
+    def changed(self) -> None:
+        """Draw soon, because a row has changed."""
+        # The flag is set without the lock, so that `update` never waits for a slow terminal. The thread looks at the
+        # flag every `_PAUSE_S` seconds.
+        self._is_dirty = True
+
+    def remove(self, row: _Row, end: str | None) -> None:
+        """Remove a row. If the row was visible and `end` is not None, this text stays in its place."""
+        with self._lock:
+            if row not in self._rows:
+                return
+            self._rows.remove(row)
+            if row.is_visible:
+                self._guarded(lambda: self._leave(row, end))
+            self._lock.notify_all()
+
+    def print(self, text: str) -> None:
+        """Print a notice on stderr, above the rows of the terminal."""
+        with self._lock:
+            if not self._drawn:
+                print_notice(text)
+                return
+            self._guarded(lambda: self._write(self._rows_of_terminal(), f"iris: {visible(text)}\n"))
+
+    def _run(self) -> None:
+        drawn_s = 0.0
+        with self._lock:
+            while self._rows:
+                now_s = time.monotonic()
+                if self._is_dirty or now_s - drawn_s >= _TICK_S or any(not row.is_visible for row in self._rows):
+                    self._is_dirty = False
+                    drawn_s = now_s
+                    self._guarded(self._draw)
+                self._lock.wait(_PAUSE_S)
+            self._thread = None
+
+    def _guarded(self, draw: Callable[[], None]) -> None:
+        """Draw. An error of the terminal or the notebook ends all drawing, but not the work."""
+        if self._is_broken:
+            return
+        try:
+            draw()
+        except (OutputClosedError, IrisError, OSError, ValueError):
+            self._is_broken = True
+
+    def _draw(self) -> None:
+        now_s = time.monotonic()
+        for row in [row for row in self._rows if row.is_due(now_s)]:
+            if row.kind == "notebook":
+                row.draw_in_notebook(now_s)
+            elif row.kind == "lines":
+                row.write_line(now_s)
+        self._write(self._rows_of_terminal())
+
+    def _leave(self, row: _Row, end: str | None) -> None:
+        if row.kind == "notebook":
+            row.end_in_notebook(end or "")
+        elif row.kind == "terminal":
+            self._write(self._rows_of_terminal(), f"iris: {visible(end)}\n" if end else "")
+        elif end:
+            print_notice(end)
+
+    def _rows_of_terminal(self) -> list[_Row]:
+        return [row for row in self._rows if row.kind == "terminal" and row.is_visible]
+
+    def _write(self, rows: list[_Row], above: str = "") -> None:
+        """Replace the rows on the terminal, and write the line `above` over them."""
+        if not rows and not self._drawn and not above:
+            return
+        outlet = Outlet(sys.stderr)
+        if rows and not self._drawn and sys.stdout is not None:
+            sys.stdout.flush()  # Earlier output of the program must appear above the rows.
+        columns = outlet.size().columns
+        now_s = time.monotonic()
+        lines = [row.line(now_s) for row in rows]
+        if len(lines) > _MOST_ROWS:
+            lines[_MOST_ROWS - 1 :] = [f"… and {len(lines) - _MOST_ROWS + 1} more"]
+        shown = [cut_row(outlet.encode(line), columns)[0] for line in lines]
+        erase = b"\r" + (b"\x1b[%dA" % (self._drawn - 1) if self._drawn > 1 else b"") + b"\x1b[J"
+        draw = _NO_WRAP + b"\n".join(shown) + _WRAP if shown else b""
+        self._drawn = len(shown)
+        outlet.write(erase + outlet.encode(above) + draw)
+
+
+_the_board: _Board | None = None
+
+
+def _board() -> _Board:
+    """Return the board of this process. A child process after a fork gets a new board, because it has no thread."""
+    global _the_board
+    if _the_board is None or _the_board.pid != os.getpid():
+        _the_board = _Board()
+    return _the_board

@@ -1,0 +1,193 @@
+"""Progress on a terminal, in a pipe, and in a notebook."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.terminal import Terminal
+from support.waiting import wait_until
+
+from iris.display.board import progress_kind, show_progress
+from iris.display.progress import Progress
+from iris.errors import InvalidArgumentError
+
+BEGIN = """
+import os, sys
+from iris.display.board import show_progress
+from iris.display.progress import Progress
+
+def go_on():
+    assert os.read(int(sys.argv[1]), 1)
+"""
+
+
+class Program:
+    """A program in a terminal that waits for `go_on` of the test whenever it calls its own `go_on`."""
+
+    def __init__(self, text: str, directory: Path) -> None:
+        ours, self._wake = os.pipe()
+        command = [sys.executable, "-c", BEGIN + text, str(ours)]
+        env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.terminal = Terminal(command, env, directory, columns=80, pass_fds=[ours])
+        os.close(ours)
+
+    def go_on(self) -> None:
+        os.write(self._wake, b"!")
+
+    def shows(self, *parts: str) -> None:
+        """Wait until the last lines of the screen contain these texts, one for each line."""
+
+        def is_shown() -> bool:
+            last = self.terminal.screen[-len(parts) :]
+            return len(last) == len(parts) and all(part in line for part, line in zip(parts, last, strict=True))
+
+        wait_until(is_shown, f"{parts} in the last lines of the screen")
+
+    def close(self) -> None:
+        os.close(self._wake)
+        self.terminal.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
+    programs: list[Program] = []
+
+    def start_program(text: str) -> Program:
+        programs.append(Program(text, tmp_path))
+        return programs[-1]
+
+    yield start_program
+    for program in programs:
+        program.close()
+
+
+def test_progress_on_a_terminal_is_one_line_that_changes_and_ends_as_the_last_text(
+    start: Callable[[str], Program],
+) -> None:
+    program = start(
+        """
+print("before")
+with show_progress(None, Progress("map", total=4, unit="inputs"), quiet_s=0) as shown:
+    go_on()
+    shown.update(Progress("map", total=4, done=3, unit="inputs"))
+    go_on()
+    shown.print("a notice")
+    go_on()
+    shown.finish("map: done")
+print("after")
+"""
+    )
+    program.shows("before", "map  [........................]  0/4 inputs")
+    program.go_on()
+    program.shows("before", "3/4 inputs")
+    program.go_on()
+    program.shows("before", "iris: a notice", "3/4 inputs")
+    program.go_on()
+    assert program.terminal.exit_code() == 0
+    assert program.terminal.screen == ["before", "iris: a notice", "iris: map: done", "after", ""]
+
+
+def test_two_displays_on_a_terminal_have_a_row_each(start: Callable[[str], Program]) -> None:
+    program = start(
+        """
+with show_progress(None, Progress("first", total=1), quiet_s=0):
+    with show_progress(None, Progress("second", total=1), quiet_s=0) as shown:
+        go_on()
+        shown.finish("second is done")
+    go_on()
+"""
+    )
+    program.shows("first", "second")
+    program.go_on()
+    program.shows("iris: second is done", "first")
+    program.go_on()
+    assert program.terminal.exit_code() == 0
+    assert program.terminal.screen == ["iris: second is done", ""]
+
+
+def test_progress_after_a_fork_is_shown_by_the_child(start: Callable[[str], Program]) -> None:
+    program = start(
+        """
+with show_progress(None, Progress("parent", total=1), quiet_s=0):
+    go_on()
+if os.fork() == 0:
+    with show_progress(None, Progress("child", total=1), quiet_s=0):
+        go_on()
+    os._exit(0)
+os.wait()
+"""
+    )
+    program.shows("parent")
+    program.go_on()
+    program.shows("child")
+    program.go_on()
+    assert program.terminal.exit_code() == 0
+
+
+def test_error_inside_the_block_removes_the_line(start: Callable[[str], Program]) -> None:
+    program = start(
+        """
+try:
+    with show_progress(None, Progress("work", total=1), quiet_s=0):
+        go_on()
+        raise KeyError("lost")
+except KeyError:
+    print("failed")
+"""
+    )
+    program.shows("work")
+    program.go_on()
+    assert program.terminal.exit_code() == 0
+    assert program.terminal.screen == ["failed", ""]
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BEGIN + program, "0"], capture_output=True, text=True, check=True)
+
+
+def test_progress_in_a_pipe_is_not_shown_by_default() -> None:
+    program = 'with show_progress(None, Progress("work"), quiet_s=0) as shown:\n    print(shown.is_shown)'
+    done = run(program)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_progress_in_a_pipe_that_was_asked_for_is_printed_as_lines() -> None:
+    done = run(
+        """
+import threading
+written = threading.Event()
+class Stream:
+    encoding = "utf-8"
+    def write(self, text): sys.__stderr__.write(text); written.set()
+    def flush(self): sys.__stderr__.flush()
+    def isatty(self): return False
+sys.stderr = Stream()
+with show_progress(True, Progress("work", total=2, state="PENDING"), quiet_s=0) as shown:
+    assert written.wait(60)
+    written.clear()
+    shown.update(Progress("work", total=2, done=1, state="RUNNING"))
+    assert written.wait(60)
+    shown.finish("work is done")
+"""
+    )
+    lines = done.stderr.splitlines()
+    assert [line.partition(" tasks")[0] for line in lines] == [
+        "iris: work: PENDING; 0/2",
+        "iris: work: RUNNING; 1/2",
+        "iris: work is done",
+    ]
+
+
+@pytest.mark.parametrize("wanted", ["yes", 1, 0, [], object()])
+def test_wrong_value_of_progress_is_refused(wanted: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="progress must be True, False, or None"):
+        show_progress(wanted, Progress("work"))  # type: ignore[arg-type]
+
+
+def test_progress_false_is_never_shown() -> None:
+    assert progress_kind(False) is None
