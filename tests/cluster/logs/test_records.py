@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -47,6 +49,16 @@ def test_checksum_of_a_record_covers_all_bytes_after_the_checksum(record: Record
     frame = encode(*record)
     assert HEADER.unpack_from(frame)[1] == zlib.crc32(frame[CHECKED_AT:])
     assert encode_header(*record) == frame[: HEADER.size]
+
+
+def test_record_is_the_same_on_a_machine_without_isal() -> None:
+    program = (
+        "import sys; sys.modules['isal'] = None\n"
+        "from iris.cluster.logs.records import encode\n"
+        "sys.stdout.buffer.write(encode(1, 2, 3, b'payload' * 1000))"
+    )
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert made.stdout == encode(1, 2, 3, b"payload" * 1000)
 
 
 @pytest.mark.parametrize("at", [*range(CHECKED_AT, HEADER.size), HEADER.size, -1])

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 from typing import Literal, NamedTuple
-from zlib import crc32
 
+from iris.cluster.logs.checksum import crc32
 from iris.errors import InternalError
 
 Source = Literal["stdout", "stderr", "build"]

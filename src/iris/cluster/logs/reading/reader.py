@@ -16,8 +16,8 @@ from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
-from zlib import crc32
 
+from iris.cluster.logs.checksum import crc32
 from iris.cluster.logs.reading.gap_reasons import DAMAGED, LOST_WITH_WORKER, NOT_ON_DISK, GapReasons
 from iris.cluster.logs.reading.segment_file import LAST_SOURCE, MAGIC_WORD, SegmentFile, measure_gap
 from iris.cluster.logs.records import BEGINNING, CHECKED_AT, HEADER, SOURCES, Offsets, encode_gap

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from zlib import crc32
 
+from iris.cluster.logs.checksum import crc32
 from iris.cluster.logs.records import (
     CHECKED_AT,
     GAP,
