@@ -59,6 +59,8 @@ NAMES = frozenset(
         "drain.after",
         "keep.before",  # Failpoints around writing uploaded parts of logs to the disk.
         "keep.after",
+        "fold.before",  # Failpoints around the commit of folded logs. Their files are removed after `fold.after`.
+        "fold.after",
         "controller.request",
         "controller.reply.before",
         "controller.reply.after",

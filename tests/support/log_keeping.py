@@ -13,6 +13,7 @@ from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.folded.reading import FoldedSegment, find_folded, folded_segments
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import GAP, decode, parse_gap
 from iris.cluster.logs.writer import LogWriter
@@ -138,5 +139,10 @@ def read(path: Path) -> Read:
 
 
 def files(path: Path) -> dict[str, bytes]:
-    """Return the names of a log's files in a directory, without the files that only the sweep needs."""
+    """Return the content of a log by file name, without the files that only the sweep needs. The log may be folded."""
+    folded = find_folded(path)
+    if not path.exists() and folded is not None:
+        content = {name: FoldedSegment(path, name).read(size, 0) for name, size in folded_segments(path)}
+        content |= {} if folded.end is None else {"end": folded.end}
+        return content | ({} if folded.written is None else {"written": folded.written})
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name not in ("stored", "away")}

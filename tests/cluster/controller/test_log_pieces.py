@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from iris.cluster.controller.logs.folding import FoldedLogs
 from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.sweep import remove_log
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import END, list_segments, read_end, read_written
 from iris.cluster.logs.upload_answers import UNWANTED
@@ -17,6 +19,11 @@ from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 
 ALL = 1 << 40
+
+
+def uploaded_logs(directory: Path) -> UploadedLogs:
+    """The state of a controller that has just started."""
+    return UploadedLogs(FoldedLogs(LogDirectories(directory / "logs")).unfold)
 
 
 def write_log(directory: Path, *, records: int = 60, max_bytes: int = ALL, close: bool = True) -> LogWriter:
@@ -66,12 +73,12 @@ def source(tmp_path: Path) -> Path:
 def test_log_parts_that_arrive_twice_late_or_early_give_the_whole_log(source: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     pieces = cut(source, chance)
-    kept, there = tmp_path / "kept" / "0", UploadedLogs()
+    kept, there = tmp_path / "kept" / "0", uploaded_logs(tmp_path)
     wanted, asked = 0, 0
     while asked < len(pieces):
         step = chance.choice(["next", "next", "next", "again", "early", "restart", "ask"])
         if step == "restart":
-            there = UploadedLogs()
+            there = uploaded_logs(tmp_path)
         elif step == "ask":
             assert there.store(kept, Piece(), ALL) == wanted
         elif step == "again" and asked:
@@ -91,7 +98,7 @@ def test_log_parts_that_arrive_twice_late_or_early_give_the_whole_log(source: Pa
 
 def test_segment_that_the_worker_dropped_leaves_a_gap_in_the_uploaded_log(source: Path, tmp_path: Path) -> None:
     first, *_, last = list_segments(source)
-    kept, there = tmp_path / "kept" / "0", UploadedLogs()
+    kept, there = tmp_path / "kept" / "0", uploaded_logs(tmp_path)
     half = (source / first.segment_name).read_bytes()[:1000]
     there.store(kept, Piece(position=first.position, offsets=first.offsets, line=first.line, records=half), ALL)
     rest = (source / last.segment_name).read_bytes()
@@ -108,7 +115,7 @@ def test_segment_that_the_worker_dropped_leaves_a_gap_in_the_uploaded_log(source
 
 
 def test_oldest_segment_of_a_too_large_log_is_removed(source: Path, tmp_path: Path) -> None:
-    kept, there = tmp_path / "kept" / "0", UploadedLogs()
+    kept, there = tmp_path / "kept" / "0", uploaded_logs(tmp_path)
     for piece in cut(source, random.Random(1)):
         there.store(kept, piece, 200_000)
         segments = list_segments(kept)
@@ -119,18 +126,18 @@ def test_oldest_segment_of_a_too_large_log_is_removed(source: Path, tmp_path: Pa
 def test_empty_log_is_stored_with_its_end(tmp_path: Path) -> None:
     write_log(tmp_path / "source", records=0)
     kept = tmp_path / "kept" / "0"
-    assert UploadedLogs().store(kept, Piece(), ALL) == 0
+    assert uploaded_logs(tmp_path).store(kept, Piece(), ALL) == 0
     assert not kept.exists()
-    assert UploadedLogs().store(kept, Piece(end=(tmp_path / "source" / END).read_bytes()), ALL) == 0
+    assert uploaded_logs(tmp_path).store(kept, Piece(end=(tmp_path / "source" / END).read_bytes()), ALL) == 0
     assert files(kept) == files(tmp_path / "source")
 
 
 def test_uploaded_part_of_a_removed_log_is_not_stored(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     for piece in cut(source, random.Random(1)):
-        UploadedLogs().store(kept, piece, ALL)
+        uploaded_logs(tmp_path).store(kept, piece, ALL)
     remove_log(kept, "too old")
-    assert UploadedLogs().store(kept, Piece(), ALL) == UNWANTED
+    assert uploaded_logs(tmp_path).store(kept, Piece(), ALL) == UNWANTED
 
 
 @pytest.mark.parametrize(
@@ -149,15 +156,15 @@ def test_uploaded_part_of_a_removed_log_is_not_stored(source: Path, tmp_path: Pa
 )
 def test_invalid_uploaded_log_part_is_refused(tmp_path: Path, piece: Piece) -> None:
     if piece.position < 0:
-        assert UploadedLogs().store(tmp_path / "0", piece, ALL) == 0
+        assert uploaded_logs(tmp_path).store(tmp_path / "0", piece, ALL) == 0
     else:
         with pytest.raises(InvalidArgumentError):
-            UploadedLogs().store(tmp_path / "0", piece, ALL)
+            uploaded_logs(tmp_path).store(tmp_path / "0", piece, ALL)
     assert read_end(tmp_path / "0") is None
 
 
 def test_log_that_vanished_from_the_disk_is_requested_from_its_beginning(source: Path, tmp_path: Path) -> None:
-    kept, there = tmp_path / "kept" / "0", UploadedLogs()
+    kept, there = tmp_path / "kept" / "0", uploaded_logs(tmp_path)
     first, second, *_ = cut(source, random.Random(3))
     there.store(kept, first, ALL)
     for path in kept.iterdir():
@@ -172,18 +179,18 @@ def test_log_part_that_finds_a_full_disk_raises_and_is_stored_later(source: Path
     (tmp_path / "kept").write_text("a file where the directory should be")
     first = cut(source, random.Random(3))[0]
     with pytest.raises(OSError):
-        UploadedLogs().store(tmp_path / "kept" / "0", first, ALL)
+        uploaded_logs(tmp_path).store(tmp_path / "kept" / "0", first, ALL)
     (tmp_path / "kept").unlink()
-    assert UploadedLogs().store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
+    assert uploaded_logs(tmp_path).store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
 
 
 def test_incomplete_end_file_of_a_log_is_written_again(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     pieces = cut(source, random.Random(4))
     for piece in pieces:
-        UploadedLogs().store(kept, piece, ALL)
+        uploaded_logs(tmp_path).store(kept, piece, ALL)
     (kept / END).write_text("{")  # as a crash of the machine may leave it
     last = pieces[-1]
-    assert UploadedLogs().store(kept, Piece(), ALL) == last.position
-    assert UploadedLogs().store(kept, last, ALL) == last.position
+    assert uploaded_logs(tmp_path).store(kept, Piece(), ALL) == last.position
+    assert uploaded_logs(tmp_path).store(kept, last, ALL) == last.position
     assert files(kept) == files(source)

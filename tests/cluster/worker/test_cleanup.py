@@ -246,6 +246,7 @@ async def test_a_log_is_not_kept_longer_than_its_attempt_directory(disk: Disk) -
 async def test_logs_in_a_directory_of_the_controller_are_not_removed(tmp_path: Path, controller: socket.socket) -> None:
     disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory
+    (directory.work / "checkpoint").touch()
     assert directory.log.parent.parent == tmp_path / "logs"
     await disk.sweep(KEEP_LOG_S + 10)
     assert disk.worker.registry.log_of("job/task-0", 0)[1] == directory
@@ -253,6 +254,36 @@ async def test_logs_in_a_directory_of_the_controller_are_not_removed(tmp_path: P
     assert not directory.path.exists()
     assert directory.log.exists()
     assert disk.worker.registry.list_statuses(0, "").items == []
+
+
+async def test_an_ended_attempt_without_files_of_its_task_leaves_no_files_after_a_minute(
+    tmp_path: Path, controller: socket.socket
+) -> None:
+    disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
+    directory = (await disk.end()).directory
+    directory.entrypoint.touch()
+    running = disk.begin("other/task-0").directory
+    running.entrypoint.touch()
+    await disk.sweep(50)
+    assert directory.path.exists()
+    await disk.sweep(70)
+    assert [path.name for path in (tmp_path / "worker" / "attempts").iterdir()] == [running.path.parent.name]
+    assert running.entrypoint.exists()
+    with pytest.raises(NotFoundError):
+        disk.worker.registry.log_of("job/task-0", 0)
+
+
+async def test_a_worker_removes_its_own_files_and_keeps_the_files_of_the_task(disk: Disk) -> None:
+    directory = (await disk.end()).directory
+    own = [directory.entrypoint, directory.hosts, directory.result, directory.exception, directory.traceback]
+    for file in (*own, directory.work / "checkpoint"):
+        file.touch()
+    await disk.sweep(50)
+    assert all(file.exists() for file in own)
+    await disk.sweep(70)
+    assert not any(file.exists() for file in own)
+    assert (directory.work / "checkpoint").exists()
+    assert directory.log.exists()
 
 
 async def test_the_target_of_a_link_in_an_attempt_directory_is_kept(disk: Disk, tmp_path: Path) -> None:

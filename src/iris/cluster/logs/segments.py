@@ -11,6 +11,9 @@ The other files are:
   segments of a log are removed, `end` stays and states the reason.
 * `written` notes how much an attempt has written, while the worker is still uploading its log.
 * `away` marks a log of the controller that lies partly at another location. Only the controller can fetch that part.
+
+The controller moves small logs of ended attempts from their files into a database (iris.cluster.logs.folded). The
+functions of this module that read a log look into the database if they do not find a file.
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.folded.reading import find_folded, folded_segments
 from iris.cluster.logs.records import BEGINNING, Offsets
 from iris.system.files import write_file
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16,})" + r"-([0-9a-f]+)" * 4)
 END = "end"  # The name of the file that describes the end of a log.
 AWAY = "away"
-_WRITTEN = "written"
+WRITTEN = "written"
 
 
 class RecordBoundary(NamedTuple):
@@ -54,12 +58,27 @@ ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
 def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
-    """Return the place at which each segment of a log begins, in order. The list is empty if the directory is
-    missing."""
+    """Return the place at which each segment of a log begins, in order. The list is empty if there is no such log."""
+    return _parse_names(list_segment_files(directory)) or _parse_names(name for name, _ in folded_segments(directory))
+
+
+def list_segment_files(directory: Path) -> list[str]:
+    """Return the names of the segments that are files. The list is empty if the directory is missing."""
     try:
-        names = os.listdir(directory)
+        return list(filter(_SEGMENT_NAME.fullmatch, os.listdir(directory)))
     except (FileNotFoundError, NotADirectoryError):
-        return ()
+        return []
+
+
+def segment_size(directory: Path, place: RecordBoundary) -> int:
+    """Return how many bytes a segment has now; 0 if the segment is missing."""
+    try:
+        return (directory / place.segment_name).stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return dict(folded_segments(directory)).get(place.segment_name, 0)
+
+
+def _parse_names(names: Iterable[str]) -> tuple[RecordBoundary, ...]:
     places = []
     for match in filter(None, map(_SEGMENT_NAME.fullmatch, names)):
         position, line, stdout, stderr, build = (int(number, 16) for number in match.groups())
@@ -103,9 +122,10 @@ def encode_end(end: LogEnd) -> bytes:
 
 
 def read_end(directory: Path) -> LogEnd | None:
-    """Return the end of a closed log; None if the file `end` is missing or damaged."""
+    """Return the end of a closed log; None if the end is missing or damaged."""
     try:
-        return parse_end((directory / END).read_bytes())
+        text = _read_file(directory, END)
+        return None if text is None else parse_end(text)
     except (OSError, ValueError):
         return None
 
@@ -128,18 +148,47 @@ def parse_end(text: bytes) -> LogEnd:
 
 def has_end(directory: Path) -> bool:
     """Return whether the log is closed."""
-    return (directory / END).exists()
+    if (directory / END).exists():
+        return True
+    try:
+        folded = find_folded(directory)
+    except OSError:
+        return False  # A reader of the log gets the error.
+    return folded is not None and folded.end is not None
+
+
+def has_log(directory: Path) -> bool:
+    """Return whether a log exists, as files or as a folded log.
+
+    Raises:
+        OSError: The database of folded logs cannot be read.
+    """
+    return directory.exists() or find_folded(directory) is not None
+
+
+def is_away(directory: Path) -> bool:
+    """Return whether the log lies partly at another location, from which only the controller can fetch that part.
+
+    Raises:
+        OSError: The database of folded logs cannot be read.
+    """
+    if (directory / AWAY).exists():
+        return True
+    if (directory / END).exists():
+        return False  # The log was fetched again, so its files replace the folded log.
+    folded = find_folded(directory)
+    return folded is not None and folded.away
 
 
 def is_file_name(name: str) -> bool:
     """Return whether a log may contain a file with this name."""
-    return name in (_WRITTEN, END) or _SEGMENT_NAME.fullmatch(name) is not None
+    return name in (WRITTEN, END) or _SEGMENT_NAME.fullmatch(name) is not None
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return the paths of a log's files. The file `end` is the last one."""
-    segments = [directory / place.segment_name for place in list_segments(directory)]
-    return segments + [path for name in (_WRITTEN, END) if (path := directory / name).exists()]
+    """Return the paths of a log's files. The file `end` is the last one. A folded log has no files."""
+    segments = [directory / name for name in sorted(list_segment_files(directory))]
+    return segments + [path for name in (WRITTEN, END) if (path := directory / name).exists()]
 
 
 def write_written(directory: Path, written: Offsets) -> None:
@@ -148,7 +197,7 @@ def write_written(directory: Path, written: Offsets) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    (directory / _WRITTEN).write_text(json.dumps(written))
+    (directory / WRITTEN).write_text(json.dumps(written))
 
 
 def read_written(directory: Path) -> Offsets:
@@ -156,14 +205,25 @@ def read_written(directory: Path) -> Offsets:
     invalid.
     """
     try:
-        return _offsets(json.loads((directory / _WRITTEN).read_bytes()))
+        return _offsets(json.loads(_read_file(directory, WRITTEN) or b""))
     except (OSError, ValueError, TypeError):
         return BEGINNING
 
 
 def remove_written(directory: Path) -> None:
     """Remove the file `written`, because the file `end` now contains the same information."""
-    (directory / _WRITTEN).unlink(missing_ok=True)
+    (directory / WRITTEN).unlink(missing_ok=True)
+
+
+def _read_file(directory: Path, name: str) -> bytes | None:
+    """Return the content of the file `end` or `written`, from the disk or from the folded log."""
+    try:
+        return (directory / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        folded = find_folded(directory)
+    if folded is None:
+        return None
+    return folded.end if name == END else folded.written
 
 
 def _offsets(numbers: Iterable[object]) -> Offsets:

@@ -1,7 +1,8 @@
 """Removes the directories and logs of ended attempts from a worker's disk when they are old enough.
 
 The files of an attempt are kept until the attempt has ended, the controller has acknowledged the end, and the log is
-uploaded.
+uploaded. A minute later the worker removes its own files of the attempt, for example the pickled callable, because only
+the running attempt needs these files. If the working directory is empty, the whole directory of the attempt is removed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from iris.system.clock import now_for_ages_ms
 
 DEFAULT_KEEP_S = 30 * 86400.0
 DEFAULT_KEEP_UPLOADED_S = 3600.0
+_SPENT_AFTER_S = 60.0
 _EVERY_S = 60.0
 _SHARE = 0.02  # The search for old attempts takes at most this share of the worker's time.
 _log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class _Left(NamedTuple):
         has_log: Whether the log lies in the attempt's directory.
         waits: Whether the log must still be uploaded to the controller.
         uploaded: Whether the controller has the whole log.
+        spent: The files that only the running attempt needed.
+        has_work: Whether the working directory contains anything.
     """
 
     directory: AttemptDir
@@ -43,6 +47,13 @@ class _Left(NamedTuple):
     has_log: bool
     waits: bool
     uploaded: bool
+    spent: list[Path]
+    has_work: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the directory contains nothing that anybody may want."""
+        return not (self.has_log or self.has_work)
 
 
 class Cleanup:
@@ -90,7 +101,12 @@ class Cleanup:
         busy = self._registry.busy_directories()
         now_s = self._now_s()
         ended = [one for one in left if one.directory.path not in busy and not one.waits]
-        directories = [one.directory.path for one in ended if now_s - one.changed_s > self._keep_s]
+        directories = [
+            one.directory.path
+            for one in ended
+            if now_s - one.changed_s > (min(self._keep_s, _SPENT_AFTER_S) if one.is_empty else self._keep_s)
+        ]
+        spent = [file for one in ended if now_s - one.changed_s > _SPENT_AFTER_S for file in one.spent]
         logs = [
             one.directory.log
             for one in ended
@@ -101,6 +117,7 @@ class Cleanup:
         self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
         await asyncio.to_thread(_remove, discarded)
+        await asyncio.to_thread(_unlink, spent)
 
     def _find(self) -> list[_Left]:
         return [_look_at(directory) for directory in self._directory.attempts()]
@@ -113,7 +130,19 @@ def _look_at(directory: AttemptDir) -> _Left:
         has_log=directory.log.parent == directory.path and directory.log.exists(),
         waits=directory.upload_pending.exists(),
         uploaded=directory.uploaded.exists(),
+        spent=directory.spent_files(),
+        has_work=_has_entries(directory.work),
     )
+
+
+def _has_entries(path: Path) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # The task may have replaced the directory, or removed its permissions.
 
 
 def _times(path: Path) -> Iterable[float]:
@@ -123,6 +152,12 @@ def _times(path: Path) -> Iterable[float]:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     yield entry.stat(follow_symlinks=False).st_mtime
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # The file was removed together with the directory of its attempt.
+            path.unlink()
 
 
 def _remove(paths: Iterable[Path | None]) -> None:

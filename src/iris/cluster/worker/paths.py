@@ -102,6 +102,20 @@ class AttemptDir:
         """The file with the hosts of the gang's tasks: one host per line, by task index."""
         return self.path / "hosts"
 
+    def spent_files(self) -> list[Path]:
+        """Return the existing files that only the running attempt, and the worker at the attempt's end, need."""
+        files = (
+            self.entrypoint,
+            self.hosts,
+            self.result,
+            self.result_error,
+            self.failure,
+            self.failure_code,
+            self.exception,
+            self.traceback,
+        )
+        return [file for file in files if file.is_file()]
+
     def create(self) -> None:
         """Create the attempt's directory. A directory with the same path from an earlier job of the same name is
         removed first.

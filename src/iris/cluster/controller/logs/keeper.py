@@ -1,7 +1,7 @@
-"""Keeps the logs of attempts on the controller's machine, and copies the logs to the log location.
+"""Keeps the logs of attempts on the controller's machine, folds small logs, and copies logs to the log location.
 
 Only threads read and write files, so that the controller's loop never blocks. One thread writes the uploaded parts of
-logs, in the order of their arrival. Other threads copy and remove the logs of ended attempts.
+logs, in the order of their arrival, and folds logs. Other threads copy and remove the logs of ended attempts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log, stored_as
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.folded.database_name import DATABASE_NAME
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.config import DEFAULT_MAX_LOG_BYTES
@@ -36,7 +38,6 @@ from iris.system.clock import now_for_ages_ms
 _SWEEP_S = 60.0  # The seconds between two sweeps.
 _SWEEP_SHARE = 0.02  # Sweeps may take at most this share of the time.
 _IN_USE_MS = 3_600_000  # A log that was fetched for a reader stays on this machine for one hour.
-_OLD = ".old-"
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +73,9 @@ class LogKeeper:
         self._keeping = keeping
         self._directories = keeping.directories
         self._jobs = jobs
-        self._sweep = LogSweep(keeping.directories, keeping.location, keeping.retention, jobs)
-        self._pieces = UploadedLogs()
+        self._folded = FoldedLogs(keeping.directories)
+        self._sweep = LogSweep(keeping.directories, self._folded, keeping.location, keeping.retention, jobs)
+        self._pieces = UploadedLogs(self._folded.unfold)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
         self._earlier: set[str] = set()  # The directories of tasks that existed at the start of this process.
         self._fetching: dict[str, asyncio.Task[None]] = {}
@@ -85,7 +87,7 @@ class LogKeeper:
         """Begin to sweep: about every minute, copy complete logs and remove old ones."""
         with contextlib.suppress(FileNotFoundError):
             self._earlier = {path.name for path in self._directories.root.iterdir()}
-        for name in [name for name in self._earlier if name.startswith(_OLD)]:
+        for name in [name for name in self._earlier if name.startswith(OLD)]:
             self._background.start(asyncio.to_thread(shutil.rmtree, self._directories.root / name, ignore_errors=True))
         self._background.start(self._sweep_for_ever())
 
@@ -98,11 +100,14 @@ class LogKeeper:
             task.cancel()
         await self._background.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
+        await asyncio.to_thread(self._folded.close)
 
     # For readers.
 
     def attempt(self, task_id: str, attempt_id: int) -> Path:
-        """Return the directory of an attempt's log. The directory may not exist; call `provide` to fetch the log."""
+        """Return the directory of an attempt's log. The directory may not exist, because the log may be folded, or may
+        only be at the log location.
+        """
         return self._directories.attempt(task_id, attempt_id)
 
     def is_complete(self, task_id: str, attempt_id: int) -> bool:
@@ -212,11 +217,13 @@ class LogKeeper:
         if not self._earlier:
             return
         root = self._directories.root
-        for index in range(tasks):
-            folder = self._directories.task(make_task_id(job_id, index))
+        folders = [self._directories.task(make_task_id(job_id, index)) for index in range(tasks)]
+        if DATABASE_NAME in self._earlier:
+            self._folded.remove_tasks([folder.name for folder in folders])
+        for folder in folders:
             if folder.name in self._earlier:
                 self._earlier.discard(folder.name)
-                old = root / f"{_OLD}{secrets.token_hex(8)}"
+                old = root / f"{OLD}{secrets.token_hex(8)}"
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
@@ -227,7 +234,7 @@ class LogKeeper:
         """Copy complete logs to the log location, and remove the logs that the retention rules choose."""
         now_ms = self._keeping.now_ms()
         self._used_ms = {name: at for name, at in self._used_ms.items() if now_ms - at < _IN_USE_MS}
-        await self._sweep.sweep(now_ms, lambda name: name in self._used_ms or name in self._readers)
+        await self._sweep.sweep(now_ms, lambda name: name in self._used_ms or name in self._readers, self._writing)
 
     async def _sweep_for_ever(self) -> None:
         while True:

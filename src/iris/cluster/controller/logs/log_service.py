@@ -17,6 +17,7 @@ from iris.cluster.controller.logs.relay import LogRelay
 from iris.cluster.controller.logs.sources import NOWHERE, LogSources, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
+from iris.cluster.logs.segments import has_log
 from iris.cluster.logs.upload_answers import UNWANTED
 from iris.cluster.types import is_task_finished, parse_task_id
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
@@ -145,7 +146,7 @@ class LogService:
         assert keeper is not None, "the worker was asked, which has the only copy"
         with keeper.reading(request.task_id, request.attempt_id):
             directory = await keeper.provide(request.task_id, request.attempt_id)
-            if attempt.started_at_ms and not directory.exists():
+            if attempt.started_at_ms and not has_log(directory):
                 raise NotFoundError(
                     f"the log of attempt {request.attempt_id} of {request.task_id!r} is lost: {NOWHERE}",
                     reason=ErrorReason.LOG_NOT_FOUND,

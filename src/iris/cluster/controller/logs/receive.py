@@ -7,9 +7,8 @@ state is kept in memory only to avoid repeated reads.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from iris.cluster.logs.segments import (
     parse_end,
     read_end,
     remove_written,
+    segment_size,
     write_end,
     write_written,
 )
@@ -50,9 +50,14 @@ class _Kept:
 
 
 class UploadedLogs:
-    """The logs that workers are uploading."""
+    """The logs that workers are uploading.
 
-    def __init__(self) -> None:
+    Args:
+        unfold: Writes the log of a directory into files again if the log is folded.
+    """
+
+    def __init__(self, unfold: Callable[[Path], object]) -> None:
+        self._unfold = unfold
         self._logs: dict[Path, _Kept] = {}
 
     def store(self, directory: Path, piece: Piece, max_bytes: int) -> int:
@@ -75,8 +80,8 @@ class UploadedLogs:
             InvalidArgumentError: A number in the part is invalid.
             OSError: The part cannot be written.
         """
-        if has_end(directory):
-            self._logs.pop(directory, None)  # A sweep may have removed the log's directory since the last part.
+        if has_end(directory) or not directory.exists():
+            self._logs.pop(directory, None)  # A sweep may have removed or folded the log since the last part.
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED
@@ -103,11 +108,12 @@ class UploadedLogs:
         segments = list(list_segments(directory))
         position = 0
         if segments:
-            with contextlib.suppress(FileNotFoundError):
-                position = segments[-1].position + (directory / segments[-1].segment_name).stat().st_size
+            position = segments[-1].position + segment_size(directory, segments[-1])
         end = read_end(directory)
         if end is not None:
             return None if end.removed else _Kept(segments, position, complete=True)
+        if not directory.exists():
+            self._unfold(directory)
         # The log location has a copy of the log without this late part. Therefore the log must be copied again.
         (directory / AWAY).unlink(missing_ok=True)
         kept = self._logs[directory] = _Kept(segments, position)

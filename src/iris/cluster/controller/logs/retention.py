@@ -73,7 +73,13 @@ class Removal(NamedTuple):
 
 
 def choose(
-    found: Iterable[Found], known: Mapping[str, Known], retention: Retention, now_ms: int, *, has_location: bool = False
+    found: Iterable[Found],
+    known: Mapping[str, Known],
+    retention: Retention,
+    now_ms: int,
+    *,
+    has_location: bool = False,
+    other_bytes: int = 0,
 ) -> list[Removal]:
     """Return the logs to remove, oldest first.
 
@@ -88,9 +94,10 @@ def choose(
         retention: The rules.
         now_ms: The time, in milliseconds since the epoch.
         has_location: Whether the cluster has a log location.
+        other_bytes: The size of further logs on this machine, which are newer than the logs in `found`.
     """
     logs = list(found)
-    total = sum(log.size for log in logs)
+    total = other_bytes + sum(log.size for log in logs)
     ended = []
     for log in logs:
         attempt = known.get(log.name)

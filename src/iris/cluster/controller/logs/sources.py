@@ -13,6 +13,7 @@ from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.progress import complete_end
+from iris.cluster.logs.segments import has_log
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.types import is_task_finished, make_task_id
 from iris.errors import NotFoundError, UnavailableError
@@ -91,7 +92,7 @@ class LogSources:
             raise NotFoundError(NOWHERE, reason=ErrorReason.LOG_NOT_FOUND)
         reading.enter_context(self.keeper.reading(task_id, attempt.attempt_id))
         directory = await self.keeper.provide(task_id, attempt.attempt_id)
-        if not directory.exists():
+        if not has_log(directory):
             raise NotFoundError(NOWHERE, reason=ErrorReason.LOG_NOT_FOUND)
         return OpenLog(
             index,

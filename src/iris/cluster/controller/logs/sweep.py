@@ -1,10 +1,9 @@
-"""Copies complete logs to the log location, and removes logs that are too old. Also removes logs if they take too much
-space.
+"""Copies complete logs to the log location, removes logs that are too old or take too much space, and folds small logs.
 
 Two files mark the state of a log in its directory on this machine. The file `stored` exists once the whole log is at
 the log location. The file `away` exists while this machine does not have the whole log. When a log is removed, its file
 `end` remains, with the size of the log and the reason of the removal. Therefore a reader of a removed log gets the
-reason instead of an empty log.
+reason instead of an empty log. A folded log has the same facts in its row (folding.py).
 
 All functions of this module except `LogSweep.sweep` block on the disk and the network, so they run in threads.
 """
@@ -17,19 +16,24 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES, STORED, Foldable, FoldedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.folded.reading import find_folded
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import (
     AWAY,
     END,
     LogEnd,
     has_end,
+    is_away,
     list_files,
+    list_segment_files,
     list_segments,
     read_end,
     remove_written,
@@ -38,17 +42,20 @@ from iris.cluster.logs.segments import (
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
-# The file that marks a log as copied. The mark is ignored if another file of the log is newer than the mark.
-STORED = "stored"
+_FOLD_AFTER_MS = 60_000  # A log is folded a minute after the end of its attempt, because new logs are read most.
+# A log without an end is folded after one day without a new part, because a worker that was stopped for a while may
+# continue to write the log.
+_FOLD_UNCLOSED_MS = 86_400_000
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
 class LogSweep:
-    """Copies and removes the logs of ended attempts.
+    """Copies, removes and folds the logs of ended attempts.
 
     Args:
         directories: The log directories on this machine.
+        folded: The folded logs.
         location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
         jobs: A view of all jobs by id.
@@ -57,11 +64,13 @@ class LogSweep:
     def __init__(
         self,
         directories: LogDirectories,
+        folded: FoldedLogs,
         location: LogLocation | None,
         retention: Retention,
         jobs: Mapping[str, JobRecord],
     ) -> None:
         self._directories = directories
+        self._folded = folded
         self._location = location
         self._retention = retention
         self._jobs = jobs
@@ -74,8 +83,8 @@ class LogSweep:
             async with self._removal:
                 return
 
-    async def sweep(self, now_ms: int, in_use: Callable[[str], bool]) -> None:
-        """Copy logs, then remove logs.
+    async def sweep(self, now_ms: int, in_use: Callable[[str], bool], writing: Executor) -> None:
+        """Copy logs, remove logs, and fold the remaining small logs.
 
         The sweep lists the log files first, and the attempts afterwards. A log that begins between these two steps is
         not in the list of files. Therefore the sweep never mistakes a new log for the log of an unknown attempt.
@@ -83,6 +92,8 @@ class LogSweep:
         Args:
             now_ms: The time, in milliseconds since the epoch.
             in_use: Returns whether the log with the given name has a reader. A log with a reader is not removed.
+            writing: The thread that writes uploaded parts of logs. The thread also folds logs, so that no part arrives
+                for a log while the log is being folded.
         """
         found = await asyncio.to_thread(self._find)
         known = await self._known()
@@ -90,7 +101,16 @@ class LogSweep:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
             # The attempts are read a second time, because new jobs may have been submitted during the copies.
             known = await self._known()
-        removals = choose(found, known, self._retention, now_ms, has_location=self._location is not None)
+        folded, other_bytes = await asyncio.to_thread(self._find_folded, found, now_ms)
+        known |= {log.name: attempt for log, attempt in folded}
+        removals = choose(
+            [*found, *(log for log, _ in folded)],
+            known,
+            self._retention,
+            now_ms,
+            has_location=self._location is not None,
+            other_bytes=other_bytes,
+        )
         if self._location is not None and self._retention.keep_ms is not None:
             here = {log.name for log in found}
             since_ms = now_ms - self._retention.keep_ms
@@ -104,6 +124,46 @@ class LogSweep:
         async with self._removal:
             await asyncio.to_thread(self._remove, removals, known)
         self._removing = set()
+        foldable = self._choose_foldable(found, known, now_ms, in_use)
+        await asyncio.get_running_loop().run_in_executor(writing, self._fold, foldable)
+
+    def _find_folded(self, found: Sequence[Found], now_ms: int) -> tuple[list[tuple[Found, Known]], int]:
+        """Return the folded logs that retention may remove, and the size of all other folded logs."""
+        before_ms = None if self._retention.keep_ms is None else now_ms - self._retention.keep_ms
+        total = excess = 0
+        try:
+            if self._retention.keep_bytes is not None:
+                total = self._folded.total_bytes()
+                excess = total + sum(log.size for log in found) - self._retention.keep_bytes
+            here = {log.name for log in found}
+            folded = [one for one in self._folded.oldest(before_ms, excess) if one[0].name not in here]
+            return folded, max(0, total - sum(log.size for log, _ in folded))
+        except OSError as error:
+            _log.warning("folded logs cannot be removed, trying again with the next sweep: %s", error)
+            return [], 0
+
+    def _choose_foldable(
+        self, found: Sequence[Found], known: Mapping[str, Known], now_ms: int, in_use: Callable[[str], bool]
+    ) -> list[Foldable]:
+        logs = []
+        for log in found:
+            attempt = known.get(log.name)
+            if attempt is None or attempt.ended_ms is None or in_use(log.name):
+                continue
+            is_complete = log.closed or now_ms - log.changed_ms >= _FOLD_UNCLOSED_MS
+            is_copied = self._location is None or log.stored
+            if is_complete and is_copied and now_ms - attempt.ended_ms >= _FOLD_AFTER_MS:
+                logs.append(Foldable(log.name, log.size, attempt.ended_ms, attempt.stored_as))
+        return logs
+
+    def _fold(self, logs: Sequence[Foldable]) -> None:
+        """Fold small logs. The sizes are measured again, because the sweep may have removed logs meanwhile."""
+        root = self._directories.root
+        now = [log._replace(size=_inspect(log.name, root / log.name).size) for log in logs]
+        try:
+            self._folded.fold(log for log in now if log.size <= MAX_FOLDED_BYTES and (root / log.name).exists())
+        except OSError as error:
+            _log.warning("logs cannot be folded, trying again with the next sweep: %s", error)
 
     async def _known(self) -> dict[str, Known]:
         known = {}
@@ -143,25 +203,43 @@ class LogSweep:
         return logs
 
     def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> None:
+        folded: list[tuple[Path, LogEnd | None]] = []
         for name, reason in removals:
             path = self._directories.root / name
             attempt = known.get(name)
             try:
                 if attempt is None:
                     _remove_unknown(path)
-                elif not reason:
-                    (path / AWAY).touch()
-                    _remove_segments(path)
                 else:
-                    end = None
-                    if self._location is not None:
-                        end = self._location.end(attempt.stored_as)
-                        self._location.remove(attempt.stored_as)
-                    remove_log(path, reason, end)
+                    folded.append((path, self._remove_files(path, attempt, reason)))
             except (IrisError, OSError) as error:
                 _log.warning("cannot remove the log %s: %s", path, error)
             except Exception:  # noqa: BLE001 - An error with one log must not keep the other logs from being removed.
                 _log.exception("cannot remove the log %s", path)
+        if folded:
+            try:
+                self._folded.remove_contents(folded)
+                self._folded.give_back_space()
+            except OSError as error:
+                _log.warning("folded logs cannot be removed, trying again with the next sweep: %s", error)
+
+    def _remove_files(self, path: Path, attempt: Known, reason: str) -> LogEnd | None:
+        """Remove the files of a log, and return the new end of the log. Without a reason, remove the files from this
+        machine only, and return None.
+        """
+        if not reason:
+            if path.exists():
+                (path / AWAY).touch()
+                _remove_segments(path)
+            return None
+        end = None
+        if self._location is not None:
+            end = self._location.end(attempt.stored_as)
+            self._location.remove(attempt.stored_as)
+        end = _end_of_removed(path, reason, end)
+        if path.exists() or find_folded(path) is None:
+            remove_log(path, reason, end)
+        return end
 
 
 def stored_as(name: str, record: JobRecord) -> str:
@@ -181,9 +259,9 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
         UnavailableError: A file of the log could not be fetched.
         OSError: A file of the log could not be written on this machine.
     """
-    away = path / AWAY
-    if not away.exists() and (has_end(path) or list_segments(path)):
+    if not is_away(path) and (has_end(path) or list_segments(path)):
         return
+    away = path / AWAY
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     away.touch()  # The file `away` marks the log as incomplete in case the fetch fails.
     location.fetch(name, path)
@@ -210,18 +288,21 @@ def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
         OSError: A file cannot be written or removed.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    end = read_end(path) or end or _end_of_unclosed(path)
-    if not end.removed:
-        write_end(path, end._replace(bytes_missing=sum(end.bytes_written), removed=reason))
+    write_end(path, _end_of_removed(path, reason, end))
     (path / STORED).touch()
     (path / AWAY).unlink(missing_ok=True)
     _remove_segments(path)
     remove_written(path)
 
 
+def _end_of_removed(path: Path, reason: str, end: LogEnd | None) -> LogEnd:
+    end = read_end(path) or end or _end_of_unclosed(path)
+    return end if end.removed else end._replace(bytes_missing=sum(end.bytes_written), removed=reason)
+
+
 def _remove_segments(path: Path) -> None:
-    for place in list_segments(path):
-        (path / place.segment_name).unlink(missing_ok=True)
+    for name in list_segment_files(path):
+        (path / name).unlink(missing_ok=True)
 
 
 def _remove_unknown(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from iris.cluster.logs.segments import AWAY, read_end
+from iris.cluster.logs.segments import is_away, read_end
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
@@ -44,7 +44,7 @@ class GapReasons:
         Raises:
             UnavailableError: The controller has moved the log to another location, from which the log can be read.
         """
-        if (self._directory / AWAY).exists():
+        if is_away(self._directory):
             raise UnavailableError("the log was moved to another location while it was being read")
         if self._writer is not None and self._writer.removed:
             return self._writer.removed

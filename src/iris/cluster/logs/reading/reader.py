@@ -21,7 +21,7 @@ from iris.cluster.logs.checksum import crc32
 from iris.cluster.logs.reading.gap_reasons import DAMAGED, LOST_WITH_WORKER, NOT_ON_DISK, GapReasons
 from iris.cluster.logs.reading.segment_file import LAST_SOURCE, MAGIC_WORD, SegmentFile, measure_gap
 from iris.cluster.logs.records import BEGINNING, CHECKED_AT, HEADER, SOURCES, Offsets, encode_gap
-from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end, read_written
+from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end, read_written, segment_size
 from iris.cluster.logs.writer import LogWriter
 
 
@@ -172,7 +172,7 @@ class LogReader:
         if not segments:
             return 0
         try:
-            size = (self._directory / segments[-1].segment_name).stat().st_size
+            size = segment_size(self._directory, segments[-1])
         except OSError:
             size = 0
         return max(0, segments[-1].position + size - self.position)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from iris.cluster.logs.checksum import crc32
+from iris.cluster.logs.folded.reading import FoldedSegment
 from iris.cluster.logs.records import (
     CHECKED_AT,
     GAP,
@@ -25,7 +26,7 @@ _LONGEST_GAP = 1 << 60  # The most bytes that one gap may cover. The sum of a fe
 
 
 class SegmentFile:
-    """The open file of a segment.
+    """The open file of a segment, or a segment of a folded log.
 
     The file is closed when the last reference to this object is dropped, and not by a call. A reader may be closed
     while a thread is still reading the file. If a call closed the descriptor, the thread could read another file that
@@ -42,7 +43,11 @@ class SegmentFile:
     def __init__(self, directory: Path, start: RecordBoundary) -> None:
         self.fd = -1
         self.start = start
-        self.fd = os.open(directory / start.segment_name, os.O_RDONLY | os.O_CLOEXEC)
+        self._folded: FoldedSegment | None = None
+        try:
+            self.fd = os.open(directory / start.segment_name, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            self._folded = FoldedSegment(directory, start.segment_name)
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -50,8 +55,8 @@ class SegmentFile:
 
     @property
     def end(self) -> int:
-        """The position in the log at which the segment's file ends now."""
-        return self.start.position + os.fstat(self.fd).st_size
+        """The position in the log at which the segment ends now."""
+        return self.start.position + (os.fstat(self.fd).st_size if self._folded is None else self._folded.size)
 
     def read(self, position: int, max_bytes: int, stop: int) -> bytes:
         """Return bytes of the segment: at least one whole record if there is one, and about `max_bytes`.
@@ -66,14 +71,17 @@ class SegmentFile:
         """
         at, available = position - self.start.position, stop - position
         try:
-            data = os.pread(self.fd, min(max(max_bytes, HEADER.size), available), at)
+            data = self._read(min(max(max_bytes, HEADER.size), available), at)
             if len(data) >= HEADER.size:
                 first = HEADER.size + (HEADER.unpack_from(data)[0] & LENGTH_MASK)
                 if len(data) < first <= available:
-                    data = os.pread(self.fd, first, at)
+                    data = self._read(first, at)
         except OSError:
             return b""
         return data
+
+    def _read(self, size: int, at: int) -> bytes:
+        return os.pread(self.fd, size, at) if self._folded is None else self._folded.read(size, at)
 
     def first_ms(self, default_ms: int) -> int:
         """Return the time of the first record, or `default_ms` if that record is damaged.
@@ -81,12 +89,12 @@ class SegmentFile:
         All bytes that are missing before this segment were written before the returned time.
         """
         try:
-            header = os.pread(self.fd, HEADER.size, 0)
+            header = self._read(HEADER.size, 0)
             if len(header) < HEADER.size:
                 return default_ms
             word, checksum, timestamp_ms, _, _ = HEADER.unpack(header)
             length = word ^ MAGIC_WORD
-            payload = os.pread(self.fd, length, HEADER.size) if length <= LENGTH_MASK else b""
+            payload = self._read(length, HEADER.size) if length <= LENGTH_MASK else b""
         except OSError:
             return default_ms
         is_whole = len(payload) == length and crc32(payload, crc32(header[CHECKED_AT:])) == checksum

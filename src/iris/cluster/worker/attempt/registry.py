@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Coroutine, Iterator
 from pathlib import Path
 
-from iris.cluster.logs.segments import AWAY
+from iris.cluster.logs.segments import has_log, is_away
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
@@ -155,13 +155,13 @@ class AttemptRegistry:
             attempt_id = max(on_disk)
         attempt = self._attempts.get((task_id, attempt_id))
         directory = self._directory.attempt(task_id, attempt_id)
-        if attempt is None and not (directory.path.exists() and directory.log.exists()):
+        if attempt is None and not (directory.path.exists() and has_log(directory.log)):
             raise NotFoundError(
                 f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}",
                 reason=ErrorReason.LOG_NOT_FOUND,
                 metadata={"task_id": task_id, "attempt_id": str(attempt_id)},
             )
-        if (attempt is None or attempt.is_final) and (directory.log / AWAY).exists():
+        if (attempt is None or attempt.is_final) and is_away(directory.log):
             raise NotFoundError(
                 f"worker {self.worker_id} no longer has the log of attempt {attempt_id} of {task_id!r}",
                 reason=ErrorReason.LOG_NOT_FOUND,

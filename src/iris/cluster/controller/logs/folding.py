@@ -1,0 +1,285 @@
+"""Folds logs: moves the small logs of ended attempts from their files into one database, which all folded logs share.
+
+Without folding, the log of each attempt would stay on the disk as two directories and at least one file.
+
+The boring choice: the database is SQLite in WAL mode with `synchronous=FULL`. A batch of logs is committed before the
+files of the batch are removed. The directory of a log is renamed before its files are removed, so that a reader finds
+either all files or none. A controller that is killed between the commit and the renaming leaves a log twice. Readers
+then prefer the files, and the next sweep folds the files again. Reconsider this choice when one database cannot store
+the logs of a cluster quickly enough.
+
+All methods block on the disk, so they run in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.controller.logs.retention import Found, Known
+from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.folded.database import SCHEMA, reported_as_os_error
+from iris.cluster.logs.folded.database_name import DATABASE_NAME
+from iris.cluster.logs.folded.reading import find_folded
+from iris.cluster.logs.segments import AWAY, END, WRITTEN, LogEnd, encode_end, list_segment_files
+from iris.failpoints import failpoint
+
+MAX_FOLDED_BYTES = 1 << 20  # A log with more bytes stays in files.
+OLD = ".old-"  # The names of directories that are being removed begin with this text.
+# The file that marks a log as copied. The mark is ignored if another file of the log is newer than the mark.
+STORED = "stored"
+_BATCH_LOGS = 200
+_BATCH_BYTES = 8 << 20
+_TIMEOUT_S = 10.0
+_ROW = "task=? AND attempt=?"
+
+
+class Foldable(NamedTuple):
+    """A log to fold.
+
+    Attributes:
+        name: The directory of the log, below the root of all logs.
+        size: The size of the segments in bytes.
+        ended_ms: When the attempt ended, in milliseconds since the epoch.
+        stored_as: The name of the log at the log location.
+    """
+
+    name: str
+    size: int
+    ended_ms: int
+    stored_as: str
+
+
+class FoldedLogs:
+    """The database of folded logs, as its only writer sees it. Threads may share an instance.
+
+    Args:
+        directories: The log directories on this machine. The database is created in their root when the first log is
+            folded.
+    """
+
+    def __init__(self, directories: LogDirectories) -> None:
+        self._root = directories.root
+        self._path = directories.root / DATABASE_NAME
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the database. A later call opens the database again."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether a log was ever folded."""
+        return self._path.exists()
+
+    # Folding.
+
+    def fold(self, logs: Iterable[Foldable]) -> None:
+        """Fold logs, in batches.
+
+        Raises:
+            OSError: A log cannot be read, or the database cannot be written. The files of the remaining logs stay.
+        """
+        batch: list[Foldable] = []
+        for log in logs:
+            batch.append(log)
+            if len(batch) == _BATCH_LOGS or sum(each.size for each in batch) > _BATCH_BYTES:
+                self._fold_batch(batch)
+                batch = []
+        if batch:
+            self._fold_batch(batch)
+
+    def unfold(self, directory: Path) -> bool:
+        """Write a folded log into files again, so that the log can grow. Return whether the log was folded.
+
+        Raises:
+            OSError: The files cannot be written, or the database cannot be written.
+        """
+        folded = find_folded(directory)
+        if folded is None:
+            return False
+        with self._transaction() as database:
+            segments = database.execute(f"SELECT name, data FROM segments WHERE {_ROW}", _key(directory)).fetchall()
+            files = [*segments, (END, folded.end), (WRITTEN, folded.written)]
+            beside = self._root / f"{OLD}{secrets.token_hex(8)}"
+            beside.mkdir(mode=0o700)
+            for name, content in files:
+                if content is not None:
+                    (beside / name).write_bytes(content)
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
+            beside.rename(directory)
+            database.execute(f"DELETE FROM logs WHERE {_ROW}", _key(directory))
+        return True
+
+    # Retention.
+
+    def total_bytes(self) -> int:
+        """Return how many bytes the segments of all folded logs have."""
+        if not self.exists:
+            return 0
+        with self._transaction() as database:
+            return int(database.execute("SELECT coalesce(sum(size), 0) FROM logs WHERE size > 0 OR away").fetchone()[0])
+
+    def oldest(self, ended_before_ms: int | None, excess_bytes: int) -> list[tuple[Found, Known]]:
+        """Return the folded logs that retention may remove, oldest first.
+
+        Args:
+            ended_before_ms: Return all logs of attempts that ended before this time; None returns none for their age.
+            excess_bytes: Return the oldest logs until they have at least this many bytes.
+        """
+        logs: list[tuple[Found, Known]] = []
+        if not self.exists:
+            return logs
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT task, attempt, size, ended_ms, stored_as, end IS NOT NULL, stored, away"
+                " FROM logs WHERE size > 0 OR away ORDER BY ended_ms"
+            )
+            for task, attempt, size, ended_ms, stored_as, closed, stored, away in rows:
+                if excess_bytes <= 0 and (ended_before_ms is None or ended_ms >= ended_before_ms):
+                    break
+                excess_bytes -= size
+                found = Found(f"{task}/{attempt}", size, ended_ms, bool(closed), bool(stored), bool(away))
+                logs.append((found, Known(ended_ms, stored_as)))
+        return logs
+
+    def remove_contents(self, logs: Sequence[tuple[Path, LogEnd | None]]) -> None:
+        """Remove the segments of folded logs.
+
+        Args:
+            logs: For each log, the directory in which the log was written, and the new end of the log, which contains
+                the reason of the removal. None instead of an end removes the segments from this machine only, because
+                the log location has them.
+
+        Raises:
+            OSError: The database cannot be written.
+        """
+        if not (logs and self.exists):
+            return
+        with self._transaction() as database:
+            for directory, end in logs:
+                key = _key(directory)
+                database.execute(f"DELETE FROM segments WHERE {_ROW}", key)
+                if end is None:
+                    database.execute(f"UPDATE logs SET size=0, away=1 WHERE {_ROW}", key)
+                else:
+                    changes = "size=0, away=0, stored=1, stored_as='', written=NULL, end=?"
+                    database.execute(f"UPDATE logs SET {changes} WHERE {_ROW}", (encode_end(end), *key))
+
+    def remove_tasks(self, tasks: Sequence[str]) -> None:
+        """Remove the folded logs of tasks completely.
+
+        Args:
+            tasks: The folders of the tasks, below the root of all logs.
+
+        Raises:
+            OSError: The database cannot be written.
+        """
+        if not self.exists:
+            return
+        with self._transaction() as database:
+            database.executemany("DELETE FROM logs WHERE task=?", [(task,) for task in tasks])
+
+    def give_back_space(self) -> None:
+        """Give the space of removed logs back to the file system.
+
+        Raises:
+            OSError: The database cannot be written.
+        """
+        if not self.exists:
+            return
+        with self._lock, reported_as_os_error(self._path):
+            database = self._open()
+            # `execute` would free only one page, because it does not run this statement to its end.
+            database.executescript("PRAGMA incremental_vacuum")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _fold_batch(self, batch: Sequence[Foldable]) -> None:
+        directories = [self._root / log.name for log in batch]
+        with self._transaction() as database:
+            for log, directory in zip(batch, directories, strict=True):
+                _insert(database, log, directory)
+            failpoint("fold.before")
+        failpoint("fold.after")
+        for directory in directories:
+            self._remove_files(directory)
+
+    def _remove_files(self, directory: Path) -> None:
+        old = self._root / f"{OLD}{secrets.token_hex(8)}"
+        with contextlib.suppress(FileNotFoundError):
+            directory.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            directory.parent.rmdir()  # The folder of a task goes with the task's last log.
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, reported_as_os_error(self._path):
+            database = self._open()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None or not self._path.exists():
+            self.close()
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S
+            )
+            self._database.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            self._database.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute("PRAGMA foreign_keys=ON")
+            self._database.executescript(SCHEMA)
+        return self._database
+
+
+def _key(directory: Path) -> tuple[str, int]:
+    return directory.parent.name, int(directory.name)
+
+
+def _insert(database: sqlite3.Connection, log: Foldable, directory: Path) -> None:
+    """Insert a log. If only the end of an already folded log is in the directory, add the end to the folded log."""
+    segments = [(name, (directory / name).read_bytes()) for name in list_segment_files(directory)]
+    end, written = _content(directory / END), _content(directory / WRITTEN)
+    is_away, is_stored = (directory / AWAY).exists(), (directory / STORED).exists()
+    key = _key(directory)
+    if not segments and not is_away:
+        changed = database.execute(
+            f"UPDATE logs SET end=coalesce(?, end), stored=? WHERE {_ROW}", (end, is_stored, *key)
+        )
+        if changed.rowcount:
+            return
+    database.execute(f"DELETE FROM logs WHERE {_ROW}", key)
+    size = sum(len(data) for _, data in segments)
+    database.execute(
+        "INSERT INTO logs (task, attempt, stored_as, ended_ms, size, stored, away, end, written)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, log.stored_as, log.ended_ms, size, is_stored, is_away, end, written),
+    )
+    database.executemany(
+        "INSERT INTO segments (task, attempt, name, data) VALUES (?, ?, ?, ?)",
+        [(*key, name, data) for name, data in segments],
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
