@@ -28,7 +28,7 @@ Most classes also derive from the matching built-in exception, so that code whic
 `InvalidArgumentError` is a `ValueError`. The text of an error contains the given value, the accepted values and the
 next step. Programs compare the class, `code` and `reason` instead of the text.
 
-`BlockingCallWarning` is not an error but a warning, as the module `warnings` handles it.
+`BlockingCallWarning` and `UnknownStateWarning` are not errors but warnings, as the module `warnings` handles them.
 """
 
 from __future__ import annotations
@@ -214,6 +214,10 @@ class MissingExtraError(IrisError, ImportError):
         super().__init__(
             f"{what} needs the extra [{extra}]: pip install 'iris-cluster[{extra}]', or '.[{extra}]' in a checkout"
         )
+
+
+class UnknownStateWarning(UserWarning):
+    """A state of a job or a task is compared with a text that names no state. Such a comparison is always False."""
 
 
 class BlockingCallWarning(UserWarning):

@@ -110,6 +110,19 @@ def test_async_method_has_the_docstring_of_the_sync_method(sync: type, asynchron
         assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize(("sync", "asynchronous"), PAIRS)
+def test_async_property_has_the_docstring_of_the_sync_property(sync: type, asynchronous: type) -> None:
+    def documented(holder: type) -> dict[str, str]:
+        known = {name: vars(kind).get(name) for kind in reversed(holder.mro()) for name in vars(kind)}
+        return {
+            name: as_sync(value.__doc__ or "")
+            for name, value in known.items()
+            if isinstance(value, property) and not name.startswith("_") and name in names(sync) & names(asynchronous)
+        }
+
+    assert documented(asynchronous) == documented(sync)
+
+
 def test_import_of_the_sync_client_does_not_import_the_async_client() -> None:
     program = "import sys, iris.client; print([m for m in sys.modules if '.aio' in m])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

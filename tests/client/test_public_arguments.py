@@ -87,6 +87,7 @@ WRONG: dict[str, list[Any]] = {
     "stream_logs": NO_FLAG,
     "raise_on_failure": NO_FLAG,
     "include_result": NO_FLAG,
+    "without_tasks": NO_FLAG,
     "include_tasks": NO_FLAG,
     "http2": [flag for flag in NO_FLAG if flag is not None],
     "transport": [5, "http://proxy", object(), httpx.HTTPTransport, httpx.Client(), AsyncTransport()],

@@ -28,6 +28,8 @@ from iris.client.submission import (
     new_request,
     parent_job,
 )
+from iris.client.views.lists import JobList, Machines, TaskStatusList
+from iris.client.views.notebook_views import show_messages_as_tables
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
 from iris.cluster.client.access import controller_address
@@ -60,6 +62,7 @@ class IrisClient(LogMethods, EndpointMethods):
 
     def __init__(self, cluster: RemoteClusterClient) -> None:
         advice = "IrisClient.remote(address) makes a client of a running cluster"
+        show_messages_as_tables()
         super().__init__(check_instance("cluster", cluster, RemoteClusterClient, advice))
 
     @classmethod
@@ -239,11 +242,11 @@ class IrisClient(LogMethods, EndpointMethods):
         return self.cluster.get_job_status(job_id)
 
     def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first."""
-        return self.cluster.list_jobs()
+        """Return all jobs without their tasks, the oldest first. The list is shown as a table."""
+        return JobList(self.cluster.list_jobs())
 
-    def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
-        """Return the machines of the cluster and the queue.
+    def machines(self) -> Machines:
+        """Return the machines of the cluster and the queue. The answer is shown as a table.
 
         `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
         `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The
@@ -251,7 +254,7 @@ class IrisClient(LogMethods, EndpointMethods):
         all queued gangs. If the engine does not answer, `problem` is the reason, and `machines` comes from the engine's
         last answer.
         """
-        return self.cluster.list_machines()
+        return Machines(self.cluster.list_machines())
 
     def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
         """Request the termination of a job with its child jobs, or of one task. Final states do not change.
@@ -321,12 +324,12 @@ class IrisClient(LogMethods, EndpointMethods):
         return self.cluster.get_task_status(job_id, task_index)
 
     def list_tasks(self, job_id: str | Job) -> list[cluster_pb2.TaskStatus]:
-        """Return the current states of a job's tasks, in index order.
+        """Return the current states of a job's tasks, in index order. The list is shown as a table.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        return self.cluster.list_tasks(job_id)
+        return TaskStatusList(self.cluster.list_tasks(job_id))
 
     # Closing.
 

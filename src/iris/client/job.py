@@ -1,4 +1,6 @@
-"""Defines handles on a job and its tasks. A handle stores no state: each method calls the controller."""
+"""Defines handles on a job and its tasks. Each method calls the controller.
+
+A handle remembers the state that it saw last only for its `repr`."""
 
 from __future__ import annotations
 
@@ -8,8 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
 from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
 from iris.client.task_exceptions import load_exception
+from iris.client.views.handle_text import Seen, handle_repr, handle_str
+from iris.client.views.job_tables import exit_code_of, has_ended
+from iris.client.views.lists import TaskList
+from iris.client.views.notebook_views import JobCell
 from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
+from iris.cluster.types import JobState, TaskState
 from iris.errors import IrisError, JobFailedError
 from iris.rpc import cluster_pb2
 
@@ -74,13 +81,51 @@ class Task(TaskReference):
         self._client = client
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
+        self._seen: Seen | None = None
 
     def __repr__(self) -> str:
-        return f"Task({self.task_id!r})"
+        return handle_repr("Task", self.task_id, self._seen)
+
+    def __str__(self) -> str:
+        return handle_str(f"task {self.task_id}", self._seen)
+
+    def _ipython_display_(self) -> None:
+        cell = JobCell(repr(self))
+        try:
+            cell.show_task(self.status())
+        except IrisError as error:
+            cell.fail(error)
+
+    @property
+    def state(self) -> TaskState:
+        """The current state of the task, which compares with its name: `task.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such task.
+        """
+
+        return TaskState(self._brief().state)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the newest attempt. 128 + n stands for signal n.
+
+        None if the task has not ended, or if its process never started. Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such task.
+        """
+        return exit_code_of(self._brief())
+
+    def done(self) -> bool:
+        """Return whether the state of the task is final. This method calls the controller."""
+        return has_ended(self._brief())
 
     def status(self) -> cluster_pb2.TaskStatus:
         """Return the current state of the task, with all its attempts."""
-        return self._client.task_status(self.job_id, self.task_index)
+        return self._remember(self._client.task_status(self.job_id, self.task_index))
 
     def logs(
         self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
@@ -134,8 +179,15 @@ class Task(TaskReference):
         check_callable("loads", loads)
         return load_exception(self._with_result(), loads)
 
+    def _brief(self) -> cluster_pb2.TaskStatus:
+        return self.status()
+
     def _with_result(self) -> cluster_pb2.TaskStatus:
-        return self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
+        return self._remember(self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True))
+
+    def _remember(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        self._seen = Seen.of_task(status)
+        return status
 
 
 class Job(JobReference):
@@ -144,17 +196,56 @@ class Job(JobReference):
     def __init__(self, client: JobClient, job_id: str | Job) -> None:
         self._client = client
         self.job_id = check_job_id(job_id)
+        self._seen: Seen | None = None
 
     def __repr__(self) -> str:
-        return f"Job({self.job_id!r})"
+        return handle_repr("Job", self.job_id, self._seen)
+
+    def __str__(self) -> str:
+        return handle_str(f"job {self.job_id}", self._seen)
+
+    def _ipython_display_(self) -> None:
+        cell = JobCell(repr(self))
+        cell.follow_in_thread(self._client.cluster.watch_job(self.job_id, include_tasks=True))
+
+    @property
+    def state(self) -> JobState:
+        """The current state of the job, which compares with its name: `job.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+
+        return JobState(self._brief().state)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
+
+        None if the job has not ended, or has no exit code. Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return exit_code_of(self._brief())
+
+    def done(self) -> bool:
+        """Return whether the state of the job is final. This method calls the controller."""
+        return has_ended(self._brief())
 
     def status(self) -> cluster_pb2.JobStatus:
         """Return the current state of the job, with all its tasks."""
-        return self._client.status(self.job_id)
+        return self._remember(self._client.status(self.job_id))
 
     def tasks(self) -> list[Task]:
-        """Return handles on the tasks of the job, in index order."""
-        return [Task(self._client, self.job_id, index) for index in range(self.status().num_tasks)]
+        """Return handles on the tasks of the job, in index order. The list is shown as a table."""
+        status = self.status()
+        handles = [Task(self._client, self.job_id, index) for index in range(status.num_tasks)]
+        for handle, task in zip(handles, status.tasks, strict=False):
+            handle._remember(task)
+        return TaskList(handles, status.tasks)
 
     def wait(
         self,
@@ -175,7 +266,7 @@ class Job(JobReference):
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_flag("raise_on_failure", raise_on_failure)
-        status = self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        status = self._remember(self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index))
         if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
             raise self._failure(status)
         return status
@@ -214,6 +305,13 @@ class Job(JobReference):
         except JobFailedError as failed:
             raise failed from self._exception_of(failed.task_index, loads)
         return [Task(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)]
+
+    def _brief(self) -> cluster_pb2.JobStatus:
+        return self._remember(self._client.cluster.get_job_status(self.job_id, without_tasks=True))
+
+    def _remember(self, status: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
+        self._seen = Seen.of_job(status)
+        return status
 
     def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
         if task_index is None:

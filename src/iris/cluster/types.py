@@ -19,61 +19,24 @@ from iris.arguments import (
     check_whole_number,
     refuse,
 )
+from iris.cluster.states import FINAL_STATES as FINAL_STATES
+from iris.cluster.states import STATE_NAMES as STATE_NAMES
+from iris.cluster.states import JobState as JobState
+from iris.cluster.states import TaskState as TaskState
+from iris.cluster.states import is_job_finished as is_job_finished
+from iris.cluster.states import is_task_finished as is_task_finished
+from iris.cluster.states import state_name as state_name
 from iris.errors import InvalidArgumentError, quoted
 from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
 from iris.task_ids import parse_task_id as parse_task_id
 
-# In the protobuf messages, JobState and TaskState have the same number for the same state. The states 4 to 8 are final.
-STATE_NAMES = {
-    0: "UNSPECIFIED",
-    1: "PENDING",
-    2: "BUILDING",
-    3: "RUNNING",
-    4: "SUCCEEDED",
-    5: "FAILED",
-    6: "KILLED",
-    7: "WORKER_FAILED",
-    8: "UNSCHEDULABLE",
-}
-FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 # The name of the environment variable with the token for calls to a cluster. Inside a job, the variable contains the
 # token of the task.
 TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 # The largest number of workers of a local cluster. Each worker is a process of about 60 MB.
 MAX_LOCAL_WORKERS = 64
-
-
-def is_job_finished(state: int) -> bool:
-    """Return whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) The state is not a number.
-    """
-    return _check_state(state) in FINAL_STATES
-
-
-def is_task_finished(state: int) -> bool:
-    """Return whether a `TaskState` is final. The state of a task that will be retried is PENDING, which is not final.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) The state is not a number.
-    """
-    return _check_state(state) in FINAL_STATES
-
-
-def state_name(state: int) -> str:
-    """Return the short name of a `JobState` or `TaskState`, for example `RUNNING`.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) The state is not a number.
-    """
-    return STATE_NAMES.get(_check_state(state), f"STATE_{state}")
-
-
-def _check_state(state: int) -> int:
-    return check_whole_number("state", state, least=-MAX_INT32 - 1, most=MAX_INT32)
 
 
 @dataclass(frozen=True)

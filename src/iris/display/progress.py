@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
+from iris.display.table import plain_line
 from iris.durations import words_of_seconds
 
 _BAR = 24  # The width of the bar in characters.
@@ -56,7 +57,7 @@ def progress_line(progress: Progress, elapsed_s: float) -> str:
         filled = int(_BAR * progress.share)
         parts.append(f"[{'#' * filled}{'.' * (_BAR - filled)}]")
     parts += [progress.state, facts_of(progress, elapsed_s), progress.note]
-    return "  ".join(_plain(part) for part in parts if part)
+    return "  ".join(plain_line(part) for part in parts if part)
 
 
 def progress_html(progress: Progress, elapsed_s: float) -> str:
@@ -70,8 +71,8 @@ def progress_html(progress: Progress, elapsed_s: float) -> str:
     if progress.total > 0:
         bar = f'<progress max="{progress.total}" value="{min(progress.done, progress.total)}"></progress> '
     words = [progress.state, facts_of(progress, elapsed_s), progress.note]
-    shown = " &nbsp; ".join(html.escape(_plain(word)) for word in words if word)
-    return f'<div class="iris-progress"><b>{html.escape(_plain(progress.title))}</b> {bar}{shown}</div>'
+    shown = " &nbsp; ".join(html.escape(plain_line(word)) for word in words if word)
+    return f'<div class="iris-progress"><b>{html.escape(plain_line(progress.title))}</b> {bar}{shown}</div>'
 
 
 def facts_of(progress: Progress, elapsed_s: float) -> str:
@@ -99,8 +100,3 @@ def seconds_left(progress: Progress, elapsed_s: float) -> float | None:
     if progress.total < _LEAST_ITEMS or progress.share < _LEAST_SHARE or progress.done >= progress.total:
         return None
     return elapsed_s * (progress.total - progress.done) / progress.done
-
-
-def _plain(text: str) -> str:
-    """Return the text as one line, with `?` for characters that a terminal would not print."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))

@@ -797,12 +797,14 @@ class Controller(_message.Message):
         job_id: str
         def __init__(self, job_id: _Optional[str] = ...) -> None: ...
     class GetJobStatusRequest(_message.Message):
-        __slots__ = ("job_id", "include_result")
+        __slots__ = ("job_id", "include_result", "without_tasks")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         INCLUDE_RESULT_FIELD_NUMBER: _ClassVar[int]
+        WITHOUT_TASKS_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         include_result: bool
-        def __init__(self, job_id: _Optional[str] = ..., include_result: _Optional[bool] = ...) -> None: ...
+        without_tasks: bool
+        def __init__(self, job_id: _Optional[str] = ..., include_result: _Optional[bool] = ..., without_tasks: _Optional[bool] = ...) -> None: ...
     class GetJobStatusResponse(_message.Message):
         __slots__ = ("job", "next_page_token")
         JOB_FIELD_NUMBER: _ClassVar[int]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import iris
-
 # The schema in an installed package, and the schema in a checkout whose package is installed for development.
-_PLACES = (Path(iris.__file__).parent / "proto", Path(iris.__file__).parents[2] / "proto")
+_PACKAGE = Path(__file__).parents[1]
+_PLACES = (_PACKAGE / "proto", _PACKAGE.parents[1] / "proto")
 
 
 def schema_files() -> dict[str, bytes]:

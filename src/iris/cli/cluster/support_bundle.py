@@ -189,7 +189,7 @@ def _states(client: IrisClient) -> dict[str, dict[str, int]]:
 def _machines(client: IrisClient) -> Any:
     from iris.cli.output.documents import machines_document
 
-    return machines_document(client.machines())
+    return machines_document(client.cluster.list_machines())
 
 
 def _versions() -> dict[str, Any]:

@@ -30,6 +30,8 @@ from iris.client.submission import (
     new_request,
     parent_job,
 )
+from iris.client.views.lists import JobList, Machines, TaskStatusList
+from iris.client.views.notebook_views import show_messages_as_tables
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
 from iris.cluster.client.access import controller_address
@@ -67,6 +69,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
 
     def __init__(self, cluster: AsyncClusterClient) -> None:
         advice = "AsyncIrisClient.remote(address) makes a client of a running cluster"
+        show_messages_as_tables()
         super().__init__(check_instance("cluster", cluster, AsyncClusterClient, advice))
 
     @classmethod
@@ -249,11 +252,11 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         return await self.cluster.get_job_status(job_id)
 
     async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first."""
-        return await self.cluster.list_jobs()
+        """Return all jobs without their tasks, the oldest first. The list is shown as a table."""
+        return JobList(await self.cluster.list_jobs())
 
-    async def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
-        """Return the machines of the cluster and the queue.
+    async def machines(self) -> Machines:
+        """Return the machines of the cluster and the queue. The answer is shown as a table.
 
         `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
         `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The
@@ -261,7 +264,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         all queued gangs. If the engine does not answer, `problem` is the reason, and `machines` comes from the engine's
         last answer.
         """
-        return await self.cluster.list_machines()
+        return Machines(await self.cluster.list_machines())
 
     async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
         """Request the termination of a job with its child jobs, or of one task. Final states do not change.
@@ -331,12 +334,12 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         return await self.cluster.get_task_status(job_id, task_index)
 
     async def list_tasks(self, job_id: str | AsyncJob) -> list[cluster_pb2.TaskStatus]:
-        """Return the current states of a job's tasks, in index order.
+        """Return the current states of a job's tasks, in index order. The list is shown as a table.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        return await self.cluster.list_tasks(job_id)
+        return TaskStatusList(await self.cluster.list_tasks(job_id))
 
     # Closing.
 

@@ -1,4 +1,6 @@
-"""Defines handles on a job and its tasks for asyncio. A handle stores no state: each method calls the controller."""
+"""Defines handles on a job and its tasks for asyncio. Each method calls the controller.
+
+A handle remembers the state that it saw last only for its `repr`."""
 
 from __future__ import annotations
 
@@ -7,10 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.client.aio.answers import Answer
 from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
 from iris.client.task_exceptions import load_exception
+from iris.client.views.handle_text import Seen, handle_repr, handle_str
+from iris.client.views.job_tables import exit_code_of, has_ended
+from iris.client.views.lists import TaskList
+from iris.client.views.notebook_views import JobCell, in_background
 from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
+from iris.cluster.types import JobState, TaskState
 from iris.errors import IrisError, JobFailedError
 from iris.rpc import cluster_pb2
 
@@ -75,13 +83,62 @@ class AsyncTask(TaskReference):
         self._client = client
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
+        self._seen: Seen | None = None
 
     def __repr__(self) -> str:
-        return f"AsyncTask({self.task_id!r})"
+        return handle_repr("AsyncTask", self.task_id, self._seen)
+
+    def __str__(self) -> str:
+        return handle_str(f"task {self.task_id}", self._seen)
+
+    def _ipython_display_(self) -> None:
+        cell = JobCell(repr(self))
+
+        async def show() -> None:
+            try:
+                cell.show_task(await self.status())
+            except IrisError as error:
+                cell.fail(error)
+
+        in_background(show())
+
+    @property
+    def state(self) -> Answer[TaskState]:
+        """The current state of the task, which compares with its name: `task.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such task.
+        """
+
+        async def state() -> TaskState:
+            return TaskState((await self._brief()).state)
+
+        return Answer(f"{self!r}.state", state)
+
+    @property
+    def exit_code(self) -> Answer[int | None]:
+        """The exit code of the newest attempt. 128 + n stands for signal n.
+
+        None if the task has not ended, or if its process never started. Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such task.
+        """
+
+        async def exit_code() -> int | None:
+            return exit_code_of(await self._brief())
+
+        return Answer(f"{self!r}.exit_code", exit_code)
+
+    async def done(self) -> bool:
+        """Return whether the state of the task is final. This method calls the controller."""
+        return has_ended(await self._brief())
 
     async def status(self) -> cluster_pb2.TaskStatus:
         """Return the current state of the task, with all its attempts."""
-        return await self._client.task_status(self.job_id, self.task_index)
+        return self._remember(await self._client.task_status(self.job_id, self.task_index))
 
     def logs(
         self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
@@ -135,8 +192,17 @@ class AsyncTask(TaskReference):
         check_callable("loads", loads)
         return await asyncio.to_thread(load_exception, await self._with_result(), loads)
 
+    async def _brief(self) -> cluster_pb2.TaskStatus:
+        return await self.status()
+
     async def _with_result(self) -> cluster_pb2.TaskStatus:
-        return await self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
+        return self._remember(
+            await self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
+        )
+
+    def _remember(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        self._seen = Seen.of_task(status)
+        return status
 
 
 class AsyncJob(JobReference):
@@ -145,17 +211,63 @@ class AsyncJob(JobReference):
     def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob) -> None:
         self._client = client
         self.job_id = check_job_id(job_id)
+        self._seen: Seen | None = None
 
     def __repr__(self) -> str:
-        return f"AsyncJob({self.job_id!r})"
+        return handle_repr("AsyncJob", self.job_id, self._seen)
+
+    def __str__(self) -> str:
+        return handle_str(f"job {self.job_id}", self._seen)
+
+    def _ipython_display_(self) -> None:
+        cell = JobCell(repr(self))
+        in_background(cell.follow(self._client.cluster.watch_job(self.job_id, include_tasks=True)))
+
+    @property
+    def state(self) -> Answer[JobState]:
+        """The current state of the job, which compares with its name: `job.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+
+        async def state() -> JobState:
+            return JobState((await self._brief()).state)
+
+        return Answer(f"{self!r}.state", state)
+
+    @property
+    def exit_code(self) -> Answer[int | None]:
+        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
+
+        None if the job has not ended, or has no exit code. Each access calls the controller.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+
+        async def exit_code() -> int | None:
+            return exit_code_of(await self._brief())
+
+        return Answer(f"{self!r}.exit_code", exit_code)
+
+    async def done(self) -> bool:
+        """Return whether the state of the job is final. This method calls the controller."""
+        return has_ended(await self._brief())
 
     async def status(self) -> cluster_pb2.JobStatus:
         """Return the current state of the job, with all its tasks."""
-        return await self._client.status(self.job_id)
+        return self._remember(await self._client.status(self.job_id))
 
     async def tasks(self) -> list[AsyncTask]:
-        """Return handles on the tasks of the job, in index order."""
-        return [AsyncTask(self._client, self.job_id, index) for index in range((await self.status()).num_tasks)]
+        """Return handles on the tasks of the job, in index order. The list is shown as a table."""
+        status = await self.status()
+        handles = [AsyncTask(self._client, self.job_id, index) for index in range(status.num_tasks)]
+        for handle, task in zip(handles, status.tasks, strict=False):
+            handle._remember(task)
+        return TaskList(handles, status.tasks)
 
     async def wait(
         self,
@@ -177,7 +289,9 @@ class AsyncJob(JobReference):
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_flag("raise_on_failure", raise_on_failure)
-        status = await self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        status = self._remember(
+            await self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        )
         if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
             raise await self._failure(status)
         return status
@@ -218,6 +332,13 @@ class AsyncJob(JobReference):
         return [
             await AsyncTask(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)
         ]
+
+    async def _brief(self) -> cluster_pb2.JobStatus:
+        return self._remember(await self._client.cluster.get_job_status(self.job_id, without_tasks=True))
+
+    def _remember(self, status: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
+        self._seen = Seen.of_job(status)
+        return status
 
     async def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
         if task_index is None:

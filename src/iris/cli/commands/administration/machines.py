@@ -40,7 +40,7 @@ def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
     with connect(address) as connection:
-        answer = connection.client.machines()
+        answer = connection.client.cluster.list_machines()
     shown, waiting = list(answer.machines), list(answer.waiting)
     if not show_all and len(shown) > _SHOWN_MACHINES:
         shown = sorted(shown, key=_display_order)[:_SHOWN_MACHINES]

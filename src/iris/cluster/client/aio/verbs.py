@@ -33,11 +33,18 @@ class AsyncVerbs:
         return await self.connection.perform(jobs.launch_job(request))
 
     async def get_job_status(
-        self, job_id: str | JobReference, *, include_result: bool = False, timeout_s: float = math.inf
+        self,
+        job_id: str | JobReference,
+        *,
+        include_result: bool = False,
+        without_tasks: bool = False,
+        timeout_s: float = math.inf,
     ) -> cluster_pb2.JobStatus:
         """Return the status of a job, with all its tasks."""
         timeout_s = min(check_timeout("timeout_s", timeout_s), (await self.connection.open()).timeout_s)
-        operation = jobs.get_job_status(job_id, include_result=include_result, timeout_s=timeout_s)
+        operation = jobs.get_job_status(
+            job_id, include_result=include_result, without_tasks=without_tasks, timeout_s=timeout_s
+        )
         return await self.connection.perform(operation)
 
     async def terminate_job(self, job_id: str | JobReference) -> None:

@@ -47,22 +47,27 @@ def _launch(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
 
 
 def get_job_status(
-    job_id: str | JobReference, *, include_result: bool = False, timeout_s: float
+    job_id: str | JobReference, *, include_result: bool = False, without_tasks: bool = False, timeout_s: float
 ) -> Operation[cluster_pb2.JobStatus]:
     """Return the status of a job, with all its tasks.
 
     Args:
         job_id: The job.
         include_result: Whether to include the result of the job's only task.
+        without_tasks: Whether to leave out the tasks.
         timeout_s: The timeout in seconds for all calls together.
     """
     request = cluster_pb2.Controller.GetJobStatusRequest(
-        job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
+        job_id=check_job_id(job_id),
+        include_result=check_flag("include_result", include_result),
+        without_tasks=check_flag("without_tasks", without_tasks),
     )
     end = time.monotonic() + check_timeout("timeout_s", timeout_s)
     answer: cluster_pb2.Controller.GetJobStatusResponse
     answer = yield Call("get_job_status", request, max(_SHORTEST_TIMEOUT_S, end - time.monotonic()))
-    if answer.next_page_token:
+    if request.without_tasks:
+        del answer.job.tasks[:]  # A server of an earlier release sends the tasks nevertheless.
+    elif answer.next_page_token:
         left_s = max(_SHORTEST_TIMEOUT_S, end - time.monotonic())
         rest = yield from _list_tasks(request.job_id, answer.next_page_token, left_s)
         answer.job.tasks.extend(rest)

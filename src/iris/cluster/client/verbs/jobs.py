@@ -27,13 +27,19 @@ class JobVerbs(ClusterVerbs):
         return self.connection.perform(operations.launch_job(request))
 
     def get_job_status(
-        self, job_id: str | JobReference, *, include_result: bool = False, timeout_s: float = math.inf
+        self,
+        job_id: str | JobReference,
+        *,
+        include_result: bool = False,
+        without_tasks: bool = False,
+        timeout_s: float = math.inf,
     ) -> cluster_pb2.JobStatus:
         """Return the status of a job, with all its tasks.
 
         Args:
             job_id: The job: its id, or a `Job`.
             include_result: Whether to include the result of the job's only task.
+            without_tasks: Whether to leave out the tasks. The answer then stays small even if the job has many tasks.
             timeout_s: The timeout of this call in seconds. The shorter of this timeout and the client's timeout
                 applies.
 
@@ -42,7 +48,9 @@ class JobVerbs(ClusterVerbs):
         """
         timeout_s = min(check_timeout("timeout_s", timeout_s), self.connection.timeout_s)
         return self.connection.perform(
-            operations.get_job_status(job_id, include_result=include_result, timeout_s=timeout_s)
+            operations.get_job_status(
+                job_id, include_result=include_result, without_tasks=without_tasks, timeout_s=timeout_s
+            )
         )
 
     def terminate_job(self, job_id: str | JobReference) -> None:

@@ -40,12 +40,15 @@ class JobQueries:
         self._store = store
         self._slices = slices
 
-    async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.Controller.GetJobStatusResponse:
-        """Return a job with as many of its tasks as fit into one answer. The answer has the result of task 0 if the
-        request asks for it.
+    async def get_job_status(
+        self, job_id: str, *, include_result: bool, without_tasks: bool = False
+    ) -> cluster_pb2.Controller.GetJobStatusResponse:
+        """Return a job with as many of its tasks as fit into one answer. The answer has no tasks with `without_tasks`,
+        and the result of task 0 with `include_result`.
         """
         record = self._jobs.find(job_id)
-        answer = await self._saved_answer(lambda: self._job_with_tasks(record))
+        make = self._job_alone if without_tasks else self._job_with_tasks
+        answer = await self._saved_answer(lambda: make(record))
         if include_result:
             answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
         return answer
@@ -103,6 +106,9 @@ class JobQueries:
             answer = await make()
             if await self._saver.settled():
                 return answer
+
+    async def _job_alone(self, record: JobRecord) -> cluster_pb2.Controller.GetJobStatusResponse:
+        return cluster_pb2.Controller.GetJobStatusResponse(job=messages.job_status(self._saver.shown(record)))
 
     async def _job_with_tasks(self, record: JobRecord) -> cluster_pb2.Controller.GetJobStatusResponse:
         job = await self._slices.run(messages.job_with_tasks(self._saver.shown(record)))

@@ -69,8 +69,10 @@ class ControllerService:
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
     ) -> Controller.GetJobStatusResponse:
-        """Return one job with its tasks."""
-        return await self._controller.queries.get_job_status(request.job_id, include_result=request.include_result)
+        """Return one job, with its tasks unless the request leaves them out."""
+        return await self._controller.queries.get_job_status(
+            request.job_id, include_result=request.include_result, without_tasks=request.without_tasks
+        )
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Terminate a job."""

@@ -1,0 +1,48 @@
+"""Defines attributes of async handles whose value is the answer of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, NoReturn, TypeVar
+
+from iris.errors import InvalidArgumentError
+
+Value = TypeVar("Value")
+
+
+class Answer(Generic[Value]):
+    """An attribute of an async handle, for example `job.state`. `await job.state` calls the controller.
+
+    Without `await`, a comparison would silently be False. Therefore a comparison, `bool()` and `hash()` raise an error.
+
+    Args:
+        name: The name of the attribute, for errors.
+        call: Makes the call.
+    """
+
+    def __init__(self, name: str, call: Callable[[], Coroutine[Any, Any, Value]]) -> None:
+        self._name = name
+        self._call = call
+
+    def __await__(self) -> Generator[Any, None, Value]:
+        return self._call().__await__()
+
+    def __repr__(self) -> str:
+        return f"<await {self._name}>"
+
+    def __eq__(self, other: object) -> NoReturn:
+        self._refuse()
+
+    def __ne__(self, other: object) -> NoReturn:
+        self._refuse()
+
+    def __bool__(self) -> NoReturn:
+        self._refuse()
+
+    def __hash__(self) -> NoReturn:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise InvalidArgumentError(
+            f"{self._name} is not known before the call: write (await {self._name}), because this client is async"
+        )

@@ -1,0 +1,52 @@
+"""Makes the `repr` and `str` of handles. These texts need no call: they contain the state that the handle saw last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iris.client.views.job_tables import job_summary, time_taken
+from iris.cluster.types import JobState, TaskState, state_name
+from iris.rpc import cluster_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The state that a handle saw last.
+
+    Attributes:
+        state: The state.
+        summary: The state in one sentence.
+    """
+
+    state: JobState | TaskState
+    summary: str
+
+    @classmethod
+    def of_job(cls, status: cluster_pb2.JobStatus) -> Seen:
+        """Return the state in the status of a job."""
+        return cls(JobState(status.state), job_summary(status))
+
+    @classmethod
+    def of_task(cls, status: cluster_pb2.TaskStatus) -> Seen:
+        """Return the state in the status of a task."""
+        parts = [state_name(status.state)]
+        if status.HasField("exit_code"):
+            parts.append(f"exit code {status.exit_code}")
+        if taken := time_taken(status.started_at_ms, status.finished_at_ms):
+            parts.append(taken)
+        why = status.status_message or status.error
+        return cls(TaskState(status.state), f"task {status.task_id}: {', '.join(parts)}" + (f": {why}" if why else ""))
+
+
+def handle_repr(kind: str, name: str, seen: Seen | None) -> str:
+    """Return the `repr` of a handle, for example `Job('train', SUCCEEDED)`."""
+    if seen is None:
+        return f"{kind}({name!r})"
+    return f"{kind}({name!r}, {'' if seen.state.is_final else 'last seen '}{seen.state})"
+
+
+def handle_str(what: str, seen: Seen | None) -> str:
+    """Return the `str` of a handle, for example `job train: SUCCEEDED, 4/4 succeeded, in 12s`."""
+    if seen is None:
+        return what
+    return seen.summary if seen.state.is_final else f"{seen.summary} (when last asked)"
