@@ -320,7 +320,7 @@ def test_full_disk_is_reported_when_lines_are_written(remote_iris: Iris) -> None
         logs = subprocess.run(
             [*remote_iris.command("logs", "-f", name)], stdout=full, stderr=subprocess.PIPE, env=remote_iris.env
         )
-    assert logs.returncode == 1
+    assert logs.returncode == 125
     assert b"cannot write the output: No space left on device" in logs.stderr
 
 

@@ -111,7 +111,7 @@ def test_cluster_is_found_after_its_machine_was_renamed(up: Iris) -> None:
     pid = up.json("up")["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), "the end of the server")
-    assert "was killed" in up("run", "--", "true", code=1).stderr
+    assert "was killed" in up("run", "--", "true", code=125).stderr
     assert up("up", "--port", "0").returncode == 0
     assert [path.name for path in state.glob("up-*.json")] == [record.name]
     assert up("down").stdout.startswith("the cluster at")

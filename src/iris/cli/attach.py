@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from iris.cli.cluster.connect import Connection
+from iris.cli.exit_codes import EXIT_INTERRUPTED, exit_code_of
 from iris.cli.output.closed_reader import leave_with_reader
 from iris.cli.output.documents import job_document
 from iris.cli.output.printer import LONGEST_CURSOR, Output
@@ -26,9 +27,6 @@ from iris.terminal.outlet import OutputClosedError
 if TYPE_CHECKING:
     from iris.client import Job, LogEntry
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
 _SHOW_PREPARING_AFTER_MS = 1000
 # The longest time to wait for the end of the thread that watches the job's status.
@@ -41,8 +39,9 @@ _JUST_SHOWN = 20
 _LAST_LINES_PATIENCE_S = 5.0
 
 
-def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> int:
-    """Show the lines of a job until it ends, and return the exit code for `iris run`.
+def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, tail: int | None = None) -> int:
+    """Show the lines of a job until it ends, and return the exit code for `iris run`. With `tail`, begin with the last
+    `tail` lines.
 
     If this process has started the cluster itself, the job ends with this process. Ctrl-C and SIGTERM then stop the
     job, and its lines are shown until the job has ended. A job of another cluster continues after Ctrl-C or a closed
@@ -53,14 +52,14 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
     just_shown: deque[int] = deque(maxlen=_JUST_SHOWN)
     if connection.place == "embedded":
         with _stopping_at_signals(connection, job, output) as stopped_by:
-            status = _show(connection, job, output, just_shown)
+            status = _show(connection, job, output, just_shown, tail)
         if stopped_by:
             output.event({"event": "ended", "job": job_document(status)})
             return 128 + stopped_by[0]
     else:
         try:
             with output.interrupted_between_writes():
-                status = _show(connection, job, output, just_shown)
+                status = _show(connection, job, output, just_shown, tail)
         except (KeyboardInterrupt, OutputClosedError) as error:
             output.drop_lines()
             if isinstance(error, KeyboardInterrupt):
@@ -75,22 +74,9 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
     return exit_code_of(status)
 
 
-def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
-    """Return the exit code for the final status of a job or for the end of a task's log.
-
-    The exit code of a failed job is the exit code of the first task that failed, or 128 + n if signal n ended that
-    task.
-    """
-    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # A task's final state has the same number as a job's.
-        return 0
-    if status.state == cluster_pb2.JOB_STATE_KILLED:
-        return EXIT_TERMINATED
-    # The exit code is `EXIT_FAILED` if the task has failed without an exit code or with exit code 0. For example, a
-    # task may end cleanly after its timeout.
-    return status.exit_code or EXIT_FAILED
-
-
-def _show(connection: Connection, job: Job, output: Output, just_shown: deque[int]) -> cluster_pb2.JobStatus:
+def _show(
+    connection: Connection, job: Job, output: Output, just_shown: deque[int], tail: int | None
+) -> cluster_pb2.JobStatus:
     """Show the lines of a job until the job ends, and append the task index of each shown line to `just_shown`."""
     client = connection.client
 
@@ -99,7 +85,7 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
         output.note(text)
 
     waiting = _Waiting(connection, job.job_id, output)
-    lines_of_job = client.stream_job_logs(job.job_id, on_notice=note, partial=output.shows_pieces)
+    lines_of_job = client.stream_job_logs(job.job_id, tail=tail, on_notice=note, partial=output.shows_pieces)
     with waiting, leave_with_reader(), lines_of_job as stream:
         is_quick = QuickPreparation()
         for lines in stream.batches():

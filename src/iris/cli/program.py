@@ -1,10 +1,11 @@
 """Assembles the commands of `iris`, and turns an error into a message on stderr and an exit code.
 
 The exit codes of `iris` are:
-0      success; but `iris run` and `iris logs -f` exit with the job's exit code
+0      success
 1      an error, which a message on stderr explains
 2      an invalid command line
 128+n  ended by signal n: 130 after Ctrl-C, 141 if the reader of the output has closed the pipe
+`exit_codes.py` defines the other codes of the commands that exit with the code of a job.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ from typing import Any
 
 import click
 
+from iris.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
 from iris.cli.lazy_group import LazyGroup
 from iris.cli.options import ADDRESS_HELP, CONTEXT
 from iris.cli.output.printer import report_error
 from iris.errors import IrisError
 from iris.terminal.encoding import ReplacingStream
 from iris.terminal.outlet import OutputClosedError
-
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
-EXIT_OUTPUT_CLOSED = 141
 
 _HELP = """\
 Run jobs of many tasks that belong together, and see what each task does.
@@ -51,6 +49,8 @@ _COMMANDS = {
     "ps": "iris.cli.commands.jobs.ps",
     "status": "iris.cli.commands.jobs.status",
     "logs": "iris.cli.commands.jobs.logs",
+    "attach": "iris.cli.commands.jobs.attach",
+    "wait": "iris.cli.commands.jobs.wait",
     "kill": "iris.cli.commands.jobs.kill",
     "machines": "iris.cli.commands.administration.machines",
     "up": "iris.cli.commands.administration.up",

@@ -1,39 +1,211 @@
-"""Finds a job or a task by its id, and suggests similar ids if there is none."""
+"""Finds jobs and tasks by the names that a user types: ids, beginnings of ids, patterns, and `@` for the latest job.
+
+All commands use `Lookup`. A name is resolved in this order, and the first step with a match decides:
+
+1. `@` is the caller's latest job, and `@/task-2` is a task of that job.
+2. The id of a job, or the id of a task (`JOB/task-2`).
+3. A pattern with `*`, `?` or `[…]`, as in a shell. `*` does not match `/`, therefore `sweep-*` matches no child jobs.
+4. The beginning of exactly one job id. `JOB` in `JOB/task-2` may be a beginning, too.
+"""
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from iris.cluster.types import parse_task_id
-from iris.errors import InvalidArgumentError, NotFoundError
+from iris.cluster.client.task_token import name_in_token, task_of_token
+from iris.cluster.types import is_job_finished, make_task_id, parse_task_id, state_name
+from iris.errors import InvalidArgumentError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
     from iris.rpc import cluster_pb2
 
+LATEST = "@"
 _SHOWN = 3
+_SHOWN_CANDIDATES = 10
 
 
-def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobStatus, int | None]:
-    """Return the status of a job, and a task's index if `name` is the id of a task, for example `train/task-2`.
+@dataclass(frozen=True)
+class Target:
+    """A job, or one task of a job, that a command addresses.
 
-    Raises:
-        NotFoundError: The job or the task does not exist. The message suggests jobs with similar ids.
+    Attributes:
+        job: The status of the job. It contains the tasks only if the lookup was asked for the tasks.
+        task_index: The index of the task. None if the command addresses the whole job.
     """
-    try:
-        # First look for a job, even if the name looks like the id of a task. A child job may have such a name, for
-        # example `task-2`.
-        return client.status(name), None
-    except NotFoundError:
+
+    job: cluster_pb2.JobStatus
+    task_index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The id of the job or of the task."""
+        return self.job.job_id if self.task_index is None else make_task_id(self.job.job_id, self.task_index)
+
+
+class Lookup:
+    """Resolves the names of one command. The list of all jobs is read once, and only if a name is not an id.
+
+    Args:
+        client: The client of the cluster.
+        with_tasks: Whether the statuses of found jobs contain the tasks.
+        live_only: Whether patterns match only jobs that have not ended.
+    """
+
+    def __init__(self, client: IrisClient, *, with_tasks: bool = True, live_only: bool = False) -> None:
+        self._client = client
+        self._with_tasks = with_tasks
+        self._live_only = live_only
+
+    def job(self, name: str) -> cluster_pb2.JobStatus:
+        """Return the status of one job.
+
+        Raises:
+            NotFoundError: There is no such job. The message suggests similar ids.
+            InvalidArgumentError: The name is a task, or stands for several jobs.
+        """
+        found = self.one(name)
+        if found.task_index is not None:
+            raise InvalidArgumentError(f"expected a job, got the task {found.name!r}: give {found.job.job_id!r}")
+        return found.job
+
+    def one(self, name: str) -> Target:
+        """Return one job or task.
+
+        Raises:
+            NotFoundError: There is no such job or task. The message suggests similar ids.
+            InvalidArgumentError: The name stands for several jobs. The message lists the jobs.
+        """
+        found = self.all_of(name)
+        if len(found) > 1:
+            raise InvalidArgumentError(f"{name!r} matches {len(found)} jobs, expected one:{_listed(found)}")
+        return found[0]
+
+    def several(self, names: Sequence[str], on_error: Callable[[IrisError], None] | None = None) -> list[Target]:
+        """Return all jobs and tasks that the names stand for, each once, in the order of the names.
+
+        Args:
+            names: The names. Empty: the caller's latest job.
+            on_error: A function that is called with the error about a name without a match. None: raise the error.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            InvalidArgumentError: A beginning of an id stands for several jobs.
+        """
+        found: dict[str, Target] = {}
+        for name in names or (LATEST,):
+            try:
+                found |= {target.name: target for target in self.all_of(name)}
+            except (NotFoundError, InvalidArgumentError) as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+        return list(found.values())
+
+    def all_of(self, name: str) -> list[Target]:
+        """Return the jobs and tasks that one name stands for. The module's docstring has the rules.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            InvalidArgumentError: A beginning of an id stands for several jobs.
+        """
+        if name == LATEST:
+            return [Target(self._status(self._latest().job_id))]
         try:
-            job_id, task_index = parse_task_id(name)
-        except InvalidArgumentError:
-            return known_job(client, name), None
-    job = known_job(client, job_id)
-    if task_index >= job.num_tasks:
-        raise no_such_task(job, task_index)
-    return job, task_index
+            # First look for a job, even if the name looks like the id of a task. A child job may have such a name, for
+            # example `task-2`.
+            return [Target(self._client.status(name))]
+        except NotFoundError as error:
+            unknown = error
+        job_id, task_index = _task_in(name)
+        if task_index is not None and not is_pattern(job_id):
+            return [self._task(job_id, task_index)]
+        if is_pattern(name):
+            return self._matches(name)
+        return [Target(self._beginning(name, unknown))]
+
+    def _task(self, job_id: str, task_index: int) -> Target:
+        if job_id == LATEST:
+            job = self._status(self._latest().job_id)
+        else:
+            try:
+                job = self._client.status(job_id)
+            except NotFoundError as error:
+                job = self._beginning(job_id, error)
+        if task_index >= job.num_tasks:
+            raise no_such_task(job, task_index)
+        return Target(job, task_index)
+
+    def _beginning(self, text: str, unknown: NotFoundError) -> cluster_pb2.JobStatus:
+        depth = text.count("/")
+        found = [job for job in self._jobs if job.job_id.startswith(text) and job.job_id.count("/") == depth]
+        if len(found) == 1:
+            return self._status(found[0].job_id)
+        if found:
+            targets = [Target(job) for job in found]
+            raise InvalidArgumentError(
+                f"{text!r} is the beginning of {len(found)} job ids, give more of the id:{_listed(targets)}"
+            )
+        near = difflib.get_close_matches(text, [job.job_id for job in self._jobs], n=_SHOWN)
+        advice = f"did you mean {' or '.join(near)}?" if near else "'iris ps --all' shows all jobs"
+        raise NotFoundError(f"{unknown} ({advice})") from None
+
+    def _matches(self, pattern: str) -> list[Target]:
+        jobs = [job for job in self._jobs if not (self._live_only and is_job_finished(job.state))]
+        found = [Target(self._status(job.job_id)) for job in jobs if matches(job.job_id, pattern)]
+        if found:
+            return found
+        # The last part of the pattern may select tasks: `sweep-*/task-0`.
+        begin, _, last = pattern.rpartition("/")
+        for job in jobs:
+            if begin and matches(job.job_id, begin):
+                indices = (i for i in range(job.num_tasks) if fnmatch.fnmatchcase(f"task-{i}", last))
+                if chosen := list(indices):
+                    status = self._status(job.job_id)
+                    found += [Target(status, index) for index in chosen]
+        if not found:
+            what = "job that has not ended matches" if self._live_only else "job matches"
+            raise NotFoundError(f"no {what} the pattern {pattern!r} ('iris ps --all' shows all jobs)")
+        return found
+
+    def _latest(self) -> cluster_pb2.JobStatus:
+        """Return the latest job of the caller. Inside a task, this is the latest child job of the task's job."""
+        token = self._client.cluster.token() or ""
+        inside = task_of_token(token)
+        owner = name_in_token(token)
+        for job in self._jobs:
+            if inside is not None and job.parent_job_id == inside.job_id:
+                return job
+            if inside is None and not job.parent_job_id and owner in (None, job.owner):
+                return job
+        whose = f"of {owner!r}" if inside is None and owner else "of this job" if inside else ""
+        raise NotFoundError(f"there is no latest job {whose}: 'iris ps --all' shows all jobs".replace(" :", ":"))
+
+    @cached_property
+    def _jobs(self) -> list[cluster_pb2.JobStatus]:
+        """All jobs without their tasks, the newest first."""
+        return self._client.list_jobs()[::-1]
+
+    def _status(self, job_id: str) -> cluster_pb2.JobStatus:
+        if self._with_tasks:
+            return self._client.status(job_id)
+        return next(job for job in self._jobs if job.job_id == job_id)
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a name contains a wildcard."""
+    return any(character in text for character in "*?[")
+
+
+def matches(job_id: str, pattern: str) -> bool:
+    """Return whether a job id matches a pattern. Each part between two `/` must match the part of the pattern."""
+    parts, wanted = job_id.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def no_such_task(job: cluster_pb2.JobStatus, task_index: int) -> NotFoundError:
@@ -42,21 +214,17 @@ def no_such_task(job: cluster_pb2.JobStatus, task_index: int) -> NotFoundError:
     return NotFoundError(f"job {job.job_id!r} has no task {task_index}: {has}")
 
 
-def known_job(client: IrisClient, job_id: str) -> cluster_pb2.JobStatus:
-    """Return a job's status.
-
-    Raises:
-        NotFoundError: The job does not exist. The message suggests jobs with similar ids.
-    """
+def _task_in(name: str) -> tuple[str, int | None]:
+    """Return the parts of a task id. If the name is not a task id, return the name and None."""
     try:
-        return client.status(job_id)
-    except NotFoundError as error:
-        near = _near(job_id, [job.job_id for job in client.list_jobs()])
-        advice = f"did you mean {', '.join(near)}?" if near else "'iris ps --all' shows all jobs"
-        raise NotFoundError(f"{error} ({advice})") from None
+        return parse_task_id(name)
+    except InvalidArgumentError:
+        return name, None
 
 
-def _near(job_id: str, known: list[str]) -> list[str]:
-    begins = [name for name in reversed(known) if job_id and name.startswith(job_id)]
-    alike = difflib.get_close_matches(job_id, known, n=_SHOWN)
-    return list(dict.fromkeys(begins + alike))[:_SHOWN]
+def _listed(targets: Iterable[Target]) -> str:
+    """Return lines with the ids and states of jobs."""
+    shown = list(targets)
+    lines = [f"\n  {target.name} ({state_name(target.job.state)})" for target in shown[:_SHOWN_CANDIDATES]]
+    more = len(shown) - len(lines)
+    return "".join(lines) + (f"\n  … and {more} more" if more else "")

@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from iris.cli.output.job_labels import JobLabels
 from iris.cluster.logs.entries.json_lines import json_objects
 from iris.errors import IrisError, visible
 from iris.moments import write_moment
 from iris.terminal.controls import ControlFilter
 from iris.terminal.labels import label_width, task_label
+from iris.terminal.lines import Entry
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.terminal.screen import Screen
 
@@ -60,6 +62,7 @@ class Output:
         self._lines, self._lines_apart = self._screen.lines, self._screen.lines_apart
         self._to_json = json.JSONEncoder(ensure_ascii=not self._stdout.is_unicode)
         self._label_width = 0
+        self._job_labels: JobLabels | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._ended_tasks: set[int] = set()
@@ -93,13 +96,22 @@ class Output:
         """Begin each further line of a task with the label of the task. JSON output has no labels."""
         self._label_width = label_width(num_tasks)
 
+    def label_jobs(self, labels: JobLabels) -> None:
+        """Begin each further line of a task with a label that names the job, too. Each JSON object gets the job's id.
+
+        The output then shows only whole lines, because the lines of several jobs arrive in turn.
+        """
+        self._job_labels = labels
+
     @property
     def shows_pieces(self) -> bool:
         """Whether the output shows pieces of unfinished lines.
 
-        JSON output, and labelled output to a pipe or a file, contain only whole lines.
+        JSON output, the output of several jobs, and labelled output to a pipe or a file contain only whole lines.
         """
-        return not self.as_json and (self._stdout.is_terminal or not (self._label_width or self._with_times))
+        if self.as_json or self._job_labels is not None:
+            return False
+        return self._stdout.is_terminal or not (self._label_width or self._with_times)
 
     def show_lines(self, entries: Sequence[LogEntry]) -> None:
         """Buffer one batch of lines from `LogStream.batches`. If the batch is empty, write all buffered lines."""
@@ -107,17 +119,19 @@ class Output:
             self.flush()
             return
         first = entries[0]
+        shown: Sequence[Entry] = entries if self._job_labels is None else self._job_labels.numbered(entries)
         with self._lock:
             if self.as_json:
-                self._hold("".join(f"{line}\n" for line in json_objects(entries, self._to_json)).encode())
+                objects = json_objects(entries, self._to_json, with_job=self._job_labels is not None)
+                self._hold("".join(f"{line}\n" for line in objects).encode())
             elif first.missing_bytes:
-                self.note(first.gap_notice)
+                self.note(f"job {first.job_id}, {first.gap_notice}" if self._job_labels else first.gap_notice)
             elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
                 # Lines about the preparation of a task go to stderr, because they are not part of the task's output.
                 self.flush()
-                self._screen.emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
+                self._screen.emit(self._stderr, self._lines_apart.add(shown, self._prefix(first, self._stderr)))
             else:
-                self._hold(self._lines.add(entries, self._prefix(first, self._stdout)))
+                self._hold(self._lines.add(shown, self._prefix(first, self._stdout)))
             self._last_added = entries[-1]
 
     def show_raw(self, data: bytes) -> None:
@@ -209,6 +223,12 @@ class Output:
         """Print a message to stderr. If stderr cannot be written, do nothing."""
         self._say_line("iris:", DIM, text)
 
+    def note_about(self, job_id: str) -> Callable[[str], None]:
+        """Return a function that prints messages about a job. A message names the job if several jobs are shown."""
+        if self._job_labels is None:
+            return self.note
+        return lambda text: self.note(f"job {job_id}: {text}")
+
     def error(self, text: str) -> None:
         """Print an error message to stderr."""
         self._say_line("iris:", RED, text)
@@ -253,14 +273,15 @@ class Output:
         parts = []
         if self._with_times:
             parts.append(outlet.paint(write_moment(entry.timestamp_ms), DIM))
-        if self._label_width:
+        if self._job_labels is not None:
+            colour = _colour(self._job_labels.number(entry.job_id, entry.task_index))
+            parts.append(outlet.paint(self._job_labels.label(entry.job_id, entry.task_index), colour))
+        elif self._label_width:
             parts.append(self._label(entry.task_index, outlet))
         return " ".join(parts).encode()
 
     def _label(self, index: int, outlet: Outlet) -> str:
-        return outlet.paint(
-            task_label(index, self._label_width), f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m"
-        )
+        return outlet.paint(task_label(index, self._label_width), _colour(index))
 
     def _render(self, table: RenderableType) -> str:
         from rich.console import Console
@@ -278,6 +299,10 @@ class Output:
         with console.capture() as captured:
             console.print(table, crop=False)
         return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+
+def _colour(number: int) -> str:
+    return f"\x1b[{_LABEL_COLOURS[number % len(_LABEL_COLOURS)]}m"
 
 
 def report_error(text: str) -> None:

@@ -1,10 +1,11 @@
-"""Reads from a token which task owns it."""
+"""Reads from a token which user or task owns it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from typing import Any
 
 from iris.cluster.types import JobInfo, make_task_id
 
@@ -15,10 +16,28 @@ def task_of_token(token: str) -> JobInfo | None:
     This function does not check the signature of the token, because the server checks the signature of every call's
     token.
     """
+    claims = _claims(token)
+    try:
+        job_id, index, attempt_id = str(claims["job"]), int(claims["task"]), int(claims["attempt"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return JobInfo(job_id, task_id=make_task_id(job_id, index), task_index=index, attempt_id=attempt_id)
+
+
+def name_in_token(token: str) -> str | None:
+    """Return the name in a token. The jobs that were submitted with this token have this name as their owner.
+
+    Return None if the token has no name. This function does not check the signature of the token.
+    """
+    name = _claims(token).get("sub")
+    return name if isinstance(name, str) and name else None
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """Return the claims in a token. Empty if the token is malformed."""
     parts = token.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        job_id, index, attempt_id = str(claims["job"]), int(claims["task"]), int(claims["attempt"])
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
-        return None
-    return JobInfo(job_id, task_id=make_task_id(job_id, index), task_index=index, attempt_id=attempt_id)
+    except (IndexError, ValueError, binascii.Error):
+        return {}
+    return claims if isinstance(claims, dict) else {}

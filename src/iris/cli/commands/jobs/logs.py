@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from iris.cli.cluster.connect import Connection, connect
-from iris.cli.cluster.lookup import known_job_or_task, no_such_task
+from iris.cli.cluster.lookup import Lookup, Target, no_such_task
+from iris.cli.exit_codes import EXIT_ERROR, EXIT_IRIS_FAILED, JobCodeCommand, exit_code_of
+from iris.cli.merged_logs import merged_batches
 from iris.cli.options import COUNT, MOMENT, address_option, json_option
 from iris.cli.output.closed_reader import leave_with_reader
+from iris.cli.output.job_labels import JobLabels
 from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_job_finished, state_name
-from iris.errors import IrisError, NotFoundError
+from iris.errors import InvalidArgumentError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import LogEntry
@@ -25,10 +30,15 @@ if TYPE_CHECKING:
 # Without -f, a server that does not answer is retried for only this number of seconds, because a person waits for the
 # command.
 _PATIENCE_S = 15.0
+_MOST_JOBS = 100
 _HELP = """\
-Show what the tasks of a job have written in all their attempts, ordered by time. With -f, go on until the job ends.
+Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, go on until the jobs end.
+
+JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your latest job. Default: your latest job.
 
 \b
+  iris logs -f                                           follow your latest job
+  iris logs 'sweep-*' eval-5e6f7a8b -f                   follow several jobs; labels name the jobs
   iris logs train-1a2b3c4d                               everything up to now
   iris logs train-1a2b3c4d --task 2 -f                   follow one task until the job ends
   iris logs train-1a2b3c4d/task-2 -f                     the same
@@ -43,14 +53,14 @@ zone), or seconds since the epoch (@1732445000). The time of a line is the time 
 The tasks' stdout and stderr go to stdout. Lines about the preparation of tasks go to stderr. Lines of several tasks
 have labels. A line without its end is shown at once on a terminal, and wherever lines have no labels.
 
-With -f the exit code is the code of the job, or of the chosen tasks, as with 'iris run'. --no-exit-code makes it 0.
-The exit code is 1 if something could not be read, 141 if the reader of the output, such as 'head', has ended, and 130
-after Ctrl-C.
+With -f the exit code is the code of the job, or of the chosen tasks, as with 'iris run'; of several JOBs, the code of
+the first that did not succeed. --no-exit-code makes it 0. If something could not be read, the exit code is 125 with -f,
+and 1 otherwise. It is 141 if the reader of the output, such as 'head', has ended, and 130 after Ctrl-C.
 """
 _MULTIPLE = "May be given several times."
 
 
-@click.command(help=_HELP, short_help="Show what tasks have written.")
+@click.command(cls=JobCodeCommand, help=_HELP, short_help="Show what tasks have written.")
 @click.option(
     "--task",
     "tasks",
@@ -65,7 +75,7 @@ _MULTIPLE = "May be given several times."
 @click.option("-f", "--follow", is_flag=True, help="Show every new line until the job has ended.")
 @click.option("--since", type=MOMENT, help="Show only lines after this time.")
 @click.option("--until", type=MOMENT, help="Show only lines up to this time.")
-@click.option("--tail", metavar="N", type=COUNT, help="Show only the last N lines of all tasks together.")
+@click.option("--tail", metavar="N", type=COUNT, help="Show only the last N lines of all tasks of a job together.")
 @click.option("--grep", metavar="RE", help="Show only lines that contain this pattern, in the syntax of RE2.")
 @click.option(
     "--source",
@@ -78,8 +88,9 @@ _MULTIPLE = "May be given several times."
 @click.option("--cursor", metavar="C", help="Continue after the line with this cursor, which --json prints.")
 @json_option(
     'Print one JSON object for each line: {"task", "attempt", "source", "timestamp_ms", "message", "cursor"}. It has'
-    ' "partial" if the line has no newline, "data_base64" if the message is not exact, and "missing_bytes" if'
-    " something is missing. A partial line is printed once it is complete, or when its attempt has ended."
+    ' "job" if several JOBs are shown, "partial" if the line has no newline, "data_base64" if the message is not exact,'
+    ' and "missing_bytes" if something is missing. A partial line is printed once it is complete, or when its attempt'
+    " has ended."
 )
 @click.option(
     "--raw",
@@ -99,48 +110,99 @@ _MULTIPLE = "May be given several times."
     help="With -f: exit with the exit code of the job or the chosen tasks (the default), or with 0.",
 )
 @address_option
-@click.argument("job")
-def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str | None, **options: Any) -> int:
+@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+def logs(
+    *, jobs: tuple[str, ...], with_exit_code: bool | None, as_json: bool, address: str | None, **options: Any
+) -> int:
     """See `_HELP`."""
     _check_options(as_json, with_exit_code, options)
-    follow, attempt = options["follow"], options["attempt"]
+    follow = options["follow"]
     output = Output(as_json=as_json, with_times=options["timestamps"])
-    with connect(address) as connection:
-        status, task_index = known_job_or_task(connection.client, job)
-        if task_index is not None:
-            if options["tasks"]:
-                raise click.UsageError(f"{job} is the id of a task: --task needs the id of the job, {status.job_id}")
-            job, options["tasks"] = status.job_id, (task_index,)
-        tasks = options["tasks"]
-        shown = _chosen(tasks, attempt, status, follow)
-        if len(shown) > 1:
-            output.label_lines(status.num_tasks)
-        with _open_stream(connection, job, shown, options, output) as stream:
-            if options["raw"]:
-                whole = _show_raw(stream, output)
-            else:
-                again = _words_again(connection, job, options) if follow and not as_json else ""
-                # With -f, the stream itself reports retries.
-                batches = stream.batches() if follow else _with_retries(stream.batches(), status, output)
-                whole = _show(stream, batches, output, again)
-        code = 0
+    with connect(address) as connection, contextlib.ExitStack() as stack:
+        chosen = _choose(Lookup(connection.client).several(jobs), options)
+        _label(chosen, output)
+        streams = [stack.enter_context(_open_stream(connection, one, options, output)) for one in chosen]
+        if len(chosen) > 1:
+            whole = _show(streams, merged_batches(streams, follow=follow), output, again="")
+        elif options["raw"]:
+            whole = _show_raw(streams[0], output)
+        else:
+            again = _words_again(connection, chosen[0].status.job_id, options) if follow and not as_json else ""
+            batches = streams[0].batches()
+            # With -f, the stream itself reports retries.
+            shown = batches if follow else _with_retries(batches, chosen[0].status, output)
+            whole = _show(streams, shown, output, again)
+        codes = []
         if follow and with_exit_code is not False:
-            is_part = tasks or attempt is not None
-            code = _code_of_tasks(stream, output) if is_part else _code_of_job(connection, job, output)
-    return code or (0 if whole else 1)
+            codes = [_code_of(connection, one, stream, output) for one, stream in zip(chosen, streams, strict=True)]
+    code = next((code for code in codes if code), 0)
+    return code or (0 if whole else EXIT_IRIS_FAILED if follow else EXIT_ERROR)
 
 
-def _open_stream(
-    connection: Connection, job: str, shown: list[int], options: Mapping[str, Any], output: Output
-) -> LogStream:
-    """Open a stream of lines of the tasks with the indices `shown`. The options select the lines."""
+@dataclass(frozen=True)
+class _Chosen:
+    """The tasks of one job whose lines are shown.
+
+    Attributes:
+        status: The job.
+        indices: The tasks.
+        is_part: Whether the user has chosen tasks or an attempt, so that the exit code is the code of these tasks.
+    """
+
+    status: cluster_pb2.JobStatus
+    indices: list[int]
+    is_part: bool
+
+
+def _choose(targets: Sequence[Target], options: dict[str, Any]) -> list[_Chosen]:
+    """Return the tasks to show, one entry for each job. Put the tasks that the user named into `options["tasks"]`."""
+    jobs: dict[str, list[Target]] = {}
+    for target in targets:
+        if target.task_index is not None and options["tasks"]:
+            raise click.UsageError(
+                f"{target.name} is the id of a task: --task needs the id of the job, {target.job.job_id}"
+            )
+        jobs.setdefault(target.job.job_id, []).append(target)
+    if len(jobs) > 1:
+        _check_several(len(jobs), options)
+    chosen = []
+    for of_job in jobs.values():
+        status = of_job[0].job
+        # The whole job is shown if the user has named the job, even if the user has named its tasks, too.
+        named = tuple(target.task_index for target in of_job if target.task_index is not None)
+        tasks = options["tasks"] or (named if len(named) == len(of_job) else ())
+        if len(jobs) == 1:
+            options["tasks"] = tasks
+        indices = _chosen_indices(tasks, options["attempt"], status, options["follow"])
+        chosen.append(_Chosen(status, indices, is_part=bool(tasks) or options["attempt"] is not None))
+    return chosen
+
+
+def _check_several(count: int, options: Mapping[str, Any]) -> None:
+    if count > _MOST_JOBS:
+        raise InvalidArgumentError(f"expected at most {_MOST_JOBS} jobs, got {count}: show fewer jobs at a time")
+    for name, option in (("raw", "--raw"), ("cursor", "--cursor")):
+        if options[name]:
+            raise click.UsageError(f"{option} needs exactly one JOB, got {count}")
+
+
+def _label(chosen: Sequence[_Chosen], output: Output) -> None:
+    if len(chosen) > 1:
+        counts = {one.status.job_id: one.status.num_tasks for one in chosen}
+        output.label_jobs(JobLabels(counts, {one.status.job_id: one.indices for one in chosen}))
+    elif len(chosen[0].indices) > 1:
+        output.label_lines(chosen[0].status.num_tasks)
+
+
+def _open_stream(connection: Connection, chosen: _Chosen, options: Mapping[str, Any], output: Output) -> LogStream:
+    """Open a stream of lines of the chosen tasks. The options select the lines."""
     follow, sources = options["follow"], options["sources"]
     if options["raw"] and not sources:
         sources = tuple(source for source in SOURCES if source != "build")
     patience: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
     return connection.client.stream_job_logs(
-        job,
-        shown,
+        chosen.status.job_id,
+        chosen.indices,
         follow=follow,
         cursor=options["cursor"],
         attempt_id=options["attempt"],
@@ -150,16 +212,22 @@ def _open_stream(
         sources=sources,
         regex=options["grep"] or "",
         route=options["route"],
-        on_notice=output.note,
+        on_notice=output.note_about(chosen.status.job_id),
         # Without -f, the log may end with an unfinished line, which is shown.
         partial=output.shows_pieces or not (follow or output.as_json),
         **patience,
     )
 
 
+def _code_of(connection: Connection, chosen: _Chosen, stream: LogStream, output: Output) -> int:
+    if chosen.is_part:
+        return _code_of_tasks(stream, output)
+    return _code_of_job(connection, chosen.status.job_id, output)
+
+
 def _code_of_job(connection: Connection, job: str, output: Output) -> int:
     """Return the exit code of a job that was followed to its end, and print why the code is not 0."""
-    from iris.cli.attach import exit_code_of, words_of_failure
+    from iris.cli.attach import words_of_failure
 
     status = connection.client.wait(job)
     code = exit_code_of(status)
@@ -170,8 +238,6 @@ def _code_of_job(connection: Connection, job: str, output: Output) -> int:
 
 def _code_of_tasks(stream: LogStream, output: Output) -> int:
     """Return the exit code of the first followed task that did not succeed, and print why."""
-    from iris.cli.attach import exit_code_of
-
     for index, end in sorted(stream.ends.items()):
         code = exit_code_of(end)
         if code:
@@ -180,11 +246,12 @@ def _code_of_tasks(stream: LogStream, output: Output) -> int:
     return 0
 
 
-def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
-    """Show lines until the end of the stream, and return whether no line was missing.
+def _show(streams: Sequence[LogStream], batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
+    """Show lines until the end of the streams, and return whether no line was missing.
 
     Args:
-        stream: The stream of the lines.
+        streams: The streams of the lines. If there is one stream, the unfinished line of a task that has ended is
+            ended at once.
         batches: The batches of lines to show.
         output: The output that shows the lines.
         again: The command that continues after the last shown line. After an interruption, a message shows this
@@ -195,7 +262,8 @@ def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Outp
         with leave_with_reader(), output.interrupted_between_writes():
             for lines in batches:
                 output.show_lines(lines)
-                output.end_tasks(stream.ends)
+                if len(streams) == 1:
+                    output.end_tasks(streams[0].ends)
                 if lines and lines[0].missing_bytes:
                     whole = False
     except (KeyboardInterrupt, IrisError):
@@ -207,7 +275,7 @@ def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Outp
                 output.note(f"to continue from here: {again} --cursor {cursor}")
         raise
     output.end_lines()
-    return whole and not any(end.missing_reason for end in stream.ends.values())
+    return whole and not any(end.missing_reason for stream in streams for end in stream.ends.values())
 
 
 def _with_retries(
@@ -263,7 +331,9 @@ def _check_range(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--follow and --until exclude each other: --follow shows lines until the job has ended")
 
 
-def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobStatus, follow: bool) -> list[int]:
+def _chosen_indices(
+    tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobStatus, follow: bool
+) -> list[int]:
     """Return the indices of the tasks to show.
 
     `--task` selects tasks. Without `--task`, all tasks that have the requested attempt or may get it are shown.

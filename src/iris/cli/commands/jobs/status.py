@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from iris.cli.cluster.connect import connect
-from iris.cli.cluster.lookup import known_job_or_task
+from iris.cli.cluster.lookup import Lookup, Target, is_pattern
 from iris.cli.options import address_option, json_option
 from iris.cli.output.documents import job_document, task_document
 from iris.cli.output.printer import Output
@@ -15,38 +16,57 @@ from iris.cli.output.printer import Output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from iris.rpc import cluster_pb2
-
 _HELP = """\
-Show a job and its tasks: the state of each task, its worker, exit code and usage, and why it waits or has failed. A
+Show jobs and their tasks: the state of each task, its worker, exit code and usage, and why it waits or has failed. A
 task with several attempts also shows its attempts, and why each attempt ended.
+
+JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your latest job. Default: your latest job.
 
 The job's "age" is the time since its submission. The job's "time" begins when its first task starts, and includes
 retries and pauses. The TIME of a task is the time of its newest attempt.
 
 \b
+  iris status                                           your latest job
   iris status train-1a2b3c4d
+  iris status train-1a                                  the only job whose id begins like this
   iris status train-1a2b3c4d/task-2                     this task only
+  iris status 'sweep-*' eval-5e6f7a8b                   several jobs
   iris status train-1a2b3c4d --json | jq '.tasks[0].ports'
+
+With several JOBs, or with a pattern, --json prints {"jobs": […], "tasks": […]}.
 """
 
 
-@click.command(help=_HELP, short_help="Show a job and its tasks.")
+@click.command(help=_HELP, short_help="Show jobs and their tasks.")
 @json_option()
 @address_option
-@click.argument("job")
-def status(*, job: str, as_json: bool, address: str | None) -> None:
+@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+def status(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
     with connect(address) as connection:
-        found, task_index = known_job_or_task(connection.client, job)
-    if task_index is None:
-        output.answer(job_document(found), lambda: _view(found, None))
-    else:
-        output.answer(task_document(found.tasks[task_index]), lambda: _view(found, task_index))
+        found = Lookup(connection.client).several(jobs)
+    is_single = len(found) == 1 and not any(map(is_pattern, jobs))
+    output.answer(_document(found[0]) if is_single else _documents(found), lambda: _views(found))
 
 
-def _view(job: cluster_pb2.JobStatus, task_index: int | None) -> RenderableType:
+def _document(target: Target) -> dict[str, Any]:
+    return job_document(target.job) if target.task_index is None else task_document(target.job.tasks[target.task_index])
+
+
+def _documents(found: Sequence[Target]) -> dict[str, Any]:
+    return {
+        "jobs": [_document(target) for target in found if target.task_index is None],
+        "tasks": [_document(target) for target in found if target.task_index is not None],
+    }
+
+
+def _views(found: Sequence[Target]) -> RenderableType:
+    from rich.console import Group
+
     from iris.cli.output.tables import job_view
 
-    return job_view(job, task_index)
+    parts: list[RenderableType] = []
+    for target in found:
+        parts += [*([""] if parts else []), job_view(target.job, target.task_index)]
+    return Group(*parts)

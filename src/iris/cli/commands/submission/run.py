@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
+from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import (
     COUNT,
     DURATION,
@@ -60,13 +61,15 @@ retried task gets none either if its earlier attempt has read some; its log says
 Ctrl-C stops the job if its cluster ends with this command; a second Ctrl-C kills the job. On another cluster Ctrl-C
 only stops showing the lines, and the job continues.
 
-The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 143 if the
-job was terminated, 130 after Ctrl-C, and 1 if the job could not run.
+The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
+command was not found, 126 if it is not executable, 124 if the job ended at a timeout, 143 if the job was terminated,
+130 after Ctrl-C, and 125 if Iris itself failed or could not run the job.
 """
 _MULTIPLE = "May be given several times."
 
 
 @click.command(
+    cls=JobCodeCommand,
     help=_HELP,
     short_help="Run a command as a job, and show its lines.",
     # The options of iris end at the first word of the user's command. Therefore no '--' is needed before that command.

@@ -9,16 +9,18 @@ from collections.abc import Iterator, Sequence
 from iris.cluster.logs.entries.log_entry import LogEntry, cursors
 
 
-def json_objects(entries: Sequence[LogEntry], encoder: json.JSONEncoder) -> Iterator[str]:
+def json_objects(entries: Sequence[LogEntry], encoder: json.JSONEncoder, *, with_job: bool = False) -> Iterator[str]:
     """Yield one JSON object for each entry. Common fields are encoded only once, because logs may be very long.
 
     Args:
         entries: Lines of one attempt and source that were captured together, or one partial line, or one gap.
         encoder: Encodes the text of the lines.
+        with_job: Whether each object begins with the id of the job.
     """
     first = entries[0]
+    job = f'"job": {encoder.encode(first.job_id)}, ' if with_job else ""
     begin = (
-        f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
+        f'{{{job}"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
         f' "timestamp_ms": {first.timestamp_ms}, "message": '
     )
     end = ', "partial": true}' if first.partial and not first.missing_bytes else "}"

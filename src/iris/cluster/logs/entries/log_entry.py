@@ -101,6 +101,11 @@ class LogEntry:
         return self._origin.timestamp_ms
 
     @property
+    def job_id(self) -> str:
+        """The id of the job whose task wrote the line."""
+        return self._origin.job_id
+
+    @property
     def task_index(self) -> int:
         """The index of the task that wrote the line."""
         return self._origin.task_index

@@ -1,0 +1,70 @@
+"""The exit codes of `iris`.
+
+Some commands exit with the code of a job: `run`, `wait`, `attach`, `retry`, and `logs -f`. `JobCodeCommand` gives these
+commands the code 125 for an error of Iris itself, as `docker run` does. Therefore a script can tell an error of Iris
+from a failure of the job, as long as the job's programs do not use 124 to 127 themselves. All other commands exit
+with 1 after an error.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import click
+
+from iris.errors import IrisError
+from iris.rpc import cluster_pb2
+
+EXIT_ERROR = 1  # an error of a command whose exit code is not the code of a job
+EXIT_FAILED = 1  # a task failed with exit code 0, for example because its result could not be stored
+EXIT_TIMEOUT = 124  # as `timeout` of the coreutils
+EXIT_IRIS_FAILED = 125
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+_TIMEOUTS = (
+    cluster_pb2.FAILURE_REASON_ATTEMPT_TIMEOUT,
+    cluster_pb2.FAILURE_REASON_JOB_TIMEOUT,
+)
+_NEVER_RAN = (cluster_pb2.FAILURE_REASON_START_FAILED, cluster_pb2.FAILURE_REASON_INTERNAL)
+
+
+def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluster_pb2.LogEnd) -> int:
+    """Return the exit code for the final status of a job or a task, or for the end of a task's log.
+
+    The code of a failed job is the code of the first task that failed. It is 128 + n if signal n ended that task.
+    A job or task without a code gets one of the codes of this module.
+    """
+    # A task's final state has the same number as a job's.
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
+        return 0
+    if status.state == cluster_pb2.JOB_STATE_KILLED:
+        return EXIT_TERMINATED
+    if status.state in (cluster_pb2.JOB_STATE_WORKER_FAILED, cluster_pb2.JOB_STATE_UNSCHEDULABLE):
+        return EXIT_IRIS_FAILED
+    if status.exit_code:
+        return status.exit_code
+    if status.failure_reason in _TIMEOUTS:
+        return EXIT_TIMEOUT
+    return EXIT_IRIS_FAILED if status.failure_reason in _NEVER_RAN else EXIT_FAILED
+
+
+class JobCodeCommand(click.Command):
+    """A command whose exit code is the code of a job. An error of Iris itself gives `EXIT_IRIS_FAILED`.
+
+    If the command has a parameter `follow`, the exit code is the code of a job only if `follow` is set.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, as `click.Command` does. Print an error of Iris, and return its exit code."""
+        try:
+            return super().invoke(ctx)
+        except IrisError as error:
+            if not ctx.params.get("follow", True):
+                raise
+            from iris.cli.output.printer import report_error
+
+            report_error(str(error))
+            return EXIT_IRIS_FAILED
