@@ -104,7 +104,7 @@ def test_at_sign_or_no_name_stands_for_the_latest_job_that_is_no_child_job() -> 
 
 
 def test_unknown_name_is_refused_with_similar_ids() -> None:
-    with pytest.raises(NotFoundError, match="did you mean spelling?"):
+    with pytest.raises(NotFoundError, match=r"did you mean spelling\?"):
         names(Jobs("spelling"), "spellling")
     with pytest.raises(NotFoundError, match="'iris ps --all' shows all jobs"):
         names(Jobs("spelling"), "xyz")
