@@ -49,6 +49,7 @@ NO_NAMES = [*NO_LIST, None, [5], [None], ["http", b"x"], ["caf\udce9"]]
 NO_TEXT_MAPPING = ["a=b", 5, True, ["a"], [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}, {"a": "caf\udce9"}, object()]
 NO_MESSAGE = [5, "x", None, {}, cluster_pb2.Empty(), object()]
 NO_INDICES = [*NO_LIST, [], [-1], ["0"], [1.5], [True], [BEYOND_INT32]]
+NO_EXIT_CODES = [*NO_LIST, [0], [256], ["1"], [1.5], [True], [75]]  # [75] needs retries
 NO_PAIR = [5, "ab", ("a",), ("a", "b", "c"), ("a", 5), object()]
 
 # By the argument's name, or by class, method and name where the name means something else there.
@@ -126,6 +127,10 @@ WRONG: dict[str, list[Any]] = {
     "retry_pause": [*NO_SECONDS, None, 61, math.inf],
     "kill_grace_period": [*NO_SECONDS, None, 1e8, math.inf],
     "max_log_bytes": [*NO_INT64, None],
+    "inherit_env": NO_FLAG,
+    "retry_on": NO_EXIT_CODES,
+    "fail_on": NO_EXIT_CODES,
+    "timeout_warning": [*NO_SECONDS, BEYOND_INT32, 1e300],
     "address": ["", *NO_TEXT, "nowhere", "host:port:more"],
     "controller_address": ["", None, *NO_TEXT, "nowhere"],
     "RemoteClusterClient.register_endpoint.address": ["", None, *NO_TEXT],

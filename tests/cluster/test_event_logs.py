@@ -33,6 +33,9 @@ def test_event_logs_contain_each_state_of_a_job_as_json(tmp_path: Path) -> None:
         script = "test $IRIS_ATTEMPT_ID = 1 || exit 3"
         job_id = launch(client, shell(script), max_retries_failure=1, retry_pause_ms=1)
         wait_for_end(client, job_id)
+        warned = shell("trap 'exit 0' USR1; sleep 600 & wait")
+        warned_id = launch(client, warned, timeout_seconds=600, timeout_warning_seconds=599)
+        wait_for_end(client, warned_id)
         ended = wait_until(
             lambda: (
                 (events := events_in(directory / "server.log"))
@@ -47,6 +50,8 @@ def test_event_logs_contain_each_state_of_a_job_as_json(tmp_path: Path) -> None:
     assert fields_of(ended, "lease.granted", "worker_id", "lease_s") == [("local-0", 300.0)]
     assert fields_of(ended, "job.submitted", "tasks", "owner", job_id=job_id) == [(1, "tests")]
     assert [state for (state,) in fields_of(ended, "job.state", "state", job_id=job_id)][-1] == "SUCCEEDED"
+    warnings = fields_of(of_worker, "attempt.timeout_warning", "limit", "processes", task_id=f"{warned_id}/task-0")
+    assert warnings == [("the attempt's timeout", 1)]
     task_id = f"{job_id}/task-0"
     attempts = [
         (0, "BUILDING", None),

@@ -54,6 +54,23 @@ def test_job_on_slurm_runs_from_submission_to_result(controller: StandingCluster
             assert lines[1] == "0", "and nothing of Slurm's job"
 
 
+def test_task_on_slurm_is_warned_before_the_time_limit_of_its_allocation(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    options = ("--partition=main", "--time=10")
+    with (
+        standing_cluster(tmp_path / "iris", engine="slurm", slurm_options=options, lease=20.0) as controller,
+        controller.client() as client,
+    ):
+        job_id = launch(client, shell("trap 'exit 0' USR1; sleep 600 & wait"), timeout_warning_seconds=600)
+        assert wait_for_end(client, job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
+        lines = [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-0") if entry.source == "build"]
+        assert any("sent SIGUSR1" in line and "the time limit of the allocation" in line for line in lines)
+    cluster.wait_until_empty()
+
+
 def test_lost_worker_on_slurm_causes_one_retry_of_its_gang(controller: StandingCluster, tmp_path: Path) -> None:
     proofs = Proofs(tmp_path / "proofs")
     with controller.client() as client:

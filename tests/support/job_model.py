@@ -3,7 +3,7 @@ instructions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from iris.cluster.controller.jobs.task import (
     FAILED,
@@ -40,7 +40,10 @@ class JobModel:
         preemptions: int,
         pause_ms: int,
         rendezvous: bool = False,
+        retry_on: Collection[int] = (),
+        fail_on: Collection[int] = (),
     ) -> None:
+        self.retry_on, self.fail_on = retry_on, fail_on
         self.coscheduled = coscheduled
         self.rendezvous = rendezvous
         self.retried: set[int] = set()
@@ -73,13 +76,17 @@ class JobModel:
         if self.states[i] == RUNNING and attempt_id == len(self.attempts[i]) - 1:
             self.began_ms[i] = self.began_ms[i] or now_ms
 
-    def over(self, ends: Mapping[int, int], at_ms: int) -> None:
-        """Record that the attempts of these tasks have ended at the same time."""
+    def over(self, ends: Mapping[int, int], at_ms: int, exit_code: int | None = None) -> None:
+        """Record that the attempts of these tasks have ended at the same time, all with the same exit code."""
         retried, killed = [], False
         for i, how in ends.items():
             self.attempts[i][-1] = how
             wanted, self.wanted[i] = self.wanted[i], ""
+            is_final_failure = how == FAILED and exit_code in self.fail_on
             if how == SUCCEEDED or (how == FAILED and wanted == "end"):
+                self.states[i] = how
+            elif is_final_failure and wanted in ("", "again"):
+                self.charged[i][how] += 1
                 self.states[i] = how
             elif wanted == "again":
                 self.states[i] = PENDING
@@ -89,6 +96,8 @@ class JobModel:
             else:
                 self.charged[i][how] += 1
                 again = self.charged[i][how] <= self.budgets[how]
+                if how == FAILED and self.retry_on:
+                    again = again and exit_code in self.retry_on
                 self.states[i] = PENDING if again else how
                 retried += [i] if again else []
         self.retried.update(retried)

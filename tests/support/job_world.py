@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from support.job_model import JobModel
 
@@ -24,6 +25,7 @@ from iris.cluster.controller.jobs.instructions import (
 )
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.jobs.task import (
     FAILED,
     KILLED,
@@ -150,10 +152,10 @@ class World:
         self.attempts[key].runs = True
         self.reports.append((*key, None))
 
-    def finish(self, key: Key, state: int, *, twice: bool = False) -> None:
+    def finish(self, key: Key, state: int, *, twice: bool = False, exit_code: int = 1) -> None:
         """End an attempt, by itself or because it was stopped. Its worker reports the end once or twice."""
         del self.attempts[key]
-        end = AttemptEnd(state, self.now_ms, exit_code=state, error=f"end {self.now_ms}")
+        end = AttemptEnd(state, self.now_ms, exit_code=exit_code, error=f"end {self.now_ms}")
         self.reports += [(*key, end)] * (1 + twice)
 
     def deliver_report(self, number: int) -> None:
@@ -167,7 +169,7 @@ class World:
 
     def _attempt_ended(self, index: int, attempt_id: int, end: AttemptEnd) -> None:
         if index in self.model.live() and attempt_id == len(self.model.attempts[index]) - 1:
-            self.model.over({index: end.state}, end.finished_at_ms)
+            self.model.over({index: end.state}, end.finished_at_ms, end.exit_code)
         self._event("attempt_ended", index, attempt_id, end, self.now_ms)
 
     def repeat_old_report(self, index: int, attempt_id: int, state: int) -> None:
@@ -228,7 +230,8 @@ class World:
 
     def _event(self, name: str, *arguments: object) -> None:
         before = copy.deepcopy(self.job)
-        instructions = getattr(self.job, name)(*arguments)
+        event = getattr(self.job, name) if name != "recover" else partial(recover, self.job)
+        instructions = event(*arguments)
         self._check_change(name, before)
         self._save()
         self._carry_out(instructions)

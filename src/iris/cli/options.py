@@ -11,7 +11,7 @@ import click
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.names import check_job_name, check_label, check_port_name
-from iris.cluster.types import parse_bytes
+from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
 from iris.config import ClusterConfig, Option
 from iris.config.kinds import FILE
 from iris.durations import read_span
@@ -130,9 +130,15 @@ def _read_count(text: str, *, least: int = 0) -> int:
     return check_whole_number("the number", number, least=least, most=MAX_INT32)
 
 
+def _read_exit_code(text: str) -> int:
+    number = int(text) if _DIGITS.fullmatch(text) else text
+    return check_whole_number("an exit code", number, least=1, most=MAX_EXIT_CODE)
+
+
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
 COUNT = _Checked("N", _read_count)
 POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))
+EXIT_CODE = _Checked("CODE", _read_exit_code)
 DURATION = _Checked("TIME", read_span)
 LIMIT = _Checked("TIME", _read_limit)
 MOMENT = _Checked("TIME", read_moment)

@@ -32,7 +32,7 @@ from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.names import check_job_name, check_label, check_port_name
-from iris.cluster.types import TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
+from iris.cluster.types import MAX_EXIT_CODE, TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import parse_address
@@ -99,10 +99,12 @@ def add_environment(
     ports: Sequence[str],
     working_directory: str | os.PathLike[str] | None,
     surroundings: Surroundings | None,
+    inherit_env: bool,
 ) -> None:
     """Add environment variables to the request. This program's token is left out, because each task gets a separate
     token.
     """
+    request.ignore_parent_environment = not check_flag("inherit_env", inherit_env)
     variables = {} if env is None else check_text_mapping("env", env, none="no variables")
     variables.pop(TOKEN_VARIABLE, None)
     names = check_names("ports", ports, "['http']")
@@ -145,14 +147,21 @@ def add_retries(
     max_retries_failure: int,
     max_retries_preemption: int,
     retry_pause: float,
+    retry_on: Sequence[int],
+    fail_on: Sequence[int],
 ) -> None:
-    """Add the retry budgets and the retry pause to the request."""
+    """Add the retry budgets, the retry pause and the exit codes to the request."""
     request.max_task_failures = check_whole_number("max_task_failures", max_task_failures, most=MAX_INT32)
     request.max_retries_failure = check_whole_number("max_retries_failure", max_retries_failure, most=MAX_INT32)
     request.max_retries_preemption = check_whole_number(
         "max_retries_preemption", max_retries_preemption, most=MAX_INT32
     )
     request.retry_pause_ms = round(check_seconds("retry_pause", retry_pause, most=60) * 1000)
+    request.retry_on.extend(_exit_codes("retry_on", retry_on, max_retries_failure))
+    request.fail_on.extend(_exit_codes("fail_on", fail_on, max_retries_failure))
+    both = sorted(set(request.retry_on) & set(request.fail_on))
+    if both:
+        raise InvalidArgumentError(f"retry_on and fail_on must have no exit code in common, got {both[0]} in both")
 
 
 def add_limits(
@@ -160,13 +169,20 @@ def add_limits(
     scheduling_timeout: float | None,
     timeout: float | None,
     job_timeout: float | None,
+    timeout_warning: float | None,
     kill_grace_period: float,
     max_log_bytes: int,
 ) -> None:
-    """Add the timeouts, the grace period and the limit of the log size to the request."""
+    """Add the timeouts, the time of the warning, the grace period and the limit of the log size to the request."""
     request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
     request.timeout_seconds = _timeout_seconds("timeout", timeout)
     request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)
+    request.timeout_warning_seconds = warning_s = _timeout_seconds("timeout_warning", timeout_warning)
+    for name, limit_s in (("timeout", request.timeout_seconds), ("job_timeout", request.job_timeout_seconds)):
+        if limit_s and warning_s >= limit_s:
+            raise InvalidArgumentError(
+                f"timeout_warning must be less than {name}, which is {limit_s} seconds, got {timeout_warning!r}"
+            )
     grace_s = check_seconds("kill_grace_period", kill_grace_period, most=MAX_INT32 // 1000)
     request.kill_grace_period_ms = int(grace_s * 1000)
     request.max_log_bytes = check_whole_number("max_log_bytes", max_log_bytes)
@@ -217,6 +233,16 @@ def parent_job(token: str | None, controller_address: str) -> JobInfo | None:
     if inside is None or not inside.controller_address:
         return None
     return inside if parse_address(inside.controller_address) == controller_address else None
+
+
+def _exit_codes(name: str, codes: Sequence[int], retries: int) -> list[int]:
+    """Return the sorted exit codes of an argument, without duplicates."""
+    items = check_items(name, codes, "a list of exit codes, for example [75]")
+    if items and not retries:
+        raise InvalidArgumentError(
+            f"{name} needs max_retries_failure of 1 or more: without retries, no exit code leads to a retry"
+        )
+    return sorted({check_whole_number(f"an exit code in {name}", code, least=1, most=MAX_EXIT_CODE) for code in items})
 
 
 def _timeout_seconds(name: str, timeout: float | None) -> int:

@@ -10,6 +10,7 @@ import pytest
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job import EXCEEDED_FAILURES, Job
 from iris.cluster.controller.jobs.job_state import roll_up
+from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -722,7 +723,7 @@ def test_task_terminated_during_a_restart_is_not_retried() -> None:
 def test_termination_of_a_task_is_stored_while_its_attempt_stops() -> None:
     job = running(submitted(2, coscheduled=False))
     job.terminate_task(0, "terminated by a user", 5000)
-    instructions = reloaded(job).recover({"job@0": None, "job@1": None}, 9000)
+    instructions = recover(reloaded(job), {"job@0": None, "job@1": None}, 9000)
     assert instructions == [StopAttempt(0, 0, "w0")]
     job.attempt_ended(0, 0, end(KILLED))
     assert states(job) == "KR RUNNING"
@@ -791,7 +792,7 @@ def test_retry_pause_continues_after_a_restart_of_the_controller() -> None:
     fail_again(job)
     pause_ms = fail_again(job)
     job = reloaded(job)
-    assert job.recover({}, 50_001) == [
+    assert recover(job, {}, 50_001) == [
         ReleaseAllocation("job@2"),
         RequestAllocation("job@3", (0,), 50_000 + pause_ms),
     ]
@@ -802,7 +803,7 @@ def test_gang_that_loses_its_allocation_keeps_its_waiting_time() -> None:
     job = submitted(1, retries=5)
     assert job.allocation_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
     job = reloaded(job)
-    assert job.recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
+    assert recover(job, {}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
 
 
 # Events that change nothing.
@@ -829,7 +830,7 @@ def test_events_of_an_ended_job_change_nothing() -> None:
     assert job.attempt_ended(0, 0, end(FAILED)) == []
     assert job.attempts_lost({0: 0}, LOST, 9000) == []
     assert job.allocation_lost("job@0") == []
-    assert job.recover({}, 9000) == []
+    assert recover(job, {}, 9000) == []
     assert (job.state, job.revision, job.finished_at_ms) == (SUCCEEDED, revision, 3000)
 
 
@@ -843,7 +844,7 @@ def reloaded(job: Job) -> Job:
 
 def test_recovered_job_keeps_attempts_of_gangs_that_the_engine_still_holds() -> None:
     job = reloaded(running(submitted(2)))
-    assert job.recover({"job@0": None}, 9000) == []
+    assert recover(job, {"job@0": None}, 9000) == []
     assert states(job) == "RR RUNNING"
     job.attempt_ended(0, 0, end(SUCCEEDED))
     assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@0")]
@@ -852,12 +853,12 @@ def test_recovered_job_keeps_attempts_of_gangs_that_the_engine_still_holds() -> 
 
 def test_recovered_job_requests_its_waiting_gangs_again() -> None:
     job = reloaded(submitted(2))
-    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
 
 
 def test_recovered_job_charges_each_lost_attempt_to_the_preemption_budget() -> None:
     job = reloaded(running(submitted(3)))
-    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(0, 1)] * 3
     assert "while the controller was away" in job.tasks[0].attempts[0].error
@@ -868,7 +869,7 @@ def test_recovered_job_with_a_decided_end_keeps_this_end() -> None:
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)
     job = reloaded(job)
-    assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "SKK KILLED"
     assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
 
@@ -877,14 +878,14 @@ def test_recovered_job_continues_the_restart_of_its_gang() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job = reloaded(job)
-    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 
 
 def test_recovered_job_ends_if_its_preemption_budget_is_used_up() -> None:
     job = reloaded(running(submitted(2, preemptions=0)))
-    assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "WW WORKER_FAILED"
 
 
@@ -892,7 +893,7 @@ def test_recovered_job_repeats_its_stop_instructions() -> None:
     """The earlier instruction may have been lost with the controller, and nothing else would stop the attempt."""
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
-    instructions = reloaded(job).recover({"job@0": None}, 9000)
+    instructions = recover(reloaded(job), {"job@0": None}, 9000)
     assert [step for step in instructions if isinstance(step, StopAttempt)] == [
         StopAttempt(0, 0, "w0"),
         StopAttempt(1, 0, "w1"),
@@ -902,4 +903,4 @@ def test_recovered_job_repeats_its_stop_instructions() -> None:
 def test_recovered_job_repeats_the_starts_of_building_attempts() -> None:
     """The worker may not have got the earlier start; a repeated start has no effect."""
     job = reloaded(placed(submitted(2)))
-    assert job.recover({"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
+    assert recover(job, {"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]

@@ -48,6 +48,8 @@ class JobMachine(RuleBasedStateMachine):
         preemptions=one_of([0, 1, 3, 100]),
         pause_ms=one_of([0, 1000, 60_000]),
         rendezvous=st.booleans(),
+        retry_on=one_of([[], [], [75], [75, 1]]),
+        fail_on=one_of([[], [], [2]]),
     )
     def submit(
         self,
@@ -58,6 +60,8 @@ class JobMachine(RuleBasedStateMachine):
         preemptions: int,
         pause_ms: int,
         rendezvous: bool,
+        retry_on: list[int],
+        fail_on: list[int],
     ) -> None:
         rendezvous = rendezvous and coscheduled and not tolerated  # others are refused
         job = Job.new(
@@ -71,6 +75,7 @@ class JobMachine(RuleBasedStateMachine):
             retry_pause_ms=pause_ms,
             rendezvous=rendezvous,
         )
+        job.retry_on, job.fail_on = retry_on, fail_on
         model = JobModel(
             replicas,
             coscheduled=coscheduled,
@@ -79,6 +84,8 @@ class JobMachine(RuleBasedStateMachine):
             preemptions=preemptions,
             pause_ms=pause_ms,
             rendezvous=rendezvous,
+            retry_on=retry_on,
+            fail_on=fail_on,
         )
         self.world = World(job, model, Store(None))
         self.sound = True
@@ -121,8 +128,8 @@ class JobMachine(RuleBasedStateMachine):
         self._do(self.world.run, data.draw(one_of(builds)))
 
     @precondition(possible("attempts"))
-    @rule(data=st.data(), twice=st.booleans())
-    def finish(self, data: st.DataObject, twice: bool) -> None:
+    @rule(data=st.data(), twice=st.booleans(), exit_code=one_of([1, 2, 75]))
+    def finish(self, data: st.DataObject, twice: bool, exit_code: int) -> None:
         key = data.draw(one_of(sorted(self.world.attempts)))
         attempt = self.world.attempts[key]
         if attempt.stopping:
@@ -131,7 +138,7 @@ class JobMachine(RuleBasedStateMachine):
             ends = [SUCCEEDED, FAILED, KILLED]
         else:
             ends = [FAILED]  # its environment could not be built
-        self._do(self.world.finish, key, data.draw(one_of(ends)), twice=twice)
+        self._do(self.world.finish, key, data.draw(one_of(ends)), twice=twice, exit_code=exit_code)
 
     @precondition(possible("reports"))
     @rule(data=st.data())

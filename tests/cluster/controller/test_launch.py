@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from iris.cluster.controller.submission.parents import inherit_environment
 from iris.cluster.controller.submission.request import LaunchJobRequest, job_id_of, make_job, need_of, replicas_of
 from iris.cluster.controller.submission.validate import MAX_REPLICAS, validate
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import make_task_id, parse_task_id
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
 HASH = "ab" * 32
 Change = Callable[[LaunchJobRequest], object]
@@ -52,6 +53,9 @@ def test_job_submission_with_every_field_is_accepted() -> None:
         job_timeout_seconds=3600,
         retry_pause_ms=0,
         kill_grace_period_ms=0,
+        retry_on=[75],
+        fail_on=[2, 3],
+        timeout_warning_seconds=10,
         ports=["http", "METRICS", "_x1"],
         bundle_hash=HASH,
         bundle_blob=b"tar",
@@ -67,6 +71,7 @@ def test_job_submission_with_every_field_is_accepted() -> None:
     assert (job.job_id, job.parent_job_id) == ("a/b/job", "a/b")
     assert (job.coscheduled, job.max_task_failures, job.retry_pause_ms) == (False, 2, 0)
     assert [(task.max_retries_failure, task.max_retries_preemption) for task in job.tasks] == [(3, 4)] * 5
+    assert (job.retry_on, job.fail_on) == ([75], [2, 3])
     assert need_of(message) == Resources(2, 1000, 3)
 
 
@@ -107,6 +112,35 @@ def test_gpu_without_a_count_means_one_gpu(given: int, gpus: int) -> None:
     assert need_of(changed(lambda m: m.resources.device.cpu.SetInParent())).gpu == 0
 
 
+def test_child_job_inherits_the_environment_of_its_parent_unless_its_own_is_complete() -> None:
+    parent = LaunchJobRequest()
+    parent.environment.env_vars.update({"A": "parent", "B": "parent"})
+    parent.environment.umask = 0o027
+
+    def inherited(*, complete: bool = False, ignores: bool = False) -> tuple[dict[str, str], bool, int]:
+        child = request()
+        child.ignore_parent_environment = ignores
+        child.environment.env_vars.update({"B": "child", "C": "child"})
+        child.environment.complete = complete
+        inherit_environment(child, parent)
+        return dict(child.environment.env_vars), child.environment.complete, child.environment.umask
+
+    own = {"B": "child", "C": "child"}
+    assert inherited() == ({"A": "parent", **own}, False, 0o027)
+    assert inherited(complete=True) == (own, True, 0)
+    assert inherited(ignores=True) == (own, False, 0)
+    parent.environment.complete = True
+    assert inherited() == ({"A": "parent", **own}, True, 0o027)
+
+
+def test_child_job_whose_environment_is_too_large_together_with_its_parents_is_refused() -> None:
+    parent, child = LaunchJobRequest(), request()
+    for number in range(5):
+        parent.environment.env_vars[f"PARENT_{number}"] = child.environment.env_vars[f"CHILD_{number}"] = "x" * 100_000
+    with pytest.raises(ResourceExhaustedError, match="the environment is too large"):
+        inherit_environment(child, parent)
+
+
 def _set(message: object, **fields: object) -> None:
     for name, value in fields.items():
         setattr(message, name, value)
@@ -119,8 +153,31 @@ def _env(name: str, value: str) -> Change:
     return change
 
 
+def _set_codes(message: LaunchJobRequest, retry_on: list[int], fail_on: list[int]) -> None:
+    message.max_retries_failure = 1
+    message.retry_on.extend(retry_on)
+    message.fail_on.extend(fail_on)
+
+
 # A name for the test, a change that makes the smallest valid request invalid, and words of the error.
 REFUSED: list[tuple[str, Change, list[str]]] = [
+    (
+        "exit code",
+        lambda m: _set_codes(m, [0], []),
+        ["an exit code in retry_on must be a whole number from 1 to 255, got 0"],
+    ),
+    ("exit code in both", lambda m: _set_codes(m, [2, 75], [75]), ["retry_on and fail_on", "75 in both"]),
+    ("exit codes without retries", lambda m: m.fail_on.append(2), ["fail_on needs max_retries_failure of 1 or more"]),
+    (
+        "warning before the start",
+        lambda m: _set(m, timeout_seconds=60, timeout_warning_seconds=60),
+        ["timeout_warning_seconds must be less than timeout_seconds, which is 60, got 60"],
+    ),
+    (
+        "warning before the job",
+        lambda m: _set(m, job_timeout_seconds=60, timeout_warning_seconds=61),
+        ["timeout_warning_seconds must be less than job_timeout_seconds, which is 60, got 61"],
+    ),
     ("no name", lambda m: _set(m, name=""), ["name", "empty"]),
     ("slash", lambda m: _set(m, name="a/b"), ["'a/b'", "'/'"]),
     ("newline", lambda m: _set(m, name="a\nb"), ["control character"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet
 from iris.cluster.controller.scheduling.queue import (
     FIRST_TURN_S,
+    HEAD_START_S,
     MAX_SUBMITTED,
     Allocation,
     Queue,
@@ -539,6 +541,7 @@ class Looked:
     """A queued gang that counts how often it is visited."""
 
     since_s = 100.0
+    position = (100.0, 100.0)
     job_id = "job"
     looks = 0
 
@@ -582,8 +585,8 @@ class Cluster:
     runs_s: dict[str, float] = field(default_factory=dict)
     ends: list[tuple[float, str]] = field(default_factory=list)
 
-    def come(self, entry: GangRequest, runs_s: float = float("inf")) -> None:
-        self.waiting.append(waiting_since(entry, self.now_s))
+    def come(self, entry: GangRequest, runs_s: float = math.inf, tree_since_s: float = math.inf) -> None:
+        self.waiting.append(QueuedGang(entry, self.now_s, job_id_of_gang(entry.gang_id), tree_since_s))
         self.runs_s[entry.gang_id] = runs_s
 
     def decide(self) -> None:
@@ -751,6 +754,80 @@ def test_stream_of_small_gangs_does_not_starve_a_gang_with_placement_rules(
     assert cluster.started_s["large@0"] - came_s <= 320
     before = len(cluster.started_s)
     cluster.until(lambda: len(cluster.started_s) > before + 10, cluster.now_s + 100, more)
+
+
+# Trees of jobs.
+
+
+def in_tree(name: str, since_s: float, tree_since_s: float, cpu: int = 1) -> QueuedGang:
+    return QueuedGang(gang(name, cpu=cpu), since_s, name, tree_since_s)
+
+
+@pytest.mark.parametrize(
+    ("root_since_s", "child_since_s", "expected"),
+    [
+        (1000.0, 1001.0, ["child", "root"]),
+        (1000.0, 1000.0 + HEAD_START_S - 1, ["child", "root"]),
+        (1000.0, 1000.0 + HEAD_START_S + 1, ["root", "child"]),  # the root has waited for too long
+        (80.0, 81.0, ["root", "child"]),  # the root arrived before the tree
+    ],
+)
+def test_child_gang_starts_before_later_root_jobs_within_its_head_start(
+    root_since_s: float, child_since_s: float, expected: list[str]
+) -> None:
+    waiting = [in_tree("root", root_since_s, math.inf), in_tree("child", child_since_s, 90.0)]
+    for order in (waiting, waiting[::-1]):
+        first = plan(order, [], [machine(cpu=1)], child_since_s)
+        assert submitted(first) == expected[:1]
+        assert submitted(plan(order, [], [machine(cpu=2)], child_since_s)) == expected
+
+
+def test_child_gangs_of_one_tree_start_in_the_order_of_their_arrival() -> None:
+    waiting = [in_tree("b", 202.0, 90.0), in_tree("c", 203.0, 90.0, cpu=2), in_tree("a", 201.0, 90.0)]
+    assert submitted(plan(waiting, [], [machine()], 210.0)) == ["a", "b", "c"]
+
+
+def test_head_start_of_a_child_gang_does_not_lengthen_its_waiting_time() -> None:
+    """The turns of a reservation depend on the time for which the gang itself has waited."""
+    for since_s, reserved_for in ((9999.0, ""), (10_000 - FIRST_TURN_S, "child@0")):
+        full = machine(used=Resources(cpu=4))
+        assert plan([in_tree("child", since_s, 90.0)], [], [full], 10_000.0).reserved_for == reserved_for
+
+
+def test_endless_tree_of_child_jobs_does_not_starve_a_later_root_job() -> None:
+    cluster = Cluster([machine()])
+    name = names("child")
+
+    def more() -> None:
+        while len(cluster.waiting) < 8:  # a child job that fits is always queued
+            cluster.come(gang(next(name), cpu=1), 20, tree_since_s=0.0)
+
+    cluster.until(lambda: not cluster.machines[0].free.cpu, 60, more)
+    came_s = cluster.now_s
+    cluster.come(gang("small", cpu=1), 10)
+    cluster.come(gang("large", cpu=4), 10)
+    cluster.until(lambda: "small@0" in cluster.started_s, came_s + HEAD_START_S + 30, more)
+    assert cluster.started_s["small@0"] - came_s >= HEAD_START_S
+    cluster.until(lambda: "large@0" in cluster.started_s, came_s + HEAD_START_S + 2000, more)
+
+
+@for_each_seed(10)
+def test_order_of_the_queue_equals_a_sort_by_position_and_arrival(seed: int) -> None:
+    """The model: a list that is sorted again after each change."""
+    chance = random.Random(seed)
+    queue, model = Queue(), list[tuple[float, float, int, str]]()
+    for number in range(300):
+        if model and chance.random() < 0.3:
+            gone = chance.choice(model)
+            model.remove(gone)
+            assert queue.remove(gone[3]) is not None
+        since_s, tree_since_s = chance.uniform(0, 8000), chance.choice([math.inf, chance.uniform(0, 8000)])
+        queue.add(in_tree(str(number), since_s, tree_since_s))
+        ahead_s = since_s if tree_since_s > since_s else max(tree_since_s, since_s - 3600)
+        model.append((ahead_s, since_s, number, f"{number}@0"))
+        if chance.random() < 0.2:
+            ((_, gangs),) = queue.by_kind().items()
+            assert list(gangs) == [gang_id for _, _, _, gang_id in sorted(model)]
 
 
 # `choose_machines` assigns the slots of one gang to machines.

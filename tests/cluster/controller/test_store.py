@@ -18,6 +18,7 @@ from support.waiting import wait_until
 
 from iris.cluster.controller.jobs.instructions import RequestAllocation
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.store import Changes, Store
@@ -112,7 +113,7 @@ def test_stored_job_without_retry_pauses_is_loaded(store: Store, path: Path) -> 
     again.close()
     assert (found.job.retry_pause_ms, found.job.tasks[0].retries_in_row) == (1000, 0)
     # From when on it has waited is not known: it waits from now on.
-    assert found.job.recover({}, 9000)[-1] == RequestAllocation("parent/job@1", (0, 1, 2), 9000)
+    assert recover(found.job, {}, 9000)[-1] == RequestAllocation("parent/job@1", (0, 1, 2), 9000)
 
 
 def test_saving_a_job_writes_only_the_changed_tasks(store: Store) -> None:

@@ -14,6 +14,7 @@ from iris.cluster.controller.jobs.task import (
     UNSCHEDULABLE,
     WORKER_FAILED,
     AttemptEnd,
+    ExitCodeRules,
     Stop,
     Task,
     TaskAttempt,
@@ -52,6 +53,44 @@ def test_out_of_memory_is_charged_to_the_failure_budget() -> None:
     assert task.end_attempt(0, AttemptEnd(FAILED, 2000, exit_code=137, term_signal=9, out_of_memory=True))
     assert (task.state, task.failure_count, task.attempts[0].out_of_memory) == (PENDING, 1, True)
     assert not task.start_attempt(PLACE).out_of_memory
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "retry_on", "fail_on", "is_retried"),
+    [
+        (1, [], [], True),
+        (75, [75], [], True),
+        (1, [75], [], False),
+        (None, [75], [], False),  # the attempt had no process
+        (2, [], [2], False),
+        (1, [], [2], True),
+        (None, [], [2], True),
+        (75, [75], [2], True),
+        (137, [137], [], True),  # SIGKILL
+    ],
+)
+def test_exit_code_decides_whether_a_failure_within_the_budget_is_retried(
+    exit_code: int | None, retry_on: list[int], fail_on: list[int], is_retried: bool
+) -> None:
+    task = started(retries=1)
+    end = AttemptEnd(FAILED, 2000, exit_code=exit_code, error="failed")
+    assert task.end_attempt(0, end, ExitCodeRules(retry_on, fail_on))
+    assert (task.state, task.failure_count) == (PENDING if is_retried else FAILED, 1)
+
+
+def test_exit_code_in_retry_on_is_not_retried_beyond_the_budget() -> None:
+    task = started(retries=0)
+    assert task.end_attempt(0, AttemptEnd(FAILED, 2000, exit_code=75, error="failed"), ExitCodeRules([75]))
+    assert (task.state, task.error) == (FAILED, "failed")
+
+
+def test_failure_with_a_code_in_fail_on_is_final_although_the_gang_restarts() -> None:
+    for exit_code, state, charged in ((2, FAILED, 1), (1, PENDING, 0)):
+        task = started(retries=5)
+        task.request_stop(Stop.RESTART)
+        end = AttemptEnd(FAILED, 2000, exit_code=exit_code, error="failed")
+        assert task.end_attempt(0, end, ExitCodeRules(fail_on=[2]))
+        assert (task.state, task.failure_count) == (state, charged)
 
 
 def test_attempt_passes_through_building_and_running_to_its_end() -> None:

@@ -13,6 +13,7 @@ from iris.cluster.engine.slurm.commands import NodeInfo, Row, partitions_in, rea
 from iris.cluster.engine.slurm.engine import SlurmEngine
 from iris.cluster.engine.slurm.job_comment import Comment, count_slots, expand
 from iris.cluster.engine.slurm.job_status import is_final, status_of
+from iris.cluster.engine.slurm.time_left import parse_span
 from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 
@@ -24,6 +25,22 @@ OS=Linux 6.1 #1 SMP  RealMemory=2048 AllocMem=512 MemSpecLimit=48 State=MIXED+PL
 NodeName=n1 CPUAlloc=0 CPUTot=8 ActiveFeatures=(null) Gres=(null) GresUsed=gpu:0 RealMemory=2048 AllocMem=0 \
 State=IDLE*+DRAIN Partitions=main
 """
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0:09", 9),
+        ("10:00", 600),
+        ("1:02:03", 3723),
+        ("2-01:00:00", 49 * 3600),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_time_left_is_parsed_from_the_output_of_squeue(text: str, seconds: int | None) -> None:
+    assert parse_span(text) == seconds
 
 
 def test_machines_are_parsed_from_the_output_of_scontrol() -> None:

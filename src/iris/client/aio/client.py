@@ -145,6 +145,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         replicas: int = 1,
         resources: ResourceSpec | Mapping[str, int | str] | None = None,
         env: Mapping[str, str] | None = None,
+        inherit_env: bool = True,
         ports: Sequence[str] = (),
         workspace: str | os.PathLike[str] | None = None,
         working_directory: str | os.PathLike[str] | None = None,
@@ -155,9 +156,12 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
+        retry_on: Sequence[int] = (),
+        fail_on: Sequence[int] = (),
         scheduling_timeout: float | None = 0,
         timeout: float | None = 0,
         job_timeout: float | None = 0,
+        timeout_warning: float | None = 0,
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
@@ -183,6 +187,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             env: Environment variables for the tasks. The tasks also inherit the environment of their worker. A worker
                 inherits the environment of the shell that ran `iris up`. In a cluster of `AsyncIrisClient.local`, a
                 worker inherits the environment of this program. Variables that Iris sets override `env`.
+            inherit_env: Whether a child job also gets the `env` of its parent job. The child's own values win. A job
+                without a parent ignores this argument.
             ports: Names of ports. Each task gets one free port for each name, in `IRIS_PORT_<NAME>`.
             workspace: A folder to send with the job. Each task starts in a copy of it. Files that git ignores are not
                 sent, nor are links that lead out of the folder, sockets, and files that you may not read.
@@ -200,11 +206,17 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             max_task_failures: How many tasks may fail before the job fails.
             max_retries_failure: How often a task is retried after it failed.
             max_retries_preemption: How often a task is retried after its worker was lost.
+            retry_on: Exit codes, from 1 to 255. If given, only a failure with one of these codes is retried. 128 + n is
+                the code of a process that signal n has killed. Needs `max_retries_failure`.
+            fail_on: Exit codes after which a failed task is never retried. Needs `max_retries_failure`.
             scheduling_timeout: How many seconds the job may wait for machines. At most 68 years, rounded up to whole
                 seconds. 0, None and `math.inf` set no limit.
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
             job_timeout: How many seconds the whole job may take from now on, including waiting and retries. Accepts the
                 same values as `scheduling_timeout`.
+            timeout_warning: How many seconds before a time limit ends an attempt the attempt's processes get SIGUSR1,
+                for example to save a checkpoint. The time limits are `timeout`, `job_timeout`, and the time limit of
+                Slurm. Only processes that handle or block SIGUSR1 get the signal. 0 and None: no warning.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
                 each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
@@ -228,10 +240,18 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         """
         entry = entrypoint_of(entrypoint, args, kwargs)
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)
-        add_environment(request, env, ports, working_directory, surroundings)
+        add_environment(request, env, ports, working_directory, surroundings, inherit_env)
         add_placement(request, coscheduled, placement, constraints, rendezvous)
-        add_retries(request, max_task_failures, max_retries_failure, max_retries_preemption, retry_pause)
-        add_limits(request, scheduling_timeout, timeout, job_timeout, kill_grace_period, max_log_bytes)
+        add_retries(
+            request,
+            max_task_failures,
+            max_retries_failure,
+            max_retries_preemption,
+            retry_pause,
+            retry_on,
+            fail_on,
+        )
+        add_limits(request, scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress, LoopCallbacks().wrap)
         parent = parent_job(await self.cluster.token(), self.cluster.controller_address)
         # Packing a workspace and pickling a callable take long, so a thread does it.

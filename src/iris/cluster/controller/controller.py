@@ -45,6 +45,7 @@ from iris.cluster.controller.jobs.instructions import ReleaseAllocation, Request
 from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
@@ -194,7 +195,7 @@ class Controller:
         snapshot = self._scheduler.with_forgotten(await self._engine.snapshot())
         self._scheduler.adopt(snapshot)
         for record in self.jobs.open_jobs():
-            self.saver.job_changed(record, record.job.recover(snapshot, now_ms()))
+            self.saver.job_changed(record, recover(record.job, snapshot, now_ms()))
         self._scheduler.apply_snapshot(snapshot)
         for record in list(self.jobs.by_id.values()):
             self._end_orphans(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_UPLOADED_S
@@ -32,6 +33,13 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="write facts that identify this process, such as its process id, into this file; the file is removed when"
         " the worker ends",
+    )
+    parser.add_argument(
+        "--allocation-left",
+        metavar="SECONDS",
+        default=math.inf,
+        type=float,
+        help="how many seconds are left until the engine ends the allocation of this worker (default: %(default)s)",
     )
     parser.add_argument("--parent-pid", type=int, help="end the worker when the parent process with this id has ended")
     return parser.parse_args()

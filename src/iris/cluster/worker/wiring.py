@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -161,6 +162,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         own_env=network.own_env,
         file_limit=file_limit,
         max_log_bytes=arguments.config.max_log_bytes,
+        allocation_end_s=time.monotonic() + arguments.allocation_left,
     )
     parts = _build(arguments, settings, network, reaper, launcher)
     # Without its reaper, a killed worker would leave its attempts running, and nothing would enforce the lease.

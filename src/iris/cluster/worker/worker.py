@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.monitor import AttemptMonitor
 from iris.cluster.worker.limits.sampler import Sampler
+from iris.cluster.worker.limits.timeout_warning import TimeoutWarnings
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
@@ -63,6 +65,8 @@ class WorkerSettings:
         own_env: The variables with which each task of this worker reaches the controller by TLS.
         file_limit: How many files a task may open (the soft limit).
         max_log_bytes: How much of an attempt's log is kept if its job sets no limit.
+        allocation_end_s: When the engine ends this worker's allocation, in seconds of the monotonic clock. Infinity if
+            the engine has no time limit, or if the limit is unknown.
     """
 
     worker_id: str
@@ -74,6 +78,7 @@ class WorkerSettings:
     file_limit: int
     own_env: Mapping[str, str] | None = None
     max_log_bytes: int = DEFAULT_MAX_LOG_BYTES
+    allocation_end_s: float = math.inf
 
 
 class Worker:
@@ -139,10 +144,19 @@ class Worker:
             enforcement=enforcement,
             strays=strays,
         )
+        sampler = Sampler(enforcement)
         self._runner = AttemptRunner(
-            registry, shutdown, self._preparer, processes, self._headroom, reporter, self._build_iris_env, on_ended
+            registry,
+            shutdown,
+            self._preparer,
+            processes,
+            self._headroom,
+            reporter,
+            self._build_iris_env,
+            TimeoutWarnings(sampler, settings.token, settings.allocation_end_s),
+            on_ended,
         )
-        self.monitor = AttemptMonitor(registry, Sampler(enforcement), settings.token, strays, self._runner.report)
+        self.monitor = AttemptMonitor(registry, sampler, settings.token, strays, self._runner.report)
         self._started_at_s = time.monotonic()
         self._count = 0
         self._is_draining = False
@@ -174,6 +188,8 @@ class Worker:
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._settings.max_log_bytes)
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
+        if request.HasField("job_left_ms"):
+            attempt.job_end_s = time.monotonic() + request.job_left_ms / 1000
         self.registry.add(attempt)
         if shortage is not None:
             self._runner.fail_for_shortage(attempt, shortage)

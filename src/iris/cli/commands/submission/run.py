@@ -16,6 +16,7 @@ from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import (
     COUNT,
     DURATION,
+    EXIT_CODE,
     JOB_NAME,
     LABEL,
     LIMIT,
@@ -45,6 +46,8 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run --replicas 16 --gpu 1 --spread -- python train.py     each task on a machine of its own
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
+  iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
+  iris run --timeout 2h --timeout-warning 60s -- python train.py     SIGUSR1 a minute before the end
   iris run --detach --name nightly -- ./nightly.sh
 
 The job runs on the cluster of --address, or of IRIS_CONTROLLER_ADDRESS, or on the cluster that 'iris up' started on
@@ -83,6 +86,11 @@ _MULTIPLE = "May be given several times."
 @click.option("--gpu", metavar="N", type=COUNT, default=0, help="The number of GPUs that each task needs.")
 @click.option("--env", type=VARIABLE, multiple=True, help=f"An environment variable for the tasks. {_MULTIPLE}")
 @click.option(
+    "--inherit-env/--no-inherit-env",
+    default=True,
+    help="Whether a job that is submitted inside a job also gets the --env of its parent job. Default: it does.",
+)
+@click.option(
     "--port",
     "ports",
     type=PORT_NAME,
@@ -113,6 +121,18 @@ _MULTIPLE = "May be given several times."
     " has no pause. Default: 1s; 0 for no pauses.",
 )
 @click.option(
+    "--retry-on",
+    type=EXIT_CODE,
+    multiple=True,
+    help=f"Retry only failures with this exit code. Needs --retries. {_MULTIPLE}",
+)
+@click.option(
+    "--fail-on",
+    type=EXIT_CODE,
+    multiple=True,
+    help=f"Never retry a failure with this exit code. Needs --retries. {_MULTIPLE}",
+)
+@click.option(
     "--timeout",
     type=LIMIT,
     default=0.0,
@@ -120,6 +140,12 @@ _MULTIPLE = "May be given several times."
 )
 @click.option(
     "--job-timeout", type=LIMIT, default=0.0, help="How long the job may take from now on. Default: unlimited."
+)
+@click.option(
+    "--timeout-warning",
+    type=LIMIT,
+    default=0.0,
+    help="Send SIGUSR1 to the processes that handle it, this long before a time limit ends an attempt. Default: never.",
 )
 @click.option(
     "--scheduling-timeout", type=LIMIT, default=0.0, help="How long the job may wait in the queue. Default: unlimited."
@@ -198,6 +224,9 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--spread and --together need a gang: --independent places the tasks one by one")
     if options["independent"] and options["rendezvous"]:
         raise click.UsageError("--rendezvous needs a gang: --independent tasks may never run at the same time")
+    for name in ("retry_on", "fail_on"):
+        if options[name] and not options["max_retries_failure"]:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --retries: without it, no failure is retried")
     if options["max_task_failures"] and options["rendezvous"]:
         raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
 
@@ -208,11 +237,12 @@ def _submit(
     """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else _current_folder()
-    as_given = ("name", "replicas", "ports", "rendezvous", "max_task_failures", "max_retries_failure", "retry_pause")
-    timeouts = ("timeout", "job_timeout", "scheduling_timeout")
+    as_given = ("name", "replicas", "ports", "rendezvous", "max_task_failures", "inherit_env")
+    retries = ("max_retries_failure", "retry_pause", "retry_on", "fail_on")
+    timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout")
     return connection.client.run(
         command,
-        **{name: options[name] for name in (*as_given, *timeouts)},
+        **{name: options[name] for name in (*as_given, *retries, *timeouts)},
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=dict(options["env"]),
         workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),

@@ -35,6 +35,7 @@ from iris.cluster.controller.jobs.task import (
     UNSCHEDULABLE,
     WORKER_FAILED,
     AttemptEnd,
+    ExitCodeRules,
     Stop,
     Task,
     TaskAttempt,
@@ -73,6 +74,7 @@ class Job:
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
         submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
+        retry_on, fail_on: The exit codes after which failed tasks are retried or not (see `ExitCodeRules`).
         tally: The counts of the tasks by state.
         transitions: The changes of state that are not in the event log yet.
     """
@@ -97,6 +99,8 @@ class Job:
     rendezvous: bool = False
     submitted_stamp: str = ""
     failure: int = FailureCode.UNSPECIFIED
+    retry_on: list[int] = field(default_factory=list)
+    fail_on: list[int] = field(default_factory=list)
     tally: Tally = field(init=False, repr=False, compare=False)
     transitions: list[Transition] = field(init=False, repr=False, compare=False, default_factory=list)
 
@@ -292,37 +296,6 @@ class Job:
         self._update_state(now_ms)
         return instructions
 
-    def recover(self, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
-        """Return the instructions to carry out after a restart of the controller. The earlier controller may not have
-        carried out its last instructions.
-
-        1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time.
-           Therefore each attempt counts as lost with its worker, not as stopped for a restart of its gang.
-        2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
-        3. Gangs that waited in the queue request an allocation again.
-
-        Args:
-            held: The gangs that the engine still knows, by id.
-            now_ms: The time.
-        """
-        for task in self.tasks:
-            # Jobs that were saved by old versions of Iris have no retry pause. Their value is 0.
-            task.not_before_ms = task.not_before_ms or now_ms
-        waiting = [gang.gang_id for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]
-        live = self.live_attempts()
-        lost = {index: live[index].attempt_id for index in live if self.tasks[index].gang_id not in held}
-        instructions: list[Instruction] = []
-        for index in sorted(live.keys() - lost.keys()):
-            attempt = live[index]
-            if attempt.state == BUILDING:
-                instructions.append(StartAttempt(index, attempt.attempt_id, attempt.worker_id))
-            if self.tasks[index].stop is not None:
-                instructions.append(StopAttempt(index, attempt.attempt_id, attempt.worker_id))
-        instructions += self.attempts_lost(lost, "the worker was lost while the controller was away", now_ms)
-        for gang_id in waiting:
-            instructions += self.allocation_lost(gang_id)
-        return instructions
-
     # The consequences of the end of attempts:
     # 1. If the end of the job is decided, the remaining attempts are stopped.
     # 2. If a task has to be retried, its gang restarts: the gang's other attempts are stopped, without a charge. A job
@@ -335,10 +308,11 @@ class Job:
         ended = []
         # `unasked` is a task whose attempt was killed on its worker without a request of the controller.
         unasked = None
+        exit_codes = ExitCodeRules(self.retry_on, self.fail_on)
         for task_index, attempt_id in attempts.items():
             task = self.tasks[task_index]
             asked = task.stop is not None
-            if task.end_attempt(attempt_id, end):
+            if task.end_attempt(attempt_id, end, exit_codes):
                 self._mark_changed(task)
                 self.transitions.append(Transition(end.state, task_index, attempt_id))
                 ended.append(task)

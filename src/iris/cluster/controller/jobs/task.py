@@ -14,6 +14,7 @@ The states of a task and their transitions:
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from iris.cluster.controller.jobs.instructions import StopAttempt
@@ -26,6 +27,35 @@ SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE = 4, 5, 6, 7, 8
 
 DEFAULT_RETRIES_FAILURE = 0
 DEFAULT_RETRIES_PREEMPTION = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCodeRules:
+    """The exit codes after which a failed task may be retried.
+
+    Attributes:
+        retry_on: Only a failure with one of these exit codes may be retried. Empty: every failure may be retried, also
+            a failure without an exit code.
+        fail_on: A failure with one of these exit codes is never retried.
+    """
+
+    retry_on: Collection[int] = ()
+    fail_on: Collection[int] = ()
+
+    def allow_retry(self, exit_code: int | None) -> bool:
+        """Return whether a task may be retried after a failure, if its retry budget is not used up.
+
+        Args:
+            exit_code: The exit code of the failed attempt. None: the attempt had no process.
+        """
+        return exit_code not in self.fail_on and (not self.retry_on or exit_code in self.retry_on)
+
+    def forbid_retry(self, exit_code: int | None) -> bool:
+        """Return whether the exit code says that no retry can help, whatever happens to the other tasks of the gang."""
+        return exit_code in self.fail_on
+
+
+ANY_EXIT_CODE = ExitCodeRules()
 
 
 class Stop(enum.Enum):
@@ -191,19 +221,26 @@ class Task:
         self.started_at_ms = self.started_at_ms or started_at_ms
         return True
 
-    def end_attempt(self, attempt_id: int, end: AttemptEnd) -> bool:
+    def end_attempt(self, attempt_id: int, end: AttemptEnd, exit_codes: ExitCodeRules = ANY_EXIT_CODE) -> bool:
         """Record the end of an attempt. Afterwards the task is either PENDING, to be retried, or final. Return False if
         the attempt had already ended.
 
         The first rule that applies wins:
 
         1. A success is final, even if the attempt was being stopped.
-        2. An attempt that is being stopped is charged to no budget, even if it failed, because the death of one task
+        2. If the attempt was being stopped for a restart of its gang, and failed by itself with an exit code in
+           `fail_on`, the failure is charged to the failure budget and is final.
+        3. An attempt that is being stopped is charged to no budget, even if it failed, because the death of one task
            often makes the other tasks of its gang crash. A task terminated by a user is KILLED, even if its attempt
            failed before the stop arrived.
-        3. A failure is charged to the failure budget, and a lost worker to the preemption budget. If the charged budget
-           allows a retry, the task is PENDING.
-        4. If an attempt was killed on its worker without a request of the controller, the task is KILLED.
+        4. A failure is charged to the failure budget, and a lost worker to the preemption budget. If the charged budget
+           and, for a failure, the exit code allow a retry, the task is PENDING.
+        5. If an attempt was killed on its worker without a request of the controller, the task is KILLED.
+
+        Args:
+            attempt_id: The attempt.
+            end: How the attempt ended.
+            exit_codes: The exit codes after which the job's tasks are retried.
         """
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id:
@@ -219,7 +256,7 @@ class Task:
         if end.state == SUCCEEDED:
             self.result_error = end.result_error
             self._finish(SUCCEEDED, end, error="", failure=FailureCode.UNSPECIFIED)
-        elif stop is Stop.RESTART:
+        elif stop is Stop.RESTART and not (end.state == FAILED and exit_codes.forbid_retry(end.exit_code)):
             if end.state == KILLED:
                 attempt.failure = FailureCode.GANG_RESTART
             self.state = PENDING
@@ -236,7 +273,8 @@ class Task:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
         elif end.state == FAILED:
             self.failure_count += 1
-            self._retry_or_finish(self.failure_count <= self.max_retries_failure, end)
+            is_within_budget = self.failure_count <= self.max_retries_failure
+            self._retry_or_finish(is_within_budget and exit_codes.allow_retry(end.exit_code), end)
         elif end.state == WORKER_FAILED:
             self.preemption_count += 1
             self._retry_or_finish(self.preemption_count <= self.max_retries_preemption, end)

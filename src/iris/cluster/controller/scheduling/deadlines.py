@@ -7,6 +7,7 @@ deadline.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
@@ -27,6 +28,23 @@ def waits_since_s(record: JobRecord, not_before_ms: int, now_s: float) -> float:
     return now_s + wait_ms / 1000
 
 
+def tree_since_s(record: JobRecord, jobs: Mapping[str, JobRecord], now_s: float) -> float:
+    """Return when the root job of a job's tree was submitted, in seconds of the monotonic clock. If the job has no
+    parent, return infinity.
+
+    Args:
+        record: The job.
+        jobs: All jobs by id. An ancestor that is missing here has ended, and its child jobs are about to end.
+        now_s: The present time on the monotonic clock.
+    """
+    if record.job.parent_job_id not in jobs:
+        return math.inf
+    root = record
+    while root.job.parent_job_id in jobs:
+        root = jobs[root.job.parent_job_id]
+    return now_s - _age_ms(root) / 1000
+
+
 def place_by_s(record: JobRecord, since_s: float) -> float:
     """Return when the scheduling timeout of a gang expires, in seconds of the monotonic clock. The gang has waited
     since `since_s`. If the gang has no scheduling timeout, return infinity.
@@ -39,8 +57,16 @@ def job_ends_by_s(record: JobRecord, now_s: float) -> float:
     """Return when the job timeout of a job expires, in seconds of the monotonic clock. The timeout counts from the
     job's submission. If the job has no timeout, return infinity.
     """
+    left_ms = job_left_ms(record)
+    return math.inf if left_ms is None else now_s + left_ms / 1000
+
+
+def job_left_ms(record: JobRecord) -> int | None:
+    """Return the time until the job timeout of a job expires, in milliseconds. The time is negative after the timeout.
+    If the job has no timeout, return None.
+    """
     limit_s = record.launch.job_timeout_seconds
-    return now_s + limit_s - _age_ms(record) / 1000 if limit_s else math.inf
+    return limit_s * 1000 - _age_ms(record) if limit_s else None
 
 
 def _age_ms(record: JobRecord) -> int:

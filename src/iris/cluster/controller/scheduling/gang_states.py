@@ -133,6 +133,7 @@ class GangRecord:
         task_indices: The task of each slot; empty if unknown.
         state: The gang's current state.
         may_split: True if the job could run its tasks as independent tasks instead of a gang.
+        tree_since_s: When the root job of the gang's tree was submitted; infinity if the gang's job has no parent.
         gang_id: The gang's id, which is also the id of its request.
     """
 
@@ -141,6 +142,7 @@ class GangRecord:
     task_indices: tuple[int, ...]
     state: State
     may_split: bool = False
+    tree_since_s: float = math.inf
     gang_id: str = field(init=False)
 
     def __post_init__(self) -> None:

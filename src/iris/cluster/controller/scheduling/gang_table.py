@@ -88,7 +88,7 @@ class GangTable:
     def waiting_at_engine(self) -> list[QueuedGang]:
         """Return the requested gangs that the engine has reported as waiting."""
         return [
-            QueuedGang(gang.request, gang.state.since_s, gang.job_id)
+            QueuedGang(gang.request, gang.state.since_s, gang.job_id, gang.tree_since_s)
             for gang in self._by_state.get(Requested, {}).values()
             if isinstance(gang.state, Requested) and gang.state.engine_reason is not None
         ]
@@ -134,7 +134,7 @@ class GangTable:
         check_gang(gang)
         self._by_state.setdefault(type(gang.state), {})[gang.gang_id] = gang
         if isinstance(gang.state, Queued):
-            self.queue.add(QueuedGang(gang.request, gang.state.since_s, gang.job_id))
+            self.queue.add(QueuedGang(gang.request, gang.state.since_s, gang.job_id, gang.tree_since_s))
         self._set_allocation(gang)
         self._set_timer(gang)
 

@@ -1,6 +1,9 @@
 """Decides which queued gangs start now, and why the other gangs wait.
 
-The module is pure. Gangs start in the order of their arrival, except for two rules:
+The module is pure. Gangs start in the order of their arrival, except for three rules:
+* Trees: a gang of a child job gets the position of the root job of its tree, so that a tree which has begun can end.
+  The gang moves ahead by at most `HEAD_START_S`. Therefore a gang that has waited for longer than `HEAD_START_S` is
+  ahead of every new child job, and a tree that submits child jobs without an end starves no other job.
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
   alternate. The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -26,6 +30,12 @@ FIRST_TURN_S = 30.0
 # The largest number of requests to the engine in one scheduling pass. A pass with more requests would delay the start
 # of granted gangs.
 MAX_SUBMITTED = 100
+HEAD_START_S = 3600.0  # A gang of a child job moves ahead of gangs that arrived up to this many seconds earlier.
+
+
+# The time by which a queued gang is sorted, and the time at which the gang began to wait. The second time sorts the
+# gangs of one tree.
+Position = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +46,20 @@ class QueuedGang:
         gang: The request for the allocation.
         since_s: When the gang began to wait, in seconds of the monotonic clock.
         job_id: The gang's job.
+        tree_since_s: When the root job of the gang's tree was submitted, in seconds of the monotonic clock. Infinity
+            if the gang's job has no parent.
     """
 
     gang: GangRequest
     since_s: float
     job_id: str
+    tree_since_s: float = math.inf
+
+    @property
+    def position(self) -> Position:
+        """The position of the gang in the queue. Gangs with smaller positions are ahead."""
+        ahead_s = max(self.tree_since_s, self.since_s - HEAD_START_S)
+        return min(self.since_s, ahead_s), self.since_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,7 @@ class Allocation:
 
 
 class Queue:
-    """The queued gangs, by kind and in the order of their arrival.
+    """The queued gangs, by kind and in the order of their positions.
 
     If a gang does not fit, a scheduling pass skips all later gangs of its kind. Therefore the cost of a pass depends on
     the number of kinds, not on the number of queued gangs.
@@ -83,14 +102,15 @@ class Queue:
             self.add(entry)
 
     def add(self, entry: QueuedGang) -> None:
-        """Add a gang. Its position is behind all gangs that have waited at least as long."""
+        """Add a gang behind all gangs with a position that is smaller or equal."""
         gang = entry.gang
         kind = GangKind.of(gang)
         self._kind_of[gang.gang_id] = kind
         self.newcomers[gang.gang_id] = None
         gangs = self._kinds.setdefault(kind, {})
-        if gangs and next(reversed(gangs.values()))[1].since_s > entry.since_s:
-            # The gang may have lost an allocation. Such a gang returns to its old position in the queue.
+        if gangs and next(reversed(gangs.values()))[1].position > entry.position:
+            # The gang may belong to a child job, or it may have lost an allocation. A gang that has lost an allocation
+            # returns to its old position in the queue.
             self._unsorted.add(kind)
         gangs[gang.gang_id] = (next(self._numbers), entry)
 
@@ -116,11 +136,11 @@ class Queue:
     def by_kind(self) -> Mapping[GangKind, Mapping[str, tuple[int, QueuedGang]]]:
         """Return the queued gangs by kind and by gang id. Each value is a pair of arrival number and entry.
 
-        The inner dictionary of each kind has its gangs in the order of their arrival.
+        The inner dictionary of each kind has its gangs in the order of their positions.
         """
         for kind in self._unsorted:
-            by_age = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].since_s, item[1][0]))
-            self._kinds[kind] = dict(by_age)
+            in_order = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].position, item[1][0]))
+            self._kinds[kind] = dict(in_order)
         self._unsorted.clear()
         return self._kinds
 
@@ -209,7 +229,7 @@ def plan(
     """Decide which gangs start now.
 
     1. Requested gangs that fit count as allocated.
-    2. Queued gangs that fit are submitted in the order of their arrival. A submitted gang counts as allocated.
+    2. Queued gangs that fit are submitted in the order of their positions. A submitted gang counts as allocated.
     3. Gangs that would not fit even if nothing were allocated get no reservation. If they would not fit even if every
        machine were alive, they are impossible.
     4. The first gang that would fit if less were allocated is the oldest gang. Later gangs are submitted only if they
@@ -257,7 +277,7 @@ class _Planner:
         # A heap with the next queued gang of each kind, and all requested gangs that do not fit. A requested gang has
         # None as its kind. The second item of each tuple is unique, because the heap must never compare two entries or
         # two kinds.
-        self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
+        self._turns: list[tuple[Position, int, QueuedGang, GangKind | None]] = []
         self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
         # The requested gangs that fit, each with the positions of the machines on which it fits.
         self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []
@@ -265,11 +285,13 @@ class _Planner:
         self._reservation: Reservation | None = None
 
     def add_requested(self, requested: Sequence[QueuedGang]) -> None:
-        """Count the requested gangs that fit as allocated. The other requested gangs are visited later, by age."""
+        """Count the requested gangs that fit as allocated. The other requested gangs are visited later, by
+        position.
+        """
         for number, entry in enumerate(requested, -len(requested)):
             positions = self._free.find(entry.gang)
             if positions is None:
-                self._turns.append((entry.since_s, number, entry, None))
+                self._turns.append((entry.position, number, entry, None))
             else:
                 self._fitting_requested.append((entry, positions))
                 self._free.allocate(entry.gang, positions)
@@ -279,10 +301,10 @@ class _Planner:
         self._rest = {kind: iter(gangs.values()) for kind, gangs in self._queue.by_kind().items()}
         for kind, entries in self._rest.items():
             number, entry = next(entries)
-            self._turns.append((entry.since_s, number, entry, kind))
+            self._turns.append((entry.position, number, entry, kind))
 
     def decide(self) -> Plan:
-        """Visit the gangs by age, and return the plan."""
+        """Visit the gangs in the order of their positions, and return the plan."""
         heapq.heapify(self._turns)
         while self._turns and len(self._plan.submit) < MAX_SUBMITTED:
             _, _, entry, kind = self._turns[0]
@@ -295,7 +317,7 @@ class _Planner:
                 heapq.heappop(self._turns)
             else:
                 number, entry = following
-                heapq.heapreplace(self._turns, (entry.since_s, number, entry, kind))
+                heapq.heapreplace(self._turns, (entry.position, number, entry, kind))
         self._plan.has_more = bool(self._turns)
         return self._plan
 

@@ -6,11 +6,11 @@ The functions of this module change no state. The scheduler adds the returned ga
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.scheduling.deadlines import place_by_s, waits_since_s
+from iris.cluster.controller.scheduling.deadlines import place_by_s, tree_since_s, waits_since_s
 from iris.cluster.controller.scheduling.gang_states import GangRecord, Held, ReleaseDue, Requested
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.submission.request import gang_of
@@ -18,16 +18,16 @@ from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resourc
 
 
 def adopted_gangs(
-    jobs: Iterable[JobRecord], snapshot: Mapping[str, GangStatus], now_s: float
+    jobs: Mapping[str, JobRecord], snapshot: Mapping[str, GangStatus], now_s: float
 ) -> Iterator[tuple[GangRecord, GangStatus]]:
     """Yield the gangs of unfinished jobs that the engine still has, each with its status in the snapshot.
 
     Args:
-        jobs: All jobs.
+        jobs: All jobs by id.
         snapshot: The engine's first snapshot after the restart.
         now_s: The present time on the monotonic clock.
     """
-    for record in jobs:
+    for record in jobs.values():
         for gang_id, gang in record.job.gangs.items():
             status = snapshot.get(gang_id)
             if status is None:
@@ -40,7 +40,8 @@ def adopted_gangs(
             else:
                 since_s = waits_since_s(record, record.job.tasks[gang.task_indices[0]].not_before_ms, now_s)
                 state = Requested(since_s, place_by_s(record, since_s))
-            yield GangRecord(request, record.job.job_id, gang.task_indices, state), status
+            tree_s = tree_since_s(record, jobs, now_s)
+            yield GangRecord(request, record.job.job_id, gang.task_indices, state, tree_since_s=tree_s), status
 
 
 def unwanted_gang(gang_id: str, slots: tuple[Slot, ...]) -> GangRecord:

@@ -16,7 +16,7 @@ from typing import Any
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, pause_before
-from iris.cluster.controller.scheduling.deadlines import job_ends_by_s, place_by_s, waits_since_s
+from iris.cluster.controller.scheduling.deadlines import job_ends_by_s, place_by_s, tree_since_s, waits_since_s
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Drained,
@@ -164,7 +164,8 @@ class Scheduler:
         state = Paused(since_s, end_s) if since_s > now_s else Queued(since_s, end_s)
         request = gang_of(record.launch, gang_id, len(task_indices))
         may_split = not record.launch.rendezvous
-        self._add_gang(GangRecord(request, job_id, task_indices, state, may_split=may_split))
+        tree_s = tree_since_s(record, self._jobs, now_s)
+        self._add_gang(GangRecord(request, job_id, task_indices, state, may_split=may_split, tree_since_s=tree_s))
         self._wake.set()
 
     def release_allocation(self, gang_id: str) -> None:
@@ -207,7 +208,7 @@ class Scheduler:
         engine.
         """
         unwanted = dict(snapshot)
-        for gang, status in adopted_gangs(self._jobs.values(), snapshot, self._clock()):
+        for gang, status in adopted_gangs(self._jobs, snapshot, self._clock()):
             del unwanted[gang.gang_id]
             self._add_gang(gang)
             if isinstance(gang.state, Held) and status.slots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import SUCCEEDED
 from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.controller.submission.sizes import check_sizes
 from iris.cluster.types import make_task_id, state_name
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 
@@ -29,6 +30,32 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
             )
         if not attempts[attempt_id].is_live:
             raise FailedPreconditionError(f"{submitting_attempt} has ended: it cannot submit new child jobs")
+
+
+def inherit_environment(request: LaunchJobRequest, parent: LaunchJobRequest) -> None:
+    """Add the environment of the parent job to the submission of a child job, unless the submission says otherwise.
+
+    The child's own values win. If the parent's environment is complete, the child's environment becomes complete too.
+    A submission with a complete environment is not changed, because that environment was copied from the process that
+    submits the job, and that process may have removed variables on purpose.
+
+    Args:
+        request: The submission of the child job, which this function changes.
+        parent: The submission of the parent job, with the variables that the parent has inherited itself.
+
+    Raises:
+        ResourceExhaustedError: The two environments together are too large.
+    """
+    own, inherited = request.environment, parent.environment
+    if request.ignore_parent_environment or own.complete:
+        return
+    for name, value in inherited.env_vars.items():
+        if name not in own.env_vars:
+            own.env_vars[name] = value
+    own.complete = inherited.complete
+    if inherited.HasField("umask") and not own.HasField("umask"):
+        own.umask = inherited.umask
+    check_sizes(request)
 
 
 def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:

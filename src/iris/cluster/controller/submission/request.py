@@ -26,7 +26,7 @@ def job_id_of(request: LaunchJobRequest) -> str:
 
 def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
     """Return the job that a valid submission describes."""
-    return Job.new(
+    job = Job.new(
         job_id_of(request),
         replicas_of(request),
         now_ms,
@@ -42,6 +42,8 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
         parent_job_id=request.parent_job_id,
         rendezvous=bool(request.rendezvous),
     )
+    job.retry_on, job.fail_on = list(request.retry_on), list(request.fail_on)
+    return job
 
 
 def replicas_of(request: LaunchJobRequest) -> int:

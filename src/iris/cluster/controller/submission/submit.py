@@ -8,7 +8,7 @@ from iris.cluster.controller.logs.keeper import LogKeeper
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.names import claim_name
-from iris.cluster.controller.submission.parents import check_parent
+from iris.cluster.controller.submission.parents import check_parent, inherit_environment
 from iris.cluster.controller.submission.quotas import QuotaUse
 from iris.cluster.controller.submission.request import LaunchJobRequest, make_job
 from iris.cluster.controller.submission.validate import validate
@@ -77,9 +77,10 @@ class Submissions:
         job = make_job(request, now_ms())
         job.submitted_stamp = stamp()
         if request.parent_job_id:
-            parent = self._jobs.find(request.parent_job_id).job
-            check_parent(request, parent)
-            owner = parent.owner
+            parent = self._jobs.find(request.parent_job_id)
+            check_parent(request, parent.job)
+            inherit_environment(request, parent.launch)
+            owner = parent.job.owner
         job.owner = owner
         self._quotas.check(owner, len(job.tasks))
         self._headroom.check_job(request.ByteSize())

@@ -13,6 +13,7 @@ from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
 from iris.cluster.controller.submission.request import PLACEMENTS, LaunchJobRequest, replicas_of
 from iris.cluster.controller.submission.sizes import check_sizes
 from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.types import MAX_EXIT_CODE
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
@@ -31,6 +32,7 @@ def validate(request: LaunchJobRequest) -> None:
     check_sizes(request)
     _check_entrypoint(request)
     _check_numbers(request)
+    _check_exit_codes(request)
     _check_environment(request)
     _check_placement(request)
     _check_rendezvous(request)
@@ -58,6 +60,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("scheduling_timeout_seconds", request.scheduling_timeout_seconds),
         ("timeout_seconds", request.timeout_seconds),
         ("job_timeout_seconds", request.job_timeout_seconds),
+        ("timeout_warning_seconds", request.timeout_warning_seconds),
         ("max_log_bytes", request.max_log_bytes),
         ("max_task_failures", request.max_task_failures),
         ("max_retries_failure", request.max_retries_failure),
@@ -66,6 +69,31 @@ def _check_numbers(request: LaunchJobRequest) -> None:
     ):
         check_whole_number(name, value, most=MAX_INT64 if name.endswith("_bytes") else MAX_INT32)
     check_whole_number("retry_pause_ms", request.retry_pause_ms, most=LONGEST_PAUSE_MS)
+
+    warning_s = request.timeout_warning_seconds
+    for name, limit_s in (
+        ("timeout_seconds", request.timeout_seconds),
+        ("job_timeout_seconds", request.job_timeout_seconds),
+    ):
+        if limit_s and warning_s >= limit_s:
+            raise InvalidArgumentError(
+                f"timeout_warning_seconds must be less than {name}, which is {limit_s}, got {warning_s}"
+            )
+
+
+def _check_exit_codes(request: LaunchJobRequest) -> None:
+    for name, codes in (("retry_on", request.retry_on), ("fail_on", request.fail_on)):
+        if len(codes) > MAX_EXIT_CODE:
+            raise InvalidArgumentError(f"{name} must have up to {MAX_EXIT_CODE} exit codes, got {len(codes):,}")
+        for code in codes:
+            check_whole_number(f"an exit code in {name}", code, least=1, most=MAX_EXIT_CODE)
+        if codes and not request.max_retries_failure:
+            raise InvalidArgumentError(
+                f"{name} needs max_retries_failure of 1 or more: without retries, no exit code leads to a retry"
+            )
+    both = sorted(set(request.retry_on) & set(request.fail_on))
+    if both:
+        raise InvalidArgumentError(f"retry_on and fail_on must have no exit code in common, got {both[0]} in both")
 
 
 def _check_environment(request: LaunchJobRequest) -> None:

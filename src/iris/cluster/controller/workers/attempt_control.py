@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from iris.cluster.controller.api.standard_input import StandardInput
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
@@ -10,6 +11,7 @@ from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.instructions import StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.controller.scheduling.deadlines import job_left_ms
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.workers import dispatch
@@ -142,8 +144,11 @@ class AttemptControl:
         request.shared.stdin_spent = is_taken
         if meeting is not None:
             meeting.describe(request)
+        set_time_left = partial(_set_time_left, request, record)
         try:
-            return await dispatch.start_attempts(worker, job.job_id, starts, request, is_live, self._fleet.calls)
+            return await dispatch.start_attempts(
+                worker, job.job_id, starts, request, is_live, self._fleet.calls, set_time_left
+            )
         except IrisError as error:
             self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
             return None
@@ -165,6 +170,12 @@ class AttemptControl:
         if not has_it:
             end = AttemptEnd(KILLED, now_ms(), error="stopped before it started", failure=FailureCode.STOPPED_ON_WORKER)
             self._saver.job_changed(record, job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))
+
+
+def _set_time_left(request: cluster_pb2.Worker.RunTasksRequest, record: JobRecord) -> None:
+    left_ms = job_left_ms(record)
+    if left_ms is not None:
+        request.shared.job_left_ms = left_ms
 
 
 def _by_worker(starts: Iterable[StartAttempt]) -> dict[str, list[StartAttempt]]:

@@ -85,6 +85,7 @@ def run_tasks_request(
         ports=launch.ports,
         working_directory=launch.working_directory,
         max_log_bytes=launch.max_log_bytes,
+        timeout_warning_seconds=launch.timeout_warning_seconds,
         hosts=hosts,
     )
     if launch.HasField("kill_grace_period_ms"):
@@ -107,9 +108,18 @@ async def start_attempts(
     request: cluster_pb2.Worker.RunTasksRequest,
     still_live: StillLive,
     calls: WorkerCalls,
+    before_try: Callable[[], None],
 ) -> cluster_pb2.Worker.RunTasksResponse | None:
-    """Call a worker to run attempts of a job. The call is repeated until the worker answers or all the attempts have
-    ended.
+    """Call a worker to run attempts of a job, until the worker answers or all the attempts have ended.
+
+    Args:
+        worker: The worker.
+        job_id: The job.
+        starts: The attempts.
+        request: The request for the worker.
+        still_live: Returns whether an attempt is live.
+        calls: Limits the calls to each worker.
+        before_try: Updates the request before each call.
 
     Returns:
         The worker's answer; None if the attempts ended before the worker answered.
@@ -132,6 +142,7 @@ async def start_attempts(
                 async with calls.turn(worker):
                     if not is_wanted():  # All the attempts may have ended while the call waited for its turn.
                         return None
+                    before_try()
                     failpoint("start.before")
                     answer = await call_async(worker.stub.run_tasks, request, peer)
                     failpoint("start.after")

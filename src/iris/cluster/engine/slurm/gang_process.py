@@ -27,6 +27,7 @@ from typing import IO
 
 from iris.cluster.engine.slurm.job_comment import Comment, count_slots
 from iris.cluster.engine.slurm.slot_process import END_NOW
+from iris.cluster.engine.slurm.time_left import seconds_left
 from iris.system.inherited import reset_signals
 
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
@@ -50,12 +51,14 @@ def main() -> None:
         writer.write(Comment(why="Slurm has requeued the job"), until_stored=True)
         return
     slot = [sys.executable, "-P", "-m", "iris.cluster.engine.slurm.slot_process"]
+    left_s = seconds_left(os.environ["SLURM_JOB_ID"])
+    options = gang["options"] if left_s is None else [*gang["options"], "--allocation-left", str(left_s)]
     srun = subprocess.Popen(
         ["srun", *gang["srun"], *slot], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert srun.stdin is not None
     with contextlib.suppress(BrokenPipeError), srun.stdin as pipe:
-        pipe.write(json.dumps({"options": gang["options"], "workers": gang["workers"]}).encode())
+        pipe.write(json.dumps({"options": options, "workers": gang["workers"]}).encode())
     comment = _follow(srun, gang["slots"], os.environ["SLURM_JOB_NODELIST"], writer)
     code = srun.wait()
     # A slot without a reported end may still run, because srun may have lost the connection to the slot's machine.

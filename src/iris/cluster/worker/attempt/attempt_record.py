@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ class Attempt:
         from_cache: Whether the worker already had the workspace.
         started_at_ms: When the process started, on the wall clock.
         started_s: When the process started, on the monotonic clock.
+        job_end_s: When the job's timeout ends the attempt, on the monotonic clock; infinity without such a timeout.
         finished_at_ms: When the attempt ended, on the wall clock.
         usage: The resources that the attempt uses.
         stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped; None while the attempt
@@ -85,6 +87,7 @@ class Attempt:
     from_cache: bool = False
     started_at_ms: int = 0
     started_s: float = 0.0
+    job_end_s: float = math.inf
     finished_at_ms: int = 0
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None

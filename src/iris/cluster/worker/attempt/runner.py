@@ -16,6 +16,7 @@ from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.limits.enforcement import Enforcement
+from iris.cluster.worker.limits.timeout_warning import TimeoutWarnings
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.launcher import Launcher, Program
 from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
@@ -66,6 +67,7 @@ class AttemptRunner:
         headroom: States whether the machine can start another attempt.
         reporter: Reports to the controller; None in tests without a controller.
         build_env: Returns the environment of an attempt's process.
+        warnings: Warns the processes of an attempt before a time limit ends the attempt.
         on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
     """
 
@@ -78,6 +80,7 @@ class AttemptRunner:
         headroom: WorkerHeadroom,
         reporter: Reporter | None,
         build_env: Callable[[Attempt], dict[str, str]],
+        warnings: TimeoutWarnings,
         on_ended: Callable[[str, int, int], None],
     ) -> None:
         self._registry = registry
@@ -87,6 +90,7 @@ class AttemptRunner:
         self._headroom = headroom
         self._reporter = reporter
         self._build_env = build_env
+        self._warnings = warnings
         self._on_ended = on_ended
 
     async def run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
@@ -107,9 +111,11 @@ class AttemptRunner:
             self._started(attempt)
             timeout_s = attempt.request.timeout_seconds
             timer = asyncio.get_running_loop().call_later(timeout_s, attempt.time_out) if timeout_s > 0 else None
+            warning = self._warnings.start(attempt)
             exited = await process.wait()
-            if timer is not None:
-                timer.cancel()
+            for limit in (timer, warning):
+                if limit is not None:
+                    limit.cancel()
             self._processes.reaper.group_ended(process.pid)
             self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage))
         except Exception as error:  # noqa: BLE001 - The end of the attempt must be reported after any error.

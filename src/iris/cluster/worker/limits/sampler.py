@@ -53,9 +53,22 @@ class Sampler:
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 
+    async def find_processes(self, attempt: Attempt, mark: str) -> list[Process]:
+        """Return the processes of one attempt.
+
+        Args:
+            attempt: The attempt.
+            mark: The mark in the environment of its processes.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_processes, attempt, mark)
+
     async def kill(self, processes: Sequence[Process]) -> None:
         """Kill processes together with their process groups."""
         await asyncio.get_running_loop().run_in_executor(self._thread, process_table.kill, processes)
+
+    def _find_processes(self, attempt: Attempt, mark: str) -> list[Process]:
+        process = attempt.process
+        return [] if process is None else self._table.refresh({process.pid: mark})[process.pid]
 
     def _sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
         self._enforcement.refresh()

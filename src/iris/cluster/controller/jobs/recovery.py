@@ -1,0 +1,42 @@
+"""Continues a job after a restart of the controller. The module is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from iris.cluster.controller.jobs.instructions import Instruction, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import BUILDING
+
+
+def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
+    """Return the instructions to carry out after a restart of the controller. The earlier controller may not have
+    carried out its last instructions.
+
+    1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time.
+       Therefore each attempt counts as lost with its worker, not as stopped for a restart of its gang.
+    2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
+    3. Gangs that waited in the queue request an allocation again.
+
+    Args:
+        job: The job, as the earlier controller has saved it.
+        held: The gangs that the engine still knows, by id.
+        now_ms: The time.
+    """
+    for task in job.tasks:
+        # Jobs that were saved by old versions of Iris have no retry pause. Their value is 0.
+        task.not_before_ms = task.not_before_ms or now_ms
+    waiting = [gang.gang_id for gang in job.gangs.values() if not gang.placed and gang.gang_id not in held]
+    live = job.live_attempts()
+    lost = {index: live[index].attempt_id for index in live if job.tasks[index].gang_id not in held}
+    instructions: list[Instruction] = []
+    for index in sorted(live.keys() - lost.keys()):
+        attempt = live[index]
+        if attempt.state == BUILDING:
+            instructions.append(StartAttempt(index, attempt.attempt_id, attempt.worker_id))
+        if job.tasks[index].stop is not None:
+            instructions.append(StopAttempt(index, attempt.attempt_id, attempt.worker_id))
+    instructions += job.attempts_lost(lost, "the worker was lost while the controller was away", now_ms)
+    for gang_id in waiting:
+        instructions += job.allocation_lost(gang_id)
+    return instructions
