@@ -127,7 +127,7 @@ def _plain(path: Path) -> float:
             start = time.perf_counter()
         db.execute("BEGIN IMMEDIATE")
         for statement, rows in Changes().add_job(record, b"").statements:
-            db.executemany(statement, rows)
+            db.executemany(statement, rows() if callable(rows) else rows)
         db.execute("COMMIT")
     elapsed_s = time.perf_counter() - start
     db.close()

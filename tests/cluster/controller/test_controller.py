@@ -195,7 +195,7 @@ class CountingStore(Store):
     def write(self, changes: Changes) -> None:
         for statement, rows in changes.statements:
             if statement.startswith("UPDATE jobs"):
-                self.saves.update(str(row[-1]) for row in rows)
+                self.saves.update(str(row[-1]) for row in (rows() if callable(rows) else rows))
         super().write(changes)
 
 

@@ -13,7 +13,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
+from support.stored_jobs import (
+    HASH,
+    STATES,
+    building,
+    ending,
+    ending_while_restarting,
+    fill,
+    new_job,
+    restarting,
+    stored,
+    succeeded,
+)
 from support.waiting import wait_until
 
 from iris.cluster.controller.jobs.instructions import RequestAllocation
@@ -21,6 +32,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
+from iris.cluster.controller.storage.state_counts import count_states
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
@@ -158,6 +170,51 @@ def test_second_job_with_the_same_id_is_not_stored(store: Store) -> None:
     assert store.bundle(HASH) is None  # all or nothing
     store.write(Changes().add_job(stored(new_job("b")), b""))
     assert [record.job.job_id for record in store.load()] == ["a", "b"]
+
+
+def _bytes_of_ended_jobs(path: Path, jobs: int) -> int:
+    changes = Changes()
+    for number in range(jobs):
+        record = stored(Job.new(f"sweep-of-may-{number}", 1, 1000))
+        record.job.owner = "a-user@example.com"
+        record.job.submit()
+        succeeded(record.job)
+        record.facts[0].resource_usage.memory_peak_mb = 512
+        changes.add_job(record, b"")
+    with closing(Store(path)) as store:
+        store.write(changes)
+    return path.stat().st_size
+
+
+def test_ended_job_of_one_task_takes_less_than_one_kilobyte(tmp_path: Path) -> None:
+    more = _bytes_of_ended_jobs(tmp_path / "more.db", 1500)
+    assert (more - _bytes_of_ended_jobs(tmp_path / "fewer.db", 500)) / 1000 < 1024
+
+
+def test_packed_job_of_a_newer_format_is_a_data_loss_error(store: Store, path: Path) -> None:
+    job = new_job("ended")
+    job.terminate("terminated by a user", 2000)
+    store.write(Changes().add_job(stored(job), b""))
+    store.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE jobs SET record = CAST(x'7f00' AS BLOB)")
+    again = Store(path)
+    with pytest.raises(DataLossError, match="does not know"):
+        list(again.load())
+    again.close()
+
+
+def test_states_of_unfinished_and_ended_jobs_are_counted_in_a_database_of_any_version(tmp_path: Path) -> None:
+    store = Store(tmp_path / "controller.db")
+    fill(store)
+    store.close()
+    counts = count_states(tmp_path / "controller.db")
+    assert (sum(counts["jobs"].values()), sum(counts["tasks"].values())) == (32, 96)
+    assert counts["jobs"]["SUCCEEDED"] == 2
+    dump = Path(__file__).parent / "databases" / "schema-2.sql"
+    with closing(sqlite3.connect(tmp_path / "old.db")) as db, db:
+        db.executescript(dump.read_text())
+    assert count_states(tmp_path / "old.db") == counts
 
 
 # Results, workspaces, endpoints.
@@ -335,6 +392,7 @@ import sys
 from pathlib import Path
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.state_counts import count_states
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.rpc import cluster_pb2

@@ -29,12 +29,14 @@ class JobRecord:
         facts: The ports, resource usage, build metrics and log warning of each task, by task index.
         why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
             write. Empty in the current record.
+        number: The place of the job in the order of submission, from 1; 0 before the job is saved.
     """
 
     job: Job
     launch: cluster_pb2.Controller.LaunchJobRequest
     facts: list[cluster_pb2.TaskStatus]
     why_outdated: str = ""
+    number: int = 0
     _usage: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:

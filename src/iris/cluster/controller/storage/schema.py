@@ -11,8 +11,10 @@ field when it saves the record.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from iris.errors import FailedPreconditionError
@@ -66,8 +68,48 @@ CREATE TABLE tokens (
     message BLOB NOT NULL                      -- Token, without its secret
 );
 """,
+    """
+ALTER TABLE jobs RENAME TO old_jobs;
+ALTER TABLE tasks RENAME TO old_tasks;
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of submission
+    job_id TEXT NOT NULL UNIQUE,
+    parent_job_id TEXT NOT NULL,               -- empty if the job has no parent
+    owner TEXT NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,          -- the final state; 0 until the end of the job is saved
+    submitted_at_ms INTEGER NOT NULL,
+    finished_at_ms INTEGER NOT NULL DEFAULT 0, -- 0 until the end of the job is saved
+    tasks INTEGER NOT NULL,                    -- the number of tasks
+    launch BLOB NOT NULL,                      -- LaunchJobRequest, without the workspace and the entry point
+    record NOT NULL                            -- TEXT: an unfinished job; BLOB: an ended job with tasks (records.py)
+);
+CREATE INDEX jobs_by_parent ON jobs (parent_job_id) WHERE parent_job_id != '';
+CREATE INDEX jobs_by_owner ON jobs (owner, number, state);
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE INDEX jobs_by_submission ON jobs (submitted_at_ms);
+CREATE INDEX jobs_by_end ON jobs (finished_at_ms);
+CREATE TABLE entry_points (
+    number INTEGER PRIMARY KEY,                -- the number of the job
+    launch BLOB NOT NULL                       -- LaunchJobRequest with only the entry point, which may be removed
+);
+CREATE TABLE tasks (                           -- the tasks of unfinished jobs
+    job_id TEXT NOT NULL,
+    task_index INTEGER NOT NULL,
+    record TEXT NOT NULL,                      -- Task with its attempts, as JSON
+    facts BLOB NOT NULL,                       -- TaskStatus: ports, resource usage, build metrics
+    PRIMARY KEY (job_id, task_index)
+) WITHOUT ROWID;
+""",
 )
 SCHEMA_VERSION = len(MIGRATIONS)
+_PACKING = 2  # The migration that moves the jobs to new tables, and packs the ended jobs (pack_jobs.py).
+
+Progress = Callable[[int, int], None]
+"""A function that is told how many jobs of a database are migrated, and how many jobs there are."""
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Do nothing. This is the default for `Progress`."""
 
 
 def check_version(db: sqlite3.Connection, name: str) -> None:
@@ -84,24 +126,37 @@ def check_version(db: sqlite3.Connection, name: str) -> None:
         )
 
 
-def migrate(db: sqlite3.Connection, path: Path | None) -> None:
+def migrate(db: sqlite3.Connection, path: Path | None, progress: Progress = ignore_progress) -> None:
     """Migrate a database to the newest version, with one transaction for each version. Before the first migration, copy
     the old database to a file in the same directory.
 
     Args:
         db: The connection, in autocommit mode.
         path: The file of the database; None if the database is in memory.
+        progress: A function that is called during the migration of a large database.
     """
     version = _version_of(db)
     if path is not None and 0 < version < SCHEMA_VERSION:
         _keep_copy(db, path.with_name(f"{path.name}.v{version}"))
     for number in range(version, SCHEMA_VERSION):
         try:
-            db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version={number + 1}; COMMIT;")
-        except sqlite3.Error:
+            db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}")
+            if number == _PACKING:
+                # The module is imported here, because its imports take time, and few starts need a migration.
+                from iris.cluster.controller.storage.pack_jobs import pack_jobs
+
+                pack_jobs(db, progress)
+            db.execute(f"PRAGMA user_version={number + 1}")
+            db.execute("COMMIT")
+        except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+    if version and version <= _PACKING:
+        # The packed jobs take a fraction of the old space. A full disk is no reason to fail, because the free space in
+        # the file is used for new jobs.
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("VACUUM")
 
 
 def _version_of(db: sqlite3.Connection) -> int:

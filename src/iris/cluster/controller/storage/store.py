@@ -8,26 +8,32 @@ for an fsync. Reconsider this choice when one disk cannot do enough fsyncs.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from google.protobuf.message import DecodeError
 
-from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
-from iris.cluster.controller.storage.schema import check_version, migrate
+from iris.cluster.controller.jobs.task import Task
+from iris.cluster.controller.storage.records import dump_job, dump_task, load_job, pack, split_launch, unpack
+from iris.cluster.controller.storage.schema import Progress, check_version, ignore_progress, migrate
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 from iris.system.files import sync_directory
+
+# The exceptions of reading damaged records.
+_UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
+_JOB_ROWS = (
+    "SELECT number, job_id, jobs.launch, entry_points.launch, record FROM jobs LEFT JOIN entry_points USING (number)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +51,52 @@ class StoredToken:
     revocation: int = 0
 
 
+Row = Sequence[object]
+
+
 class Changes:
     """Rows to write in one transaction.
 
     Each row is made on the controller's loop, when a method of this class is called. Therefore the writing thread never
-    reads an object while the loop changes it.
+    reads an object while the loop changes it. The row of an ended job is an exception: the writing thread makes it,
+    because packing a job with many tasks takes long, and an ended job never changes.
+
+    Attributes:
+        statements: The SQL statements, each with its rows or with a function that makes the rows.
     """
 
     def __init__(self) -> None:
-        self.statements: list[tuple[str, list[Sequence[object]]]] = []
+        self.statements: list[tuple[str, list[Row] | Callable[[], list[Row]]]] = []
 
     def add_job(self, stored: JobRecord, bundle: bytes) -> Self:
         """Add a new job and its workspace. The workspace is left out if `bundle` is empty or the workspace is already
         stored.
         """
-        launch = stored.launch
+        job, launch = stored.job, stored.launch
         if bundle:
             self._add("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
+        rest, entry_point = split_launch(launch)
+        row = (stored.number or None, job.job_id, job.parent_job_id, job.owner, job.submitted_at_ms, len(job.tasks))
         self._add(
-            "INSERT INTO jobs (job_id, launch, record) VALUES (?, ?, ?)",
-            (stored.job.job_id, launch.SerializeToString(), _dump_job(stored.job)),
+            "INSERT INTO jobs (number, job_id, parent_job_id, owner, submitted_at_ms, tasks, launch, record)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, rest, "" if job.is_finished else dump_job(job)),
         )
-        self._save_tasks(stored.job.tasks, stored.facts)
+        self._add("INSERT INTO entry_points VALUES (last_insert_rowid(), ?)", (entry_point,))
+        if job.is_finished:
+            self._end_job(stored)
+        else:
+            self._save_tasks(job.tasks, stored.facts)
         return self
 
     def save_job(self, stored: JobRecord, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
         """Save a job's changes since the given revision, and new results as pairs of task index and outcome."""
         job = stored.job
-        self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
-        self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
+        if job.is_finished:
+            self._end_job(stored)
+        else:
+            self._add("UPDATE jobs SET record=? WHERE job_id=?", (dump_job(job), job.job_id))
+            self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
         for index, value in results:
             self._add("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (job.job_id, index, value))
         return self
@@ -118,13 +141,24 @@ class Changes:
         return self
 
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
-        rows: list[Sequence[object]] = [
-            (task.job_id, task.task_index, _dump_task(task), facts[task.task_index].SerializeToString())
+        rows: list[Row] = [
+            (task.job_id, task.task_index, dump_task(task), facts[task.task_index].SerializeToString())
             for task in tasks
         ]
         self.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)", rows))
 
-    def _add(self, statement: str, row: Sequence[object]) -> None:
+    def _end_job(self, stored: JobRecord) -> None:
+        """Replace the records of a job and its tasks by one packed record."""
+        job = stored.job
+        self.statements.append(
+            (
+                "UPDATE jobs SET state=?, finished_at_ms=?, record=? WHERE job_id=?",
+                lambda: [(job.state, job.finished_at_ms, pack(stored), job.job_id)],
+            )
+        )
+        self._add("DELETE FROM tasks WHERE job_id=?", (job.job_id,))
+
+    def _add(self, statement: str, row: Row) -> None:
         self.statements.append((statement, [row]))
 
 
@@ -133,6 +167,7 @@ class Store:
 
     Args:
         path: The file, which is created if it is missing; None keeps the database in memory.
+        progress: A function that is called while the database of an older version is migrated.
 
     Raises:
         FailedPreconditionError: A newer version of Iris wrote the file, or a running controller uses it.
@@ -140,7 +175,7 @@ class Store:
         ResourceExhaustedError: The file cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, progress: Progress = ignore_progress) -> None:
         self._name = "memory" if path is None else str(path)
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,23 +194,23 @@ class Store:
         except (OSError, sqlite3.OperationalError) as error:
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         try:
-            self._open(path)
+            self._open(path, progress)
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self, path: Path | None) -> None:
+    def _open(self, path: Path | None, progress: Progress) -> None:
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             check_version(self._db, self._name)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, path)
+            migrate(self._db, path, progress)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise FailedPreconditionError(f"another controller is running on {self._name}") from error
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except _UNREADABLE as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
         if path is not None:
             # SQLite syncs only the contents of the file. Therefore the directory entries are synced here.
@@ -189,7 +224,13 @@ class Store:
     def load(self) -> Iterator[JobRecord]:
         """Yield all jobs, in the order of their submission."""
         with self._reading():
-            for row in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
+            for row in self._db.execute(f"{_JOB_ROWS} ORDER BY number"):
+                yield self._load_job(*row)
+
+    def load_unfinished(self) -> Iterator[JobRecord]:
+        """Yield the jobs whose end is not saved, in the order of their submission."""
+        with self._reading():
+            for row in self._db.execute(f"{_JOB_ROWS} WHERE state=0 ORDER BY number"):
                 yield self._load_job(*row)
 
     def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
@@ -197,18 +238,17 @@ class Store:
         with self._reading():
             found: dict[str, JobRecord] = {}
             for job_id in job_ids:
-                rows = self._db.execute("SELECT job_id, launch, record FROM jobs WHERE job_id=?", (job_id,))
+                rows = self._db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,))
                 found.update((job_id, self._load_job(*row)) for row in rows.fetchall())
             return found
 
-    def _load_job(self, job_id: str, launch: bytes, record: str) -> JobRecord:
-        rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
-        tasks, facts = [], []
-        for task, fact in rows:
-            tasks.append(_load_task(json.loads(task)))
-            facts.append(cluster_pb2.TaskStatus.FromString(fact))
-        job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
-        return JobRecord(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
+    def _load_job(
+        self, number: int, job_id: str, launch: bytes, entry_point: bytes | None, record: str | bytes
+    ) -> JobRecord:
+        if isinstance(record, bytes):
+            return unpack(record, launch, entry_point, number)
+        tasks = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
+        return load_job(record, tasks, launch, entry_point, number)
 
     def write(self, changes: Changes) -> None:
         """Write all rows in one transaction. The rows are on the disk when this method returns.
@@ -219,7 +259,7 @@ class Store:
         """
         with self._transaction():
             for statement, rows in changes.statements:
-                self._db.executemany(statement, rows)
+                self._db.executemany(statement, rows() if callable(rows) else rows)
 
     def result(self, job_id: str, task_index: int) -> bytes:
         """Return the stored outcome of a task (see jobs/outcomes.py); empty bytes if the task has no outcome."""
@@ -270,7 +310,7 @@ class Store:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.DatabaseError, DecodeError, ValueError, TypeError, KeyError) as error:
+        except _UNREADABLE as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
 
     @contextmanager
@@ -294,43 +334,3 @@ class Store:
                 self._db.execute("ROLLBACK")
             kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
             raise kind(f"the controller cannot write {self._name}: {error}") from error
-
-
-# These fields are not stored with the job. The tasks have a separate table. The gangs and the tally are derived from
-# the tasks.
-_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally", "transitions"))
-
-
-def _dump_job(job: Job) -> str:
-    return json.dumps({name: getattr(job, name) for name in _JOB_FIELDS})
-
-
-def _dump_task(task: Task) -> str:
-    record = asdict(task)
-    record["stop"] = task.stop.name if task.stop else None
-    return json.dumps(record)
-
-
-def _load_task(record: dict[str, object]) -> Task:
-    attempts = record.pop("attempts")
-    stop = record.pop("stop", None)
-    assert isinstance(attempts, list)
-    return Task(
-        **_known(record, _TASK_FIELDS),
-        attempts=[TaskAttempt(**_known(attempt, _ATTEMPT_FIELDS)) for attempt in attempts],
-        stop=Stop[stop] if isinstance(stop, str) else None,
-    )
-
-
-_TASK_FIELDS = tuple(field.name for field in fields(Task))
-_ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
-
-
-def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of a stored record that this version of Iris knows, and leave out all others.
-
-    A field that is missing in an old record gets its default. An unknown field, written by a newer version of Iris, is
-    ignored. If a newer version of Iris adds a field that older versions must not ignore, it also raises the schema
-    version of the database.
-    """
-    return {name: value for name, value in record.items() if name in names}

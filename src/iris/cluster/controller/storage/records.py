@@ -1,0 +1,179 @@
+"""Converts jobs to the records that the database stores, and back.
+
+An unfinished job has one JSON record, and one JSON record for each task. A record leaves out empty fields, because
+shorter records cost less time and space. An ended job has one *packed* record with all its tasks, because an ended job
+never changes.
+
+A packed record is a format byte, followed by compressed bytes. The uncompressed bytes are the length of the JSON text
+(4 bytes), the JSON text of the job and its tasks, and the facts of the tasks as a protobuf message.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
+from iris.rpc import cluster_pb2
+
+LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
+
+_FORMAT = b"\x01"
+_LENGTH_BYTES = 4
+# These fields of a submission can be large, and only a start of an attempt needs them. Therefore they are stored apart
+# from the job.
+_ENTRY_POINT = ("serialized_entrypoint", "command", "environment")
+# Stands for the default of a field that is always stored. A field is left out only if its default is empty, because a
+# later version of Iris may change another default, for example the number of retries.
+_REQUIRED = object()
+
+
+def split_launch(launch: LaunchJobRequest) -> tuple[bytes, bytes]:
+    """Return a submission as two messages: the submission without its entry point, and its entry point alone. The entry
+    point is the command or callable, with the environment.
+    """
+    entry_point = LaunchJobRequest()
+    rest = LaunchJobRequest()
+    rest.CopyFrom(launch)
+    for name in _ENTRY_POINT:
+        rest.ClearField(name)
+    if launch.HasField("serialized_entrypoint"):
+        entry_point.serialized_entrypoint = launch.serialized_entrypoint
+    entry_point.command.extend(launch.command)
+    if launch.HasField("environment"):
+        entry_point.environment.CopyFrom(launch.environment)
+    return rest.SerializeToString(), entry_point.SerializeToString()
+
+
+def join_launch(rest: bytes, entry_point: bytes | None) -> LaunchJobRequest:
+    """Return the submission from its two stored messages. `entry_point` is None if only the rest is wanted, or if the
+    entry point is no longer stored.
+    """
+    launch = LaunchJobRequest.FromString(rest)
+    if entry_point:
+        launch.MergeFromString(entry_point)
+    return launch
+
+
+def without_entry_point(record: JobRecord) -> JobRecord:
+    """Return the record of an ended job without the entry point, which only a start of an attempt needs."""
+    launch = LaunchJobRequest.FromString(split_launch(record.launch)[0])
+    return JobRecord(record.job, launch, record.facts, number=record.number)
+
+
+def dump_job(job: Job) -> str:
+    """Return the record of an unfinished job, without its tasks."""
+    return json.dumps(_dump(job, _JOB_DEFAULTS))
+
+
+def dump_task(task: Task) -> str:
+    """Return the record of a task of an unfinished job, with its attempts."""
+    return json.dumps(_task_record(task))
+
+
+def load_job(
+    record: str, tasks: Iterable[tuple[str, bytes]], rest: bytes, entry_point: bytes | None, number: int
+) -> JobRecord:
+    """Return an unfinished job from its stored records.
+
+    Args:
+        record: The record of the job.
+        tasks: The record and the facts of each task, by task index.
+        rest: The submission without its entry point.
+        entry_point: The entry point; None if it is not wanted.
+        number: The place of the job in the order of submission.
+    """
+    loaded, facts = [], []
+    for task, fact in tasks:
+        loaded.append(_load_task(json.loads(task)))
+        facts.append(cluster_pb2.TaskStatus.FromString(fact))
+    job = Job(tasks=loaded, **_known(json.loads(record), _JOB_DEFAULTS))
+    return JobRecord(job, join_launch(rest, entry_point), facts, number=number)
+
+
+def pack(record: JobRecord) -> bytes:
+    """Return the packed record of an ended job with all its tasks."""
+    job = record.job
+    text = json.dumps(
+        {"job": _dump(job, _JOB_DEFAULTS), "tasks": [_task_record(task) for task in job.tasks]}, separators=(",", ":")
+    ).encode()
+    facts = cluster_pb2.JobStatus(tasks=record.facts).SerializeToString()
+    return _FORMAT + zlib.compress(len(text).to_bytes(_LENGTH_BYTES, "big") + text + facts)
+
+
+def unpack(packed: bytes, rest: bytes, entry_point: bytes | None, number: int) -> JobRecord:
+    """Return an ended job from its packed record. `load_job` documents the other arguments.
+
+    Raises:
+        ValueError: The record was packed by a newer version of Iris.
+    """
+    records, facts_bytes = _split_packed(packed)
+    facts = cluster_pb2.JobStatus.FromString(facts_bytes)
+    job = Job(tasks=[_load_task(task) for task in records["tasks"]], **_known(records["job"], _JOB_DEFAULTS))
+    return JobRecord(job, join_launch(rest, entry_point), list(facts.tasks), number=number)
+
+
+def unpack_states(packed: bytes) -> tuple[int, list[int]]:
+    """Return the state of an ended job and the states of its tasks, from the job's packed record."""
+    records, _ = _split_packed(packed)
+    return records["job"]["state"], [task["state"] for task in records["tasks"]]
+
+
+def _split_packed(packed: bytes) -> tuple[dict[str, Any], bytes]:
+    if packed[:1] != _FORMAT:
+        raise ValueError(f"the packed record of a job begins with {packed[:1]!r}, which this version does not know")
+    content = zlib.decompress(packed[1:])
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+    records: dict[str, Any] = json.loads(content[_LENGTH_BYTES:end])
+    return records, content[end:]
+
+
+def _task_record(task: Task) -> dict[str, Any]:
+    record = _dump(task, _TASK_DEFAULTS)
+    if task.stop is not None:
+        record["stop"] = task.stop.name
+    record["attempts"] = [_dump(attempt, _ATTEMPT_DEFAULTS) for attempt in task.attempts]
+    return record
+
+
+def _load_task(record: Mapping[str, Any]) -> Task:
+    stop = record.get("stop")
+    return Task(
+        **_known(record, _TASK_DEFAULTS),
+        attempts=[TaskAttempt(**_known(attempt, _ATTEMPT_DEFAULTS)) for attempt in record["attempts"]],
+        stop=Stop[stop] if isinstance(stop, str) else None,
+    )
+
+
+def _dump(value: object, defaults: Mapping[str, object]) -> dict[str, Any]:
+    return {name: field for name, default in defaults.items() if (field := getattr(value, name)) != default}
+
+
+def _known(record: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields of a stored record that this version of Iris knows, and leave out all others.
+
+    A field that is missing in a record gets its default. An unknown field, written by a newer version of Iris, is
+    ignored. If a newer version of Iris adds a field that older versions must not ignore, it also raises the schema
+    version of the database.
+    """
+    return {name: value for name, value in record.items() if name in defaults}
+
+
+def _defaults_of(kind: type, without: Sequence[str] = ()) -> dict[str, object]:
+    return {
+        field.name: _REQUIRED if field.default is MISSING or field.default else field.default
+        for field in fields(kind)
+        if field.name not in without
+    }
+
+
+# These fields are not stored with the job. The tasks have records of their own. The gangs and the tally are derived
+# from the tasks.
+_JOB_DEFAULTS = _defaults_of(Job, ("tasks", "gangs", "tally", "transitions"))
+_TASK_DEFAULTS = _defaults_of(Task, ("attempts", "stop"))
+_ATTEMPT_DEFAULTS = _defaults_of(TaskAttempt)
