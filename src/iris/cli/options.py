@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from iris.arguments import MAX_INT32, check_whole_number
+from iris.cli.environment_options import read_env_file, read_variable
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
 from iris.config import ClusterConfig, Option
@@ -90,13 +91,6 @@ class _Checked(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-def _read_variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise InvalidArgumentError(f"a variable must be given as NAME=VALUE, got {quoted(text)}")
-    return name, value
-
-
 def _read_port_name(text: str) -> str:
     check_port_name(text)
     return text
@@ -143,7 +137,8 @@ DURATION = _Checked("TIME", read_span)
 LIMIT = _Checked("TIME", _read_limit)
 MOMENT = _Checked("TIME", read_moment)
 SIZE = _Checked("SIZE", parse_bytes)
-VARIABLE = _Checked("NAME=VALUE", _read_variable)
+VARIABLE = _Checked("NAME[=VALUE]", read_variable)
+ENV_FILE = _Checked("FILE", read_env_file)
 LABEL = _Checked("KEY=VALUE", _read_label)
 PORT_NAME = _Checked("NAME", _read_port_name)
 JOB_NAME = _Checked("NAME", _read_job_name)

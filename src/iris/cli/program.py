@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from iris.cli.completion import COMPLETION_VARIABLE
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
 from iris.cli.lazy_group import LazyGroup
 from iris.cli.options import ADDRESS_HELP, CONTEXT
@@ -56,6 +57,7 @@ _COMMANDS = {
     "up": "iris.cli.commands.administration.up",
     "down": "iris.cli.commands.administration.down",
     "token": "iris.cli.commands.administration.token",
+    "completion": "iris.cli.commands.completion",
     "proto": "iris.cli.commands.proto",
     "debug": "iris.cli.commands.administration.debug",
 }
@@ -84,11 +86,8 @@ def program(context: click.Context, address: str | None) -> None:
 
 def run_program() -> int:
     """Run the command in `sys.argv`, and return the exit code."""
-    # click prints help and errors to these streams, so the streams must replace characters that their encoding lacks.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = ReplacingStream(sys.stdout)
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = ReplacingStream(sys.stderr)
+    if COMPLETION_VARIABLE not in os.environ:  # click writes completions as bytes, which need no replacement.
+        _replace_characters()
     code = _run()
     try:
         if sys.stdout is not None:
@@ -102,6 +101,14 @@ def run_program() -> int:
             report_error(str(error))
             return EXIT_ERROR
     return code
+
+
+def _replace_characters() -> None:
+    """Replace characters that the encoding of a stream lacks, because click prints help and errors to the streams."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = ReplacingStream(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = ReplacingStream(sys.stderr)
 
 
 def _drop_output() -> None:
@@ -120,7 +127,8 @@ def _run() -> int:
     except (OutputClosedError, BrokenPipeError):
         return EXIT_OUTPUT_CLOSED
     except SystemExit:
-        return EXIT_OUTPUT_CLOSED  # click raises SystemExit for a broken pipe only.
+        # click raises SystemExit after a completion, and for a broken pipe.
+        return 0 if COMPLETION_VARIABLE in os.environ else EXIT_OUTPUT_CLOSED
     except IrisError as error:
         report_error(str(error))
         return EXIT_ERROR

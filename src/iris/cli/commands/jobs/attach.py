@@ -6,6 +6,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import LATEST, Lookup
+from iris.cli.completion import JobName
 from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output.printer import Output
@@ -33,7 +34,7 @@ The exit codes are those of 'iris run'. Ctrl-C gives 130.
     " notice or ended."
 )
 @address_option
-@click.argument("job", metavar="[JOB]", default=LATEST)
+@click.argument("job", type=JobName(), metavar="[JOB]", default=LATEST)
 def attach(*, job: str, tail: int | None, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     from iris.cli.attach import attach as attach_to

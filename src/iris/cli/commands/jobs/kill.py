@@ -8,6 +8,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import Lookup, Target, no_such_task
+from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output.documents import job_document, task_document
@@ -47,7 +48,7 @@ because a gang needs all its tasks.
 @click.option("--wait", is_flag=True, help="Wait until the jobs have ended.")
 @json_option()
 @address_option
-@click.argument("jobs", metavar="JOB...", nargs=-1)
+@click.argument("jobs", type=JobName(with_tasks=True), metavar="JOB...", nargs=-1)
 def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json)

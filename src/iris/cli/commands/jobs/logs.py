@@ -12,6 +12,7 @@ import click
 
 from iris.cli.cluster.connect import Connection, connect
 from iris.cli.cluster.lookup import Lookup, Target, no_such_task
+from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_IRIS_FAILED, JobCodeCommand, exit_code_of
 from iris.cli.merged_logs import merged_batches
 from iris.cli.options import COUNT, MOMENT, address_option, json_option
@@ -110,7 +111,7 @@ _MULTIPLE = "May be given several times."
     help="With -f: exit with the exit code of the job or the chosen tasks (the default), or with 0.",
 )
 @address_option
-@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@click.argument("jobs", type=JobName(with_tasks=True), metavar="[JOB]...", nargs=-1)
 def logs(
     *, jobs: tuple[str, ...], with_exit_code: bool | None, as_json: bool, address: str | None, **options: Any
 ) -> int:

@@ -9,6 +9,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import Lookup, Target, is_pattern
+from iris.cli.completion import JobName
 from iris.cli.options import address_option, json_option
 from iris.cli.output.documents import job_document, task_document
 from iris.cli.output.printer import Output
@@ -40,7 +41,7 @@ With several JOBs, or with a pattern, --json prints {"jobs": [â€¦], "tasks": [â€
 @click.command(help=_HELP, short_help="Show jobs and their tasks.")
 @json_option()
 @address_option
-@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@click.argument("jobs", type=JobName(with_tasks=True), metavar="[JOB]...", nargs=-1)
 def status(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)

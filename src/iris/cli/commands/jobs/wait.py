@@ -11,6 +11,7 @@ from iris.cli.attach import words_of_failure
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.ends import Status, wait_for_ends
 from iris.cli.cluster.lookup import Lookup, Target
+from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_TIMEOUT, JobCodeCommand, exit_code_of
 from iris.cli.options import DURATION, address_option, json_option
 from iris.cli.output.documents import job_document, task_document
@@ -46,7 +47,7 @@ The exit code is 124 if the time of --timeout is over before the jobs have ended
     " order of their ends."
 )
 @address_option
-@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@click.argument("jobs", type=JobName(with_tasks=True), metavar="[JOB]...", nargs=-1)
 def wait(*, jobs: tuple[str, ...], timeout: float | None, only_one: bool, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json)

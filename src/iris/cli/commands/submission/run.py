@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
+from iris.cli.completion import complete_file
+from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import (
     COUNT,
     DURATION,
+    ENV_FILE,
     EXIT_CODE,
     JOB_NAME,
     LABEL,
@@ -42,13 +45,13 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
 
 \b
   iris run -- python train.py --lr 0.1
-  iris run --replicas 4 --cpu 1 -- python train.py     each task has IRIS_TASK_INDEX and IRIS_NUM_TASKS
+  iris run -n 4 --cpu 1 -- python train.py     each task has IRIS_TASK_INDEX and IRIS_NUM_TASKS
   iris run --replicas 16 --gpu 1 --spread -- python train.py     each task on a machine of its own
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
   iris run --timeout 2h --timeout-warning 60s -- python train.py     SIGUSR1 a minute before the end
-  iris run --detach --name nightly -- ./nightly.sh
+  iris run -d --name nightly -e WANDB_API_KEY --env-file job.env -- ./nightly.sh
 
 The job runs on the cluster of --address, or of IRIS_CONTROLLER_ADDRESS, or on the cluster that 'iris up' started on
 this machine. Without any of these, a cluster is started that ends with this command.
@@ -78,13 +81,27 @@ _MULTIPLE = "May be given several times."
     # The options of iris end at the first word of the user's command. Therefore no '--' is needed before that command.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--replicas", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
+@click.option("--replicas", "-n", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
 @click.option("--cpu", metavar="N", type=COUNT, default=0, help="The number of cores that each task needs.")
 @click.option(
     "--memory", type=SIZE, default=0, help="The memory that each task needs, and may use, such as 512MB or 2GiB."
 )
 @click.option("--gpu", metavar="N", type=COUNT, default=0, help="The number of GPUs that each task needs.")
-@click.option("--env", type=VARIABLE, multiple=True, help=f"An environment variable for the tasks. {_MULTIPLE}")
+@click.option(
+    "--env",
+    "-e",
+    type=VARIABLE,
+    multiple=True,
+    help=f"An environment variable for the tasks. NAME alone passes the value of this shell. {_MULTIPLE}",
+)
+@click.option(
+    "--env-file",
+    "env_files",
+    type=ENV_FILE,
+    multiple=True,
+    help="A file with an environment variable in each line, as NAME=VALUE or NAME. --env wins over the file."
+    f" {_MULTIPLE}",
+)
 @click.option(
     "--inherit-env/--no-inherit-env",
     default=True,
@@ -179,13 +196,20 @@ _MULTIPLE = "May be given several times."
 @click.option(
     "--independent", is_flag=True, help="Start and retry the tasks one by one, instead of all together as a gang."
 )
-@click.option("--detach", is_flag=True, help="Print the id of the job, and exit without waiting for the job.")
+@click.option("--detach", "-d", is_flag=True, help="Print the id of the job, and exit without waiting for the job.")
 @json_option(
     "Print JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\", which is"
     " submitted, notice or ended."
 )
 @address_option
-@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    metavar="COMMAND...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=complete_file,
+)
 def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str | None, **options: Any) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
@@ -244,7 +268,7 @@ def _submit(
         command,
         **{name: options[name] for name in (*as_given, *retries, *timeouts)},
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
-        env=dict(options["env"]),
+        env=all_variables(options["env_files"], options["env"]),
         workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),
         working_directory=folder,
         coscheduled=not options["independent"],

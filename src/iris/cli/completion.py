@@ -1,0 +1,92 @@
+"""Completes ids of jobs and tasks for `iris completion`. A completion never prints an error, and never takes long."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iris.cluster.types import is_job_finished, state_name
+from iris.errors import IrisError, NotFoundError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from iris.client import IrisClient
+    from iris.rpc import cluster_pb2
+
+COMPLETION_VARIABLE = "_IRIS_COMPLETE"  # `click` reads this variable in `program.main`.
+_TIMEOUT_S = 2.0
+_MOST = 100
+
+
+class JobName(click.ParamType[Any]):
+    """The type of an argument that names a job. A shell completes the ids of jobs, and of tasks after `JOB/`.
+
+    Args:
+        with_tasks: Whether the argument may name a task, too.
+    """
+
+    name = "job"
+
+    def __init__(self, *, with_tasks: bool = False) -> None:
+        self._with_tasks = with_tasks
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the ids that begin with a text. Jobs that have not ended come first."""
+        from click.shell_completion import CompletionItem
+
+        from iris.cli.cluster.connect import connect
+
+        address = ctx.params.get("address") or ctx.find_root().params.get("address")
+        try:
+            with _limited_time(), connect(address) as connection:
+                tasks = _tasks(connection.client, incomplete) if self._with_tasks and "/" in incomplete else []
+                jobs = [(job.job_id, state_name(job.state)) for job in _jobs(connection.client, incomplete)]
+        except (IrisError, _TooSlow):
+            return []
+        return [CompletionItem(name, help=state) for name, state in (tasks + jobs)[:_MOST]]
+
+
+def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a word as the name of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+class _TooSlow(BaseException):
+    """The cluster has not answered in time. Calls to the cluster must not treat this as a broken connection."""
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Raise `_TooSlow` in the `with` block after `_TIMEOUT_S`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _jobs(client: IrisClient, begin: str) -> list[cluster_pb2.JobStatus]:
+    found = [job for job in client.list_jobs()[::-1] if job.job_id.startswith(begin)]
+    return sorted(found, key=lambda job: is_job_finished(job.state))
+
+
+def _tasks(client: IrisClient, begin: str) -> list[tuple[str, str]]:
+    try:
+        job = client.status(begin.rpartition("/")[0])
+    except NotFoundError:
+        return []
+    return [(task.task_id, state_name(task.state)) for task in job.tasks if task.task_id.startswith(begin)]
