@@ -167,7 +167,7 @@ async def _controller(directory: Path, cpus: int) -> None:
     stop = _until_told_to_stop()
     listener = bind("127.0.0.1", 0)
     store = Store(directory / "controller.db")
-    total = Resources(cpu=cpus, memory_bytes=2**40)
+    total = Resources.of(cpu=cpus, memory_bytes=2**40)
     engine = PaperEngine([Machine(WORKER, total, total)])
     controller = Controller(engine, store, address_of(listener), key=SigningKey.new())
     made = cluster_pb2.Controller.CreateTokenRequest(name="benchmark", role="admin")

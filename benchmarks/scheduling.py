@@ -87,7 +87,7 @@ class _World:
     def _machine(self, number: int) -> Machine:
         gpu = 8 if number % 4 == 0 else 0
         memory = 256 * _GIB - self._chance.randrange(2**28)  # no two are quite alike
-        total = Resources(cpu=64, memory_bytes=memory, gpu=gpu)
+        total = Resources.of(cpu=64, memory_bytes=memory, gpu=gpu)
         zone = ("zone", _ZONES[number * len(_ZONES) // _MACHINES])
         return Machine(f"m{number:03}", total, total, labels=(zone, ("model", "a100")) if gpu else (zone,))
 
@@ -123,12 +123,12 @@ class _World:
     def _kind(self, number: int) -> tuple[int, Resources, cluster_pb2.Placement, dict[str, str]]:
         chance = self._chance
         if number == 0:
-            return 2, Resources(cpu=48, memory_bytes=64 * _GIB), cluster_pb2.PLACEMENT_UNSPECIFIED, {}
+            return 2, Resources.of(cpu=48, memory_bytes=64 * _GIB), cluster_pb2.PLACEMENT_UNSPECIFIED, {}
         slots, cpu = chance.randint(1, 24), chance.randint(8, 64)
-        need = Resources(cpu, chance.randint(1, 200) * _GIB, chance.choice((0, 0, 0, 1, 4)))
+        need = Resources.of(cpu, chance.randint(1, 200) * _GIB, chance.choice((0, 0, 0, 1, 4)))
         placement = chance.choice(_PLACEMENTS)
         if placement == cluster_pb2.PLACEMENT_TOGETHER:
-            slots, need = 4, Resources(max(2, cpu // 4), need.memory_bytes // 4, need.gpu // 4)
+            slots, need = 4, Resources.of(max(2, cpu // 4), need.memory_bytes // 4, need.gpu // 4)
         labels = chance.choice(({}, {}, {"zone": chance.choice(_ZONES)}, {"model": "a100"}))
         return slots, need, placement, labels
 
@@ -141,7 +141,7 @@ class _World:
         waited_s: float = 0.0,
     ) -> None:
         launch = cluster_pb2.Controller.LaunchJobRequest(name=f"job-{next(self._numbers)}", placement=placement)
-        launch.resources.cpu, launch.resources.memory_bytes = need.cpu, need.memory_bytes
+        launch.resources.cpu_millicores, launch.resources.memory_bytes = need.cpu_millicores, need.memory_bytes
         if need.gpu:
             launch.resources.device.gpu.count = need.gpu
         for key, value in sorted((labels or {}).items()):

@@ -110,6 +110,25 @@ def check_whole_number(
     refuse(name, (accepted or f"a whole number from {least} to {most}") + _or_none(none), value, advice)
 
 
+def check_millicores(name: str, value: object, *, none: str = "") -> int:
+    """Return a number of CPU cores in millicores. The number may have up to three decimals.
+
+    Args:
+        name: The argument's name.
+        value: The number of cores.
+        none: The meaning of None, for the error's text, if the caller accepts None.
+    """
+    accepted = f"a number of cores from 0 to {MAX_INT32} with at most three decimals, such as 2 or 0.25{_or_none(none)}"
+    number = _real(value)
+    if (
+        number is None
+        or not 0 <= number <= MAX_INT32
+        or abs(number * 1000 - round(number * 1000)) > 1e-6 * (1 + number)
+    ):
+        refuse(name, accepted, value)
+    return round(number * 1000)
+
+
 def check_task_index(value: object, name: str = "task_index", *, none: str = "") -> int:
     """Return the index of a task.
 

@@ -31,6 +31,7 @@ class PendingCode(enum.IntEnum):
     TOO_FEW_MACHINES = 113
     WORKER_UNREACHABLE = 114
     WORKER_REFUSED = 115
+    MAX_PARALLEL = 320
 
 
 class FailureCode(enum.IntEnum):

@@ -172,6 +172,7 @@ class _Client:
             ports=["http"] if self._draws.random() < 0.3 else [],
         )
         request.resources.replicas = promise.replicas
+        request.resources.cpu = 0  # Otherwise few of the independent tasks would run at the same time.
         until_answered(lambda: self._cluster.launch_job(request))
 
     def _run_callable(self, promise: Promise, seconds: float, *, with_child: bool) -> None:

@@ -62,7 +62,7 @@ def test_kill_terminates_the_known_jobs_and_reports_the_unknown_ones(remote_iris
 
 
 def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> None:
-    name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent")
+    name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent", "--cpu", "0")
     remote_iris.wait_for(name, "RUNNING")
     (task,) = remote_iris.json("kill", "--wait", name, "--task", "1")["tasks"]
     assert (task["task_id"], task["state"], task["error"]) == (f"{name}/task-1", "KILLED", "terminated by a user")

@@ -22,7 +22,7 @@ from iris.rpc import cluster_pb2 as pb
 
 Iris = Any  # tests/cli/conftest.py
 GIB = 2**30
-MACHINES = {"a1": Resources(4, 8 * GIB, 2), "b1": Resources(8, 16 * GIB), "b2": Resources(8, 16 * GIB)}
+MACHINES = {"a1": Resources.of(4, 8 * GIB, 2), "b1": Resources.of(8, 16 * GIB), "b2": Resources.of(8, 16 * GIB)}
 LABELS = {"a1": (("zone", "a"),), "b1": (("zone", "b"),), "b2": (("zone", "b"),)}
 
 
@@ -101,7 +101,7 @@ def test_unreachable_engine_is_reported_beside_its_last_known_machines(
 
 
 def test_hundreds_of_machines_are_summed_up_and_cut_to_the_first(iris: Iris, tmp_path: Path) -> None:
-    engine = FakeEngine({f"m{number:03}": Resources(number % 7 + 1, GIB) for number in range(500)})
+    engine = FakeEngine({f"m{number:03}": Resources.of(number % 7 + 1, GIB) for number in range(500)})
     with serving(engine, Store(None)) as controller:
         env = {"IRIS_CONTROLLER_ADDRESS": controller.address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}
         controller.call(lambda: engine.bury("m007"))

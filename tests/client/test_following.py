@@ -298,7 +298,7 @@ def test_each_of_many_followers_of_one_task_gets_every_line(client: IrisClient, 
 def test_follow_of_many_tasks_gets_every_line(client: IrisClient, route: str) -> None:
     tasks = 64
     writing = Writing(seed=24, size=10_000, long_lines=0)
-    job = client.run(writing.command(), replicas=tasks, coscheduled=False)
+    job = client.run(writing.command(), replicas=tasks, coscheduled=False, resources={"cpu": 0})
     stream = client.stream_job_logs(job.job_id, route=route, on_notice=quiet)
     entries = Reading(stream).rest(100)
     by_task: dict[int, list[LogEntry]] = {index: [] for index in range(tasks)}

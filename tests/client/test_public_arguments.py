@@ -105,8 +105,9 @@ WRONG: dict[str, list[Any]] = {
     "callable": [5, "x", object()],
     "function": [5, "x", None, object()],
     "replicas": [*NO_INT32, 0, None],
+    "max_parallel": [*NO_INT32, 0],
     "resources": [5, "cpu=1", True, ["cpu"], {"cpus": 1}, {"cpu": -1}, {"cpu": BEYOND_INT32}, {1: 1}, {"gpu": None}],
-    "cpu": [*NO_INT32, None],
+    "cpu": [-1, 0.0001, "2", True, [1], {"a": 1}, math.nan, math.inf, 1j, object(), 2**31],
     "gpu": [*NO_INT32, None],
     "memory": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],
     "size": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],
@@ -194,6 +195,7 @@ RIGHT: dict[str, Any] = {
 TOGETHER: dict[str, dict[str, Any]] = {
     **{f"IrisClient.remote.{name}": {"address": NOBODY} for name in ("token", "ca", "cert", "http2", "transport")},
     "IrisClient.run.args": {"entrypoint": print},
+    "IrisClient.run.max_parallel": {"coscheduled": False},
     "IrisClient.run.kwargs": {"entrypoint": print},
     "Entrypoint.__init__.args": {"callable": print},
     "Entrypoint.__init__.kwargs": {"callable": print},

@@ -179,7 +179,9 @@ def test_worker_that_dies_without_a_controller_loses_only_its_own_tasks(
 ) -> None:
     with cluster.client() as client:
         cluster.wait_for_workers(2)
-        job_id = launch(client, proofs.command(), replicas=2, independent_tasks=True)
+        job_id = launch(
+            client, proofs.command(), replicas=2, independent_tasks=True, resources=pb.ResourceSpecProto(cpu=0)
+        )
         proofs.wait_for(0)
         proofs.wait_for(1)
         killed = client.get_task_status(job_id, 0).worker_id

@@ -22,7 +22,7 @@ from iris.cluster.types import ResourceSpec
 from iris.errors import DeadlineExceededError
 from iris.rpc import cluster_pb2 as pb
 
-MACHINE = Resources(cpu=2, memory_bytes=2**30)
+MACHINE = Resources.of(cpu=2, memory_bytes=2**30)
 
 
 @pytest.fixture

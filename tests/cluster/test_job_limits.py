@@ -115,7 +115,7 @@ def test_job_timeout_includes_retries_and_pauses(client: IrisClient) -> None:
 @pytest.mark.parametrize("twice", [False, True])
 def test_terminated_independent_task_leaves_the_others_running(client: IrisClient, tmp_path: Path, twice: bool) -> None:
     script = f"echo $$ > {tmp_path}/$IRIS_TASK_INDEX; while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done"
-    job = client.run(shell(script), replicas=3, coscheduled=False, max_retries_failure=5)
+    job = client.run(shell(script), replicas=3, coscheduled=False, resources={"cpu": 0}, max_retries_failure=5)
     pids = [pid_of(tmp_path / str(index)) for index in range(3)]
     for _ in range(1 + twice):
         job.tasks()[1].terminate()

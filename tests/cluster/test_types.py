@@ -24,6 +24,7 @@ from iris.cluster.types import (
     parse_task_id,
     state_name,
 )
+from iris.cores import read_cores
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 
@@ -254,17 +255,33 @@ def test_parse_bytes_refuses_a_binary_unit_without_a_prefix() -> None:
         parse_bytes("5iB")
 
 
-def test_resource_spec_defaults_to_zero_and_converts_memory_to_bytes() -> None:
-    assert ResourceSpec() == ResourceSpec(cpu=0, memory=0, gpu=0)
+def test_resource_spec_defaults_to_nothing_and_converts_memory_to_bytes() -> None:
+    assert ResourceSpec() == ResourceSpec(cpu=None, memory=0, gpu=0) != ResourceSpec(cpu=0)
     assert ResourceSpec(memory="2GiB").memory_bytes == 2**31
     assert ResourceSpec(cpu=4, memory=1000, gpu=1).memory_bytes == 1000
+
+
+@pytest.mark.parametrize(("cpu", "millicores"), [(0, 0), (2, 2000), (0.25, 250), (0.1 + 0.2, 300), (None, None)])
+def test_resource_spec_counts_cores_in_millicores(cpu: float | None, millicores: int | None) -> None:
+    assert ResourceSpec(cpu=cpu).cpu_millicores == millicores
+
+
+@pytest.mark.parametrize(("text", "cores"), [("2", 2), ("0.25", 0.25), (" 250m ", 0.25), (".5", 0.5), ("1000m", 1)])
+def test_cores_are_read_as_a_number_or_in_millicores(text: str, cores: float) -> None:
+    assert read_cores(text) == cores
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1e3", "0.0001", "0.5m", "2 cores", "9999999999"])
+def test_text_that_is_no_number_of_cores_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="cpu must be a number of cores from 0 to 2147483647"):
+        read_cores(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        ({"cpu": -1}, "cpu must be a whole number from 0 to 2147483647, got -1"),
-        ({"cpu": 0.5}, "cpu must be a whole number from 0 to 2147483647, got 0.5"),
+        ({"cpu": -1}, "cpu must be a number of cores from 0 to 2147483647 with at most three decimals"),
+        ({"cpu": 0.0005}, "such as 2 or 0.25, or None for the default, got 0.0005"),
         ({"cpu": "2"}, "got '2'"),
         ({"cpu": True}, "got True"),
         ({"cpu": 2**31}, "got 2147483648"),

@@ -59,7 +59,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     disk = Disk(tmp_path / "controller.db")
-    engine = FakeEngine({"w": Resources(cpu=8, memory_bytes=2**30)})
+    engine = FakeEngine({"w": Resources.of(cpu=8, memory_bytes=2**30)})
     with serving(engine, disk) as controller, running_worker(controller.address, tmp_path / "worker"):
         yield World(tmp_path, disk, engine, controller)
 

@@ -148,7 +148,8 @@ def test_workers_are_listed(cluster_client: RemoteClusterClient) -> None:
 
 
 def test_terminated_task_is_killed(cluster_client: RemoteClusterClient) -> None:
-    job_id = launch(cluster_client, ["sleep", "300"], replicas=3, independent_tasks=True)
+    no_cores = cluster_pb2.ResourceSpecProto(cpu=0)
+    job_id = launch(cluster_client, ["sleep", "300"], replicas=3, independent_tasks=True, resources=no_cores)
     for _ in range(2):
         cluster_client.terminate_task(job_id, 1)
     for index in (0, 2):

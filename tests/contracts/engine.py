@@ -68,7 +68,7 @@ def gang(
     placement: Placement = Placement.ANY,
     **labels: str,
 ) -> GangRequest:
-    need = Resources(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)
+    need = Resources.of(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)
     return GangRequest(gang_id, slots, need, placement, tuple(sorted(labels.items())))
 
 
@@ -120,7 +120,7 @@ async def test_machines_and_their_resources_are_listed(world: World) -> None:
     assert sorted(world.zones[machine.name] for machine in machines) == ["a", "b"]
     for machine in machines:
         assert machine.alive
-        assert machine.total == machine.free == Resources(cpu=4, memory_bytes=2**30, gpu=2)
+        assert machine.total == machine.free == Resources.of(cpu=4, memory_bytes=2**30, gpu=2)
         assert machine.tasks == 0
         assert ("zone", world.zones[machine.name]) in machine.labels
 

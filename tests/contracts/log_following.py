@@ -546,7 +546,7 @@ def test_stream_of_several_tasks_keeps_the_order_of_each_task(
     reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     writing = Writing(seed=16, exits=(2, 0), size=20_000)
-    job = run(writing.command(), replicas=4, max_retries_failure=1, coscheduled=False)
+    job = run(writing.command(), replicas=4, max_retries_failure=1, coscheduled=False, resources={"cpu": 0})
     with reach.open_client() as client:
         notices: list[str] = []
         stream = client.stream_job_logs(job.job_id, route=reach.route, on_notice=notices.append)
@@ -561,7 +561,7 @@ def test_stream_of_some_tasks_continues_from_a_cursor(
     reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     writing = Writing(seed=17, exits=(2, 0), size=5_000, long_lines=0, pauses=50)
-    job = run(writing.command(), replicas=3, max_retries_failure=1, coscheduled=False)
+    job = run(writing.command(), replicas=3, max_retries_failure=1, coscheduled=False, resources={"cpu": 0})
     chance = random.Random(17)
     entries: list[LogEntry] = []
     ends: Mapping[int, Any] = {}

@@ -43,7 +43,7 @@ class FakeEngine:
     def __init__(
         self, machines: dict[str, Resources] | None = None, labels: dict[str, tuple[tuple[str, str], ...]] | None = None
     ) -> None:
-        totals = machines or {"w": Resources(cpu=4, memory_bytes=2**30)}
+        totals = machines or {"w": Resources.of(cpu=4, memory_bytes=2**30)}
         self._machines = [
             Machine(name, total, total, labels=(labels or {}).get(name, ())) for name, total in totals.items()
         ]

@@ -249,9 +249,12 @@ class World:
         self.saved_revision = self.job.revision
         assert _visible(self.job) == _visible(before)
         assert _unfinished_gangs(self.job) == _unfinished_gangs(before)
+        assert self.job.deferred.keys() == before.deferred.keys()
         assert self.job.rounds == before.rounds, "gang ids would be given out twice"
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
+        for index in self.job.deferred.keys() - self.not_before_ms.keys():  # Each has just failed or was just lost.
+            self._check_pause(RequestAllocation("", (index,), self.job.tasks[index].not_before_ms))
         for instruction in instructions:
             match instruction:
                 case RequestAllocation(gang_id, indices):
@@ -328,6 +331,11 @@ class World:
         else:
             assert all(len(gang.task_indices) == 1 for gang in job.gangs.values())
         assert {*self.waiting, *self.held} == set(job.gangs)
+        if job.max_parallel:
+            assert len(job.gangs) <= job.max_parallel
+            assert len(job.gangs) == job.max_parallel or not job.deferred, "a task waits although another may start"
+        else:
+            assert not job.deferred
         if not job.is_finished:
             assert job.finished_at_ms == 0
         self._check_counts()
@@ -349,6 +357,8 @@ class World:
         if task.is_finished:
             assert task.live_attempt is None
             assert task.finished_at_ms > 0
+        elif task.task_index in self.job.deferred:
+            assert (task.state, task.gang_id, task.live_attempt) == (PENDING, "", None)
         else:
             assert task.task_index in self.job.gangs[task.gang_id].task_indices
             assert (task.live_attempt is not None) == (task.state != PENDING)

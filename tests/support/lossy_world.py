@@ -132,7 +132,7 @@ class Case:
 @contextmanager
 def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
     """Start the world: a controller and a real worker that uploads its logs, each behind a proxy."""
-    engine = FakeEngine({"w": Resources(cpu=100, memory_bytes=2**40)})
+    engine = FakeEngine({"w": Resources.of(cpu=100, memory_bytes=2**40)})
     keeping = Keeping(LogDirectories(directory / "kept"))
     with (
         serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,

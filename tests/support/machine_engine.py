@@ -120,7 +120,7 @@ class MachineEngine:
         self.shared_workers = shared_workers
         self._where = where
         self._books = books
-        self._total = Resources(cpu=cpu, memory_bytes=2**30)
+        self._total = Resources.of(cpu=cpu, memory_bytes=2**30)
         self._gangs: dict[str, tuple[GangRequest, GangStatus]] = {}
         if books.exists():
             self._gangs = pickle.loads(books.read_bytes())

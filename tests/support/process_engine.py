@@ -88,7 +88,7 @@ class ProcessEngine(FakeEngine):
     shared_workers = False
 
     def __init__(self, slots: Slots, machines: dict[str, Resources] | None = None) -> None:
-        super().__init__(machines or {"m": Resources(cpu=4, memory_bytes=2**30)})
+        super().__init__(machines or {"m": Resources.of(cpu=4, memory_bytes=2**30)})
         self.slots = slots
         self.starting: Callable[[str], bool] = lambda worker_id: True
 

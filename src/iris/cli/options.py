@@ -15,6 +15,7 @@ from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
 from iris.config import ClusterConfig, Option
 from iris.config.kinds import FILE
+from iris.cores import read_cores
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
 from iris.moments import read_moment
@@ -130,6 +131,7 @@ def _read_exit_code(text: str) -> int:
 
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
+CORES = _Checked("N", read_cores)
 COUNT = _Checked("N", _read_count)
 POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))
 EXIT_CODE = _Checked("CODE", _read_exit_code)

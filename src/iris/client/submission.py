@@ -33,6 +33,7 @@ from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
+from iris.cores import MILLICORES
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import parse_address
@@ -85,7 +86,12 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     check_job_name(name)
     replicas = check_whole_number("replicas", replicas, least=1, most=MAX_INT32)
     request = LaunchRequest(name=name, submission_id=secrets.token_hex(16))
-    request.resources.cpu = resources.cpu
+    millicores = resources.cpu_millicores
+    if millicores is not None:
+        # A server of an older release knows whole cores only.
+        request.resources.cpu = -(-millicores // MILLICORES)
+        if millicores % MILLICORES:
+            request.resources.cpu_millicores = millicores
     request.resources.memory_bytes = resources.memory_bytes
     request.resources.replicas = replicas
     if resources.gpu:
@@ -125,9 +131,17 @@ def add_placement(
     placement: str | None,
     constraints: Mapping[str, str] | None,
     rendezvous: str | None,
+    max_parallel: int | None,
 ) -> None:
-    """Add the placement of the tasks to the request, and how the tasks find each other."""
+    """Add the placement of the tasks to the request, how many of them run at once, and how they find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
+    if max_parallel is not None:
+        limit = check_whole_number("max_parallel", max_parallel, least=1, most=MAX_INT32, none="no limit")
+        if coscheduled:
+            raise InvalidArgumentError(
+                f"max_parallel needs coscheduled=False, because the tasks of a gang start together, got {limit}"
+            )
+        request.max_parallel = limit
     if placement is not None:
         request.placement = _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]
     labels = {} if constraints is None else check_text_mapping("constraints", constraints, none="any machine")

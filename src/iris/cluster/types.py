@@ -15,6 +15,7 @@ from iris.arguments import (
     check_callable,
     check_items,
     check_keyword_arguments,
+    check_millicores,
     check_utf8,
     check_whole_number,
     refuse,
@@ -26,6 +27,7 @@ from iris.cluster.states import TaskState as TaskState
 from iris.cluster.states import is_job_finished as is_job_finished
 from iris.cluster.states import is_task_finished as is_task_finished
 from iris.cluster.states import state_name as state_name
+from iris.cores import MILLICORES, cores_of
 from iris.errors import InvalidArgumentError, quoted
 from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
@@ -42,31 +44,34 @@ MAX_LOCAL_WORKERS = 64
 
 @dataclass(frozen=True)
 class ResourceSpec:
-    """The resources that each task of a job requests. Zero, the default, reserves nothing.
+    """The resources that each task of a job requests. Zero reserves nothing.
 
     Attributes:
-        cpu: The number of cores. A task that uses more is not stopped.
+        cpu: The number of cores, with up to three decimals, such as 2 or 0.25. A task that uses more is not stopped.
+            None, the default, reserves no core for the tasks of a gang. Independent tasks count as one core each if no
+            resource is given, because otherwise all of them would start at once. `cpu=0` reserves no core in any case.
         memory: The number of bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is
             killed, and fails as out of memory. With zero, the memory of the task is not limited.
         gpu: The number of devices. The task finds its devices in `CUDA_VISIBLE_DEVICES`.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) An amount is negative, or not a whole number.
+        InvalidArgumentError: (a `ValueError`) An amount is negative, or has more decimals than its resource allows.
     """
 
-    cpu: int = 0
+    cpu: float | None = None
     memory: int | str = 0
     gpu: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("cpu", "gpu"):
-            object.__setattr__(self, name, check_whole_number(name, getattr(self, name), most=MAX_INT32))
+        if self.cpu is not None:
+            object.__setattr__(self, "cpu", cores_of(check_millicores("cpu", self.cpu, none="the default")))
+        object.__setattr__(self, "gpu", check_whole_number("gpu", self.gpu, most=MAX_INT32))
         size = _check_bytes("memory", self.memory)
         if not isinstance(self.memory, str):
             object.__setattr__(self, "memory", size)
 
     @classmethod
-    def given(cls, resources: ResourceSpec | Mapping[str, int | str] | None) -> ResourceSpec:
+    def given(cls, resources: ResourceSpec | Mapping[str, float | str | None] | None) -> ResourceSpec:
         """Return the resources in an argument, which is a `ResourceSpec`, a mapping such as `{"cpu": 1}`, or None.
 
         Raises:
@@ -83,6 +88,11 @@ class ResourceSpec:
                 advice = f"did you mean {near[0]!r}?" if near else "expected 'cpu', 'memory' or 'gpu'"
                 raise InvalidArgumentError(f"resources must not have the key {quoted(key)}: {advice}")
         return cls(**dict(resources))  # type: ignore[arg-type] # each amount is checked by the class
+
+    @property
+    def cpu_millicores(self) -> int | None:
+        """The cores in thousandths of a core. None: `cpu` was not given."""
+        return None if self.cpu is None else round(self.cpu * MILLICORES)
 
     @property
     def memory_bytes(self) -> int:

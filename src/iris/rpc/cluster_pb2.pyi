@@ -62,6 +62,7 @@ class PendingReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PENDING_REASON_TOO_FEW_MACHINES: _ClassVar[PendingReason]
     PENDING_REASON_WORKER_UNREACHABLE: _ClassVar[PendingReason]
     PENDING_REASON_WORKER_REFUSED: _ClassVar[PendingReason]
+    PENDING_REASON_MAX_PARALLEL: _ClassVar[PendingReason]
 
 class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -203,6 +204,7 @@ PENDING_REASON_STOPPING: PendingReason
 PENDING_REASON_TOO_FEW_MACHINES: PendingReason
 PENDING_REASON_WORKER_UNREACHABLE: PendingReason
 PENDING_REASON_WORKER_REFUSED: PendingReason
+PENDING_REASON_MAX_PARALLEL: PendingReason
 FAILURE_REASON_UNSPECIFIED: FailureReason
 FAILURE_REASON_EXIT_CODE: FailureReason
 FAILURE_REASON_SIGNAL: FailureReason
@@ -539,7 +541,7 @@ class WorkerMetadata(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., ip_address: _Optional[str] = ..., cpu_count: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceConfig, _Mapping]] = ..., gpu_count: _Optional[int] = ..., gpu_name: _Optional[str] = ..., gpu_memory_mb: _Optional[int] = ..., attributes: _Optional[_Mapping[str, AttributeValue]] = ...) -> None: ...
 
 class ResourceSpecProto(_message.Message):
-    __slots__ = ("cpu", "memory_bytes", "device", "replicas", "preemptible", "regions", "disk_bytes")
+    __slots__ = ("cpu", "memory_bytes", "device", "replicas", "preemptible", "regions", "disk_bytes", "cpu_millicores")
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -547,6 +549,7 @@ class ResourceSpecProto(_message.Message):
     PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
     cpu: int
     memory_bytes: int
     device: DeviceConfig
@@ -554,7 +557,8 @@ class ResourceSpecProto(_message.Message):
     preemptible: bool
     regions: _containers.RepeatedScalarFieldContainer[str]
     disk_bytes: int
-    def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceConfig, _Mapping]] = ..., replicas: _Optional[int] = ..., preemptible: _Optional[bool] = ..., regions: _Optional[_Iterable[str]] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
+    cpu_millicores: int
+    def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceConfig, _Mapping]] = ..., replicas: _Optional[int] = ..., preemptible: _Optional[bool] = ..., regions: _Optional[_Iterable[str]] = ..., disk_bytes: _Optional[int] = ..., cpu_millicores: _Optional[int] = ...) -> None: ...
 
 class DeviceConfig(_message.Message):
     __slots__ = ("cpu", "gpu", "tpu")
@@ -727,7 +731,7 @@ class LogEnd(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -763,6 +767,7 @@ class Controller(_message.Message):
         FAIL_ON_FIELD_NUMBER: _ClassVar[int]
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         IGNORE_PARENT_ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+        MAX_PARALLEL_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
         resources: ResourceSpecProto
@@ -798,7 +803,8 @@ class Controller(_message.Message):
         fail_on: _containers.RepeatedScalarFieldContainer[int]
         timeout_warning_seconds: int
         ignore_parent_environment: bool
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ...) -> None: ...
+        max_parallel: int
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -936,14 +942,16 @@ class Controller(_message.Message):
         shortage_reason: ShortageReason
         def __init__(self, worker_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., consecutive_failures: _Optional[int] = ..., last_heartbeat_ms: _Optional[int] = ..., running_job_ids: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., short_of: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
     class Amounts(_message.Message):
-        __slots__ = ("cpu", "memory_bytes", "gpu")
+        __slots__ = ("cpu", "memory_bytes", "gpu", "cpu_millicores")
         CPU_FIELD_NUMBER: _ClassVar[int]
         MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
         GPU_FIELD_NUMBER: _ClassVar[int]
+        CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
         cpu: int
         memory_bytes: int
         gpu: int
-        def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ...) -> None: ...
+        cpu_millicores: int
+        def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ..., cpu_millicores: _Optional[int] = ...) -> None: ...
     class Machine(_message.Message):
         __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided", "shortage_reason")
         class Holding(_message.Message):
@@ -1258,12 +1266,14 @@ class Controller(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class DescribeClusterResponse(_message.Message):
-        __slots__ = ("engine", "place")
+        __slots__ = ("engine", "place", "version")
         ENGINE_FIELD_NUMBER: _ClassVar[int]
         PLACE_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
         engine: str
         place: str
-        def __init__(self, engine: _Optional[str] = ..., place: _Optional[str] = ...) -> None: ...
+        version: str
+        def __init__(self, engine: _Optional[str] = ..., place: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):

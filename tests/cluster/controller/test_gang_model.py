@@ -151,7 +151,7 @@ class GangMachine(RuleBasedStateMachine):
     @rule(pause_s=st.sampled_from([0.0, 5.0]), slots=st.integers(1, 3), has_limit=st.booleans())
     def request(self, pause_s: float, slots: int, has_limit: bool) -> None:
         world, number = self.world, len(self.world.jobs)
-        request = GangRequest(f"job-{number}@0", slots, Resources(cpu=1))
+        request = GangRequest(f"job-{number}@0", slots, Resources.of(cpu=1))
         place_by_s = world.now_s + LIMIT_S if has_limit else math.inf
         due_s = world.now_s + pause_s
         state = Paused(due_s, place_by_s) if pause_s else Queued(world.now_s, place_by_s)

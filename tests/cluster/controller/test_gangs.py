@@ -55,7 +55,7 @@ from iris.cluster.controller.workers.unavailability import MissingKind, MissingW
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resources, Slot
 from iris.errors import InternalError
 
-REQUEST = GangRequest("job@0", 2, Resources(cpu=1))
+REQUEST = GangRequest("job@0", 2, Resources.of(cpu=1))
 SLOTS = (Slot("w0", "m0"), Slot("w1", "m1"))
 ALLOCATION = Allocation(REQUEST, 5.0, ("m0", "m1"), (0, 1))
 UNNAMED = Allocation(REQUEST, 5.0, (), (0, 1))

@@ -57,6 +57,7 @@ def submitted(
     retries: int = 0,
     preemptions: int = 100,
     rendezvous: bool = False,
+    max_parallel: int = 0,
 ) -> Job:
     """Return a job that has requested its allocations."""
     job = Job.new(
@@ -68,6 +69,7 @@ def submitted(
         max_retries_failure=retries,
         max_retries_preemption=preemptions,
         rendezvous=rendezvous,
+        max_parallel=max_parallel,
     )
     job.submit()
     return job
@@ -181,6 +183,48 @@ def test_independent_tasks_request_allocations_and_start_one_by_one() -> None:
     assert job.gang_placed("job@0", places([0])) == [StartAttempt(0, 0, "w0")]
     assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SS SUCCEEDED"
+
+
+def test_tasks_beyond_max_parallel_request_allocations_as_earlier_tasks_end() -> None:
+    job = Job.new("job", 4, 1000, coscheduled=False, max_parallel=2)
+    assert job.submit() == [RequestAllocation("job@0", (0,), 1000), RequestAllocation("job@1", (1,), 1000)]
+    assert list(job.deferred) == [2, 3]
+    job.gang_placed("job@0", places([0]))
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@2", (2,), 1000),
+    ]
+    assert list(job.deferred) == [3]
+    assert states(job) == "SPPP RUNNING"
+
+
+def test_retried_task_waits_behind_the_tasks_that_max_parallel_has_deferred() -> None:
+    job = submitted(3, coscheduled=False, retries=1, max_parallel=1)
+    job.gang_placed("job@0", places([0]))
+    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (1,), 1000)]
+    assert list(job.deferred) == [2, 0]
+
+
+def test_end_of_a_job_ends_the_tasks_that_max_parallel_has_deferred() -> None:
+    job = submitted(3, coscheduled=False, max_parallel=1)
+    assert job.terminate("terminated by a user", 5000) == [ReleaseAllocation("job@0")]
+    assert (states(job), job.deferred) == ("KKK KILLED", {})
+
+
+def test_terminated_deferred_task_never_requests_an_allocation() -> None:
+    job = submitted(3, coscheduled=False, max_parallel=1)
+    assert job.terminate_task(1, "terminated by a user", 5000) == []
+    job.gang_placed("job@0", places([0]))
+    assert job.attempt_ended(0, 0, end(SUCCEEDED))[1:] == [RequestAllocation("job@1", (2,), 1000)]
+
+
+def test_recovered_job_keeps_its_deferred_tasks_and_max_parallel() -> None:
+    job = reloaded(submitted(3, coscheduled=False, max_parallel=1))
+    assert recover(job, {"job@0": None}, 9000) == []
+    assert list(job.deferred) == [1, 2]
+    # Without the gang at the engine, the first task loses its turn.
+    assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (1,), 1000)]
+    assert list(job.deferred) == [2, 0]
 
 
 def test_allocation_lost_before_its_gang_started_is_requested_again() -> None:

@@ -50,6 +50,7 @@ class JobMachine(RuleBasedStateMachine):
         rendezvous=st.booleans(),
         retry_on=one_of([[], [], [75], [75, 1]]),
         fail_on=one_of([[], [], [2]]),
+        max_parallel=one_of([0, 1, 2]),
     )
     def submit(
         self,
@@ -62,6 +63,7 @@ class JobMachine(RuleBasedStateMachine):
         rendezvous: bool,
         retry_on: list[int],
         fail_on: list[int],
+        max_parallel: int,
     ) -> None:
         rendezvous = rendezvous and coscheduled and not tolerated  # others are refused
         job = Job.new(
@@ -74,6 +76,7 @@ class JobMachine(RuleBasedStateMachine):
             max_retries_preemption=preemptions,
             retry_pause_ms=pause_ms,
             rendezvous=rendezvous,
+            max_parallel=0 if coscheduled else max_parallel,
         )
         job.retry_on, job.fail_on = retry_on, fail_on
         model = JobModel(

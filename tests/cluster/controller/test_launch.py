@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,15 @@ from iris.cluster.controller.submission.validate import MAX_REPLICAS, validate
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
+from iris.rpc import cluster_pb2
 
 HASH = "ab" * 32
 Change = Callable[[LaunchJobRequest], object]
 
 
-def request() -> LaunchJobRequest:
-    """Return the smallest valid request."""
-    return LaunchJobRequest(name="job", command=["true"])
+def request(**fields: Any) -> LaunchJobRequest:
+    """Return the smallest valid request, with some more fields."""
+    return LaunchJobRequest(name="job", command=["true"], **fields)
 
 
 def changed(change: Change) -> LaunchJobRequest:
@@ -35,7 +37,39 @@ def test_smallest_job_submission_is_accepted_with_the_defaults() -> None:
     assert (task.task_id, task.max_retries_failure, task.max_retries_preemption) == ("job/task-0", 0, 100)
     assert (job.coscheduled, job.max_task_failures, job.retry_pause_ms) == (True, 0, 1000)
     assert (job.is_finished, job.gangs) == (False, {})
-    assert need_of(request()) == Resources(0, 0, 0)
+    assert need_of(request()) == Resources.of(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "millicores"),
+    [
+        ({}, 1000),
+        ({"replicas": 3, "memory_bytes": 0}, 1000),
+        ({"cpu": 0}, 0),
+        ({"cpu_millicores": 0}, 0),
+        ({"cpu": 1, "cpu_millicores": 250}, 250),
+        ({"memory_bytes": 1000}, 0),
+        ({"device": {"gpu": {"count": 1}}}, 0),
+    ],
+)
+def test_independent_task_counts_as_one_core_if_no_resource_is_given(
+    resources: dict[str, Any], millicores: int
+) -> None:
+    message = request(independent_tasks=True, resources=cluster_pb2.ResourceSpecProto(**resources))
+    validate(message)
+    assert need_of(message).cpu_millicores == millicores
+    assert make_job(message, 1).counts_a_core == (millicores == 1000)
+    if not resources.get("cpu_millicores"):
+        message.independent_tasks = False
+        assert need_of(message).cpu_millicores == 0, "a gang without cores reserves none"
+
+
+def test_max_parallel_without_independent_tasks_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"needs independent_tasks.*coscheduled=False.*got max_parallel 3"):
+        validate(request(max_parallel=3))
+    message = request(max_parallel=3, independent_tasks=True)
+    validate(message)
+    assert make_job(message, 1).max_parallel == 3
 
 
 def test_job_submission_with_every_field_is_accepted() -> None:
@@ -56,6 +90,7 @@ def test_job_submission_with_every_field_is_accepted() -> None:
         retry_on=[75],
         fail_on=[2, 3],
         timeout_warning_seconds=10,
+        max_parallel=2,
         ports=["http", "METRICS", "_x1"],
         bundle_hash=HASH,
         bundle_blob=b"tar",
@@ -72,7 +107,7 @@ def test_job_submission_with_every_field_is_accepted() -> None:
     assert (job.coscheduled, job.max_task_failures, job.retry_pause_ms) == (False, 2, 0)
     assert [(task.max_retries_failure, task.max_retries_preemption) for task in job.tasks] == [(3, 4)] * 5
     assert (job.retry_on, job.fail_on) == ([75], [2, 3])
-    assert need_of(message) == Resources(2, 1000, 3)
+    assert need_of(message) == Resources.of(2, 1000, 3)
 
 
 @pytest.mark.parametrize(

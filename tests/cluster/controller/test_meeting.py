@@ -63,7 +63,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.engine = FakeEngine({name: Resources(cpu=1) for name in ("a", "b")})
+        self.engine = FakeEngine({name: Resources.of(cpu=1) for name in ("a", "b")})
         self.port = 0
         self.stack = ExitStack()
 

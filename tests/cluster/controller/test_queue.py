@@ -43,7 +43,7 @@ def gang(
     placement: Placement = Placement.ANY,
     **labels: str,
 ) -> GangRequest:
-    need = Resources(cpu, memory, gpu)
+    need = Resources.of(cpu, memory, gpu)
     return GangRequest(f"{name}@0", slots, need, placement, tuple(sorted(labels.items())))
 
 
@@ -57,7 +57,7 @@ def machine(
     alive: bool = True,
     **labels: str,
 ) -> Machine:
-    total = Resources(cpu, memory, gpu)
+    total = Resources.of(cpu, memory, gpu)
     free = total - (used or Resources())
     return Machine(name, total, free, labels=tuple(sorted(labels.items())), alive=alive)
 
@@ -141,13 +141,13 @@ TWO = [machine("m0"), machine("m1")]
         (gang("a", gpu=1), [machine(gpu=1)], "submit"),
         (gang("a", 2, cpu=1, gpu=1), [machine(gpu=1)], "impossible"),
         (gang("a"), [], "impossible"),
-        (gang("a", cpu=2), [machine(used=Resources(cpu=2))], "submit"),
-        (gang("a", cpu=3), [machine(used=Resources(cpu=2))], "wait"),
-        (gang("a", 2, cpu=3), [machine("m0", used=Resources(cpu=2)), machine("m1")], "wait"),
+        (gang("a", cpu=2), [machine(used=Resources.of(cpu=2))], "submit"),
+        (gang("a", cpu=3), [machine(used=Resources.of(cpu=2))], "wait"),
+        (gang("a", 2, cpu=3), [machine("m0", used=Resources.of(cpu=2)), machine("m1")], "wait"),
         (gang("a", memory=5 * GIB), [machine(used=Resources(memory_bytes=4 * GIB))], "wait"),
         (gang("a", gpu=1), [machine(gpu=2, used=Resources(gpu=2))], "wait"),
-        (gang("a", cpu=1), [machine(used=Resources(cpu=4, memory_bytes=GIB))], "wait"),
-        (gang("a"), [machine(used=Resources(cpu=4))], "submit"),
+        (gang("a", cpu=1), [machine(used=Resources.of(cpu=4, memory_bytes=GIB))], "wait"),
+        (gang("a"), [machine(used=Resources.of(cpu=4))], "submit"),
     ],
 )
 def test_plan_submits_queues_or_rejects_a_gang_according_to_its_size(
@@ -160,9 +160,9 @@ def test_plan_submits_queues_or_rejects_a_gang_according_to_its_size(
 
 # The text of a reason: what the gang needs, and how much of it is free.
 REASONS = [
-    (gang("a", cpu=3), [machine(used=Resources(cpu=2))], ["needs 3 cpu", "free now: 2 of 4 cpu"]),
-    (gang("a", 4, cpu=1), [machine(used=Resources(cpu=1))], ["needs 4 x (1 cpu)", "free now: 3 of 4 cpu"]),
-    (gang("a", cpu=1), [machine(used=Resources(cpu=4))], ["needs 1 cpu", "free now: 0 of 4 cpu"]),
+    (gang("a", cpu=3), [machine(used=Resources.of(cpu=2))], ["needs 3 cpu", "free now: 2 of 4 cpu"]),
+    (gang("a", 4, cpu=1), [machine(used=Resources.of(cpu=1))], ["needs 4 x (1 cpu)", "free now: 3 of 4 cpu"]),
+    (gang("a", cpu=1), [machine(used=Resources.of(cpu=4))], ["needs 1 cpu", "free now: 0 of 4 cpu"]),
     (
         gang("a", memory=6 * GIB),
         [machine(used=Resources(memory_bytes=4 * GIB))],
@@ -182,18 +182,18 @@ REASONS = [
     ),
     (
         gang("a", 2, cpu=3),
-        [machine("m0", used=Resources(cpu=2)), machine("m1")],
+        [machine("m0", used=Resources.of(cpu=2)), machine("m1")],
         ["needs 2 x (3 cpu)", "2 of 4 cpu on m0", "4 cpu on m1"],
     ),
     # Each resource is free, but no machine has both.
     (
         gang("a", cpu=4, gpu=1),
-        [machine("m0", gpu=1, used=Resources(cpu=1)), machine("m1")],
+        [machine("m0", gpu=1, used=Resources.of(cpu=1)), machine("m1")],
         ["needs 4 cpu, 1 gpu", "3 of 4 cpu, 1 gpu on m0", "4 cpu, 0 gpu on m1"],
     ),
     (
         gang("a", 6, cpu=4),
-        [machine("m0", used=Resources(cpu=1)), *(machine(f"m{i}") for i in range(1, 6))],
+        [machine("m0", used=Resources.of(cpu=1)), *(machine(f"m{i}") for i in range(1, 6))],
         ["free now: 3 of 4 cpu on m0", "4 cpu on m3", "and 2 more machines"],
     ),
 ]
@@ -208,7 +208,7 @@ def test_waiting_reason_states_the_needs_of_the_gang_and_the_free_resources(
 
 
 def test_waiting_reason_omits_resources_that_are_not_scarce() -> None:
-    (reason,) = decide([gang("a", cpu=1, memory=GIB)], [machine(used=Resources(cpu=4))]).reasons.values()
+    (reason,) = decide([gang("a", cpu=1, memory=GIB)], [machine(used=Resources.of(cpu=4))]).reasons.values()
     assert "memory" not in reason.split("free now:")[1]
 
 
@@ -221,7 +221,7 @@ def test_waiting_reason_omits_resources_that_are_not_scarce() -> None:
         (gang("a", 3, cpu=3), TWO, ["needs 3 x (3 cpu)", "4 cpu on m0; 4 cpu on m1"]),
         (gang("a", cpu=1), [], ["needs 1 cpu", "there is no machine"]),
         # The reason depends on the total, not on what is free.
-        (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
+        (gang("a", cpu=5), [machine(used=Resources.of(cpu=4))], ["there are only 4 cpu"]),
     ],
 )
 def test_reason_why_a_gang_can_never_fit_contains_the_capacity_of_the_machines(
@@ -234,7 +234,7 @@ def test_reason_why_a_gang_can_never_fit_contains_the_capacity_of_the_machines(
 # Placement rules, labels, and machines that are not alive.
 
 SPREAD, TOGETHER = Placement.SPREAD, Placement.TOGETHER
-ZONES = [machine("m0", zone="a"), machine("m1", zone="b", used=Resources(cpu=3)), machine("m2", zone="b")]
+ZONES = [machine("m0", zone="a"), machine("m1", zone="b", used=Resources.of(cpu=3)), machine("m2", zone="b")]
 
 
 @pytest.mark.parametrize(
@@ -302,13 +302,13 @@ def test_placement_rules_and_labels_limit_where_a_gang_fits(
         ),
         (
             gang("a", cpu=5),
-            [machine(f"m{number}", used=Resources(cpu=number % 5)) for number in range(500)],
+            [machine(f"m{number}", used=Resources.of(cpu=number % 5)) for number in range(500)],
             "needs 5 cpu; there are only 4 cpu on m0; 4 cpu on m1; 4 cpu on m2; 4 cpu on m3 and 496 more machines;"
             " 2000 cpu in all",
         ),
         (
             gang("a", 201, cpu=4),
-            [machine(f"m{number}", used=Resources(cpu=number % 2)) for number in range(400)],
+            [machine(f"m{number}", used=Resources.of(cpu=number % 2)) for number in range(400)],
             "3 of 4 cpu on m3 and 396 more machines; 1400 of 1600 cpu in all; others than this cluster hold 200 cpu",
         ),
     ],
@@ -322,7 +322,7 @@ def test_reason_names_machines_labels_and_placement_rules(
 
 
 def test_gang_that_no_live_machine_can_hold_gets_no_reservation() -> None:
-    machines = [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=64, alive=False)]
+    machines = [machine("m0", used=Resources.of(cpu=2)), machine("m1", cpu=64, alive=False)]
     waiting = [
         waiting_since(gang("away", cpu=8), 0.0),
         waiting_since(gang("huge", cpu=99), 0.0),
@@ -348,7 +348,7 @@ def test_requested_gang_that_fits_counts_as_allocated() -> None:
 def test_requested_gang_that_does_not_fit_gets_a_reservation() -> None:
     """Without a reservation, small gangs would start before it forever, because others use the machine."""
     asked = [waiting_since(gang("asked", cpu=4), 0.0)]
-    busy = [machine(used=Resources(cpu=2))]
+    busy = [machine(used=Resources.of(cpu=2))]
     result = plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
     assert (submitted(result), result.withdraw, result.reserved_for) == ([], [], "asked@0")
     assert "kept for job 'asked'" in result.reasons["small@0"]
@@ -356,13 +356,16 @@ def test_requested_gang_that_does_not_fit_gets_a_reservation() -> None:
 
 
 def test_requested_gang_in_the_way_of_a_reservation_is_withdrawn() -> None:
-    large, busy = waiting_since(gang("large", cpu=4), 0.0), [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=1)]
+    large, busy = (
+        waiting_since(gang("large", cpu=4), 0.0),
+        [machine("m0", used=Resources.of(cpu=2)), machine("m1", cpu=1)],
+    )
     asked = [waiting_since(gang("asked", cpu=3), 5.0), waiting_since(gang("fits", cpu=1), 5.0)]
     result = plan([large], [], busy, 45.0, asked)
     assert (result.withdraw, result.reserved_for) == (["asked@0"], "large@0")
     assert plan([large], [], busy, 20.0, asked).withdraw == [], "not before it is kept"
     elsewhere = [waiting_since(gang("asked", cpu=3, zone="b"), 5.0)]
-    zones = [machine("m0", zone="a", used=Resources(cpu=2)), machine("m1", zone="b", used=Resources(cpu=4))]
+    zones = [machine("m0", zone="a", used=Resources.of(cpu=2)), machine("m1", zone="b", used=Resources.of(cpu=4))]
     large = waiting_since(gang("large", cpu=4, zone="a"), 0.0)
     assert plan([large], [], zones, 45.0, elsewhere).withdraw == [], "its machines are others"
 
@@ -390,7 +393,7 @@ def test_scheduling_pass_submits_at_most_max_submitted_gangs_and_reports_more() 
 
 def some_gang(chance: random.Random, name: str) -> GangRequest:
     labels = chance.choice(({}, {}, {"zone": "a"}, {"zone": "b"}, {"zone": "b", "disk": "ssd"}))
-    need = Resources(chance.randint(0, 4), chance.randint(0, 3), chance.choice((0, 0, 1)))
+    need = Resources.of(chance.randint(0, 4), chance.randint(0, 3), chance.choice((0, 0, 1)))
     return GangRequest(
         f"{name}@0", chance.randint(1, 6), need, chance.choice(list(Placement)), tuple(sorted(labels.items()))
     )
@@ -400,7 +403,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
     return [
         Machine(
             f"m{i}",
-            total := Resources(chance.randint(1, 8), chance.randint(1, 8), chance.randint(0, 2)),
+            total := Resources.of(chance.randint(1, 8), chance.randint(1, 8), chance.randint(0, 2)),
             Resources(*(chance.randint(-1, amount) for amount in total.amounts())),
             chance.randint(0, 3),
             chance.choice(((), (("zone", "a"),), (("zone", "b"),), (("disk", "ssd"), ("zone", "b")))),
@@ -437,7 +440,7 @@ def test_gangs_start_in_the_order_of_their_arrival() -> None:
 
 
 def test_small_gang_starts_before_an_older_gang_that_does_not_fit() -> None:
-    result = decide([gang("large", cpu=4), gang("small", cpu=1)], [machine(used=Resources(cpu=1))])
+    result = decide([gang("large", cpu=4), gang("small", cpu=1)], [machine(used=Resources.of(cpu=1))])
     assert submitted(result) == ["small"]
     assert list(result.reasons) == ["large@0"]
 
@@ -455,7 +458,7 @@ def test_submitted_gang_reduces_what_is_free_for_later_gangs() -> None:
 
 
 def test_plan_does_not_change_its_arguments() -> None:
-    machines = [machine(used=Resources(cpu=1))]
+    machines = [machine(used=Resources.of(cpu=1))]
     before = list(machines)
     decide([gang("a", cpu=3), gang("b", cpu=3)], machines)
     assert machines == before
@@ -491,7 +494,7 @@ def held_since(since_s: float, entry: GangRequest, *machines: str) -> Allocation
 
 def test_reservation_blocks_later_gangs_and_its_reason_names_the_job() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
-    busy = [machine(used=Resources(cpu=2))]
+    busy = [machine(used=Resources.of(cpu=2))]
     waiting = [waiting_since(gang("large", cpu=4), 10.0), waiting_since(gang("small", cpu=1), 35.0)]
     before, within = plan(waiting, [running], busy, 39.9), plan(waiting, [running], busy, 40.0)
     assert submitted(before) == ["small"]
@@ -503,7 +506,7 @@ def test_reservation_blocks_later_gangs_and_its_reason_names_the_job() -> None:
 
 def test_gang_that_respects_the_reservation_starts() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
-    busy = [machine(used=Resources(cpu=2))]
+    busy = [machine(used=Resources.of(cpu=2))]
     waiting = [
         waiting_since(gang("large", cpu=3), 10.0),
         waiting_since(gang("one", cpu=1), 35.0),
@@ -521,16 +524,16 @@ def test_oldest_gang_that_does_not_fit_gets_the_reservation() -> None:
         waiting_since(gang("another", cpu=3), 40.0),  # has not waited long enough for a reservation
         waiting_since(gang("small", cpu=1), 41.0),
     ]
-    result = plan(waiting, [running], [machine(used=Resources(cpu=2))], 45.0)
+    result = plan(waiting, [running], [machine(used=Resources.of(cpu=2))], 45.0)
     assert submitted(result) == []
     assert "kept for job 'oldest'" in result.reasons["small@0"]
 
 
 def test_waiting_reason_of_a_reservation_contains_the_full_job_id() -> None:
-    request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
+    request = GangRequest("parent/a@b@3", 1, Resources.of(cpu=4))
     waiting = [waiting_since(request, 0.0), waiting_since(gang("small", cpu=1), 1.0)]
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
-    result = plan(waiting, held[:0], [machine(used=Resources(cpu=2))], 45.0)
+    result = plan(waiting, held[:0], [machine(used=Resources.of(cpu=2))], 45.0)
     assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
 
 
@@ -562,7 +565,7 @@ def test_scheduling_pass_visits_submitted_gangs_and_one_more_gang_of_each_kind(n
         queue = Queue(waiting)
         Looked.looks = 0
         result = plan_queue(
-            queue, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s
+            queue, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources.of(cpu=1))], now_s
         )
         assert [entry.gang_id for entry in result.submit] == ["3-0@0"] * (now_s == 100.0)
         assert sorted(need.cpu for _, need, _, _ in result.kinds()) == [1, 3, 4]
@@ -790,7 +793,7 @@ def test_child_gangs_of_one_tree_start_in_the_order_of_their_arrival() -> None:
 def test_head_start_of_a_child_gang_does_not_lengthen_its_waiting_time() -> None:
     """The turns of a reservation depend on the time for which the gang itself has waited."""
     for since_s, reserved_for in ((9999.0, ""), (10_000 - FIRST_TURN_S, "child@0")):
-        full = machine(used=Resources(cpu=4))
+        full = machine(used=Resources.of(cpu=4))
         assert plan([in_tree("child", since_s, 90.0)], [], [full], 10_000.0).reserved_for == reserved_for
 
 
@@ -857,12 +860,12 @@ def test_machine_with_the_fewest_tasks_gets_the_first_slot() -> None:
 
 
 def test_resource_that_a_gang_does_not_ask_for_never_excludes_a_machine() -> None:
-    machines = [machine("m0", used=Resources(cpu=4)), machine("m1")]
+    machines = [machine("m0", used=Resources.of(cpu=4)), machine("m1")]
     assert choose_machines(gang("a", 2, cpu=2), machines) == [1, 1]
     assert choose_machines(gang("a", 2), machines) == [0, 1]
     # More is allocated than the machine has, for example because the machine has shrunk. A gang that does not ask for
     # this resource still fits.
-    shrunk = [machine("m0", used=Resources(cpu=9))]
+    shrunk = [machine("m0", used=Resources.of(cpu=9))]
     assert choose_machines(gang("a", memory=GIB), shrunk) == [0]
     assert choose_machines(gang("a", cpu=1), shrunk) is None
 

@@ -110,7 +110,7 @@ def test_gang_that_cannot_be_released_blocks_no_other_gang(
 def test_waiting_reason_states_the_resources_of_other_users_of_the_engine(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
-    engine.others_take("w", Resources(cpu=2))
+    engine.others_take("w", Resources.of(cpu=2))
     says(client, cpus(client, 1), "still starting")
     waits = cpus(client, 4)
     says(client, waits, "needs 4 cpu; free now: 1 of 4 cpu; others than this cluster hold 2 cpu")
@@ -124,9 +124,9 @@ def test_gang_waits_at_the_engine_if_others_take_its_capacity_first(
     engine.granting = False
     first = cpus(client, 4)
     says(client, first, "seems to be room")
-    controller.call(lambda: engine.others_take("w", Resources(cpu=1)))
+    controller.call(lambda: engine.others_take("w", Resources.of(cpu=1)))
     says(client, first, "free now: 3 of 4 cpu; others than this cluster hold 1 cpu; fake says: the fake engine")
-    controller.call(lambda: engine.others_take("w", Resources(cpu=-1)))
+    controller.call(lambda: engine.others_take("w", Resources.of(cpu=-1)))
     engine.granting = True
     says(client, first, "still starting")
     assert engine.submitted == [f"{first}@0"]
@@ -152,12 +152,12 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
     engine.granting = False
     small = cpus(client, 2)
     says(client, small, "seems to be room")
-    controller.call(lambda: engine.others_take("w", Resources(cpu=2)))
+    controller.call(lambda: engine.others_take("w", Resources.of(cpu=2)))
     says(client, small, "free now: 0 of 4 cpu")
     controller.call(lambda: _age(controller, f"{large}@0", store_age / 1000))
     wait_until(lambda: client.list_machines().waiting[0].has_reservation, "the turn of the older one")
     if stuck_s > 100:
-        controller.call(lambda: engine.others_take("w", Resources(cpu=-2)))
+        controller.call(lambda: engine.others_take("w", Resources.of(cpu=-2)))
         engine.granting = True  # the engine had granted the gang before, and reports it only now
         says(client, small, "still starting")
         assert f"{small}@0" not in engine.released
@@ -166,7 +166,7 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
     says(client, small, "free now: 0 of 4 cpu")
     waiting = {gang.job_id: gang.has_reservation for gang in client.list_machines().waiting}
     assert waiting == {large: True, small: False}
-    controller.call(lambda: engine.others_take("w", Resources(cpu=-2)))
+    controller.call(lambda: engine.others_take("w", Resources.of(cpu=-2)))
     says(client, small, f"it is kept for job {large!r}, which has waited longer and needs 4 cpu")
     assert f"{small}@1" not in engine.submitted
 
@@ -189,6 +189,40 @@ def test_gang_waits_for_a_machine_that_is_not_alive(
     assert not client.list_machines().machines[0].alive
     controller.call(lambda: engine.revive("w"))
     says(client, waits, "still starting")
+
+
+def test_fractions_of_cores_share_a_machine(engine: FakeEngine, client: RemoteClusterClient) -> None:
+    quarter = pb.ResourceSpecProto(cpu=1, cpu_millicores=250)
+    for _ in range(16):
+        says(client, launch(client, ["true"], resources=quarter), "still starting")
+    says(client, launch(client, ["true"], resources=quarter), "needs 0.25 cpu; free now: 0 of 4 cpu")
+    answer = client.list_machines()
+    assert (answer.waiting[0].need.cpu, answer.waiting[0].need.cpu_millicores) == (1, 250)
+    engine.others_take("w", Resources.of(cpu=0.5))
+    wait_until(lambda: client.list_machines().machines[0].free.cpu_millicores == 0, "the use by others")
+
+
+def test_waiting_independent_task_without_resources_says_that_it_counts_as_one_core(
+    engine: FakeEngine, client: RemoteClusterClient
+) -> None:
+    engine.others_take("w", Resources.of(cpu=4))
+    waits = launch(client, ["true"], 2, independent_tasks=True)
+    advice = "counts as 1 cpu: submit with cpu=0 (iris run --cpu 0)"
+    says(client, waits, "needs 1 cpu; free now: 0 of 4 cpu", advice)
+    assert advice in client.list_machines().waiting[0].reason
+    says(client, launch(client, ["true"], 2, independent_tasks=True, resources=pb.ResourceSpecProto(cpu=0)), "starting")
+
+
+def test_task_beyond_max_parallel_says_so_until_an_earlier_task_ends(client: RemoteClusterClient) -> None:
+    none = pb.ResourceSpecProto(cpu=0)
+    job_id = launch(client, ["true"], 3, independent_tasks=True, max_parallel=1, resources=none)
+    says(client, job_id, "still starting")
+    reason = "waiting: max_parallel is 1, and 1 tasks of the job run or wait for room"
+    second = client.get_task_status(job_id, 1)
+    assert (second.status_message, second.pending_reason) == (reason, pb.PENDING_REASON_MAX_PARALLEL)
+    client.terminate_task(job_id, 0)
+    wait_until(lambda: "starting" in client.get_task_status(job_id, 1).status_message, "the turn of the second task")
+    assert client.get_task_status(job_id, 2).pending_reason == pb.PENDING_REASON_MAX_PARALLEL
 
 
 def test_error_of_a_gang_that_fits_task_by_task_recommends_independent_tasks(client: RemoteClusterClient) -> None:
@@ -309,7 +343,7 @@ def test_request_that_the_engine_never_accepted_does_not_count_as_a_loss(
 
 def test_queue_keeps_its_order_after_a_restart_of_the_controller(tmp_path: Path) -> None:
     engine = FakeEngine()
-    engine.others_take("w", Resources(cpu=4))
+    engine.others_take("w", Resources.of(cpu=4))
     with (
         serving(engine, Store(tmp_path / "db")) as controller,
         RemoteClusterClient(controller.address) as client,
@@ -334,7 +368,7 @@ def _register(controller: ControllerThread, worker_id: str) -> None:
 
 
 def test_adopted_gang_counts_as_older_than_queued_gangs(tmp_path: Path) -> None:
-    engine = FakeEngine({"a": Resources(cpu=4), "b": Resources(cpu=4)})
+    engine = FakeEngine({"a": Resources.of(cpu=4), "b": Resources.of(cpu=4)})
     with (
         serving(engine, Store(tmp_path / "db")) as controller,
         RemoteClusterClient(controller.address) as client,
@@ -362,7 +396,7 @@ def test_adopted_gang_counts_as_older_than_queued_gangs(tmp_path: Path) -> None:
 def test_list_machines_lists_the_first_thousand_waiting_gangs_and_counts_all(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
-    engine.others_take("w", Resources(cpu=4))
+    engine.others_take("w", Resources.of(cpu=4))
     job_id = cpus(client, 1, replicas=1200, independent_tasks=True)
     wait_until(lambda: client.list_machines().num_waiting == 1200, "all of them")
     assert len(client.list_machines().waiting) == 1000

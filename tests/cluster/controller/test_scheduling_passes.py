@@ -61,7 +61,7 @@ class World:
     """A scheduler, and jobs whose instructions are carried out at once, as if saving took no time."""
 
     def __init__(self) -> None:
-        self.engine = FakeEngine({"a": Resources(cpu=4), "b": Resources(cpu=4)})
+        self.engine = FakeEngine({"a": Resources.of(cpu=4), "b": Resources.of(cpu=4)})
         self.workers = FakeWorkers({"a", "b"})
         self.now_s = 1000.0
         self.jobs: dict[str, JobRecord] = {}
@@ -307,8 +307,8 @@ def test_request_that_blocks_an_older_gang_is_withdrawn_after_a_time_limit(world
     world.engine.granting = False
     small = world.submit("small", 2)
     world.make_pass()
-    world.engine.others_take("a", Resources(cpu=2))
-    world.engine.others_take("b", Resources(cpu=2))
+    world.engine.others_take("a", Resources.of(cpu=2))
+    world.engine.others_take("b", Resources.of(cpu=2))
     world.pass_time(31.0)
     world.pass_time(19.0)
     assert list(small.gangs) == ["small@0"]

@@ -56,7 +56,7 @@ def calls_of(controller: ControllerThread) -> WorkerCalls:
 
 
 def test_unresponsive_worker_gets_a_few_calls_while_its_other_starts_wait() -> None:
-    engine = FakeEngine({"silent": Resources(cpu=1000)})
+    engine = FakeEngine({"silent": Resources.of(cpu=1000)})
     with (
         silent_worker() as (address, connections),
         serving(engine, Store(None)) as controller,
@@ -77,7 +77,7 @@ def test_unresponsive_worker_gets_a_few_calls_while_its_other_starts_wait() -> N
 
 
 def test_unresponsive_worker_delays_no_start_on_another_worker() -> None:
-    engine = FakeEngine({"silent": Resources(cpu=1), "refusing": Resources(cpu=1000)})
+    engine = FakeEngine({"silent": Resources.of(cpu=1), "refusing": Resources.of(cpu=1000)})
     with (
         silent_worker() as (address, _),
         serving(engine, Store(None)) as controller,

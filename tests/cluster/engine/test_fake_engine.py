@@ -18,7 +18,7 @@ class FakeWorld:
 
     def __init__(self) -> None:
         labels = {name: (("zone", zone),) for name, zone in self.zones.items()}
-        self.engine = FakeEngine(dict.fromkeys(self.zones, Resources(cpu=4, memory_bytes=2**30, gpu=2)), labels)
+        self.engine = FakeEngine(dict.fromkeys(self.zones, Resources.of(cpu=4, memory_bytes=2**30, gpu=2)), labels)
 
     async def restart(self) -> None:
         self.engine = self.engine.for_next_controller()

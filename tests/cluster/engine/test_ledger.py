@@ -14,7 +14,7 @@ from iris.errors import ResourceExhaustedError
 
 def entry(gang_id: str, *workers: str) -> Entry:
     slots = tuple(Slot(worker, worker, (number, number + 10)) for number, worker in enumerate(workers))
-    gang = GangRequest(gang_id, len(slots), Resources(cpu=1, memory_bytes=2, gpu=2))
+    gang = GangRequest(gang_id, len(slots), Resources.of(cpu=1, memory_bytes=2, gpu=2))
     return Entry(gang, slots, tuple(f"process of {worker}" for worker in workers))
 
 

@@ -43,7 +43,7 @@ class LocalWorld:
         self.engine = LocalEngine(
             directory,
             workers=2,
-            machine=Resources(cpu=8, memory_bytes=2**31, gpu=4),
+            machine=Resources.of(cpu=8, memory_bytes=2**31, gpu=4),
             labels=[{"zone": zone} for zone in self.zones.values()],
             standing=True,
         )
@@ -76,7 +76,7 @@ async def world(tmp_path: Path) -> AsyncIterator[LocalWorld]:
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[LocalEngine]:
-    local = LocalEngine(tmp_path, machine=Resources(cpu=4, memory_bytes=2**30, gpu=3))
+    local = LocalEngine(tmp_path, machine=Resources.of(cpu=4, memory_bytes=2**30, gpu=3))
     await local.start(NOBODY)
     yield local
     await local.close()
@@ -93,7 +93,7 @@ async def test_local_engine_allocates_gpus_by_number_and_frees_them(engine: Loca
 
 
 async def test_local_engine_splits_the_machine_among_its_workers(tmp_path: Path) -> None:
-    local = LocalEngine(tmp_path, workers=3, machine=Resources(cpu=4, memory_bytes=3000, gpu=2))
+    local = LocalEngine(tmp_path, workers=3, machine=Resources.of(cpu=4, memory_bytes=3000, gpu=2))
     machines = await local.machines()
     assert [machine.total.cpu for machine in machines] == [2, 1, 1]
     assert [machine.total.memory_bytes for machine in machines] == [1000, 1000, 1000]
@@ -139,7 +139,7 @@ async def test_first_start_of_a_worker_is_repeated_until_it_succeeds(
 ) -> None:
     messages = tmp_path / "local-0.log"
     messages.mkdir()  # where it would write
-    engine = LocalEngine(tmp_path, machine=Resources(cpu=4, memory_bytes=2**30))
+    engine = LocalEngine(tmp_path, machine=Resources.of(cpu=4, memory_bytes=2**30))
     await engine.start("http://127.0.0.1:9")
     try:
         while "cannot start worker local-0" not in caplog.text:
@@ -162,13 +162,13 @@ from iris.cluster.engine.local.engine import LocalEngine
 
 async def main():
     engine = LocalEngine(
-        Path(sys.argv[1]), workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True
+        Path(sys.argv[1]), workers=2, machine=Resources.of(cpu=4, memory_bytes=2**30, gpu=4), standing=True
     )
     await engine.start("http://127.0.0.1:9")
     for gang_id, slots in (("a@0", 2), ("released@0", 1), ("b@0", 1)):
-        await engine.submit(GangRequest(gang_id, slots, Resources(cpu=1, gpu=1)))
+        await engine.submit(GangRequest(gang_id, slots, Resources.of(cpu=1, gpu=1)))
     await engine.release("released@0")
-    await engine.submit(GangRequest("waits@0", 1, Resources(cpu=2)))
+    await engine.submit(GangRequest("waits@0", 1, Resources.of(cpu=2)))
     places = {
         gang_id: [(slot.worker_id, slot.gpu_ids) for slot in status.slots]
         for gang_id, status in (await engine.snapshot()).items()
@@ -204,7 +204,7 @@ def kill_worker(directory: Path, worker_id: str) -> None:
 
 @asynccontextmanager
 async def next_engine(directory: Path, workers: int = 2, address: str = NOBODY) -> AsyncIterator[LocalEngine]:
-    machine = Resources(cpu=4, memory_bytes=2**30, gpu=4)
+    machine = Resources.of(cpu=4, memory_bytes=2**30, gpu=4)
     engine = LocalEngine(directory, workers=workers, machine=machine, standing=True)
     await engine.start(address)
     try:
@@ -259,7 +259,7 @@ async def test_workers_without_tls_are_ended_by_a_controller_with_tls(left: Left
 
 async def test_slot_lost_without_a_report_is_known_after_two_restarts(left: Left, tmp_path: Path) -> None:
     kill_worker(tmp_path, "local-1")
-    between = LocalEngine(tmp_path, workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
+    between = LocalEngine(tmp_path, workers=2, machine=Resources.of(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
     await between.start(NOBODY)
     lost = {gang_id: status.lost for gang_id, status in (await between.snapshot()).items()}
     await between.abandon()  # it ends the worker that it has started, and leaves the other: as if it had not been there

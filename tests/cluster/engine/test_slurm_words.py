@@ -47,8 +47,8 @@ def test_machines_are_parsed_from_the_output_of_scontrol() -> None:
     first, second = read_nodes(NODES, frozenset({"main"}))
     assert first.machine == Machine(
         "n0",
-        total=Resources(7, 2000 * 2**20, 5),
-        free=Resources(4, 1488 * 2**20, 4),
+        total=Resources.of(7, 2000 * 2**20, 5),
+        free=Resources.of(4, 1488 * 2**20, 4),
         labels=(("zone", "a"),),
         alive=True,
     )

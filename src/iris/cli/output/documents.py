@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
+from iris.cli.output.amounts import cores_in
 from iris.cluster.types import is_job_finished, state_name
 from iris.reasons import FailureCode, PendingCode, ShortageCode
 
@@ -130,8 +131,8 @@ def _word(codes: type[enum.IntEnum], number: int) -> str | int | None:
         return number  # A newer server has sent a code that is unknown here.
 
 
-def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, int]:
-    return {"cpu": amounts.cpu, "memory_bytes": amounts.memory_bytes, "gpu": amounts.gpu}
+def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, float]:
+    return {"cpu": cores_in(amounts), "memory_bytes": amounts.memory_bytes, "gpu": amounts.gpu}
 
 
 def _times(message: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluster_pb2.TaskAttempt) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from iris.cli.output.amounts import cores_in, millicores_in
 from iris.cli.output.columns import Columns
 from iris.cli.output.tables import plain, words_of_time
 from iris.rpc import cluster_pb2
@@ -102,7 +103,7 @@ def _waiting_table(waiting: Sequence[cluster_pb2.Controller.WaitingGang]) -> Ren
 def _needs(gang: cluster_pb2.Controller.WaitingGang) -> str:
     need = gang.need
     memory = f"{need.memory_bytes / _GIB:.1f} GiB" if need.memory_bytes else ""
-    each = [f"{need.cpu} cpu" if need.cpu else "", memory, f"{need.gpu} gpu" if need.gpu else ""]
+    each = [f"{cores_in(need)} cpu" if need.cpu else "", memory, f"{need.gpu} gpu" if need.gpu else ""]
     amount = " ".join(filter(None, each)) or "nothing"
     labels = "".join(f", {key}={value}" for key, value in sorted(gang.labels.items()))
     count = f"{gang.slots} x " if gang.slots > 1 else ""
@@ -121,14 +122,14 @@ def _holders(machine: Machine) -> str:
 
 
 def _sum(amounts: Iterable[Amounts]) -> Amounts:
-    cpu = memory_bytes = gpu = 0
+    millicores = memory_bytes = gpu = 0
     for one in amounts:
-        cpu, memory_bytes, gpu = cpu + one.cpu, memory_bytes + one.memory_bytes, gpu + one.gpu
-    return cluster_pb2.Controller.Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)
+        millicores, memory_bytes, gpu = millicores + millicores_in(one), memory_bytes + one.memory_bytes, gpu + one.gpu
+    return cluster_pb2.Controller.Amounts(cpu_millicores=millicores, memory_bytes=memory_bytes, gpu=gpu)
 
 
 def _cpu(free: Amounts, total: Amounts) -> str:
-    return f"{free.cpu} of {total.cpu}"
+    return f"{cores_in(free)} of {cores_in(total)}"
 
 
 def _memory(free: Amounts, total: Amounts) -> str:

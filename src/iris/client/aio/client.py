@@ -143,7 +143,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         replicas: int = 1,
-        resources: ResourceSpec | Mapping[str, int | str] | None = None,
+        resources: ResourceSpec | Mapping[str, float | str | None] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: bool = True,
         ports: Sequence[str] = (),
@@ -153,6 +153,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         placement: Literal["spread", "together"] | None = None,
         constraints: Mapping[str, str] | None = None,
         rendezvous: Literal["torch", "jax"] | None = None,
+        max_parallel: int | None = None,
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
@@ -183,7 +184,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
                 entrypoint's name and a random suffix.
             replicas: The number of tasks.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
-                `{"cpu": 1, "memory": "2GiB"}`. Default: nothing is reserved.
+                `{"cpu": 0.5, "memory": "2GiB"}`. Default: nothing is reserved for the tasks of a gang, and one core for
+                each independent task. `{"cpu": 0}` reserves nothing.
             env: Environment variables for the tasks. The tasks also inherit the environment of their worker. A worker
                 inherits the environment of the shell that ran `iris up`. In a cluster of `AsyncIrisClient.local`, a
                 worker inherits the environment of this program. Variables that Iris sets override `env`.
@@ -196,6 +198,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
                 for each attempt. `workspace` and `working_directory` are mutually exclusive.
             coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
                 restarts all tasks. If False, each task starts and is retried independently.
+            max_parallel: How many independent tasks may run at the same time. A task that is retried waits behind the
+                tasks that have not started. Default: as many as the machines have room for. Needs `coscheduled=False`.
             placement: `"spread"` puts each task on a separate machine, `"together"` puts all tasks on one machine.
                 Default: any machines. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, such as `{"zone": "a"}`.
@@ -241,7 +245,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         entry = entrypoint_of(entrypoint, args, kwargs)
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)
         add_environment(request, env, ports, working_directory, surroundings, inherit_env)
-        add_placement(request, coscheduled, placement, constraints, rendezvous)
+        add_placement(request, coscheduled, placement, constraints, rendezvous, max_parallel)
         add_retries(
             request,
             max_task_failures,

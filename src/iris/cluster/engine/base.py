@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from iris.cores import MILLICORES, cores_of
 from iris.errors import IrisError
 from iris.reasons import NO_SHORTAGE, Shortage
 
@@ -41,17 +42,29 @@ class GangRejectedError(IrisError):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """An amount of CPU cores, memory in bytes, and GPUs."""
+    """An amount of CPU in millicores (1000 are one core), memory in bytes, and GPUs."""
 
-    cpu: int = 0
+    cpu_millicores: int = 0
     memory_bytes: int = 0
     gpu: int = 0
 
+    @classmethod
+    def of(cls, cpu: float = 0, memory_bytes: int = 0, gpu: int = 0) -> Resources:
+        """Return an amount whose CPU is given in cores. Fractions of a millicore are rounded."""
+        return cls(round(cpu * MILLICORES), memory_bytes, gpu)
+
+    @property
+    def cpu(self) -> int | float:
+        """The number of cores: an `int` for whole cores, and otherwise a `float`."""
+        return cores_of(self.cpu_millicores)
+
     def __add__(self, other: Resources) -> Resources:
-        return Resources(self.cpu + other.cpu, self.memory_bytes + other.memory_bytes, self.gpu + other.gpu)
+        cpu = self.cpu_millicores + other.cpu_millicores
+        return Resources(cpu, self.memory_bytes + other.memory_bytes, self.gpu + other.gpu)
 
     def __sub__(self, other: Resources) -> Resources:
-        return Resources(self.cpu - other.cpu, self.memory_bytes - other.memory_bytes, self.gpu - other.gpu)
+        cpu = self.cpu_millicores - other.cpu_millicores
+        return Resources(cpu, self.memory_bytes - other.memory_bytes, self.gpu - other.gpu)
 
     def covers(self, need: Resources) -> bool:
         """Return whether `need` fits into this amount.
@@ -62,11 +75,11 @@ class Resources:
         return all(not want or have >= want for have, want in zip(self.amounts(), need.amounts(), strict=True))
 
     def __mul__(self, slots: int) -> Resources:
-        return Resources(self.cpu * slots, self.memory_bytes * slots, self.gpu * slots)
+        return Resources(self.cpu_millicores * slots, self.memory_bytes * slots, self.gpu * slots)
 
     def amounts(self) -> tuple[int, int, int]:
-        """Return CPU cores, memory in bytes, and GPUs as a tuple."""
-        return (self.cpu, self.memory_bytes, self.gpu)
+        """Return CPU in millicores, memory in bytes, and GPUs as a tuple."""
+        return (self.cpu_millicores, self.memory_bytes, self.gpu)
 
 
 class Placement(enum.Enum):

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from iris.cluster.engine.base import Resources
+from iris.cores import MILLICORES
 from iris.system.machine_size import total_memory_bytes
 
 
 def this_machine() -> Resources:
     """Return the cores, memory, and GPUs that this process may use, given its CPU affinity and cgroup limits."""
-    return Resources(cpu=_cores(), memory_bytes=_memory_bytes(), gpu=len(gpu_ids()))
+    return Resources(_millicores(), memory_bytes=_memory_bytes(), gpu=len(gpu_ids()))
 
 
 def gpu_ids() -> tuple[int, ...]:
@@ -30,13 +31,15 @@ def gpu_ids() -> tuple[int, ...]:
     return tuple(number for number in found if str(number) in wanted)
 
 
-def _cores() -> int:
+def _millicores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    millicores = cores * MILLICORES
     for directory in _cgroup_directories():
         quota, _, period = _read(directory / "cpu.max").partition(" ")
         if quota.isdigit() and period.strip().isdigit() and int(period) > 0:
-            cores = min(cores, int(quota) // int(period))
-    return max(cores, 1)
+            millicores = min(millicores, int(quota) * MILLICORES // int(period))
+    # A job that asks for one core must be able to start, even if the quota allows less.
+    return max(millicores, MILLICORES)
 
 
 def _memory_bytes() -> int:

@@ -8,6 +8,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.options import address_option, json_option
+from iris.cli.output.amounts import millicores_in
 from iris.cli.output.documents import machines_document
 from iris.cli.output.printer import Output
 
@@ -62,7 +63,7 @@ def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
 
 def _display_order(machine: cluster_pb2.Controller.Machine) -> tuple[bool, int, int, int, str]:
     free = machine.free
-    return machine.alive, -free.gpu, -free.cpu, -free.memory_bytes, machine.name
+    return machine.alive, -free.gpu, -millicores_in(free), -free.memory_bytes, machine.name
 
 
 def _view(

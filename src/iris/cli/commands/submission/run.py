@@ -16,6 +16,7 @@ from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import (
+    CORES,
     COUNT,
     DURATION,
     ENV_FILE,
@@ -47,6 +48,7 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run -- python train.py --lr 0.1
   iris run -n 4 --cpu 1 -- python train.py     each task has IRIS_TASK_INDEX and IRIS_NUM_TASKS
   iris run --replicas 16 --gpu 1 --spread -- python train.py     each task on a machine of its own
+  iris run --replicas 60 --independent --max-parallel 4 -- python sweep.py     four tasks at a time
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
@@ -82,7 +84,13 @@ _MULTIPLE = "May be given several times."
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--replicas", "-n", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
-@click.option("--cpu", metavar="N", type=COUNT, default=0, help="The number of cores that each task needs.")
+@click.option(
+    "--cpu",
+    type=CORES,
+    default=None,
+    help="The number of cores that each task needs, such as 2, 0.25 or 250m. Default: 0, and 1 for an --independent"
+    " task without --memory and --gpu.",
+)
 @click.option(
     "--memory", type=SIZE, default=0, help="The memory that each task needs, and may use, such as 512MB or 2GiB."
 )
@@ -196,6 +204,13 @@ _MULTIPLE = "May be given several times."
 @click.option(
     "--independent", is_flag=True, help="Start and retry the tasks one by one, instead of all together as a gang."
 )
+@click.option(
+    "--max-parallel",
+    metavar="N",
+    type=POSITIVE_COUNT,
+    default=None,
+    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as there is room for.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Print the id of the job, and exit without waiting for the job.")
 @json_option(
     "Print JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\", which is"
@@ -251,6 +266,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in ("retry_on", "fail_on"):
         if options[name] and not options["max_retries_failure"]:
             raise click.UsageError(f"--{name.replace('_', '-')} needs --retries: without it, no failure is retried")
+    if options["max_parallel"] and not options["independent"]:
+        raise click.UsageError("--max-parallel needs --independent, because the tasks of a gang start together")
     if options["max_task_failures"] and options["rendezvous"]:
         raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
 
@@ -261,7 +278,7 @@ def _submit(
     """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else _current_folder()
-    as_given = ("name", "replicas", "ports", "rendezvous", "max_task_failures", "inherit_env")
+    as_given = ("name", "replicas", "max_parallel", "ports", "rendezvous", "max_task_failures", "inherit_env")
     retries = ("max_retries_failure", "retry_pause", "retry_on", "fail_on")
     timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout")
     return connection.client.run(

@@ -16,19 +16,22 @@ from iris.arguments import (
     check_whole_number,
 )
 from iris.cluster.client.operations.steps import Call, Operation
-from iris.errors import FailedPreconditionError
+from iris.errors import FailedPreconditionError, UnimplementedError
 from iris.rpc import cluster_pb2
+from iris.versions import VERSION
 
 # A workspace of more than `_OFFERED_BYTES` is first offered by its hash, because the controller may already have it.
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001
+_NEW_FIELDS = ("max_parallel",)  # The fields of a submission that an old controller would ignore without an error.
 PAGE_SIZE = 500  # The largest number of entries in one page of a list.
 
 
 def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
     """Submit a job and return its id."""
     check_instance("request", request, cluster_pb2.Controller.LaunchJobRequest)
+    yield from _check_release(request)
     blob = request.bundle_blob
     if len(blob) > _OFFERED_BYTES:
         request.ClearField("bundle_blob")
@@ -37,6 +40,26 @@ def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[st
         except FailedPreconditionError:
             request.bundle_blob = blob
     return (yield from _launch(request))
+
+
+def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[None]:
+    """Refuse a job if it needs a field that the controller does not know, because an old controller ignores the field.
+
+    Raises:
+        UnimplementedError: The controller has an older release of Iris.
+    """
+    needed = [name for name in _NEW_FIELDS if getattr(request, name)]
+    if request.resources.HasField("cpu_millicores"):
+        needed.append("a fraction of a core as cpu")
+    if not needed:
+        return
+    answer: cluster_pb2.Controller.DescribeClusterResponse
+    answer = yield Call("describe_cluster", cluster_pb2.Controller.DescribeClusterRequest())
+    if not answer.version:
+        raise UnimplementedError(
+            f"the controller has an older release of Iris that does not know {' and '.join(needed)}: install Iris"
+            f" {VERSION} or later there, or leave that out"
+        )
 
 
 def _launch(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
-from iris.cluster.controller.scheduling.waiting.reason_text import queue_text
+from iris.cluster.controller.scheduling.waiting.reason_text import default_core_text, queue_text
 from iris.cluster.engine.base import Machine, Placement, Resources
+from iris.cores import MILLICORES
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
@@ -88,11 +89,13 @@ def waiting_messages(
                 cluster_pb2.Controller.WaitingGang(
                     job_id=record.job.job_id,
                     slots=entry.gang.slots,
-                    need=_amounts(entry.gang.need),
+                    need=_amounts(entry.gang.need, round_up=True),
                     placement=_PLACEMENTS[entry.gang.placement],
                     labels=dict(entry.gang.labels),
                     since_ms=round(began_ms + entry.since_s * 1000),
-                    reason="" if gang.reason is None else queue_text(gang.reason),
+                    reason=""
+                    if gang.reason is None
+                    else queue_text(gang.reason) + default_core_text(record.job.counts_a_core, gang.reason),
                     pending_reason=_code(gang),  # type: ignore[arg-type]  # the numbers are the same
                     has_reservation=entry.gang.gang_id == reserved_for,
                 )
@@ -104,7 +107,8 @@ def _code(gang: Gang) -> int:
     return PendingCode.QUEUED if gang.reason is None else gang.reason.code
 
 
-def _amounts(resources: Resources) -> Amounts:
+def _amounts(resources: Resources, *, round_up: bool = False) -> Amounts:
     # An engine may allocate more than a machine's capacity. Without `max`, the free amount would then be negative.
-    cpu, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
-    return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)
+    millicores, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
+    cores = -(-millicores // MILLICORES) if round_up else millicores // MILLICORES
+    return Amounts(cpu=cores, memory_bytes=memory_bytes, gpu=gpu, cpu_millicores=millicores)

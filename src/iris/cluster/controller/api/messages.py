@@ -21,7 +21,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     TaskAttempt,
 )
-from iris.cluster.controller.scheduling.waiting.reason_text import pending_text
+from iris.cluster.controller.scheduling.waiting.reason_text import default_core_text, pending_text
 from iris.cluster.types import state_name
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
@@ -210,7 +210,7 @@ def _job_message(job: Job) -> str:
     if not job.tally.count(PENDING):
         return ""
     reasons = (_why_waiting(job, gang) for gang in job.gangs.values() if not gang.placed)
-    return next((reason for reason in reasons if reason), "")
+    return next((reason for reason in reasons if reason), _why_deferred(job))
 
 
 def _job_pending_code(job: Job) -> int:
@@ -222,13 +222,15 @@ def _job_pending_code(job: Job) -> int:
     if not job.tally.count(PENDING):
         return PendingCode.UNSPECIFIED
     codes = (_gang_pending_code(job, gang) for gang in job.gangs.values() if not gang.placed)
-    return next(codes, PendingCode.UNSPECIFIED)
+    return next(codes, PendingCode.MAX_PARALLEL if job.deferred else PendingCode.UNSPECIFIED)
 
 
 def _task_pending_code(job: Job, task: Task) -> int:
     """Return the code for the reason why a task waits, for the task's status message."""
     if task.stop is not None:
         return PendingCode.GANG_RESTART if task.stop is Stop.RESTART else PendingCode.STOPPING
+    if task.task_index in job.deferred:
+        return PendingCode.MAX_PARALLEL
     gang = job.gangs.get(task.gang_id)
     if gang is None or task.state != PENDING:
         return PendingCode.UNSPECIFIED
@@ -244,6 +246,8 @@ def _gang_pending_code(job: Job, gang: Gang) -> PendingCode:
 def _task_message(job: Job, task: Task) -> str:
     if task.stop is not None:
         return f"being stopped: {task.stop.value}"
+    if task.task_index in job.deferred:
+        return _why_deferred(job)
     gang = job.gangs.get(task.gang_id)
     if gang is None or task.state != PENDING:
         return ""
@@ -252,10 +256,19 @@ def _task_message(job: Job, task: Task) -> str:
     return _why_waiting(job, gang)
 
 
+def _why_deferred(job: Job) -> str:
+    """Return the reason why tasks wait because of `max_parallel`; empty if no task waits for this reason."""
+    if not job.deferred:
+        return ""
+    return f"waiting: max_parallel is {job.max_parallel}, and {len(job.gangs)} tasks of the job run or wait for room"
+
+
 def _why_waiting(job: Job, gang: Gang) -> str:
     pause_ms = _pause_ms(job, gang)
     if pause_ms <= 0:
-        return "" if gang.reason is None else pending_text(gang.reason)
+        return (
+            "" if gang.reason is None else pending_text(gang.reason) + default_core_text(job.counts_a_core, gang.reason)
+        )
     task = job.tasks[gang.culprit]
     lost = bool(task.attempts) and task.attempts[-1].is_worker_failure
     count, budget = (

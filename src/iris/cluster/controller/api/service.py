@@ -14,6 +14,7 @@ from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
 from iris.system.process_identity import own_place
+from iris.versions import VERSION
 
 _MANY_TASKS = 100  # Making the message of a job takes less than 2 ms if the job has fewer tasks than this number.
 
@@ -138,7 +139,9 @@ class ControllerService:
         self, request: Controller.DescribeClusterRequest, ctx: Any
     ) -> Controller.DescribeClusterResponse:
         """Return the cluster's engine, and where the controller runs."""
-        return Controller.DescribeClusterResponse(engine=self._controller.cluster.engine_name, place=own_place())
+        return Controller.DescribeClusterResponse(
+            engine=self._controller.cluster.engine_name, place=own_place(), version=VERSION
+        )
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
         """Pass standard input to a task."""

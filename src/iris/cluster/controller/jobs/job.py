@@ -9,6 +9,7 @@ attempts is live. Afterwards its tasks request a new allocation under a new gang
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,6 +76,9 @@ class Job:
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
         submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
         retry_on, fail_on: The exit codes after which failed tasks are retried or not (see `ExitCodeRules`).
+        max_parallel: How many independent tasks may have or request an allocation at the same time; 0 = all.
+        counts_a_core: True if each task counts as one core because the submission asks for no resources.
+        deferred: The indices of the tasks without a gang because of `max_parallel`, in the order of their turns.
         tally: The counts of the tasks by state.
         transitions: The changes of state that are not in the event log yet.
     """
@@ -101,12 +105,17 @@ class Job:
     failure: int = FailureCode.UNSPECIFIED
     retry_on: list[int] = field(default_factory=list)
     fail_on: list[int] = field(default_factory=list)
+    max_parallel: int = 0
+    counts_a_core: bool = False
+    deferred: dict[int, None] = field(init=False, repr=False, compare=False)
     tally: Tally = field(init=False, repr=False, compare=False)
     transitions: list[Transition] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
         self.gangs = self.gangs or derive_gangs(self.tasks)  # The store contains no gangs.
+        deferred = [task for task in self.tasks if self.max_parallel and task.state == PENDING and not task.gang_id]
+        self.deferred = {task.task_index: None for task in deferred}
 
     def pop_transitions(self) -> list[Transition]:
         """Return the changes of state since the last call, and remove these changes from `transitions`."""
@@ -132,6 +141,7 @@ class Job:
         retry_pause_ms: int = DEFAULT_PAUSE_MS,
         parent_job_id: str = "",
         rendezvous: bool = False,
+        max_parallel: int = 0,
     ) -> Job:
         """Return a new job with `replicas` tasks, all PENDING."""
         tasks = [
@@ -139,7 +149,7 @@ class Job:
             for index in range(replicas)
         ]
         job = cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id, retry_pause_ms)
-        job.rendezvous = rendezvous
+        job.rendezvous, job.max_parallel = rendezvous, max_parallel
         return job
 
     def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
@@ -157,7 +167,7 @@ class Job:
 
     def submit(self) -> list[Instruction]:
         """Return the requests for the first allocations of a new job."""
-        requests = self._request_gangs([task for task in self.tasks if not task.is_finished])
+        requests = self._request_tasks(self.tasks)
         self._update_state()
         return requests
 
@@ -285,13 +295,14 @@ class Job:
                 instructions.append(task.request_stop(Stop.TASK))
             task.stop = Stop.TASK  # This reason replaces any other, so that the task is not retried.
         self._mark_changed(task)
-        gang = self.gangs[task.gang_id]
+        self.deferred.pop(task_index, None)
+        gang = self.gangs.get(task.gang_id)
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             text = f"task {task_index} was {error}"
             why, stop_why = (text, FailureCode.TERMINATED), (f"Job ended: {text}", FailureCode.JOB_ENDED)
             return instructions + self._end(KILLED, why, stop_why, now_ms)
-        if waits and not gang.placed:
+        if waits and gang is not None and not gang.placed:
             instructions += self._request_again(gang)
         self._update_state(now_ms)
         return instructions
@@ -398,7 +409,7 @@ class Job:
         """Release a gang, and request an allocation for a new gang of its PENDING tasks."""
         del self.gangs[gang.gang_id]
         waiting = [self.tasks[index] for index in gang.task_indices if self.tasks[index].state == PENDING]
-        return [ReleaseAllocation(gang.gang_id), *(self._request_gangs(waiting) if waiting else [])]
+        return [ReleaseAllocation(gang.gang_id), *self._request_tasks(waiting)]
 
     def _end(self, state: int, why: _Why, stopped: _Why, now_ms: int) -> list[Instruction]:
         """Decide the end of the job, and stop its live attempts. If an end was decided before, that decision remains.
@@ -412,6 +423,7 @@ class Job:
         if self.is_finished or self.ending is not None:
             return []
         self.ending, (self.error, self.failure) = state, why
+        self.deferred.clear()
         instructions: list[Instruction] = []
         for task in self.tasks:
             if task.stop is Stop.TASK:
@@ -432,6 +444,19 @@ class Job:
                 instructions.append(ReleaseAllocation(gang.gang_id))
         self._update_state(now_ms)
         return instructions
+
+    def _request_tasks(self, tasks: Sequence[Task]) -> list[Instruction]:
+        """Request PENDING tasks. With `max_parallel`, tasks that are deferred already come before these tasks."""
+        if not self.max_parallel:
+            return self._request_gangs(tasks) if tasks else []
+        for task in tasks:
+            task.gang_id = ""
+            self._mark_changed(task)
+            self.deferred[task.task_index] = None
+        due = list(itertools.islice(self.deferred, max(0, self.max_parallel - len(self.gangs))))
+        for index in due:
+            del self.deferred[index]
+        return self._request_gangs([self.tasks[index] for index in due])
 
     def _request_gangs(self, tasks: Sequence[Task]) -> list[Instruction]:
         groups = [tasks] if self.coscheduled else [[task] for task in tasks]

@@ -148,7 +148,11 @@ class FreeCapacity:
 
     def __init__(self, machine_set: MachineSet, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
         self.machine_set = machine_set
-        self._amounts = [[one.cpu for one in free], [one.memory_bytes for one in free], [one.gpu for one in free]]
+        self._amounts = [
+            [one.cpu_millicores for one in free],
+            [one.memory_bytes for one in free],
+            [one.gpu for one in free],
+        ]
         self._tasks = list(tasks) or [0] * len(free)
         self._pools: dict[Labels, _Pool] = {}
 
@@ -210,7 +214,7 @@ class FreeCapacity:
         The machine must be one of `members(gang)`.
         """
         need, (cpu, memory, gpu) = gang.need, self._amounts
-        slots = cpu[position] // need.cpu if need.cpu else _UNLIMITED
+        slots = cpu[position] // need.cpu_millicores if need.cpu_millicores else _UNLIMITED
         if need.memory_bytes and (fit := memory[position] // need.memory_bytes) < slots:
             slots = fit
         if need.gpu and (fit := gpu[position] // need.gpu) < slots:
@@ -242,7 +246,7 @@ class FreeCapacity:
         cpu, memory, gpu = self._amounts
         position = self.machine_set.position
         for need, names in allocated:
-            want_cpu, want_memory, want_gpu = need.cpu, need.memory_bytes, need.gpu
+            want_cpu, want_memory, want_gpu = need.cpu_millicores, need.memory_bytes, need.gpu
             for name in names:
                 i = position.get(name)
                 if i is not None:

@@ -134,6 +134,7 @@ class GangRecord:
         state: The gang's current state.
         may_split: True if the job could run its tasks as independent tasks instead of a gang.
         tree_since_s: When the root job of the gang's tree was submitted; infinity if the gang's job has no parent.
+        counts_a_core: True if the gang is one task that counts as one core because its job asks for no resources.
         gang_id: The gang's id, which is also the id of its request.
     """
 
@@ -143,6 +144,7 @@ class GangRecord:
     state: State
     may_split: bool = False
     tree_since_s: float = math.inf
+    counts_a_core: bool = False
     gang_id: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -165,7 +165,8 @@ class Scheduler:
         request = gang_of(record.launch, gang_id, len(task_indices))
         may_split = not record.launch.rendezvous
         tree_s = tree_since_s(record, self._jobs, now_s)
-        self._add_gang(GangRecord(request, job_id, task_indices, state, may_split=may_split, tree_since_s=tree_s))
+        counts_a_core = record.job.counts_a_core
+        self._add_gang(GangRecord(request, job_id, task_indices, state, may_split, tree_s, counts_a_core))
         self._wake.set()
 
     def release_allocation(self, gang_id: str) -> None:

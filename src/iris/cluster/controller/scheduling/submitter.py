@@ -17,7 +17,7 @@ from iris.cluster.controller.scheduling.gang_states import (
 from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.job_reports import Explanations, JobReports, Workers
 from iris.cluster.controller.scheduling.queue import Plan, plan
-from iris.cluster.controller.scheduling.waiting.reason_text import cause_text
+from iris.cluster.controller.scheduling.waiting.reason_text import DEFAULT_CORE, cause_text
 from iris.cluster.controller.scheduling.waiting.reasons import Cause, EnginePending
 from iris.cluster.engine.base import (
     AvoidsWorkers,
@@ -147,6 +147,7 @@ class Submitter:
                 gang, cause = self._gangs.get(gang_id), result.cause_of(kind)
                 if gang is not None and cause is not None:
                     advice = _ADVICE if self._may_split(gang, result.machine_set) else ""
+                    advice += DEFAULT_CORE if gang.counts_a_core else ""
                     text = f"it can never be placed: {cause_text(cause)}{advice}"
                     self._reports.deliver(gang, Rejected(text))
 

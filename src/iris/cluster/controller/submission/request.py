@@ -6,6 +6,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS
 from iris.cluster.controller.jobs.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
 from iris.cluster.engine.base import GangRequest, Placement, Resources
+from iris.cores import MILLICORES
 from iris.rpc import cluster_pb2
 
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
@@ -41,8 +42,10 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
         retry_pause_ms=request.retry_pause_ms if request.HasField("retry_pause_ms") else DEFAULT_PAUSE_MS,
         parent_job_id=request.parent_job_id,
         rendezvous=bool(request.rendezvous),
+        max_parallel=request.max_parallel,
     )
     job.retry_on, job.fail_on = list(request.retry_on), list(request.fail_on)
+    job.counts_a_core = counts_a_core(request)
     return job
 
 
@@ -55,7 +58,21 @@ def need_of(request: LaunchJobRequest) -> Resources:
     """Return the resources that each task needs."""
     resources = request.resources
     gpu = max(resources.device.gpu.count, 1) if resources.device.HasField("gpu") else 0
-    return Resources(cpu=resources.cpu, memory_bytes=resources.memory_bytes, gpu=gpu)
+    if counts_a_core(request):
+        return Resources(MILLICORES)
+    if resources.HasField("cpu_millicores"):
+        return Resources(resources.cpu_millicores, resources.memory_bytes, gpu)
+    return Resources.of(resources.cpu, resources.memory_bytes, gpu)
+
+
+def counts_a_core(request: LaunchJobRequest) -> bool:
+    """Return True if each task counts as one core because the submission asks for no resources.
+
+    This rule is for independent tasks only. Without it, all tasks of a large job would start at once on one machine.
+    """
+    resources = request.resources
+    is_given = resources.HasField("cpu") or resources.HasField("cpu_millicores") or resources.HasField("device")
+    return request.independent_tasks and not is_given and not resources.memory_bytes
 
 
 def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:

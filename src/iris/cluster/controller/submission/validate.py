@@ -14,6 +14,7 @@ from iris.cluster.controller.submission.request import PLACEMENTS, LaunchJobRequ
 from iris.cluster.controller.submission.sizes import check_sizes
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE
+from iris.cores import MILLICORES
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
@@ -55,6 +56,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
     check_whole_number("replicas", replicas_of(request), least=1, most=MAX_REPLICAS)
     for name, value in (
         ("cpu", request.resources.cpu),
+        ("max_parallel", request.max_parallel),
         ("memory_bytes", request.resources.memory_bytes),
         ("gpu count", request.resources.device.gpu.count),
         ("scheduling_timeout_seconds", request.scheduling_timeout_seconds),
@@ -68,6 +70,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("kill_grace_period_ms", request.kill_grace_period_ms),
     ):
         check_whole_number(name, value, most=MAX_INT64 if name.endswith("_bytes") else MAX_INT32)
+    check_whole_number("cpu_millicores", request.resources.cpu_millicores, most=MAX_INT32 * MILLICORES)
     check_whole_number("retry_pause_ms", request.retry_pause_ms, most=LONGEST_PAUSE_MS)
 
     warning_s = request.timeout_warning_seconds
@@ -139,6 +142,11 @@ def _check_placement(request: LaunchJobRequest) -> None:
     if request.placement and request.independent_tasks:
         raise InvalidArgumentError(
             "independent_tasks and placement are mutually exclusive, because independent tasks do not start together"
+        )
+    if request.max_parallel and not request.independent_tasks:
+        raise InvalidArgumentError(
+            "max_parallel needs independent_tasks, because the tasks of a gang start together: pass coscheduled=False"
+            f" (iris run --independent), got max_parallel {request.max_parallel} for a gang"
         )
     for constraint in request.constraints:
         if constraint.op != cluster_pb2.CONSTRAINT_OP_EQ or constraint.value.WhichOneof("value") != "string_value":

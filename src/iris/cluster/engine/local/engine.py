@@ -41,6 +41,7 @@ from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
 from iris.cluster.worker.supervision.worker_identity import identity_file
 from iris.cluster.worker.worker_credentials import WorkerCredentials
+from iris.cores import MILLICORES
 from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.reasons import NO_SHORTAGE, Shortage
@@ -436,7 +437,11 @@ def _share(
         return amount // workers + (1 if index < amount % workers else 0)
 
     gpus = tuple(devices[index::workers])
-    share = Resources(cpu=part(total.cpu), memory_bytes=total.memory_bytes // workers, gpu=len(gpus))
+    # Each worker gets whole cores, because a job of one core would not fit on a worker with a fraction. The fraction of
+    # a core that is left goes to the first worker.
+    whole, fraction = divmod(total.cpu_millicores, MILLICORES)
+    cpu_millicores = part(whole) * MILLICORES + (0 if index else fraction)
+    share = Resources(cpu_millicores, memory_bytes=total.memory_bytes // workers, gpu=len(gpus))
     own = tuple(sorted(labels[index % len(labels)].items()))
     return _Host(f"local-{index}", share, gpus, share, list(gpus), labels=own)
 

@@ -108,9 +108,9 @@ class Ledger:
             if "release" in record:
                 self._entries.pop(record["release"], None)
                 return
-            cpu, memory_bytes, gpu = record["need"]
+            cores, memory_bytes, gpu = record["need"]
             slots = tuple(Slot(worker_id, worker_id, tuple(gpu_ids)) for worker_id, _, gpu_ids in record["slots"])
-            gang = GangRequest(record["gang"], len(slots), Resources(cpu, memory_bytes, gpu))
+            gang = GangRequest(record["gang"], len(slots), Resources.of(cores, memory_bytes, gpu))
             self._entries[gang.gang_id] = Entry(gang, slots, tuple(one for _, one, _ in record["slots"]))
         except (ValueError, TypeError, KeyError, AttributeError):
             # An incomplete line may be ignored. Its writer was killed during the write, before the controller learned
@@ -123,7 +123,9 @@ def _dump(entry: Entry) -> str:
         (slot.worker_id, incarnation, slot.gpu_ids)
         for slot, incarnation in zip(entry.slots, entry.incarnations, strict=True)
     ]
-    return json.dumps({"gang": entry.gang.gang_id, "need": entry.gang.need.amounts(), "slots": slots})
+    need = entry.gang.need
+    # The ledger has cores instead of millicores, because ledgers of earlier releases have cores.
+    return json.dumps({"gang": entry.gang.gang_id, "need": (need.cpu, need.memory_bytes, need.gpu), "slots": slots})
 
 
 def _join(lines: Iterable[str]) -> str:

@@ -199,7 +199,11 @@ class RayEngine:
         return self._pipe
 
     async def _submit(self, gang: GangRequest, on: Json | None = None) -> None:
-        need = {"cpu": gang.need.cpu, "memory_bytes": gang.need.memory_bytes, "gpu": gang.need.gpu}
+        need = {
+            "cpu_millicores": gang.need.cpu_millicores,
+            "memory_bytes": gang.need.memory_bytes,
+            "gpu": gang.need.gpu,
+        }
         try:
             await self._reach().order(
                 "submit",

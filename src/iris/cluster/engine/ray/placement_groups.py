@@ -43,6 +43,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from iris.cluster.engine.ray.names import gang_of, group_of, namespace_of, worker_of
 from iris.cluster.engine.ray.slot_actor import SlotActor, end_workers
 from iris.cluster.worker.supervision.fork_client import is_gone
+from iris.cores import MILLICORES
 
 _KILLED_S = 0.5  # A worker usually ends within this many seconds after its slot actor has died.
 _RETRY_S = 1.0
@@ -123,7 +124,7 @@ class RayGangs:
         Args:
             gang_id: The gang's id. A call with an id that exists already has no effect.
             slots: The number of slots.
-            need: The resources of each slot: `cpu` in cores, `memory_bytes`, and `gpu`.
+            need: The resources of each slot: `cpu_millicores`, `memory_bytes`, and `gpu`, in this order.
             placement: The value of a `Placement`.
             labels: The labels that machines must have.
             on: The machines for a gang that needs no resources: `nodes` (Ray's ids) and `addresses`, one for each slot.
@@ -133,13 +134,13 @@ class RayGangs:
         for key, value in labels.items():
             if not _PLAIN_VALUE.fullmatch(value):
                 raise RejectedError(f"a label of a Ray machine cannot have the value {value!r} (label {key!r})")
-        bundle = {"CPU": need["cpu"], "memory": need["memory_bytes"], "GPU": need["gpu"]}
+        bundle = {"CPU": need["cpu_millicores"] / MILLICORES, "memory": need["memory_bytes"], "GPU": need["gpu"]}
         bundles: list[dict[str, float]] = [{name: amount for name, amount in bundle.items() if amount}] * slots
         selectors = [dict(labels) for _ in range(slots)]
         if on:
             bundles = [{f"node:{address}": _LEAST} for address in on["addresses"]]
             selectors = [{"ray.io/node-id": node} for node in on["nodes"]]
-        elif not need["cpu"] and (unused := [node["NodeID"] for node in ray.nodes() if not _is_used(node)]):
+        elif not need["cpu_millicores"] and (unused := [node["NodeID"] for node in ray.nodes() if not _is_used(node)]):
             for selector in selectors:
                 selector["ray.io/node-id"] = f"!in({','.join(unused)})"
         try:
@@ -430,7 +431,9 @@ def _names(nodes: Sequence[Json]) -> dict[str, str]:
 
 
 def _amounts(resources: Mapping[str, float]) -> list[int]:
-    return [math.floor(resources.get(name, 0) + 1e-6) for name in ("CPU", "memory", "GPU")]
+    """Return the amounts of `iris.cluster.engine.base.Resources`: millicores, bytes and GPUs, rounded down."""
+    units = {"CPU": MILLICORES, "memory": 1, "GPU": 1}
+    return [math.floor(resources.get(name, 0) * unit + 1e-6) for name, unit in units.items()]
 
 
 def _status(gang_id: str, gang: _Gang) -> Json:

@@ -229,12 +229,12 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
     """Return the command line of sbatch for a gang.
 
     Iris's options follow the user's options, because sbatch uses the last of several equal options. Slurm gives each
-    slot at least one CPU, and the configured default of memory if the gang requests no memory. If the number of slots
-    on a machine is known, Iris requests memory for each machine, and otherwise for each CPU. The memory is rounded up
-    to mebibytes.
+    slot at least one CPU, and only whole CPUs. Therefore a fraction of a CPU is rounded up. Slurm gives each slot the
+    configured default of memory if the gang requests no memory. If the number of slots on a machine is known, Iris
+    requests memory for each machine, and otherwise for each CPU. The memory is rounded up to mebibytes.
     """
     need, slots = gang.need, gang.slots
-    cpus = max(need.cpu, 1)
+    cpus = _cpus(need)
     words = ["sbatch", *options, "--parsable", "--no-requeue", "--export=ALL", "--propagate=NONE", "--chdir=/"]
     words += [f"--job-name={job_name}", f"--ntasks={slots}", f"--cpus-per-task={cpus}", "--distribution=block"]
     if gang.placement is Placement.SPREAD:
@@ -264,9 +264,13 @@ def steps(gang: GangRequest) -> list[str]:
     Slots are numbered in the order of the machines. The end of one slot must not end other slots, because the
     controller itself releases a broken gang.
     """
-    words = [f"--ntasks={gang.slots}", f"--cpus-per-task={max(gang.need.cpu, 1)}", "--distribution=block", "--mpi=none"]
+    words = [f"--ntasks={gang.slots}", f"--cpus-per-task={_cpus(gang.need)}", "--distribution=block", "--mpi=none"]
     words += ["--kill-on-bad-exit=0", "--wait=0", "--input=all"]
     return words + ([f"--gpus-per-task={gang.need.gpu}"] if gang.need.gpu else [])
+
+
+def _cpus(need: Resources) -> int:
+    return max(math.ceil(need.cpu), 1)
 
 
 def _mebibytes(size: float) -> int:
@@ -312,8 +316,8 @@ def read_nodes(text: str, partitions: frozenset[str]) -> list[NodeInfo]:
         features = [feature for feature in fields.get("ActiveFeatures", "").split(",") if "=" in feature]
         cpu = int(fields.get("CPUEfctv", fields.get("CPUTot", "0")))
         memory = int(fields.get("RealMemory", "0")) - int(fields.get("MemSpecLimit", "0"))
-        total = Resources(cpu, memory * 2**20, _gpus(fields.get("Gres", "")))
-        used = Resources(
+        total = Resources.of(cpu, memory * 2**20, _gpus(fields.get("Gres", "")))
+        used = Resources.of(
             int(fields.get("CPUAlloc", "0")),
             int(fields.get("AllocMem", "0")) * 2**20,
             _gpus(fields.get("GresUsed", "")),

@@ -25,6 +25,8 @@ from iris.cluster.controller.scheduling.waiting.reasons import (
 from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Placement, Resources
 from iris.cluster.lease_terms import format_span
+from iris.cores import cores_of
+from iris.reasons import PendingCode
 
 _RESOURCE_NAMES = ("cpu", "memory", "gpu")  # The names are in the order of `Resources.amounts`.
 _PLACEMENT_TEXT = {
@@ -46,6 +48,24 @@ def queue_text(reason: PendingReason) -> str:
     if reason.cause is None:
         return _with_additions("no scheduling pass has considered the gang yet", reason)
     return _with_additions(cause_text(reason.cause), reason)
+
+
+_ABOUT_ROOM = (
+    PendingCode.INSUFFICIENT_FREE,
+    PendingCode.INSUFFICIENT_CAPACITY,
+    PendingCode.RESERVED,
+    PendingCode.ENGINE_QUEUE,
+)
+DEFAULT_CORE = (
+    "; an independent task without resources counts as 1 cpu: submit with cpu=0 (iris run --cpu 0) to reserve none"
+)
+
+
+def default_core_text(counts_a_core: bool, reason: PendingReason) -> str:
+    """Return an addition to the text of a reason. The addition says that each task of the job counts as one core
+    because its submission asks for no resources. The addition is empty for other jobs and other reasons.
+    """
+    return DEFAULT_CORE if counts_a_core and reason.code in _ABOUT_ROOM else ""
 
 
 def _with_additions(text: str, reason: PendingReason) -> str:
@@ -185,8 +205,10 @@ def _free_of_total(index: int, free: int, total: int) -> str:
 
 def _quantity(index: int, value: int) -> str:
     name = _RESOURCE_NAMES[index]
-    if name != "memory":
-        return f"{value} {name}"
+    if name == "cpu":
+        return f"{cores_of(value)} cpu"
+    if name == "gpu":
+        return f"{value} gpu"
     if value >= 2**30:
         return f"{value / 2**30:.1f} GiB memory"
     return f"{value / 2**20:.0f} MiB memory"
