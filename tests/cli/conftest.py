@@ -83,7 +83,8 @@ class Iris:
         self._said = directory
         self._started: list[Started] = []
         self._terminals: list[Terminal] = []
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("IRIS_", "NO_COLOR"))}
+        unset = ("IRIS_", "NO_COLOR", "XDG_CONFIG_HOME")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
         self.env |= {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state")}
         if address is not None:
             self.env |= {"IRIS_CONTROLLER_ADDRESS": address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}

@@ -38,6 +38,7 @@ PLAIN = {
     "raw": "returns an asynchronous iterator",
     "job": "sends nothing, as in the sync client",
     "remote": "sends nothing, as in the sync client",
+    "from_context": "sends nothing, as in the sync client",
     "local": "the cluster starts with the first call",
     "flush": "sends nothing, as in the sync client",
     "lost_worker": "sends nothing, as in the sync client",

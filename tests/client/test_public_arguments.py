@@ -19,6 +19,7 @@ import iris.cluster.types
 from iris.client import IrisClient, Job, Task
 from iris.client.logs.read_options import LogArguments
 from iris.client.logs.streams import LogStream
+from iris.cluster.client.contexts.context_file import Context, change_contexts
 from iris.cluster.client.local_client import LocalClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import Entrypoint, JobInfo, ResourceSpec
@@ -55,6 +56,7 @@ NO_PAIR = [5, "ab", ("a",), ("a", "b", "c"), ("a", 5), object()]
 # By the argument's name, or by class, method and name where the name means something else there.
 WRONG: dict[str, list[Any]] = {
     "job_id": NO_ID,
+    "IrisClient.from_context.name": NO_ID,  # other text is an unknown context
     "types.make_task_id.job_id": NO_ID[:-1],  # text is only put together here, and not sent
     "RemoteClusterClient.register_endpoint.job_id": NO_ID[1:],  # empty text is no job
     "task_id": [*NO_ID, "x", "x/task-", "task-0", "x/7"],
@@ -237,8 +239,10 @@ CLASSES: list[type] = [
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[IrisClient]:
-    with IrisClient.remote(NOBODY) as remote:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IrisClient]:
+    with IrisClient.remote(NOBODY) as remote, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        change_contexts(lambda known: known.with_context(Context("train", f"http://{NOBODY}", "token")))
         yield remote
 
 

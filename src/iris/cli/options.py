@@ -23,17 +23,47 @@ from iris.moments import read_moment
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-ADDRESS_HELP = "The address of the cluster. Default: IRIS_CONTROLLER_ADDRESS, or the cluster of 'iris up' here."
+ADDRESS_HELP = (
+    "The address of the cluster. Default: IRIS_CONTROLLER_ADDRESS, or the context, or the cluster of 'iris up' here."
+)
+CONTEXT_HELP = (
+    "The context with the cluster, as 'iris context list' shows it; 'local' is the cluster of 'iris up'. Default:"
+    " IRIS_CONTEXT, or the context of 'iris context use'."
+)
+_CONTEXT_KEY = "iris.context"
 
 
 def address_option(command: Command) -> Command:
-    """Add the option `--address`, which may also stand before the command."""
+    """Add the options `--address` and `--context`, which may also stand before the command.
+
+    The command gets only the address as an argument. `given_context` returns the context.
+    """
 
     def or_of_the_group(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         outer: str | None = context.find_root().obj
         return value or outer
 
+    command = context_option(command)
     return click.option("--address", metavar="HOST:PORT", callback=or_of_the_group, help=ADDRESS_HELP)(command)
+
+
+def context_option(command: Command) -> Command:
+    """Add the option `--context`. `given_context` returns its value."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value:
+            context.meta[_CONTEXT_KEY] = value  # All contexts of click of one command line share `meta`.
+
+    return click.option(
+        "--context", metavar="NAME", callback=keep, expose_value=False, is_eager=True, help=CONTEXT_HELP
+    )(command)
+
+
+def given_context() -> str | None:
+    """Return the value of `--context` of the running command. None: the option was not given."""
+    context = click.get_current_context(silent=True)
+    name: str | None = None if context is None else context.meta.get(_CONTEXT_KEY)
+    return name
 
 
 def json_option(text: str = "Print one JSON document on stdout.") -> Callable[[Command], Command]:

@@ -20,7 +20,7 @@ import click
 from iris.cli.completion import COMPLETION_VARIABLE
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
 from iris.cli.lazy_group import LazyGroup
-from iris.cli.options import ADDRESS_HELP, CONTEXT
+from iris.cli.options import ADDRESS_HELP, CONTEXT, context_option
 from iris.cli.output.printer import report_error
 from iris.errors import IrisError
 from iris.terminal.encoding import ReplacingStream
@@ -56,6 +56,9 @@ _COMMANDS = {
     "machines": "iris.cli.commands.administration.machines",
     "up": "iris.cli.commands.administration.up",
     "down": "iris.cli.commands.administration.down",
+    "login": "iris.cli.commands.contexts.login",
+    "logout": "iris.cli.commands.contexts.login",
+    "context": "iris.cli.commands.contexts.context",
     "token": "iris.cli.commands.administration.token",
     "completion": "iris.cli.commands.completion",
     "proto": "iris.cli.commands.proto",
@@ -77,6 +80,7 @@ class _Program(LazyGroup):
 
 @click.group(cls=_Program, modules=_COMMANDS, aliases=_ALIASES, context_settings=CONTEXT, help=_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
+@context_option
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")
 @click.pass_context
 def program(context: click.Context, address: str | None) -> None:

@@ -32,7 +32,7 @@ from iris.client.views.lists import JobList, Machines, TaskStatusList
 from iris.client.views.notebook_views import show_messages_as_tables
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
-from iris.cluster.client.access import controller_address
+from iris.cluster.client.contexts.choose_cluster import Access, ChosenCluster, choose_cluster, choose_context
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import Entrypoint, ResourceSpec
 from iris.rpc import cluster_pb2
@@ -79,13 +79,15 @@ class IrisClient(LogMethods, EndpointMethods):
         """Return a client of a running cluster. The client sends nothing before its first call.
 
         Args:
-            address: The address of the controller: `host:port`, `http://…` or `https://…`. Default: the environment
-                variable `IRIS_CONTROLLER_ADDRESS`. Iris sets this variable inside each job.
+            address: The address of the controller: `host:port`, `http://…` or `https://…`. Default: the address in the
+                environment variable `IRIS_CONTROLLER_ADDRESS`, which Iris sets inside each job; then the context in
+                `IRIS_CONTEXT`; then the current context of `iris login`; then the cluster that `iris up` has started on
+                this machine. The command line finds the same cluster.
             token: The token for all calls, as `iris token create` prints it, or a function that returns a token. The
                 client calls the function again when the cluster refuses the last token, for example while a log is
-                followed. Default: the environment variable `IRIS_TOKEN`. Iris sets this variable inside each job. If
-                the variable is not set, the client uses the token that `iris up` has stored for the same user on this
-                machine.
+                followed. Default: the token of the context, if a context names the cluster. Otherwise the environment
+                variable `IRIS_TOKEN`, which Iris sets inside each job, and if it is not set, the token that `iris up`
+                has stored for the same user on this machine.
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
@@ -97,13 +99,46 @@ class IrisClient(LogMethods, EndpointMethods):
                 `os.fork()`, a child process needs a new client. docs/how-to/use-a-transport.md has the details.
 
         Raises:
-            InvalidAddressError: (a `ValueError`) The address is missing, or has none of the accepted forms.
+            InvalidAddressError: (a `ValueError`) Nothing names a cluster, or the address has another form.
             InvalidArgumentError: (a `ValueError`) Another argument is invalid.
-            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
+            NotFoundError: There is no context with the name in `IRIS_CONTEXT`.
+            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable. Or
+                other users can read the file of contexts. Or the server of `iris up` was killed.
             MissingExtraError: The extra [http2] or [socks] is needed and not installed.
         """
+        return cls._chosen(choose_cluster(address), Access(token, ca, cert), http2, transport)
+
+    @classmethod
+    def from_context(
+        cls, name: str, *, http2: bool | None = None, transport: httpx.BaseTransport | None = None
+    ) -> IrisClient:
+        """Return a client of the cluster that `iris login` has saved under a name. The client sends nothing before its
+        first call.
+
+        The token and the certificates of the context are used, also if `IRIS_TOKEN` or `IRIS_CA` is set. A running
+        client continues with the new token after the user has logged in again.
+
+        Args:
+            name: The name of the context, as `iris context list` shows it. `"local"` is the cluster that `iris up` has
+                started on this machine.
+            http2: See `remote`.
+            transport: See `remote`.
+
+        Raises:
+            NotFoundError: There is no such context.
+            FailedPreconditionError: Other users can read the file of contexts, or a file with certificates is not
+                usable, or no cluster of `iris up` runs.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid.
+        """
+        return cls._chosen(choose_context(name), Access(), http2, transport)
+
+    @classmethod
+    def _chosen(
+        cls, chosen: ChosenCluster, given: Access, http2: bool | None, transport: httpx.BaseTransport | None
+    ) -> IrisClient:
+        access = chosen.access(given, has_transport=transport is not None)
         cluster = RemoteClusterClient(
-            controller_address(address), token=token, ca=ca, cert=cert, http2=http2, transport=transport
+            chosen.address, token=access.token, ca=access.ca, cert=access.cert, http2=http2, transport=transport
         )
         return cls(cluster)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.client import running_cluster
-from iris.cluster.client.running_cluster import find_record, record_path, state_home
+from iris.cluster.client.running_cluster import find_record, home_stamp, lock_path, record_path, state_home
 from iris.config import ClusterConfig, known_options
 from iris.errors import InvalidArgumentError, LocalClusterError
 from iris.system.files import write_file
@@ -84,7 +84,7 @@ def read_record() -> Record | None:
         )
     except (TypeError, KeyError, InvalidArgumentError):  # the file is not a record
         return None
-    return record if record.home in ("", _home_stamp(path)) and record.config.state_dir is not None else None
+    return record if record.home in ("", home_stamp(path)) and record.config.state_dir is not None else None
 
 
 def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
@@ -102,24 +102,11 @@ def is_running(record: Record) -> bool:
     return running_cluster.is_running(record.to_document())
 
 
-def _home_stamp(path: Path) -> str:
-    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, but a copy has another
-    inode."""
-    try:
-        return str(os.stat(_lock_path(path)).st_ino)
-    except OSError:
-        return ""
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_suffix(".lock")
-
-
 def write_record(record: Record) -> None:
     """Replace the record of this machine."""
     path = record_path()
     before = find_record()
-    write_file(path, json.dumps(record.to_document() | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
+    write_file(path, json.dumps(record.to_document() | {"home": home_stamp(path)}, indent=2) + "\n", shared=True)
     # If the machine was renamed, its earlier record has another file name. The earlier record is removed.
     if before is not None and before[0] != path:
         before[0].unlink(missing_ok=True)
@@ -147,7 +134,7 @@ def exclusive() -> Iterator[None]:
     try:
         make_private(state_home())
         check_private(state_home())
-        lock = wait_for_lock(_lock_path(record_path()))
+        lock = wait_for_lock(lock_path(record_path()))
     except OSError as error:
         raise LocalClusterError(f"cannot write to {state_home()}: {error.strerror}") from error
     try:

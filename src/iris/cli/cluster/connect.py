@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from iris.cli.cluster.cluster_record import is_running, read_record
+import click
+
+from iris.cli.options import given_context
+from iris.cluster.client.contexts.choose_cluster import ADDRESS_VARIABLE, find_cluster
 from iris.cluster.client.running_cluster import find_here
 from iris.cluster.client.task_token import task_of_token
 from iris.config import ClusterConfig
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from iris.client import IrisClient
     from iris.cluster.client.server_process import LocalServer
 
-ADDRESS_VARIABLE = "IRIS_CONTROLLER_ADDRESS"
 Place = Literal["embedded", "here", "elsewhere"]
 
 
@@ -80,7 +82,7 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Return a connection to a cluster: at `address`, or in the environment variable, or else of `iris up`.
+    """Return a connection to a cluster: at `address`, or of `--context`, or the one that `find_cluster` chooses.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -90,7 +92,7 @@ def connect(address: str | None) -> Connection:
     if connection is None:
         raise FailedPreconditionError(
             "there is no cluster: start one on this machine with 'iris up', or name one with --address HOST:PORT"
-            f" or {ADDRESS_VARIABLE}"
+            f" or {ADDRESS_VARIABLE}, or log in to one with 'iris login ADDRESS'"
         )
     return connection
 
@@ -113,23 +115,21 @@ def connect_or_embed(address: str | None) -> Connection:
 
 
 def _connect_to_running(address: str | None) -> Connection | None:
+    from iris.client import IrisClient  # This import takes a third of a second, which would slow down `iris --help`.
     from iris.rpc.address import parse_address
 
-    given = address or os.environ.get(ADDRESS_VARIABLE)
-    if given:
-        url = parse_address(given)
-        here = find_here(url)
-        place = None if here is None else _place_of(here.engine)
-        return Connection(_client(url), place, options=f" --address {address}" * bool(address))
-    record = read_record()
-    if record is None:
+    name = given_context()
+    if address and name:
+        raise click.UsageError("--address and --context exclude each other: each of them names the cluster")
+    chosen = find_cluster(address or None, name)
+    if chosen is None:
         return None
-    if not is_running(record):
-        raise FailedPreconditionError(
-            f"the server of 'iris up' at {record.address} was killed, and its attempts may still run: 'iris up' starts"
-            " the server again, with all its jobs; 'iris down' ends the attempts"
-        )
-    return Connection(_client(record.address), _place_of(record.config.engine))
+    here = find_here(parse_address(chosen.address))
+    place = None if here is None else _place_of(here.engine)
+    options = f" --address {address}" if address else f" --context {shlex.quote(name)}" if name else ""
+    if chosen.context is not None:
+        return Connection(IrisClient.from_context(chosen.context.name), place, options=options)
+    return Connection(_client(chosen.address), place, options=options)
 
 
 def _place_of(engine_here: str) -> Place:

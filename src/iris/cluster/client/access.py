@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable
 
 from iris.arguments import check_flag, check_timeout, check_token
+from iris.cluster.client.contexts.choose_cluster import ContextToken
 from iris.cluster.client.running_cluster import find_here, find_token
 from iris.cluster.types import TOKEN_VARIABLE
-from iris.errors import ControllerUnreachableError, InvalidAddressError, WorkerUnreachableError
-from iris.rpc.address import ACCEPTED_FORMS, is_loopback, parse_address
+from iris.errors import ControllerUnreachableError, WorkerUnreachableError
+from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.peer_uid import PeerUidCheck, own
 from iris.rpc.http.client.client_lifetime import Lifetime
@@ -105,24 +106,11 @@ class ClusterAccess:
         return own() if user is None else (user, *own())
 
 
-def controller_address(given: str | None) -> str:
-    """Return the address of the controller: the given address, or `IRIS_CONTROLLER_ADDRESS`.
-
-    Raises:
-        InvalidAddressError: No address is given, and the variable is not set.
-    """
-    address = os.environ.get("IRIS_CONTROLLER_ADDRESS") if given is None else given
-    if given is None and not address:
-        raise InvalidAddressError(
-            f"no address was given and IRIS_CONTROLLER_ADDRESS is not set (expected {ACCEPTED_FORMS})"
-        )
-    assert address is not None
-    return address
-
-
 def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
     """Return the credentials: the given token, or `IRIS_TOKEN`, or the token of `iris up` on this machine."""
     if given is not None:
+        if isinstance(given, ContextToken):
+            return Credentials(given, given.what)
         if not isinstance(given, str):
             return Credentials(given, "token=…")
         return Credentials.fixed(given, "token=…")

@@ -31,13 +31,19 @@ def state_home() -> Path:
     given = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "iris"
-    home = os.path.expanduser("~") if os.environ.get("HOME") else _home_of_user()
-    if not os.path.isabs(home):
+    home = user_home()
+    if home is None:
         raise FailedPreconditionError(
             "there is no directory for the state of a cluster, because this user has no home directory: set HOME or"
             " XDG_STATE_HOME to a writable directory"
         )
-    return Path(home) / ".local" / "state" / "iris"
+    return home / ".local" / "state" / "iris"
+
+
+def user_home() -> Path | None:
+    """Return the home directory of this user, or None if there is none, for example in a container."""
+    home = os.path.expanduser("~") if os.environ.get("HOME") else _home_of_user()
+    return Path(home) if os.path.isabs(home) else None
 
 
 def record_path() -> Path:
@@ -78,6 +84,20 @@ def find_record() -> tuple[Path, dict[str, Any]] | None:
     named = [one for one in found if one[0] == own]
     since_start = [one for one in found if here and one[1].get("place") == here]
     return next(iter(running + named + since_start), None)
+
+
+def home_stamp(path: Path) -> str:
+    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, but a copy has another
+    inode."""
+    try:
+        return str(os.stat(lock_path(path)).st_ino)
+    except OSError:
+        return ""
+
+
+def lock_path(path: Path) -> Path:
+    """Return the path of the lock file of a record."""
+    return path.with_suffix(".lock")
 
 
 def is_running(record: Mapping[str, Any]) -> bool:

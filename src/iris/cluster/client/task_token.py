@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from iris.cluster.types import JobInfo, make_task_id
@@ -31,6 +32,32 @@ def name_in_token(token: str) -> str | None:
     """
     name = _claims(token).get("sub")
     return name if isinstance(name, str) and name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The holder of a token, as the token says. The signature of the token is not checked.
+
+    Attributes:
+        name: The name of the holder.
+        role: The role of the holder, for example "user".
+        token_id: The id of the token, with which `iris token revoke` revokes it.
+        expires_at_ms: When the token expires, in milliseconds since the Unix epoch.
+    """
+
+    name: str
+    role: str
+    token_id: str
+    expires_at_ms: int
+
+
+def holder_of_token(token: str) -> Holder | None:
+    """Return the holder of a token, or None if the token does not have the form of Iris's tokens."""
+    claims = _claims(token)
+    try:
+        return Holder(str(claims["sub"]), str(claims["role"]), str(claims["jti"]), int(claims["exp"]) * 1000)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _claims(token: str) -> dict[str, Any]:

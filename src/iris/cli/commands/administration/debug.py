@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import click
 
 from iris.cli.cluster.cluster_record import read_record
-from iris.cli.cluster.connect import ADDRESS_VARIABLE, connect
+from iris.cli.cluster.connect import connect
 from iris.cli.lazy_group import SuggestingGroup
-from iris.cli.options import CONTEXT, address_option, json_option
+from iris.cli.options import CONTEXT, address_option, given_context, json_option
 from iris.cli.output.printer import Output
+from iris.cluster.client.contexts.choose_cluster import find_cluster
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import parse_address
 
@@ -64,8 +64,7 @@ def bundle(*, path: Path | None, as_json: bool, address: str | None) -> None:
 
     output = Output(as_json=as_json)
     record = read_record()
-    named = address or os.environ.get(ADDRESS_VARIABLE)
-    if record is not None and named and parse_address(named) != record.address:
+    if record is not None and _names_another_cluster(address, record.address):
         record = None
     output.set_status("collecting…")
     files = collect(record, lambda: connect(address).client)
@@ -82,3 +81,12 @@ def bundle(*, path: Path | None, as_json: bool, address: str | None) -> None:
     if not as_json:
         for note in files.notes:
             output.note(f"not in the bundle: {note}")
+
+
+def _names_another_cluster(address: str | None, local: str) -> bool:
+    """Return whether the options or the environment name another cluster than the one of `iris up` at `local`."""
+    try:
+        chosen = find_cluster(address or None, given_context())
+    except FailedPreconditionError:
+        return False  # The server of `iris up` was killed. The bundle then contains its files.
+    return chosen is not None and parse_address(chosen.address) != local

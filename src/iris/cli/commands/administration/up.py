@@ -12,11 +12,13 @@ import click
 from iris.cli.cluster.cluster_record import Record, exclusive, find_running, read_record
 from iris.cli.cluster.start_cluster import is_free, start
 from iris.cli.options import config_options, json_option
+from iris.cli.output.context_texts import source_text
 from iris.cli.output.printer import Output
+from iris.cluster.client.contexts.choose_cluster import find_cluster
 from iris.cluster.client.running_cluster import state_home
 from iris.cluster.client.server_process import check_server_extra
 from iris.config import ClusterConfig, read_config_file
-from iris.errors import FailedPreconditionError
+from iris.errors import FailedPreconditionError, NotFoundError
 from iris.rpc.address import is_loopback_host
 
 _TLS_FILES = ("tls_cert", "tls_key", "client_ca")
@@ -92,8 +94,25 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
         output.note(_describe_found(found))
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
+    if not as_json:
+        _note_other_cluster(record, output)
     if not is_loopback_host(record.config.host):
         output.note("clients on other machines need the address, and a token: iris token create NAME")
+
+
+def _note_other_cluster(record: Record, output: Output) -> None:
+    """Note that commands call another cluster than the one of `record`, because a context or a variable names it."""
+    try:
+        chosen = find_cluster()
+    except (FailedPreconditionError, NotFoundError) as error:
+        output.note(f"other commands do not find this cluster: {error}")
+        return
+    if chosen is not None and chosen.source != "running" and chosen.address != record.address:
+        why = source_text(chosen.source)
+        output.note(
+            f"other commands call {chosen.address} ({why}), not this cluster: use --context local, or 'iris context use"
+            " local'" + (f", and unset {why}" if chosen.source != "current-context" else "")
+        )
 
 
 def _complete(given: Mapping[str, Any]) -> ClusterConfig:

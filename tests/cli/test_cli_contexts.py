@@ -1,0 +1,198 @@
+"""`iris login`, `iris context` and `--context`: clusters with names, whose tokens are kept."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certificates import CertificateAuthority
+from support.cluster import running_cluster, unique
+from support.preloaded import Preloaded
+from support.tokens import token
+from support.waiting import wait_until
+
+from iris.cluster.client.server_process import LocalServer
+
+Iris = Any  # tests/cli/conftest.py
+
+
+@pytest.fixture
+def user_iris(tmp_path: Path, preloaded: Preloaded) -> Iterator[Iris]:
+    """An `iris` of a user who has saved no cluster yet."""
+    from cli.conftest import Iris as Program
+
+    program = Program(tmp_path / "iris", preloaded)
+    yield program
+    program.close()
+
+
+def login(iris: Iris, *words: str, secret: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run `iris login --token-stdin` with a token on its standard input."""
+    command = iris.command("login", "--token-stdin", *words)
+    done = subprocess.run(command, input=secret, env=iris.env, cwd=iris.folder, capture_output=True, text=True)
+    assert done.returncode == code, done
+    assert secret.strip() not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_login_saves_a_cluster_that_commands_and_python_find(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    secret = token("user", name="ana")
+    done = login(user_iris, shared_cluster.address, "--name", "prod", "--json", secret=secret)
+    document = json.loads(done.stdout)
+    assert (document["name"], document["current"], document["user"], document["role"]) == ("prod", True, "ana", "user")
+    name = user_iris.detach("true")
+    assert user_iris.json("status", name)["owner"] == "ana"
+    program = (
+        "import sys; from iris import IrisClient\n"
+        "for client in (IrisClient.remote(), IrisClient.from_context('prod')):\n"
+        "    print(client.status(sys.argv[1]).owner)\n"
+    )
+    command = [sys.executable, "-c", program, name]
+    assert subprocess.check_output(command, env=user_iris.env, text=True).split() == ["ana", "ana"]
+
+    listed = user_iris.json("context", "list")
+    assert [(one["name"], one["current"], one["address"]) for one in listed["contexts"]] == [
+        ("local", False, None),
+        ("prod", True, shared_cluster.address),
+    ]
+    shown = user_iris.json("context", "show")
+    assert (shown["name"], shown["source"]) == ("prod", "current-context")
+    texts = [
+        user_iris(*words).stdout for words in (("context", "list"), ("context", "show"), ("context", "show", "prod"))
+    ]
+    assert all("ana" in text and secret not in text for text in texts)
+    assert secret not in json.dumps([listed, shown])
+
+
+def test_context_of_a_command_wins_over_the_current_one(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    for name in ("ana", "bob"):
+        login(user_iris, shared_cluster.address, "--name", f"of-{name}", secret=token("user", name=name))
+    job = user_iris.detach("true")
+    assert user_iris.json("status", job)["owner"] == "bob"
+    assert user_iris.json("context", "use", "of-ana") == {"current": "of-ana"}
+    assert user_iris.json("status", user_iris.detach("true"))["owner"] == "ana"
+
+    started = unique("job")
+    hint = user_iris("run", "--context", "of-bob", "--detach", "--name", started, "--", "true").stderr
+    assert f"iris logs -f --context of-bob {started}" in hint
+    assert user_iris.json("status", started)["owner"] == "bob"
+    before = user_iris("--context", "of-bob", "run", "--detach", "--", "true").stdout.strip()
+    assert user_iris.json("status", before)["owner"] == "bob"
+    in_variable = user_iris("run", "--detach", "--", "true", IRIS_CONTEXT="of-bob").stdout.strip()
+    assert user_iris.json("status", in_variable)["owner"] == "bob"
+
+    done = user_iris("ps", "--context", "of-bob", "--address", "a:1", code=2)
+    assert "--address and --context exclude each other" in done.stderr
+    assert "the contexts are of-ana, of-bob" in user_iris("ps", "--context", "of-eve", code=1).stderr
+    noted = user_iris("context", "use", "of-bob", IRIS_CONTROLLER_ADDRESS="a:1").stderr
+    assert "IRIS_CONTROLLER_ADDRESS=a:1 is set, and wins over the current context" in noted
+
+
+def test_logout_removes_the_token(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    secret = token("user", name="ana")
+    login(user_iris, shared_cluster.address, "--name", "one", secret=secret)
+    login(user_iris, shared_cluster.address, "--name", "two", secret=secret)
+    assert user_iris.json("logout") == {"name": "two", "removed": True, "current": "local"}
+    assert user_iris.json("context", "remove", "one") == {"name": "one", "removed": True, "current": "local"}
+    assert secret not in (user_iris.home / ".config" / "iris" / "contexts.json").read_text()
+    assert "no current context to log out of" in user_iris("logout", code=1).stderr
+    assert "no context 'one'" in user_iris("context", "remove", "one", code=1).stderr
+    assert "there is no cluster" in user_iris("ps", code=1).stderr
+    assert "commands find no cluster" in user_iris("context", "show", code=1).stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--name", "x")])
+def test_login_with_a_wrong_token_or_address_saves_nothing(
+    user_iris: Iris, shared_cluster: LocalServer, words: tuple[str, ...]
+) -> None:
+    done = login(user_iris, shared_cluster.address, *words, secret="not-a-token", code=1)
+    assert "not a token of Iris" in done.stderr
+    assert "nothing was saved" in done.stderr
+    assert "nothing was saved" in login(user_iris, "127.0.0.1:1", *words, secret=token(), code=1).stderr
+    assert not (user_iris.home / ".config").exists()
+
+
+def test_login_refuses_what_is_no_token_or_has_no_terminal(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    for text in ("", "two words\n", "caf\u00e9\n"):
+        command = user_iris.command("login", "--token-stdin", shared_cluster.address)
+        done = subprocess.run(command, input=text, env=user_iris.env, capture_output=True, text=True, check=False)
+        assert "that is not a token: expected one word" in done.stderr
+    assert "give the token on it with --token-stdin" in user_iris("login", shared_cluster.address, code=2).stderr
+
+
+def test_login_without_tls_to_another_machine_needs_a_flag(user_iris: Iris) -> None:
+    done = login(user_iris, "example.invalid:1", secret=token(), code=1)
+    assert "use https://example.invalid:1" in done.stderr
+    assert "--insecure-no-tls" in done.stderr
+    done = login(user_iris, "example.invalid:1", "--insecure-no-tls", secret=token(), code=1)
+    assert "nothing was saved" in done.stderr
+
+
+def test_login_does_not_replace_a_context_of_another_cluster(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    login(user_iris, shared_cluster.address, "--name", "prod", secret=token("user", name="ana"))
+    done = login(user_iris, "localhost:1", "--name", "prod", secret=token(), code=1)
+    assert "choose another name with --name" in done.stderr
+    login(user_iris, shared_cluster.address, "--name", "prod", secret=token("reader", name="eve"))
+    assert user_iris.json("context", "show")["user"] == "eve", "the same cluster, with another token"
+    assert (
+        "stands for the cluster of 'iris up'"
+        in login(user_iris, shared_cluster.address, "--name", "local", secret=token(), code=1).stderr
+    )
+
+
+def test_login_on_a_terminal_asks_for_the_token_without_showing_it(
+    user_iris: Iris, shared_cluster: LocalServer
+) -> None:
+    secret = token("user", name="ana")
+    terminal = user_iris.terminal("login", shared_cluster.address, "--name", "prod")
+    wait_until(lambda: terminal.screen[-1].startswith("Token:"), "the question")
+    terminal.type(f"{secret}\n")
+    assert terminal.exit_code() == 0
+    assert secret.encode() not in terminal.written
+    assert "as ana (user)" in " ".join(terminal.screen)
+    assert user_iris.json("context", "show")["name"] == "prod"
+
+
+def test_login_with_a_certificate_authority_keeps_its_path(
+    user_iris: Iris, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = CertificateAuthority(tmp_path)
+    certificate = authority.server(name="tls")
+    options = {"tls_cert": str(certificate.cert), "tls_key": str(certificate.key), "client_ca": str(authority.path)}
+    own = authority.client()
+    with running_cluster(tmp_path_factory.mktemp("tls"), **options) as server:
+        assert "nothing was saved" in login(user_iris, server.address, "--name", "tls", secret=token(), code=1).stderr
+        files = ["--ca", str(authority.path), "--cert", str(own.cert), "--cert-key", str(own.key)]
+        login(user_iris, server.address, "--name", "tls", *files, secret=token())
+        assert user_iris.json("context", "show", "tls")["ca"] == str(authority.path)
+        assert user_iris("run", "--", "echo", "hello").stdout == "hello\n"
+
+
+def test_cluster_of_iris_up_is_found_by_python_and_named_local(iris: Iris, shared_cluster: LocalServer) -> None:
+    up = iris.json("up", "--port", "0")
+    program = (
+        "import asyncio; from iris import AsyncIrisClient, IrisClient\n"
+        "async def ask():\n"
+        "    async with AsyncIrisClient.remote() as client:\n"
+        "        return len(await client.machines())\n"
+        "client = IrisClient.remote()\n"
+        "print(client.cluster.controller_address, client.run(['true']).wait().owner, asyncio.run(ask()))\n"
+    )
+    owner = iris.json("status", iris.detach("true"))["owner"]
+    found = subprocess.check_output([sys.executable, "-c", program], env=iris.env, text=True).split()
+    assert found == [up["address"], owner, "1"]
+    shown = iris.json("context", "show")
+    assert (shown["address"], shown["name"], shown["source"]) == (up["address"], "local", "running")
+    login(iris, shared_cluster.address, "--name", "prod", secret=token("user", name="ana"))
+    assert iris.json("status", iris.detach("true"))["owner"] == "ana"
+    on_local = iris("run", "--context", "local", "--detach", "--", "true").stdout.strip()
+    assert iris.json("status", on_local, "--context", "local")["owner"] == owner
+    assert "iris context use local" in iris("up").stderr
+    iris("context", "use", "local")
+    assert iris.json("status", on_local)["owner"] == owner
