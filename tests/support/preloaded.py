@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from iris.interpreter import prepare_quick_exit
+
 _REQUEST_BYTES = 1024 * 1024
 
 
@@ -88,6 +90,7 @@ class Preloaded:
 
 
 def _main() -> None:
+    prepare_quick_exit()  # Before the imports, because `atexit` functions of imported modules must run in a program.
     for package in ("iris.cli", "iris.client"):
         _load_all(package)
     # Otherwise each forked process would search all modules for garbage at its exit, and copy their memory by that.

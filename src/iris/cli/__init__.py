@@ -6,15 +6,17 @@ JSON. `cluster/` finds the cluster that a command addresses. No other package im
 
 from __future__ import annotations
 
-import gc
 import sys
 
 from iris.errors import MissingExtraError
+from iris.interpreter import pause_collector, prepare_quick_exit, quick_exit, resume_collector
 from iris.system.inherited import open_standard_descriptors
 
 
 def main() -> None:
     """Run the program `iris`."""
+    prepare_quick_exit()
+    pause_collector()
     # A daemon may start `iris` with closed standard descriptors. Without this call, the next files that `iris` opens
     # would get the numbers of these descriptors.
     open_standard_descriptors()
@@ -28,8 +30,5 @@ def main() -> None:
     except KeyboardInterrupt:
         # The imports are inside the `try`, because the user may press Ctrl-C during the 0.1 s that the imports take.
         sys.exit(130)
-    code = run_program()
-    # Without `gc.freeze`, Python would search all objects for garbage at exit. For a short command, this search would
-    # take a quarter of the CPU time.
-    gc.freeze()
-    sys.exit(code)
+    resume_collector()
+    quick_exit(run_program())

@@ -24,6 +24,7 @@ from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
 from iris.event_log import log_event
+from iris.interpreter import resume_collector
 from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
 from iris.server.listening import Listening, listen
 from iris.server.worker_keys import WorkerKeys
@@ -166,6 +167,8 @@ class ClusterServer:
         from iris.rpc.http.client.async_client_transport import http_client
         from iris.rpc.http.server.asgi_server import HttpServer
         from iris.server.application import controller_applications
+
+        resume_collector()  # All modules are loaded now.
 
         config, tls = self._config, listening.tls
         self._store = Store(self._unless_temporary("controller.db"))

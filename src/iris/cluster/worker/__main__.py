@@ -7,6 +7,7 @@ import sys
 
 from iris.cluster.worker.process import launcher
 from iris.cluster.worker.supervision import reaper
+from iris.interpreter import pause_collector, prepare_quick_exit, quick_exit
 from iris.system.inherited import use_defaults
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     The launcher is forked first, because it must not inherit the pipe to the reaper. The reaper notices the end of the
     worker by the end of this pipe.
     """
+    prepare_quick_exit()
     use_defaults()
     if not sys.platform.startswith("linux"):
         sys.exit("iris: workers run on Linux (they need /proc and process groups); a client runs anywhere Python does")
@@ -27,9 +29,12 @@ def main() -> None:
     own_launcher = launcher.start_launcher()
     own_reaper = reaper.start_reaper(token, own_launcher)
 
+    # The collector is paused only after the forks, because the launcher and the reaper need the collector.
+    pause_collector()
     from iris.cluster.worker.wiring import run
 
     run(token, own_reaper, own_launcher)
+    quick_exit(0)
 
 
 if __name__ == "__main__":

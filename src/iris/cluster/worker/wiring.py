@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import os
@@ -44,6 +43,7 @@ from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError
 from iris.event_log import log_event, set_up_event_log
+from iris.interpreter import resume_collector
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInterceptor, AuthorisationInterceptor
@@ -116,8 +116,7 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run a worker until SIGTERM, or until its parent process ends."""
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
-    # From now on, the garbage collector skips the loaded modules. This saves time, also at the worker's exit.
-    gc.freeze()
+    resume_collector()  # All modules are loaded now.
     become_subreaper()
     # The umask of the worker does not affect tasks, because the launcher of tasks was forked before this call.
     keep_files_private()

@@ -1,0 +1,108 @@
+"""Reads the command line of `python -m iris.server`, and serves a cluster until a signal ends the server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from iris.cluster.client.server_process import EVENT_LOG
+from iris.config import ClusterConfig, read_config_file
+from iris.errors import InvalidArgumentError, IrisError
+from iris.event_log import set_up_event_log
+from iris.event_log.task_stacks import write_stacks_on
+from iris.server.cluster_server import ClusterServer
+from iris.system.event_loop import run_loop
+from iris.system.inherited import use_defaults
+from iris.system.private_dir import keep_files_private
+from iris.system.processes import call_when_parent_ends
+
+
+def run() -> None:
+    """Serve until SIGTERM. If the id of a parent process was given, also stop when the parent process ends."""
+    use_defaults()
+    faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
+    keep_files_private()
+    arguments = _parse_arguments()
+    if not sys.platform.startswith("linux"):
+        sys.exit("iris: clusters run on Linux only: reach a cluster elsewhere with IrisClient.remote(address)")
+    run_loop(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    write_stacks_on(signal.SIGUSR2)
+    if arguments.parent_pid:
+        call_when_parent_ends(arguments.parent_pid, stop.set)
+    try:
+        config = _read_config(arguments.config)
+        _set_up_event_log(config)
+        server = ClusterServer(
+            config,
+            temporary=arguments.temporary,
+            take_over=arguments.take_over,
+            has_parent=bool(arguments.parent_pid),
+        )
+        with server:
+            _announce(arguments.ready_fd, await server.start())
+            await stop.wait()
+            await server.stop()
+    except IrisError as error:
+        _announce(arguments.ready_fd, {"error": str(error)})
+        sys.exit(f"iris: {error}")
+
+
+def _read_config(text: str) -> ClusterConfig:
+    config = ClusterConfig.from_json(text) if text.startswith("{") else ClusterConfig(**read_config_file(Path(text)))
+    if config.state_dir is None:
+        raise InvalidArgumentError("the configuration must have a state_dir")
+    return config
+
+
+def _set_up_event_log(config: ClusterConfig) -> None:
+    assert config.state_dir is not None, "the configuration was checked"
+    set_up_event_log(
+        config.state_dir / EVENT_LOG,
+        level=config.log_level,
+        log_format=config.log_format,
+        max_bytes=config.event_log_bytes,
+        max_files=config.event_log_files,
+    )
+
+
+def _announce(ready_fd: int | None, message: dict[str, object]) -> None:
+    if ready_fd is not None:
+        os.write(ready_fd, json.dumps(message).encode() + b"\n")
+        os.close(ready_fd)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m iris.server", description=__doc__)
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="the configuration of the cluster with its state_dir: a JSON object, or the path of a TOML file",
+    )
+    parser.add_argument(
+        "--temporary", action="store_true", help="keep jobs in memory only, and remove the state directory at the end"
+    )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="continue the jobs of a state directory that was moved or restored; the original must not run again",
+    )
+    parser.add_argument("--parent-pid", type=int, help="end the server when the process with this id ends")
+    parser.add_argument(
+        "--ready-fd",
+        type=int,
+        help="when the server is ready, write one line of JSON to this file descriptor: its address, or an error",
+    )
+    return parser.parse_args()
