@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -33,6 +34,17 @@ prepare_environment()
 # Ends the Ray cluster and the server that uses it. They end after the last test on Ray, not with the session, because
 # an idle Ray cluster takes a tenth of a core from the tests that follow.
 _on_ray = ExitStack()
+
+
+# Collection creates thousands of objects that live as long as the tests. Without the two calls below, the garbage
+# collector would search these objects again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Start the garbage collector, which from now on skips the objects of the collection."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

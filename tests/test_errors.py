@@ -33,7 +33,11 @@ SAMPLES: dict[str, object] = {
 
 
 def error_classes() -> list[type[IrisError]]:
-    """Return all error classes of Iris, also those outside of errors.py."""
+    """Return all error classes of Iris, also those outside of errors.py.
+
+    Tests call this function, and not the collection of the tests, because the function imports all modules of Iris and
+    also Ray.
+    """
     for module in pkgutil.walk_packages(iris.__path__, "iris."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -75,12 +79,10 @@ def assert_same(found: BaseException, error: IrisError) -> None:
 
 
 @pytest.mark.parametrize("duplicate", [through_pickle, copy.copy, copy.deepcopy])
-@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
-def test_pickled_or_copied_error_is_unchanged(
-    kind: type[IrisError], duplicate: Callable[[IrisError], IrisError]
-) -> None:
-    error = make_error(kind)
-    assert_same(duplicate(error), error)
+def test_pickled_or_copied_error_is_unchanged(duplicate: Callable[[IrisError], IrisError]) -> None:
+    for kind in error_classes():
+        error = make_error(kind)
+        assert_same(duplicate(error), error)
 
 
 def raise_error(kind: type[IrisError]) -> None:
@@ -109,10 +111,10 @@ class StepFailedError(ResultError):
         self.step = step
 
 
-@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
-def test_error_class_has_a_known_code_and_reason(kind: type[IrisError]) -> None:
-    assert kind.code in ERROR_FOR_CODE
-    assert kind.reason in ErrorReason.__members__
+def test_every_error_class_has_a_known_code_and_reason() -> None:
+    for kind in error_classes():
+        assert kind.code in ERROR_FOR_CODE, kind
+        assert kind.reason in ErrorReason.__members__, kind
 
 
 def test_error_without_metadata_has_the_reason_of_its_class_and_no_metadata() -> None:
