@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.terminal import Terminal
-from support.waiting import wait_until
+from support.terminal_program import GO_ON, TerminalProgram
 
 from iris.display.board import progress_kind, show_progress
 from iris.display.progress import Progress
 from iris.errors import InvalidArgumentError
 
 BEGIN = """
-import os, sys
 from iris.display.board import show_progress
 from iris.display.progress import Progress
-
-def go_on():
-    assert os.read(int(sys.argv[1]), 1)
 """
 
 
-class Program:
-    """A program in a terminal that waits for `go_on` of the test whenever it calls its own `go_on`."""
-
-    def __init__(self, text: str, directory: Path) -> None:
-        ours, self._wake = os.pipe()
-        command = [sys.executable, "-c", BEGIN + text, str(ours)]
-        env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        self.terminal = Terminal(command, env, directory, columns=80, pass_fds=[ours])
-        os.close(ours)
-
-    def go_on(self) -> None:
-        os.write(self._wake, b"!")
-
-    def shows(self, *parts: str) -> None:
-        """Wait until the last lines of the screen contain these texts, one for each line."""
-
-        def is_shown() -> bool:
-            last = self.terminal.screen[-len(parts) :]
-            return len(last) == len(parts) and all(part in line for part, line in zip(parts, last, strict=True))
-
-        wait_until(is_shown, f"{parts} in the last lines of the screen")
-
-    def close(self) -> None:
-        os.close(self._wake)
-        self.terminal.close()
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
-    programs: list[Program] = []
+def start(tmp_path: Path) -> Iterator[Callable[[str], TerminalProgram]]:
+    programs: list[TerminalProgram] = []
 
-    def start_program(text: str) -> Program:
-        programs.append(Program(text, tmp_path))
+    def start_program(text: str) -> TerminalProgram:
+        programs.append(TerminalProgram(BEGIN + text, tmp_path))
         return programs[-1]
 
     yield start_program
@@ -67,7 +34,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
 
 
 def test_progress_on_a_terminal_is_one_line_that_changes_and_ends_as_the_last_text(
-    start: Callable[[str], Program],
+    start: Callable[[str], TerminalProgram],
 ) -> None:
     program = start(
         """
@@ -92,7 +59,7 @@ print("after")
     assert program.terminal.screen == ["before", "iris: a notice", "iris: map: done", "after", ""]
 
 
-def test_two_displays_on_a_terminal_have_a_row_each(start: Callable[[str], Program]) -> None:
+def test_two_displays_on_a_terminal_have_a_row_each(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 with show_progress(None, Progress("first", total=1), quiet_s=0):
@@ -110,7 +77,7 @@ with show_progress(None, Progress("first", total=1), quiet_s=0):
     assert program.terminal.screen == ["iris: second is done", ""]
 
 
-def test_progress_after_a_fork_is_shown_by_the_child(start: Callable[[str], Program]) -> None:
+def test_progress_after_a_fork_is_shown_by_the_child(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 with show_progress(None, Progress("parent", total=1), quiet_s=0):
@@ -129,7 +96,7 @@ os.wait()
     assert program.terminal.exit_code() == 0
 
 
-def test_error_inside_the_block_removes_the_line(start: Callable[[str], Program]) -> None:
+def test_error_inside_the_block_removes_the_line(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 try:
@@ -147,7 +114,9 @@ except KeyError:
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", BEGIN + program, "0"], capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", GO_ON + BEGIN + program, "0"], capture_output=True, text=True, check=True
+    )
 
 
 def test_progress_in_a_pipe_is_not_shown_by_default() -> None:

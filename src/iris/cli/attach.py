@@ -95,7 +95,7 @@ def _show(
             if lines and lines[0].source != "build":
                 just_shown.extend([lines[0].task_index] * min(len(lines), _JUST_SHOWN))
     output.end_lines()
-    return client.wait(job.job_id)
+    return client.wait(job.job_id, progress=False)
 
 
 class QuickPreparation:

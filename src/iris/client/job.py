@@ -47,6 +47,8 @@ class JobClient(Protocol):
         poll_interval: float = 1.0,
         stream_logs: bool = False,
         stream_task_index: int | None = None,
+        *,
+        progress: bool | None = None,
     ) -> cluster_pb2.JobStatus:
         """Wait for the end of a job."""
 
@@ -254,11 +256,13 @@ class Job(JobReference):
         stream_logs: bool = False,
         stream_task_index: int | None = None,
         *,
+        progress: bool | None = None,
         raise_on_failure: bool = True,
     ) -> cluster_pb2.JobStatus:
         """Wait for the end of the job and return its final status. `IrisClient.wait` documents the other arguments.
 
         Args:
+            progress: Whether to show the progress. Default: True on a terminal and in a notebook.
             raise_on_failure: Whether to raise an error if the job has not succeeded.
 
         Raises:
@@ -266,7 +270,9 @@ class Job(JobReference):
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_flag("raise_on_failure", raise_on_failure)
-        status = self._remember(self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index))
+        status = self._remember(
+            self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index, progress=progress)
+        )
         if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
             raise self._failure(status)
         return status

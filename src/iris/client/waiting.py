@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 
 from iris.arguments import check_flag, check_job_id, check_seconds, check_task_index, check_timeout
 from iris.client.logs.read_options import ReadOptions
+from iris.client.views.job_tables import job_progress, job_summary
 from iris.cluster.client.operations.endpoints import lookup_endpoint
 from iris.cluster.client.operations.jobs import get_job_status
 from iris.cluster.client.operations.steps import Operation, Pause, next_item
 from iris.cluster.client.operations.watching import watch_job, watch_timeout
 from iris.cluster.types import get_job_info
+from iris.display.board import Display, check_progress, show_progress
+from iris.display.progress import Progress
 from iris.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
@@ -37,6 +40,7 @@ class Wait:
         longest_pause_s: The longest pause between two tries while the controller does not answer.
         shown_task: The index of the task whose lines are printed. None: no lines are printed.
         names_other_tasks: Whether a notice says that the lines of other tasks are not printed.
+        progress: Whether the progress is shown. None: on a terminal and in a notebook.
     """
 
     job_id: str
@@ -45,6 +49,7 @@ class Wait:
     longest_pause_s: float
     shown_task: int | None
     names_other_tasks: bool
+    progress: bool | None
 
     @classmethod
     def checked(
@@ -54,6 +59,7 @@ class Wait:
         poll_interval: float,
         stream_logs: bool,
         stream_task_index: int | None,
+        progress: bool | None,
     ) -> Wait:
         """Return the checked arguments.
 
@@ -66,35 +72,57 @@ class Wait:
         poll_interval = check_seconds("poll_interval", poll_interval, above_zero=True)
         if stream_task_index is not None:
             stream_task_index = check_task_index(stream_task_index, "stream_task_index", none="task 0")
+        progress = check_progress(progress)
         if not check_flag("stream_logs", stream_logs):
             if stream_task_index is not None:
                 raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
-            return cls(checked_id, limit_s, end, poll_interval, None, names_other_tasks=False)
-        shown = stream_task_index or 0
-        return cls(checked_id, limit_s, end, poll_interval, shown, names_other_tasks=stream_task_index is None)
+            return cls(checked_id, limit_s, end, poll_interval, None, names_other_tasks=False, progress=progress)
+        if progress:
+            raise InvalidArgumentError(
+                "progress=True and stream_logs=True exclude each other, because the printed lines show the progress"
+            )
+        shown, names = stream_task_index or 0, stream_task_index is None
+        return cls(checked_id, limit_s, end, poll_interval, shown, names_other_tasks=names, progress=False)
+
+    def display(self) -> Display:
+        """Return the display of the job's progress, to be used in a `with` block."""
+        return show_progress(self.progress, Progress(f"job {self.job_id}"))
 
     def read_options(self) -> ReadOptions:
         """Return the options for reading the printed lines."""
         return replace(ReadOptions.checked(), until=self.end)
 
 
-def wait_for_end(wait: Wait) -> Operation[cluster_pb2.JobStatus]:
+def wait_for_end(wait: Wait, display: Display) -> Operation[cluster_pb2.JobStatus]:
     """Return the final status of a job.
+
+    Args:
+        wait: The arguments.
+        display: Shows each change of the job, and at the end a summary.
 
     Raises:
         NotFoundError: There is no such job.
         DeadlineExceededError: (a `TimeoutError`) The job has not ended in time.
     """
     left = None if wait.end == math.inf else max(0.0, wait.end - time.monotonic())
-    states = watch_job(wait.job_id, timeout=left, longest_pause_s=wait.longest_pause_s)
+    shown = Progress(f"job {wait.job_id}")
+
+    def show_silence(error: UnavailableError) -> None:
+        display.update(replace(shown, note="the controller does not answer; trying again"))
+
+    states = watch_job(wait.job_id, timeout=left, longest_pause_s=wait.longest_pause_s, on_silence=show_silence)
     try:
-        while (yield from next_item(states)) is not None:
-            pass  # `watch_job` ends after the final status of the job.
+        # `watch_job` ends after the final status of the job.
+        while (status := (yield from next_item(states))) is not None:
+            shown = job_progress(status)
+            display.update(shown)
     except DeadlineExceededError as error:
         if wait.end == math.inf:
             raise
         raise watch_timeout(wait.job_id, wait.limit_s, error.__cause__) from error
-    return (yield from get_job_status(wait.job_id, timeout_s=math.inf))
+    final = yield from get_job_status(wait.job_id, timeout_s=math.inf)
+    display.finish(job_summary(final))
+    return final
 
 
 def tell_about_other_tasks(wait: Wait) -> Operation[None]:

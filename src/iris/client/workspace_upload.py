@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol
 
 from iris.arguments import check_callable, check_path
+from iris.display import progress as display
+from iris.display.board import Display, show_progress
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.upload_progress import reporting
@@ -44,15 +46,24 @@ class WorkspaceUpload:
             function is also called once if packing or sending takes longer than a second.
         on_progress: A function that is called several times per megabyte with the stage, the number of bytes done so
             far, and the total number of bytes. None: progress is not reported.
+        shows_progress: Whether a terminal or a notebook shows the progress, instead of a call of `on_notice`.
 
     Attributes:
         folder: The path of the workspace.
     """
 
-    def __init__(self, folder: str, on_notice: Callable[[str], None], on_progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        on_notice: Callable[[str], None],
+        on_progress: Progress | None = None,
+        *,
+        shows_progress: bool = False,
+    ) -> None:
         self.folder = folder
         self._on_notice = on_notice
         self._on_progress = on_progress
+        self._shows_progress = shows_progress
         self._is_slow_told = False
 
     @classmethod
@@ -80,14 +91,20 @@ class WorkspaceUpload:
         if workspace is None:
             return None
         folder = check_path("workspace", workspace)
-        return cls(folder, wrap(on_notice or print_notice), None if on_progress is None else wrap(on_progress))
+        return cls(
+            folder,
+            wrap(on_notice or print_notice),
+            None if on_progress is None else wrap(on_progress),
+            shows_progress=on_notice is None and on_progress is None,
+        )
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
         # Few programs send a workspace, and this import is slow.
         from iris.cluster.client.workspace_archive import pack_workspace
 
-        bundle = pack_workspace(self.folder, self._stage("packing"))
+        with self._reported("packing") as report:
+            bundle = pack_workspace(self.folder, report)
         if bundle.left_out:
             self._on_notice(_left_out_notice(bundle.left_out))
         return bundle
@@ -98,16 +115,29 @@ class WorkspaceUpload:
         request.bundle_hash = bundle.hash
         request.bundle_blob = bundle.blob
 
-    def sending(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def sending(self) -> Iterator[None]:
         """Report the progress of the request that is sent inside a `with` block."""
-        return reporting(self._stage("sending"))
+        with self._reported("sending") as report, reporting(report):
+            yield
 
-    def _stage(self, stage: Stage) -> Callable[[int, int], None]:
+    @contextmanager
+    def _reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
+        first = display.Progress(f"{stage} the workspace", unit="bytes")
+        with show_progress(None if self._shows_progress else False, first, quiet_s=_QUIET_S) as shown:
+            yield self._report_of(stage, shown)
+
+    def _report_of(self, stage: Stage, shown: Display) -> Callable[[int, int], None]:
         began = time.monotonic()
 
         def report(done: int, total: int) -> None:
             if self._on_progress is not None:
                 self._on_progress(stage, done, total)
+            elif shown.is_shown:
+                waits = stage == "sending" and done >= total
+                note = "waiting for the cluster to store the workspace" if waits else ""
+                title = f"{stage} the workspace"
+                shown.update(display.Progress(title, total=total, done=done, unit="bytes", note=note))
             elif not self._is_slow_told and time.monotonic() - began > _QUIET_S and done < total:
                 self._is_slow_told = True
                 self._on_notice(

@@ -53,7 +53,8 @@ def progress_line(progress: Progress, elapsed_s: float) -> str:
         elapsed_s: The time in seconds since the work began.
     """
     parts = [progress.title]
-    if progress.total > 0:
+    # The bar makes room for the note while it would be empty anyway, for example while a job waits.
+    if progress.total > 0 and (progress.done or not progress.note):
         filled = int(_BAR * progress.share)
         parts.append(f"[{'#' * filled}{'.' * (_BAR - filled)}]")
     parts += [progress.state, facts_of(progress, elapsed_s), progress.note]
@@ -79,7 +80,7 @@ def facts_of(progress: Progress, elapsed_s: float) -> str:
     """Return the counts and the times of the progress, for example `3/8 tasks, 1 failed, 4 running, 12s`."""
     facts = []
     if progress.unit == "bytes":
-        facts.append(f"{progress.done // _MB} of {progress.total // _MB} MB")
+        facts += [f"{progress.done // _MB} of {progress.total // _MB} MB"] if progress.total else []
     elif progress.total > 0:
         facts.append(f"{progress.done}/{progress.total} {progress.unit}")
     elif progress.done:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from iris.cli.output.amounts import cores_in, millicores_in
 from iris.cli.output.columns import Columns
 from iris.cli.output.tables import plain, words_of_time
+from iris.client.views.amounts import cores_in, millicores_in
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 

@@ -263,7 +263,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
                 lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
             on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
                 not given, the function is also called when packing or sending takes longer than a second. Default:
-                print the text on stderr.
+                print the text on stderr, and show the progress of packing and sending on a terminal and in a notebook.
             on_progress: A function that is called as `on_progress(stage, done, total)` while the workspace is packed
                 and sent. `stage` is "packing" or "sending", `done` and `total` are bytes. A workspace that the cluster
                 already has is not sent again. If the function raises an error, `run` raises the same error. The job is
@@ -352,6 +352,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         poll_interval: float = 1.0,
         stream_logs: bool = False,
         stream_task_index: int | None = None,
+        *,
+        progress: bool | None = None,
     ) -> cluster_pb2.JobStatus:
         """Wait for the end of a job and return its final status, even if the job has failed.
 
@@ -366,17 +368,23 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
                 removed, except colours.
             stream_task_index: The task whose lines are printed, from 0. Default: task 0. If the job has several tasks,
                 a notice on stderr names the other tasks.
+            progress: Whether to show how many tasks have ended, for how long the job has run, and why it waits. On a
+                terminal, this is one line on stderr, which changes. In a notebook, it is a bar. Elsewhere, lines are
+                printed on stderr, at most one every ten seconds while the state stays the same. Default: True on a
+                terminal and in a notebook, False elsewhere and with `stream_logs`. A job that ends within half a second
+                shows nothing.
 
         Raises:
             NotFoundError: There is no such job or task.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
-        wait = Wait.checked(job_id, timeout, poll_interval, stream_logs, stream_task_index)
+        wait = Wait.checked(job_id, timeout, poll_interval, stream_logs, stream_task_index, progress)
         if wait.names_other_tasks:
             await self.cluster.connection.perform(tell_about_other_tasks(wait))
         if wait.shown_task is not None:
             await print_task(self.cluster.connection, wait.job_id, wait.shown_task, wait.read_options())
-        return await self.cluster.connection.perform(wait_for_end(wait))
+        with wait.display() as display:
+            return await self.cluster.connection.perform(wait_for_end(wait, display))
 
     # Tasks.
 

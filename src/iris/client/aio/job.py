@@ -49,6 +49,8 @@ class AsyncJobClient(Protocol):
         poll_interval: float = 1.0,
         stream_logs: bool = False,
         stream_task_index: int | None = None,
+        *,
+        progress: bool | None = None,
     ) -> cluster_pb2.JobStatus:
         """Wait for the end of a job."""
 
@@ -276,12 +278,14 @@ class AsyncJob(JobReference):
         stream_logs: bool = False,
         stream_task_index: int | None = None,
         *,
+        progress: bool | None = None,
         raise_on_failure: bool = True,
     ) -> cluster_pb2.JobStatus:
         """Wait for the end of the job and return its final status. `AsyncIrisClient.wait` documents the other
         arguments.
 
         Args:
+            progress: Whether to show the progress. Default: True on a terminal and in a notebook.
             raise_on_failure: Whether to raise an error if the job has not succeeded.
 
         Raises:
@@ -290,7 +294,9 @@ class AsyncJob(JobReference):
         """
         check_flag("raise_on_failure", raise_on_failure)
         status = self._remember(
-            await self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
+            await self._client.wait(
+                self.job_id, timeout, poll_interval, stream_logs, stream_task_index, progress=progress
+            )
         )
         if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
             raise await self._failure(status)

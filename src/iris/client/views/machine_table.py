@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iris.client.views.amounts import cores_in
 from iris.client.views.job_tables import MOST_ROWS, count_of
 from iris.display.table import Table
 from iris.durations import words_of_seconds
@@ -18,7 +19,7 @@ def machines_tables(answer: cluster_pb2.Controller.ListMachinesResponse) -> list
         (
             machine.name,
             "full" if machine.why_avoided else "alive" if machine.alive else "dead",
-            f"{machine.free.cpu} of {machine.total.cpu}",
+            f"{cores_in(machine.free)} of {cores_in(machine.total)}",
             f"{machine.free.memory_bytes / _GIB:.1f} of {machine.total.memory_bytes / _GIB:.1f} GiB",
             f"{machine.free.gpu} of {machine.total.gpu}" if machine.total.gpu else "",
             " ".join(f"{key}={value}" for key, value in sorted(machine.labels.items())),

@@ -91,7 +91,7 @@ def _task_of(target: Target, task_index: int) -> Target:
 def _status(client: IrisClient, target: Target, wait: bool) -> cluster_pb2.JobStatus | cluster_pb2.TaskStatus:
     job_id, index = target.job.job_id, target.task_index
     if index is None:
-        return client.wait(job_id) if wait else client.status(job_id)
+        return client.wait(job_id, progress=False) if wait else client.status(job_id)
     if wait:
         for job in client.cluster.watch_job(job_id, include_tasks=True):
             if any(task.task_index == index and is_task_finished(task.state) for task in job.tasks):

@@ -230,7 +230,7 @@ def _code_of_job(connection: Connection, job: str, output: Output) -> int:
     """Return the exit code of a job that was followed to its end, and print why the code is not 0."""
     from iris.cli.attach import words_of_failure
 
-    status = connection.client.wait(job)
+    status = connection.client.wait(job, progress=False)
     code = exit_code_of(status)
     if code:
         output.error(words_of_failure(status))
