@@ -34,6 +34,8 @@ PLAIN = {
     "stream_job_logs": "returns a stream; the first line is requested later",
     "logs": "returns a stream; the first line is requested later",
     "watch_job": "returns an asynchronous iterator",
+    "stream_results": "returns an asynchronous iterator",
+    "as_completed": "returns an asynchronous iterator",
     "batches": "returns an asynchronous iterator",
     "raw": "returns an asynchronous iterator",
     "job": "sends nothing, as in the sync client",

@@ -89,6 +89,7 @@ WRONG: dict[str, list[Any]] = {
     "longest_pause_s": [*NO_SECONDS, None, 0, math.inf],
     "stream_logs": NO_FLAG,
     "raise_on_failure": NO_FLAG,
+    "return_exceptions": NO_FLAG,
     "include_result": NO_FLAG,
     "without_tasks": NO_FLAG,
     "progress": [value for value in NO_FLAG if value is not None],

@@ -208,6 +208,17 @@ def _list_jobs(lost: Case) -> None:
     assert [job.job_id for job in lost.ask(pb.Controller.ListJobsRequest()).jobs].count(job_id) == 1
 
 
+@case("ControllerService/StreamResults")
+def _stream_results(lost: Case) -> None:
+    for messages in (0, 1):
+        job_id = lost.launch("true")
+        wait_for_end(lost.world.direct, job_id)
+        lost.lose(job_id, messages=messages)
+        with closing(lost.world.lossy.stream_results(job_id)) as results:
+            tasks = [one.task_index for one in results if isinstance(one, pb.TaskStatus)]
+        assert tasks == [0]
+
+
 @case("ControllerService/WatchJob")
 def _watch_job(lost: Case) -> None:
     for messages in (0, 1):

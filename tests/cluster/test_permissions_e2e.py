@@ -38,6 +38,7 @@ CONTROLLER = {
     "GetTaskStatus": "admin user reader T",
     "ListTasks": "admin user reader T",
     "WatchJob": "admin user reader T",
+    "StreamResults": "admin user reader T",
     "StreamTaskLogs": "admin user reader T",
     "FetchTaskLogs": "admin user reader T",
     "RegisterEndpoint": "admin user T",
@@ -277,7 +278,7 @@ def test_task_token_is_valid_for_its_own_job_and_the_child_jobs(cluster: RemoteC
     endpoint = cluster.register_endpoint(f"{other}-endpoint", "h:1", "", {})
     own = token("task", job_id=running, task_index=0, attempt_id=0)
     with closing(Caller("ControllerService", cluster.controller_address)) as caller:
-        for method in ("GetJobStatus", "ListTasks", "GetTaskStatus", "WatchJob", "StreamTaskLogs"):
+        for method in ("GetJobStatus", "ListTasks", "GetTaskStatus", "WatchJob", "StreamResults", "StreamTaskLogs"):
             for job_id in (running, child, grandchild):
                 assert caller.call(method, own, job_id=job_id) == "ok", (method, job_id)
             for job_id in (other, "", f"{running}x", "no such job"):

@@ -4,11 +4,27 @@ A handle remembers the state that it saw last only for its `repr`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
-from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
+from iris.arguments import (
+    JobReference,
+    TaskReference,
+    check_callable,
+    check_flag,
+    check_job_id,
+    check_task_index,
+    check_timeout,
+)
+from iris.client.results import (
+    Loads,
+    Outcomes,
+    first_failed_task,
+    job_failure,
+    last_line_arguments,
+    load_result,
+    result_bytes,
+)
 from iris.client.task_exceptions import load_exception
 from iris.client.views.handle_text import Seen, handle_repr, handle_str
 from iris.client.views.job_tables import exit_code_of, has_ended
@@ -17,7 +33,7 @@ from iris.client.views.notebook_views import JobCell
 from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import JobState, TaskState
-from iris.errors import IrisError, JobFailedError
+from iris.errors import IrisError, JobFailedError, UnimplementedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -84,6 +100,7 @@ class Task(TaskReference):
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
         self._seen: Seen | None = None
+        self._ended: cluster_pb2.TaskStatus | None = None  # The final status with the result, if it was read already.
 
     def __repr__(self) -> str:
         return handle_repr("Task", self.task_id, self._seen)
@@ -144,10 +161,12 @@ class Task(TaskReference):
         """
         self._client.terminate(self.job_id, self.task_index)
 
-    def result(self, *, loads: Loads = load_here) -> Any:
+    def result(self, timeout: float | None = 0, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
 
         Args:
+            timeout: How many seconds to wait for the end of the task. None waits forever. 0, the default, does not
+                wait.
             loads: A function that converts the bytes sent by the task into the value. The default unpickles the bytes.
                 Unpickling runs code of the job's owner in this program. If you do not trust the owner, pass another
                 function, or use `result_bytes`.
@@ -156,9 +175,10 @@ class Task(TaskReference):
             ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The message gives
                 the reason.
                 If the callable raised an exception, `__cause__` is the return value of `exception`.
+            TimeoutError: The task has not ended within a `timeout` above 0.
         """
         check_callable("loads", loads)
-        return load_result(self._with_result(), loads)
+        return load_result(self._with_result(timeout), loads)
 
     def result_bytes(self) -> bytes:
         """Return the pickle of the value that the task's callable returned, without unpickling it.
@@ -184,8 +204,17 @@ class Task(TaskReference):
     def _brief(self) -> cluster_pb2.TaskStatus:
         return self.status()
 
-    def _with_result(self) -> cluster_pb2.TaskStatus:
+    def _with_result(self, timeout: float | None = 0) -> cluster_pb2.TaskStatus:
+        if self._ended is not None:
+            return self._ended
+        if check_timeout("timeout", timeout):
+            stream = self._client.cluster.stream_results(self.job_id, [self.task_index], timeout=timeout)
+            return self._set_ended(next(one for one in stream if isinstance(one, cluster_pb2.TaskStatus)))
         return self._remember(self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True))
+
+    def _set_ended(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        self._ended = status
+        return self._remember(status)
 
     def _remember(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         self._seen = Seen.of_task(status)
@@ -290,27 +319,67 @@ class Job(JobReference):
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         self._client.terminate(self.job_id)
 
-    def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
+    def results(
+        self, timeout: float | None = None, *, return_exceptions: bool = False, loads: Loads = load_here
+    ) -> list[Any]:
         """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
+            return_exceptions: If True, a task without a value does not raise an error. Its item in the list is the
+                exception that the callable raised, or a `ResultError` with the reason.
             loads: A function that converts the bytes sent by a task into the value. `Task.result` describes the
                 default. With `loads=bytes` this method returns the pickles.
 
         Raises:
-            JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
-                return value of `Task.exception`.
+            JobFailedError: The job has not succeeded, and `return_exceptions` is False. If the first failed task
+                raised an exception, `__cause__` is the return value of `Task.exception`.
             ResultError: A task has no result: it failed within `max_task_failures`, its value could not be sent, or
                 `loads` failed. The message names the task and the reason.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
+        check_flag("return_exceptions", return_exceptions)
+        outcomes = self._outcomes(timeout)
+        failed = None if return_exceptions else outcomes.failed_status()
+        if failed is not None:
+            error = self._failure(self._remember(failed))
+            raise error from outcomes.exception_of(error.task_index, loads)
+        return outcomes.load(loads, return_exceptions=return_exceptions)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Task]:
+        """Yield a handle on each task once the task has ended, in the order of the ends. The results of these tasks
+        have been read already, so `Task.result` and `Task.exception` return at once.
+
+        Args:
+            timeout: The seconds after which to raise TimeoutError, from 0. None waits forever.
+
+        Raises:
+            NotFoundError: There is no such job.
+            TimeoutError: A task has not ended within `timeout` seconds.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        return map(self._ended_task, self._ended(timeout))
+
+    def _ended(self, timeout: float | None) -> Iterator[cluster_pb2.TaskStatus]:
+        stream = self._client.cluster.stream_results(self.job_id, timeout=timeout)
+        return (status for status in stream if isinstance(status, cluster_pb2.TaskStatus))
+
+    def _ended_task(self, status: cluster_pb2.TaskStatus) -> Task:
+        task = Task(self._client, self.job_id, status.task_index)
+        task._set_ended(status)
+        return task
+
+    def _outcomes(self, timeout: float | None) -> Outcomes:
+        outcomes = Outcomes()
         try:
-            status = self.wait(timeout)
-        except JobFailedError as failed:
-            raise failed from self._exception_of(failed.task_index, loads)
-        return [Task(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)]
+            for status in self._client.cluster.stream_results(self.job_id, timeout=timeout):
+                outcomes.add(status)
+        except UnimplementedError:  # The controller has an older release of Iris, which sends results one by one.
+            outcomes.add(self.wait(timeout, raise_on_failure=False))
+            for index in range(outcomes.job.num_tasks):
+                outcomes.add(Task(self._client, self.job_id, index)._with_result())
+        return outcomes
 
     def _brief(self) -> cluster_pb2.JobStatus:
         return self._remember(self._client.cluster.get_job_status(self.job_id, without_tasks=True))
@@ -318,14 +387,6 @@ class Job(JobReference):
     def _remember(self, status: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
         self._seen = Seen.of_job(status)
         return status
-
-    def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
-        if task_index is None:
-            return None
-        try:
-            return Task(self._client, self.job_id, task_index).exception(loads=loads)
-        except IrisError:
-            return None  # If the exception cannot be read, the JobFailedError has no cause.
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         index = first_failed_task(status)

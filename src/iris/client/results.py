@@ -58,6 +58,58 @@ def load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
         ) from cause
 
 
+def load_outcome(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
+    """Return the value that a task's callable returned. If the task has no value, return the exception that the
+    callable raised, or the `ResultError` that explains why the task has no value.
+    """
+    try:
+        return load_result(task, loads)
+    except ResultError as error:
+        return load_exception(task, loads) or error
+
+
+class Outcomes:
+    """The ended tasks of a job, as `stream_results` yields them.
+
+    Attributes:
+        job: The last status of the job, without its tasks.
+        tasks: The tasks that have ended, with their results, by task index.
+    """
+
+    def __init__(self) -> None:
+        self.job = cluster_pb2.JobStatus()
+        self.tasks: dict[int, cluster_pb2.TaskStatus] = {}
+
+    def add(self, status: cluster_pb2.TaskStatus | cluster_pb2.JobStatus) -> None:
+        """Store an item of the stream."""
+        if isinstance(status, cluster_pb2.JobStatus):
+            self.job = status
+        else:
+            self.tasks[status.task_index] = status
+
+    def load(self, loads: Loads, *, return_exceptions: bool) -> list[Any]:
+        """Return what each task has returned, in index order. `Job.results` documents the arguments and errors."""
+        load = load_outcome if return_exceptions else load_result
+        return [load(self.tasks[index], loads) for index in range(self.job.num_tasks)]
+
+    def exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
+        """Return the exception that the callable raised in a task; None if the index is None or nothing was raised."""
+        return None if task_index is None else load_exception(self.tasks[task_index], loads)
+
+    def failed_status(self) -> cluster_pb2.JobStatus | None:
+        """Return the status of the job with all its tasks, if the job has not succeeded. None: it has succeeded."""
+        if self.job.state == cluster_pb2.JOB_STATE_SUCCEEDED:
+            return None
+        status = cluster_pb2.JobStatus()
+        status.CopyFrom(self.job)
+        for index in range(self.job.num_tasks):
+            task = status.tasks.add()
+            task.CopyFrom(self.tasks[index])
+            task.ClearField("serialized_result")
+            task.ClearField("exception")
+        return status
+
+
 def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
     return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id)
 

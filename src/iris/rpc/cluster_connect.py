@@ -151,6 +151,15 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def stream_results(self, request: Controller.StreamResultsRequest, ctx: RequestContext[Controller.StreamResultsRequest, Controller.StreamResultsResponse], /) -> AsyncIterator[Controller.StreamResultsResponse]:
+        """
+        Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
+        the call come first. With follow, the stream waits for the ends of all requested tasks, and also for the end of the
+        job if no task_indices are given. Otherwise the stream ends after the tasks that have ended by now. A message without
+        tasks and job is a beat, which is sent at least every 15 s. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
         Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
@@ -408,6 +417,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=svc.watch_job,
+                ),
+                "/iris.cluster.ControllerService/StreamResults": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="StreamResults",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StreamResultsRequest,
+                        output=Controller.StreamResultsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.stream_results,
                 ),
                 "/iris.cluster.ControllerService/FetchBundle": Endpoint.unary(
                     method=MethodInfo(
@@ -956,6 +976,32 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def stream_results(
+        self,
+        request: Controller.StreamResultsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[Controller.StreamResultsResponse]:
+        """
+        Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
+        the call come first. With follow, the stream waits for the ends of all requested tasks, and also for the end of the
+        job if no task_indices are given. Otherwise the stream ends after the tasks that have ended by now. A message without
+        tasks and job is a beat, which is sent at least every 15 s. NOT_FOUND: unknown job or index.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamResults",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StreamResultsRequest,
+                output=Controller.StreamResultsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def fetch_bundle(
         self,
         request: Controller.FetchBundleRequest,
@@ -1319,6 +1365,15 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def stream_results(self, request: Controller.StreamResultsRequest, ctx: RequestContext[Controller.StreamResultsRequest, Controller.StreamResultsResponse], /) -> Iterator[Controller.StreamResultsResponse]:
+        """
+        Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
+        the call come first. With follow, the stream waits for the ends of all requested tasks, and also for the end of the
+        job if no task_indices are given. Otherwise the stream ends after the tasks that have ended by now. A message without
+        tasks and job is a beat, which is sent at least every 15 s. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
         Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
@@ -1574,6 +1629,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=service.watch_job,
+                ),
+                "/iris.cluster.ControllerService/StreamResults": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="StreamResults",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StreamResultsRequest,
+                        output=Controller.StreamResultsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.stream_results,
                 ),
                 "/iris.cluster.ControllerService/FetchBundle": EndpointSync.unary(
                     method=MethodInfo(
@@ -2116,6 +2182,32 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.WatchJobRequest,
                 output=Controller.WatchJobResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def stream_results(
+        self,
+        request: Controller.StreamResultsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[Controller.StreamResultsResponse]:
+        """
+        Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
+        the call come first. With follow, the stream waits for the ends of all requested tasks, and also for the end of the
+        job if no task_indices are given. Otherwise the stream ends after the tasks that have ended by now. A message without
+        tasks and job is a beat, which is sent at least every 15 s. NOT_FOUND: unknown job or index.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamResults",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StreamResultsRequest,
+                output=Controller.StreamResultsResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.SERVER_STREAM,
             ),

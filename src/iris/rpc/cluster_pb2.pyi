@@ -1151,6 +1151,24 @@ class Controller(_message.Message):
         JOB_FIELD_NUMBER: _ClassVar[int]
         job: JobStatus
         def __init__(self, job: _Optional[_Union[JobStatus, _Mapping]] = ...) -> None: ...
+    class StreamResultsRequest(_message.Message):
+        __slots__ = ("job_id", "task_indices", "follow", "received")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        FOLLOW_FIELD_NUMBER: _ClassVar[int]
+        RECEIVED_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_indices: _containers.RepeatedScalarFieldContainer[int]
+        follow: bool
+        received: bytes
+        def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ..., follow: _Optional[bool] = ..., received: _Optional[bytes] = ...) -> None: ...
+    class StreamResultsResponse(_message.Message):
+        __slots__ = ("tasks", "job")
+        TASKS_FIELD_NUMBER: _ClassVar[int]
+        JOB_FIELD_NUMBER: _ClassVar[int]
+        tasks: _containers.RepeatedCompositeFieldContainer[TaskStatus]
+        job: JobStatus
+        def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., job: _Optional[_Union[JobStatus, _Mapping]] = ...) -> None: ...
     class FetchBundleRequest(_message.Message):
         __slots__ = ("bundle_hash",)
         BUNDLE_HASH_FIELD_NUMBER: _ClassVar[int]

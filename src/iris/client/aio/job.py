@@ -5,12 +5,29 @@ A handle remembers the state that it saw last only for its `repr`."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.arguments import (
+    JobReference,
+    TaskReference,
+    check_callable,
+    check_flag,
+    check_job_id,
+    check_task_index,
+    check_timeout,
+)
 from iris.client.aio.answers import Answer
-from iris.client.results import Loads, first_failed_task, job_failure, last_line_arguments, load_result, result_bytes
+from iris.client.results import (
+    Loads,
+    Outcomes,
+    first_failed_task,
+    job_failure,
+    last_line_arguments,
+    load_result,
+    result_bytes,
+)
 from iris.client.task_exceptions import load_exception
 from iris.client.views.handle_text import Seen, handle_repr, handle_str
 from iris.client.views.job_tables import exit_code_of, has_ended
@@ -19,7 +36,7 @@ from iris.client.views.notebook_views import JobCell, in_background
 from iris.cluster.logs.entries.log_entry import LogEntry as LogEntry
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import JobState, TaskState
-from iris.errors import IrisError, JobFailedError
+from iris.errors import IrisError, JobFailedError, UnimplementedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -86,6 +103,7 @@ class AsyncTask(TaskReference):
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
         self._seen: Seen | None = None
+        self._ended: cluster_pb2.TaskStatus | None = None  # The final status with the result, if it was read already.
 
     def __repr__(self) -> str:
         return handle_repr("AsyncTask", self.task_id, self._seen)
@@ -157,10 +175,12 @@ class AsyncTask(TaskReference):
         """
         await self._client.terminate(self.job_id, self.task_index)
 
-    async def result(self, *, loads: Loads = load_here) -> Any:
+    async def result(self, timeout: float | None = 0, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
 
         Args:
+            timeout: How many seconds to wait for the end of the task. None waits forever. 0, the default, does not
+                wait.
             loads: A function that converts the bytes sent by the task into the value. The default unpickles the bytes.
                 Unpickling runs code of the job's owner in this program. If you do not trust the owner, pass another
                 function, or use `result_bytes`.
@@ -169,9 +189,10 @@ class AsyncTask(TaskReference):
             ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The message gives
                 the reason.
                 If the callable raised an exception, `__cause__` is the return value of `exception`.
+            TimeoutError: The task has not ended within a `timeout` above 0.
         """
         check_callable("loads", loads)
-        return await asyncio.to_thread(load_result, await self._with_result(), loads)
+        return await asyncio.to_thread(load_result, await self._with_result(timeout), loads)
 
     async def result_bytes(self) -> bytes:
         """Return the pickle of the value that the task's callable returned, without unpickling it.
@@ -197,10 +218,22 @@ class AsyncTask(TaskReference):
     async def _brief(self) -> cluster_pb2.TaskStatus:
         return await self.status()
 
-    async def _with_result(self) -> cluster_pb2.TaskStatus:
+    async def _with_result(self, timeout: float | None = 0) -> cluster_pb2.TaskStatus:
+        if self._ended is not None:
+            return self._ended
+        if check_timeout("timeout", timeout):
+            stream = self._client.cluster.stream_results(self.job_id, [self.task_index], timeout=timeout)
+            async with contextlib.aclosing(stream):
+                async for one in stream:
+                    if isinstance(one, cluster_pb2.TaskStatus):
+                        return self._set_ended(one)
         return self._remember(
             await self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
         )
+
+    def _set_ended(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        self._ended = status
+        return self._remember(status)
 
     def _remember(self, status: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         self._seen = Seen.of_task(status)
@@ -315,29 +348,64 @@ class AsyncJob(JobReference):
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         await self._client.terminate(self.job_id)
 
-    async def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
+    async def results(
+        self, timeout: float | None = None, *, return_exceptions: bool = False, loads: Loads = load_here
+    ) -> list[Any]:
         """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
+            return_exceptions: If True, a task without a value does not raise an error. Its item in the list is the
+                exception that the callable raised, or a `ResultError` with the reason.
             loads: A function that converts the bytes sent by a task into the value. `AsyncTask.result` describes the
                 default. With `loads=bytes` this method returns the pickles.
 
         Raises:
-            JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
-                return value of `AsyncTask.exception`.
+            JobFailedError: The job has not succeeded, and `return_exceptions` is False. If the first failed task
+                raised an exception, `__cause__` is the return value of `AsyncTask.exception`.
             ResultError: A task has no result: it failed within `max_task_failures`, its value could not be sent, or
                 `loads` failed. The message names the task and the reason.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
+        check_flag("return_exceptions", return_exceptions)
+        outcomes = await self._outcomes(timeout)
+        failed = None if return_exceptions else outcomes.failed_status()
+        if failed is not None:
+            error = await self._failure(self._remember(failed))
+            raise error from await asyncio.to_thread(outcomes.exception_of, error.task_index, loads)
+        return await asyncio.to_thread(outcomes.load, loads, return_exceptions=return_exceptions)
+
+    async def as_completed(self, timeout: float | None = None) -> AsyncGenerator[AsyncTask]:
+        """Yield a handle on each task once the task has ended, in the order of the ends. The results of these tasks
+        have been read already, so `AsyncTask.result` and `AsyncTask.exception` return at once.
+
+        Args:
+            timeout: The seconds after which to raise TimeoutError, from 0. None waits forever.
+
+        Raises:
+            NotFoundError: There is no such job.
+            TimeoutError: A task has not ended within `timeout` seconds.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        async with contextlib.aclosing(self._client.cluster.stream_results(self.job_id, timeout=timeout)) as stream:
+            async for status in stream:
+                if isinstance(status, cluster_pb2.TaskStatus):
+                    task = AsyncTask(self._client, self.job_id, status.task_index)
+                    task._set_ended(status)
+                    yield task
+
+    async def _outcomes(self, timeout: float | None) -> Outcomes:
+        outcomes = Outcomes()
         try:
-            status = await self.wait(timeout)
-        except JobFailedError as failed:
-            raise failed from await self._exception_of(failed.task_index, loads)
-        return [
-            await AsyncTask(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)
-        ]
+            async with contextlib.aclosing(self._client.cluster.stream_results(self.job_id, timeout=timeout)) as stream:
+                async for status in stream:
+                    outcomes.add(status)
+        except UnimplementedError:  # The controller has an older release of Iris, which sends results one by one.
+            outcomes.add(await self.wait(timeout, raise_on_failure=False))
+            for index in range(outcomes.job.num_tasks):
+                outcomes.add(await AsyncTask(self._client, self.job_id, index)._with_result())
+        return outcomes
 
     async def _brief(self) -> cluster_pb2.JobStatus:
         return self._remember(await self._client.cluster.get_job_status(self.job_id, without_tasks=True))
@@ -345,14 +413,6 @@ class AsyncJob(JobReference):
     def _remember(self, status: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
         self._seen = Seen.of_job(status)
         return status
-
-    async def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
-        if task_index is None:
-            return None
-        try:
-            return await AsyncTask(self._client, self.job_id, task_index).exception(loads=loads)
-        except IrisError:
-            return None  # If the exception cannot be read, the JobFailedError has no cause.
 
     async def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         index = first_failed_task(status)

@@ -12,6 +12,7 @@ from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.cluster.client.verbs.endpoints import EndpointVerbs
 from iris.cluster.client.verbs.logs import LogVerbs
 from iris.cluster.client.verbs.machines import MachineVerbs
+from iris.cluster.client.verbs.results import ResultVerbs
 from iris.cluster.client.verbs.tokens import TokenVerbs
 from iris.cluster.client.verbs.watching import WatchVerbs
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs):
+class RemoteClusterClient(LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs):
     """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`.
 
     Each base class contains the calls for one subject, such as jobs or logs.

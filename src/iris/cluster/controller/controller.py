@@ -35,6 +35,7 @@ from iris.cluster.controller.api.endpoint_calls import EndpointCalls
 from iris.cluster.controller.api.endpoints import Endpoints
 from iris.cluster.controller.api.job_control import JobControl
 from iris.cluster.controller.api.job_queries import JobQueries
+from iris.cluster.controller.api.results import ResultStreams
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.api.standard_input import StandardInput
 from iris.cluster.controller.api.watch import JobWatches
@@ -155,6 +156,7 @@ class Controller:
             self.jobs, self.workspaces, self._quotas, self.headroom, self._log_keeper, self.saver
         )
         self.queries = JobQueries(self.jobs, self.fleet.workers, self.saver, store, self.slices)
+        self.results = ResultStreams(self.jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)

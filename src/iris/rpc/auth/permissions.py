@@ -130,6 +130,7 @@ CONTROLLER_RULES: Rules = {
     "GetTaskStatus": _row(USER, READER, task=_of_own_or_below),
     "ListTasks": _row(USER, READER, task=_of_own_or_below),
     "WatchJob": _row(USER, READER, task=_of_own_or_below),
+    "StreamResults": _row(USER, READER, task=_of_own_or_below),
     "StreamTaskLogs": _row(USER, READER, task=_of_own_or_below),
     "FetchTaskLogs": _row(USER, READER, task=_log_of_own_or_below),
     "RegisterEndpoint": _row(USER, task=_endpoint_of_own),

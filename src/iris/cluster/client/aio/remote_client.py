@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -11,7 +11,8 @@ from iris.arguments import JobReference, TaskReference, check_seconds
 from iris.cluster.client.access import ClusterAccess
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.aio.verbs import AsyncVerbs
-from iris.cluster.client.operations import logs, watching
+from iris.cluster.client.operations import logs, results, watching
+from iris.cluster.client.operations.results import Status
 from iris.cluster.client.operations.steps import Pause
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
@@ -66,6 +67,22 @@ class AsyncClusterClient(AsyncVerbs):
             longest_pause_s=longest_pause_s,
             include_tasks=include_tasks,
             on_silence=on_silence,
+        )
+        return self.connection.items(operation)
+
+    def stream_results(
+        self,
+        job_id: str | JobReference,
+        task_indices: Sequence[int] | None = None,
+        *,
+        timeout: float | None = None,
+        patience_s: float | None = 60.0,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> AsyncGenerator[Status]:
+        """Yield each task of a job once it has ended, with its result or exception. Reconnect after a lost
+        connection."""
+        operation = results.stream_results(
+            job_id, task_indices, timeout=timeout, patience_s=patience_s, on_silence=on_silence
         )
         return self.connection.items(operation)
 

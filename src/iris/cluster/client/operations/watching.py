@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Generic
 
 from iris.arguments import JobReference, check_callable, check_flag, check_job_id, check_seconds, check_timeout
 from iris.cluster.client.operations.steps import (
     Call,
     CloseStream,
+    Item,
     ItemOperation,
     NextMessage,
     OpenStream,
-    Operation,
     Pause,
 )
 from iris.cluster.types import is_job_finished
@@ -57,7 +58,7 @@ def watch_job(
     request = cluster_pb2.Controller.WatchJobRequest(
         job_id=check_job_id(job_id), include_tasks=check_flag("include_tasks", include_tasks)
     )
-    watch = _Watch(
+    watch = _JobWatch(
         request,
         check_timeout("timeout", timeout),
         check_timeout("patience_s", patience_s),
@@ -68,19 +69,22 @@ def watch_job(
     return watch.states()
 
 
-class _Watch:
-    """One running watch, with its arguments and its state."""
+class Watch(Generic[Item]):
+    """A stream about a job that is opened again after a lost connection, with its arguments and its state.
+
+    A subclass reads the stream. `on_silence` is called once for each silence.
+    """
 
     def __init__(
         self,
-        request: cluster_pb2.Controller.WatchJobRequest,
+        job_id: str,
         timeout_s: float,
         patience_s: float,
         longest_pause_s: float,
         on_silence: Callable[[UnavailableError], None],
         is_aborted: Callable[[], bool],
     ) -> None:
-        self._request = request
+        self._job_id = job_id
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._backoff = Backoff(FIRST_PAUSE_S, longest_pause_s)
@@ -90,15 +94,11 @@ class _Watch:
         self._silent_since: float | None = None
         self._is_silence_told = False
 
-    def states(self) -> States:
-        """Yield the states."""
+    def states(self) -> ItemOperation[Item, None]:
+        """Yield the items of the stream, up to the last one."""
         end = time.monotonic() + self._timeout_s
-        if self._timeout_s < _SHORTEST_WAIT_S:
-            job = yield from self._ask_once()
-            if job is not None:
-                yield job
-                if is_job_finished(job.state):
-                    return
+        if self._timeout_s < _SHORTEST_WAIT_S and (yield from self._ask_once()):
+            return
         while end - time.monotonic() > 0.01:
             try:
                 if (yield from self._read_stream(end)):
@@ -108,36 +108,20 @@ class _Watch:
             except UnavailableError as error:
                 self._note_silence(error)
             yield Pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))
-        raise watch_timeout(self._request.job_id, self._timeout_s, self._unreachable) from self._unreachable
+        raise watch_timeout(self._job_id, self._timeout_s, self._unreachable) from self._unreachable
 
-    def _read_stream(self, end: float) -> ItemOperation[cluster_pb2.JobStatus, bool]:
-        """Yield the states that one stream brings. Return whether the last state is final."""
-        # A timeout of months needs several streams, because one stream lasts a day at most.
-        left_ms = None if end == math.inf else left_until(end)
-        stream = yield OpenStream("watch_job", self._request, timeout_ms=left_ms)
-        while True:
-            message: cluster_pb2.Controller.WatchJobResponse | None = yield NextMessage(stream)
-            if message is None:
-                return False
-            self._silent_since, self._is_silence_told, self._unreachable = None, False, None
-            self._backoff.reset()
-            if message.HasField("job"):
-                yield message.job
-                if is_job_finished(message.job.state):
-                    yield CloseStream(stream)
-                    return True
+    def _read_stream(self, end: float) -> ItemOperation[Item, bool]:
+        """Yield the items that one stream brings. Return whether the last item of all was among them."""
+        raise NotImplementedError
 
-    def _ask_once(self) -> Operation[cluster_pb2.JobStatus | None]:
-        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=self._request.job_id)
-        try:
-            answer: cluster_pb2.Controller.GetJobStatusResponse
-            answer = yield Call("get_job_status", request, _SHORTEST_WAIT_S)
-            return answer.job
-        except UnavailableError as error:
-            self._unreachable = error
-        except DeadlineExceededError:
-            pass
-        return None
+    def _ask_once(self) -> ItemOperation[Item, bool]:
+        """Yield the items that the controller has now. Return whether the last item of all was among them."""
+        raise NotImplementedError
+
+    def _answered(self) -> None:
+        """Record that the controller has answered."""
+        self._silent_since, self._is_silence_told, self._unreachable = None, False, None
+        self._backoff.reset()
 
     def _note_silence(self, error: UnavailableError) -> None:
         self._unreachable = error
@@ -149,6 +133,51 @@ class _Watch:
         if silent_s > _SILENCE_S and not self._is_silence_told:
             self._is_silence_told = True
             self._on_silence(error)
+
+
+class _JobWatch(Watch[cluster_pb2.JobStatus]):
+    """A watch of the states of a job."""
+
+    def __init__(
+        self,
+        request: cluster_pb2.Controller.WatchJobRequest,
+        timeout_s: float,
+        patience_s: float,
+        longest_pause_s: float,
+        on_silence: Callable[[UnavailableError], None],
+        is_aborted: Callable[[], bool],
+    ) -> None:
+        super().__init__(request.job_id, timeout_s, patience_s, longest_pause_s, on_silence, is_aborted)
+        self._request = request
+
+    def _read_stream(self, end: float) -> ItemOperation[cluster_pb2.JobStatus, bool]:
+        """Yield the states that one stream brings. Return whether the last state is final."""
+        # A timeout of months needs several streams, because one stream lasts a day at most.
+        left_ms = None if end == math.inf else left_until(end)
+        stream = yield OpenStream("watch_job", self._request, timeout_ms=left_ms)
+        while True:
+            message: cluster_pb2.Controller.WatchJobResponse | None = yield NextMessage(stream)
+            if message is None:
+                return False
+            self._answered()
+            if message.HasField("job"):
+                yield message.job
+                if is_job_finished(message.job.state):
+                    yield CloseStream(stream)
+                    return True
+
+    def _ask_once(self) -> ItemOperation[cluster_pb2.JobStatus, bool]:
+        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=self._request.job_id)
+        try:
+            answer: cluster_pb2.Controller.GetJobStatusResponse
+            answer = yield Call("get_job_status", request, _SHORTEST_WAIT_S)
+            yield answer.job
+            return is_job_finished(answer.job.state)
+        except UnavailableError as error:
+            self._unreachable = error
+        except DeadlineExceededError:
+            pass
+        return False
 
 
 def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | None) -> DeadlineExceededError:

@@ -185,6 +185,17 @@ class ControllerService:
             async for message in messages:
                 yield message
 
+    async def stream_results(
+        self, request: Controller.StreamResultsRequest, ctx: Any
+    ) -> AsyncIterator[Controller.StreamResultsResponse]:
+        """Yield the tasks of a job that have ended, each with its result."""
+        record = self._controller.results.check(request)
+        self._controller.headroom.check_stream()
+        results = self._controller.results.messages(record, request)
+        async with contextlib.aclosing(self.open_streams.limited(caller().name, results)) as messages:
+            async for message in messages:
+                yield message
+
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
         """Return a workspace."""
         return Controller.FetchBundleResponse(bundle_blob=await self._controller.workspaces.fetch(request.bundle_hash))

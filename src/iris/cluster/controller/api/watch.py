@@ -25,7 +25,7 @@ from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-_BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
 _MERGE_S = 0.02  # The seconds for which changes are gathered into one message. The end of a job is sent at once.
 _PACE_S = 0.001  # The pause between two messages grows by this many seconds for each client.
 _MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a job need the same message.
@@ -145,7 +145,7 @@ class JobWatch:
                 if is_job_finished(message.job.state) and self._jobs.is_concluded(self._record):
                     return
                 while not announced.is_set():
-                    if not await happens(announced, _BEAT_S):
+                    if not await happens(announced, BEAT_S):
                         yield WatchJobResponse()
         finally:
             self.clients -= 1
