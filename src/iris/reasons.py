@@ -32,6 +32,7 @@ class PendingCode(enum.IntEnum):
     WORKER_UNREACHABLE = 114
     WORKER_REFUSED = 115
     MAX_PARALLEL = 320
+    DEPENDENCY = 370
 
 
 class FailureCode(enum.IntEnum):
@@ -65,6 +66,7 @@ class FailureCode(enum.IntEnum):
     CALLABLE_NOT_LOADED = 122
     MEMORY_LIMIT = 123
     INTERNAL = 124
+    DEPENDENCY_FAILED = 370
 
     @property
     def is_out_of_memory(self) -> bool:

@@ -75,6 +75,19 @@ def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> N
     assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
 
 
+def test_job_waits_for_the_jobs_that_after_names(remote_iris: Iris) -> None:
+    name = remote_iris.detach("exec sleep 600")
+    then = remote_iris.detach("exit 0", "--after", f"{name}:any")
+    never = remote_iris.detach("exit 0", "--after", name)
+    assert remote_iris.json("status", then)["status_message"] == f"waiting for job {name!r} to end"
+    remote_iris("kill", "--wait", name)
+    remote_iris.wait_for(then, "SUCCEEDED")
+    assert remote_iris.wait_for(never, "UNSCHEDULABLE")["failure_reason"] == "DEPENDENCY_FAILED"
+    assert "no job named 'nowhere'" in remote_iris("run", "--after", "nowhere", "true", code=125).stderr
+    both = remote_iris("run", "--after", name, "--after", f"{name}:any", "true", code=2).stderr
+    assert f"--after names job {name} with two different conditions" in both
+
+
 def test_status_shows_the_retry_pause_and_the_time_of_a_job(remote_iris: Iris) -> None:
     limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "4s")
     name = remote_iris.detach("exit 5", *limits)

@@ -133,6 +133,7 @@ WRONG: dict[str, list[Any]] = {
     "kill_grace_period": [*NO_SECONDS, None, 1e8, math.inf],
     "max_log_bytes": [*NO_INT64, None],
     "inherit_env": NO_FLAG,
+    "after": [*NO_LIST[:4], None, object(), [""], [5], [None], {"a": "some"}, {"a": None}, {5: "ok"}],
     "retry_on": NO_EXIT_CODES,
     "fail_on": NO_EXIT_CODES,
     "timeout_warning": [*NO_SECONDS, BEYOND_INT32, 1e300],

@@ -42,7 +42,9 @@ class JobModel:
         rendezvous: bool = False,
         retry_on: Collection[int] = (),
         fail_on: Collection[int] = (),
+        waits_for: Mapping[str, str] | None = None,
     ) -> None:
+        self.waits_for = dict(waits_for or {})
         self.retry_on, self.fail_on = retry_on, fail_on
         self.coscheduled = coscheduled
         self.rendezvous = rendezvous
@@ -62,8 +64,18 @@ class JobModel:
         """Return the tasks that have a live attempt."""
         return [i for i, state in enumerate(self.states) if state == RUNNING]
 
+    def dependency_ended(self, job_id: str, state: int | None) -> None:
+        """Record that a job has ended for which this job may wait."""
+        if job_id not in self.waits_for or self.is_final:
+            return
+        if self.waits_for[job_id] == "any" or state == SUCCEEDED:
+            del self.waits_for[job_id]
+        else:
+            self.decide(UNSCHEDULABLE)
+
     def placed(self, indices: Iterable[int]) -> None:
         """Record that attempts of these tasks begin."""
+        assert not self.waits_for
         for i in indices:
             assert self.states[i] == PENDING
             self.states[i] = RUNNING

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -85,8 +86,9 @@ class World:
     reports: list[tuple[int, int, AttemptEnd | None]] = field(default_factory=list)
     not_before_ms: dict[int, int] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """Submit the job in the same way as the controller."""
+    def begin(self, waits_for: Mapping[str, str] | None = None) -> None:
+        """Submit the job in the same way as the controller. The job may wait for other jobs, as in `Job.waits_for`."""
+        self.job.waits_for = dict(waits_for or {})
         instructions = self.job.submit()
         launch = cluster_pb2.Controller.LaunchJobRequest(name=self.job.job_id)
         self.record = JobRecord(self.job, launch, [cluster_pb2.TaskStatus() for _ in self.job.tasks])
@@ -98,7 +100,8 @@ class World:
     @property
     def is_quiet(self) -> bool:
         """Return whether no instruction and no report is on its way."""
-        return not (self.waiting or self.starts or self.stops or self.attempts or self.reports)
+        is_ready = self.job.is_finished or not self.job.waits_for
+        return is_ready and not (self.waiting or self.starts or self.stops or self.attempts or self.reports)
 
     def placeable(self) -> list[str]:
         """Return the gangs that wait for an allocation and whose pause is over."""
@@ -119,6 +122,14 @@ class World:
         self.model.placed(indices)
         workers = [WorkerIdentity(worker_id, "http://w", "0") for worker_id in worker_ids[: len(indices)]]
         self._event("gang_placed", gang_id, workers)
+
+    def end_dependency(self, job_id: str, state: int | None) -> None:
+        """Let a job end for which the job waits. None stands for a job that was removed."""
+        was_waiting = bool(self.model.waits_for)
+        self.model.dependency_ended(job_id, state)
+        if was_waiting and not self.model.waits_for:  # The waiting time for allocations begins now.
+            self.not_before_ms |= {task.task_index: self.now_ms for task in self.job.tasks if not task.is_finished}
+        self._event("dependency_ended", job_id, state, self.now_ms)
 
     def lose_room(self, gang_id: str) -> None:
         """Let the engine lose a gang before its attempts have started."""
@@ -347,6 +358,8 @@ class World:
         assert [[0 if one.is_live else one.state for one in task.attempts] for task in tasks] == model.attempts
         charged = [{FAILED: task.failure_count, WORKER_FAILED: task.preemption_count} for task in tasks]
         assert charged == model.charged
+        if self.job.ending is None and not self.job.is_finished:
+            assert self.job.waits_for == model.waits_for
         assert [task.stop is not None for task in tasks] == [bool(wanted) for wanted in model.wanted]
         if model.end is not None:
             assert state_name(self.job.state) == state_name(model.end)
@@ -357,6 +370,8 @@ class World:
         if task.is_finished:
             assert task.live_attempt is None
             assert task.finished_at_ms > 0
+        elif self.job.waits_for:
+            assert (task.state, task.gang_id, task.attempts) == (PENDING, "", []), "a waiting job asks for no room"
         elif task.task_index in self.job.deferred:
             assert (task.state, task.gang_id, task.live_attempt) == (PENDING, "", None)
         else:

@@ -155,6 +155,15 @@ def _read_count(text: str, *, least: int = 0) -> int:
     return check_whole_number("the number", number, least=least, most=MAX_INT32)
 
 
+def _read_dependency(text: str) -> tuple[str, str]:
+    job, colon, condition = text.rpartition(":")
+    if colon and job and condition in ("ok", "any"):
+        return job, condition
+    if not text:
+        raise InvalidArgumentError("expected JOB, JOB:ok or JOB:any, got an empty text")
+    return text, "ok"
+
+
 def _read_exit_code(text: str) -> int:
     number = int(text) if _DIGITS.fullmatch(text) else text
     return check_whole_number("an exit code", number, least=1, most=MAX_EXIT_CODE)
@@ -164,6 +173,7 @@ _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
 CORES = _Checked("N", read_cores)
 COUNT = _Checked("N", _read_count)
 POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))
+DEPENDENCY = _Checked("JOB[:any|ok]", _read_dependency)
 EXIT_CODE = _Checked("CODE", _read_exit_code)
 DURATION = _Checked("TIME", read_span)
 LIMIT = _Checked("TIME", _read_limit)

@@ -15,10 +15,12 @@ from typing import Any
 
 from iris.arguments import (
     MAX_INT32,
+    JobReference,
     check_choice,
     check_flag,
     check_instance,
     check_items,
+    check_job_id,
     check_keyword_arguments,
     check_names,
     check_path,
@@ -42,6 +44,7 @@ from iris.versions import python_version
 LaunchRequest = cluster_pb2.Controller.LaunchJobRequest
 
 _PLACEMENTS = {"spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
+_CONDITIONS = {"ok": cluster_pb2.DEPENDENCY_CONDITION_SUCCEEDED, "any": cluster_pb2.DEPENDENCY_CONDITION_ENDED}
 _RENDEZVOUS = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
 
 
@@ -176,6 +179,20 @@ def add_retries(
     both = sorted(set(request.retry_on) & set(request.fail_on))
     if both:
         raise InvalidArgumentError(f"retry_on and fail_on must have no exit code in common, got {both[0]} in both")
+
+
+def add_dependencies(request: LaunchRequest, after: Sequence[str | JobReference] | Mapping[Any, str]) -> None:
+    """Add the jobs for which the job waits to the request."""
+    given: Mapping[Any, object]
+    if isinstance(after, Mapping):
+        given = after
+    else:
+        accepted = "a list of jobs, for example [job], or a mapping of jobs to 'ok' or 'any'"
+        given = dict.fromkeys(check_items("after", after, accepted), "ok")
+    for job, condition in given.items():
+        job_id = check_job_id(job, "a job in after")
+        word = check_choice("the condition of a job in after", condition, tuple(_CONDITIONS))
+        request.after.add(job_id=job_id, condition=_CONDITIONS[word])
 
 
 def add_limits(

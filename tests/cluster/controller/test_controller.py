@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -225,11 +225,14 @@ def hours_ago(hours: float) -> int:
     return int((time.time() - hours * 3600) * 1000)
 
 
-def remembered(store: Store, name: str, submitted_at_ms: int, **fields: Any) -> Job:
+def remembered(
+    store: Store, name: str, submitted_at_ms: int, waits_for: Mapping[str, str] | None = None, **fields: Any
+) -> Job:
     """A job of one task in a store, as an earlier controller has left it behind: it runs on worker `w`."""
     launch = pb.Controller.LaunchJobRequest(name=name, command=["true"], **fields)
     parent = launch.parent_job_id
     job = Job.new(f"{parent}/{name}" if parent else name, 1, submitted_at_ms, parent_job_id=parent)
+    job.waits_for = dict(waits_for or {})
     job.submit()
     store.write(Changes().add_job(JobRecord(job, launch, [pb.TaskStatus()]), b""))
     return job
@@ -262,6 +265,34 @@ def test_scheduling_timeout_includes_the_time_without_a_controller(engine: FakeE
         assert job.state == pb.JOB_STATE_UNSCHEDULABLE
         assert "not placed within its scheduling timeout of 3600 s" in job.error
         assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
+
+
+@pytest.mark.parametrize(
+    ("ended_as", "condition", "state"),
+    [
+        (SUCCEEDED, "ok", pb.JOB_STATE_PENDING),
+        (FAILED, "ok", pb.JOB_STATE_UNSCHEDULABLE),
+        (FAILED, "any", pb.JOB_STATE_PENDING),
+        (None, "ok", pb.JOB_STATE_UNSCHEDULABLE),  # the job was removed
+        (None, "any", pb.JOB_STATE_PENDING),
+    ],
+)
+def test_restarted_controller_reports_the_ends_of_jobs_to_the_jobs_that_wait_for_them(
+    engine: FakeEngine, ended_as: int | None, condition: str, state: int
+) -> None:
+    """The earlier controller was killed after it had saved the end of a job, and before another job learnt of it."""
+    engine.granting = False
+    store = Store(None)
+    if ended_as is not None:
+        first = remembered(store, "first", hours_ago(1))
+        first.gang_placed("first@0", [WorkerIdentity("w", "http://w", "1")])
+        first.attempt_ended(0, 0, AttemptEnd(ended_as, hours_ago(1), exit_code=0, error="over"))
+        keep(store, first)
+    remembered(store, "second", hours_ago(1), waits_for={"first": condition})
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        status = wait_until(lambda: (now := client.get_job_status("second")) and not now.waits_for and now)
+        assert status.state == state
+        assert "was removed, and its final state is unknown" in status.error or ended_as or condition == "any"
 
 
 def test_restarted_controller_ends_child_jobs_that_outlived_their_parent_job(engine: FakeEngine) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
-from iris.cluster.controller.jobs.job import EXCEEDED_FAILURES, Job
-from iris.cluster.controller.jobs.job_state import roll_up
-from iris.cluster.controller.jobs.recovery import recover
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_state import EXCEEDED_FAILURES, roll_up
+from iris.cluster.controller.jobs.recovery import disown, recover
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -548,7 +548,7 @@ def test_terminating_a_running_job_ends_it_after_its_attempts(runs: bool) -> Non
 )
 def test_disowned_job_ends_killed_without_charges_or_stops(stage: Callable[..., Job], coscheduled: bool) -> None:
     job = stage(replicas=3, coscheduled=coscheduled)
-    job.disown("taken elsewhere", 5000)
+    disown(job, "taken elsewhere", 5000)
     assert (job.state, job.error) == (KILLED, "taken elsewhere")
     assert states(job) == "KKK KILLED"
     assert budgets(job) == [(0, 0)] * 3
@@ -560,7 +560,7 @@ def test_disowned_job_that_was_ending_keeps_its_decided_end() -> None:
     job = running(placed(submitted(replicas=2)))
     job.attempt_ended(0, 0, end(FAILED, "no luck"))
     assert not job.is_finished
-    job.disown("taken elsewhere", 5000)
+    disown(job, "taken elsewhere", 5000)
     assert (job.state, job.error) == (FAILED, "no luck")
     assert not job.live_attempts()
 

@@ -51,6 +51,7 @@ class JobMachine(RuleBasedStateMachine):
         retry_on=one_of([[], [], [75], [75, 1]]),
         fail_on=one_of([[], [], [2]]),
         max_parallel=one_of([0, 1, 2]),
+        waits_for=one_of([{}, {}, {"a": "ok"}, {"a": "ok", "b": "any"}]),
     )
     def submit(
         self,
@@ -64,6 +65,7 @@ class JobMachine(RuleBasedStateMachine):
         retry_on: list[int],
         fail_on: list[int],
         max_parallel: int,
+        waits_for: dict[str, str],
     ) -> None:
         rendezvous = rendezvous and coscheduled and not tolerated  # others are refused
         job = Job.new(
@@ -89,10 +91,11 @@ class JobMachine(RuleBasedStateMachine):
             rendezvous=rendezvous,
             retry_on=retry_on,
             fail_on=fail_on,
+            waits_for=waits_for,
         )
         self.world = World(job, model, Store(None))
         self.sound = True
-        self._do(self.world.begin)
+        self._do(self.world.begin, waits_for)
 
     def _do(self, event: Callable[..., None], *arguments: Any, **named: Any) -> None:
         self.sound = False
@@ -103,6 +106,10 @@ class JobMachine(RuleBasedStateMachine):
     @rule(ms=one_of([1000, 70_000, 700_000]))
     def time_passes(self, ms: int) -> None:
         self.world.now_ms += ms
+
+    @rule(job_id=one_of(["a", "b", "other"]), state=one_of([SUCCEEDED, SUCCEEDED, FAILED, KILLED, None]))
+    def end_dependency(self, job_id: str, state: int | None) -> None:
+        self._do(self.world.end_dependency, job_id, state)
 
     @precondition(possible("placeable"))
     @rule(data=st.data(), workers=st.lists(one_of(WORKERS), min_size=MOST_TASKS, max_size=MOST_TASKS))
@@ -212,6 +219,8 @@ class JobMachine(RuleBasedStateMachine):
                 self._do(world.finish, key, SUCCEEDED if key[1] % 2 else FAILED)
             else:
                 self._do(world.run, key)
+        elif world.job.waits_for and not world.job.is_finished:
+            self._do(world.end_dependency, next(iter(world.job.waits_for)), SUCCEEDED)
         elif world.placeable():
             self._do(world.place, world.placeable()[0], WORKERS + WORKERS)
         else:

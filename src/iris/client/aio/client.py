@@ -22,6 +22,7 @@ from iris.client.aio.printing import print_task
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     add_code,
+    add_dependencies,
     add_environment,
     add_limits,
     add_placement,
@@ -184,6 +185,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
         ports: Sequence[str] = (),
         workspace: str | os.PathLike[str] | None = None,
         working_directory: str | os.PathLike[str] | None = None,
+        after: Sequence[str | AsyncJob] | Mapping[str | AsyncJob, Literal["ok", "any"]] = (),
         coscheduled: bool = True,
         placement: Literal["spread", "together"] | None = None,
         constraints: Mapping[str, str] | None = None,
@@ -231,6 +233,9 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
                 sent, nor are links that lead out of the folder, sockets, and files that you may not read.
             working_directory: A directory on the worker's machine in which the tasks start. Default: a new directory
                 for each attempt. `workspace` and `working_directory` are mutually exclusive.
+            after: The jobs for which the job waits before it is queued: `Job` handles or ids. A list waits for the
+                success of all jobs. A mapping has a condition for each job: `"ok"` waits for the job's success, `"any"`
+                for its end. If a job does not succeed as asked, the new job ends as UNSCHEDULABLE.
             coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
                 restarts all tasks. If False, each task starts and is retried independently.
             max_parallel: How many independent tasks may run at the same time. A task that is retried waits behind the
@@ -275,12 +280,14 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
             InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
             EntrypointError: The callable cannot be pickled. The message contains the reason.
             AlreadyExistsError: Another job has this name.
+            NotFoundError: A job in `after` does not exist.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
         entry = entrypoint_of(entrypoint, args, kwargs)
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)
         add_environment(request, env, ports, working_directory, surroundings, inherit_env)
         add_placement(request, coscheduled, placement, constraints, rendezvous, max_parallel)
+        add_dependencies(request, after)
         add_retries(
             request,
             max_task_failures,

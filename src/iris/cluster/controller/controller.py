@@ -54,6 +54,7 @@ from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.dependencies import Dependencies
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.parents import why_orphaned
 from iris.cluster.controller.submission.quotas import Quota, QuotaUse
@@ -155,6 +156,7 @@ class Controller:
         self.submissions = Submissions(
             self.jobs, self.workspaces, self._quotas, self.headroom, self._log_keeper, self.saver
         )
+        self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
         self.queries = JobQueries(self.jobs, self.fleet.workers, self.saver, store, self.slices)
         self.results = ResultStreams(self.jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)
@@ -181,8 +183,8 @@ class Controller:
         2. The scheduler adopts the gangs that the engine still has. All attempts of a lost gang end at once, before
            workers register. Therefore each attempt counts as lost with its worker, not as stopped for a restart of its
            gang.
-        3. The child jobs and endpoints of ended jobs end. An earlier controller may have been killed before it could
-           end them.
+        3. The child jobs and endpoints of ended jobs end, and the jobs that waited for ended jobs learn of their ends.
+           An earlier controller may have been killed before it could do so.
         4. Scheduling begins.
         """
         for record in self._store.load():
@@ -205,6 +207,8 @@ class Controller:
             known = self.jobs.get(job_id)
             if known is not None and known.job.is_finished:
                 self._registry.job_ended(job_id)
+        for record in self.jobs.open_jobs():
+            self._dependencies.job_added(record)
         self._background.start(self._scheduler.run())
         self._background.start(self._scheduler.watch_engine())
         self._background.start(self.fleet.watch_leases())
@@ -264,6 +268,7 @@ class Controller:
         self._add(record)
         log_new_job(record.job)
         self._carry_out_instructions(change)
+        self._dependencies.job_added(record)
         parent = self.jobs.get(record.job.parent_job_id)
         # While a child job is being saved, its parent job may end. In this case the child job must end, too.
         if parent is not None:
@@ -305,6 +310,7 @@ class Controller:
         self._registry.job_ended(record.job_id)
         self._scheduler.job_ended(record.job_id)
         self.stdin.forget_job(record.job_id)
+        self._dependencies.job_ended(record)
 
     def _end_orphans(self, parent: JobRecord) -> None:
         """Terminate the child jobs of a job that must end because the job, or the attempt that submitted them, has

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
+from iris.cli.cluster.lookup import Lookup
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import (
     CORES,
     COUNT,
+    DEPENDENCY,
     DURATION,
     ENV_FILE,
     EXIT_CODE,
@@ -52,6 +54,7 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
+  iris run --after prepare --after clean:any -- ./train.sh     when prepare has succeeded and clean has ended
   iris run --timeout 2h --timeout-warning 60s -- python train.py     SIGUSR1 a minute before the end
   iris run -d --name nightly -e WANDB_API_KEY --env-file job.env -- ./nightly.sh
 
@@ -123,6 +126,12 @@ _MULTIPLE = "May be given several times."
     help=f"Reserve a free port for each task, and pass it in IRIS_PORT_<NAME>. {_MULTIPLE}",
 )
 @click.option("--name", type=JOB_NAME, help="The id of the job. Default: the command's name and a random suffix.")
+@click.option(
+    "--after",
+    type=DEPENDENCY,
+    multiple=True,
+    help=f"Start when this job has succeeded, or with ':any' when it has ended. {_MULTIPLE}",
+)
 @click.option(
     "--max-task-failures",
     metavar="N",
@@ -286,6 +295,7 @@ def _submit(
         **{name: options[name] for name in (*as_given, *retries, *timeouts)},
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=all_variables(options["env_files"], options["env"]),
+        after=_dependencies(connection, options["after"]),
         workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),
         working_directory=folder,
         coscheduled=not options["independent"],
@@ -295,6 +305,17 @@ def _submit(
         on_progress=show_progress(output),
         surroundings=replace(_surroundings(connection, output), stdin=feeds),
     )
+
+
+def _dependencies(connection: Connection, after: tuple[tuple[str, str], ...]) -> dict[Any, Any]:
+    """Return the condition of each job for which the job waits, by job id."""
+    found: dict[Any, Any] = {}
+    lookup = Lookup(connection.client, with_tasks=False)
+    for name, condition in after:
+        job_id = lookup.job(name).job_id
+        if found.setdefault(job_id, condition) != condition:
+            raise click.UsageError(f"--after names job {job_id} with two different conditions")
+    return found
 
 
 def _surroundings(connection: Connection, output: Output) -> Surroundings:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_state import Condition, waiting_text
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -33,6 +34,10 @@ from iris.system.clock import now_ms
 # messages takes 1 to 2 ms.
 AT_ONCE = 50
 _ROUNDS = 5
+_CONDITIONS = {
+    Condition.SUCCEEDED: cluster_pb2.DEPENDENCY_CONDITION_SUCCEEDED,
+    Condition.ENDED: cluster_pb2.DEPENDENCY_CONDITION_ENDED,
+}
 
 
 def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
@@ -127,6 +132,9 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         pending_reason=_job_pending_code(job),  # type: ignore[arg-type]  # the numbers are the same
         failure_reason=job.failure,  # type: ignore[arg-type]
     )
+    if not job.is_finished:
+        for job_id, condition in job.waits_for.items():
+            status.waits_for.add(job_id=job_id, condition=_CONDITIONS[Condition(condition)])
     if job.first_failed is not None:
         status.first_failed_task_index = job.first_failed
     if job.is_finished:
@@ -209,6 +217,8 @@ def _job_message(job: Job) -> str:
         return f"ending as {state_name(job.ending)}: {left} tasks are being stopped"
     if not job.tally.count(PENDING):
         return ""
+    if job.waits_for:
+        return waiting_text(job.waits_for)
     reasons = (_why_waiting(job, gang) for gang in job.gangs.values() if not gang.placed)
     return next((reason for reason in reasons if reason), _why_deferred(job))
 
@@ -221,6 +231,8 @@ def _job_pending_code(job: Job) -> int:
         return PendingCode.STOPPING
     if not job.tally.count(PENDING):
         return PendingCode.UNSPECIFIED
+    if job.waits_for:
+        return PendingCode.DEPENDENCY
     codes = (_gang_pending_code(job, gang) for gang in job.gangs.values() if not gang.placed)
     return next(codes, PendingCode.MAX_PARALLEL if job.deferred else PendingCode.UNSPECIFIED)
 
@@ -229,6 +241,8 @@ def _task_pending_code(job: Job, task: Task) -> int:
     """Return the code for the reason why a task waits, for the task's status message."""
     if task.stop is not None:
         return PendingCode.GANG_RESTART if task.stop is Stop.RESTART else PendingCode.STOPPING
+    if job.waits_for and task.state == PENDING:
+        return PendingCode.DEPENDENCY
     if task.task_index in job.deferred:
         return PendingCode.MAX_PARALLEL
     gang = job.gangs.get(task.gang_id)
@@ -246,6 +260,8 @@ def _gang_pending_code(job: Job, gang: Gang) -> PendingCode:
 def _task_message(job: Job, task: Task) -> str:
     if task.stop is not None:
         return f"being stopped: {task.stop.value}"
+    if job.waits_for and task.state == PENDING:
+        return waiting_text(job.waits_for)
     if task.task_index in job.deferred:
         return _why_deferred(job)
     gang = job.gangs.get(task.gang_id)

@@ -21,7 +21,16 @@ from iris.cluster.controller.jobs.instructions import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.jobs.job_state import Transition, roll_up, terminated_tasks_text
+from iris.cluster.controller.jobs.job_state import (
+    Condition,
+    Transition,
+    Why,
+    failed_dependency_text,
+    incomplete_rendezvous_texts,
+    judge,
+    roll_up,
+    terminated_tasks_text,
+)
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, next_in_row, pause_before
 from iris.cluster.controller.jobs.tally import Tally
 from iris.cluster.controller.jobs.task import (
@@ -45,9 +54,6 @@ from iris.cluster.controller.jobs.task import (
 from iris.cluster.controller.scheduling.waiting.reasons import PendingReason
 from iris.cluster.types import is_job_finished
 from iris.reasons import FailureCode
-
-EXCEEDED_FAILURES = "Job exceeded max_task_failures"
-_Why = tuple[str, int]  # A pair of an error text for people and its `FailureCode`.
 
 
 @dataclass(slots=True)
@@ -75,6 +81,8 @@ class Job:
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
         submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
+        waits_for: The jobs for which this job waits before it requests allocations, by job id. Each value is a
+            `Condition`.
         retry_on, fail_on: The exit codes after which failed tasks are retried or not (see `ExitCodeRules`).
         max_parallel: How many independent tasks may have or request an allocation at the same time; 0 = all.
         counts_a_core: True if each task counts as one core because the submission asks for no resources.
@@ -105,6 +113,7 @@ class Job:
     failure: int = FailureCode.UNSPECIFIED
     retry_on: list[int] = field(default_factory=list)
     fail_on: list[int] = field(default_factory=list)
+    waits_for: dict[str, str] = field(default_factory=dict)
     max_parallel: int = 0
     counts_a_core: bool = False
     deferred: dict[int, None] = field(init=False, repr=False, compare=False)
@@ -114,7 +123,8 @@ class Job:
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
         self.gangs = self.gangs or derive_gangs(self.tasks)  # The store contains no gangs.
-        deferred = [task for task in self.tasks if self.max_parallel and task.state == PENDING and not task.gang_id]
+        is_limited = self.max_parallel and not self.waits_for
+        deferred = [task for task in self.tasks if is_limited and task.state == PENDING and not task.gang_id]
         self.deferred = {task.task_index: None for task in deferred}
 
     def pop_transitions(self) -> list[Transition]:
@@ -124,7 +134,7 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """True if the job's state is final. All tasks of a finished job are final, and none of its attempts is live."""
+        """True if the job's state is final. All tasks of a finished job are final."""
         return is_job_finished(self.state)
 
     @classmethod
@@ -166,10 +176,32 @@ class Job:
         return True
 
     def submit(self) -> list[Instruction]:
-        """Return the requests for the first allocations of a new job."""
-        requests = self._request_tasks(self.tasks)
+        """Return the requests for the first allocations of a job. A job that waits for other jobs requests none."""
+        unfinished = [task for task in self.tasks if not task.is_finished]
+        requests = [] if self.waits_for else self._request_tasks(unfinished)
         self._update_state()
         return requests
+
+    def dependency_ended(self, job_id: str, state: int | None, now_ms: int) -> list[Instruction]:
+        """Record the end of a job for which this job waits. If it was the last one, request the first allocations. If
+        the other job has not ended as asked, this job ends as UNSCHEDULABLE.
+
+        Args:
+            job_id: The job that has ended.
+            state: Its final state; None if the job was removed and its state is unknown.
+            now_ms: The time. The waiting time for allocations begins at this time.
+        """
+        condition = self.waits_for.get(job_id)
+        if condition is None or self.is_finished or self.ending is not None:
+            return []
+        if not Condition(condition).is_met(state):
+            return self.unschedulable(failed_dependency_text(job_id, state), now_ms, FailureCode.DEPENDENCY_FAILED)
+        del self.waits_for[job_id]
+        for task in self.tasks:
+            if not task.is_finished:
+                task.not_before_ms = now_ms
+                self._mark_changed(task)
+        return self.submit()
 
     def gang_placed(self, gang_id: str, workers: Sequence[WorkerIdentity]) -> list[Instruction]:
         """Start the attempts of a gang. The gang must have its allocation and its workers.
@@ -260,17 +292,6 @@ class Job:
         """
         return self._end(KILLED, (error, failure), (error, failure), now_ms)
 
-    def disown(self, error: str, now_ms: int) -> None:
-        """End the job and its live attempts as KILLED at once, without stopping any process.
-
-        The controller calls this method for jobs in a copied state directory. The processes of such jobs belong to the
-        original cluster.
-        """
-        why = (error, FailureCode.DISOWNED)
-        self._end(KILLED, why, why, now_ms)
-        live = {index: attempt.attempt_id for index, attempt in self.live_attempts().items()}
-        self._attempts_ended(live, AttemptEnd(KILLED, now_ms, error=error, failure=FailureCode.DISOWNED), now_ms)
-
     def time_out(self, error: str, now_ms: int) -> list[Instruction]:
         """Fail the job, because its job timeout has expired."""
         why = (error, FailureCode.JOB_TIMEOUT)
@@ -290,13 +311,10 @@ class Job:
         if waits:
             task.finish_unstarted(KILLED, error, now_ms, FailureCode.TERMINATED)
         else:
-            task.stop_error, task.stop_failure = error, FailureCode.TERMINATED
-            if task.stop is None:
-                instructions.append(task.request_stop(Stop.TASK))
-            task.stop = Stop.TASK  # This reason replaces any other, so that the task is not retried.
+            instructions += task.request_final_stop(Stop.TASK, error, FailureCode.TERMINATED)
         self._mark_changed(task)
         self.deferred.pop(task_index, None)
-        gang = self.gangs.get(task.gang_id)
+        gang = self.gangs.get(task.gang_id)  # None while the job waits for other jobs.
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             text = f"task {task_index} was {error}"
@@ -342,22 +360,11 @@ class Job:
         for task in ended:
             if task.state in (FAILED, WORKER_FAILED) and self.first_failed is None:
                 self.first_failed = task.task_index
-        decided = roll_up(self.tally, self.max_task_failures)
-        if decided == FAILED and self.first_failed is not None:
-            failed = self.tasks[self.first_failed]
-            exceeded = (EXCEEDED_FAILURES, FailureCode.MAX_TASK_FAILURES)
-            return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
-        if decided == WORKER_FAILED:
-            lost = next(task for task in ended if task.state == WORKER_FAILED)
-            # The job ends because of the lost task, not because of an earlier failure within `max_task_failures`.
-            self.first_failed = lost.task_index
-            ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
-            return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
-        if unasked is not None:
-            error = unasked.error or f"{unasked.task_id} was killed on its worker"
-            ended_with = (f"Job ended: {error}", FailureCode.JOB_ENDED)
-            return self._end(KILLED, (error, unasked.failure), ended_with, now_ms)
-        return []
+        verdict = judge(ended, unasked, self.tasks, self.tally, self.max_task_failures, self.first_failed)
+        if verdict is None:
+            return []
+        self.first_failed = verdict.first_failed
+        return self._end(verdict.state, verdict.why, verdict.stopped, now_ms)
 
     def _continue_gang(self, gang: Gang, now_ms: int) -> list[Instruction]:
         """Return the instructions for a gang after some of its attempts have ended."""
@@ -395,15 +402,12 @@ class Job:
         """
         culprit = self.tasks[culprit_of([task for task in self.tasks if task.state == PENDING])]
         gone = next(task for task in self.tasks if task.state == SUCCEEDED)
-        culprit.give_up(
-            f"{culprit.error}; it is not tried again, since task {gone.task_index} has succeeded already, and the tasks"
-            " of a rendezvous only start together",
-            FailureCode.PEER_SUCCEEDED,
-        )
+        text, stopped_text = incomplete_rendezvous_texts(culprit, gone)
+        culprit.give_up(text, FailureCode.PEER_SUCCEEDED)
         self._mark_changed(culprit)
         self.first_failed = culprit.task_index
-        why = f"Job ended: task {culprit.task_index} cannot be tried again without task {gone.task_index}"
-        return self._end(culprit.state, (culprit.error, culprit.failure), (why, FailureCode.JOB_ENDED), now_ms)
+        stopped = (stopped_text, FailureCode.JOB_ENDED)
+        return self._end(culprit.state, (culprit.error, culprit.failure), stopped, now_ms)
 
     def _request_again(self, gang: Gang) -> list[Instruction]:
         """Release a gang, and request an allocation for a new gang of its PENDING tasks."""
@@ -411,7 +415,7 @@ class Job:
         waiting = [self.tasks[index] for index in gang.task_indices if self.tasks[index].state == PENDING]
         return [ReleaseAllocation(gang.gang_id), *self._request_tasks(waiting)]
 
-    def _end(self, state: int, why: _Why, stopped: _Why, now_ms: int) -> list[Instruction]:
+    def _end(self, state: int, why: Why, stopped: Why, now_ms: int) -> list[Instruction]:
         """Decide the end of the job, and stop its live attempts. If an end was decided before, that decision remains.
 
         Args:
@@ -429,10 +433,7 @@ class Job:
             if task.stop is Stop.TASK:
                 continue
             if task.live_attempt is not None:
-                task.stop_error, task.stop_failure = stopped
-                if task.stop is None:
-                    instructions.append(task.request_stop(Stop.END))
-                task.stop = Stop.END  # This reason replaces any other, so that the task is not retried.
+                instructions += task.request_final_stop(Stop.END, *stopped)
                 self._mark_changed(task)
             elif not task.is_finished:
                 error, failure = stopped

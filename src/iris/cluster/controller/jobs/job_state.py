@@ -1,10 +1,11 @@
-"""Derives the state of a job from the states of its tasks, and defines the records of state changes. The module is
-pure.
+"""Derives the state of a job from the states of its tasks, defines the records of state changes, and defines the
+conditions under which a job may start after other jobs. The module is pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,110 @@ from iris.cluster.controller.jobs.task import (
     WORKER_FAILED,
     Task,
 )
+from iris.cluster.types import state_name
+from iris.reasons import FailureCode
+
+EXCEEDED_FAILURES = "Job exceeded max_task_failures"
+Why = tuple[str, int]  # A pair of an error text for people and its `FailureCode`.
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a job ends because of its tasks.
+
+    Attributes:
+        state: The final state of the job.
+        why: The job's error.
+        stopped: The error of each task that is stopped, or that never starts.
+        first_failed: The index of the task that is reported as the first failed task; None if there is none.
+    """
+
+    state: int
+    why: Why
+    stopped: Why
+    first_failed: int | None
+
+
+def judge(
+    ended: Sequence[Task],
+    unasked: Task | None,
+    tasks: Sequence[Task],
+    tally: States,
+    max_task_failures: int,
+    first_failed: int | None,
+) -> Verdict | None:
+    """Return how a job ends after the ends of some attempts. Return None if the job continues.
+
+    Args:
+        ended: The tasks whose attempts have just ended.
+        unasked: A task whose attempt was killed on its worker without a request of the controller; None if there is
+            none.
+        tasks: All tasks of the job.
+        tally: The states of all tasks.
+        max_task_failures: How many tasks may fail before the job fails.
+        first_failed: The index of the first task that has failed for good; None if no task has.
+    """
+    decided = roll_up(tally, max_task_failures)
+    if decided == FAILED and first_failed is not None:
+        failed = tasks[first_failed]
+        exceeded = (EXCEEDED_FAILURES, FailureCode.MAX_TASK_FAILURES)
+        return Verdict(FAILED, (failed.error, failed.failure), exceeded, first_failed)
+    if decided == WORKER_FAILED:
+        lost = next(task for task in ended if task.state == WORKER_FAILED)
+        ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
+        # The job ends because of the lost task, not because of an earlier failure within `max_task_failures`.
+        return Verdict(WORKER_FAILED, (lost.error, lost.failure), ended_with, lost.task_index)
+    if unasked is not None:
+        error = unasked.error or f"{unasked.task_id} was killed on its worker"
+        return Verdict(KILLED, (error, unasked.failure), (f"Job ended: {error}", FailureCode.JOB_ENDED), first_failed)
+    return None
+
+
+def incomplete_rendezvous_texts(culprit: Task, gone: Task) -> tuple[str, str]:
+    """Return the error texts for the end of a job with a rendezvous, because a task needs a retry after another task
+    has succeeded.
+
+    Args:
+        culprit: The task that needs a retry.
+        gone: The task that has succeeded.
+
+    Returns:
+        The error of `culprit`, and the error of the other tasks.
+    """
+    own = (
+        f"{culprit.error}; it is not tried again, since task {gone.task_index} has succeeded already, and the tasks"
+        " of a rendezvous only start together"
+    )
+    return own, f"Job ended: task {culprit.task_index} cannot be tried again without task {gone.task_index}"
+
+
+class Condition(enum.StrEnum):
+    """How a job must have ended before another job, which waits for it, may start."""
+
+    SUCCEEDED = "ok"
+    ENDED = "any"
+
+    def is_met(self, state: int | None) -> bool:
+        """Return whether a job that has ended in a state meets the condition.
+
+        Args:
+            state: The final state. None: the job has ended and was removed, so that its state is unknown.
+        """
+        return self is Condition.ENDED or state == SUCCEEDED
+
+
+def waiting_text(waits_for: Mapping[str, str]) -> str:
+    """Return the status message of a job that waits for other jobs. The argument maps job ids to conditions."""
+    job_id, condition = next(iter(waits_for.items()))
+    what = "end" if condition == Condition.ENDED else "succeed"
+    more = f", and for {len(waits_for) - 1} more" if len(waits_for) > 1 else ""
+    return f"waiting for job {job_id!r} to {what}{more}"
+
+
+def failed_dependency_text(job_id: str, state: int | None) -> str:
+    """Return the error text of a job that waited for the success of a job, which has ended in another state."""
+    how = "was removed, and its final state is unknown" if state is None else f"ended as {state_name(state)}"
+    return f"not started: job {job_id!r} had to succeed first, but it {how}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Continues a job after a restart of the controller. The module is pure."""
+"""Continues a job after a restart of the controller, or ends it if the controller uses a copied state directory. The
+module is pure.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from collections.abc import Mapping
 
 from iris.cluster.controller.jobs.instructions import Instruction, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.task import BUILDING
+from iris.cluster.controller.jobs.task import BUILDING, KILLED, AttemptEnd
+from iris.reasons import FailureCode
 
 
 def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
@@ -40,3 +43,15 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
     for gang_id in waiting:
         instructions += job.allocation_lost(gang_id)
     return instructions
+
+
+def disown(job: Job, error: str, now_ms: int) -> None:
+    """End a job and its live attempts as KILLED at once, without stopping any process.
+
+    The controller calls this function for jobs in a copied state directory. The processes of such jobs belong to the
+    original cluster.
+    """
+    job.terminate(error, now_ms, FailureCode.DISOWNED)
+    end = AttemptEnd(KILLED, now_ms, error=error, failure=FailureCode.DISOWNED)
+    for index, attempt in job.live_attempts().items():
+        job.attempt_ended(index, attempt.attempt_id, end, now_ms)

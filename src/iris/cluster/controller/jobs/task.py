@@ -327,6 +327,19 @@ class Task:
         self.stop = why
         return StopAttempt(self.task_index, attempt.attempt_id, attempt.worker_id)
 
+    def request_final_stop(self, why: Stop, error: str, failure: int) -> list[StopAttempt]:
+        """Record that the live attempt is being stopped and that the task gets no retry. Return the instruction to stop
+        the attempt, unless the attempt is already being stopped for another reason, which `why` replaces.
+
+        Args:
+            why: `Stop.TASK` or `Stop.END`.
+            error: The error that the task gets when the stop has ended it.
+            failure: The code of `error`, a `FailureCode`.
+        """
+        instructions = [self.request_stop(why)] if self.stop is None else []
+        self.stop, self.stop_error, self.stop_failure = why, error, failure
+        return instructions
+
     def _retry_or_finish(self, retry: bool, end: AttemptEnd) -> None:
         if retry:
             self.state = PENDING

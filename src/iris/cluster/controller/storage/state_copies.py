@@ -129,6 +129,7 @@ def disown_jobs(directory: Path, original: str) -> int:
     """
     # Importing the store takes time. Therefore only a copy of a state directory imports the store before the workers
     # start.
+    from iris.cluster.controller.jobs.recovery import disown
     from iris.cluster.controller.storage.store import Changes, Store
 
     why = (
@@ -143,7 +144,7 @@ def disown_jobs(directory: Path, original: str) -> int:
         for stored in store.load():
             if not stored.job.is_finished:
                 revision = stored.job.revision
-                stored.job.disown(why, now)
+                disown(stored.job, why, now)
                 changes.save_job(stored, revision)
                 count += 1
         for token in store.load_tokens():

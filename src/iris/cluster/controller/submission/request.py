@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_state import Condition
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS
 from iris.cluster.controller.jobs.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
 from iris.cluster.engine.base import GangRequest, Placement, Resources
@@ -44,9 +45,16 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
         rendezvous=bool(request.rendezvous),
         max_parallel=request.max_parallel,
     )
+    job.waits_for = {one.job_id: condition_of(one) for one in request.after}
     job.retry_on, job.fail_on = list(request.retry_on), list(request.fail_on)
     job.counts_a_core = counts_a_core(request)
     return job
+
+
+def condition_of(dependency: cluster_pb2.JobDependency) -> Condition:
+    """Return the condition of a dependency."""
+    is_any = dependency.condition == cluster_pb2.DEPENDENCY_CONDITION_ENDED
+    return Condition.ENDED if is_any else Condition.SUCCEEDED
 
 
 def replicas_of(request: LaunchJobRequest) -> int:

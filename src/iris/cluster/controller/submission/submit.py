@@ -6,6 +6,7 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import LogKeeper
 from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.submission.dependencies import check_dependencies
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.names import claim_name
 from iris.cluster.controller.submission.parents import check_parent, inherit_environment
@@ -49,12 +50,13 @@ class Submissions:
     async def submit(self, request: LaunchJobRequest, owner: str = "") -> str:
         """Accept a job, and return its id once the job is saved.
 
-        1. Validate the request, and check its workspace.
+        1. Validate the request, and check its workspace and the jobs for which it waits.
         2. Claim the name. No `await` may occur between step 2 and step 4, because another submission could claim the
            same name during an `await`.
         3. Make the job, if its parent, its owner's quota and the headroom allow it.
         4. Save the job.
-        5. Once the job is saved, the controller carries out the job's instructions, which add its gangs to the queue.
+        5. Once the job is saved, the controller carries out the job's instructions, which add its gangs to the queue. A
+           job that waits for other jobs has no instructions yet.
 
         Args:
             request: The submission. This method changes the request.
@@ -65,6 +67,7 @@ class Submissions:
         # separate token.
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
+        await check_dependencies(request, self._jobs)
         workspace = await self._workspaces.check(request)
         known = await claim_name(request, self._jobs, self._saver)
         if known is not None:

@@ -9,8 +9,15 @@ from __future__ import annotations
 import re
 
 from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
+from iris.cluster.controller.jobs.job_state import Condition
 from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
-from iris.cluster.controller.submission.request import PLACEMENTS, LaunchJobRequest, replicas_of
+from iris.cluster.controller.submission.request import (
+    PLACEMENTS,
+    LaunchJobRequest,
+    condition_of,
+    job_id_of,
+    replicas_of,
+)
 from iris.cluster.controller.submission.sizes import check_sizes
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE
@@ -19,6 +26,7 @@ from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
 MAX_REPLICAS = 10_000
+MAX_DEPENDENCIES = 1000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -37,6 +45,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_environment(request)
     _check_placement(request)
     _check_rendezvous(request)
+    _check_dependencies(request)
     _check_supported(request)
 
 
@@ -179,6 +188,34 @@ def _check_rendezvous(request: LaunchJobRequest) -> None:
             f" got {request.max_task_failures}."
             " To start all tasks again after a failure, set max_retries_failure"
         )
+
+
+def _check_dependencies(request: LaunchJobRequest) -> None:
+    if len(request.after) > MAX_DEPENDENCIES:
+        raise InvalidArgumentError(
+            f"a job can wait for up to {MAX_DEPENDENCIES:,} jobs, got {len(request.after):,}: start it from the last of"
+            " a chain of jobs instead"
+        )
+    seen: dict[str, Condition] = {}
+    for one in request.after:
+        if one.condition not in cluster_pb2.DependencyCondition.values():
+            raise InvalidArgumentError(
+                "the condition of a dependency must be DEPENDENCY_CONDITION_SUCCEEDED or DEPENDENCY_CONDITION_ENDED,"
+                f" got {one.condition}"
+            )
+        if not one.job_id:
+            raise InvalidArgumentError("the id of a job in after must not be empty")
+        condition = condition_of(one)
+        if seen.setdefault(one.job_id, condition) != condition:
+            raise InvalidArgumentError(f"job {quoted(one.job_id)} is in after twice, with different conditions")
+        own_id = job_id_of(request)
+        if one.job_id == own_id:
+            raise InvalidArgumentError(f"job {quoted(own_id)} cannot wait for itself")
+        if own_id.startswith(f"{one.job_id}/"):
+            raise InvalidArgumentError(
+                f"job {quoted(own_id)} cannot wait for job {quoted(one.job_id)}, because a child job ends when its"
+                " parent job ends"
+            )
 
 
 def _check_supported(request: LaunchJobRequest) -> None:

@@ -1,0 +1,94 @@
+"""Reports the ends of jobs to the jobs that wait for them.
+
+A job waits only for jobs that existed when it was submitted. Therefore jobs can never wait for each other in a circle.
+The job itself decides what the end of another job means (`Job.dependency_ended`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.types import state_name
+from iris.event_log import log_event
+from iris.system.clock import now_ms
+
+_log = logging.getLogger(__name__)
+
+
+async def check_dependencies(request: LaunchJobRequest, jobs: JobTable) -> None:
+    """Refuse a submission that waits for an unknown job.
+
+    Raises:
+        NotFoundError: There is no job with one of the ids.
+    """
+    for dependency in request.after:
+        jobs.find(dependency.job_id)
+
+
+class Dependencies:
+    """The jobs that wait for other jobs.
+
+    Args:
+        jobs: All jobs.
+        saver: Saves the changed jobs.
+        in_background: Starts a coroutine, and does not wait for its end.
+    """
+
+    def __init__(
+        self, jobs: JobTable, saver: Saver, in_background: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._jobs = jobs
+        self._saver = saver
+        self._in_background = in_background
+        # The jobs that wait, by the id of the job for which they wait. The inner dicts are used as ordered sets.
+        self._waiting: dict[str, dict[str, None]] = {}
+
+    def job_added(self, record: JobRecord) -> None:
+        """Begin to report to a job that is saved. The jobs for which it waits may have ended already."""
+        unknown = []
+        for job_id in record.job.waits_for:
+            other = self._jobs.by_id.get(job_id)
+            if other is None or self._jobs.is_concluded(other):
+                unknown.append(job_id)
+            else:
+                self._waiting.setdefault(job_id, {})[record.job_id] = None
+        if unknown:
+            self._in_background(self._report_ended(record, unknown))
+
+    def job_ended(self, record: JobRecord) -> None:
+        """Report the end of a job, which is saved, to the jobs that wait for it. Stop reporting to the ended job."""
+        for job_id in record.job.waits_for:
+            waiting = self._waiting.get(job_id, {})
+            waiting.pop(record.job_id, None)
+            if not waiting:
+                self._waiting.pop(job_id, None)
+        for job_id in self._waiting.pop(record.job_id, {}):
+            waiting_job = self._jobs.by_id.get(job_id)
+            if waiting_job is not None:
+                self._report(waiting_job, record.job_id, record.job.state)
+
+    async def _report_ended(self, record: JobRecord, job_ids: list[str]) -> None:
+        """Report the ends of jobs that ended before `record` was added. A job that is missing now was removed, and only
+        ended jobs can be removed.
+        """
+        for job_id in job_ids:
+            other = self._jobs.get(job_id)
+            self._report(record, job_id, None if other is None else other.job.state)
+
+    def _report(self, record: JobRecord, job_id: str, state: int | None) -> None:
+        if job_id not in record.job.waits_for or record.job.is_finished:
+            return
+        log_event(
+            _log,
+            "job.dependency_ended",
+            job_id=record.job_id,
+            dependency=job_id,
+            state="unknown" if state is None else state_name(state),
+        )
+        self._saver.job_changed(record, record.job.dependency_ended(job_id, state, now_ms()))
