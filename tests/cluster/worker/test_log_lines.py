@@ -118,7 +118,7 @@ def test_a_line_that_spans_a_whole_segment_is_cut(tmp_path: Path) -> None:
     assert lines == lines_of(captured, per_segment=2)
 
 
-def test_log_page_in_the_middle_is_found_without_reading_the_log_before_it(tmp_path: Path) -> None:
+def test_line_number_in_the_name_of_a_segment_is_used_after_a_damaged_part(tmp_path: Path) -> None:
     rng = random.Random(3)
     captured: list[Captured] = [("build", b"once\n", 1), ("stderr", b"prompt: ", 1)]
     captured += [("stdout", b"%d\n" % number * rng.randint(1, 9), number) for number in range(398)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import shutil
 import sys
 import threading
 import tracemalloc
@@ -30,10 +33,11 @@ from iris.cluster.logs.reading.line_pages import (
     NumberedLine,
     fetch_page_steps,
     read_page,
+    read_page_steps,
 )
 from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
-from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
+from iris.cluster.logs.records import BEGINNING, SOURCES, Source, encode, encode_gap
 from iris.cluster.logs.segments import LogEnd, RecordBoundary, list_segments, write_end
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
@@ -155,7 +159,6 @@ def test_ten_megabytes_without_a_newline_are_shown_in_pieces(path: Path) -> None
     assert bytes_of(live, "stdout") == data + b"end\nnext\n"
     assert [line.partial for line in live] == [True] * (len(live) - 2) + [False, False]
     assert all(MAX_PARTIAL_LINE <= len(line.data) < MAX_PARTIAL_LINE + 65_521 for line in live[:-2])
-    assert writer.lines == len(live)
 
 
 def test_a_line_of_forty_megabytes_is_split_into_bounded_pages(path: Path) -> None:
@@ -197,7 +200,7 @@ def test_log_page_contains_lines_that_were_appended_just_before(path: Path) -> N
         writer.append("stdout", b"%d\n" % number, number)
         page = page_of(path, writer, start_line=number, final=False)
         assert page.lines == [NumberedLine(number, number, "stdout", b"%d" % number, False)]
-        assert (page.next_line, page.at_end, writer.lines) == (number + 1, True, number + 1)
+        assert (page.next_line, page.at_end) == (number + 1, True)
     writer.close()
 
 
@@ -274,19 +277,25 @@ def test_log_pages_are_the_same_with_and_without_the_writer(path: Path, seed: in
 
 
 @pytest.mark.parametrize("prompt", [b"", b"a progress bar: 10%\r"])
-def test_page_deep_in_a_log_is_read_without_the_log_before_it(path: Path, prompt: bytes) -> None:
+def test_lines_of_a_log_that_were_counted_are_not_read_again_for_a_page(path: Path, prompt: bytes) -> None:
     # One source's unfinished line must not keep a reader of the others at the start.
     captured: list[Captured] = [("stderr", prompt, 1), ("build", b"never ended", 3)]
-    captured += [("stdout", b"line %d\n" % number * 1000, number) for number in range(300)]
+    captured += [("stdout", b"a line of record %d\n" % number * 1000, number) for number in range(300)]
     captured += [("stderr", b"100%\n", 300)]
     writer = write(path, captured)
     expected = lines_of(captured)
-    with (path / writer.segments[0].segment_name).open("r+b") as file:
+    segment = path / writer.segments[0].segment_name
+    for given in (writer, None):
+        assert page_of(path, given, start_line=299_999, max_lines=1, final=False).lines == expected[299_999:300_000]
+    before = segment.stat()
+    with segment.open("r+b") as file:
         file.write(bytes(700_000))
-    assert page_of(path, writer, start_line=250_000, max_lines=3, final=True).lines == expected[250_000:250_003]
-    assert page_of(path, writer, start_ms=290, max_lines=3, final=True).lines == expected[291_000:291_003]
-    assert page_of(path, writer, start_line=-2, final=True).lines == expected[-2:]
-    assert page_of(path, writer, tail=2, final=True).lines == expected[-2:]
+    os.utime(segment, ns=(before.st_atime_ns, before.st_mtime_ns))  # As if nobody had changed the file.
+    for given in (writer, None):
+        assert page_of(path, given, start_line=250_000, max_lines=3, final=True).lines == expected[250_000:250_003]
+        assert page_of(path, given, start_ms=290, max_lines=3, final=True).lines == expected[291_000:291_003]
+        assert page_of(path, given, start_line=-2, final=True).lines == expected[-2:]
+        assert page_of(path, given, tail=2, final=True).lines == expected[-2:]
     assert expected[-2].data == prompt + b"100%"
     assert expected[-1] == NumberedLine(300_001, 3, "build", b"never ended", True)
 
@@ -478,22 +487,94 @@ def test_log_page_that_starts_before_the_oldest_line_begins_at_the_oldest_line(p
     for item in captured:
         writer.append(*item)
     first = writer.segments[0]
-    assert first.line > 1000
+    oldest = int(page_of(path, None, max_lines=1, final=False).lines[1].data.split()[1])
+    assert oldest > 1000
     for given in (writer, None):
-        for start_line in (0, 1, first.line - 1):
+        # Nobody has counted the dropped lines, so the numbers jump at the gap.
+        number = first.position
+        for start_line in (0, 1, number - 1):
             page = page_of(path, given, start_line=start_line, max_lines=2, final=False)
             assert [(line.number, line.missing_bytes) for line in page.lines] == [
-                (first.line, first.offsets[0]),
-                (first.line, 0),
-                (first.line + 1, 0),
+                (number, first.offsets[0]),
+                (number, 0),
+                (number + 1, 0),
             ]
-            assert page.lines[1].data == b"line %d" % first.line
-            assert page.next_line == first.line + 2
-        page = page_of(path, given, start_line=first.line + 5, max_lines=1, final=False)
-        assert [(line.number, line.data) for line in page.lines] == [(first.line + 5, b"line %d" % (first.line + 5))]
+            assert page.lines[1].data == b"line %d" % oldest
+            assert page.next_line == number + 2
+        page = page_of(path, given, start_line=number + 5, max_lines=1, final=False)
+        assert [(line.number, line.data) for line in page.lines] == [(number + 5, b"line %d" % (oldest + 5))]
         assert page_of(path, given, start_line=-1, final=False).lines[0].data == b"line 9999"
-        assert read_all(path, given, final=False, start_line=first.line, max_bytes=5000)[-1].number == 9999
+        lines = read_all(path, given, final=False, start_line=number, max_bytes=5000)
+        assert [line.number for line in lines[1:]] == list(range(number, number + 10_000 - oldest))
     writer.close()
+
+
+def test_line_numbers_of_a_log_do_not_change_when_counted_lines_are_dropped(path: Path) -> None:
+    writer = LogWriter(path, max_bytes=100 * KIB)
+    for number in range(10_000):
+        writer.append("stdout", b"line %d\n" % number, number)
+        if not number % 500:
+            assert [line.number for line in page_of(path, writer, start_line=-1, final=False).lines] == [number]
+    gap, *lines = read_all(path, writer, final=False)
+    assert gap.missing_bytes == writer.segments[0].offsets[0] > 0
+    assert [line.data for line in lines] == [b"line %d" % line.number for line in lines]
+    assert lines[-1].number == 9999
+    writer.close()
+
+
+@pytest.mark.parametrize("max_bytes", [100 * KIB, 1 << 30])
+def test_pages_that_may_read_little_reach_a_line_deep_in_a_log(path: Path, max_bytes: int) -> None:
+    writer = LogWriter(path, max_bytes=max_bytes)
+    writer.append("stderr", b"a long prompt " * 1000, 0)
+    for number in range(100):
+        writer.append("stdout", b"line %d\n" % number * 500, number)
+    writer.close()
+    (last,) = page_of(path, start_line=-1, final=False).lines
+    for given in (writer, None):
+        start_line = last.number - 10
+        for _ in range(1000):
+            page = read_page(path, given, start_line=start_line, final=True, look_bytes=1)
+            if page.lines:
+                break
+            assert (page.next_line, page.at_end) == (start_line, False)
+        assert [line.data for line in page.lines][:11] == [b"line 99"] * 11
+        assert page.lines[0].number == start_line
+
+
+def test_pages_of_a_log_that_are_read_at_the_same_time_number_its_lines_alike(path: Path) -> None:
+    captured = [*bars_and_lines(5, 3000), *random_capture(6, 3000, 1000)]
+    writer = write(path, captured, max_bytes=32 << 20)
+    assert len(writer.segments) > 1
+    segments = [place.position for place in writer.segments]
+    expected = lines_of(captured, segments=segments)
+    for given in (writer, None):
+        starts = [len(expected) - 1, -7, len(expected) // 2, 0, -len(expected)]
+        reading = {
+            number: read_page_steps(path, given, LogFilter(max_lines=3), start_line=start, final=True)
+            for number, start in enumerate(starts)
+        }
+        pages = {}
+        while reading:
+            for number, steps in list(reading.items()):
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    pages[number] = done.value
+                    del reading[number]
+        for number, start in enumerate(starts):
+            assert pages[number].lines == expected[start:][:3]
+
+
+def test_line_numbers_of_a_removed_log_are_not_used_for_a_new_log_in_its_directory(path: Path) -> None:
+    for size in (3, 5):
+        lines = [("stdout", b"x" * size + b"\n", 1)] * 10
+        captured: list[Captured] = [(source, data * 100_000, ms) for source, data, ms in lines]
+        write(path, captured)
+        (last,) = page_of(path, start_line=-1, final=True).lines
+        assert (last.number, last.data) == (999_999, b"x" * size)
+        (line,) = page_of(path, start_line=900_000, max_lines=1, final=True).lines
+        assert (line.number, line.data) == (900_000, b"x" * size)
+        shutil.rmtree(path)
 
 
 def test_line_numbers_continue_after_a_damaged_part_of_a_log(path: Path) -> None:
@@ -555,6 +636,29 @@ def test_fetch_task_logs_returns_gaps_as_messages(path: Path, with_gaps: list[Nu
 # While it is being written
 
 
+def runs_of_lines(page: LinePage) -> Iterator[list[NumberedLine]]:
+    """Yield each gap of a page, and the lines between two gaps."""
+    for is_line, group in itertools.groupby(page.lines, lambda line: not line.missing_bytes):
+        lines = list(group)
+        yield from [lines] if is_line else [[gap] for gap in lines]
+
+
+def find_lines(lines: list[NumberedLine], expected: list[NumberedLine], start: int, after_gap: set[Source]) -> int:
+    """Return the index from `start` on at which the lines occur, whatever their numbers. The first line of a source
+    after a gap may lack its beginning.
+    """
+    for index in range(start, len(expected) - len(lines) + 1):
+        cut = set(after_gap)
+        for line, whole in zip(lines, expected[index:], strict=False):
+            is_cut = line.source in cut and whole.data.endswith(line.data)
+            if line != replace(whole, number=line.number, data=line.data if is_cut else whole.data):
+                break
+            cut.discard(line.source)
+        else:
+            return index
+    raise AssertionError(f"the lines {lines[:3]}... are not expected after line {start}")
+
+
 @pytest.mark.parametrize("max_bytes", [600 * KIB, 2**40])
 def test_readers_of_a_growing_log_see_a_prefix_of_it(path: Path, max_bytes: int) -> None:
     captured = random_capture(5, records=2500, longest=300)
@@ -584,17 +688,12 @@ def test_readers_of_a_growing_log_see_a_prefix_of_it(path: Path, max_bytes: int)
                 for wanted in ({"start_line": -20}, {"tail": 20}):
                     page = page_of(path, writer, final=False, **wanted)  # type: ignore[arg-type]
                     lines = [line for line in page.lines if not line.missing_bytes]
-                    want = expected[page.next_line - len(lines) : page.next_line]
                     if is_limited:  # what was to be read may have been dropped meanwhile
                         assert len(lines) <= 20
-                        sources: set[str] = set()
-                        for line, whole in zip(lines, want, strict=True):
-                            is_cut = line.source not in sources and whole.data.endswith(line.data)
-                            assert line == (replace(whole, data=line.data) if is_cut else whole)
-                            sources.add(line.source)
+                        find_lines(lines, expected, 0, set(SOURCES))
                     else:
                         assert len(lines) == min(20, page.next_line)
-                        assert lines == want
+                        assert lines == expected[page.next_line - len(lines) : page.next_line]
         except BaseException as error:  # noqa: BLE001 - told by the test's own thread
             failures.append(error)
 
@@ -605,27 +704,26 @@ def test_readers_of_a_growing_log_see_a_prefix_of_it(path: Path, max_bytes: int)
         for thread in threads:
             thread.start()
         start.wait()
-        next_line = 0
-        gaps: set[str] = set()  # sources that miss something before their next line, which may come with a later page
+        next_line = at = 0
+        gaps: set[Source] = set()  # Sources that miss something before their next line, which may be in a later page.
         while True:
             final = done.is_set()  # before the page is read: what is complete then is all in it
             page = page_of(path, writer, start_line=next_line, max_lines=700, final=final)
-            lines = [line for line in page.lines if not line.missing_bytes]
             if not is_limited:
                 assert page.next_line == next_line + len(page.lines)
-            wanted = iter(expected[page.next_line - len(lines) : page.next_line])
-            for line in page.lines:
-                if line.missing_bytes:
-                    gaps.add(line.source)
+            for run in runs_of_lines(page):
+                if run[0].missing_bytes:
+                    gaps.add(run[0].source)
                     continue
-                want = next(wanted)
-                if line.source in gaps and want.data.endswith(line.data):
-                    want = replace(want, data=line.data)  # its beginning was dropped
-                gaps.discard(line.source)
-                assert line == want
-            assert next(wanted, None) is None
+                assert [line.number for line in run] == list(range(run[0].number, run[0].number + len(run)))
+                assert run[0].number >= next_line if gaps else run[0].number == next_line
+                found = find_lines(run, expected, at, gaps)
+                assert gaps or found == at
+                next_line, at = run[-1].number + 1, found + len(run)
+                gaps -= {line.source for line in run}
+            assert page.next_line >= next_line
             next_line = page.next_line
-            assert final or next_line <= ended
+            assert final or at <= ended
             if page.at_end:
                 caught_up.set()
             if page.at_end and final:
@@ -636,5 +734,6 @@ def test_readers_of_a_growing_log_see_a_prefix_of_it(path: Path, max_bytes: int)
             thread.join()
         sys.setswitchinterval(interval)
         writer.close()
-    assert next_line == len(expected)
+    assert at == len(expected)
+    assert is_limited or next_line == at
     assert failures == []

@@ -5,6 +5,9 @@ so a reader finds the right segment in the listing, and knows how much is missin
 
         {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
+The writer of a segment has not counted the lines before the segment, because counting would take longer than writing.
+Therefore `line` is equal to `position` (see `RecordBoundary`). Earlier releases have counted the lines.
+
 The other files are:
 
 * `end` is written when the log is closed. A log without this file was not closed, because its writer was killed. If the
@@ -40,7 +43,10 @@ class RecordBoundary(NamedTuple):
 
     Attributes:
         position: How many bytes of records, headers included, come before this place.
-        line: How many lines end before this place.
+        line: How many lines end before this place. If nobody has counted the lines, the value of `position`. No log
+            has as many lines as bytes of records, so a value equal to `position` says that the lines were not counted.
+            Such values grow along the log like numbers of lines. Therefore a reader that only has to tell earlier from
+            later lines can use both.
         offsets: How many bytes of each source come before this place.
     """
 

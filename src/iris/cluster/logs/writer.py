@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from iris.cluster.logs.reading.line_numbers import LineNumbers
 from iris.cluster.logs.reading.numbered_lines import LogIndex
 from iris.cluster.logs.records import (
     HEADER,
@@ -59,7 +60,8 @@ class LogWriter:
     Attributes:
         tip: The end of the last whole record. Bytes that were lost since the last record do not count.
         segments: Where the existing segments begin, in order.
-        index: The places in the log at which a reader of numbered lines can start.
+        index: The places in the log at which a reader of lines can start.
+        numbers: The numbers of the lines that readers have counted so far.
         missing: How many bytes of the sources were lost or dropped.
         max_bytes: About how many bytes of records are kept.
         end: The summary of the log; None before the log is closed.
@@ -83,6 +85,7 @@ class LogWriter:
         self.tip = ORIGIN
         self.segments: tuple[RecordBoundary, ...] = ()
         self.index = LogIndex()
+        self.numbers = LineNumbers()
         self.missing = 0
         self.max_bytes = max_bytes
         self.end: LogEnd | None = None
@@ -119,11 +122,6 @@ class LogWriter:
         """The offset at which the partial line of each source begins; -1 for a source without a partial line."""
         lengths = map(self.index.tail_length, range(len(SOURCES)))
         return tuple(end - length if length else -1 for end, length in zip(self.tip.offsets, lengths, strict=True))
-
-    @property
-    def lines(self) -> int:
-        """The number of lines that have ended. A piece of a long line counts as a line."""
-        return self.tip.line
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each append that has written bytes to the log, and after the log is closed.
@@ -297,7 +295,7 @@ class LogWriter:
     def _begin_segment(self) -> None:
         self._close_segment()
         self.index.begin_segment(self.tip.offsets)
-        place = RecordBoundary(self.tip.position, self.index.line, self.tip.offsets)
+        place = RecordBoundary(self.tip.position, self.tip.position, self.tip.offsets)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         path = self._directory / place.segment_name
         try:
@@ -313,7 +311,7 @@ class LogWriter:
             self._fd = -1
 
     def _publish(self, position: int, offsets: Offsets) -> None:
-        self.tip = RecordBoundary(position, self.index.line, offsets)
+        self.tip = RecordBoundary(position, position, offsets)
         self.index.mark(position, offsets)
         while position - self.segments[0].position > self.max_bytes and len(self.segments) > 1:
             self._drop_oldest()
@@ -323,6 +321,7 @@ class LogWriter:
         self.missing += sum(rest[0].offsets) - sum(oldest.offsets) - self._lost_in.pop(oldest.position, 0)
         self.segments = tuple(rest)
         self.index.drop_before(rest[0].position)
+        self.numbers.drop_before(rest[0].position)
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from operator import attrgetter
+from bisect import bisect_left
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.reading.line_numbers import LineNumbers
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, START, Leftover, LineSplitter, Point, Points
 from iris.cluster.logs.reading.reader import Chunk, LogReader
 from iris.cluster.logs.records import GAP, HEADER, LENGTH_MASK, SOURCES, Offsets, Record, decode, parse_gap
@@ -77,15 +77,28 @@ class LineScanner:
             it.
         offsets: The offset in each source at which the wanted bytes begin. No offset may lie before `point`. None means
             the offsets of `point`.
+        numbers: The known numbers of the log's lines, to which the scanner adds what it counts. `point` must come from
+            these numbers. None if the numbers need only grow along the log. Each segment then begins with the number
+            that its name states.
 
     Attributes:
         reader: Reads the records.
     """
 
-    def __init__(self, directory: Path, point: Point, writer: LogWriter | None, offsets: Offsets | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        point: Point,
+        writer: LogWriter | None,
+        offsets: Offsets | None = None,
+        *,
+        numbers: LineNumbers | None = None,
+    ) -> None:
         self.reader = LogReader(directory, point.offsets, writer=writer, position=point.position, wanted=offsets)
         self._splitter = LineSplitter(point)
         self._ends = list(map(max, point.offsets, self.reader.offsets))
+        self._numbers = numbers
+        self._expected = point.position  # The position of the next records if no records are missing.
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:
@@ -116,17 +129,35 @@ class LineScanner:
         chunk = self.reader.read_chunk(max_bytes, final=final)
         if chunk is None:
             return None
-        line = self._splitter.line if chunk.begins is None else chunk.begins.line
-        most = chunk.records.count(b"\n") + len(chunk.records) // BAR_BYTES + len(SOURCES)
-        return self._take_apart(chunk) if line + most >= start_line else self._pass_over(chunk)
+        first = self._splitter.line
+        pieces: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
+        if self._splitter.line + _most_lines(chunk.records) >= start_line:
+            items = self._take_apart(chunk, pieces)
+        else:
+            items = self._pass_over(chunk, first)
+        if not chunk.lost:
+            self._expected = self.reader.position
+            if self._numbers is not None:
+                self._numbers.mark(self._splitter, self.reader.position, self.reader.passed)
+        return items
+
+    def store_number(self) -> bool:
+        """Store the number of the next line, so that a later scanner need not count the lines before it.
+
+        Returns:
+            False if the number is not known, because the scanner has just passed a gap.
+        """
+        if self._numbers is None or self._expected != self.reader.position:
+            return False
+        self._numbers.mark(self._splitter, self.reader.position, self.reader.passed, always=True)
+        return True
 
     def leftovers(self) -> list[LineBlock]:
         """Return the partial lines at the end of a final log."""
         return [self._piece(leftover, self.line + count) for count, leftover in enumerate(self._splitter.leftovers())]
 
-    def _take_apart(self, chunk: Chunk) -> list[LineBlock | Gap]:
+    def _take_apart(self, chunk: Chunk, items: list[LineBlock | Gap]) -> list[LineBlock | Gap]:
         splitter, ends, records = self._splitter, self._ends, chunk.records
-        items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
         # Reading many short records takes most of its time in this loop. This loop parses the records itself, because
         # `decode` takes twice as long.
@@ -147,13 +178,11 @@ class LineScanner:
                 )
         return items
 
-    def _pass_over(self, chunk: Chunk) -> list[LineBlock | Gap]:
-        """Count the lines of a chunk instead of returning them. Return one empty block in place of all lines, and the
-        gaps that follow the last line.
+    def _pass_over(self, chunk: Chunk, first: int) -> list[LineBlock | Gap]:
+        """Count the lines of a chunk instead of returning them. Return one empty block in place of all lines from the
+        number `first` on, and the gaps that follow the last line.
         """
-        splitter, first = self._splitter, self._splitter.line
-        if chunk.begins is not None:
-            self._begin(chunk.begins)
+        splitter = self._splitter
         items: list[LineBlock | Gap] = []
         for record in decode(chunk.records):
             if record.kind >= GAP:
@@ -180,7 +209,7 @@ class LineScanner:
     def _begin(self, place: RecordBoundary) -> list[LineBlock | Gap]:
         number = self._splitter.line
         pieces = self._splitter.begin_segment(place.offsets)
-        self._splitter.line = place.line
+        self._splitter.line = self._number_at(place)
         blocks: list[LineBlock | Gap] = []
         for count, (source_id, timestamp_ms, data) in enumerate(pieces):
             blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
@@ -190,9 +219,23 @@ class LineScanner:
                 self._splitter.begin_line(source_id)
         return blocks
 
+    def _number_at(self, place: RecordBoundary) -> int:
+        """Return the number of the first line of a segment that begins now."""
+        if self._numbers is None:
+            return place.line
+        # If the lines before the segment are missing and nobody has counted them, the number jumps to the number in the
+        # segment's name.
+        counted = self._splitter.line if place.position == self._expected else place.line
+        return self._numbers.at_segment(place.position, counted)
+
     def _piece(self, leftover: Leftover, number: int) -> LineBlock:
         source_id, timestamp_ms, data = leftover
         return LineBlock(number, source_id, timestamp_ms, self.offsets[source_id], data)
+
+
+def _most_lines(records: bytes) -> int:
+    """Return a number that is not less than the number of lines that end in the records."""
+    return records.count(b"\n") + len(records) // BAR_BYTES + len(SOURCES)
 
 
 class StoredIndex:
@@ -206,10 +249,6 @@ class StoredIndex:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._segments = list_segments(directory)
-
-    def before(self, line: int, start_ms: int) -> Point:
-        """Return the last point before a line. The names of segments contain no times, so `start_ms` is ignored."""
-        return self._point(bisect_right(self._segments, line, key=attrgetter("line")) - 1)
 
     def back(self, steps: int) -> Point:
         """Return a point near the end of the log: `steps` points before the end, or the start of the log."""
@@ -276,8 +315,9 @@ class Extent(NamedTuple):
 
 
 def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
-    """Return the extent of a log at this moment. If the log is final, the extent includes a gap at the end of the
-    log."""
+    """Return the extent of a log at this moment, with points whose lines are not counted. If the log is final, the
+    extent includes a gap at the end of the log.
+    """
     if writer is None:
         return Extent(StoredIndex(directory), None)
     # The writer may add points at any time. Therefore the points are read before the end of the log, so that no point

@@ -7,7 +7,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner, extent_of
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineScanner
+from iris.cluster.logs.reading.line_numbers import stored_line_numbers
+from iris.cluster.logs.reading.numbered_lines import Point, Points
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter, parse_filter
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import SOURCES, Source
@@ -110,39 +112,102 @@ def read_page_steps(
         final: Whether the writer has finished, so that partial lines are shown, too.
         max_bytes: The page ends before its lines exceed this size, in which each line counts `LINE_COST` more. A page
             has at least one line, unless the log has no more lines.
-        look_bytes: The page also ends after reading this many bytes. Finding the beginning of a `tail` may read more.
+        look_bytes: The page also ends after reading this many bytes, perhaps without any line. Counting all lines, for
+            a negative `start_line` or a `tail`, and finding the beginning of a `tail` may read more.
 
     Raises:
         OSError: The log cannot be read.
     """
-    # The following code reads the log up to its present end, so the page ends even if the task never stops writing.
-    extent = extent_of(directory, writer, final=final)
-    points, stop = extent
+    log = _NumberedLog(directory, writer, final=final)
     num_lines = -1
     if start_line < 0 or log_filter.tail:
-        num_lines = yield from _count_lines(LineScanner(directory, points.back(1), writer), stop, final)
+        num_lines, _ = yield from log.count_lines()
+    elif log_filter.start_ms > 0 and writer is not None:
+        # The writer knows a place before which all records are too old. Counting lines is faster than filtering them.
+        too_old = writer.index.points.before(0, log_filter.start_ms).position
+        line, is_done = yield from log.count_lines(stop=too_old, look_bytes=look_bytes)
+        if not is_done:
+            return LinePage([], max(start_line, line), at_end=False)
     if start_line < 0:
         start_line = max(0, num_lines + start_line)
+    _, is_done = yield from log.count_lines(up_to=start_line, look_bytes=look_bytes)
+    if not is_done:
+        return LinePage([], start_line, at_end=False)
+    points = log.points
     if log_filter.tail and log_filter.tail < num_lines - start_line + _NOT_NUMBERED:
-        search = find_tail(directory, writer, extent, log_filter, start_line=start_line, final=final)
+        extent = Extent(points, log.stop)
+        search = find_tail(
+            directory, writer, extent, log_filter, start_line=start_line, numbers=log.numbers, final=final
+        )
         start = yield from _steps_of(search)
     else:  # If the tail contains the whole log, the page begins at the start of the log.
         start = TailStart(points.before(start_line, log_filter.start_ms), start_line, 0)
     page = _PageLines(Selection(log_filter, start), log_filter.max_lines, max_bytes)
-    walk = LineScanner(directory, start.point, writer)
+    walk = log.scan(start.point)
     try:
-        return (yield from _read(walk, stop, final, page, look_bytes))
+        return (yield from _read(walk, log.stop, final, page, look_bytes))
     finally:
         walk.reader.close()
 
 
-def _count_lines(walk: LineScanner, stop: int | None, final: bool) -> Steps[int]:
-    try:
-        while _step(walk, stop, final, sys.maxsize) is not None:
-            yield
-        return walk.line + (len(walk.leftovers()) if final else 0)
-    finally:
-        walk.reader.close()
+class _NumberedLog:
+    """The part of a log that exists at one moment, with the numbers of its lines. A page ends at the end of this part,
+    even if the task never stops writing.
+
+    Attributes:
+        numbers: The numbers that were counted so far, for this page or for earlier pages.
+        stop: The end of the part in bytes of records; None if the part ends with the files of the log.
+    """
+
+    def __init__(self, directory: Path, writer: LogWriter | None, *, final: bool) -> None:
+        self.numbers = stored_line_numbers(directory) if writer is None else writer.numbers
+        self.stop = None if writer is None or final else writer.tip.position
+        self._directory = directory
+        self._writer = writer
+        self._final = final
+
+    @property
+    def points(self) -> Points:
+        """The places at which a reader of numbered lines can start."""
+        return self.numbers.points(self.stop)
+
+    def scan(self, point: Point) -> LineScanner:
+        """Return a scanner that begins at one of the points."""
+        return LineScanner(self._directory, point, self._writer, numbers=self.numbers)
+
+    def count_lines(
+        self, *, up_to: int = sys.maxsize, stop: int | None = None, look_bytes: int = sys.maxsize
+    ) -> Steps[tuple[int, bool]]:
+        """Count lines from the last known number on. Other pages of the log may count at the same time. In this case,
+        the pages share the work.
+
+        Args:
+            up_to: Count up to this line.
+            stop: Count up to this position. None means the end of the log.
+            look_bytes: Stop after reading about this many bytes.
+
+        Returns:
+            How many lines end before the place at which counting has stopped, and whether it has not stopped because of
+            `look_bytes`.
+        """
+        if stop is None or (self.stop is not None and stop > self.stop):
+            stop = self.stop
+        walk = self.scan(self.numbers.points(stop).back(1))
+        looked = 0
+        try:
+            while walk.line < up_to and _step(walk, stop, self._final, sys.maxsize) is not None:
+                looked += CHUNK_BYTES
+                # Without the stored number, the next page would count the same lines again.
+                if looked >= look_bytes and walk.store_number():
+                    return walk.line, False
+                yield
+                point = self.numbers.points(stop).back(1)
+                if point.position > walk.reader.position:
+                    walk.reader.close()
+                    walk = self.scan(point)
+            return walk.line + (len(walk.leftovers()) if self._final else 0), True
+        finally:
+            walk.reader.close()
 
 
 def _steps_of(search: Generator[int, None, TailStart]) -> Steps[TailStart]:

@@ -45,7 +45,8 @@ class Point:
     Attributes:
         position: How many bytes of records come before this place.
         offsets: How many bytes of each source come before this place.
-        line: How many lines end before this place.
+        line: How many lines end before this place. If nobody has counted the lines, the value of `position`; see
+            `RecordBoundary`.
         newest_ms: The latest time of the records before this place. The last record may be earlier, because clocks may
             be set back.
         tails: The partial line of each source.
@@ -78,13 +79,17 @@ class LineSplitter:
 
     Args:
         point: Where to begin.
+        counts: Whether to count newlines. Counting looks at each byte, which takes longer than all other steps of
+            capturing output.
 
     Attributes:
-        line: The number of lines that have ended so far. Each piece of a line counts.
+        line: The number of lines that have ended so far. Each piece of a line counts. Without `counts`, the number has
+            no meaning.
     """
 
-    def __init__(self, point: Point = START) -> None:
+    def __init__(self, point: Point = START, *, counts: bool = True) -> None:
         self.line = point.line
+        self._counts = counts
         self._newest_ms = point.newest_ms
         self._tails = [bytearray(tail) for tail in point.tails]
         self._tail_ms = list(point.tail_ms)
@@ -123,7 +128,8 @@ class LineSplitter:
         if timestamp_ms > self._newest_ms:
             self._newest_ms = timestamp_ms
         if newline:
-            self.line += payload.count(b"\n")
+            if self._counts:
+                self.line += payload.count(b"\n")
             self._carried[source_id] = 0
             self._ended[source_id] = True
             before = 0
@@ -190,6 +196,11 @@ class LineSplitter:
         """Return the length of a source's partial line in bytes."""
         return len(self._tails[source_id])
 
+    @property
+    def tails_length(self) -> int:
+        """The length of the partial lines of all sources in bytes."""
+        return sum(map(len, self._tails))
+
     def point(self, position: int, offsets: Offsets) -> Point:
         """Return a point for the present position of this splitter. Another reader can start at this point.
 
@@ -215,23 +226,19 @@ class LineSplitter:
 
 
 class LogIndex:
-    """A list of points in a log at which a reader of lines can start. With an index, a page deep in a long log costs no
-    more than the first page.
+    """A list of points in a log at which a reader can start. With an index, a reader of the last lines or of the newest
+    lines need not read the earlier part of the log.
 
-    The writer keeps the index in memory. Readers in other threads use it without a lock. That is safe because a `Point`
-    never changes, the list of points only grows by atomic appends or is replaced, and a point is added only after the
-    bytes before it were written. If a reader reads the list just before a point is added, the reader starts at an older
-    point and finds the same lines.
+    The writer keeps the index in memory. The writer does not count lines, so the `line` of each point is its position
+    (see `RecordBoundary`). Readers in other threads use the index without a lock. That is safe because a `Point` never
+    changes, the list of points only grows by atomic appends or is replaced, and a point is added only after the bytes
+    before it were written. If a reader reads the list just before a point is added, the reader starts at an older point
+    and finds the same lines.
     """
 
     def __init__(self) -> None:
         self._points = [START]
-        self._splitter = LineSplitter()
-
-    @property
-    def line(self) -> int:
-        """The number of complete lines in the log so far."""
-        return self._splitter.line
+        self._splitter = LineSplitter(counts=False)
 
     def tail_length(self, source_id: int) -> int:
         """Return the length of a source's partial line in bytes."""
@@ -254,22 +261,25 @@ class LogIndex:
         this end must have been added.
         """
         distance = position - self._points[-1].position
-        if distance >= _POINT_SPACING:
-            tails = sum(map(self._splitter.tail_length, range(len(SOURCES))))
-            if distance >= _POINT_SPACING_PER_TAIL_BYTE * tails:
-                self._points.append(self._splitter.point(position, offsets))
+        if distance >= _POINT_SPACING and distance >= _POINT_SPACING_PER_TAIL_BYTE * self._splitter.tails_length:
+            self._splitter.line = position
+            self._points.append(self._splitter.point(position, offsets))
 
     def drop_before(self, position: int) -> None:
         """Remove the points before a position, except the start of the log. A reader that begins at the start gets a
         gap.
         """
-        first = bisect_right(self._points, position - 1, key=attrgetter("position"))
-        self._points = [START, *self._points[first:]]
+        self._points = without_points_before(self._points, position)
 
     @property
     def points(self) -> Points:
         """The points that the index has now."""
         return Points(self._points, len(self._points))
+
+
+def without_points_before(points: list[Point], position: int) -> list[Point]:
+    """Return the points from a position on, after the start of the log."""
+    return [START, *points[bisect_right(points, position - 1, key=attrgetter("position")) :]]
 
 
 class Points:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineScanner
-from iris.cluster.logs.reading.numbered_lines import Point
+from iris.cluster.logs.reading.line_numbers import LineNumbers
+from iris.cluster.logs.reading.numbered_lines import Point, Points
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.records import BEGINNING, Offsets
 from iris.cluster.logs.writer import LogWriter
@@ -77,6 +78,7 @@ def find_tail(
     *,
     offsets: Offsets = BEGINNING,
     start_line: int = 0,
+    numbers: LineNumbers | None = None,
     final: bool,
 ) -> Generator[int, None, TailStart]:
     """Search backwards from the end of a log until enough lines match, and return the place at which the tail begins.
@@ -92,6 +94,7 @@ def find_tail(
         log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.
+        numbers: The numbers of the log's lines if the points of `extent` come from these numbers.
         final: Whether the writer has finished, so that partial lines count.
     """
     points, stop = extent
@@ -99,36 +102,54 @@ def find_tail(
     while True:
         point = points.back(steps)
         is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
-        # Each item describes a searched part of the log by the number of its first line and the number of its matching
-        # lines.
-        counts: deque[tuple[int, int]] = deque()
-        total = 0
-        walk = LineScanner(directory, point, writer)
-        going_on = True
-        while going_on:
-            before = walk.reader.position
-            size = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - before)
-            items = walk.read(size, final=final) if size > 0 else None
-            if items is None:
-                going_on = False
-                items = [*walk.leftovers()] if final else []
-            blocks = [item for item in items if isinstance(item, LineBlock)]
-            may_match = bool(blocks) and log_filter.may_match(blocks)
-            count = sum(_count(block, log_filter, offsets, start_line) for block in blocks) if may_match else 0
-            if count:
-                first = next((block.number for block in blocks if block.counted), blocks[0].number)
-                counts.append((first, count))
-                total += count
-            while counts and total - counts[0][1] >= log_filter.tail:
-                total -= counts.popleft()[1]
-            yield max(1, walk.reader.position - before)
+        walk = LineScanner(directory, point, writer, numbers=numbers)
+        line, total = yield from _search(walk, stop, log_filter, offsets, start_line, final=final)
         walk.reader.close()
         if total >= log_filter.tail:
-            line = counts[0][0]
-            return TailStart(points.before(line, 0), line, total - log_filter.tail)
+            # The numbers of lines that nobody has counted depend on the point at which reading begins. In this case,
+            # the tail must be read from the same point.
+            nearest = points.before(line, 0) if numbers is not None and isinstance(points, Points) else point
+            return TailStart(nearest, line, total - log_filter.tail)
         if is_all:
             return TailStart(point, start_line, 0)
         steps *= 2
+
+
+def _search(
+    walk: LineScanner,
+    stop: int | None,
+    log_filter: LogFilter,
+    offsets: Offsets,
+    start_line: int,
+    *,
+    final: bool,
+) -> Generator[int, None, tuple[int, int]]:
+    """Count the matching lines up to the end of the log. Return the number of a line before the tail, and how many
+    lines match from that line on. If fewer lines match than the tail has, return all of them.
+    """
+    # Each item describes a searched part of the log by the number of its first line and the number of its matching
+    # lines.
+    counts: deque[tuple[int, int]] = deque()
+    total = 0
+    going_on = True
+    while going_on:
+        before = walk.reader.position
+        size = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - before)
+        items = walk.read(size, final=final) if size > 0 else None
+        if items is None:
+            going_on = False
+            items = [*walk.leftovers()] if final else []
+        blocks = [item for item in items if isinstance(item, LineBlock)]
+        may_match = bool(blocks) and log_filter.may_match(blocks)
+        count = sum(_count(block, log_filter, offsets, start_line) for block in blocks) if may_match else 0
+        if count:
+            first = next((block.number for block in blocks if block.counted), blocks[0].number)
+            counts.append((first, count))
+            total += count
+        while counts and total - counts[0][1] >= log_filter.tail:
+            total -= counts.popleft()[1]
+        yield max(1, walk.reader.position - before)
+    return counts[0][0] if counts else 0, total
 
 
 def _count(block: LineBlock, log_filter: LogFilter, offsets: Offsets, start_line: int) -> int:

@@ -1,0 +1,123 @@
+"""Stores the numbers of lines that readers have counted, so that no part of a log is counted twice.
+
+Nobody counts lines while a task writes, because counting takes longer than writing. Lines are counted when a reader
+asks for a page by line number. The numbers of a log that is being written belong to its writer. The numbers of other
+logs are in a cache of this process.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from operator import attrgetter
+from pathlib import Path
+
+from iris.cluster.logs.reading.numbered_lines import START, LineSplitter, Points, without_points_before
+from iris.cluster.logs.records import Offsets
+from iris.cluster.logs.segments import list_segments
+
+# Two neighbouring points are at least this many bytes of log apart, and at least this many times the size of the
+# partial lines that the second point stores. Therefore the points of a log of 10 GiB take a few megabytes.
+_SPACING = 2 << 20
+_SPACING_PER_TAIL_BYTE = 1024
+_MOST_LOGS = 16  # The cache has the numbers of this many logs. A log that is not in the cache is counted again.
+
+_Identity = tuple[str, int, int, int, int]
+
+
+class LineNumbers:
+    """The numbers of the lines at some places of one log. Each point has the exact number of its line.
+
+    Several threads may use an instance.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._points = [START]
+        self._at_segments: dict[int, int] = {}  # The line at which a segment begins, by the position of the segment.
+
+    def at_segment(self, position: int, line: int) -> int:
+        """Return the number of the line at which a segment begins.
+
+        Two readers may count different numbers for a segment if the segments before it are dropped while one of them
+        reads. All readers use the number that was stored first.
+
+        Args:
+            position: The position of the segment.
+            line: The number that the caller has counted. This number is stored if there is none.
+        """
+        return self._at_segments.setdefault(position, line)
+
+    def mark(self, splitter: LineSplitter, position: int, offsets: Offsets, *, always: bool = False) -> None:
+        """Store a point for the place that a reader has reached if the last stored point is far enough away.
+
+        Args:
+            splitter: The state of the reader.
+            position: The number of bytes of records before the place.
+            offsets: The number of bytes of each source before the place.
+            always: Store the point even if the last stored point is near.
+        """
+        distance = position - self._points[-1].position
+        if not always and (distance < _SPACING or distance < _SPACING_PER_TAIL_BYTE * splitter.tails_length):
+            return
+        point = splitter.point(position, offsets)
+        with self._lock:
+            if self._points[-1].position < position:
+                self._points.append(point)
+
+    def drop_before(self, position: int) -> None:
+        """Remove what lies before a position, because the writer has dropped this part of the log."""
+        with self._lock:
+            self._points = without_points_before(self._points, position)
+            for segment in [segment for segment in self._at_segments if segment < position]:
+                del self._at_segments[segment]
+
+    def points(self, stop: int | None) -> Points:
+        """Return the points up to the position `stop`; all points if `stop` is None."""
+        points = self._points
+        count = len(points) if stop is None else bisect_right(points, stop, key=attrgetter("position"))
+        return Points(points, count)
+
+
+class _Cache:
+    """The numbers of the lines of logs that this process does not write."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._logs: OrderedDict[Path, tuple[_Identity, LineNumbers]] = OrderedDict()
+
+    def numbers(self, directory: Path) -> LineNumbers:
+        """Return the numbers of a log. The numbers are new if the log is not the same as at the last call."""
+        identity = _identity(directory)
+        if identity is None:
+            return LineNumbers()
+        with self._lock:
+            known = self._logs.pop(directory, None)
+            if known is None or known[0] != identity:
+                known = identity, LineNumbers()
+            self._logs[directory] = known
+            while len(self._logs) > _MOST_LOGS:
+                self._logs.popitem(last=False)
+            return known[1]
+
+
+_cache = _Cache()
+
+
+def stored_line_numbers(directory: Path) -> LineNumbers:
+    """Return the numbers of the lines of a log that this process does not write."""
+    return _cache.numbers(directory)
+
+
+def _identity(directory: Path) -> _Identity | None:
+    """Return what tells a log from another log that was in the same directory before. Return None if the log has no
+    files.
+    """
+    for segment in list_segments(directory)[:1]:
+        try:
+            there = (directory / segment.segment_name).stat()
+        except OSError:
+            return None
+        return segment.segment_name, there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
+    return None
