@@ -122,6 +122,28 @@ def _launch_job(lost: Case) -> None:
     assert [job.job_id for job in lost.world.direct.list_jobs()].count(request.name) == 1
 
 
+@case("ControllerService/GetSubmission")
+def _get_submission(lost: Case) -> None:
+    job_id = lost.launch("true")
+    lost.lose(job_id)
+    answer = lost.ask(pb.Controller.GetSubmissionRequest(job_id=job_id))
+    assert answer == lost.world.direct.get_submission(job_id)
+
+
+@case("ControllerService/ResubmitJob")
+def _resubmit_job(lost: Case) -> None:
+    earlier = launch_request(lost.unique(), lost.command("true"))
+    lost.world.direct.launch_job(earlier)
+    submission = lost.world.direct.get_submission(earlier.name).submission
+    submission.name = submission.submission_id = lost.unique()
+    lost.lose(submission.name)
+    assert lost.ask(pb.Controller.ResubmitJobRequest(job_id=earlier.name, submission=submission)).job_id == (
+        submission.name
+    )
+    assert wait_for_end(lost.world.direct, submission.name).state == pb.JOB_STATE_SUCCEEDED
+    assert [job.job_id for job in lost.world.direct.list_jobs()].count(submission.name) == 1
+
+
 @case("ControllerService/GetJobStatus")
 def _get_job_status(lost: Case) -> None:
     job_id = lost.launch("true")

@@ -29,6 +29,8 @@ SERVICES = cluster_pb2.DESCRIPTOR.services_by_name
 # Written down once more, and not taken from the table that is tested. T: a task's, for a request that names its job.
 CONTROLLER = {
     "LaunchJob": "admin user T",
+    "GetSubmission": "admin user reader T",
+    "ResubmitJob": "admin user",
     "GetJobStatus": "admin user reader T",
     "TerminateJob": "admin user",
     "TerminateTask": "admin user",
@@ -154,7 +156,7 @@ def test_every_controller_call_checks_the_role_of_its_caller(
 ) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         fields = fields_for(running, "nobody")
-        if method.startswith("Terminate") or method == "WriteStdin":
+        if method.startswith("Terminate") or method in ("WriteStdin", "ResubmitJob"):
             fields["job_id"] = running if role == "task" else "nobody's"
         got = caller.call(method, token_of(role, running, "nobody"), **fields)
     may = CONTROLLER[method].split()

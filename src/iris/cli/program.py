@@ -47,6 +47,7 @@ class _Interrupted(Exception):
 # Help lists the commands in this order. `LazyGroup` imports the module of a command when the command is used.
 _COMMANDS = {
     "run": "iris.cli.commands.submission.run",
+    "retry": "iris.cli.commands.submission.retry",
     "ps": "iris.cli.commands.jobs.ps",
     "status": "iris.cli.commands.jobs.status",
     "logs": "iris.cli.commands.jobs.logs",

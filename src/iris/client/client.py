@@ -17,6 +17,7 @@ from iris.client.endpoint_methods import EndpointMethods
 from iris.client.job import Job
 from iris.client.log_methods import LogMethods
 from iris.client.printing import print_task
+from iris.client.retry.retry_methods import RetryMethods
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     add_code,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(LogMethods, EndpointMethods):
+class IrisClient(LogMethods, EndpointMethods, RetryMethods):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster
@@ -55,7 +56,7 @@ class IrisClient(LogMethods, EndpointMethods):
     `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
     `ValueError`, and its message names the invalid argument.
 
-    The base classes of `IrisClient` contain the methods about logs and endpoints.
+    The base classes of `IrisClient` contain the methods about logs and endpoints, and about retries.
 
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.

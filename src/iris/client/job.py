@@ -56,6 +56,9 @@ class JobClient(Protocol):
     def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
         """Terminate a job or one of its tasks."""
 
+    def retry(self, job_id: str | Job, *, name: str | None = None, failed_only: bool = False) -> Job:
+        """Submit a job again."""
+
     def wait(
         self,
         job_id: str | Job,
@@ -318,6 +321,11 @@ class Job(JobReference):
     def terminate(self) -> None:
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         self._client.terminate(self.job_id)
+
+    def retry(self, *, name: str | None = None, failed_only: bool = False) -> Job:
+        """Submit the job again, and return the handle of the new job. `IrisClient.retry` documents the arguments and
+        the errors."""
+        return self._client.retry(self.job_id, name=name, failed_only=failed_only)
 
     def results(
         self, timeout: float | None = None, *, return_exceptions: bool = False, loads: Loads = load_here

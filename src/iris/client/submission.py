@@ -34,7 +34,15 @@ from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.names import check_job_name, check_label, check_port_name
-from iris.cluster.types import MAX_EXIT_CODE, TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
+from iris.cluster.types import (
+    MAX_EXIT_CODE,
+    TOKEN_VARIABLE,
+    Entrypoint,
+    JobInfo,
+    ResourceSpec,
+    get_job_info,
+    parse_task_id,
+)
 from iris.cores import MILLICORES
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -234,9 +242,7 @@ def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload 
     """
     bundle = None if upload is None else upload.pack()
     if parent is not None:
-        request.parent_job_id = parent.job_id
-        if parent.task_id is not None:
-            request.parent_task_index, request.parent_attempt_id = parent.task_index, parent.attempt_id
+        set_parent(request, parent)
     if entry.command:
         request.command.extend(entry.command)
     else:
@@ -246,6 +252,16 @@ def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload 
         request.pickled_by = python_version()
     if upload is not None and bundle is not None:
         upload.add(bundle, request)
+
+
+def set_parent(request: LaunchRequest, parent: JobInfo) -> None:
+    """Make the job of a request a child job of the job in which this program runs."""
+    request.parent_job_id = parent.job_id
+    if parent.task_id is not None:
+        # `parent.task_index` comes from IRIS_TASK_INDEX, which is the index of an earlier task if only some tasks of an
+        # earlier job run again. The index in the task id is always the index of the task in its own job.
+        request.parent_task_index = parse_task_id(parent.task_id)[1]
+        request.parent_attempt_id = parent.attempt_id
 
 
 def parent_job(token: str | None, controller_address: str) -> JobInfo | None:

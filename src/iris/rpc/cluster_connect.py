@@ -56,6 +56,22 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def get_submission(self, request: Controller.GetSubmissionRequest, ctx: RequestContext[Controller.GetSubmissionRequest, Controller.GetSubmissionResponse], /) -> Controller.GetSubmissionResponse:
+        """
+        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
+        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def resubmit_job(self, request: Controller.ResubmitJobRequest, ctx: RequestContext[Controller.ResubmitJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
+        """
+        Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
+        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
+        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
+        needed part of the stored submission was removed.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: RequestContext[Controller.TerminateJobRequest, Empty], /) -> Empty:
         """
         Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
@@ -263,6 +279,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_job_status,
+                ),
+                "/iris.cluster.ControllerService/GetSubmission": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetSubmission",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.GetSubmissionRequest,
+                        output=Controller.GetSubmissionResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_submission,
+                ),
+                "/iris.cluster.ControllerService/ResubmitJob": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ResubmitJob",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ResubmitJobRequest,
+                        output=Controller.LaunchJobResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.resubmit_job,
                 ),
                 "/iris.cluster.ControllerService/TerminateJob": Endpoint.unary(
                     method=MethodInfo(
@@ -630,6 +668,58 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
             use_get=use_get,
+        )
+    async def get_submission(
+        self,
+        request: Controller.GetSubmissionRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.GetSubmissionResponse:
+        """
+        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
+        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetSubmission",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.GetSubmissionRequest,
+                output=Controller.GetSubmissionResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def resubmit_job(
+        self,
+        request: Controller.ResubmitJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.LaunchJobResponse:
+        """
+        Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
+        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
+        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
+        needed part of the stored submission was removed.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ResubmitJob",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ResubmitJobRequest,
+                output=Controller.LaunchJobResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
         )
     async def terminate_job(
         self,
@@ -1270,6 +1360,22 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def get_submission(self, request: Controller.GetSubmissionRequest, ctx: RequestContext[Controller.GetSubmissionRequest, Controller.GetSubmissionResponse], /) -> Controller.GetSubmissionResponse:
+        """
+        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
+        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def resubmit_job(self, request: Controller.ResubmitJobRequest, ctx: RequestContext[Controller.ResubmitJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
+        """
+        Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
+        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
+        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
+        needed part of the stored submission was removed.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def terminate_job(self, request: Controller.TerminateJobRequest, ctx: RequestContext[Controller.TerminateJobRequest, Empty], /) -> Empty:
         """
         Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
@@ -1475,6 +1581,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_job_status,
+                ),
+                "/iris.cluster.ControllerService/GetSubmission": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetSubmission",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.GetSubmissionRequest,
+                        output=Controller.GetSubmissionResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_submission,
+                ),
+                "/iris.cluster.ControllerService/ResubmitJob": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ResubmitJob",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ResubmitJobRequest,
+                        output=Controller.LaunchJobResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.resubmit_job,
                 ),
                 "/iris.cluster.ControllerService/TerminateJob": EndpointSync.unary(
                     method=MethodInfo(
@@ -1842,6 +1970,58 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
             use_get=use_get,
+        )
+    def get_submission(
+        self,
+        request: Controller.GetSubmissionRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.GetSubmissionResponse:
+        """
+        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
+        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetSubmission",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.GetSubmissionRequest,
+                output=Controller.GetSubmissionResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def resubmit_job(
+        self,
+        request: Controller.ResubmitJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.LaunchJobResponse:
+        """
+        Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
+        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
+        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
+        needed part of the stored submission was removed.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ResubmitJob",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ResubmitJobRequest,
+                output=Controller.LaunchJobResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
         )
     def terminate_job(
         self,

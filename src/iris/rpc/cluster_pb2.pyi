@@ -754,7 +754,7 @@ class LogEnd(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel", "after")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel", "after")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -786,6 +786,8 @@ class Controller(_message.Message):
         RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
         ASKED_NAME_FIELD_NUMBER: _ClassVar[int]
         STDIN_FIELD_NUMBER: _ClassVar[int]
+        SEEN_TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        SEEN_NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
         RETRY_ON_FIELD_NUMBER: _ClassVar[int]
         FAIL_ON_FIELD_NUMBER: _ClassVar[int]
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -823,18 +825,43 @@ class Controller(_message.Message):
         rendezvous: Rendezvous
         asked_name: str
         stdin: bool
+        seen_task_indices: _containers.RepeatedScalarFieldContainer[int]
+        seen_num_tasks: int
         retry_on: _containers.RepeatedScalarFieldContainer[int]
         fail_on: _containers.RepeatedScalarFieldContainer[int]
         timeout_warning_seconds: int
         ignore_parent_environment: bool
         max_parallel: int
         after: _containers.RepeatedCompositeFieldContainer[JobDependency]
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ...) -> None: ...
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+    class GetSubmissionRequest(_message.Message):
+        __slots__ = ("job_id",)
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+    class GetSubmissionResponse(_message.Message):
+        __slots__ = ("submission", "callable_bytes", "problem")
+        SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+        CALLABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        submission: Controller.LaunchJobRequest
+        callable_bytes: int
+        problem: str
+        def __init__(self, submission: _Optional[_Union[Controller.LaunchJobRequest, _Mapping]] = ..., callable_bytes: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    class ResubmitJobRequest(_message.Message):
+        __slots__ = ("job_id", "submission", "kept_variables")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+        KEPT_VARIABLES_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        submission: Controller.LaunchJobRequest
+        kept_variables: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[_Union[Controller.LaunchJobRequest, _Mapping]] = ..., kept_variables: _Optional[_Iterable[str]] = ...) -> None: ...
     class GetJobStatusRequest(_message.Message):
         __slots__ = ("job_id", "include_result", "without_tasks")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1400,7 +1427,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "timeout_warning_seconds", "job_left_ms")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "timeout_warning_seconds", "job_left_ms")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -1429,6 +1456,8 @@ class Worker(_message.Message):
         VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
         STDIN_FIELD_NUMBER: _ClassVar[int]
         STDIN_SPENT_FIELD_NUMBER: _ClassVar[int]
+        SEEN_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        SEEN_NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         JOB_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
         job_id: str
@@ -1459,9 +1488,11 @@ class Worker(_message.Message):
         visible_devices: _containers.RepeatedScalarFieldContainer[str]
         stdin: bool
         stdin_spent: bool
+        seen_task_index: int
+        seen_num_tasks: int
         timeout_warning_seconds: int
         job_left_ms: int
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ...) -> None: ...
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1472,7 +1503,7 @@ class Worker(_message.Message):
     class RunTasksRequest(_message.Message):
         __slots__ = ("shared", "places")
         class Place(_message.Message):
-            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices")
+            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices", "seen_task_index")
             TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
             GPU_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -1480,6 +1511,7 @@ class Worker(_message.Message):
             LOCAL_RANK_FIELD_NUMBER: _ClassVar[int]
             LOCAL_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
             VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
+            SEEN_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             task_index: int
             attempt_id: int
             gpu_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -1487,7 +1519,8 @@ class Worker(_message.Message):
             local_rank: int
             local_world_size: int
             visible_devices: _containers.RepeatedScalarFieldContainer[str]
-            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ...) -> None: ...
+            seen_task_index: int
+            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., seen_task_index: _Optional[int] = ...) -> None: ...
         SHARED_FIELD_NUMBER: _ClassVar[int]
         PLACES_FIELD_NUMBER: _ClassVar[int]
         shared: Worker.RunTaskRequest

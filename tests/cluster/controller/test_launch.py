@@ -72,6 +72,19 @@ def test_max_parallel_without_independent_tasks_is_refused() -> None:
     assert make_job(message, 1).max_parallel == 3
 
 
+def test_seen_indices_need_independent_tasks_and_one_index_for_each_task() -> None:
+    message = LaunchJobRequest(name="job", command=["true"], seen_task_indices=[1, 3], seen_num_tasks=4)
+    message.resources.replicas = 2
+    with pytest.raises(InvalidArgumentError, match="needs independent_tasks"):
+        validate(message)
+    message.independent_tasks = True
+    validate(message)
+    for indices in ([1], [3, 1], [1, 1], [1, 4], [-1, 2], []):
+        message.seen_task_indices[:] = indices
+        with pytest.raises(InvalidArgumentError, match="one index for each of the 2 tasks"):
+            validate(message)
+
+
 def test_job_submission_with_every_field_is_accepted() -> None:
     message = LaunchJobRequest(
         name="job",

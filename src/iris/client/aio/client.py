@@ -19,6 +19,7 @@ from iris.client.aio.endpoint_methods import AsyncEndpointMethods
 from iris.client.aio.job import AsyncJob
 from iris.client.aio.log_methods import AsyncLogMethods
 from iris.client.aio.printing import print_task
+from iris.client.aio.retry_methods import AsyncRetryMethods
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     add_code,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
+class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         async with AsyncIrisClient.remote("controller:50051") as client:    # a running cluster
@@ -62,7 +63,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods):
     `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
     `ValueError`, and its message names the invalid argument.
 
-    The base classes of `AsyncIrisClient` contain the methods about logs and endpoints.
+    The base classes of `AsyncIrisClient` contain the methods about logs and endpoints, and about retries.
 
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.

@@ -59,6 +59,9 @@ class AsyncJobClient(Protocol):
     async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
         """Terminate a job or one of its tasks."""
 
+    async def retry(self, job_id: str | AsyncJob, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
+        """Submit a job again."""
+
     async def wait(
         self,
         job_id: str | AsyncJob,
@@ -347,6 +350,11 @@ class AsyncJob(JobReference):
     async def terminate(self) -> None:
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         await self._client.terminate(self.job_id)
+
+    async def retry(self, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
+        """Submit the job again, and return the handle of the new job. `IrisClient.retry` documents the arguments and
+        the errors."""
+        return await self._client.retry(self.job_id, name=name, failed_only=failed_only)
 
     async def results(
         self, timeout: float | None = None, *, return_exceptions: bool = False, loads: Loads = load_here

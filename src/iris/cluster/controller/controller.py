@@ -58,6 +58,7 @@ from iris.cluster.controller.submission.dependencies import Dependencies
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.parents import why_orphaned
 from iris.cluster.controller.submission.quotas import Quota, QuotaUse
+from iris.cluster.controller.submission.resubmission import Resubmissions
 from iris.cluster.controller.submission.submit import Submissions
 from iris.cluster.controller.submission.workspaces import Workspaces
 from iris.cluster.controller.workers.attempt_control import AttemptControl
@@ -104,8 +105,8 @@ class Controller:
         fleet: The workers.
         watches: The watched jobs.
         log_sources: Finds the place from which a log can be read.
-        submissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The objects that answer the
-            calls of clients and workers. Each one is named after its subject.
+        submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The objects
+            that answer the calls of clients and workers. Each one is named after its subject.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Controller:
             self.jobs, self.workspaces, self._quotas, self.headroom, self._log_keeper, self.saver
         )
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
+        self.resubmissions = Resubmissions(store, self.saver, self.submissions)
         self.queries = JobQueries(self.jobs, self.fleet.workers, self.saver, store, self.slices)
         self.results = ResultStreams(self.jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)

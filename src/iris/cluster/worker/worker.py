@@ -222,6 +222,8 @@ class Worker:
             one.gpu_ids.extend(slot.gpu_ids)
             one.visible_devices.extend(slot.visible_devices)
             one.token = slot.token
+            if slot.HasField("seen_task_index"):
+                one.seen_task_index = slot.seen_task_index
             one.local_rank, one.local_world_size = slot.local_rank, slot.local_world_size
             attempt = self.run_task(one, entrypoint, hosts)
             if request.shared.rendezvous and not slot.task_index:

@@ -91,11 +91,25 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
     return _own_job(caller, request.job_id)
 
 
-def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
-    owner = facts.owner_of_job(request.job_id)
-    if owner is None or owner == caller.name:
-        return ""  # The call itself refuses an unknown job, so this check accepts it.
-    return f"only the owner {owner!r} of job {request.job_id!r} may write its standard input, not {caller.name!r}"
+def _of_owner(action: str) -> Check:
+    def check(caller: Caller, request: Any, facts: Facts) -> str:
+        owner = facts.owner_of_job(request.job_id)
+        if owner is None or owner == caller.name:
+            return ""  # The call itself refuses an unknown job, so this check accepts it.
+        return f"only the owner {owner!r} of job {request.job_id!r} may {action}, not {caller.name!r}"
+
+    return check
+
+
+def _resubmits_below(caller: Caller, request: Any, facts: Facts) -> str:
+    if refused := _own_or_below(caller, request.submission.parent_job_id):
+        return refused
+    if caller.is_above(request.job_id):
+        return ""
+    return (
+        f"a task may only submit child jobs of its own job {caller.job_id!r} again, because a submission may contain"
+        f" secrets, not {request.job_id!r}"
+    )
 
 
 def _known_endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
@@ -129,7 +143,11 @@ CONTROLLER_RULES: Rules = {
     "GetJobStatus": _row(USER, READER, task=_of_own_or_below),
     "TerminateJob": _row(USER, task=_of_below),
     "TerminateTask": _row(USER, task=_of_below),
-    "WriteStdin": _row(user=_of_owner, task=_of_below),
+    "WriteStdin": _row(user=_of_owner("write its standard input"), task=_of_below),
+    "GetSubmission": _row(USER, READER, task=_of_own_or_below),
+    "ResubmitJob": _row(
+        user=_of_owner("submit it again, because its environment may contain secrets"), task=_resubmits_below
+    ),
     "ListJobs": _row(USER, READER),
     "GetTaskStatus": _row(USER, READER, task=_of_own_or_below),
     "ListTasks": _row(USER, READER, task=_of_own_or_below),

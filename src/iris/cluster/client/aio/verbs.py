@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.aio.connection import AsyncClusterConnection
@@ -31,6 +31,20 @@ class AsyncVerbs:
     async def launch_job(self, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
         """Submit a job and return its id."""
         return await self.connection.perform(jobs.launch_job(request))
+
+    async def get_submission(self, job_id: str | JobReference) -> cluster_pb2.Controller.GetSubmissionResponse:
+        """Return how a job was submitted: its command, resources, policies, and names of environment variables."""
+        return await self.connection.perform(jobs.get_submission(job_id))
+
+    async def resubmit_job(
+        self,
+        job_id: str | JobReference,
+        submission: cluster_pb2.Controller.LaunchJobRequest,
+        *,
+        kept_variables: Sequence[str] = (),
+    ) -> str:
+        """Submit a job again, and return the id of the new job."""
+        return await self.connection.perform(jobs.resubmit_job(job_id, submission, kept_variables=kept_variables))
 
     async def get_job_status(
         self,

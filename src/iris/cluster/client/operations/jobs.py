@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 from iris.arguments import (
     MAX_INT32,
@@ -11,6 +12,7 @@ from iris.arguments import (
     check_flag,
     check_instance,
     check_job_id,
+    check_names,
     check_task_index,
     check_timeout,
     check_whole_number,
@@ -66,6 +68,30 @@ def _launch(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
     size = len(request.bundle_blob) + len(request.serialized_entrypoint)
     answer: cluster_pb2.Controller.LaunchJobResponse
     answer = yield Call("launch_job", request, extra_s=size / _SLOWEST_UPLOAD_BYTES_PER_S)
+    return answer.job_id
+
+
+def get_submission(job_id: str | JobReference) -> Operation[cluster_pb2.Controller.GetSubmissionResponse]:
+    """Return how a job was submitted."""
+    request = cluster_pb2.Controller.GetSubmissionRequest(job_id=check_job_id(job_id))
+    answer: cluster_pb2.Controller.GetSubmissionResponse = yield Call("get_submission", request)
+    return answer
+
+
+def resubmit_job(
+    job_id: str | JobReference,
+    submission: cluster_pb2.Controller.LaunchJobRequest,
+    *,
+    kept_variables: Sequence[str] = (),
+) -> Operation[str]:
+    """Submit a job again, and return the id of the new job."""
+    check_instance("submission", submission, cluster_pb2.Controller.LaunchJobRequest)
+    request = cluster_pb2.Controller.ResubmitJobRequest(
+        job_id=check_job_id(job_id),
+        submission=submission,
+        kept_variables=check_names("kept_variables", kept_variables, "['HOME']"),
+    )
+    answer: cluster_pb2.Controller.LaunchJobResponse = yield Call("resubmit_job", request)
     return answer.job_id
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.operations import jobs as operations
@@ -25,6 +26,42 @@ class JobVerbs(ClusterVerbs):
             ResourceExhaustedError: The workspace or the callable is too large, or a quota is used up.
         """
         return self.connection.perform(operations.launch_job(request))
+
+    def get_submission(self, job_id: str | JobReference) -> cluster_pb2.Controller.GetSubmissionResponse:
+        """Return how a job was submitted: its command, resources, policies, and names of environment variables.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return self.connection.perform(operations.get_submission(job_id))
+
+    def resubmit_job(
+        self,
+        job_id: str | JobReference,
+        submission: cluster_pb2.Controller.LaunchJobRequest,
+        *,
+        kept_variables: Sequence[str] = (),
+    ) -> str:
+        """Submit a job again, and return the id of the new job.
+
+        Args:
+            job_id: The earlier job: its id, or a `Job`.
+            submission: The submission of the new job, as `get_submission` returned it, with a new name and a new
+                `submission_id`. Changed fields take effect. Without a command and a callable, the new job gets the
+                callable of the earlier job.
+            kept_variables: The names of the environment variables that get their values from the earlier job.
+
+        Raises:
+            InvalidArgumentError: The job is invalid. The message contains the reason.
+            NotFoundError: There is no such job.
+            AlreadyExistsError: Another job has the name.
+            FailedPreconditionError: A needed part of the stored submission was removed.
+            PermissionDeniedError: The job belongs to another user.
+        """
+        return self.connection.perform(operations.resubmit_job(job_id, submission, kept_variables=kept_variables))
 
     def get_job_status(
         self,

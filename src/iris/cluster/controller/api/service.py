@@ -8,6 +8,7 @@ from typing import Any
 
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.submission.quotas import Quota
+from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import TASK, caller
 from iris.rpc.cluster_pb2 import Controller
@@ -42,7 +43,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService:
+class ControllerService(SubmissionCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -54,6 +55,7 @@ class ControllerService:
     """
 
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
+        super().__init__(controller.submissions, controller.resubmissions)
         self._controller = controller
         self.open_streams = OpenStreams((quota or Quota()).streams)
 
@@ -61,11 +63,6 @@ class ControllerService:
     def controller(self) -> JobController:
         """The controller that answers the calls."""
         return self._controller
-
-    async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
-        """Submit a job."""
-        job_id = await self._controller.submissions.submit(request, owner=caller().name)
-        return Controller.LaunchJobResponse(job_id=job_id)
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any

@@ -21,7 +21,15 @@ from google.protobuf.message import DecodeError
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Task
-from iris.cluster.controller.storage.records import dump_job, dump_task, load_job, pack, split_launch, unpack
+from iris.cluster.controller.storage.records import (
+    dump_job,
+    dump_task,
+    join_launch,
+    load_job,
+    pack,
+    split_launch,
+    unpack,
+)
 from iris.cluster.controller.storage.schema import Progress, check_version, ignore_progress, migrate
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.failpoints import failpoint
@@ -260,6 +268,17 @@ class Store:
         with self._transaction():
             for statement, rows in changes.statements:
                 self._db.executemany(statement, rows() if callable(rows) else rows)
+
+    def submission(self, job_id: str) -> tuple[cluster_pb2.Controller.LaunchJobRequest, bool] | None:
+        """Return the submission of a job without its workspace, and whether its entry point is still stored.
+
+        The result is None if there is no such job. Without the entry point, the submission has no command, callable or
+        environment.
+        """
+        with self._reading():
+            for _, _, launch, entry_point, _ in self._db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,)).fetchall():
+                return join_launch(launch, entry_point), entry_point is not None
+            return None
 
     def result(self, job_id: str, task_index: int) -> bytes:
         """Return the stored outcome of a task (see jobs/outcomes.py); empty bytes if the task has no outcome."""

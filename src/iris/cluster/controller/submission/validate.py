@@ -46,6 +46,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_placement(request)
     _check_rendezvous(request)
     _check_dependencies(request)
+    _check_seen_indices(request)
     _check_supported(request)
 
 
@@ -216,6 +217,24 @@ def _check_dependencies(request: LaunchJobRequest) -> None:
                 f"job {quoted(own_id)} cannot wait for job {quoted(one.job_id)}, because a child job ends when its"
                 " parent job ends"
             )
+
+
+def _check_seen_indices(request: LaunchJobRequest) -> None:
+    seen, replicas = request.seen_task_indices, replicas_of(request)
+    if not seen and not request.seen_num_tasks:
+        return
+    if not request.independent_tasks:
+        raise InvalidArgumentError("seen_task_indices needs independent_tasks: a gang runs with all of its tasks")
+    check_whole_number("seen_num_tasks", request.seen_num_tasks, least=1, most=MAX_REPLICAS)
+    if (
+        len(seen) != replicas
+        or sorted(set(seen)) != list(seen)
+        or not 0 <= seen[0] <= seen[-1] < request.seen_num_tasks
+    ):
+        raise InvalidArgumentError(
+            f"seen_task_indices must have one index for each of the {replicas} tasks, in ascending order, from 0 to"
+            f" {request.seen_num_tasks - 1}"
+        )
 
 
 def _check_supported(request: LaunchJobRequest) -> None:

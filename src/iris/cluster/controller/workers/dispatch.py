@@ -90,14 +90,18 @@ def run_tasks_request(
     )
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms
+    if launch.seen_task_indices:
+        shared.seen_num_tasks = launch.seen_num_tasks
     request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
     for start in starts:
-        request.places.add(
+        place = request.places.add(
             task_index=start.task_index,
             attempt_id=start.attempt_id,
             gpu_ids=slots[start.task_index].gpu_ids if start.task_index in slots else (),
             token=token_of(job_id, start.task_index, start.attempt_id),
         )
+        if launch.seen_task_indices:
+            place.seen_task_index = launch.seen_task_indices[start.task_index]
     return request
 
 

@@ -1,0 +1,1 @@
+"""Submits earlier jobs again. The sync and the async client import this package."""
