@@ -79,7 +79,9 @@ def test_upload_of_a_large_workspace_shows_a_bar_that_disappears(remote_iris: Ir
     (remote_iris.folder / "weights").write_bytes(os.urandom(20 * 1024**2))
     terminal: Terminal = remote_iris.terminal("run", "--", "sh", "-c", "wc -c < weights")
     assert terminal.exit_code() == 0
-    assert terminal.screen[-2:] == [str(20 * 1024**2), ""]
+    # A slow machine also shows lines about the preparation, and a summary of the job.
+    assert str(20 * 1024**2) in terminal.screen
+    assert not [line for line in terminal.screen if " MB" in line]
     assert not [line for line in terminal.screen if "of 20 MB" in line]
 
 

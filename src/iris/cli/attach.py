@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING
 
 from iris.cli.cluster.connect import Connection
 from iris.cli.exit_codes import EXIT_INTERRUPTED, exit_code_of
+from iris.cli.job_watch import JobWatch
 from iris.cli.output.closed_reader import leave_with_reader
 from iris.cli.output.documents import job_document
 from iris.cli.output.printer import LONGEST_CURSOR, Output
+from iris.client.views.job_tables import count_tasks, job_summary, time_taken
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
-from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.terminal.outlet import OutputClosedError
 
 if TYPE_CHECKING:
     from iris.client import Job, LogEntry
 
-_SHOW_WAITING_AFTER_S = 1.0
 _SHOW_PREPARING_AFTER_MS = 1000
-# The longest time to wait for the end of the thread that watches the job's status.
-_END_OF_WATCH_S = 2.0
-
+_SHOW_SUMMARY_AFTER_MS = 5000
 # After a failure, `iris run` shows the last lines of the failed task again, unless they are the last lines on the
 # screen.
 _LAST_LINES = 10
@@ -71,7 +69,14 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, 
     output.event({"event": "ended", "job": job_document(status)})
     if status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
         _explain_failure(connection, status, output, just_shown)
+    elif output.has_status_line and not output.as_json and (status.num_tasks > 1 or _took_long(status)):
+        output.note(job_summary(status))
     return exit_code_of(status)
+
+
+def _took_long(status: cluster_pb2.JobStatus) -> bool:
+    """Return whether a job took so long that a user may have lost sight of it, and wants a line about its end."""
+    return status.finished_at_ms - status.submitted_at_ms > _SHOW_SUMMARY_AFTER_MS
 
 
 def _show(
@@ -84,9 +89,9 @@ def _show(
         output.event({"event": "notice", "text": text})
         output.note(text)
 
-    waiting = _Waiting(connection, job.job_id, output)
+    watch = JobWatch(client, job.job_id, output)
     lines_of_job = client.stream_job_logs(job.job_id, tail=tail, on_notice=note, partial=output.shows_pieces)
-    with waiting, leave_with_reader(), lines_of_job as stream:
+    with watch, leave_with_reader(), lines_of_job as stream:
         is_quick = QuickPreparation()
         for lines in stream.batches():
             if output.as_json or not (lines and is_quick(lines)):
@@ -142,6 +147,9 @@ def _explain_failure(
     """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
+    if output.has_status_line and not output.as_json:
+        taken = time_taken(status.started_at_ms, status.finished_at_ms)
+        output.note(count_tasks(status) + (f", in {taken}" if taken else ""))
     if index is None:
         return
     attempts = [attempt for task in status.tasks[index : index + 1] for attempt in task.attempts]
@@ -217,67 +225,3 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
         signals.put(0)
         signals.put(0)
         thread.join()
-
-
-class _Waiting:
-    """Shows the user why a job is waiting, if the job has waited for at least a second.
-
-    A terminal shows the reason as a status line while the job waits. Other outputs get one line for each reason.
-    """
-
-    def __init__(self, connection: Connection, job_id: str, output: Output) -> None:
-        self._connection = connection
-        self._job_id = job_id
-        self._output = output
-        self._changed = threading.Condition()
-        self._reason = ""  # The reason for which the job waits now. Empty if the job does not wait.
-        self._over = False
-        self._handle = StreamHandle()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._show)]
-
-    def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._set("", over=True)
-        self._handle.abort()
-        for thread in self._threads:
-            # The thread is joined, because a thread that still runs while the interpreter shuts down would abort the
-            # process.
-            thread.join(_END_OF_WATCH_S)
-
-    def _set(self, reason: str, *, over: bool = False) -> None:
-        with self._changed:
-            self._reason = reason
-            self._over = self._over or over
-            self._changed.notify_all()
-
-    def _watch(self) -> None:
-        try:
-            for status in self._connection.client.cluster.watch_job(self._job_id, handle=self._handle):
-                waits = status.state == cluster_pb2.JOB_STATE_PENDING
-                self._set((status.status_message or "waiting for a worker") if waits else "")
-                if self._over:
-                    return
-        except IrisError:
-            pass  # This thread ignores the error, because the main thread reports it.
-        self._set("")
-
-    def _show(self) -> None:
-        shown = ""
-        with self._changed:
-            while not self._over:
-                if not self._reason:
-                    self._output.set_status("")
-                    self._changed.wait()
-                    continue
-                if not shown and self._changed.wait_for(lambda: self._over or not self._reason, _SHOW_WAITING_AFTER_S):
-                    continue
-                if self._output.has_status_line:
-                    self._output.set_status(self._reason)
-                elif self._reason != shown:
-                    self._output.note(f"job {self._job_id} is {self._reason}")
-                shown = self._reason
-                self._changed.wait()
-        self._output.set_status("")

@@ -102,6 +102,8 @@ class Feeder:
         try:
             while not self._stopping:
                 data = self._read()
+                if data and os.isatty(0):
+                    self._output.set_status("", before_input=True)
                 if not self._send(data or b"", end=data == b""):
                     break
         except UnimplementedError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
-from iris.client.views.amounts import cores_in
+from iris.cluster.amounts import cores_in
 from iris.cluster.types import is_job_finished, state_name
 from iris.reasons import FailureCode, PendingCode, ShortageCode
 

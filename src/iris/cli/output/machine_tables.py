@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from iris.cli.output.columns import Columns
 from iris.cli.output.tables import plain, words_of_time
-from iris.client.views.amounts import cores_in, millicores_in
+from iris.cluster.amounts import cores_in, millicores_in
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 

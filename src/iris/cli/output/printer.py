@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -68,6 +69,8 @@ class Output:
         self._ended_tasks: set[int] = set()
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
+        self._written_s = time.monotonic()  # When the last line of a task or the last message was written.
+        self._has_input = False
         self._is_writing = self._is_interrupted = self._is_silent = False
 
     # Answers.
@@ -119,6 +122,7 @@ class Output:
             self.flush()
             return
         first = entries[0]
+        self._written_s = time.monotonic()
         shown: Sequence[Entry] = entries if self._job_labels is None else self._job_labels.numbered(entries)
         with self._lock:
             if self.as_json:
@@ -238,17 +242,42 @@ class Output:
         """Whether stderr is a terminal, which can show a temporary status line."""
         return self._stderr.is_terminal
 
-    def set_status(self, text: str) -> None:
-        """Show a status line on the terminal until the next message. An empty text removes the line."""
+    def set_status(self, text: str, *, before_input: bool = False) -> None:
+        """Show a status line on the terminal until the next message. An empty text removes the line.
+
+        Args:
+            text: The text.
+            before_input: Whether the user types input for the task. `set_status_when_quiet` then shows nothing more,
+                because a status line would be in the way of the input.
+        """
+        self._has_input = self._has_input or before_input
         if self._is_silent or not self.has_status_line or text == self._screen.status:
             return
         with self._lock:
             self._say(self._lines_apart.interrupt() if text else b"", status=visible(text).replace("\n", " "))
 
+    def set_status_when_quiet(self, text: Callable[[float], str], after_s: float) -> None:
+        """Show a status line if the tasks are quiet.
+
+        Nothing is shown if a task has written something lately, if the last line is not finished (it may be a prompt),
+        if the user types input for the task, or if stdout is not a terminal. A program that reads stdout may print to
+        the same terminal.
+
+        Args:
+            text: A function that returns the text. Its argument is for how many seconds the tasks have been quiet.
+            after_s: The number of seconds after which the tasks count as quiet.
+        """
+        with self._lock:
+            quiet_s = time.monotonic() - self._written_s
+            has_rows = self._lines.rows() or self._lines_apart.rows()
+            if quiet_s >= after_s and self._stdout.is_terminal and not (has_rows or self._has_input or self.as_json):
+                self.set_status(text(quiet_s))
+
     def _say_line(self, begin: str, style: str, text: str) -> None:
         if self._is_silent:
             return
         with self._lock:
+            self._written_s = time.monotonic()
             self.flush()
             self._say(self._stderr.encode(f"{self._stderr.paint(begin, style)} {visible(text)}\n"))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from iris.cli.output.columns import Columns, facts
+from iris.client.views.job_tables import count_tasks
 from iris.cluster.types import is_job_finished, state_name
 from iris.durations import words_of_seconds
 from iris.system.clock import now_ms
@@ -98,21 +99,6 @@ def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableTy
             token.token_id, plain(token.name), token.role, words_of_time(now - token.created_at_ms), plain(state)
         )
     return table
-
-
-def count_tasks(job: cluster_pb2.JobStatus) -> str:
-    """Return the number of tasks in the job's state, for example `3/4 running` or `1/4 failed`."""
-    state = state_name(job.state)
-    count, word = {
-        "PENDING": (job.tasks_pending, "waiting"),
-        "SUCCEEDED": (job.tasks_succeeded, "succeeded"),
-        "FAILED": (job.tasks_failed, "failed"),
-        "WORKER_FAILED": (job.tasks_failed, "failed"),
-        "KILLED": (job.tasks_killed, "killed"),
-        "UNSCHEDULABLE": (job.tasks_killed, "not placed"),
-    }.get(state, (job.tasks_running, "running"))
-    text = f"{count}/{job.num_tasks} {word}"
-    return f"{text}, {job.tasks_failed} failed" if job.tasks_failed and word != "failed" else text
 
 
 def words_of_time(milliseconds: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from iris.client.views.amounts import cores_in
 from iris.client.views.job_tables import MOST_ROWS, count_of
+from iris.cluster.amounts import cores_in
 from iris.display.table import Table
 from iris.durations import words_of_seconds
 from iris.rpc import cluster_pb2

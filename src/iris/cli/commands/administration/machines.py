@@ -10,7 +10,7 @@ from iris.cli.cluster.connect import connect
 from iris.cli.options import address_option, json_option
 from iris.cli.output.documents import machines_document
 from iris.cli.output.printer import Output
-from iris.client.views.amounts import millicores_in
+from iris.cluster.amounts import millicores_in
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -24,6 +24,7 @@ from iris.cluster.types import is_job_finished, state_name
 from iris.errors import InvalidArgumentError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
+    from iris.cli.job_watch import JobWatch
     from iris.client import LogEntry
     from iris.client.logs.streams import LogStream
     from iris.rpc import cluster_pb2
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # command.
 _PATIENCE_S = 15.0
 _MOST_JOBS = 100
+_MOST_WATCHED = 20  # With more jobs, only these say why they wait. Each watched job needs two threads.
 _HELP = """\
 Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, go on until the jobs end.
 
@@ -123,6 +125,8 @@ def logs(
         chosen = _choose(Lookup(connection.client).several(jobs), options)
         _label(chosen, output)
         streams = [stack.enter_context(_open_stream(connection, one, options, output)) for one in chosen]
+        for watch in _watches(connection, chosen, options, output):
+            stack.enter_context(watch)
         if len(chosen) > 1:
             whole = _show(streams, merged_batches(streams, follow=follow), output, again="")
         elif options["raw"]:
@@ -193,6 +197,25 @@ def _label(chosen: Sequence[_Chosen], output: Output) -> None:
         output.label_jobs(JobLabels(counts, {one.status.job_id: one.indices for one in chosen}))
     elif len(chosen[0].indices) > 1:
         output.label_lines(chosen[0].status.num_tasks)
+
+
+def _watches(
+    connection: Connection, chosen: Sequence[_Chosen], options: Mapping[str, Any], output: Output
+) -> list[JobWatch]:
+    """Return the watches that show why the followed jobs wait. Without -f, there are none."""
+    from iris.cli.job_watch import JobWatch  # This import takes a third of a second, and only -f needs it.
+
+    live = [one for one in chosen if options["follow"] and not is_job_finished(one.status.state)]
+    return [
+        JobWatch(
+            connection.client,
+            one.status.job_id,
+            output,
+            tasks=one.indices if one.is_part else None,
+            has_line=len(chosen) == 1 and not options["raw"],
+        )
+        for one in live[:_MOST_WATCHED]
+    ]
 
 
 def _open_stream(connection: Connection, chosen: _Chosen, options: Mapping[str, Any], output: Output) -> LogStream:
