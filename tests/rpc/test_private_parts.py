@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+import uvicorn
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import Settings
@@ -62,6 +63,14 @@ def test_uvicorn_still_calls_the_methods_that_iris_overrides() -> None:
     source = inspect.getsource(HttpToolsProtocol)
     for call in ("self._start_asgi_task(", "self.send_400_response(", "self._unset_keepalive_if_required("):
         assert call in source, f"{release} no longer calls {call})"
+
+
+def test_uvicorn_still_calls_the_methods_of_its_server_that_iris_overrides() -> None:
+    release = f"uvicorn {importlib.metadata.version('uvicorn')}"
+    source = inspect.getsource(uvicorn.Server)
+    for call in ("await self.main_loop()", "await self.on_tick(counter)", "self.capture_signals()"):
+        assert call in source, f"{release} no longer calls {call}"
+    assert "if counter % 10 == 0" in inspect.getsource(uvicorn.Server.on_tick), f"{release} counts ticks differently"
 
 
 def test_uvicorn_still_has_the_private_attributes_that_iris_uses() -> None:
