@@ -155,7 +155,7 @@ def _explain_failure(
     attempts = [attempt for task in status.tasks[index : index + 1] for attempt in task.attempts]
     was_started = bool(attempts and attempts[-1].started_at_ms)
     if (status.num_tasks > 1 or not was_started) and not output.as_json:
-        last = _last_lines(connection, status.job_id, index)
+        last = last_lines(connection, status.job_id, index)
         if just_shown.count(index) < len(last):
             output.note(f"what task {index} wrote last:" if was_started else f"how task {index} was prepared:")
             output.repeat_lines(last)
@@ -163,7 +163,8 @@ def _explain_failure(
         output.note(f"all that it wrote: iris logs{connection.options} {shlex.quote(status.job_id)} --task {index}")
 
 
-def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
+def last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
+    """Return the last lines of a task. The list is empty if the log cannot be read."""
     from iris.cluster.logs.entries.line_reader import join_parts
 
     try:

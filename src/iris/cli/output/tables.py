@@ -38,11 +38,11 @@ def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
     for job in jobs:
         table.add_row(
             plain(job.job_id),
-            _state(job.state),
+            state_text(job.state),
             count_tasks(job),
             words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "",
-            _time_taken(job.started_at_ms, job.finished_at_ms, now),
-            plain(_one_line(job.status_message or job.error)),
+            time_taken(job.started_at_ms, job.finished_at_ms, now),
+            plain(one_line(job.status_message or job.error)),
         )
     return table
 
@@ -58,12 +58,12 @@ def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> Rende
 
     now = now_ms()
     tasks = job.tasks if task_index is None else [job.tasks[task_index]]
-    parts: list[RenderableType] = [facts(_facts_of(job, now)), "", _tasks_table(tasks, now)]
+    parts: list[RenderableType] = [facts(_facts_of(job, now)), "", tasks_table(tasks, now)]
     tried_again = [task for task in tasks if len(task.attempts) > 1 or task_index is not None]
     attempts = [(task, attempt) for task in tried_again for attempt in task.attempts]
     if attempts:
         shown = attempts if task_index is not None else attempts[-_SHOWN_ATTEMPTS:]
-        parts += ["", _attempts_table(shown, now)]
+        parts += ["", attempts_table(shown, now)]
         if len(shown) < len(attempts):
             hidden = len(attempts) - len(shown)
             a_task = shlex.quote(f"{job.job_id}/task-N")
@@ -72,17 +72,17 @@ def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> Rende
 
 
 def _facts_of(job: cluster_pb2.JobStatus, now: int) -> list[tuple[str, str | Text]]:
-    time_taken = _time_taken(job.started_at_ms, job.finished_at_ms, now)
+    taken = time_taken(job.started_at_ms, job.finished_at_ms, now)
     found: list[tuple[str, str | Text]] = [
         ("job", plain(job.job_id)),
-        ("state", _state(job.state)),
+        ("state", state_text(job.state)),
         ("tasks", count_tasks(job)),
-        ("why", plain(_one_line(job.status_message or job.error))),
+        ("why", plain(one_line(job.status_message or job.error))),
         ("exit code", str(job.exit_code) if is_job_finished(job.state) and job.HasField("exit_code") else ""),
         ("parent", plain(job.parent_job_id)),
         ("owner", plain(job.owner)),
         ("age", f"{words_of_time(now - job.submitted_at_ms)} since it was submitted" if job.submitted_at_ms else ""),
-        ("time", f"{time_taken} from its first start on, with all attempts and pauses" if time_taken else ""),
+        ("time", f"{taken} from its first start on, with all attempts and pauses" if taken else ""),
         ("failures", _failures(job)),
     ]
     return [(name, value) for name, value in found if value]
@@ -106,7 +106,7 @@ def words_of_time(milliseconds: int) -> str:
     return words_of_seconds(milliseconds / 1000)
 
 
-def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
+def tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
     """Return a table with one row for each task. TIME is the duration of the newest attempt."""
     columns = ["TASK", "STATE", "ATTEMPT", "WORKER", "TIME", "EXIT", "CPU", "MEMORY"]
     with_ports = any(task.ports for task in tasks)
@@ -117,35 +117,36 @@ def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
         ports = " ".join(f"{name}={port}" for name, port in sorted(task.ports.items()))
         table.add_row(
             str(task.task_index),
-            _state(task.state),
+            state_text(task.state),
             str(task.current_attempt_id) if task.HasField("current_attempt_id") else "",
             plain(task.worker_id),
-            _time_taken(newest.started_at_ms, newest.finished_at_ms, now) if newest is not None else "",
+            time_taken(newest.started_at_ms, newest.finished_at_ms, now) if newest is not None else "",
             str(task.exit_code) if task.HasField("exit_code") else "",
             f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
             f"{usage.memory_peak_mb} MB" if task.attempts else "",
             *([ports] if with_ports else []),
-            plain(_one_line(task.status_message or task.error or task.log_warning)),
+            plain(one_line(task.status_message or task.error or task.log_warning)),
         )
     return table
 
 
-def _attempts_table(attempts: Sequence[tuple[cluster_pb2.TaskStatus, cluster_pb2.TaskAttempt]], now: int) -> Columns:
+def attempts_table(attempts: Sequence[tuple[cluster_pb2.TaskStatus, cluster_pb2.TaskAttempt]], now: int) -> Columns:
     """Return a table with one row for each attempt and the reason for which it ended."""
     table = Columns("ATTEMPT", "STATE", "WORKER", "TIME", "EXIT", "WHY", last="wrap")
     for task, attempt in attempts:
         table.add_row(
             f"task {task.task_index}, {attempt.attempt_id}",
-            _state(attempt.state),
+            state_text(attempt.state),
             plain(attempt.worker_id),
-            _time_taken(attempt.started_at_ms, attempt.finished_at_ms, now),
+            time_taken(attempt.started_at_ms, attempt.finished_at_ms, now),
             str(attempt.exit_code) if attempt.HasField("exit_code") else "",
-            plain(_one_line(attempt.error)),
+            plain(one_line(attempt.error)),
         )
     return table
 
 
-def _state(state: int) -> Text:
+def state_text(state: int) -> Text:
+    """Return the name of a state, in the colour of the state."""
     from rich.text import Text
 
     name = state_name(state)
@@ -159,12 +160,13 @@ def plain(text: str, style: str = "") -> Text:
     return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return the text with spaces instead of newlines, so that each row is one line and `grep` finds whole rows."""
     return " ".join(text.split())
 
 
-def _time_taken(started_at_ms: int, finished_at_ms: int, now_ms: int) -> str:
+def time_taken(started_at_ms: int, finished_at_ms: int, now_ms: int) -> str:
+    """Return a duration that begins at a start and ends at an end, or now. Empty if the start is 0."""
     return words_of_time((finished_at_ms or now_ms) - started_at_ms) if started_at_ms else ""
 
 
