@@ -195,6 +195,7 @@ def test_state_of_an_async_handle_without_await_is_refused(shared_cluster: Local
 
 
 def test_names_of_the_package_are_those_of_their_modules() -> None:
+    from iris import versions
     from iris.client.aio import AsyncJob
     from iris.cluster.types import ResourceSpec, get_job_info
 
@@ -202,7 +203,7 @@ def test_names_of_the_package_are_those_of_their_modules() -> None:
     assert iris.AsyncJob is AsyncJob
     assert iris.Resources is iris.ResourceSpec is ResourceSpec
     assert iris.current_job is get_job_info
-    assert iris.__version__ == "0.1.0"
+    assert iris.__version__ == versions.VERSION
     assert set(iris.__all__) <= set(dir(iris))
     assert all(getattr(iris, name) is not None for name in iris.__all__)
     with pytest.raises(AttributeError, match="module 'iris' has no attribute 'Irisclient'"):

@@ -12,7 +12,6 @@ Work that ends within half a second shows nothing.
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Literal, Self
 from iris.arguments import check_flag, refuse
 from iris.display.notebook import Cell, Html, is_notebook
 from iris.display.progress import Progress, facts_of, progress_html, progress_line
+from iris.display.table import escaped
 from iris.errors import IrisError, visible
 from iris.terminal.notices import print_notice
 from iris.terminal.outlet import Outlet, OutputClosedError
@@ -171,7 +171,7 @@ class _Row:
 
     def end_in_notebook(self, text: str) -> None:
         """Show a last text in the notebook. An empty text removes the progress."""
-        self._fill_cell(Html(f'<div class="iris-progress">{html.escape(text)}</div>', text))
+        self._fill_cell(Html(f'<div class="iris-progress">{escaped(text)}</div>', text))
 
     def write_line(self, now_s: float) -> None:
         """Print a line about the progress, if the state has changed or the last line is old."""

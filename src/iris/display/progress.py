@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
-from iris.display.table import plain_line
+from iris.display.table import escaped, plain_line
 from iris.durations import words_of_seconds
 
 _BAR = 24  # The width of the bar in characters.
@@ -72,8 +71,8 @@ def progress_html(progress: Progress, elapsed_s: float) -> str:
     if progress.total > 0:
         bar = f'<progress max="{progress.total}" value="{min(progress.done, progress.total)}"></progress> '
     words = [progress.state, facts_of(progress, elapsed_s), progress.note]
-    shown = " &nbsp; ".join(html.escape(plain_line(word)) for word in words if word)
-    return f'<div class="iris-progress"><b>{html.escape(plain_line(progress.title))}</b> {bar}{shown}</div>'
+    shown = " &nbsp; ".join(escaped(word) for word in words if word)
+    return f'<div class="iris-progress"><b>{escaped(progress.title)}</b> {bar}{shown}</div>'
 
 
 def facts_of(progress: Progress, elapsed_s: float) -> str:

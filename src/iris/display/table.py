@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,24 +59,27 @@ def _text_lines(table: Table) -> list[str]:
 
 
 def _html_of(table: Table) -> str:
-    parts = [f"<div><b>{_escaped(table.title)}</b></div>"] if table.title else []
+    parts = [f"<div><b>{escaped(table.title)}</b></div>"] if table.title else []
     used = [number for number in range(len(table.columns)) if any(row[number] for row in table.rows)]
     if table.rows and used:
-        header = "".join(f'<th style="text-align:left">{_escaped(table.columns[number])}</th>' for number in used)
+        header = "".join(f'<th style="text-align:left">{escaped(table.columns[number])}</th>' for number in used)
         rows = "".join(f"<tr>{''.join(_cell(table, row[number]) for number in used)}</tr>" for row in table.rows)
         parts.append(f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>")
     if table.note:
-        parts.append(f"<div><i>{_escaped(table.note)}</i></div>")
+        parts.append(f"<div><i>{escaped(table.note)}</i></div>")
     return "".join(parts)
 
 
 def _cell(table: Table, text: str) -> str:
     colour = table.colours.get(text)
     style = "text-align:left" + (f";color:{colour};font-weight:bold" if colour else "")
-    return f'<td style="{style}">{_escaped(text)}</td>'
+    return f'<td style="{style}">{escaped(text)}</td>'
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text as one line of HTML."""
+    import html  # Few programs show HTML, and this import takes several milliseconds.
+
     return html.escape(plain_line(text))
 
 

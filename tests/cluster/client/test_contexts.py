@@ -115,6 +115,17 @@ def test_name_local_is_reserved() -> None:
         check_context_name("local")
 
 
+def test_contexts_without_file_permissions_are_refused_with_another_way() -> None:
+    program = (
+        "import os; del os.getuid\n"
+        "from iris.cluster.client.contexts.context_file import change_contexts\n"
+        "try:\n    change_contexts(lambda known: known)\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said.startswith("FailedPreconditionError contexts are kept on Linux and macOS only")
+
+
 def test_processes_that_save_contexts_at_the_same_time_lose_none() -> None:
     program = (
         "import sys; from iris.cluster.client.contexts.context_file import *\n"

@@ -7,7 +7,6 @@ then uses the `repr` of the handle.
 from __future__ import annotations
 
 import asyncio
-import html
 import threading
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any
@@ -16,7 +15,7 @@ from iris.client.views.job_tables import job_table, jobs_table, task_tables
 from iris.client.views.machine_table import machines_tables
 from iris.cluster.types import is_job_finished
 from iris.display.notebook import Cell, Html, is_notebook, shell
-from iris.display.table import Table, plain_line, table_html, table_text
+from iris.display.table import Table, escaped, plain_line, table_html, table_text
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
@@ -138,4 +137,4 @@ def content_of(*tables: Table) -> Html:
 
 
 def _content_of_text(text: str) -> Html:
-    return Html(f"<div>{html.escape(plain_line(text))}</div>", plain_line(text))
+    return Html(f"<div>{escaped(text)}</div>", plain_line(text))

@@ -147,9 +147,15 @@ def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
     Other processes that change the file at the same moment wait.
 
     Raises:
-        FailedPreconditionError: The present file cannot be used, or this user has no home directory.
+        FailedPreconditionError: The present file cannot be used, or this user has no home directory, or this is
+            neither Linux nor macOS.
         ResourceExhaustedError: The file cannot be written.
     """
+    if not hasattr(os, "getuid"):
+        raise FailedPreconditionError(
+            "contexts are kept on Linux and macOS only, because other users could read the tokens: set"
+            " IRIS_CONTROLLER_ADDRESS and IRIS_TOKEN instead"
+        )
     path = contexts_path()
     try:
         make_private(path.parent)
@@ -193,12 +199,9 @@ def _read_context(name: str, entry: Mapping[str, Any]) -> Context:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock of the file of contexts. Without `fcntl`, which Windows lacks, there is no lock."""
-    try:
-        from iris.system.locks import wait_for_lock
-    except ImportError:
-        yield
-        return
+    """Wait for the lock of the file of contexts."""
+    from iris.system.locks import wait_for_lock  # The module does not exist on Windows.
+
     try:
         lock = wait_for_lock(path.with_suffix(".lock"))
     except OSError as error:
