@@ -88,8 +88,8 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods):
             token: The token for all calls, as `iris token create` prints it, or a function that returns a token. The
                 client calls the function again when the cluster refuses the last token, for example while a log is
                 followed. Default: the token of the context, if a context names the cluster. Otherwise the environment
-                variable `IRIS_TOKEN`, which Iris sets inside each job, and if it is not set, the token that `iris up`
-                has stored for the same user on this machine.
+                variable `IRIS_TOKEN`, which Iris sets inside each job. If it is not set, the token that `iris up` has
+                stored for the same user on this machine, or the token of the context with the same address.
             ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.

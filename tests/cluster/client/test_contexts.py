@@ -13,6 +13,7 @@ import pytest
 
 from iris.client import IrisClient
 from iris.client.aio import AsyncIrisClient
+from iris.cluster.client.access import ClusterAccess
 from iris.cluster.client.contexts.choose_cluster import Access, ContextToken, choose_cluster, find_cluster
 from iris.cluster.client.contexts.context_file import (
     Context,
@@ -20,6 +21,7 @@ from iris.cluster.client.contexts.context_file import (
     change_contexts,
     check_context_name,
     contexts_path,
+    find_context_at,
     read_contexts,
 )
 from iris.errors import (
@@ -29,6 +31,7 @@ from iris.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
+from iris.rpc.http.tls import ClientTls
 
 PROD = Context("prod", "https://prod:1", "secret-of-prod", ca="/ca.pem", cert="/cert.pem", cert_key="/key.pem")
 STAGING = Context("staging", "http://staging:1", "secret-of-staging")
@@ -191,6 +194,28 @@ def test_token_of_a_context_wins_over_the_environment_and_loses_against_the_argu
         assert client.cluster.token() == "given"
     with IrisClient.remote("http://other:1") as client:
         assert client.cluster.token() == "of-another-cluster"
+
+
+def test_address_of_a_context_gets_its_token_and_certificates_unless_others_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(PROD, STAGING)
+    monkeypatch.delenv("IRIS_TOKEN")
+    with IrisClient.remote("staging:1") as client, IrisClient.remote("other:1") as other:
+        assert (client.cluster.token(), other.cluster.token()) == ("secret-of-staging", None)
+    with IrisClient.remote("staging:1", token="given") as client:
+        assert client.cluster.token() == "given"
+    access = ClusterAccess("https://prod:1", None, None, None, None, None, 60)
+    assert access.tls == ClientTls("/ca.pem", "/cert.pem", "/key.pem")
+    save(Context("second", STAGING.address, "secret-of-second"), PROD)
+    assert find_context_at(STAGING.address) is None, "two contexts have this address"
+    change_contexts(lambda known: known.with_current("second"))
+    found = find_context_at(STAGING.address)
+    assert found is not None
+    assert found.name == "second", "the current one"
+    monkeypatch.setenv("IRIS_TOKEN", "of-the-environment")
+    with IrisClient.remote("staging:1") as client:
+        assert client.cluster.token() == "of-the-environment"
 
 
 def test_certificates_of_a_context_are_used_unless_the_user_gives_others_or_a_transport() -> None:

@@ -30,11 +30,11 @@ class Seen:
     def of_task(cls, status: cluster_pb2.TaskStatus) -> Seen:
         """Return the state in the status of a task."""
         parts = [state_name(status.state)]
-        if status.HasField("exit_code"):
+        why = status.status_message or status.error
+        if status.HasField("exit_code") and "exit code" not in why:
             parts.append(f"exit code {status.exit_code}")
         if taken := time_taken(status.started_at_ms, status.finished_at_ms):
             parts.append(taken)
-        why = status.status_message or status.error
         return cls(TaskState(status.state), f"task {status.task_id}: {', '.join(parts)}" + (f": {why}" if why else ""))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from iris.arguments import check_flag, check_timeout, check_token
 from iris.cluster.client.contexts.choose_cluster import ContextToken
+from iris.cluster.client.contexts.context_file import find_context_at
 from iris.cluster.client.running_cluster import find_here, find_token
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import ControllerUnreachableError, WorkerUnreachableError
@@ -50,14 +51,20 @@ class ClusterAccess:
         check_alone(transport, ca=ca, cert=cert, http2=http2)
         self.tls = ClientTls.given(ca, cert)
         if self.tls == ClientTls() and self.address.startswith("https://"):
-            here = find_here(self.address)
-            self.tls = self.tls if here is None else here.tls()
+            self.tls = self._known_tls()
         self.credentials = _credentials(token, self.address)
         is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
-        # The client has found its token in a file on this machine. Such a token is sent only to processes of the same
-        # user.
+        # A token that the client has found in a file on this machine is sent only to processes of the same user.
         self.uid_check = PeerUidCheck(self.address, None if is_given else own)
         self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
+
+    def _known_tls(self) -> ClientTls:
+        """Return the TLS settings of the cluster of `iris up`, or of the context, with this address."""
+        here = find_here(self.address)
+        if here is not None:
+            return here.tls()
+        context = find_context_at(self.address)
+        return self.tls if context is None else ClientTls(context.ca, context.cert, context.cert_key)
 
     def controller_peer(self, lifetime: Lifetime | None, proxy: Proxy | None) -> Peer:
         """Return the description of the controller.
@@ -107,7 +114,11 @@ class ClusterAccess:
 
 
 def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
-    """Return the credentials: the given token, or `IRIS_TOKEN`, or the token of `iris up` on this machine."""
+    """Return the credentials.
+
+    They have the given token, or `IRIS_TOKEN`, or the token of `iris up` on this machine, or the token of the context
+    with this address.
+    """
     if given is not None:
         if isinstance(given, ContextToken):
             return Credentials(given, given.what)
@@ -117,4 +128,9 @@ def _credentials(given: str | Callable[[], str] | None, address: str) -> Credent
     variable = os.environ.get(TOKEN_VARIABLE)
     if variable:
         return Credentials.fixed(variable, TOKEN_VARIABLE)
-    return Credentials(lambda: find_token(address), "the file of 'iris up'")
+    return Credentials(lambda: find_token(address) or _token_of_context(address), "the file of 'iris up' or a context")
+
+
+def _token_of_context(address: str) -> str | None:
+    context = find_context_at(address)
+    return None if context is None else context.token

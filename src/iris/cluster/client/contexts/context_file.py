@@ -141,6 +141,21 @@ def read_contexts() -> Contexts:
         ) from error
 
 
+def find_context_at(address: str) -> Context | None:
+    """Return the context with an address. None if there is none, or if there are several and none of them is current.
+
+    Args:
+        address: The base URL of a controller.
+
+    Raises:
+        FailedPreconditionError: See `read_contexts`.
+    """
+    contexts = read_contexts()
+    there = [context for context in contexts.known.values() if context.address == address]
+    current = [context for context in there if context.name == contexts.current]
+    return next(iter(current or there), None) if len(there) == 1 or current else None
+
+
 def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
     """Replace the file of contexts by what `change` makes of its content, and return the new content.
 
