@@ -23,6 +23,7 @@ NAMES = (
     "many_jobs",
     "scheduling",
     "submissions",
+    "growth",
     "greedy_readers",
     "log_route_readers",
     "task_status",

@@ -47,6 +47,8 @@ NAMES = frozenset(
         # The following names are failpoints of the controller.
         "store.commit.before",  # Failpoints around the commit of a transaction to the database.
         "store.commit.after",
+        "migrate.before",  # Failpoints around the migration of the jobs of an older database.
+        "migrate.after",
         "placement.before",  # Failpoints around the submission of a gang to the engine.
         "placement.after",
         "engine.spawn.before",  # Failpoints around the start of a worker by the local engine.

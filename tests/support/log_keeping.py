@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from support.no_ended_jobs import NoEndedJobs
+
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerIdentity
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.remote_store import LogLocation
@@ -66,13 +69,15 @@ class KeptLogs:
         self.directories = LogDirectories(directory / "kept")
         place = LogLocation(f"{location}{self.there}") if location else None
         keeping = Keeping(self.directories, retention or Retention(), place, max_log_bytes, lambda: self.now_ms)
-        self.keeper = LogKeeper(keeping, self.jobs)
+        self.table = JobTable(NoEndedJobs())
+        self.keeper = LogKeeper(keeping, self.table)
 
     def add_job(self, name: str, tasks: int = 1, *, max_log_bytes: int = 0) -> JobRecord:
         """Add a job whose tasks run their first attempts."""
         job = Job.new(name, tasks, self.now_ms)
         launch = cluster_pb2.Controller.LaunchJobRequest(name=name, max_log_bytes=max_log_bytes)
         record = self.jobs[name] = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        self.table.add(record)
         for index in range(tasks):
             self.start_attempt(name, index)
         return record

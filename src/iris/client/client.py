@@ -15,6 +15,7 @@ from iris.arguments import (
 )
 from iris.client.endpoint_methods import EndpointMethods
 from iris.client.job import Job
+from iris.client.list_methods import ListMethods
 from iris.client.log_methods import LogMethods
 from iris.client.printing import print_task
 from iris.client.retry.retry_methods import RetryMethods
@@ -30,7 +31,7 @@ from iris.client.submission import (
     new_request,
     parent_job,
 )
-from iris.client.views.lists import JobList, Machines, TaskStatusList
+from iris.client.views.lists import Machines, TaskStatusList
 from iris.client.views.notebook_views import show_messages_as_tables
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(LogMethods, EndpointMethods, RetryMethods):
+class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster
@@ -307,10 +308,6 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods):
             NotFoundError: There is no such job.
         """
         return self.cluster.get_job_status(job_id)
-
-    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first. The list is shown as a table."""
-        return JobList(self.cluster.list_jobs())
 
     def machines(self) -> Machines:
         """Return the machines of the cluster and the queue. The answer is shown as a table.

@@ -89,9 +89,10 @@ class ControllerService(Protocol):
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
-        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
-        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
+        Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
+        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
+        calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -779,9 +780,10 @@ class ControllerServiceClient(ConnectClient):
         use_get: bool = False,
     ) -> Controller.ListJobsResponse:
         """
-        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
-        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
-        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
+        Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
+        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
+        calls of this caller wait.
         """
         return await self.execute_unary(
             request=request,
@@ -1393,9 +1395,10 @@ class ControllerServiceSync(Protocol):
 
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
-        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
-        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
+        Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
+        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
+        calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2081,9 +2084,10 @@ class ControllerServiceClientSync(ConnectClientSync):
         use_get: bool = False,
     ) -> Controller.ListJobsResponse:
         """
-        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
-        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
-        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
+        Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
+        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
+        calls of this caller wait.
         """
         return self.execute_unary(
             request=request,

@@ -891,19 +891,37 @@ class Controller(_message.Message):
         task_index: int
         def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ...) -> None: ...
     class ListJobsRequest(_message.Message):
-        __slots__ = ("page_size", "page_token")
+        __slots__ = ("page_size", "page_token", "id_prefix", "states", "owner", "since_ms", "until_ms", "newest_first", "include_counts")
         PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
         PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
+        STATES_FIELD_NUMBER: _ClassVar[int]
+        OWNER_FIELD_NUMBER: _ClassVar[int]
+        SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+        NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+        INCLUDE_COUNTS_FIELD_NUMBER: _ClassVar[int]
         page_size: int
         page_token: str
-        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+        id_prefix: str
+        states: _containers.RepeatedScalarFieldContainer[JobState]
+        owner: str
+        since_ms: int
+        until_ms: int
+        newest_first: bool
+        include_counts: bool
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., id_prefix: _Optional[str] = ..., states: _Optional[_Iterable[_Union[JobState, str]]] = ..., owner: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., newest_first: _Optional[bool] = ..., include_counts: _Optional[bool] = ...) -> None: ...
     class ListJobsResponse(_message.Message):
-        __slots__ = ("jobs", "next_page_token")
+        __slots__ = ("jobs", "next_page_token", "num_unfinished", "num_ended")
         JOBS_FIELD_NUMBER: _ClassVar[int]
         NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        NUM_UNFINISHED_FIELD_NUMBER: _ClassVar[int]
+        NUM_ENDED_FIELD_NUMBER: _ClassVar[int]
         jobs: _containers.RepeatedCompositeFieldContainer[JobStatus]
         next_page_token: str
-        def __init__(self, jobs: _Optional[_Iterable[_Union[JobStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+        num_unfinished: int
+        num_ended: int
+        def __init__(self, jobs: _Optional[_Iterable[_Union[JobStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., num_unfinished: _Optional[int] = ..., num_ended: _Optional[int] = ...) -> None: ...
     class GetTaskStatusRequest(_message.Message):
         __slots__ = ("job_id", "task_index", "include_result")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]

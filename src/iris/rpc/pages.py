@@ -58,7 +58,7 @@ def cut_page(
         InvalidArgumentError: `page_size` is negative, or `page_token` was not made for this list.
     """
     check_whole_number("page_size", page_size, most=MAX_INT32)
-    number = _number_of(what, page_token, total)
+    number = number_in(what, page_token, total) if page_token else 0
     end = min(total, number + _limit(page_size))
     items: list[Item] = []
     size = 0
@@ -130,11 +130,14 @@ def _name_of(what: str, token: str) -> str | None:
     return name
 
 
-def _number_of(what: str, token: str, total: int) -> int:
-    if not token:
-        return 0
+def number_in(what: str, token: str, most: int) -> int:
+    """Return the number in a page token.
+
+    Raises:
+        InvalidArgumentError: The token was not made for this list, or its number is higher than `most`.
+    """
     name, _, digits = token.rpartition("-")
-    if name != what or not (digits.isascii() and digits.isdecimal()) or len(digits) > 9 or int(digits) > total:
+    if name != what or not (digits.isascii() and digits.isdecimal()) or len(digits) > 18 or int(digits) > most:
         raise _wrong_token(token)
     return int(digits)
 

@@ -33,12 +33,16 @@ from iris.system.event_loop import raise_file_limit, use_no_proxy
 from iris.system.private_dir import make_private
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iris.cluster.controller.api.service import ControllerService
     from iris.cluster.controller.auth.admin_token import AdminToken
     from iris.cluster.controller.controller import Controller
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.storage.store import Store
     from iris.cluster.engine.base import Engine
     from iris.rpc.http.server.asgi_server import HttpServer
+    from iris.server.loading import Loading
 
 # This file in the state directory contains the configuration of the last start of the server.
 CONFIG_FILE = "config.json"
@@ -107,8 +111,11 @@ class ClusterServer:
             disowned,
         )
 
-    async def start(self) -> dict[str, Any]:
+    async def start(self, on_progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
         """Start the cluster, and return its address, its token, and other facts for the parent process.
+
+        Args:
+            on_progress: A function that is called with the progress about every second, if the start takes long.
 
         Raises:
             IrisError: The cluster cannot be started. The message contains the reason.
@@ -123,12 +130,11 @@ class ClusterServer:
             if not self._temporary:
                 (self._directory / state_dir.ENGINE_FILE).write_text(f"{self._config.engine}\n")
                 (self._directory / CONFIG_FILE).write_text(f"{self._config.to_json()}\n")
-            admin = await self._start_controller(listening)
+            admin = await self._start_controller(listening, on_progress)
         except BaseException:
             await self._engine.abandon()
             raise
         unfinished, ended = self._controller.jobs.count()
-        self._server.start()
         self._renewing = asyncio.create_task(admin.renew())
         log_event(
             _log, "server.started", address=listening.address, engine=self._config.engine, version=versions.VERSION
@@ -156,8 +162,29 @@ class ClusterServer:
             queued_credentials=self._keys.queued_credentials,
         )
 
-    async def _start_controller(self, listening: Listening) -> AdminToken:
-        """Load the controller, which continues the stored jobs. The server does not accept calls yet."""
+    async def _start_controller(self, listening: Listening, on_progress: Callable[[str], None]) -> AdminToken:
+        """Load the controller, which continues the stored jobs, and begin to serve.
+
+        If loading takes long, the server already accepts connections, and answers that it is loading.
+        """
+        from iris.rpc.http.server.asgi_server import HttpServer
+        from iris.server.application import controller_applications
+        from iris.server.loading import Loading, loading_applications
+
+        loading = Loading(on_progress)
+        tls = listening.tls
+        self._server = HttpServer(
+            loading_applications(loading),
+            listening.socket,
+            tls=None if tls is None else tls.context(),
+            allow_origins=self._config.allow_origins,
+        )
+        async with loading.serve_if_slow(self._server):
+            service, admin = await self._load_controller(listening, loading)
+        self._server.serve_instead(controller_applications(service))
+        return admin
+
+    async def _load_controller(self, listening: Listening, loading: Loading) -> tuple[ControllerService, AdminToken]:
         from iris.cluster.controller.api.service import ControllerService
         from iris.cluster.controller.auth.admin_token import AdminToken
         from iris.cluster.controller.controller import Controller
@@ -165,13 +192,12 @@ class ClusterServer:
         from iris.cluster.controller.submission.headroom import Headroom
         from iris.cluster.controller.submission.quotas import Quota
         from iris.rpc.http.client.async_client_transport import http_client
-        from iris.rpc.http.server.asgi_server import HttpServer
-        from iris.server.application import controller_applications
 
         resume_collector()  # All modules are loaded now.
 
         config, tls = self._config, listening.tls
-        self._store = Store(self._unless_temporary("controller.db"))
+        path = self._unless_temporary("controller.db")
+        self._store = await asyncio.to_thread(Store, path, progress=loading.report)
         keeping = await _keeping(config, self._directory / "logs")
         use_no_proxy()  # The workers, which run already, keep their proxy settings for their tasks.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
@@ -188,13 +214,10 @@ class ClusterServer:
             # whether they use TLS, because a proxy may end TLS in front of the controller only.
             http_client=http_client(None if tls is None else tls.for_parts()),
         )
-        applications = controller_applications(ControllerService(self._controller, quota))
-        context = None if tls is None else tls.context()
-        self._server = HttpServer(applications, listening.socket, tls=context, allow_origins=config.allow_origins)
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
-        return admin
+        return ControllerService(self._controller, quota), admin
 
     async def stop(self) -> None:
         """Stop the cluster: stop placing tasks, wait until workers have ended their tasks, and close the port."""
@@ -235,7 +258,7 @@ def _check_engine(directory: Path, engine: str) -> None:
     from iris.cluster.controller.storage.store import Store
 
     store = Store(directory / "controller.db")
-    unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
+    unfinished = [stored.job_id for stored in store.load_unfinished()]
     store.close()
     if unfinished:
         some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from iris.cluster.client.server_process import EVENT_LOG
+from iris.cluster.client.server_process import EVENT_LOG, LOADING
 from iris.config import ClusterConfig, read_config_file
 from iris.errors import InvalidArgumentError, IrisError
 from iris.event_log import set_up_event_log
@@ -52,7 +53,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
             has_parent=bool(arguments.parent_pid),
         )
         with server:
-            _announce(arguments.ready_fd, await server.start())
+            _announce(arguments.ready_fd, await server.start(lambda text: _report(arguments.ready_fd, text)))
             await stop.wait()
             await server.stop()
     except IrisError as error:
@@ -76,6 +77,13 @@ def _set_up_event_log(config: ClusterConfig) -> None:
         max_bytes=config.event_log_bytes,
         max_files=config.event_log_files,
     )
+
+
+def _report(ready_fd: int | None, text: str) -> None:
+    """Tell the parent process how far the server has loaded its state."""
+    if ready_fd is not None:
+        with contextlib.suppress(BrokenPipeError):  # The parent process has ended.
+            os.write(ready_fd, json.dumps({LOADING: text}).encode() + b"\n")
 
 
 def _announce(ready_fd: int | None, message: dict[str, object]) -> None:
@@ -103,6 +111,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ready-fd",
         type=int,
-        help="when the server is ready, write one line of JSON to this file descriptor: its address, or an error",
+        help="when the server is ready, write a line of JSON to this file descriptor: its address, or an error; before"
+        " that, lines with its progress may come",
     )
     return parser.parse_args()

@@ -305,4 +305,6 @@ def again(logs: KeptLogs, directory: Path, retention: Retention) -> KeptLogs:
     after = KeptLogs(directory, retention)
     after.now_ms = logs.now_ms
     after.jobs.update(logs.jobs)
+    for record in logs.jobs.values():
+        after.table.add(record)
     return after

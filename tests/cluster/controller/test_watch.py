@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from support.no_ended_jobs import NoEndedJobs
 
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.api.watch import JobWatch, JobWatches
@@ -42,7 +43,7 @@ class Watched:
         job = Job.new("job", tasks, 1, coscheduled=False)
         job.submit()
         self.record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
-        self.jobs = JobTable()
+        self.jobs = JobTable(NoEndedJobs())
         self.jobs.add(self.record)
         self.watches = JobWatches(self.jobs, SavedAtOnce(), Slices())
         self.clients: list[Messages] = []

@@ -327,7 +327,8 @@ def test_cgroups_are_used_in_a_delegated_systemd_unit(tmp_path: Path, with_a_str
         script = f"echo $$ > {unit}/cgroup.procs && exec {shlex.join([sys.executable, *words])}"
         with subprocess.Popen(shell(script), stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            with IrisClient.remote(json.loads(server.stdout.readline())["address"]) as client:
+            ready = next(line for line in server.stdout if "address" in json.loads(line))
+            with IrisClient.remote(json.loads(ready)["address"]) as client:
                 assert str(server.pid) in (unit / "iris-server" / "cgroup.procs").read_text().split()
                 job = client.run(python(HOLD, 150), resources=memory(100))
                 task = out_of_memory(job, 100)

@@ -35,7 +35,11 @@ def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Re
     _check_port(config.host, config.port)
     try:
         output.set_status("starting a cluster on this machine…")
-        server = start_server(config, take_over=take_over)
+        server = start_server(
+            config,
+            take_over=take_over,
+            on_progress=lambda text: output.set_status(f"starting a cluster on this machine… {text}"),
+        )
         try:
             if config.num_workers:
                 _wait_for_workers(server, config, output)

@@ -17,6 +17,7 @@ from iris.arguments import (
 from iris.client.aio.callbacks import LoopCallbacks
 from iris.client.aio.endpoint_methods import AsyncEndpointMethods
 from iris.client.aio.job import AsyncJob
+from iris.client.aio.list_methods import AsyncListMethods
 from iris.client.aio.log_methods import AsyncLogMethods
 from iris.client.aio.printing import print_task
 from iris.client.aio.retry_methods import AsyncRetryMethods
@@ -32,7 +33,7 @@ from iris.client.submission import (
     new_request,
     parent_job,
 )
-from iris.client.views.lists import JobList, Machines, TaskStatusList
+from iris.client.views.lists import Machines, TaskStatusList
 from iris.client.views.notebook_views import show_messages_as_tables
 from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods):
+class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         async with AsyncIrisClient.remote("controller:50051") as client:    # a running cluster
@@ -317,10 +318,6 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods):
             NotFoundError: There is no such job.
         """
         return await self.cluster.get_job_status(job_id)
-
-    async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first. The list is shown as a table."""
-        return JobList(await self.cluster.list_jobs())
 
     async def machines(self) -> Machines:
         """Return the machines of the cluster and the queue. The answer is shown as a table.

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
 from iris.system.private_dir import check_private, make_private, open_private
 
-# How many seconds to wait for the start of a server. On a busy machine, the start may take almost a minute. A server
-# that cannot start reports its error at once.
-_READY_S = 60.0
+# How many seconds to wait for the next message of a starting server. On a busy machine, the server may need almost a
+# minute before it can load its state. While it loads, it sends a message every second, so the whole start may take much
+# longer. A server that cannot start reports its error at once.
+_SILENT_S = 60.0
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
 EVENT_LOG = "server.log"  # The name of the event log in the state directory.
+LOADING = "loading"  # The key of a message of a starting server with its progress.
 
 
 @dataclass(slots=True)
@@ -74,9 +77,15 @@ def check_server_extra() -> None:
 
 
 def start_server(
-    config: ClusterConfig, *, temporary: bool = False, ends_with_us: bool = False, take_over: bool = False
+    config: ClusterConfig,
+    *,
+    temporary: bool = False,
+    ends_with_us: bool = False,
+    take_over: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> LocalServer:
-    """Start the server of a cluster, and return as soon as the server answers.
+    """Start the server of a cluster, and return as soon as the server answers. The start has no time limit while the
+    server reports progress.
 
     Args:
         config: The configuration, with the state directory. The server writes its event log to `server.log` there.
@@ -84,6 +93,7 @@ def start_server(
         ends_with_us: Whether the server ends when this process ends, even if this process is killed.
         take_over: Whether a copied state directory, for example one that was restored from a backup, replaces its
             original. If True, the original must not be used again.
+        on_progress: A function that is called with texts about the progress, for people, if the start takes long.
 
     Raises:
         FailedPreconditionError: Other users can write in the directory, or another user owns it.
@@ -98,11 +108,7 @@ def start_server(
         check_private(directory)
     messages = directory / EVENT_LOG
     ready, ready_end = (above_standard(end) for end in os.pipe())
-    # Without -P, a file in the current directory could hide a module of Iris or of Python's standard library.
-    command = [sys.executable, "-P", "-m", "iris.server", "--config", config.to_json(), "--ready-fd", str(ready_end)]
-    command += ["--temporary"] if temporary else []
-    command += ["--take-over"] if take_over else []
-    command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
+    command = _command(config, ready_end, temporary=temporary, ends_with_us=ends_with_us, take_over=take_over)
     try:
         with open(messages, "ab", opener=open_private) as log:
             process = subprocess.Popen(
@@ -121,7 +127,7 @@ def start_server(
         raise LocalClusterError(f"cannot start a cluster on this machine: {error}") from error
     finally:
         os.close(ready_end)
-    answer = _wait_until_ready(process, ready)
+    answer = _wait_until_ready(process, ready, on_progress)
     if "address" in answer:
         return LocalServer(
             answer["address"], answer["port"], process, answer.get("found", {}), answer["token"], answer.get("copied")
@@ -132,10 +138,28 @@ def start_server(
     raise LocalClusterError(f"the cluster on this machine did not start: {why}")
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str, Any]:
+def _command(
+    config: ClusterConfig, ready_end: int, *, temporary: bool, ends_with_us: bool, take_over: bool
+) -> list[str]:
+    # Without -P, a file in the current directory could hide a module of Iris or of Python's standard library.
+    command = [sys.executable, "-P", "-m", "iris.server", "--config", config.to_json(), "--ready-fd", str(ready_end)]
+    command += ["--temporary"] if temporary else []
+    command += ["--take-over"] if take_over else []
+    command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
+    return command
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], ready: int, on_progress: Callable[[str], None] | None
+) -> dict[str, Any]:
     """Return the message that the server sends when it is ready. Empty if the server ends before it is ready."""
     try:
-        answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
+        while True:
+            answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
+            if LOADING not in answer:
+                break
+            if on_progress is not None:
+                on_progress(answer[LOADING])
     except BaseException:
         process.kill()
         process.wait()
@@ -181,12 +205,13 @@ def remove_directory(directory: Path) -> None:
 
 
 def _read_line(pipe: int) -> str:
-    """Return the line that the server writes when it is ready. Empty if the server ends, or does not answer in time."""
-    end = time.monotonic() + _READY_S
+    """Return the next line of a starting server. Empty if the server ends, or is silent for too long."""
+    end = time.monotonic() + _SILENT_S
     data = b""
     while not data.endswith(b"\n"):
         readable, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-        chunk = os.read(pipe, 65536) if readable else b""
+        # Only one byte is read at a time, because the next message must stay in the pipe.
+        chunk = os.read(pipe, 1) if readable else b""
         if not chunk:
             return ""
         data += chunk

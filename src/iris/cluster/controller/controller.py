@@ -26,6 +26,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import TypeVar
 
 from pyqwest import Client
@@ -52,6 +53,7 @@ from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.dependencies import Dependencies
@@ -73,6 +75,7 @@ from iris.reasons import FailureCode
 from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import now_ms
 
+_LOADED_AT_ONCE = 200  # How many jobs are read from the database at a time.
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ class Controller:
             request is withdrawn.
 
     Attributes:
-        jobs: All jobs.
+        jobs: The jobs, of which only the unfinished ones are in memory.
         saver: Saves all changes.
         slices: Makes large answers in small steps.
         headroom: Refuses new work when too little disk space or too few file descriptors are left.
@@ -132,7 +135,8 @@ class Controller:
         key = key or SigningKey.new()
         tokens = ClusterTokens(key)
         self.headroom = headroom or Headroom()
-        self.jobs = JobTable()
+        self._stored_jobs = StoredJobs(store)
+        self.jobs = JobTable(self._stored_jobs, store.count_ended())
         self.saver = Saver(store)
         self.slices = Slices()
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
@@ -148,19 +152,19 @@ class Controller:
         )
         self.reports = WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, self._wake_scheduler)
         # Logs.
-        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs.by_id)
+        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
         # Clients.
         self._quotas = QuotaUse(quota or Quota())
-        self.workspaces = Workspaces(store, self.saver)
+        self.workspaces = Workspaces(store, self._stored_jobs)
         self.submissions = Submissions(
             self.jobs, self.workspaces, self._quotas, self.headroom, self._log_keeper, self.saver
         )
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
-        self.resubmissions = Resubmissions(store, self.saver, self.submissions)
-        self.queries = JobQueries(self.jobs, self.fleet.workers, self.saver, store, self.slices)
-        self.results = ResultStreams(self.jobs, self.saver, store, self.watches)
+        self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
+        self.queries = JobQueries(self.jobs, self._stored_jobs, store, self.fleet.workers, self.saver, self.slices)
+        self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
@@ -179,9 +183,9 @@ class Controller:
         )
 
     async def start(self) -> None:
-        """Load the stored jobs, compare them with the engine's gangs, and begin to schedule.
+        """Load the unfinished jobs, compare them with the engine's gangs, and begin to schedule.
 
-        1. The jobs are loaded, and the saver starts.
+        1. The unfinished jobs are loaded, and the saver starts. Ended jobs stay in the database.
         2. The scheduler adopts the gangs that the engine still has. All attempts of a lost gang end at once, before
            workers register. Therefore each attempt counts as lost with its worker, not as stopped for a restart of its
            gang.
@@ -189,10 +193,12 @@ class Controller:
            An earlier controller may have been killed before it could do so.
         4. Scheduling begins.
         """
-        for record in self._store.load():
-            self.saver.adopt(record)
-            self._add(record)
-            if not record.job.is_finished:
+        loading = self._store.load_unfinished()
+        # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
+        while records := await self._stored_jobs.run(lambda: list(islice(loading, _LOADED_AT_ONCE))):
+            for record in records:
+                self.saver.adopt(record)
+                self._add(record)
                 self._quotas.add(record.job.owner, len(record.job.tasks))
         if self._log_keeper is not None:
             self._log_keeper.start()
@@ -203,11 +209,12 @@ class Controller:
         for record in self.jobs.open_jobs():
             self.saver.job_changed(record, recover(record.job, snapshot, now_ms()))
         self._scheduler.apply_snapshot(snapshot)
-        for record in list(self.jobs.by_id.values()):
-            self._end_orphans(record)
+        for job_id in self.jobs.parents_of_open_jobs():
+            parent = await self.jobs.get(job_id)
+            if parent is not None:
+                self._end_orphans(parent)
         for job_id in self._registry.job_ids():
-            known = self.jobs.get(job_id)
-            if known is not None and known.job.is_finished:
+            if job_id and job_id not in self.jobs.by_id:
                 self._registry.job_ended(job_id)
         for record in self.jobs.open_jobs():
             self._dependencies.job_added(record)
@@ -229,13 +236,18 @@ class Controller:
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
+        self._stored_jobs.close()
         await self.saver.close()
 
     # The next methods return the owners of jobs and endpoints, for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if the job does not exist."""
-        record = self.jobs.get(job_id)
+        """Return the name of a job's owner; None if the job does not exist or has ended.
+
+        The only permission that depends on the owner is the permission to write a job's standard input. An ended job
+        accepts no standard input from any caller.
+        """
+        record = self.jobs.by_id.get(job_id)
         return None if record is None else record.job.owner
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
@@ -271,10 +283,16 @@ class Controller:
         log_new_job(record.job)
         self._carry_out_instructions(change)
         self._dependencies.job_added(record)
-        parent = self.jobs.get(record.job.parent_job_id)
         # While a child job is being saved, its parent job may end. In this case the child job must end, too.
-        if parent is not None:
-            self._end_if_orphaned(record, parent)
+        if record.job.parent_job_id:
+            parent = self.jobs.in_memory(record.job.parent_job_id)
+            if parent is None:
+                self._background.start(self._end_child_of_ended_job(record))
+            else:
+                self._end_if_orphaned(record, parent)
+
+    async def _end_child_of_ended_job(self, child: JobRecord) -> None:
+        self._end_if_orphaned(child, await self.jobs.find(child.job.parent_job_id))
 
     def _drop_refused_job(self, record: JobRecord) -> None:
         self._quotas.remove(record.job.owner, len(record.job.tasks))
@@ -306,7 +324,7 @@ class Controller:
         self._attempts.carry_out(record, attempts)
 
     def _conclude(self, record: JobRecord) -> None:
-        """Clean up after a job whose end is saved."""
+        """Clean up after a job whose end is saved, and remove the job from the memory."""
         self.jobs.conclude(record)
         self._quotas.remove(record.job.owner, len(record.job.tasks))
         self._registry.job_ended(record.job_id)

@@ -69,13 +69,17 @@ class _Health:
 
     Args:
         services: The names of the services that this server has.
+        is_serving: Whether the server serves. False while it loads its state.
     """
 
-    def __init__(self, services: frozenset[str]) -> None:
+    def __init__(self, services: frozenset[str], *, is_serving: bool) -> None:
         self._services = services
+        self._is_serving = is_serving
 
     async def check(self, request: Any, ctx: Any) -> Any:
-        """Return that the server, or one of its services, is serving."""
+        """Return whether the server, or one of its services, is serving."""
+        if not self._is_serving:
+            return _Response(status=_STATUSES.index("NOT_SERVING"))
         if request.service and request.service not in self._services:
             text = f"this server has no service {quoted(request.service)}"
             raise connect_error(Code.NOT_FOUND, text, ErrorReason.NOT_FOUND)
@@ -99,11 +103,12 @@ class HealthApplication(ConnectASGIApplication[_Health]):
 
     Args:
         services: The names of the other services of this server.
+        is_serving: Whether the server serves. False while it loads its state.
     """
 
-    def __init__(self, *services: str) -> None:
+    def __init__(self, *services: str, is_serving: bool = True) -> None:
         super().__init__(
-            service=_Health(frozenset({_SERVICE, *services})),
+            service=_Health(frozenset({_SERVICE, *services}), is_serving=is_serving),
             endpoints=_endpoints,
             interceptors=(ReleaseInterceptor(), DetailInterceptor()),
             read_max_bytes=_MAX_BYTES,

@@ -10,7 +10,7 @@ from iris.cli.cluster.connect import connect
 from iris.cli.options import address_option, json_option
 from iris.cli.output.documents import job_document
 from iris.cli.output.printer import Output
-from iris.cluster.types import is_job_finished
+from iris.cluster.types import FINAL_STATES, STATE_NAMES, is_job_finished
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN_FINISHED = 10
 _SHOWN = 50
+_UNFINISHED = [name for number, name in STATE_NAMES.items() if number and number not in FINAL_STATES]
+_ENDED = [STATE_NAMES[number] for number in sorted(FINAL_STATES)]
 _HELP = f"""\
 Show the jobs, the newest first: the jobs that run or wait, then the last {_SHOWN_FINISHED} jobs that have ended, and \
 at most {_SHOWN} jobs in all. --json prints all jobs.
@@ -39,18 +41,22 @@ at most {_SHOWN} jobs in all. --json prints all jobs.
 def ps(*, show_all: bool, limit: int | None, as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
-    with connect(address) as connection:
-        jobs = connection.client.list_jobs()[::-1]  # the newest first
-    live = [job for job in jobs if not is_job_finished(job.state)]
-    ended = [job for job in jobs if is_job_finished(job.state)]
     everything = show_all or as_json
-    shown = live + (ended if everything else ended[:_SHOWN_FINISHED])
-    shown = shown[: limit or (None if everything else _SHOWN)]
+    most = limit or (None if everything else _SHOWN)
+    with connect(address) as connection:
+        client = connection.client
+        live = client.list_jobs(states=_UNFINISHED, newest_first=True, limit=most)
+        ended = client.list_jobs(states=_ENDED, newest_first=True, limit=most if everything else _SHOWN_FINISHED)
+        counts = client.count_jobs()
+    # A job that ends between the two calls is in both lists.
+    has_ended = {job.job_id for job in ended}
+    shown = [*(job for job in live if job.job_id not in has_ended), *ended][:most]
     output.answer({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown))
-    hidden_live = max(0, len(live) - len(shown))
-    hidden = {"run or wait": hidden_live, "have ended": len(jobs) - len(shown) - hidden_live}
-    if any(hidden.values()):
-        output.note(", ".join(f"{count} more {what}" for what, count in hidden.items() if count) + ": iris ps --all")
+    shown_live = sum(not is_job_finished(job.state) for job in shown)
+    hidden = {"run or wait": counts[0] - shown_live, "have ended": counts[1] - (len(shown) - shown_live)}
+    more = [f"{count} more {what}" for what, count in hidden.items() if count > 0]
+    if more:
+        output.note(f"{', '.join(more)}: iris ps --all")
 
 
 def _table(jobs: list[cluster_pb2.JobStatus]) -> str | RenderableType:

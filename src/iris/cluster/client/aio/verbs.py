@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations import endpoints, jobs, machines, tokens
+from iris.cluster.states import JobState
 from iris.rpc import cluster_pb2
 
 
@@ -71,9 +72,47 @@ class AsyncVerbs:
         """
         await self.connection.perform(jobs.terminate_task(job_id, task_index))
 
-    async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first."""
-        return await self.connection.perform(jobs.list_jobs())
+    async def list_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[cluster_pb2.JobStatus]:
+        """Return the jobs that meet all given conditions, without their tasks, the oldest first."""
+        operation = jobs.list_jobs(
+            id_prefix=id_prefix,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            newest_first=newest_first,
+            limit=limit,
+        )
+        return await self.connection.perform(operation)
+
+    async def count_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+    ) -> tuple[int, int]:
+        """Return how many unfinished and how many ended jobs meet all given conditions."""
+        operation = jobs.count_jobs(
+            id_prefix=id_prefix,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+        )
+        return await self.connection.perform(operation)
 
     async def get_task_status(
         self, job_id: str | JobReference, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from iris.arguments import (
     MAX_INT32,
     JobReference,
     check_flag,
     check_instance,
+    check_items,
     check_job_id,
     check_names,
     check_task_index,
+    check_text,
     check_timeout,
     check_whole_number,
 )
 from iris.cluster.client.operations.steps import Call, Operation
-from iris.errors import FailedPreconditionError, UnimplementedError
+from iris.cluster.states import JobState
+from iris.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
 from iris.rpc import cluster_pb2
 from iris.versions import VERSION
 
@@ -136,16 +139,61 @@ def terminate_task(job_id: str | JobReference, task_index: int) -> Operation[Non
     yield Call("terminate_task", request)
 
 
-def list_jobs() -> Operation[list[cluster_pb2.JobStatus]]:
-    """Return all jobs without their tasks, the oldest first."""
-    request = cluster_pb2.Controller.ListJobsRequest(page_size=PAGE_SIZE)
+def list_jobs(
+    *,
+    id_prefix: str = "",
+    states: Iterable[JobState | str | int] = (),
+    owner: str = "",
+    since_ms: int = 0,
+    until_ms: int = 0,
+    newest_first: bool = False,
+    limit: int | None = None,
+) -> Operation[list[cluster_pb2.JobStatus]]:
+    """Return the jobs that meet all given conditions, without their tasks."""
+    request = _list_request(id_prefix, states, owner, since_ms, until_ms)
+    request.newest_first = check_flag("newest_first", newest_first)
+    left = MAX_INT32
+    if limit is not None:
+        left = check_whole_number("limit", limit, least=1, most=MAX_INT32, none="all jobs")
     jobs: list[cluster_pb2.JobStatus] = []
     while True:
+        request.page_size = min(PAGE_SIZE, left)
         answer: cluster_pb2.Controller.ListJobsResponse = yield Call("list_jobs", request)
         jobs += answer.jobs
-        if not answer.next_page_token:
+        left -= len(answer.jobs)
+        if not answer.next_page_token or left <= 0:
             return jobs
         request.page_token = answer.next_page_token
+
+
+def count_jobs(
+    *,
+    id_prefix: str = "",
+    states: Iterable[JobState | str | int] = (),
+    owner: str = "",
+    since_ms: int = 0,
+    until_ms: int = 0,
+) -> Operation[tuple[int, int]]:
+    """Return how many unfinished and how many ended jobs meet all given conditions."""
+    request = _list_request(id_prefix, states, owner, since_ms, until_ms)
+    request.page_size, request.include_counts = 1, True
+    answer: cluster_pb2.Controller.ListJobsResponse = yield Call("list_jobs", request)
+    return answer.num_unfinished, answer.num_ended
+
+
+def _list_request(
+    id_prefix: str, states: Iterable[JobState | str | int], owner: str, since_ms: int, until_ms: int
+) -> cluster_pb2.Controller.ListJobsRequest:
+    wanted = [JobState(state) for state in check_items("states", states, "states, for example ['RUNNING']")]
+    if JobState.UNSPECIFIED in wanted:
+        raise InvalidArgumentError("states must name states that a job can have, got UNSPECIFIED")
+    return cluster_pb2.Controller.ListJobsRequest(
+        id_prefix=check_text("id_prefix", id_prefix),
+        states=[state.number for state in wanted],  # type: ignore[misc]  # the numbers are the same
+        owner=check_text("owner", owner),
+        since_ms=check_whole_number("since_ms", since_ms),
+        until_ms=check_whole_number("until_ms", until_ms),
+    )
 
 
 def get_task_status(

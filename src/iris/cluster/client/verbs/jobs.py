@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.operations import jobs as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
+from iris.cluster.states import JobState
 from iris.rpc import cluster_pb2
 
 
@@ -106,9 +107,75 @@ class JobVerbs(ClusterVerbs):
         """
         self.connection.perform(operations.terminate_task(job_id, task_index))
 
-    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """Return all jobs without their tasks, the oldest first."""
-        return self.connection.perform(operations.list_jobs())
+    def list_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[cluster_pb2.JobStatus]:
+        """Return the jobs that meet all given conditions, without their tasks, the oldest first. Without a condition,
+        all jobs are returned.
+
+        Args:
+            id_prefix: The beginning of the job id.
+            states: The accepted states, for example `["RUNNING", "PENDING"]`.
+            owner: The name of the job's owner.
+            since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
+            until_ms: The end of the times of submission, in milliseconds since the epoch. This time is not included.
+                0 means no end.
+            newest_first: Whether the newest job comes first.
+            limit: The largest number of jobs to return. None: all jobs.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+        """
+        operation = operations.list_jobs(
+            id_prefix=id_prefix,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            newest_first=newest_first,
+            limit=limit,
+        )
+        return self.connection.perform(operation)
+
+    def count_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+    ) -> tuple[int, int]:
+        """Return how many unfinished and how many ended jobs meet all given conditions. Without a condition, all jobs
+        are counted.
+
+        Args:
+            id_prefix: The beginning of the job id.
+            states: The accepted states, for example `["RUNNING", "PENDING"]`.
+            owner: The name of the job's owner.
+            since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
+            until_ms: The end of the times of submission, in milliseconds since the epoch. This time is not included.
+                0 means no end.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+        """
+        operation = operations.count_jobs(
+            id_prefix=id_prefix,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+        )
+        return self.connection.perform(operation)
 
     def get_task_status(
         self, job_id: str | JobReference, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf

@@ -42,7 +42,7 @@ class EndpointCalls:
             FailedPreconditionError: The job has ended.
         """
         if request.job_id:
-            job = self._jobs.find(request.job_id).job
+            job = (await self._jobs.find(request.job_id)).job
             if job.is_finished:
                 raise FailedPreconditionError(
                     f"job {job.job_id!r} has ended ({state_name(job.state)}): it cannot register endpoints"

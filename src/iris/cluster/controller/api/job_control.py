@@ -23,13 +23,15 @@ class JobControl:
 
     async def terminate_job(self, job_id: str) -> None:
         """Terminate a job, and return once the termination is saved. The job's attempts are stopped afterwards."""
-        record = self._jobs.find(job_id)
-        self._saver.job_changed(record, record.job.terminate(_ERROR, now_ms()))
+        record = await self._jobs.find(job_id)
+        if not self._jobs.is_concluded(record):
+            self._saver.job_changed(record, record.job.terminate(_ERROR, now_ms()))
         await self._saver.saved()
 
     async def terminate_task(self, job_id: str, task_index: int) -> None:
         """Terminate one task, and return once the termination is saved. The task's attempt is stopped afterwards."""
-        record = self._jobs.find(job_id)
+        record = await self._jobs.find(job_id)
         record.check_index(task_index)
-        self._saver.job_changed(record, record.job.terminate_task(task_index, _ERROR, now_ms()))
+        if not self._jobs.is_concluded(record):
+            self._saver.job_changed(record, record.job.terminate_task(task_index, _ERROR, now_ms()))
         await self._saver.saved()

@@ -1,21 +1,38 @@
-"""Answers the calls that read jobs and tasks. An answer never shows a change that is not saved yet."""
+"""Answers the calls that read jobs and tasks. An answer never shows a change that is not saved yet.
+
+Jobs are listed by their numbers, which are the order of their submission. A page token contains the number of the job
+with which the next page begins. Therefore each job that exists while all pages are read is on exactly one page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
+from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
+from iris.cluster.controller.storage.job_lists import JobFilter, Range, count_jobs, read_page
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.workers.worker_record import WorkerRecord
+from iris.cluster.states import STATE_NAMES
+from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
-from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
+from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, Page, cut_page, number_in, page_token_of
 from iris.rpc.serving.steps import Steps
+
+ListJobsRequest = cluster_pb2.Controller.ListJobsRequest
+ListJobsResponse = cluster_pb2.Controller.ListJobsResponse
+
+_LAST = 2**62  # No job has a number as high as this.
+_LIST = "jobs"
 
 T = TypeVar("T")
 
@@ -25,19 +42,27 @@ class JobQueries:
 
     Args:
         jobs: All jobs.
+        stored_jobs: Calls functions that read the store, in other threads.
+        store: Contains the ended jobs, and the results of tasks.
         workers: The workers that have registered, by id.
         saver: Decides which saved state of a job a reader may see.
-        store: Contains the results of tasks. The saver's thread reads the store.
         slices: Makes large answers in small steps.
     """
 
     def __init__(
-        self, jobs: JobTable, workers: Mapping[str, WorkerRecord], saver: Saver, store: Store, slices: Slices
+        self,
+        jobs: JobTable,
+        stored_jobs: StoredJobs,
+        store: Store,
+        workers: Mapping[str, WorkerRecord],
+        saver: Saver,
+        slices: Slices,
     ) -> None:
         self._jobs = jobs
+        self._stored_jobs = stored_jobs
+        self._store = store
         self._workers = workers
         self._saver = saver
-        self._store = store
         self._slices = slices
 
     async def get_job_status(
@@ -46,30 +71,78 @@ class JobQueries:
         """Return a job with as many of its tasks as fit into one answer. The answer has no tasks with `without_tasks`,
         and the result of task 0 with `include_result`.
         """
-        record = self._jobs.find(job_id)
+        record = await self._jobs.find(job_id)
         make = self._job_alone if without_tasks else self._job_with_tasks
         answer = await self._saved_answer(lambda: make(record))
         if include_result:
-            answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
+            answer.job.serialized_result = result_in(await self._stored_jobs.run(self._store.result, job_id, 0))
         return answer
 
-    async def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
-        """Return a page of the jobs, without tasks, in the order of their submission."""
-        return await self._saved_answer(
-            lambda: self._slices.run(
-                cut_page(
-                    "jobs",
-                    len(self._jobs),
-                    lambda number: messages.job_status(self._saver.shown(self._jobs.at(number))),
-                    page_size=page_size,
-                    page_token=page_token,
-                )
-            )
-        )
+    async def list_jobs(self, request: cluster_pb2.Controller.ListJobsRequest) -> ListJobsResponse:
+        """Return a page of the jobs that match the request, without tasks, in the order of their submission.
+
+        Raises:
+            InvalidArgumentError: The page size, the page token or a filter is invalid.
+        """
+        wanted = _filter_of(request)
+        first, limit = _page_start(request, self._saver.last_number)
+        return await self._saved_answer(lambda: self._list_jobs(request, wanted, first, limit))
+
+    async def _list_jobs(self, request: ListJobsRequest, wanted: JobFilter, first: int, limit: int) -> ListJobsResponse:
+        """Make a page of jobs from the memory and the database.
+
+        The jobs in memory are listed before the database is read. Therefore a job that ends meanwhile is in the first
+        list, and may be in the second list as well. Such a job is taken from the first list.
+        """
+        within = Range(1, first, True, limit + 1) if request.newest_first else Range(first, _LAST, False, limit + 1)
+        within = replace(within, last=min(within.last, self._saver.last_number))
+        live = {record.number: record for record in self._jobs.open_jobs() if within.contains(record.number)}
+        ended = await self._stored_jobs.run(self._read_ended, wanted, within)
+        in_order = [live[number] for number in sorted(live, reverse=within.newest_first)]
+        making = self._live_statuses(in_order, wanted, within.limit)
+        found = {number: status for number, status in ended if number not in live}
+        found |= await self._slices.run(making)
+        answer = _fill_page(found, newest_first=request.newest_first, limit=limit)
+        if request.include_counts and not request.page_token:
+            answer.num_unfinished, answer.num_ended = await self._count(wanted)
+        return answer
+
+    def _read_ended(self, wanted: JobFilter, within: Range) -> list[tuple[int, cluster_pb2.JobStatus]]:
+        """Return the messages of ended jobs with their numbers. This method runs in a thread."""
+        records = self._store.read(partial(read_page, wanted=wanted, within=within))
+        return [(record.number, messages.job_status(record)) for record in records]
+
+    def _live_statuses(
+        self, records: Sequence[JobRecord], wanted: JobFilter, limit: int
+    ) -> Steps[dict[int, cluster_pb2.JobStatus]]:
+        """Make the messages of the first `limit` records that match, by number."""
+        found: dict[int, cluster_pb2.JobStatus] = {}
+        for record in records:
+            if len(found) == limit:
+                break
+            shown = self._saver.shown(record)
+            if wanted.matches(shown.job):
+                found[record.number] = messages.job_status(shown)
+            yield
+        return found
+
+    async def _count(self, wanted: JobFilter) -> tuple[int, int]:
+        """Return how many unfinished and how many ended jobs match a filter."""
+        while True:
+            before = self._jobs.count()
+            if wanted.accepts_all:
+                num_ended = before[1]
+            else:
+                num_ended = await self._stored_jobs.run(self._store.read, partial(count_jobs, wanted=wanted))
+            if before[1] == self._jobs.count()[1]:
+                break  # No job has ended during the count. Otherwise a job could be counted twice.
+        shown = [self._saver.shown(record).job for record in self._jobs.open_jobs()]
+        states = [job.is_finished for job in shown if wanted.matches(job)]
+        return states.count(False), num_ended + states.count(True)
 
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """Return one task, with its result if the request asks for the result."""
-        record = self._jobs.find(job_id)
+        record = await self._jobs.find(job_id)
         record.check_index(task_index)
 
         async def make() -> cluster_pb2.TaskStatus:
@@ -77,12 +150,12 @@ class JobQueries:
 
         answer = await self._saved_answer(make)
         if include_result:
-            add_outcome(answer, await self._saver.read(self._store.result, job_id, task_index))
+            add_outcome(answer, await self._stored_jobs.run(self._store.result, job_id, task_index))
         return answer
 
     async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
         """Return a page of the tasks of a job, in index order."""
-        record = self._jobs.find(job_id)
+        record = await self._jobs.find(job_id)
         return await self._saved_answer(
             lambda: self._slices.run(
                 cut_page(
@@ -141,3 +214,53 @@ class JobQueries:
             if worker is not None:
                 attempt.worker_address = task.worker_address = worker.identity.address
         return task
+
+
+def _filter_of(request: ListJobsRequest) -> JobFilter:
+    """Return the conditions of a request.
+
+    Raises:
+        InvalidArgumentError: A state or a time is invalid.
+    """
+    for state in request.states:
+        if not state or state not in STATE_NAMES:
+            raise InvalidArgumentError(f"states must be numbers of job states, 1 to 8, got {state}")
+    for name, value in (("since_ms", request.since_ms), ("until_ms", request.until_ms)):
+        check_whole_number(name, value, most=MAX_INT64)
+    return JobFilter(request.id_prefix, frozenset(request.states), request.owner, request.since_ms, request.until_ms)
+
+
+def _page_start(request: ListJobsRequest, last_number: int) -> tuple[int, int]:
+    """Return the number with which the requested page begins, and the largest number of jobs on the page.
+
+    Args:
+        request: The request.
+        last_number: The number of the newest job.
+
+    Raises:
+        InvalidArgumentError: The page size or the page token is invalid.
+    """
+    check_whole_number("page_size", request.page_size, most=MAX_INT32)
+    limit = min(request.page_size or LONGEST_PAGE, LONGEST_PAGE)
+    if not request.page_token:
+        return (last_number if request.newest_first else 1), limit
+    return number_in(_LIST, request.page_token, last_number), limit
+
+
+def _fill_page(found: Mapping[int, cluster_pb2.JobStatus], *, newest_first: bool, limit: int) -> ListJobsResponse:
+    """Return the first jobs of a list as a page.
+
+    Args:
+        found: The messages of jobs by number. If the list has more than `limit` jobs, at least one more is here.
+        newest_first: Whether the highest number comes first.
+        limit: The largest number of jobs on the page.
+    """
+    answer = ListJobsResponse()
+    size = 0
+    for number in sorted(found, reverse=newest_first):
+        size += found[number].ByteSize()
+        if len(answer.jobs) == limit or (answer.jobs and size > PAGE_BYTES):
+            answer.next_page_token = page_token_of(_LIST, number)
+            break
+        answer.jobs.append(found[number])
+    return answer

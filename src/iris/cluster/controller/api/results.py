@@ -10,6 +10,7 @@ from iris.cluster.controller.api.watch import BEAT_S, JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.rpc import cluster_pb2
@@ -29,24 +30,26 @@ class ResultStreams:
 
     Args:
         jobs: All jobs.
+        reading: Calls functions that read the store, in other threads.
         saver: Decides which saved state of a job a reader may see.
-        store: Contains the results of tasks. The saver's thread reads the store.
+        store: Contains the results of tasks.
         watches: Announces the changes of jobs.
     """
 
-    def __init__(self, jobs: JobTable, saver: Saver, store: Store, watches: JobWatches) -> None:
+    def __init__(self, jobs: JobTable, reading: StoredJobs, saver: Saver, store: Store, watches: JobWatches) -> None:
         self._jobs = jobs
+        self._reading = reading
         self._saver = saver
         self._store = store
         self._watches = watches
 
-    def check(self, request: cluster_pb2.Controller.StreamResultsRequest) -> JobRecord:
+    async def check(self, request: cluster_pb2.Controller.StreamResultsRequest) -> JobRecord:
         """Return the job of a request.
 
         Raises:
             NotFoundError: There is no such job, or no such task.
         """
-        record = self._jobs.find(request.job_id)
+        record = await self._jobs.find(request.job_id)
         for index in request.task_indices:
             record.check_index(index)
         return record
@@ -99,7 +102,7 @@ class ResultStreams:
 
     async def _with_outcomes(self, record: JobRecord, indices: Sequence[int]) -> list[cluster_pb2.TaskStatus]:
         """Return the first of the given tasks, with their outcomes, within the size limit of a message."""
-        outcomes = await self._saver.read(self._read_outcomes, record.job_id, indices)
+        outcomes = await self._reading.run(self._read_outcomes, record.job_id, indices)
         shown = self._saver.shown(record)
         tasks = [messages.task_status(shown, index) for index in indices[: len(outcomes)]]
         for task, outcome in zip(tasks, outcomes, strict=True):

@@ -26,7 +26,9 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     """
 
     def has_many_tasks(request: Any) -> bool:
-        return controller.jobs.task_count(request.job_id) > _MANY_TASKS
+        record = controller.jobs.in_memory(request.job_id)
+        # The size of a job that is not in memory is not known before the job is read.
+        return record is None or len(record.job.tasks) > _MANY_TASKS
 
     def is_large(request: Any) -> bool:
         return request.include_result or has_many_tasks(request)
@@ -79,8 +81,7 @@ class ControllerService(SubmissionCalls):
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
         """Return a page of the jobs."""
-        page = await self._controller.queries.list_jobs(request.page_size, request.page_token)
-        return Controller.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
+        return await self._controller.queries.list_jobs(request)
 
     async def get_task_status(
         self, request: Controller.GetTaskStatusRequest, ctx: Any
@@ -142,7 +143,7 @@ class ControllerService(SubmissionCalls):
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
         """Pass standard input to a task."""
-        return await self._controller.stdin.write(self._controller.jobs.find(request.job_id), request)
+        return await self._controller.stdin.write(await self._controller.jobs.find(request.job_id), request)
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
@@ -175,7 +176,7 @@ class ControllerService(SubmissionCalls):
         self, request: Controller.WatchJobRequest, ctx: Any
     ) -> AsyncIterator[Controller.WatchJobResponse]:
         """Yield the state of a job, and each change of it, until the job is final."""
-        record = self._controller.jobs.find(request.job_id)
+        record = await self._controller.jobs.find(request.job_id)
         self._controller.headroom.check_stream()
         changes = self._controller.watches.messages(record, caller().key, include_tasks=request.include_tasks)
         async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
@@ -186,7 +187,7 @@ class ControllerService(SubmissionCalls):
         self, request: Controller.StreamResultsRequest, ctx: Any
     ) -> AsyncIterator[Controller.StreamResultsResponse]:
         """Yield the tasks of a job that have ended, each with its result."""
-        record = self._controller.results.check(request)
+        record = await self._controller.results.check(request)
         self._controller.headroom.check_stream()
         results = self._controller.results.messages(record, request)
         async with contextlib.aclosing(self.open_streams.limited(caller().name, results)) as messages:
@@ -202,7 +203,8 @@ class ControllerService(SubmissionCalls):
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """Yield the logs of all attempts of the requested tasks."""
         self._controller.headroom.check_stream()
-        positions = len(request.positions) or self._controller.jobs.task_count(request.job_id)
+        record = await self._controller.jobs.get(request.job_id)
+        positions = len(request.positions) or (0 if record is None else len(record.job.tasks))
         logs = self._controller.logs.stream_task_logs(request, caller().key)
         async with contextlib.aclosing(self.open_streams.limited(caller().name, logs, positions)) as messages:
             async for message in messages:

@@ -16,6 +16,9 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
+# These fields of a submission can be large, and only a start of an attempt needs them. Together they are the *entry
+# point* of a job. The store keeps them apart from the job, and the record of an ended job does not have them.
+ENTRY_POINT_FIELDS = ("serialized_entrypoint", "command", "environment")
 _MAX_INT32 = 2**31 - 1  # The fields of ResourceUsage are int32, and the sum over many tasks may be larger.
 
 
@@ -53,6 +56,14 @@ class JobRecord:
     def usage(self) -> cluster_pb2.ResourceUsage:
         """The latest resource usage of all tasks, summed."""
         return cluster_pb2.ResourceUsage(**{name: min(amount, _MAX_INT32) for name, amount in self._usage.items()})
+
+    def without_entry_point(self) -> JobRecord:
+        """Return the record of an ended job without its entry point, which can be large."""
+        launch = cluster_pb2.Controller.LaunchJobRequest()
+        launch.CopyFrom(self.launch)
+        for name in ENTRY_POINT_FIELDS:
+            launch.ClearField(name)
+        return JobRecord(self.job, launch, self.facts, number=self.number)
 
     def check_index(self, task_index: int) -> None:
         """Raise NotFoundError if the job has no task with this index."""

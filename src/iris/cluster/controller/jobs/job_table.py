@@ -1,65 +1,209 @@
-"""All jobs of the cluster, by id and in the order of their submission."""
+"""The jobs of the cluster. Only unfinished jobs are in memory; an ended job is read from the database on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.types import parse_task_id
 from iris.errors import InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
 
+MAX_RECENT_JOBS = 256
+MAX_RECENT_BYTES = 32 << 20
+# The approximate memory that the objects of a record take, besides its submission.
+_JOB_BYTES = 3000
+_TASK_BYTES = 4000
+
+
+class EndedJobs(Protocol):
+    """The interface through which the table reads ended jobs. `storage.ended_jobs.StoredJobs` implements it."""
+
+    async def find(self, job_id: str) -> JobRecord | None:
+        """Return a job whose end is saved, without its entry point; None if there is no such job."""
+        ...
+
+    def has(self, job_id: str) -> bool:
+        """Return whether a job is stored, whether or not it has ended. The call takes microseconds."""
+        ...
+
+    def ended_between(self, after_ms: int, until_ms: int) -> AsyncIterator[JobRecord]:
+        """Yield the jobs that ended later than `after_ms`, and not later than `until_ms`."""
+        ...
+
+    def newest_first(self) -> AsyncIterator[tuple[str, int, Callable[[], JobRecord]]]:
+        """Yield the id and the number of tasks of each ended job, and a function that returns the job's record."""
+        ...
+
+
+class RecentJobs:
+    """A bounded set of records of ended jobs, so that most readers need not wait for the database. The least recently
+    used records are dropped first.
+
+    Args:
+        max_jobs: The largest number of records.
+        max_bytes: The largest approximate size of all records together. One record may be larger.
+
+    Attributes:
+        dropped: How many records were dropped to make room for others.
+    """
+
+    def __init__(self, max_jobs: int = MAX_RECENT_JOBS, max_bytes: int = MAX_RECENT_BYTES) -> None:
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._records: OrderedDict[str, JobRecord] = OrderedDict()
+        self._bytes = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """Return a record, which then counts as used; None if the set does not have it."""
+        record = self._records.get(job_id)
+        if record is not None:
+            self._records.move_to_end(job_id)
+        return record
+
+    def add(self, record: JobRecord) -> None:
+        """Add a record of an ended job, or replace it."""
+        self.remove(record.job_id)
+        self._records[record.job_id] = record
+        self._bytes += _size_of(record)
+        while len(self._records) > self._max_jobs or (self._bytes > self._max_bytes and len(self._records) > 1):
+            self._bytes -= _size_of(self._records.popitem(last=False)[1])
+            self.dropped += 1
+
+    def remove(self, job_id: str) -> None:
+        """Remove a record, if the set has it."""
+        record = self._records.pop(job_id, None)
+        if record is not None:
+            self._bytes -= _size_of(record)
+
+
+def _size_of(record: JobRecord) -> int:
+    # The submission is not measured again, because an ended job has no entry point. Only long lists of ports or
+    # constraints could make the submission large.
+    return _JOB_BYTES + _TASK_BYTES * len(record.job.tasks)
+
 
 class JobTable:
     """The saved jobs of a cluster.
 
-    The controller adds a job to the table once the job is saved, and marks the job as concluded once the job's end is
-    saved. All other code only reads the table.
+    The controller adds a job to the table once the job is saved. Once the job's end is saved and its consequences are
+    carried out, the controller concludes the job, and the job leaves the memory. All other code only reads the table.
+
+    A job that ends during a call is found exactly once: the call either gets the record in memory, or finds the job in
+    the database, because a job leaves the memory only after its end is in the database.
+
+    Args:
+        ended: Reads ended jobs.
+        num_ended: The number of ended jobs in the database.
 
     Attributes:
-        by_id: A read-only view of all jobs by id. The view follows every change.
+        by_id: A read-only view of the jobs in memory by id. The view follows every change.
+        ended: Reads ended jobs.
+        removed: How many ended jobs were removed since the start.
     """
 
-    def __init__(self) -> None:
-        self._by_id: dict[str, JobRecord] = {}
-        self._in_order: list[JobRecord] = []
+    def __init__(self, ended: EndedJobs, num_ended: int = 0) -> None:
+        self.ended = ended
+        self.removed = 0
         self._open: dict[str, JobRecord] = {}
-        self._children: dict[str, list[JobRecord]] = {}
-        self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._by_id)
-
-    def __len__(self) -> int:
-        return len(self._in_order)
+        self._recent = RecentJobs()
+        self._children: dict[str, dict[str, JobRecord]] = {}
+        self._num_ended = num_ended
+        self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._open)
 
     def add(self, record: JobRecord) -> None:
-        """Add a job. A job that has ended counts as concluded."""
-        job_id = record.job_id
-        self._by_id[job_id] = record
-        self._in_order.append(record)
-        if not record.job.is_finished:
-            self._open[job_id] = record
+        """Add a job whose end is not saved."""
+        self._open[record.job_id] = record
         if record.job.parent_job_id:
-            self._children.setdefault(record.job.parent_job_id, []).append(record)
+            self._children.setdefault(record.job.parent_job_id, {})[record.job_id] = record
 
     def conclude(self, record: JobRecord) -> None:
-        """Mark a job as concluded, because its final state is saved."""
-        self._open.pop(record.job_id, None)
+        """Remove a job from the memory, because its final state is saved."""
+        if self.is_concluded(record):
+            return
+        del self._open[record.job_id]
+        self._num_ended += 1
+        siblings = self._children.get(record.job.parent_job_id)
+        if siblings is not None:
+            siblings.pop(record.job_id, None)
+            if not siblings:
+                del self._children[record.job.parent_job_id]
+        self._recent.add(record.without_entry_point())
+
+    def forget(self, job_id: str) -> None:
+        """Forget an ended job, because it was removed from the database. Afterwards the job's id is free."""
+        self._recent.remove(job_id)
+        self.removed += 1
+        self._num_ended -= 1
 
     def is_concluded(self, record: JobRecord) -> bool:
         """Return whether the job's final state is saved."""
-        return record.job_id not in self._open
+        return self._open.get(record.job_id) is not record
 
-    def get(self, job_id: str) -> JobRecord | None:
+    # Unfinished jobs, and ended jobs that were used last.
+
+    def in_memory(self, job_id: str) -> JobRecord | None:
+        """Return a job if it is unfinished or was used recently. None does not mean that there is no such job."""
+        return self._open.get(job_id) or self._recent.get(job_id)
+
+    def open_jobs(self) -> list[JobRecord]:
+        """Return the jobs that are not concluded, in the order of their submission."""
+        return list(self._open.values())
+
+    def open_children(self, parent_job_id: str) -> list[JobRecord]:
+        """Return the child jobs of a job that have not ended."""
+        children = self._children.get(parent_job_id, {}).values()
+        return [child for child in children if not child.job.is_finished]
+
+    def parents_of_open_jobs(self) -> list[str]:
+        """Return the ids of the jobs with child jobs that are not concluded."""
+        return list(self._children)
+
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        """Return whether an attempt has not ended yet."""
+        record = self._open.get(job_id)
+        if record is None or not 0 <= task_index < len(record.job.tasks):
+            return False
+        return record.job.is_attempt_live(task_index, attempt_id)
+
+    def count(self) -> tuple[int, int]:
+        """Return the number of jobs that are not concluded, and the number of concluded jobs."""
+        return len(self._open), self._num_ended
+
+    # All jobs.
+
+    def exists(self, job_id: str) -> bool:
+        """Return whether there is a job with this id. The call reads an index of the database, without waiting."""
+        return self.in_memory(job_id) is not None or self.ended.has(job_id)
+
+    async def get(self, job_id: str) -> JobRecord | None:
         """Return a job; None if there is no job with this id."""
-        return self._by_id.get(job_id)
+        while (record := self.in_memory(job_id)) is None:
+            dropped, removed = self._recent.dropped, self.removed
+            record = await self.ended.find(job_id)
+            if record is not None:
+                if removed == self.removed:  # Otherwise the job may have been removed during the read.
+                    self._recent.add(record)
+                return record
+            # During the read, a job with this id may have been submitted, and may even have ended.
+            if dropped == self._recent.dropped:
+                return self.in_memory(job_id)
+        return record
 
-    def find(self, job_id: str) -> JobRecord:
+    async def find(self, job_id: str) -> JobRecord:
         """Return a job.
 
         Raises:
             NotFoundError: There is no job with this id.
         """
-        record = self._by_id.get(job_id)
+        record = await self.get(job_id)
         if record is None:
             raise NotFoundError(
                 f"no job named {quoted(job_id)}{self._hint(job_id)}" if job_id else "a job id must not be empty",
@@ -68,43 +212,10 @@ class JobTable:
             )
         return record
 
-    def at(self, number: int) -> JobRecord:
-        """Return the job at a position in the order of submission, counted from 0."""
-        return self._in_order[number]
-
-    def open_jobs(self) -> list[JobRecord]:
-        """Return the jobs that are not concluded."""
-        return list(self._open.values())
-
-    def open_children(self, parent_job_id: str) -> list[JobRecord]:
-        """Return the child jobs of a job that have not ended."""
-        children = [child for child in self._children.get(parent_job_id, ()) if not child.job.is_finished]
-        if children:
-            self._children[parent_job_id] = children
-        else:
-            self._children.pop(parent_job_id, None)
-        return children
-
-    def count(self) -> tuple[int, int]:
-        """Return the number of jobs that are not concluded, and the number of concluded jobs."""
-        return len(self._open), len(self._in_order) - len(self._open)
-
-    def task_count(self, job_id: str) -> int:
-        """Return how many tasks a job has; 0 if there is no job with this id."""
-        record = self._by_id.get(job_id)
-        return 0 if record is None else len(record.job.tasks)
-
-    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        """Return whether an attempt has not ended yet."""
-        record = self._by_id.get(job_id)
-        if record is None or not 0 <= task_index < len(record.job.tasks):
-            return False
-        return record.job.is_attempt_live(task_index, attempt_id)
-
     def _hint(self, name: str) -> str:
         """Return a hint for the error about an unknown job id. The hint is empty unless the id is the id of a task."""
         try:
             job_id, task_index = parse_task_id(name)
         except InvalidArgumentError:
             return ""
-        return f": that is task {task_index} of job {quoted(job_id)}" if job_id in self._by_id else ""
+        return f": that is task {task_index} of job {quoted(job_id)}" if self.exists(job_id) else ""

@@ -13,18 +13,19 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
+from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
 from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
-from iris.cluster.controller.logs.sweep import LogSweep, fetch_log, stored_as
+from iris.cluster.controller.logs.sweep import LogSweep, fetch_log
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
@@ -66,15 +67,16 @@ class LogKeeper:
 
     Args:
         keeping: Where and how logs are kept.
-        jobs: A view of all jobs by id.
+        jobs: All jobs.
     """
 
-    def __init__(self, keeping: Keeping, jobs: Mapping[str, JobRecord]) -> None:
+    def __init__(self, keeping: Keeping, jobs: JobTable) -> None:
         self._keeping = keeping
         self._directories = keeping.directories
         self._jobs = jobs
         self._folded = FoldedLogs(keeping.directories)
-        self._sweep = LogSweep(keeping.directories, self._folded, keeping.location, keeping.retention, jobs)
+        attempts = LoggedAttempts(jobs, keeping.directories)
+        self._sweep = LogSweep(keeping.directories, self._folded, keeping.location, keeping.retention, attempts)
         self._pieces = UploadedLogs(self._folded.unfold)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
         self._earlier: set[str] = set()  # The directories of tasks that existed at the start of this process.
@@ -128,10 +130,11 @@ class LogKeeper:
             return path
         name = self._directories.name(task_id, attempt_id)
         self._used_ms[name] = self._keeping.now_ms()
+        record = await self._jobs.find(parse_task_id(task_id)[0])
         await self._sweep.is_done_with(name)
         fetching = self._fetching.get(name)
         if fetching is None:
-            stored = stored_as(name, self._jobs[parse_task_id(task_id)[0]])
+            stored = stored_as(name, record)
             fetching = asyncio.create_task(asyncio.to_thread(fetch_log, location, stored, path))
             self._fetching[name] = fetching
             fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
@@ -166,12 +169,12 @@ class LogKeeper:
         """Store the uploaded parts of logs. The answer has, for each part, the position from which the worker has to
         send the next part.
         """
-        limits = [self._limit(request.worker_id, piece) for piece in request.pieces]
+        limits = [await self._limit(request.worker_id, piece) for piece in request.pieces]
         loop = asyncio.get_running_loop()
         positions = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
-    def _limit(self, worker_id: str, piece: Piece) -> int | None:
+    async def _limit(self, worker_id: str, piece: Piece) -> int | None:
         """Return the number of bytes of an attempt's log to keep. Return None if the worker that uploads the log never
         ran the attempt.
         """
@@ -179,7 +182,7 @@ class LogKeeper:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:
             return None
-        record = self._jobs.get(job_id)
+        record = await self._jobs.get(job_id)
         tasks = record.job.tasks if record is not None else ()
         attempts = tasks[task_index].attempts if task_index < len(tasks) else ()
         attempt = attempts[piece.attempt_id] if 0 <= piece.attempt_id < len(attempts) else None

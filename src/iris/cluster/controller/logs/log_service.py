@@ -82,7 +82,7 @@ class LogService:
         self, request: StreamTaskLogsRequest, caller: str
     ) -> AsyncGenerator[StreamTaskLogsResponse]:
         """Yield the logs of tasks, through all their attempts, as one stream."""
-        record = self._jobs.find(request.job_id)
+        record = await self._jobs.find(request.job_id)
         positions = {message.task_index: from_message(message) for message in request.positions}
         for index in positions:
             record.check_index(index)
@@ -106,10 +106,11 @@ class LogService:
 
     async def _saved_task(self, task_id: str) -> cluster_pb2.TaskStatus:
         job_id, task_index = parse_task_id(task_id)
-        task = self._shown_task(self._jobs.find(job_id), task_index)
+        record = await self._jobs.find(job_id)
+        task = self._shown_task(record, task_index)
         # If the latest change of the task could not be saved, the reader gets the last saved state of the task.
         while not await self._sources.saved.settled():
-            task = self._shown_task(self._jobs.find(job_id), task_index)
+            task = self._shown_task(record, task_index)
         return task
 
     def _shown_task(self, record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:

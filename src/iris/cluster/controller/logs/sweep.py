@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES, STORED, Foldable, FoldedLogs
+from iris.cluster.controller.logs.logged_attempts import LoggedAttempts
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
 from iris.cluster.logs.directories import LogDirectories
@@ -58,7 +58,7 @@ class LogSweep:
         folded: The folded logs.
         location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
-        jobs: A view of all jobs by id.
+        attempts: Finds the attempts to which the logs belong.
     """
 
     def __init__(
@@ -67,13 +67,15 @@ class LogSweep:
         folded: FoldedLogs,
         location: LogLocation | None,
         retention: Retention,
-        jobs: Mapping[str, JobRecord],
+        attempts: LoggedAttempts,
     ) -> None:
         self._directories = directories
         self._folded = folded
         self._location = location
         self._retention = retention
-        self._jobs = jobs
+        self._attempts = attempts
+        # Logs that are only at the log location were removed for all jobs that ended up to this time.
+        self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
 
@@ -96,11 +98,11 @@ class LogSweep:
                 for a log while the log is being folded.
         """
         found = await asyncio.to_thread(self._find)
-        known = await self._known()
+        known = await self._attempts.of_logs([log.name for log in found])
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
-            # The attempts are read a second time, because new jobs may have been submitted during the copies.
-            known = await self._known()
+            # The attempts are read a second time, because new attempts may have begun during the copies.
+            known = await self._attempts.of_logs([log.name for log in found])
         folded, other_bytes = await asyncio.to_thread(self._find_folded, found, now_ms)
         known |= {log.name: attempt for log, attempt in folded}
         removals = choose(
@@ -112,20 +114,33 @@ class LogSweep:
             other_bytes=other_bytes,
         )
         if self._location is not None and self._retention.keep_ms is not None:
-            here = {log.name for log in found}
-            since_ms = now_ms - self._retention.keep_ms
-            removals += [
-                Removal(name, self._retention.age_reason)
-                for name, attempt in known.items()
-                if name not in here and attempt.ended_ms is not None and attempt.ended_ms < since_ms
-            ]
-        removals = [removal for removal in removals if not in_use(removal.name)]
+            before_ms = now_ms - self._retention.keep_ms
+            here = {log.name for log in found} | {log.name for log, _ in folded}
+            known |= await self._attempts.of_jobs_ended(self._removed_until_ms, before_ms - 1)
+            removals += await asyncio.to_thread(self._choose_remote, known, here, before_ms)
+        removals, all_removals = [removal for removal in removals if not in_use(removal.name)], removals
         self._removing = {removal.name for removal in removals}
         async with self._removal:
-            await asyncio.to_thread(self._remove, removals, known)
+            is_done = await asyncio.to_thread(self._remove, removals, known)
         self._removing = set()
+        if is_done and len(removals) == len(all_removals) and self._retention.keep_ms is not None:
+            self._removed_until_ms = now_ms - self._retention.keep_ms - 1
         foldable = self._choose_foldable(found, known, now_ms, in_use)
         await asyncio.get_running_loop().run_in_executor(writing, self._fold, foldable)
+
+    def _choose_remote(self, known: Mapping[str, Known], here: Collection[str], before_ms: int) -> list[Removal]:
+        """Return the logs to remove that are only at the log location, because their attempts ended before a time."""
+        old = [
+            name
+            for name, attempt in known.items()
+            if name not in here and attempt.ended_ms is not None and attempt.ended_ms < before_ms
+        ]
+        root = self._directories.root
+        return [
+            Removal(name, self._retention.age_reason)
+            for name in old
+            if (end := read_end(root / name)) is None or not end.removed
+        ]
 
     def _find_folded(self, found: Sequence[Found], now_ms: int) -> tuple[list[tuple[Found, Known]], int]:
         """Return the folded logs that retention may remove, and the size of all other folded logs."""
@@ -165,17 +180,6 @@ class LogSweep:
         except OSError as error:
             _log.warning("logs cannot be folded, trying again with the next sweep: %s", error)
 
-    async def _known(self) -> dict[str, Known]:
-        known = {}
-        for record in list(self._jobs.values()):
-            for task in record.job.tasks:
-                for attempt in task.attempts:
-                    name = self._directories.name(task.task_id, attempt.attempt_id)
-                    ended_ms = None if attempt.is_live else attempt.finished_at_ms
-                    known[name] = Known(ended_ms, stored_as(name, record))
-            await asyncio.sleep(0)  # The sleep lets the loop handle other events.
-        return known
-
     def _find(self) -> list[Found]:
         return [_inspect(name, self._directories.root / name) for name in self._directories.names()]
 
@@ -202,7 +206,9 @@ class LogSweep:
             logs[number] = log._replace(stored=True)
         return logs
 
-    def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> None:
+    def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> bool:
+        """Remove logs. Return whether all of them were removed; the next sweep tries again to remove the others."""
+        is_done = True
         folded: list[tuple[Path, LogEnd | None]] = []
         for name, reason in removals:
             path = self._directories.root / name
@@ -213,15 +219,19 @@ class LogSweep:
                 else:
                     folded.append((path, self._remove_files(path, attempt, reason)))
             except (IrisError, OSError) as error:
+                is_done = False
                 _log.warning("cannot remove the log %s: %s", path, error)
             except Exception:  # noqa: BLE001 - An error with one log must not keep the other logs from being removed.
+                is_done = False
                 _log.exception("cannot remove the log %s", path)
         if folded:
             try:
                 self._folded.remove_contents(folded)
                 self._folded.give_back_space()
             except OSError as error:
+                is_done = False
                 _log.warning("folded logs cannot be removed, trying again with the next sweep: %s", error)
+        return is_done
 
     def _remove_files(self, path: Path, attempt: Known, reason: str) -> LogEnd | None:
         """Remove the files of a log, and return the new end of the log. Without a reason, remove the files from this
@@ -240,14 +250,6 @@ class LogSweep:
         if path.exists() or find_folded(path) is None:
             remove_log(path, reason, end)
         return end
-
-
-def stored_as(name: str, record: JobRecord) -> str:
-    """Return the name of a log at the log location. The name contains the time of the job's submission, because the log
-    location may have logs of an earlier job with the same name.
-    """
-    task, _, attempt = name.rpartition("/")
-    return f"{task}-{record.job.submitted_at_ms:x}/{attempt}"
 
 
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:

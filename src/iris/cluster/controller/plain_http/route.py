@@ -120,7 +120,7 @@ class PlainHttp:
         # The permission is checked before the search for the job. Otherwise a caller with a task's token could find out
         # which other jobs exist.
         self._check(known, job_id)
-        record, query = self._find(job_id, query)
+        record, query = await self._find(job_id, query)
         self._check(known, record.job_id)
         self._controller.headroom.check_stream()
         indices = find_indices(record, query)
@@ -143,7 +143,7 @@ class PlainHttp:
         message = cluster_pb2.StreamTaskLogsRequest(job_id=job_id)
         self._authorisation.check_request(known, _METHOD, message)
 
-    def _find(self, job_id: str, query: LogQuery) -> tuple[JobRecord, LogQuery]:
+    async def _find(self, job_id: str, query: LogQuery) -> tuple[JobRecord, LogQuery]:
         """Return the job, and the query with the task if the path has the id of a task.
 
         Raises:
@@ -151,19 +151,19 @@ class PlainHttp:
         """
         jobs = self._controller.jobs
         try:
-            return jobs.find(job_id), query
+            return await jobs.find(job_id), query
         except NotFoundError as error:
             try:
                 parent, index = parse_task_id(job_id)
             except InvalidArgumentError:
                 parent, index = "", 0
-            if not parent or jobs.get(parent) is None:
+            if not parent or await jobs.get(parent) is None:
                 raise NotFoundError(
                     f"{error} ('iris ps --all' shows all jobs)", reason=error.reason, metadata=error.metadata
                 ) from None
         if query.tasks:
             raise InvalidArgumentError(f"{quoted(job_id)} is the id of a task: leave out task=…, or give the job's id")
-        return jobs.find(parent), replace(query, tasks=(index,))
+        return await jobs.find(parent), replace(query, tasks=(index,))
 
     async def _send_logs(self, request: _Request, known: Caller, state: ReaderState, receive: Any, send: Send) -> None:
         limited = self._service.open_streams.limited(known.name, read_logs(state), max(1, len(state.tasks)))

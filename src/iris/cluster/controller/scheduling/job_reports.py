@@ -101,7 +101,7 @@ class Explanations:
     gangs have a new reason.
 
     Args:
-        jobs: All jobs by id. The controller owns the mapping.
+        jobs: The unfinished jobs by id. The controller owns the mapping.
         changes: Receives the reports of changed jobs.
         losses: Counts the losses of each job. The reasons mention the last loss.
     """
@@ -125,16 +125,17 @@ class Explanations:
 
     def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
         """Add the problem with an unreachable engine to the reason why a gang waits."""
-        gang = self._jobs[job_id].job.gangs.get(gang_id)
+        record = self._jobs.get(job_id)
+        gang = None if record is None else record.job.gangs.get(gang_id)
         if gang is not None:
             before = gang.reason or PendingReason()
             self.set_reason(job_id, gang_id, replace(before, engine_problem=problem))
 
     def set_reason(self, job_id: str, gang_id: str, reason: PendingReason) -> None:
         """Set why a gang waits."""
-        record = self._jobs[job_id]
-        gang = record.job.gangs.get(gang_id)
-        if gang is None or self._is_same(gang.reason, reason):
+        record = self._jobs.get(job_id)
+        gang = None if record is None else record.job.gangs.get(gang_id)
+        if record is None or gang is None or self._is_same(gang.reason, reason):
             return
         record.job.explain_waiting(gang_id, reason)
         self._changes.reason_changed(record)
@@ -184,7 +185,7 @@ class JobReports:
     """Applies events to gangs, and reports the consequences to the gangs' jobs.
 
     Args:
-        jobs: All jobs by id. The controller owns the mapping.
+        jobs: The unfinished jobs by id. The controller owns the mapping.
         gangs: The gangs.
         workers: The registered workers.
         changes: Receives the reports of changed jobs.
@@ -231,36 +232,35 @@ class JobReports:
         return others
 
     def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
+        record = self._jobs.get(gang.job_id)
+        if record is None:
+            return  # The job has ended, and only its gang remains until the engine has released it.
         match instruction:
             case ReportPlaced(slots):
-                self._placed(gang, slots)
+                self._placed(gang, record, slots)
             case RecordSlots(slots):
-                self._record_slots(gang, slots)
+                self._record_slots(gang, record, slots)
             case ReportLost(loss):
-                self._lost(gang, loss)
+                self._lost(gang, record, loss)
             case ReportSlotsLost(positions, reason):
-                self._slots_lost(gang, positions, reason)
+                self._slots_lost(gang, record, positions, reason)
             case ReportRejected(reason):
-                record = self._jobs[gang.job_id]
                 self._changes.job_changed(record, record.job.unschedulable(reason, now_ms()))
             case ReportTimeout():
-                self._timed_out(gang)
+                self._timed_out(gang, record)
             case ExplainMissing(missing):
                 self._explanations.explain(gang.job_id, gang.gang_id, WorkersMissing(missing))
 
-    def _placed(self, gang: GangRecord, slots: Sequence[Slot]) -> None:
+    def _placed(self, gang: GangRecord, record: JobRecord, slots: Sequence[Slot]) -> None:
         self._losses.forget(gang.job_id)
-        record = self._jobs[gang.job_id]
         places = [self._workers.identity_of(slot.worker_id) for slot in slots]
         self._changes.job_changed(record, record.job.gang_placed(gang.gang_id, places))
 
-    def _record_slots(self, gang: GangRecord, slots: Sequence[Slot]) -> None:
-        record = self._jobs[gang.job_id]
+    def _record_slots(self, gang: GangRecord, record: JobRecord, slots: Sequence[Slot]) -> None:
         if slots and gang.gang_id in record.job.gangs:
             self._slots.assign(gang.job_id, gang.task_indices, slots)
 
-    def _lost(self, gang: GangRecord, loss: Loss | None) -> None:
-        record = self._jobs[gang.job_id]
+    def _lost(self, gang: GangRecord, record: JobRecord, loss: Loss | None) -> None:
         if loss is not None and loss.kind is LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
             _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
@@ -269,8 +269,7 @@ class JobReports:
             self._losses.add(gang.job_id, loss)
         self._changes.job_changed(record, record.job.allocation_lost(gang.gang_id))
 
-    def _slots_lost(self, gang: GangRecord, positions: Iterable[int], reason: str) -> None:
-        record = self._jobs[gang.job_id]
+    def _slots_lost(self, gang: GangRecord, record: JobRecord, positions: Iterable[int], reason: str) -> None:
         if gang.gang_id not in record.job.gangs:
             return
         live = record.job.live_attempts(gang.task_indices[position] for position in positions)
@@ -282,13 +281,12 @@ class JobReports:
             error = f"worker {names} was lost: {reason}"
             self._changes.job_changed(record, record.job.attempts_lost(lost, error, now_ms()))
 
-    def _timed_out(self, gang: GangRecord) -> None:
+    def _timed_out(self, gang: GangRecord, record: JobRecord) -> None:
         """End a job if one of its gangs was not placed within the scheduling timeout.
 
         If other independent tasks of the job run, the job continues, and the scheduling timeout of the gang is
         extended. The job has capacity, so the gang only waits for its turn.
         """
-        record = self._jobs[gang.job_id]
         waiting = record.job.gangs.get(gang.gang_id)
         if waiting is None:
             # The job does not have this gang any more. The gang is released after the change of the job was saved.

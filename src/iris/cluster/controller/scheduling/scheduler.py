@@ -71,7 +71,7 @@ class Scheduler:
 
     Args:
         engine: Grants allocations.
-        jobs: All jobs by id. The controller owns the mapping.
+        jobs: The unfinished jobs by id. The controller owns the mapping.
         workers: The registered workers.
         changes: Receives the reports of changed jobs.
         in_background: Starts a coroutine. The scheduler does not wait for the coroutine's end.
@@ -360,9 +360,11 @@ class Scheduler:
     def _with_forgotten_held(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
         """Add the running gangs that the engine has forgotten to a snapshot (see `forgotten_status`)."""
         forgotten = {
-            gang.gang_id: forgotten_status(self._jobs[gang.job_id], gang.gang_id, self.slots.of_job(gang.job_id))
+            gang.gang_id: forgotten_status(record, gang.gang_id, self.slots.of_job(gang.job_id))
             for gang in self._gangs.in_state(Held)
-            if gang.gang_id not in snapshot and gang.gang_id in self._jobs[gang.job_id].job.gangs
+            if gang.gang_id not in snapshot
+            and (record := self._jobs.get(gang.job_id)) is not None
+            and gang.gang_id in record.job.gangs
         }
         return dict(snapshot) | forgotten
 
@@ -370,14 +372,17 @@ class Scheduler:
         while (gang := self._gangs.pop_due(self._clock())) is not None:
             self._deliver(gang, TimePassed(self._clock()))
         while (job_id := self._job_timers.pop_due(self._clock())) is not None:
-            record = self._jobs[job_id]
+            record = self._jobs.get(job_id)
+            if record is None:
+                continue
             error = f"job timed out after {record.launch.job_timeout_seconds} s"
             self._changes.job_changed(record, record.job.time_out(error, now_ms()))
 
     def _forget_strays(self) -> None:
         if self._slot_workers is not None:
             unclear = [gang for gang in self._gangs.in_state(Held) if not gang.has_machines]
-            live = [one for gang in unclear for one in self._jobs[gang.job_id].job.live_attempts().values()]
+            records = [record for gang in unclear if (record := self._jobs.get(gang.job_id)) is not None]
+            live = [one for record in records for one in record.job.live_attempts().values()]
             self._slot_workers.forget_strays(keep={attempt.worker_id for attempt in live})
 
     def _explain_unreachable(self, problem: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from iris.cluster.controller.storage.records import LaunchJobRequest, load_job, pack, split_launch
 from iris.cluster.controller.storage.schema import Progress
 from iris.cluster.types import is_job_finished
+from iris.failpoints import failpoint
 
 _REPORTED_JOBS = 1000  # The progress is reported after this many jobs.
 
@@ -20,6 +21,7 @@ def pack_jobs(db: sqlite3.Connection, progress: Progress) -> None:
         db: A connection with an open transaction.
         progress: A function that is called after some jobs have moved.
     """
+    failpoint("migrate.before")
     total = db.execute("SELECT count(*) FROM old_jobs").fetchone()[0]
     rows = db.execute("SELECT number, job_id, launch, record FROM old_jobs ORDER BY number")
     for done, (number, job_id, launch, record) in enumerate(rows):
@@ -30,6 +32,7 @@ def pack_jobs(db: sqlite3.Connection, progress: Progress) -> None:
     db.execute("DROP TABLE old_jobs")
     db.execute("DROP TABLE old_tasks")
     progress(total, total)
+    failpoint("migrate.after")
 
 
 def _move(db: sqlite3.Connection, number: int, job_id: str, launch: bytes, record: str) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_record import ENTRY_POINT_FIELDS, JobRecord
 from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
 from iris.rpc import cluster_pb2
 
@@ -25,9 +25,6 @@ LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
 _FORMAT = b"\x01"
 _LENGTH_BYTES = 4
-# These fields of a submission can be large, and only a start of an attempt needs them. Therefore they are stored apart
-# from the job.
-_ENTRY_POINT = ("serialized_entrypoint", "command", "environment")
 # Stands for the default of a field that is always stored. A field is left out only if its default is empty, because a
 # later version of Iris may change another default, for example the number of retries.
 _REQUIRED = object()
@@ -40,7 +37,7 @@ def split_launch(launch: LaunchJobRequest) -> tuple[bytes, bytes]:
     entry_point = LaunchJobRequest()
     rest = LaunchJobRequest()
     rest.CopyFrom(launch)
-    for name in _ENTRY_POINT:
+    for name in ENTRY_POINT_FIELDS:
         rest.ClearField(name)
     if launch.HasField("serialized_entrypoint"):
         entry_point.serialized_entrypoint = launch.serialized_entrypoint
@@ -58,12 +55,6 @@ def join_launch(rest: bytes, entry_point: bytes | None) -> LaunchJobRequest:
     if entry_point:
         launch.MergeFromString(entry_point)
     return launch
-
-
-def without_entry_point(record: JobRecord) -> JobRecord:
-    """Return the record of an ended job without the entry point, which only a start of an attempt needs."""
-    launch = LaunchJobRequest.FromString(split_launch(record.launch)[0])
-    return JobRecord(record.job, launch, record.facts, number=record.number)
 
 
 def dump_job(job: Job) -> str:
@@ -165,11 +156,12 @@ def _known(record: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[st
 
 
 def _defaults_of(kind: type, without: Sequence[str] = ()) -> dict[str, object]:
-    return {
-        field.name: _REQUIRED if field.default is MISSING or field.default else field.default
-        for field in fields(kind)
-        if field.name not in without
-    }
+    return {field.name: _empty_default(field) for field in fields(kind) if field.name not in without}
+
+
+def _empty_default(field: Field[Any]) -> object:
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return _REQUIRED if default is MISSING or default else default
 
 
 # These fields are not stored with the job. The tasks have records of their own. The gangs and the tally are derived

@@ -60,6 +60,7 @@ class Saver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._last_number = store.last_number()
         # The changes of each job, by job id. A job whose final state is saved has no entry.
         self._pending: dict[str, PendingJob] = {}
         self._launches: dict[str, PendingLaunch] = {}
@@ -144,6 +145,18 @@ class Saver:
         self._gathering.lease_s = seconds
         self._wake.set()
 
+    @property
+    def last_number(self) -> int:
+        """The number of the newest job, which may not be saved yet; 0 if there was no job."""
+        return self._last_number
+
+    def next_number(self) -> int:
+        """Return the number of a new job. The caller must pass the job to `add_job` before the next await, so that jobs
+        are saved in the order of their numbers.
+        """
+        self._last_number += 1
+        return self._last_number
+
     # Waiting and reading.
 
     async def add_job(self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = ()) -> None:
@@ -192,7 +205,8 @@ class Saver:
         controller.
         """
         pending = self._pending.get(record.job_id)
-        return record if pending is None else pending.last_saved or record
+        # An ended job may have been removed, and another job may have its name.
+        return record if pending is None or pending.record is not record else pending.last_saved or record
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method that reads from the store, in the store's thread. At most one read delays the next write."""

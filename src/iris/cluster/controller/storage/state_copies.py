@@ -141,12 +141,11 @@ def disown_jobs(directory: Path, original: str) -> int:
         now = now_ms()
         changes = Changes()
         count = 0
-        for stored in store.load():
-            if not stored.job.is_finished:
-                revision = stored.job.revision
-                disown(stored.job, why, now)
-                changes.save_job(stored, revision)
-                count += 1
+        for stored in store.load_unfinished():
+            revision = stored.job.revision
+            disown(stored.job, why, now)
+            changes.save_job(stored, revision)
+            count += 1
         for token in store.load_tokens():
             changes.remove_token(token.token.token_id)
         changes.save_endpoints(removed=[endpoint.endpoint_id for endpoint in store.load_endpoints()])

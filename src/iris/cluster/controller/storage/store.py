@@ -1,26 +1,27 @@
 """Stores the controller's state in one SQLite file.
 
-The boring choice: the store has one connection in WAL mode with `synchronous=FULL`. When a write returns, its data
+The boring choice: one connection writes, in WAL mode with `synchronous=FULL`. When a write returns, its data
 would survive a power failure, if the disk implements `fsync` correctly. The controller's loop gathers rows in
 `Changes`, and one thread writes the rows (saver.py). Therefore one fsync saves many changes, and the loop never waits
-for an fsync. Reconsider this choice when one disk cannot do enough fsyncs.
+for an fsync. Other threads read beside the writing thread (connections.py, ended_jobs.py). Reconsider this choice when
+one disk cannot do enough fsyncs.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Task
+from iris.cluster.controller.storage.connections import Connections
 from iris.cluster.controller.storage.records import (
     dump_job,
     dump_task,
@@ -31,12 +32,13 @@ from iris.cluster.controller.storage.records import (
     unpack,
 )
 from iris.cluster.controller.storage.schema import Progress, check_version, ignore_progress, migrate
-from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 from iris.system.files import sync_directory
 
+T = TypeVar("T")
 # The exceptions of reading damaged records.
 _UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
 _JOB_ROWS = (
@@ -184,36 +186,19 @@ class Store:
     """
 
     def __init__(self, path: Path | None, *, progress: Progress = ignore_progress) -> None:
-        self._name = "memory" if path is None else str(path)
-        if path is not None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The lock timeout is 0, because only another controller could have locked the database. The thread of the
-        # controller's loop uses the connection first, and the saver's thread uses the connection later. The two threads
-        # never use the connection at the same time. Therefore SQLite's check for a single thread is off.
-        try:
-            if path is not None:
-                # Only the user of the controller may read the file, because it contains the environments of jobs.
-                # SQLite gives its other files the same permissions.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                path.chmod(0o600)
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.OperationalError) as error:
-            raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
+        self._connections = Connections(path)
+        self._name = self._connections.name
         try:
             self._open(path, progress)
         except BaseException:
-            self._db.close()
+            self._connections.close()
             raise
 
     def _open(self, path: Path | None, progress: Progress) -> None:
         try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            check_version(self._db, self._name)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, path, progress)
+            check_version(self._connections.writer, self._name)
+            self._connections.use_write_ahead_log()
+            migrate(self._connections.writer, path, progress)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise FailedPreconditionError(f"another controller is running on {self._name}") from error
@@ -225,38 +210,67 @@ class Store:
             sync_directory(path.parent)
             sync_directory(path.parent.parent)
 
+    def interrupt(self) -> None:
+        """Make reads in other threads fail, because the controller stops. Only `write` works afterwards."""
+        self._connections.interrupt()
+
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        self._connections.close()
 
     def load(self) -> Iterator[JobRecord]:
         """Yield all jobs, in the order of their submission."""
-        with self._reading():
-            for row in self._db.execute(f"{_JOB_ROWS} ORDER BY number"):
-                yield self._load_job(*row)
+        with self._reading() as db:
+            for row in db.execute(f"{_JOB_ROWS} ORDER BY number"):
+                yield _load_job(db, *row)
 
     def load_unfinished(self) -> Iterator[JobRecord]:
         """Yield the jobs whose end is not saved, in the order of their submission."""
-        with self._reading():
-            for row in self._db.execute(f"{_JOB_ROWS} WHERE state=0 ORDER BY number"):
-                yield self._load_job(*row)
+        with self._reading() as db:
+            for row in db.execute(f"{_JOB_ROWS} WHERE state=0 ORDER BY number"):
+                yield _load_job(db, *row)
 
     def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """Return the jobs with the given ids, by id. Jobs that are not stored are left out."""
-        with self._reading():
+        with self._reading() as db:
             found: dict[str, JobRecord] = {}
             for job_id in job_ids:
-                rows = self._db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,))
-                found.update((job_id, self._load_job(*row)) for row in rows.fetchall())
+                rows = db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,))
+                found.update((job_id, _load_job(db, *row)) for row in rows.fetchall())
             return found
 
-    def _load_job(
-        self, number: int, job_id: str, launch: bytes, entry_point: bytes | None, record: str | bytes
-    ) -> JobRecord:
-        if isinstance(record, bytes):
-            return unpack(record, launch, entry_point, number)
-        tasks = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
-        return load_job(record, tasks, launch, entry_point, number)
+    def last_number(self) -> int:
+        """Return the number of the newest job that was ever stored; 0 if no job was stored."""
+        with self._reading() as db:
+            return next((number for (number,) in db.execute("SELECT seq FROM sqlite_sequence WHERE name='jobs'")), 0)
+
+    def has_job(self, job_id: str) -> bool:
+        """Return whether a job is stored. The call takes microseconds, because it reads an index only."""
+        with self._reading() as db:
+            return bool(db.execute("SELECT 1 FROM jobs WHERE job_id=?", (job_id,)).fetchall())
+
+    def ended_job(self, job_id: str) -> JobRecord | None:
+        """Return a job whose end is saved, without its entry point; None if there is no such job."""
+        with self._reading() as db:
+            statement = "SELECT number, launch, record FROM jobs WHERE job_id=? AND state>0"
+            for number, launch, record in db.execute(statement, (job_id,)).fetchall():
+                return unpack(record, launch, None, number)
+            return None
+
+    def count_ended(self) -> int:
+        """Return the number of jobs whose end is saved."""
+        with self._reading() as db:
+            return int(db.execute("SELECT count(*) FROM jobs WHERE state>0").fetchone()[0])
+
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of a function that reads from the database.
+
+        Raises:
+            DataLossError: The file is damaged.
+            UnavailableError: The controller stops.
+        """
+        with self._reading() as db:
+            return function(db)
 
     def write(self, changes: Changes) -> None:
         """Write all rows in one transaction. The rows are on the disk when this method returns.
@@ -265,9 +279,9 @@ class Store:
             ResourceExhaustedError: The file cannot be written now, and nothing was written.
             DataLossError: The file is damaged.
         """
-        with self._transaction():
+        with self._transaction() as db:
             for statement, rows in changes.statements:
-                self._db.executemany(statement, rows() if callable(rows) else rows)
+                db.executemany(statement, rows() if callable(rows) else rows)
 
     def submission(self, job_id: str) -> tuple[cluster_pb2.Controller.LaunchJobRequest, bool] | None:
         """Return the submission of a job without its workspace, and whether its entry point is still stored.
@@ -275,81 +289,94 @@ class Store:
         The result is None if there is no such job. Without the entry point, the submission has no command, callable or
         environment.
         """
-        with self._reading():
-            for _, _, launch, entry_point, _ in self._db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,)).fetchall():
+        with self._reading() as db:
+            for _, _, launch, entry_point, _ in db.execute(f"{_JOB_ROWS} WHERE job_id=?", (job_id,)).fetchall():
                 return join_launch(launch, entry_point), entry_point is not None
             return None
 
     def result(self, job_id: str, task_index: int) -> bytes:
         """Return the stored outcome of a task (see jobs/outcomes.py); empty bytes if the task has no outcome."""
-        with self._reading():
-            row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
+        with self._reading() as db:
+            row = db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
             return next((bytes(value) for (value,) in row), b"")
 
     def bundle(self, bundle_hash: str) -> bytes | None:
         """Return a workspace; None if it is not stored."""
-        with self._reading():
-            row = self._db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
+        with self._reading() as db:
+            row = db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
             return next((bytes(blob) for (blob,) in row), None)
 
     def has_bundle(self, bundle_hash: str) -> bool:
         """Return whether a workspace is stored."""
-        with self._reading():
-            return bool(self._db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
+        with self._reading() as db:
+            return bool(db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
 
     def load_endpoints(self) -> list[cluster_pb2.Controller.Endpoint]:
         """Return all endpoints, in the order of their registration."""
-        with self._reading():
-            rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
+        with self._reading() as db:
+            rows = db.execute("SELECT message FROM endpoints ORDER BY rowid")
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
     def load_lease(self) -> float:
         """Return the length of the longest lease that a worker may have, in seconds; 0 if no length is stored."""
-        with self._reading():
-            return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
+        with self._reading() as db:
+            return float(next((seconds for (seconds,) in db.execute("SELECT seconds FROM lease")), 0.0))
 
     def load_fenced(self) -> dict[tuple[str, str], int]:
         """Return the fenced processes, oldest fence first. The result maps worker id and incarnation to the time of the
         fence, in milliseconds since the epoch.
         """
-        with self._reading():
-            rows = self._db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
+        with self._reading() as db:
+            rows = db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
             return {(worker_id, incarnation): since_ms for worker_id, incarnation, since_ms in rows}
 
     def load_tokens(self) -> list[StoredToken]:
         """Return all tokens, in the order of their creation."""
-        with self._reading():
-            rows = self._db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
+        with self._reading() as db:
+            rows = db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
             return [
                 StoredToken(cluster_pb2.Controller.Token.FromString(message), request_id, revocation)
                 for message, request_id, revocation in rows
             ]
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            yield
+            with self._connections.reading() as db:
+                yield db
         except _UNREADABLE as error:
+            if isinstance(error, sqlite3.OperationalError) and "interrupted" in str(error):
+                raise UnavailableError("the controller stops") from error
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._connections.writing() as db:
             try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                except BaseException:
+                    db.execute("ROLLBACK")
+                    raise
+                failpoint("store.commit.before")
+                db.execute("COMMIT")
+                failpoint("store.commit.after")
+            except sqlite3.IntegrityError:
+                # All errors with a cause outside of Iris were handled above, so this error is a bug in Iris. SQLite has
+                # undone the transaction, so no data is damaged.
                 raise
-            failpoint("store.commit.before")
-            self._db.execute("COMMIT")
-            failpoint("store.commit.after")
-        except sqlite3.IntegrityError:
-            # All errors with a cause outside of Iris were handled above, so this error is a bug in Iris. SQLite has
-            # undone the transaction, so no data is damaged.
-            raise
-        except sqlite3.DatabaseError as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
-            raise kind(f"the controller cannot write {self._name}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
+                raise kind(f"the controller cannot write {self._name}: {error}") from error
+
+
+def _load_job(
+    db: sqlite3.Connection, number: int, job_id: str, launch: bytes, entry_point: bytes | None, record: str | bytes
+) -> JobRecord:
+    if isinstance(record, bytes):
+        return unpack(record, launch, entry_point, number)
+    tasks = db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
+    return load_job(record, tasks, launch, entry_point, number)

@@ -28,7 +28,7 @@ async def check_dependencies(request: LaunchJobRequest, jobs: JobTable) -> None:
         NotFoundError: There is no job with one of the ids.
     """
     for dependency in request.after:
-        jobs.find(dependency.job_id)
+        await jobs.find(dependency.job_id)
 
 
 class Dependencies:
@@ -78,7 +78,7 @@ class Dependencies:
         ended jobs can be removed.
         """
         for job_id in job_ids:
-            other = self._jobs.get(job_id)
+            other = await self._jobs.get(job_id)
             self._report(record, job_id, None if other is None else other.job.state)
 
     def _report(self, record: JobRecord, job_id: str, state: int | None) -> None:

@@ -19,11 +19,19 @@ from iris.errors import AlreadyExistsError
 from iris.reasons import ErrorReason
 
 
-async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
+async def claim_name(
+    request: LaunchJobRequest, parent: JobRecord | None, jobs: JobTable, saver: Saver
+) -> JobRecord | None:
     """Set the name in the request to the first free name from `names_of`.
 
     The name stays free only until the caller awaits something. Therefore the caller must pass the job to the saver
     before the next await.
+
+    Args:
+        request: The submission. This function changes the name in it.
+        parent: The parent job; None if the new job has no parent.
+        jobs: All jobs.
+        saver: Knows the new jobs that are not saved yet.
 
     Returns:
         If the client has repeated a request because the answer was lost, the job created by the first request.
@@ -32,15 +40,13 @@ async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) ->
     Raises:
         AlreadyExistsError: Another job has the name.
     """
-    parent = jobs.get(request.parent_job_id)
     asked_name, taken = request.name, ""
     for name in names_of(request):
         request.name = name
         request.ClearField("asked_name")
         if name != asked_name:
             request.asked_name = asked_name
-        await saver.until_launched(job_id_of(request))
-        known = jobs.get(job_id_of(request))
+        known = await _find_taken(job_id_of(request), jobs, saver)
         if known is None:
             check_job_name(request.name)
             return None
@@ -54,6 +60,18 @@ async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) ->
         reason=ErrorReason.JOB_EXISTS,
         metadata={"job_id": job_id_of(request)},
     )
+
+
+async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | None:
+    """Return the job with an id; None if the id is free. After the result None, the id is free until the next await."""
+    while True:
+        await saver.until_launched(job_id)
+        if not jobs.exists(job_id):
+            return None
+        known = await jobs.get(job_id)
+        if known is not None:
+            return known
+        # The job was removed during the read. Its id may be free, or another submission may have claimed it.
 
 
 def names_of(request: LaunchJobRequest) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.cluster.controller.submission.submit import Submissions
@@ -16,13 +16,13 @@ class Resubmissions:
 
     Args:
         store: Contains the submissions.
-        saver: Reads the store.
+        reading: Calls methods of the store in other threads.
         submissions: Accepts the new jobs.
     """
 
-    def __init__(self, store: Store, saver: Saver, submissions: Submissions) -> None:
+    def __init__(self, store: Store, reading: StoredJobs, submissions: Submissions) -> None:
         self._store = store
-        self._saver = saver
+        self._reading = reading
         self._submissions = submissions
 
     async def describe(self, job_id: str) -> Controller.GetSubmissionResponse:
@@ -70,10 +70,10 @@ class Resubmissions:
         return await self._submissions.submit(submission, owner)
 
     async def _lacks_workspace(self, launch: LaunchJobRequest) -> bool:
-        return bool(launch.bundle_hash) and not await self._saver.read(self._store.has_bundle, launch.bundle_hash)
+        return bool(launch.bundle_hash) and not await self._reading.run(self._store.has_bundle, launch.bundle_hash)
 
     async def _stored(self, job_id: str) -> tuple[LaunchJobRequest, bool]:
-        found = await self._saver.read(self._store.submission, job_id)
+        found = await self._reading.run(self._store.submission, job_id)
         if found is None:
             raise NotFoundError(
                 f"no job named {quoted(job_id)}", reason=ErrorReason.JOB_NOT_FOUND, metadata={"job_id": job_id}

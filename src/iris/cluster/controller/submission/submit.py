@@ -52,7 +52,7 @@ class Submissions:
 
         1. Validate the request, and check its workspace and the jobs for which it waits.
         2. Claim the name. No `await` may occur between step 2 and step 4, because another submission could claim the
-           same name during an `await`.
+           same name during an `await`. Therefore the parent is read before step 2.
         3. Make the job, if its parent, its owner's quota and the headroom allow it.
         4. Save the job.
         5. Once the job is saved, the controller carries out the job's instructions, which add its gangs to the queue. A
@@ -69,18 +69,18 @@ class Submissions:
         validate(request)
         await check_dependencies(request, self._jobs)
         workspace = await self._workspaces.check(request)
-        known = await claim_name(request, self._jobs, self._saver)
+        parent = await self._jobs.find(request.parent_job_id) if request.parent_job_id else None
+        known = await claim_name(request, parent, self._jobs, self._saver)
         if known is not None:
             return known.job_id
-        record = self._make_record(request, owner)
+        record = self._make_record(request, parent, owner)
         await self._saver.add_job(record, workspace, record.job.submit())
         return record.job_id
 
-    def _make_record(self, request: LaunchJobRequest, owner: str) -> JobRecord:
+    def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
         job = make_job(request, now_ms())
         job.submitted_stamp = stamp()
-        if request.parent_job_id:
-            parent = self._jobs.find(request.parent_job_id)
+        if parent is not None:
             check_parent(request, parent.job)
             inherit_environment(request, parent.launch)
             owner = parent.job.owner
@@ -94,4 +94,5 @@ class Submissions:
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         self._quotas.add(owner, len(job.tasks))
-        return JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        facts = [cluster_pb2.TaskStatus() for _ in job.tasks]
+        return JobRecord(job, launch, facts, number=self._saver.next_number())

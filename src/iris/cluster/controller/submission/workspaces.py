@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
@@ -16,12 +16,12 @@ class Workspaces:
 
     Args:
         store: Stores the workspaces.
-        saver: Reads the store.
+        reading: Calls methods of the store in other threads.
     """
 
-    def __init__(self, store: Store, saver: Saver) -> None:
+    def __init__(self, store: Store, reading: StoredJobs) -> None:
         self._store = store
-        self._saver = saver
+        self._reading = reading
 
     async def check(self, request: LaunchJobRequest) -> bytes:
         """Check the workspace of a submission. Return the bytes of the workspace if the store does not have this
@@ -38,7 +38,7 @@ class Workspaces:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
-        if not await self._saver.read(self._store.has_bundle, request.bundle_hash):
+        if not await self._reading.run(self._store.has_bundle, request.bundle_hash):
             raise FailedPreconditionError(
                 f"workspace {request.bundle_hash} is not stored: send its bundle_blob",
                 reason=ErrorReason.WORKSPACE_NEEDED,
@@ -52,7 +52,7 @@ class Workspaces:
         Raises:
             NotFoundError: No workspace with this hash is stored.
         """
-        blob = await self._saver.read(self._store.bundle, bundle_hash)
+        blob = await self._reading.run(self._store.bundle, bundle_hash)
         if blob is None:
             raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}", reason=ErrorReason.WORKSPACE_NOT_FOUND)
         return blob

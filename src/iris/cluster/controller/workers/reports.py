@@ -89,7 +89,7 @@ class WorkerReports:
     async def report_state(self, report: Report) -> None:
         """Apply the report about one attempt, and return once the resulting changes are saved."""
         job_id, task_index = parse_task_id(report.task_id)
-        self._jobs.find(job_id).check_index(task_index)
+        (await self._jobs.find(job_id)).check_index(task_index)
         self._apply(job_id, [report])
         await self._saver.saved()
 
@@ -97,8 +97,8 @@ class WorkerReports:
         """Apply a worker's reports about one job. Return the reports that were not applied, because their attempts are
         not live on this worker.
         """
-        record = self._jobs.get(job_id)
-        if record is None:
+        record = self._jobs.by_id.get(job_id)
+        if record is None:  # The job has ended, so none of its attempts is live.
             return list(reports)
         job = record.job
         unwanted, instructions, results = [], [], []

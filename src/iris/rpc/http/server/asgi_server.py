@@ -67,11 +67,7 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         allow_origins: Collection[str] = (),
     ) -> None:
-        self._applications = applications
-        if failpoints.is_active:
-            from iris.rpc.serving.failing_calls import with_failpoints
-
-            self._applications = with_failpoints(applications)
+        self.serve_instead(applications)
         self._socket = listener
         origins = AllowedOrigins(allow_origins)
         limits = limits or ConnectionLimits(LARGE_REQUESTS, origins=origins)
@@ -102,6 +98,14 @@ class HttpServer:
         config.ssl = tls
         self._server = _Server(config, limits)
         self._serving: asyncio.Task[None] | None = None
+
+    def serve_instead(self, applications: dict[str, Any]) -> None:
+        """Serve other applications from now on. Calls in progress continue with the earlier applications."""
+        self._applications = applications
+        if failpoints.is_active:
+            from iris.rpc.serving.failing_calls import with_failpoints
+
+            self._applications = with_failpoints(applications)
 
     def start(self) -> None:
         """Start to accept connections, including connections that have arrived since the port was bound."""

@@ -1,0 +1,93 @@
+"""Finds the attempts to which the logs on this machine belong, in memory or in the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.logs.retention import Known
+from iris.cluster.logs.directories import LogDirectories, task_folder
+from iris.cluster.types import make_task_id
+
+_UNKNOWN = Known(None)  # Stands for a log whose attempt is unknown.
+
+
+class LoggedAttempts:
+    """The attempts of all jobs, by the names of their logs.
+
+    Args:
+        jobs: All jobs.
+        directories: The log directories on this machine.
+    """
+
+    def __init__(self, jobs: JobTable, directories: LogDirectories) -> None:
+        self._jobs = jobs
+        self._directories = directories
+        # The results of earlier searches for logs of ended jobs. An entry is dropped when its log is gone.
+        self._ended: dict[str, Known] = {}
+        self._removed_jobs = jobs.removed
+
+    async def of_logs(self, names: Collection[str]) -> dict[str, Known]:
+        """Return the attempts of the given logs, by name. A log without an attempt is left out. The attempts of
+        unfinished jobs are included, whether or not they have a log.
+        """
+        known = await self.of_unfinished_jobs()
+        wanted = set(names).difference(known)
+        if self._removed_jobs != self._jobs.removed:
+            # A new job may have the name of a removed job, and therefore logs with the same names.
+            self._removed_jobs = self._jobs.removed
+            self._ended.clear()
+        self._ended = {name: attempt for name, attempt in self._ended.items() if name in wanted}
+        missing = wanted.difference(self._ended)
+        if missing:
+            self._ended |= dict.fromkeys(missing, _UNKNOWN) | await self._search(missing)
+            # Jobs may have ended during the search. Such jobs are in the first result.
+        return known | {name: attempt for name, attempt in self._ended.items() if attempt is not _UNKNOWN}
+
+    async def of_unfinished_jobs(self) -> dict[str, Known]:
+        """Return all attempts of the jobs whose end is not saved, by the names of their logs."""
+        known: dict[str, Known] = {}
+        for record in self._jobs.open_jobs():
+            known.update(self._attempts_of(record))
+            await asyncio.sleep(0)  # The sleep lets the loop handle other events.
+        return known
+
+    async def of_jobs_ended(self, after_ms: int, until_ms: int) -> dict[str, Known]:
+        """Return all attempts of the jobs that ended later than `after_ms`, and not later than `until_ms`."""
+        known: dict[str, Known] = {}
+        async for record in self._jobs.ended.ended_between(after_ms, until_ms):
+            known.update(self._attempts_of(record))
+        return known
+
+    async def _search(self, names: Iterable[str]) -> dict[str, Known]:
+        """Search all ended jobs for the attempts of logs, from the newest job on, until all logs are found.
+
+        The name of a log contains a hash of the task id, so the database cannot find the job of a log by an index.
+        """
+        missing, found = set(names), dict[str, Known]()
+        folders = {name.rpartition("/")[0] for name in missing}
+        async for job_id, tasks, load in self._jobs.ended.newest_first():
+            if any(task_folder(make_task_id(job_id, index)) in folders for index in range(tasks)):
+                for name, attempt in self._attempts_of(load()):
+                    if name in missing:
+                        found[name] = attempt
+                if len(found) == len(missing):
+                    break
+        return found
+
+    def _attempts_of(self, record: JobRecord) -> Iterator[tuple[str, Known]]:
+        for task in record.job.tasks:
+            for attempt in task.attempts:
+                name = self._directories.name(task.task_id, attempt.attempt_id)
+                ended_ms = None if attempt.is_live else attempt.finished_at_ms
+                yield name, Known(ended_ms, stored_as(name, record))
+
+
+def stored_as(name: str, record: JobRecord) -> str:
+    """Return the name of a log at the log location. The name contains the time of the job's submission, because the log
+    location may have logs of an earlier job with the same name.
+    """
+    task, _, attempt = name.rpartition("/")
+    return f"{task}-{record.job.submitted_at_ms:x}/{attempt}"

@@ -1,0 +1,110 @@
+"""Defines the filters of job lists. Reads pages of ended jobs from the database, and counts ended jobs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.records import unpack
+
+_LAST_CHARACTER = chr(0x10FFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """The conditions of a list of jobs. A job matches if all conditions are met. An empty condition is always met.
+
+    Attributes:
+        id_prefix: The beginning of the job id.
+        states: The accepted states of the job.
+        owner: The name of the job's owner.
+        since_ms: The earliest time of submission, in milliseconds since the epoch; included.
+        until_ms: The end of the times of submission, in milliseconds since the epoch; not included. 0 sets no end.
+    """
+
+    id_prefix: str = ""
+    states: Collection[int] = ()
+    owner: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+
+    @property
+    def accepts_all(self) -> bool:
+        """Whether every job matches."""
+        return not (self.id_prefix or self.states or self.owner or self.since_ms or self.until_ms)
+
+    def matches(self, job: Job) -> bool:
+        """Return whether a job matches in its present state."""
+        return (
+            job.job_id.startswith(self.id_prefix)
+            and (not self.states or job.state in self.states)
+            and (not self.owner or job.owner == self.owner)
+            and job.submitted_at_ms >= self.since_ms
+            and (not self.until_ms or job.submitted_at_ms < self.until_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A part of all jobs in the order of submission.
+
+    Attributes:
+        first: The lowest number.
+        last: The highest number.
+        newest_first: Whether the jobs are read from the highest number down.
+        limit: The largest number of jobs to read.
+    """
+
+    first: int
+    last: int
+    newest_first: bool
+    limit: int
+
+    def contains(self, number: int) -> bool:
+        """Return whether a job with this number is in the part, if the limit is not reached before."""
+        return self.first <= number <= self.last
+
+
+def read_page(db: sqlite3.Connection, wanted: JobFilter, within: Range) -> list[JobRecord]:
+    """Return the ended jobs that match a filter, without their entry points, in the order of `within`."""
+    where, values = _conditions(wanted)
+    order = "DESC" if within.newest_first else "ASC"
+    # The "+" keeps SQLite from reading the whole table in the order of the numbers if an index finds the few jobs with
+    # a prefix.
+    number = "+number" if wanted.id_prefix else "number"
+    rows = db.execute(
+        f"SELECT number, launch, record FROM jobs WHERE {where} AND {number} BETWEEN ? AND ?"
+        f" ORDER BY {number} {order} LIMIT ?",
+        (*values, within.first, within.last, within.limit),
+    )
+    return [unpack(record, launch, None, number) for number, launch, record in rows]
+
+
+def count_jobs(db: sqlite3.Connection, wanted: JobFilter) -> int:
+    """Return how many ended jobs match a filter."""
+    where, values = _conditions(wanted)
+    return int(db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0])
+
+
+def _conditions(wanted: JobFilter) -> tuple[str, list[object]]:
+    """Return the condition of an SQL statement for a filter, and its values. Only ended jobs meet the condition."""
+    conditions, values = ["state > 0"], list[object]()
+    if wanted.id_prefix:
+        conditions.append("job_id >= ? AND job_id < ?")
+        values += [wanted.id_prefix, wanted.id_prefix + _LAST_CHARACTER]
+    if wanted.states:
+        conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+        values += sorted(wanted.states)
+    if wanted.owner:
+        conditions.append("owner = ?")
+        values.append(wanted.owner)
+    if wanted.since_ms:
+        conditions.append("submitted_at_ms >= ?")
+        values.append(wanted.since_ms)
+    if wanted.until_ms:
+        conditions.append("submitted_at_ms < ?")
+        values.append(wanted.until_ms)
+    return " AND ".join(conditions), values

@@ -1,0 +1,96 @@
+"""Answers calls while the controller loads its state, which can take minutes after an upgrade.
+
+The health service answers that the server does not serve yet. All other calls get UNAVAILABLE with the progress, so
+that clients and workers try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from connectrpc.code import Code
+
+from iris.reasons import ErrorReason
+from iris.rpc.error_details import error_as_grpc_headers, error_as_json, is_grpc
+from iris.rpc.http.server.asgi_server import HttpServer
+from iris.rpc.standard.health import HealthApplication
+
+_QUICK_S = 1.0  # A server that loads within this many seconds does not answer before it is ready.
+_REPORTED_S = 1.0
+_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1")
+
+
+class Loading:
+    """How far the controller has loaded its state.
+
+    Args:
+        on_progress: A function that is called with the progress, for people, about every second.
+    """
+
+    def __init__(self, on_progress: Callable[[str], None]) -> None:
+        self._on_progress = on_progress
+        self._done = self._total = 0
+
+    def report(self, done: int, total: int) -> None:
+        """Record that `done` of `total` jobs are migrated. Any thread may call this method."""
+        self._done, self._total = done, total
+
+    @property
+    def text(self) -> str:
+        """The progress, for people."""
+        if not self._total:
+            return "the controller is loading its state"
+        return f"the controller is migrating its state: {self._done:,} of {self._total:,} jobs"
+
+    @asynccontextmanager
+    async def serve_if_slow(self, server: HttpServer) -> AsyncIterator[None]:
+        """Return a context manager during which the controller loads. The server is started at the end, or after
+        `_QUICK_S` seconds if loading takes longer.
+        """
+        started = asyncio.Event()
+        serving = asyncio.create_task(self._serve_and_report(server, started))
+        try:
+            yield
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        if not started.is_set():
+            server.start()
+
+    async def _serve_and_report(self, server: HttpServer, started: asyncio.Event) -> None:
+        await asyncio.sleep(_QUICK_S)
+        server.start()
+        started.set()
+        while True:
+            self._on_progress(self.text)
+            await asyncio.sleep(_REPORTED_S)
+
+
+def loading_applications(loading: Loading) -> dict[str, Any]:
+    """Return the applications to serve while the controller loads, by path."""
+    health = HealthApplication(is_serving=False)
+    application = _LoadingApplication(loading)
+    return {health.path: health} | dict.fromkeys(_PATHS, application)
+
+
+class _LoadingApplication:
+    """An ASGI application that answers each call with UNAVAILABLE and the progress."""
+
+    def __init__(self, loading: Loading) -> None:
+        self._loading = loading
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        text = f"{self._loading.text}: try again"
+        content_type = dict(scope["headers"]).get(b"content-type", b"")
+        reason = ErrorReason.UNAVAILABLE
+        if is_grpc(content_type):
+            status, body = 200, b""
+            headers = error_as_grpc_headers(Code.UNAVAILABLE, text, reason, content_type)
+        else:
+            status, body = 503, error_as_json(Code.UNAVAILABLE, text, reason)
+            headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,74 @@
+"""A server that takes long to load its state: it reports progress, answers the health service, and is not killed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from support.tokens import keep_key
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import start_server
+from iris.config import ClusterConfig
+from iris.system.sockets import bind, port_of
+
+_HEALTH = "/grpc.health.v1.Health/Check"
+_OLD_DATABASE = Path(__file__).parent / "controller" / "databases" / "schema-2.sql"
+
+
+def free_port() -> int:
+    listener = bind("127.0.0.1", 0)
+    try:
+        return port_of(listener)
+    finally:
+        listener.close()
+
+
+def post(port: int, path: str) -> tuple[int, dict[str, str]]:
+    """Send an empty request as JSON; return the status and the answer."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", b"{}", {"content-type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_server_that_migrates_for_long_reports_progress_and_answers_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    keep_key(state)
+    with sqlite3.connect(state / "controller.db") as db:
+        db.executescript(_OLD_DATABASE.read_text())
+    db.close()
+    # The thread that migrates waits at both ends of the migration for longer than a quick start may take.
+    monkeypatch.setenv("IRIS_FAILPOINTS", "migrate.before=delay:4000;migrate.after=delay:4000")
+    port, texts, answers = free_port(), [], []
+
+    def on_progress(text: str) -> None:
+        if text not in texts:
+            texts.append(text)
+            answers.append((post(port, _HEALTH), post(port, "/iris.cluster.ControllerService/ListJobs")))
+
+    server = start_server(ClusterConfig(state_dir=state, port=port), ends_with_us=True, on_progress=on_progress)
+    try:
+        assert texts == [
+            "the controller is loading its state",
+            "the controller is migrating its state: 32 of 32 jobs",
+        ]
+        for text, (health, listed) in zip(texts, answers, strict=True):
+            assert health == (200, {"status": "NOT_SERVING"})
+            assert (listed[0], listed[1]["code"]) == (503, "unavailable")
+            assert listed[1]["message"] == f"{text}: try again"
+        assert post(port, _HEALTH) == (200, {"status": "SERVING"})
+        with RemoteClusterClient(server.address, token=server.token) as client:
+            assert len(client.list_jobs()) == 32
+    finally:
+        server.stop()
