@@ -274,8 +274,8 @@ class ResultError(IrisError):
 
     reason = ErrorReason.NO_RESULT
 
-    def __init__(self, text: str, *, task_id: str) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, task_id: str, reason: str | None = None) -> None:
+        super().__init__(text, reason=reason)
         self.task_id = task_id
 
 

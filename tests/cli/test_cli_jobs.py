@@ -61,6 +61,23 @@ def test_kill_terminates_the_known_jobs_and_reports_the_unknown_ones(remote_iris
     assert "had ended" in remote_iris("kill", one).stdout
 
 
+def test_rm_removes_ended_jobs_and_reports_the_others(remote_iris: Iris) -> None:
+    ended, other = (remote_iris.detach("true") for _ in range(2))
+    running = remote_iris.detach("exec sleep 600")
+    for name in (ended, other):
+        remote_iris.wait_for(name, "SUCCEEDED")
+    done = remote_iris("rm", ended, running, "nobody", "--json", code=1)
+    assert json.loads(done.stdout) == {"removed": [ended]}
+    assert f"iris kill --wait {running}" in done.stderr
+    assert "'nobody'" in done.stderr
+    assert ended not in remote_iris("ps", "--all").stdout
+    assert "only the whole job" in remote_iris("rm", f"{running}/task-0", code=1).stderr
+    assert "no job that has ended matches" in remote_iris("rm", f"{running}*", code=1).stderr
+    assert remote_iris("rm", f"{other}*").stdout == f"{other} was removed\n"
+    remote_iris("rm", code=2)
+    remote_iris("kill", running)
+
+
 def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent", "--cpu", "0")
     remote_iris.wait_for(name, "RUNNING")

@@ -462,6 +462,26 @@ def _kill_task(lost: Case) -> None:
         lost.world.direct.terminate_job(job_id)
 
 
+@case("ControllerService/ForgetJob")
+def _forget_job(lost: Case) -> None:
+    job_id = lost.launch("true")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    request = pb.Controller.ForgetJobRequest(job_id=job_id, request_id=unique("request"))
+    assert list(lost.ask(request).job_ids) == [job_id]
+    with pytest.raises(NotFoundError):
+        lost.world.direct.get_job_status(job_id)
+
+
+@case("WorkerService/ForgetJob")
+def _forget_job_at_a_worker(lost: Case) -> None:
+    job_id = lost.launch("true")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    lost.ask(pb.Worker.ForgetJobRequest(job_id=job_id, num_tasks=1, job_submitted_at_ms=1))
+    assert lost.runs(job_id) == [1]
+
+
 @case("WorkerService/Drain")
 def _drain(lost: Case) -> None:
     with lossy_world(lost.world.directory / unique("drained")) as world:  # a worker that takes nothing more

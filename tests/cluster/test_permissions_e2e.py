@@ -34,6 +34,7 @@ CONTROLLER = {
     "GetJobStatus": "admin user reader T",
     "TerminateJob": "admin user",
     "TerminateTask": "admin user",
+    "ForgetJob": "admin user",
     "WriteStdin": "admin user",
     "DescribeCluster": "admin user reader T",
     "ListJobs": "admin user reader",
@@ -61,6 +62,7 @@ CONTROLLER = {
 WORKER = {
     "RunTask": "controller",
     "RunTasks": "controller",
+    "ForgetJob": "controller",
     "KillTask": "controller",
     "Drain": "controller",
     "WriteStdin": "controller",
@@ -156,7 +158,7 @@ def test_every_controller_call_checks_the_role_of_its_caller(
 ) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         fields = fields_for(running, "nobody")
-        if method.startswith("Terminate") or method in ("WriteStdin", "ResubmitJob"):
+        if method.startswith("Terminate") or method in ("WriteStdin", "ResubmitJob", "ForgetJob"):
             fields["job_id"] = running if role == "task" else "nobody's"
         got = caller.call(method, token_of(role, running, "nobody"), **fields)
     may = CONTROLLER[method].split()

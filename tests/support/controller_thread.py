@@ -13,6 +13,7 @@ from support.tokens import shared_key
 from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.removal.job_removal import JobRetention
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota
@@ -59,6 +60,8 @@ def serving(
     drain_s: float = DRAIN_S,
     start_limit_s: float = START_LIMIT_S,
     withdraw_after_s: float = WITHDRAW_AFTER_S,
+    job_retention: JobRetention | None = None,
+    max_bytes_per_user: int | None = None,
 ) -> Iterator[ControllerThread]:
     """Serve a controller with an engine and a store during a test. The store is closed at the end."""
     ready = threading.Event()
@@ -79,6 +82,8 @@ def serving(
             drain_s=drain_s,
             start_limit_s=start_limit_s,
             withdraw_after_s=withdraw_after_s,
+            job_retention=job_retention,
+            max_bytes_per_user=max_bytes_per_user,
         )
         server = HttpServer(controller_applications(ControllerService(controller, quota)), listener)
         await controller.start()

@@ -55,6 +55,7 @@ _COMMANDS = {
     "attach": "iris.cli.commands.jobs.attach",
     "wait": "iris.cli.commands.jobs.wait",
     "kill": "iris.cli.commands.jobs.kill",
+    "rm": "iris.cli.commands.jobs.rm",
     "machines": "iris.cli.commands.administration.machines",
     "up": "iris.cli.commands.administration.up",
     "down": "iris.cli.commands.administration.down",

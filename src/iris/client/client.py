@@ -18,6 +18,7 @@ from iris.client.job import Job
 from iris.client.list_methods import ListMethods
 from iris.client.log_methods import LogMethods
 from iris.client.printing import print_task
+from iris.client.removal.removal_methods import RemovalMethods
 from iris.client.retry.retry_methods import RetryMethods
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods):
+class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster

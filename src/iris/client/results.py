@@ -10,6 +10,7 @@ from iris.client.task_exceptions import load_exception
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import JobFailedError, ResultError, visible
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.versions import python_version
 
@@ -111,7 +112,8 @@ class Outcomes:
 
 
 def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
-    return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id)
+    reason = ErrorReason.RESULT_DROPPED if task.result_dropped else None
+    return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id, reason=reason)
 
 
 def first_failed_task(status: cluster_pb2.JobStatus) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -166,6 +167,24 @@ class ClusterConfig:
         kinds.size("unlimited"),
         50 * 10**9,
         "How many bytes of logs this machine keeps before it removes the oldest logs, or 'unlimited'.",
+    )
+    keep_jobs: float = _option(
+        kinds.span(0, "forever"),
+        math.inf,
+        "How long a job is kept after it has ended, or 'forever'. Older jobs are removed with their logs and results.",
+        default_text="forever",
+    )
+    keep_jobs_count: float = _option(
+        kinds.count_or("unlimited"),
+        math.inf,
+        "How many ended jobs are kept, or 'unlimited'. The jobs that ended first are removed first.",
+        default_text="unlimited",
+    )
+    max_bytes_per_user: float = _option(
+        kinds.size("unlimited"),
+        20 * 10**9,
+        "How many bytes of entry points, workspaces and results are stored for one user, or 'unlimited'. Above the"
+        " limit, those of the user's oldest ended jobs are dropped.",
     )
     max_log_bytes: int = _option(
         kinds.size(),

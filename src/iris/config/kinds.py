@@ -112,6 +112,23 @@ def whole_number(least: int, most: int = MAX_INT32) -> Kind:
     return Kind("N", f"a whole number from {least} to {most}", read)
 
 
+def count_or(unlimited: str) -> Kind:
+    """Return the parser, the checks and the help text of an option that takes a number of things of 1 or more.
+
+    Args:
+        unlimited: The word that stands for an unlimited number. Its value is `math.inf`.
+    """
+    number = whole_number(1)
+
+    def read(value: object) -> float:
+        return math.inf if value in (unlimited, math.inf) else float(number.read(value))
+
+    def write(value: float) -> object:
+        return unlimited if math.isinf(value) else round(value)
+
+    return Kind("N", f"{number.accepted}, or {unlimited!r}", read, write)
+
+
 def one_of(*choices: str) -> Kind:
     """Return the parser, the checks and the help text of an option that takes one of the given words."""
 

@@ -87,6 +87,15 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def forget_job(self, request: Controller.ForgetJobRequest, ctx: RequestContext[Controller.ForgetJobRequest, Controller.ForgetJobResponse], /) -> Controller.ForgetJobResponse:
+        """
+        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
+        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
+        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
+        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
@@ -324,6 +333,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.terminate_task,
+                ),
+                "/iris.cluster.ControllerService/ForgetJob": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ForgetJob",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ForgetJobRequest,
+                        output=Controller.ForgetJobResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.forget_job,
                 ),
                 "/iris.cluster.ControllerService/ListJobs": Endpoint.unary(
                     method=MethodInfo(
@@ -765,6 +785,32 @@ class ControllerServiceClient(ConnectClient):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.TerminateTaskRequest,
                 output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def forget_job(
+        self,
+        request: Controller.ForgetJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ForgetJobResponse:
+        """
+        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
+        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
+        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
+        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetJob",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ForgetJobRequest,
+                output=Controller.ForgetJobResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),
@@ -1393,6 +1439,15 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def forget_job(self, request: Controller.ForgetJobRequest, ctx: RequestContext[Controller.ForgetJobRequest, Controller.ForgetJobResponse], /) -> Controller.ForgetJobResponse:
+        """
+        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
+        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
+        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
+        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
@@ -1628,6 +1683,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.terminate_task,
+                ),
+                "/iris.cluster.ControllerService/ForgetJob": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ForgetJob",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ForgetJobRequest,
+                        output=Controller.ForgetJobResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.forget_job,
                 ),
                 "/iris.cluster.ControllerService/ListJobs": EndpointSync.unary(
                     method=MethodInfo(
@@ -2069,6 +2135,32 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.TerminateTaskRequest,
                 output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def forget_job(
+        self,
+        request: Controller.ForgetJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ForgetJobResponse:
+        """
+        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
+        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
+        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
+        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetJob",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ForgetJobRequest,
+                output=Controller.ForgetJobResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),
@@ -2709,6 +2801,12 @@ class WorkerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def forget_job(self, request: Worker.ForgetJobRequest, ctx: RequestContext[Worker.ForgetJobRequest, Empty], /) -> Empty:
+        """
+        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def write_stdin(self, request: Worker.WriteStdinRequest, ctx: RequestContext[Worker.WriteStdinRequest, Worker.WriteStdinResponse], /) -> Worker.WriteStdinResponse:
         """
         Writes standard input for an attempt; see the controller's call of the same name.
@@ -2827,6 +2925,17 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.drain,
+                ),
+                "/iris.cluster.WorkerService/ForgetJob": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ForgetJob",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.ForgetJobRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.forget_job,
                 ),
                 "/iris.cluster.WorkerService/WriteStdin": Endpoint.unary(
                     method=MethodInfo(
@@ -3100,6 +3209,29 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def forget_job(
+        self,
+        request: Worker.ForgetJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetJob",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.ForgetJobRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def write_stdin(
         self,
         request: Worker.WriteStdinRequest,
@@ -3184,6 +3316,12 @@ class WorkerServiceSync(Protocol):
         """
         Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
         their ends and logs, so that the worker can end without a loss. A repeated call waits again.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def forget_job(self, request: Worker.ForgetJobRequest, ctx: RequestContext[Worker.ForgetJobRequest, Empty], /) -> Empty:
+        """
+        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -3303,6 +3441,17 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.drain,
+                ),
+                "/iris.cluster.WorkerService/ForgetJob": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ForgetJob",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.ForgetJobRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.forget_job,
                 ),
                 "/iris.cluster.WorkerService/WriteStdin": EndpointSync.unary(
                     method=MethodInfo(
@@ -3569,6 +3718,29 @@ class WorkerServiceClientSync(ConnectClientSync):
                 name="Drain",
                 service_name="iris.cluster.WorkerService",
                 input=Worker.DrainRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def forget_job(
+        self,
+        request: Worker.ForgetJobRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetJob",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.ForgetJobRequest,
                 output=Empty,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,

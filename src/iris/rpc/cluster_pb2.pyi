@@ -133,6 +133,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_FAILED_PRECONDITION: _ClassVar[ErrorReason]
     ERROR_REASON_CLIENT_CLOSED: _ClassVar[ErrorReason]
     ERROR_REASON_WORKSPACE_NEEDED: _ClassVar[ErrorReason]
+    ERROR_REASON_JOB_NOT_ENDED: _ClassVar[ErrorReason]
+    ERROR_REASON_RESULT_DROPPED: _ClassVar[ErrorReason]
     ERROR_REASON_NO_STDIN: _ClassVar[ErrorReason]
     ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_MISSING: _ClassVar[ErrorReason]
@@ -274,6 +276,8 @@ ERROR_REASON_SHORTAGE: ErrorReason
 ERROR_REASON_FAILED_PRECONDITION: ErrorReason
 ERROR_REASON_CLIENT_CLOSED: ErrorReason
 ERROR_REASON_WORKSPACE_NEEDED: ErrorReason
+ERROR_REASON_JOB_NOT_ENDED: ErrorReason
+ERROR_REASON_RESULT_DROPPED: ErrorReason
 ERROR_REASON_NO_STDIN: ErrorReason
 ERROR_REASON_UNAUTHENTICATED: ErrorReason
 ERROR_REASON_TOKEN_MISSING: ErrorReason
@@ -404,7 +408,7 @@ class JobStatus(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason")
+    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -430,6 +434,7 @@ class TaskStatus(_message.Message):
     STATUS_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     SERIALIZED_RESULT_FIELD_NUMBER: _ClassVar[int]
     RESULT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    RESULT_DROPPED_FIELD_NUMBER: _ClassVar[int]
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     PREEMPTION_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -456,6 +461,7 @@ class TaskStatus(_message.Message):
     status_message: str
     serialized_result: bytes
     result_error: str
+    result_dropped: bool
     term_signal: int
     failure_count: int
     preemption_count: int
@@ -464,7 +470,7 @@ class TaskStatus(_message.Message):
     log_warning: str
     pending_reason: PendingReason
     failure_reason: FailureReason
-    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., result_dropped: _Optional[bool] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
 
 class TaskException(_message.Message):
     __slots__ = ("pickled", "traceback", "attempt_id")
@@ -890,6 +896,18 @@ class Controller(_message.Message):
         job_id: str
         task_index: int
         def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ...) -> None: ...
+    class ForgetJobRequest(_message.Message):
+        __slots__ = ("job_id", "request_id")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        request_id: str
+        def __init__(self, job_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    class ForgetJobResponse(_message.Message):
+        __slots__ = ("job_ids",)
+        JOB_IDS_FIELD_NUMBER: _ClassVar[int]
+        job_ids: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, job_ids: _Optional[_Iterable[str]] = ...) -> None: ...
     class ListJobsRequest(_message.Message):
         __slots__ = ("page_size", "page_token", "id_prefix", "states", "owner", "since_ms", "until_ms", "newest_first", "include_counts")
         PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -1120,7 +1138,7 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
-        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason")
+        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason", "job_submitted_at_ms")
         class PortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1148,6 +1166,7 @@ class Controller(_message.Message):
         EXCEPTION_FIELD_NUMBER: _ClassVar[int]
         LOG_WARNING_FIELD_NUMBER: _ClassVar[int]
         FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
+        JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         task_id: str
         job_id: str
@@ -1168,7 +1187,8 @@ class Controller(_message.Message):
         exception: TaskException
         log_warning: str
         failure_reason: FailureReason
-        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
+        job_submitted_at_ms: int
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
     class ReportTaskStateResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -1252,7 +1272,7 @@ class Controller(_message.Message):
     class StoreLogsRequest(_message.Message):
         __slots__ = ("worker_id", "pieces")
         class Piece(_message.Message):
-            __slots__ = ("task_id", "attempt_id", "incarnation", "position", "records", "offsets", "line", "end", "bytes_written")
+            __slots__ = ("task_id", "attempt_id", "incarnation", "position", "records", "offsets", "line", "end", "bytes_written", "job_submitted_at_ms")
             TASK_ID_FIELD_NUMBER: _ClassVar[int]
             ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
             INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -1262,6 +1282,7 @@ class Controller(_message.Message):
             LINE_FIELD_NUMBER: _ClassVar[int]
             END_FIELD_NUMBER: _ClassVar[int]
             BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+            JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
             task_id: str
             attempt_id: int
             incarnation: str
@@ -1271,7 +1292,8 @@ class Controller(_message.Message):
             line: int
             end: bytes
             bytes_written: _containers.RepeatedScalarFieldContainer[int]
-            def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., incarnation: _Optional[str] = ..., position: _Optional[int] = ..., records: _Optional[bytes] = ..., offsets: _Optional[_Iterable[int]] = ..., line: _Optional[int] = ..., end: _Optional[bytes] = ..., bytes_written: _Optional[_Iterable[int]] = ...) -> None: ...
+            job_submitted_at_ms: int
+            def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., incarnation: _Optional[str] = ..., position: _Optional[int] = ..., records: _Optional[bytes] = ..., offsets: _Optional[_Iterable[int]] = ..., line: _Optional[int] = ..., end: _Optional[bytes] = ..., bytes_written: _Optional[_Iterable[int]] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         PIECES_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
@@ -1445,7 +1467,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "timeout_warning_seconds", "job_left_ms")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -1478,6 +1500,7 @@ class Worker(_message.Message):
         SEEN_NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         JOB_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+        JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -1510,7 +1533,8 @@ class Worker(_message.Message):
         seen_num_tasks: int
         timeout_warning_seconds: int
         job_left_ms: int
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ...) -> None: ...
+        job_submitted_at_ms: int
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1549,6 +1573,15 @@ class Worker(_message.Message):
         MASTER_PORT_FIELD_NUMBER: _ClassVar[int]
         master_port: int
         def __init__(self, master_port: _Optional[int] = ...) -> None: ...
+    class ForgetJobRequest(_message.Message):
+        __slots__ = ("job_id", "num_tasks", "job_submitted_at_ms")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
+        JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        num_tasks: int
+        job_submitted_at_ms: int
+        def __init__(self, job_id: _Optional[str] = ..., num_tasks: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
     class GetTaskStatusRequest(_message.Message):
         __slots__ = ("task_id", "include_result")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

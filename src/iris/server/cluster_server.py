@@ -188,6 +188,7 @@ class ClusterServer:
         from iris.cluster.controller.api.service import ControllerService
         from iris.cluster.controller.auth.admin_token import AdminToken
         from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.removal.job_removal import JobRetention
         from iris.cluster.controller.storage.store import Store
         from iris.cluster.controller.submission.headroom import Headroom
         from iris.cluster.controller.submission.quotas import Quota
@@ -213,6 +214,11 @@ class ClusterServer:
             # The workers have the same TLS settings as this server. The scheme of the advertised address does not tell
             # whether they use TLS, because a proxy may end TLS in front of the controller only.
             http_client=http_client(None if tls is None else tls.for_parts()),
+            job_retention=JobRetention(
+                None if math.isinf(config.keep_jobs) else round(config.keep_jobs * 1000),
+                None if math.isinf(config.keep_jobs_count) else round(config.keep_jobs_count),
+            ),
+            max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()

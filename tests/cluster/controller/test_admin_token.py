@@ -29,7 +29,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 class NothingLives:
     """A cluster without attempts and workers."""
 
-    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool:
         return False
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
@@ -25,11 +26,11 @@ class Live:
     """The live attempts and worker processes, as a test sets them."""
 
     def __init__(self) -> None:
-        self.attempts: set[tuple[str, int, int]] = set()
+        self.attempts: set[tuple[str, int, int, int]] = set()
         self.workers: set[tuple[str, str]] = set()
 
-    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        return (job_id, task_index, attempt_id) in self.attempts
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool:
+        return (job_id, task_index, attempt_id, submitted_at_ms) in self.attempts
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
         return any(worker_id == known and incarnation in ("", process) for known, process in self.workers)
@@ -54,9 +55,9 @@ def make(books: Authority, name: str = "ana", role: str = "user", ttl_seconds: i
 
 def test_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> None:
     live = Live()
-    live.attempts = {("a/b", 1, 2)}
+    live.attempts = {("a/b", 1, 2, 1000)}
     books = authority(live=live)
-    token = TOKENS.task_token("a/b", 1, 2)
+    token = TOKENS.task_token(Job.new("a/b", 2, 1000), 1, 2)
     known = books.identify(token)
     assert (known.role, known.job_id, known.task_index, known.attempt_id, known.name) == (
         TASK,
@@ -65,9 +66,14 @@ def test_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> None:
         2,
         "a/b/task-1",
     )
-    for other in (("a/b", 1, 3), ("a/b", 0, 2), ("a", 1, 2)):
+    for job_id, submitted_at_ms, index, attempt_id in (
+        ("a/b", 1000, 1, 3),
+        ("a/b", 1000, 0, 2),
+        ("a", 1000, 1, 2),
+        ("a/b", 999, 1, 2),
+    ):
         with pytest.raises(UnauthenticatedError, match="has ended"):
-            books.identify(TOKENS.task_token(*other))
+            books.identify(TOKENS.task_token(Job.new(job_id, 2, submitted_at_ms), index, attempt_id))
     live.attempts.clear()
     with pytest.raises(UnauthenticatedError, match=r"attempt 2 of task 1 of job 'a/b'.*has ended"):
         books.identify(token)
@@ -120,7 +126,7 @@ def test_expired_token_of_a_worker_is_valid_while_the_worker_is_live() -> None:
 
 def test_expired_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> None:
     live = Live()
-    live.attempts = {("a", 0, 1)}
+    live.attempts = {("a", 0, 1, 0)}
     books = authority(live=live)
 
     def expired(attempt_id: int) -> str:

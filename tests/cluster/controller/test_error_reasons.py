@@ -52,6 +52,7 @@ ERRORS: list[tuple[ErrorReason, Callable[[RemoteClusterClient], object], dict[st
     ),
     (ErrorReason.TOO_LARGE, lambda client: submit(client, ports=[f"p{number}" for number in range(101)]), {}),
     (ErrorReason.ENDPOINT_NOT_FOUND, lambda client: client.lookup_endpoint("none"), {"name": "none"}),
+    (ErrorReason.JOB_NOT_ENDED, lambda client: client.forget_job("taken"), {"job_id": "taken"}),
     (
         ErrorReason.NO_STDIN,
         lambda client: client.write_stdin("taken", b"x", position=0),

@@ -30,7 +30,7 @@ class World:
     """
 
     def __init__(self, check_s: float = 0.0) -> None:
-        self.here: dict[tuple[str, int, int], bool] = {}
+        self.here: dict[tuple[str, int, int, int], bool] = {}
         self.says: Exception | None = None
         self.questions = 0
         self.hold_s = 300.0
@@ -58,9 +58,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def test_token_of_an_own_attempt_is_checked_without_the_controller() -> None:
     async def work() -> None:
         world = World()
-        world.here["a", 0, 0] = True
+        world.here["a", 0, 0, 0] = True
         await world.tokens.confirm(FOREIGN, "token")
-        world.here["a", 0, 0] = False
+        world.here["a", 0, 0, 0] = False
         with pytest.raises(UnauthenticatedError, match="attempt 0 of task 0 of job 'a' has ended"):
             await world.tokens.confirm(FOREIGN, "token")
         assert world.questions == 0
@@ -130,7 +130,7 @@ def test_last_answer_of_the_controller_about_a_token_is_valid_for_one_lease() ->
 def test_log_stream_ends_when_the_attempt_of_its_token_has_ended() -> None:
     async def work() -> None:
         world = World(check_s=0.01)
-        world.here["b", 0, 0] = True
+        world.here["b", 0, 0, 0] = True
         here = Caller("b/task-0", TASK, "2", math.inf, job_id="b", task_index=0, attempt_id=0)
         for known in (FOREIGN, here):
             await world.tokens.confirm(known, "token")
@@ -152,7 +152,7 @@ def test_log_stream_ends_when_the_attempt_of_its_token_has_ended() -> None:
         with pytest.raises(UnauthenticatedError, match="attempt 0 has ended"):
             await streams[0]
         assert not streams[1].done()
-        world.here["b", 0, 0] = False
+        world.here["b", 0, 0, 0] = False
         world.tokens.ended("b", 0, 0)
         with pytest.raises(UnauthenticatedError, match=r"of job 'b'.* has ended"):
             await streams[1]

@@ -28,7 +28,7 @@ from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.supervision.reaper import Reaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.worker import Worker, WorkerSettings
-from iris.errors import NotFoundError
+from iris.errors import NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.http.tls import ClientTls
@@ -77,7 +77,13 @@ class Disk:
         cleanup = Cleanup(self.worker.registry, self.directory, keep_s, keep_log_s, lambda: time.time() + later_s)
         await cleanup.sweep()
 
-    def begin(self, task_id: str = "job/task-0", attempt_id: int = 0, bundle_hash: str = "ab" * 32) -> Attempt:
+    def begin(
+        self,
+        task_id: str = "job/task-0",
+        attempt_id: int = 0,
+        bundle_hash: str = "ab" * 32,
+        submitted_at_ms: int = 1000,
+    ) -> Attempt:
         """Begin an attempt that does not end."""
         job_id, _, index = task_id.rpartition("/task-")
         request = cluster_pb2.Worker.RunTaskRequest(
@@ -87,6 +93,7 @@ class Disk:
             attempt_id=attempt_id,
             command=["true"],
             bundle_hash=bundle_hash,
+            job_submitted_at_ms=submitted_at_ms,
         )
         return self.worker.run_task(request, b"")
 
@@ -284,6 +291,47 @@ async def test_a_worker_removes_its_own_files_and_keeps_the_files_of_the_task(di
     assert not any(file.exists() for file in own)
     assert (directory.work / "checkpoint").exists()
     assert directory.log.exists()
+
+
+# Removed jobs
+
+
+def forget_request(num_tasks: int = 1) -> cluster_pb2.Worker.ForgetJobRequest:
+    return cluster_pb2.Worker.ForgetJobRequest(job_id="job", num_tasks=num_tasks, job_submitted_at_ms=1000)
+
+
+async def test_a_removed_job_leaves_nothing_on_its_worker(disk: Disk, tmp_path: Path) -> None:
+    directories = [
+        (await disk.end(f"job/task-{index}", attempt_id)).directory for index, attempt_id in ((0, 0), (1, 1))
+    ]
+    (directories[0].work / "checkpoint").touch()
+    other = (await disk.end("other/task-0")).directory
+    await disk.worker.forget_job(forget_request(num_tasks=2))
+    await disk.worker.forget_job(forget_request(num_tasks=2))
+    assert [path.name for path in (tmp_path / "worker" / "attempts").iterdir()] == [other.path.parent.name]
+    assert list((tmp_path / "worker" / "discarded").iterdir()) == []
+    assert [status.task_id for status in disk.worker.registry.list_statuses(0, "").items] == ["other/task-0"]
+
+
+async def test_a_running_attempt_of_a_later_job_with_the_name_of_a_removed_job_stays(disk: Disk) -> None:
+    running = disk.begin(submitted_at_ms=2000)
+    await disk.worker.forget_job(forget_request())
+    assert disk.worker.registry.log_of("job/task-0", 0)[2] is running
+    assert running.directory.log.exists()
+
+
+async def test_an_attempt_of_a_new_job_replaces_an_attempt_of_a_removed_job_with_the_same_name(disk: Disk) -> None:
+    old = await disk.end()
+    (old.directory.work / "checkpoint").touch()
+    assert disk.begin(submitted_at_ms=1000) is old
+    new = disk.begin(submitted_at_ms=2000)
+    assert not new.is_final
+    assert not (new.directory.work / "checkpoint").exists()
+    assert disk.worker.registry.log_of("job/task-0", 0)[2] is new
+    assert disk.worker.registry.is_running("job", 0, 0, 1000) is None
+    assert disk.worker.registry.is_running("job", 0, 0, 2000)
+    with pytest.raises(UnavailableError, match="still runs attempt 0 of a removed job named 'job'"):
+        disk.begin(submitted_at_ms=3000)
 
 
 async def test_the_target_of_a_link_in_an_attempt_directory_is_kept(disk: Disk, tmp_path: Path) -> None:

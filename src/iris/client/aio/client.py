@@ -20,6 +20,7 @@ from iris.client.aio.job import AsyncJob
 from iris.client.aio.list_methods import AsyncListMethods
 from iris.client.aio.log_methods import AsyncLogMethods
 from iris.client.aio.printing import print_task
+from iris.client.aio.removal_methods import AsyncRemovalMethods
 from iris.client.aio.retry_methods import AsyncRetryMethods
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods):
+class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods, AsyncRemovalMethods):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         async with AsyncIrisClient.remote("controller:50051") as client:    # a running cluster

@@ -51,6 +51,9 @@ from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
+from iris.cluster.controller.removal.job_removal import JobRemoval, JobRetention
+from iris.cluster.controller.removal.stored_bytes import StoredBytes
+from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -98,6 +101,9 @@ class Controller:
         start_limit_s: The seconds for which an allocation is kept if its workers do not register.
         withdraw_after_s: The seconds for which a request to the engine may block an older gang. After this time the
             request is withdrawn.
+        job_retention: How long ended jobs are kept; None keeps all.
+        max_bytes_per_user: How many bytes of entry points, workspaces and results are stored for one user; None sets no
+            limit.
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
@@ -108,8 +114,8 @@ class Controller:
         fleet: The workers.
         watches: The watched jobs.
         log_sources: Finds the place from which a log can be read.
-        submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The objects
-            that answer the calls of clients and workers. Each one is named after its subject.
+        removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The
+            objects that answer the calls of clients and workers. Each one is named after its subject.
     """
 
     def __init__(
@@ -127,6 +133,8 @@ class Controller:
         drain_s: float = DRAIN_S,
         start_limit_s: float = START_LIMIT_S,
         withdraw_after_s: float = WITHDRAW_AFTER_S,
+        job_retention: JobRetention | None = None,
+        max_bytes_per_user: int | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -157,10 +165,11 @@ class Controller:
         self.logs = LogService(self.jobs, self.log_sources)
         # Clients.
         self._quotas = QuotaUse(quota or Quota())
-        self.workspaces = Workspaces(store, self._stored_jobs)
-        self.submissions = Submissions(
-            self.jobs, self.workspaces, self._quotas, self.headroom, self._log_keeper, self.saver
-        )
+        unused = UnusedWorkspaces(store, self._stored_jobs, self.saver)
+        self.workspaces = Workspaces(store, self._stored_jobs, unused)
+        self._stored_bytes = StoredBytes(store, self._stored_jobs, self.saver, unused, max_bytes_per_user)
+        self.removal = self._make_removal(unused, job_retention or JobRetention())
+        self.submissions = self._make_submissions()
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
         self.queries = JobQueries(self.jobs, self._stored_jobs, store, self.fleet.workers, self.saver, self.slices)
@@ -169,6 +178,31 @@ class Controller:
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
+
+    def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
+        return JobRemoval(
+            self.jobs,
+            self._store,
+            self._stored_jobs,
+            self.saver,
+            self._log_keeper,
+            self.fleet,
+            self._background,
+            unused,
+            retention,
+        )
+
+    def _make_submissions(self) -> Submissions:
+        return Submissions(
+            self.jobs,
+            self.workspaces,
+            self._quotas,
+            self.headroom,
+            self._log_keeper,
+            self.saver,
+            self._stored_bytes,
+            self.removal,
+        )
 
     def _make_scheduler(self, drain_s: float, start_limit_s: float, withdraw_after_s: float) -> Scheduler:
         return Scheduler(
@@ -221,6 +255,8 @@ class Controller:
         self._background.start(self._scheduler.run())
         self._background.start(self._scheduler.watch_engine())
         self._background.start(self.fleet.watch_leases())
+        self._background.start(self.removal.run())
+        self._background.start(self._stored_bytes.run())
 
     async def stop(self) -> None:
         """Stop scheduling, and stop calling workers. The controller still answers calls."""
@@ -292,7 +328,12 @@ class Controller:
                 self._end_if_orphaned(record, parent)
 
     async def _end_child_of_ended_job(self, child: JobRecord) -> None:
-        self._end_if_orphaned(child, await self.jobs.find(child.job.parent_job_id))
+        parent = await self.jobs.get(child.job.parent_job_id)
+        if parent is not None:
+            self._end_if_orphaned(child, parent)
+        elif child.job.ending is None:
+            reason = f"its parent job {child.job.parent_job_id!r} was removed"
+            self.saver.job_changed(child, child.job.terminate(reason, now_ms(), FailureCode.PARENT_ENDED))
 
     def _drop_refused_job(self, record: JobRecord) -> None:
         self._quotas.remove(record.job.owner, len(record.job.tasks))

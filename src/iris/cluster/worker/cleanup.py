@@ -116,7 +116,7 @@ class Cleanup:
         # Afterwards all directories are moved away at once, and the moved directories are removed.
         self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
-        await asyncio.to_thread(_remove, discarded)
+        await asyncio.to_thread(remove_discarded, discarded)
         await asyncio.to_thread(_unlink, spent)
 
     def _find(self) -> list[_Left]:
@@ -160,7 +160,8 @@ def _unlink(paths: Iterable[Path]) -> None:
             path.unlink()
 
 
-def _remove(paths: Iterable[Path | None]) -> None:
+def remove_discarded(paths: Iterable[Path | None]) -> None:
+    """Remove directories that `WorkerDir.discard` has moved. None stands for a directory that could not be moved."""
     for path in paths:
         try:
             if path is not None:

@@ -170,6 +170,10 @@ class WorkerDir:
         except FileNotFoundError:
             return []
 
+    def attempts_of(self, task_id: str) -> list[AttemptDir]:
+        """Return the attempts of a task that are on disk."""
+        return [self.attempt(task_id, attempt_id) for attempt_id in self.attempt_ids(task_id)]
+
     def attempts(self) -> Iterator[AttemptDir]:
         """Yield all attempts that are on disk."""
         root = self._root / "attempts"

@@ -115,6 +115,12 @@ class WorkerService:
         parse_task_id(request.task_id)
         return await self._worker.write_stdin(request)
 
+    async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
+        """Remove what this worker has of a job that has ended."""
+        check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)
+        await self._worker.forget_job(request)
+        return cluster_pb2.Empty()
+
     async def drain(self, request: cluster_pb2.Worker.DrainRequest, ctx: Any) -> cluster_pb2.Empty:
         """Accept no new attempts, and wait until the controller has the ends and the logs of all attempts."""
         await self._worker.drain()

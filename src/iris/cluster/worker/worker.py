@@ -24,6 +24,7 @@ from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.attempt.request_checks import check_request, split_off_hosts
 from iris.cluster.worker.attempt.runner import AttemptRunner, ProcessSetup
+from iris.cluster.worker.cleanup import remove_discarded
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
@@ -47,6 +48,7 @@ from iris.system.clock import now_ms
 
 _HEADROOM_S = 1.0  # The worker checks once in this many seconds whether it has headroom for another attempt.
 _SHUTDOWN_GRACE_S = 5.0
+_FORGOTTEN_AT_ONCE = 50  # After removing the directories of this many tasks, the event loop does other work.
 _STDIN_TIMEOUT_S = 8.0  # The seconds that a call with standard input waits for space in the pipe.
 _SENDER_GONE = f"standard input ends here, because its sender has been silent for {SENDER_GONE_S:g} s"
 
@@ -173,12 +175,13 @@ class Worker:
 
         Raises:
             InvalidArgumentError: The request is invalid.
-            UnavailableError: The worker is ending, or the request is meant for another incarnation.
+            UnavailableError: The worker is ending, the request is meant for another incarnation, or an attempt of a
+                removed job with the same name is still running.
             FailedPreconditionError: The request has no port for the gang's rendezvous.
         """
         check_request(request)
         known = self.registry.get(request.task_id, request.attempt_id)
-        if known is not None:
+        if known is not None and not self._forget_removed(known, request):
             return known
         self._check_can_begin(request)
         directory = self._directory.attempt(request.task_id, request.attempt_id)
@@ -202,6 +205,35 @@ class Worker:
             self._log_upload.add(attempt)
         self.registry.start_run(attempt, self._runner.run(attempt, entrypoint, hosts))
         return attempt
+
+    def _forget_removed(self, known: Attempt, request: cluster_pb2.Worker.RunTaskRequest) -> bool:
+        """Forget a known attempt if it belongs to a removed job with the same name. Return whether it was forgotten."""
+        before, now = known.request.job_submitted_at_ms, request.job_submitted_at_ms
+        if before == now or not (before and now):
+            return False
+        if not known.is_final:
+            raise UnavailableError(
+                f"worker {self.worker_id} still runs attempt {request.attempt_id} of a removed job named"
+                f" {request.job_id!r}"
+            )
+        self.registry.forget_job(request.job_id, before)
+        return True
+
+    async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest) -> None:
+        """Remove what this worker has of a job that has ended: records, directories and logs.
+
+        Attempts of a later job with the same name stay.
+        """
+        self.registry.forget_job(request.job_id, request.job_submitted_at_ms)
+        busy = self.registry.busy_directories()
+        discarded = []
+        for index in range(request.num_tasks):
+            for directory in self._directory.attempts_of(make_task_id(request.job_id, index)):
+                if directory.path not in busy:
+                    discarded.append(self._directory.discard(directory.path))
+            if not index % _FORGOTTEN_AT_ONCE:
+                await asyncio.sleep(0)
+        await asyncio.to_thread(remove_discarded, discarded)
 
     def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> int:
         """Begin attempts of several tasks of one job.

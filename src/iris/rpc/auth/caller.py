@@ -29,6 +29,8 @@ class Caller:
         job_id: The job of the task that holds the token. Empty if the holder is not a task.
         task_index: The index of the task that holds the token.
         attempt_id: The attempt of the task that holds the token.
+        job_submitted_at_ms: When the job of the task was submitted. A later job may have the same name, because jobs
+            can be removed. 0 in a token of an older release.
         worker_id: If a worker holds the token, the id of this worker. If the controller holds the token, the id of the
             only worker that accepts the token. Otherwise empty.
         incarnation: For a token of the controller, the worker process that accepts the token even after its expiry
@@ -44,6 +46,7 @@ class Caller:
     attempt_id: int = -1
     worker_id: str = ""
     incarnation: str = ""
+    job_submitted_at_ms: int = 0
 
     @property
     def key(self) -> str:

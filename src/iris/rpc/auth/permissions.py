@@ -143,6 +143,7 @@ CONTROLLER_RULES: Rules = {
     "GetJobStatus": _row(USER, READER, task=_of_own_or_below),
     "TerminateJob": _row(USER, task=_of_below),
     "TerminateTask": _row(USER, task=_of_below),
+    "ForgetJob": _row(USER, task=_of_below),  # The controller itself checks that a user owns the job.
     "WriteStdin": _row(user=_of_owner("write its standard input"), task=_of_below),
     "GetSubmission": _row(USER, READER, task=_of_own_or_below),
     "ResubmitJob": _row(
@@ -180,6 +181,7 @@ WORKER_RULES: Rules = {
     "RunTasks": _BY_CONTROLLER,
     "KillTask": _BY_CONTROLLER,
     "Drain": _BY_CONTROLLER,
+    "ForgetJob": _BY_CONTROLLER,
     "WriteStdin": _BY_CONTROLLER,
     "GetTaskStatus": _row(USER, READER, CONTROLLER),
     "ListTasks": _row(USER, READER, CONTROLLER),

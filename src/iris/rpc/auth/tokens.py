@@ -109,6 +109,8 @@ class SigningKey:
             claims["incarnation"] = caller.incarnation
         if caller.job_id:
             claims |= {"job": caller.job_id, "task": caller.task_index, "attempt": caller.attempt_id}
+        if caller.job_submitted_at_ms:
+            claims["submitted"] = caller.job_submitted_at_ms
         return jwt.encode(claims, self._private, algorithm=_ALGORITHM)
 
 
@@ -235,6 +237,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
         job_id=str(claims["job"]),
         task_index=int(claims["task"]),
         attempt_id=int(claims["attempt"]),
+        job_submitted_at_ms=int(claims.get("submitted", 0)),
     )
 
 

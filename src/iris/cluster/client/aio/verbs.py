@@ -72,6 +72,10 @@ class AsyncVerbs:
         """
         await self.connection.perform(jobs.terminate_task(job_id, task_index))
 
+    async def forget_job(self, job_id: str | JobReference) -> list[str]:
+        """Remove a job that has ended, with its child jobs, logs and results. Afterwards their names are free."""
+        return await self.connection.perform(jobs.forget_job(job_id))
+
     async def list_jobs(
         self,
         *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 
@@ -137,6 +138,14 @@ def terminate_task(job_id: str | JobReference, task_index: int) -> Operation[Non
         job_id=check_job_id(job_id), task_index=check_task_index(task_index)
     )
     yield Call("terminate_task", request)
+
+
+def forget_job(job_id: str | JobReference) -> Operation[list[str]]:
+    """Remove a job that has ended, and return the ids of the removed jobs."""
+    # The request id lets the controller repeat its answer if the answer to the first call was lost.
+    request = cluster_pb2.Controller.ForgetJobRequest(job_id=check_job_id(job_id), request_id=secrets.token_hex(8))
+    answer: cluster_pb2.Controller.ForgetJobResponse = yield Call("forget_job", request)
+    return list(answer.job_ids)
 
 
 def list_jobs(

@@ -107,6 +107,19 @@ class JobVerbs(ClusterVerbs):
         """
         self.connection.perform(operations.terminate_task(job_id, task_index))
 
+    def forget_job(self, job_id: str | JobReference) -> list[str]:
+        """Remove a job that has ended, with its child jobs, logs and results. Afterwards their names are free.
+
+        Returns:
+            The ids of the removed jobs.
+
+        Raises:
+            NotFoundError: There is no such job.
+            FailedPreconditionError: The job or one of its child jobs has not ended.
+            PermissionDeniedError: The job belongs to another user.
+        """
+        return self.connection.perform(operations.forget_job(job_id))
+
     def list_jobs(
         self,
         *,

@@ -17,6 +17,7 @@ from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
+from iris.cluster.controller.removal.dropped_results import explain_dropped_results
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.job_lists import JobFilter, Range, count_jobs, read_page
 from iris.cluster.controller.storage.saver import Saver
@@ -76,6 +77,8 @@ class JobQueries:
         answer = await self._saved_answer(lambda: make(record))
         if include_result:
             answer.job.serialized_result = result_in(await self._stored_jobs.run(self._store.result, job_id, 0))
+            if not answer.job.serialized_result:
+                await explain_dropped_results(record, answer.job.tasks[:1], self._stored_jobs, self._store)
         return answer
 
     async def list_jobs(self, request: cluster_pb2.Controller.ListJobsRequest) -> ListJobsResponse:
@@ -151,6 +154,7 @@ class JobQueries:
         answer = await self._saved_answer(make)
         if include_result:
             add_outcome(answer, await self._stored_jobs.run(self._store.result, job_id, task_index))
+            await explain_dropped_results(record, [answer], self._stored_jobs, self._store)
         return answer
 
     async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:

@@ -10,6 +10,7 @@ from iris.cluster.controller.api.watch import BEAT_S, JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome
+from iris.cluster.controller.removal.dropped_results import explain_dropped_results
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
@@ -107,6 +108,7 @@ class ResultStreams:
         tasks = [messages.task_status(shown, index) for index in indices[: len(outcomes)]]
         for task, outcome in zip(tasks, outcomes, strict=True):
             add_outcome(task, outcome)
+        await explain_dropped_results(record, tasks, self._reading, self._store)
         return tasks
 
     def _read_outcomes(self, job_id: str, indices: Sequence[int]) -> list[bytes]:

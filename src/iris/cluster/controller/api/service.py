@@ -79,6 +79,11 @@ class ControllerService(SubmissionCalls):
         await self._controller.control.terminate_job(request.job_id)
         return cluster_pb2.Empty()
 
+    async def forget_job(self, request: Controller.ForgetJobRequest, ctx: Any) -> Controller.ForgetJobResponse:
+        """Remove a job that has ended."""
+        removed = await self._controller.removal.forget(request.job_id, request.request_id, caller())
+        return Controller.ForgetJobResponse(job_ids=removed)
+
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
         """Return a page of the jobs."""
         return await self._controller.queries.list_jobs(request)

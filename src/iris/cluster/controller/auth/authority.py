@@ -32,7 +32,7 @@ Token = cluster_pb2.Controller.Token
 class Liveness(Protocol):
     """Knows which attempts and worker processes are live."""
 
-    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool:
         """Return whether an attempt has not ended yet."""
         ...
 
@@ -95,7 +95,9 @@ class Authority:
         if stored is not None and stored.token.revoked_at_ms:
             raise revoked(known)
         if known.role == TASK:
-            if not self._liveness.is_attempt_live(known.job_id, known.task_index, known.attempt_id):
+            if not self._liveness.is_attempt_live(
+                known.job_id, known.task_index, known.attempt_id, known.job_submitted_at_ms
+            ):
                 raise UnauthenticatedError(
                     f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r} has ended, and"
                     " this token was valid for that attempt only"

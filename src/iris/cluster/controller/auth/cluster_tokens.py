@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.types import make_task_id
 from iris.rpc.auth.caller import CONTROLLER, TASK, Caller
 from iris.rpc.auth.tokens import SigningKey
@@ -30,17 +31,18 @@ class ClusterTokens:
         self._key = key
         self._of_controller: dict[tuple[str, str], tuple[float, str]] = {}
 
-    def task_token(self, job_id: str, task_index: int, attempt_id: int) -> str:
+    def task_token(self, job: Job, task_index: int, attempt_id: int) -> str:
         """Return a token for an attempt. The token is valid until the attempt ends."""
         return self._key.sign(
             Caller(
-                make_task_id(job_id, task_index),
+                make_task_id(job.job_id, task_index),
                 TASK,
                 secrets.token_hex(8),
                 wall_s() + _TASK_TTL_S,
-                job_id=job_id,
+                job_id=job.job_id,
                 task_index=task_index,
                 attempt_id=attempt_id,
+                job_submitted_at_ms=job.submitted_at_ms,
             )
         )
 

@@ -76,7 +76,7 @@ class Job:
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
-        rounds: How many gangs the job has had. The number is a part of the next gang's id.
+        rounds: The number of the next gang, which is a part of its id. It need not begin at 0 (removal/job_removal.py).
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.

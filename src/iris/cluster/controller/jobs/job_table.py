@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.types import parse_task_id
 from iris.errors import InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
 
+T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
 # The approximate memory that the objects of a record take, besides its submission.
@@ -90,6 +93,13 @@ def _size_of(record: JobRecord) -> int:
     return _JOB_BYTES + _TASK_BYTES * len(record.job.tasks)
 
 
+class RemovalMark:
+    """Tells the readers of a job's logs whether the job was removed. The object lives while a reader has it."""
+
+    def __init__(self) -> None:
+        self.is_removed = False
+
+
 class JobTable:
     """The saved jobs of a cluster.
 
@@ -116,6 +126,8 @@ class JobTable:
         self._recent = RecentJobs()
         self._children: dict[str, dict[str, JobRecord]] = {}
         self._num_ended = num_ended
+        self._being_removed: set[str] = set()
+        self._marks: WeakValueDictionary[int, RemovalMark] = WeakValueDictionary()
         self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._open)
 
     def add(self, record: JobRecord) -> None:
@@ -137,11 +149,40 @@ class JobTable:
                 del self._children[record.job.parent_job_id]
         self._recent.add(record.without_entry_point())
 
-    def forget(self, job_id: str) -> None:
+    @contextlib.contextmanager
+    def being_removed(self, job_ids: Collection[str]) -> Iterator[None]:
+        """Return a context manager that keeps the ids of ended jobs taken while the jobs are removed."""
+        self._being_removed.update(job_ids)
+        try:
+            yield
+        finally:
+            self._being_removed.difference_update(job_ids)
+
+    def forget(self, record: JobRecord) -> None:
         """Forget an ended job, because it was removed from the database. Afterwards the job's id is free."""
-        self._recent.remove(job_id)
+        self._recent.remove(record.job_id)
         self.removed += 1
         self._num_ended -= 1
+        mark = self._marks.get(record.number)
+        if mark is not None:
+            mark.is_removed = True
+
+    async def until_removed(self, record: JobRecord, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Yield the items that are made from a job's logs, until the job is removed.
+
+        Raises:
+            NotFoundError: The job was removed, so the rest of its logs is gone.
+        """
+        mark = self._marks.setdefault(record.number, RemovalMark())
+        async with contextlib.aclosing(items):
+            async for item in items:
+                if mark.is_removed:
+                    raise NotFoundError(
+                        f"job {quoted(record.job_id)} was removed while its logs were being read",
+                        reason=ErrorReason.JOB_NOT_FOUND,
+                        metadata={"job_id": record.job_id},
+                    )
+                yield item
 
     def is_concluded(self, record: JobRecord) -> bool:
         """Return whether the job's final state is saved."""
@@ -181,7 +222,7 @@ class JobTable:
 
     def exists(self, job_id: str) -> bool:
         """Return whether there is a job with this id. The call reads an index of the database, without waiting."""
-        return self.in_memory(job_id) is not None or self.ended.has(job_id)
+        return self.in_memory(job_id) is not None or job_id in self._being_removed or self.ended.has(job_id)
 
     async def get(self, job_id: str) -> JobRecord | None:
         """Return a job; None if there is no job with this id."""

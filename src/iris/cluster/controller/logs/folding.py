@@ -237,16 +237,37 @@ class FoldedLogs:
     def _open(self) -> sqlite3.Connection:
         if self._database is None or not self._path.exists():
             self.close()
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S
-            )
-            self._database.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            self._database.execute("PRAGMA journal_mode=WAL").fetchall()
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute("PRAGMA foreign_keys=ON")
-            self._database.executescript(SCHEMA)
+            if not self._path.exists():
+                self._create()
+            database = self._connect(self._path)
+            try:
+                database.execute("PRAGMA journal_mode=WAL").fetchall()
+                database.execute("SELECT count(*) FROM logs WHERE size > 0 OR away").fetchall()
+            except sqlite3.OperationalError:
+                # The file system has no shared memory, which the write-ahead log needs. Some network file systems lack
+                # it.
+                database.close()
+                database = self._connect(self._path)
+                database.execute("PRAGMA journal_mode=DELETE").fetchall()
+            self._database = database
         return self._database
+
+    def _create(self) -> None:
+        """Create the database. The file gets its name last, so that readers find all tables."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside = self._path.with_name(f"{DATABASE_NAME}.new")
+        beside.unlink(missing_ok=True)
+        database = self._connect(beside)
+        database.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        database.executescript(SCHEMA)
+        database.close()
+        beside.rename(self._path)
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S)
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("PRAGMA foreign_keys=ON")
+        return database
 
 
 def _key(directory: Path) -> tuple[str, int]:

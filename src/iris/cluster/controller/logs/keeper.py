@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
+from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
@@ -190,6 +191,8 @@ class LogKeeper:
             return None
         if (attempt.worker_id, attempt.worker_incarnation) != (worker_id, piece.incarnation):
             return None
+        if piece.job_submitted_at_ms not in (0, record.job.submitted_at_ms):
+            return None  # The part belongs to a removed job with the same name.
         return record.launch.max_log_bytes or self._keeping.max_log_bytes
 
     def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> list[int]:
@@ -232,6 +235,52 @@ class LogKeeper:
                 except FileNotFoundError:
                     continue  # A sweep has removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
+
+    async def remove_copies(self, record: JobRecord) -> None:
+        """Remove the logs of an ended job from the log location.
+
+        Raises:
+            UnavailableError: The log location cannot be reached now.
+        """
+        location = self._keeping.location
+        if location is None:
+            return
+        names = [stored_as(name, record) for name in self._names(record)]
+
+        def remove() -> None:
+            for name in names:
+                location.remove(name)
+
+        await asyncio.to_thread(remove)
+
+    async def remove_jobs(self, records: Sequence[JobRecord]) -> None:
+        """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed."""
+        names = [name for record in records for name in self._names(record)]
+        self._sweep.forget(names)
+        for name in names:
+            self._used_ms.pop(name, None)
+        tasks = [task for record in records for task in record.job.tasks if task.attempts]
+        folders = [self._directories.task(task.task_id) for task in tasks]
+
+        def remove() -> None:
+            for folder in folders:
+                old = self._directories.root / f"{OLD}{secrets.token_hex(8)}"
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(old)
+                    shutil.rmtree(old, ignore_errors=True)
+            self._folded.remove_tasks([folder.name for folder in folders])
+            self._folded.give_back_space()
+
+        try:
+            # The thread that writes uploaded parts also removes the logs, so that no part arrives during the removal.
+            await asyncio.get_running_loop().run_in_executor(self._writing, remove)
+        except OSError as error:
+            _log.warning("logs of removed jobs stay on this machine: %s", error)
+
+    def _names(self, record: JobRecord) -> Iterator[str]:
+        for task in record.job.tasks:
+            for attempt in task.attempts:
+                yield self._directories.name(task.task_id, attempt.attempt_id)
 
     async def sweep(self) -> None:
         """Copy complete logs to the log location, and remove the logs that the retention rules choose."""

@@ -90,7 +90,7 @@ class LogService:
         relay = LogRelay(self._sources, caller, record, request, positions or all_tasks)
         try:
             yield StreamTaskLogsResponse()
-            async with aclosing(relay.run()) as messages:
+            async with aclosing(self._jobs.until_removed(record, relay.run())) as messages:
                 async for message in messages:
                     yield message
         finally:

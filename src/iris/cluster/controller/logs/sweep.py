@@ -78,6 +78,13 @@ class LogSweep:
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
+        self._forgotten: set[str] = set()  # The logs of jobs that were removed during the present sweep.
+
+    def forget(self, names: Collection[str]) -> None:
+        """Leave the logs with these names alone during the present sweep, because their jobs are removed. New jobs may
+        have logs with the same names.
+        """
+        self._forgotten.update(names)
 
     async def is_done_with(self, name: str) -> None:
         """If the log with this name is being removed, wait until the removal has ended."""
@@ -97,6 +104,7 @@ class LogSweep:
             writing: The thread that writes uploaded parts of logs. The thread also folds logs, so that no part arrives
                 for a log while the log is being folded.
         """
+        self._forgotten.clear()
         found = await asyncio.to_thread(self._find)
         known = await self._attempts.of_logs([log.name for log in found])
         if self._location is not None:
@@ -174,7 +182,11 @@ class LogSweep:
     def _fold(self, logs: Sequence[Foldable]) -> None:
         """Fold small logs. The sizes are measured again, because the sweep may have removed logs meanwhile."""
         root = self._directories.root
-        now = [log._replace(size=_inspect(log.name, root / log.name).size) for log in logs]
+        now = [
+            log._replace(size=_inspect(log.name, root / log.name).size)
+            for log in logs
+            if log.name not in self._forgotten
+        ]
         try:
             self._folded.fold(log for log in now if log.size <= MAX_FOLDED_BYTES and (root / log.name).exists())
         except OSError as error:
@@ -192,7 +204,7 @@ class LogSweep:
         logs = list(found)
         for number, log in enumerate(logs):
             attempt = known.get(log.name)
-            if log.stored or attempt is None or attempt.ended_ms is None:
+            if log.stored or attempt is None or attempt.ended_ms is None or log.name in self._forgotten:
                 continue
             if not log.closed and now_ms - log.changed_ms < _QUIET_MS:
                 continue
@@ -211,6 +223,8 @@ class LogSweep:
         is_done = True
         folded: list[tuple[Path, LogEnd | None]] = []
         for name, reason in removals:
+            if name in self._forgotten:
+                continue
             path = self._directories.root / name
             attempt = known.get(name)
             try:

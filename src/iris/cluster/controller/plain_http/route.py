@@ -166,7 +166,8 @@ class PlainHttp:
         return await jobs.find(parent), replace(query, tasks=(index,))
 
     async def _send_logs(self, request: _Request, known: Caller, state: ReaderState, receive: Any, send: Send) -> None:
-        limited = self._service.open_streams.limited(known.name, read_logs(state), max(1, len(state.tasks)))
+        items_read = self._controller.jobs.until_removed(state.record, read_logs(state))
+        limited = self._service.open_streams.limited(known.name, items_read, max(1, len(state.tasks)))
         valid = self._authorisation.while_valid(known, limited)
         written = _format(request.format, state)
         size = lines_per_turn(len(state.tasks), has_cursors=isinstance(written, (JsonLinesFormat, EventStreamFormat)))

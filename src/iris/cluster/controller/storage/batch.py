@@ -5,7 +5,7 @@ write.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iris.cluster.controller.jobs.instructions import Instruction, StopAttempt
@@ -100,6 +100,19 @@ class PendingLaunch:
 
 
 @dataclass(slots=True)
+class PendingWrite:
+    """A write that is not repeated after an error, and the future for which its caller waits.
+
+    Attributes:
+        add: Adds the rows to write to the changes of the batch.
+        outcome: A future for the result of the write: an error, or None after a success.
+    """
+
+    add: Callable[[Changes], object]
+    outcome: asyncio.Future[IrisError | None]
+
+
+@dataclass(slots=True)
 class WrittenJob:
     """A job in a batch, with the revision and the numbers of instructions and results that are being written. The job
     may change further during the write.
@@ -119,6 +132,7 @@ class Batch:
         outcome: A future for the result of the write: an error, or None after a success. The error is a result instead
             of an exception, because asyncio logs an exception if no caller awaits the future.
         launches: The new jobs.
+        writes: The writes that are not repeated after an error.
         jobs: The changed jobs, by id.
         endpoints: The changed endpoints, by id. The value None removes the endpoint.
         fenced: The changed fences, by worker id and incarnation. True fences the worker's process, and False removes
@@ -131,6 +145,7 @@ class Batch:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     launches: list[PendingLaunch] = field(default_factory=list)
+    writes: list[PendingWrite] = field(default_factory=list)
     jobs: dict[str, PendingJob] = field(default_factory=dict)
     endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)
     fenced: dict[tuple[str, str], bool] = field(default_factory=dict)
@@ -148,7 +163,13 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """Whether the batch has no changes."""
-        return not (self.launches or self.jobs or self.endpoints or self.fenced or self.lease_s or self.tokens)
+        return not (
+            self.launches or self.writes or self.jobs or self.endpoints or self.fenced or self.lease_s or self.tokens
+        )
+
+    def refusable(self) -> list[asyncio.Future[IrisError | None]]:
+        """Return the futures of the changes that are refused if the batch cannot be written."""
+        return [change.outcome for change in self.launches] + [change.outcome for change in self.writes]
 
     def changes(self) -> Changes:
         """Return the rows to write."""
@@ -174,6 +195,8 @@ class Batch:
                 changes.save_token(stored)
         if self.lease_s is not None:
             changes.set_lease(self.lease_s)
+        for write in self.writes:
+            write.add(changes)
         return changes
 
 

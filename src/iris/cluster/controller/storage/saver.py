@@ -24,8 +24,16 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from iris.cluster.controller.jobs.instructions import Instruction
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.storage.batch import Batch, JobChange, PendingJob, PendingLaunch, TriedBatch, WrittenJob
-from iris.cluster.controller.storage.store import Store, StoredToken
+from iris.cluster.controller.storage.batch import (
+    Batch,
+    JobChange,
+    PendingJob,
+    PendingLaunch,
+    PendingWrite,
+    TriedBatch,
+    WrittenJob,
+)
+from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -174,6 +182,22 @@ class Saver:
         if error is not None:
             raise error.with_traceback(None)
 
+    async def write_once(self, add: Callable[[Changes], object]) -> None:
+        """Save changes that no other method of this class knows. After an error, the saver does not try again.
+
+        Args:
+            add: Adds the rows to write. The function is called on the loop, at the latest when the batch is written.
+
+        Raises:
+            IrisError: The changes could not be saved.
+        """
+        write = PendingWrite(add, asyncio.get_running_loop().create_future())
+        self._gathering.writes.append(write)
+        self._wake.set()
+        error = await asyncio.shield(write.outcome)
+        if error is not None:
+            raise error.with_traceback(None)
+
     async def until_launched(self, job_id: str) -> None:
         """If a new job with this id is not saved yet, wait until the job is saved or refused."""
         while (launch := self._launches.get(job_id)) is not None:
@@ -250,16 +274,17 @@ class Saver:
             self._writing = None
             if error is None:
                 yield self._finish(batch, written)
-                for launch in batch.launches:
-                    launch.outcome.set_result(None)
+                for outcome in batch.refusable():
+                    outcome.set_result(None)
                 batch.outcome.set_result(None)
             else:
                 self._show_last_saved(batch, last_saved, error)
-                launches, batch.launches = batch.launches, []
-                yield self._give_back(batch, launches, error)
-                for launch in launches:
-                    launch.outcome.set_result(error)
-                if not launches:
+                refused = batch.refusable()
+                launches, batch.launches, batch.writes = batch.launches, [], []
+                yield self._give_back(batch, launches, error, has_refused=bool(refused))
+                for outcome in refused:
+                    outcome.set_result(error)
+                if not refused:
                     batch.outcome.set_result(error)
 
     async def _write(self, batch: Batch) -> IrisError | None:
@@ -323,12 +348,14 @@ class Saver:
             if pending.is_unsaved:
                 pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
 
-    def _give_back(self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError) -> TriedBatch:
+    def _give_back(
+        self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError, *, has_refused: bool
+    ) -> TriedBatch:
         """Move the changes of a failed batch to the next batch, so that the saver tries again to write them.
 
-        1. If the batch has new jobs, the new jobs are refused, because they may be too large for the disk. The other
-           changes are written again at once.
-        2. A batch without new jobs is written again after `RETRY_S`.
+        1. If the batch had new jobs, the new jobs are refused, because they may be too large for the disk. The other
+           changes are written again at once. The same holds for a batch with writes that are not repeated.
+        2. Any other batch is written again after `RETRY_S`.
         3. Instructions that stop an attempt for good are carried out before they are saved, because the attempt may be
            filling the disk. Instructions that stop an attempt for a gang's restart wait until the restart is saved.
            Otherwise, after a kill of the controller, the next controller would assume that a user had killed the
@@ -338,10 +365,10 @@ class Saver:
             del self._launches[launch.pending.record.job_id]
         refused = [launch.pending.record for launch in launches]
         self._gathering.add_older(batch)
-        if launches:
+        if has_refused:
             if self._gathering.is_empty:
-                # The batch contained only new jobs, which are refused now. Nothing is left to write, and readers never
-                # see refused jobs.
+                # The batch contained only changes that are refused now. Nothing is left to write, and readers never see
+                # refused changes.
                 batch.outcome.set_result(None)
             else:
                 self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))

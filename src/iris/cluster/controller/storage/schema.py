@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, fill_contents
 from iris.errors import FailedPreconditionError
 from iris.system.files import sync_directory
 
@@ -100,8 +101,10 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     PRIMARY KEY (job_id, task_index)
 ) WITHOUT ROWID;
 """,
+    CONTENTS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
+_COUNTING = 3  # The migration that begins to count the bytes of each user (contents/).
 _PACKING = 2  # The migration that moves the jobs to new tables, and packs the ended jobs (pack_jobs.py).
 
 Progress = Callable[[int, int], None]
@@ -146,6 +149,8 @@ def migrate(db: sqlite3.Connection, path: Path | None, progress: Progress = igno
                 from iris.cluster.controller.storage.pack_jobs import pack_jobs
 
                 pack_jobs(db, progress)
+            if number == _COUNTING:
+                fill_contents(db)
             db.execute(f"PRAGMA user_version={number + 1}")
             db.execute("COMMIT")
         except BaseException:

@@ -22,6 +22,13 @@ from google.protobuf.message import DecodeError
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Task
 from iris.cluster.controller.storage.connections import Connections
+from iris.cluster.controller.storage.contents.tables import (
+    ADD_CONTENTS,
+    DROP_CONTENTS,
+    RAISE_ROUNDS,
+    REMOVE_BUNDLE,
+    REMOVE_JOB,
+)
 from iris.cluster.controller.storage.records import (
     dump_job,
     dump_task,
@@ -93,6 +100,7 @@ class Changes:
             (*row, rest, "" if job.is_finished else dump_job(job)),
         )
         self._add("INSERT INTO entry_points VALUES (last_insert_rowid(), ?)", (entry_point,))
+        self._add(ADD_CONTENTS, (launch.bundle_hash,))
         if job.is_finished:
             self._end_job(stored)
         else:
@@ -109,6 +117,31 @@ class Changes:
             self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
         for index, value in results:
             self._add("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (job.job_id, index, value))
+        return self
+
+    def remove_job(self, number: int, rounds: int) -> Self:
+        """Remove a job with its contents.
+
+        Args:
+            number: The number of the job.
+            rounds: How many gangs the job has had.
+        """
+        for statement in REMOVE_JOB:
+            self._add(statement, (number,))
+        self._add(RAISE_ROUNDS, (rounds,))
+        return self
+
+    def drop_contents(self, number: int) -> Self:
+        """Remove the contents of a job: its entry point and its results. Its workspace remains until
+        `remove_bundle`.
+        """
+        for statement in DROP_CONTENTS:
+            self._add(statement, (number,))
+        return self
+
+    def remove_bundle(self, bundle_hash: str) -> Self:
+        """Remove a workspace, unless a job with stored contents uses it."""
+        self._add(REMOVE_BUNDLE, (bundle_hash,))
         return self
 
     def save_endpoints(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.removal.job_removal import JobRemoval
+from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.dependencies import check_dependencies
 from iris.cluster.controller.submission.headroom import Headroom
@@ -29,6 +31,8 @@ class Submissions:
         headroom: Refuses new jobs when too little disk space or too few file descriptors are left.
         log_keeper: Keeps the logs of the tasks; None if no logs are kept.
         saver: Saves the new jobs.
+        stored_bytes: Limits the bytes that are stored for each user.
+        removal: Knows the numbers of the gangs of removed jobs.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class Submissions:
         headroom: Headroom,
         log_keeper: LogKeeper | None,
         saver: Saver,
+        stored_bytes: StoredBytes,
+        removal: JobRemoval,
     ) -> None:
         self._jobs = jobs
         self._workspaces = workspaces
@@ -46,6 +52,8 @@ class Submissions:
         self._headroom = headroom
         self._log_keeper = log_keeper
         self._saver = saver
+        self._stored_bytes = stored_bytes
+        self._removal = removal
 
     async def submit(self, request: LaunchJobRequest, owner: str = "") -> str:
         """Accept a job, and return its id once the job is saved.
@@ -68,22 +76,25 @@ class Submissions:
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
         await check_dependencies(request, self._jobs)
-        workspace = await self._workspaces.check(request)
-        parent = await self._jobs.find(request.parent_job_id) if request.parent_job_id else None
-        known = await claim_name(request, parent, self._jobs, self._saver)
-        if known is not None:
-            return known.job_id
-        record = self._make_record(request, parent, owner)
-        await self._saver.add_job(record, workspace, record.job.submit())
-        return record.job_id
+        with self._workspaces.reserved(request):
+            workspace = await self._workspaces.check(request)
+            parent = await self._jobs.find(request.parent_job_id) if request.parent_job_id else None
+            known = await claim_name(request, parent, self._jobs, self._saver)
+            if known is not None:
+                return known.job_id
+            owner = owner if parent is None else parent.job.owner
+            with self._stored_bytes.reserved(owner, request, workspace):
+                record = self._make_record(request, parent, owner)
+                await self._saver.add_job(record, workspace, record.job.submit())
+            return record.job_id
 
     def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
         job = make_job(request, now_ms())
         job.submitted_stamp = stamp()
+        job.rounds = self._removal.first_round
         if parent is not None:
             check_parent(request, parent.job)
             inherit_environment(request, parent.launch)
-            owner = parent.job.owner
         job.owner = owner
         self._quotas.check(owner, len(job.tasks))
         self._headroom.check_job(request.ByteSize())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
+from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.request import LaunchJobRequest
@@ -17,11 +19,19 @@ class Workspaces:
     Args:
         store: Stores the workspaces.
         reading: Calls methods of the store in other threads.
+        unused: Removes the workspaces that no job uses any more.
     """
 
-    def __init__(self, store: Store, reading: StoredJobs) -> None:
+    def __init__(self, store: Store, reading: StoredJobs, unused: UnusedWorkspaces) -> None:
         self._store = store
         self._reading = reading
+        self._unused = unused
+
+    def reserved(self, request: LaunchJobRequest) -> contextlib.AbstractContextManager[None]:
+        """Return a context manager that prevents the removal of a submission's workspace. The context must be open from
+        the check of the workspace until the job is saved.
+        """
+        return self._unused.reserved(request.bundle_hash)
 
     async def check(self, request: LaunchJobRequest) -> bytes:
         """Check the workspace of a submission. Return the bytes of the workspace if the store does not have this
@@ -38,7 +48,10 @@ class Workspaces:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
-        if not await self._reading.run(self._store.has_bundle, request.bundle_hash):
+        is_stored = not self._unused.is_being_removed(request.bundle_hash) and await self._reading.run(
+            self._store.has_bundle, request.bundle_hash
+        )
+        if not is_stored:
             raise FailedPreconditionError(
                 f"workspace {request.bundle_hash} is not stored: send its bundle_blob",
                 reason=ErrorReason.WORKSPACE_NEEDED,

@@ -137,7 +137,7 @@ class AttemptControl:
             return None
         slots = self._slots.of_job(job.job_id)
         request = dispatch.run_tasks_request(
-            worker.identity, job.job_id, record.launch, starts, slots, hosts, self._tokens.task_token
+            worker.identity, job, record.launch, starts, slots, hosts, self._tokens.task_token
         )
         is_taken = self._stdin.is_taken(job.job_id)
         request.shared.stdin = record.launch.stdin and not is_taken and not self._stdin.has_ended(job.job_id)

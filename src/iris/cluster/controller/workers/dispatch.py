@@ -53,26 +53,27 @@ def hosts_of(job: Job) -> list[str]:
 
 def run_tasks_request(
     worker: WorkerIdentity,
-    job_id: str,
+    job: Job,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
     slots: Mapping[int, Slot],
     hosts: Sequence[str],
-    token_of: Callable[[str, int, int], str],
+    token_of: Callable[[Job, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
     """Return the request for a worker to run attempts of a job.
 
     Args:
         worker: The worker.
-        job_id: The job.
+        job: The job.
         launch: The job's submission.
         starts: The attempts.
         slots: The job's slots, by task index.
         hosts: The hosts of the gang's tasks, in the order of the task indices; empty for independent tasks.
-        token_of: Makes the token of an attempt. Its arguments are the job id, the task index and the attempt id.
+        token_of: Makes the token of an attempt. Its arguments are the job, the task index and the attempt id.
     """
     shared = cluster_pb2.Worker.RunTaskRequest(
-        job_id=job_id,
+        job_id=job.job_id,
+        job_submitted_at_ms=job.submitted_at_ms,
         incarnation=worker.incarnation,
         num_tasks=launch.resources.replicas or 1,
         serialized_entrypoint=launch.serialized_entrypoint,
@@ -98,7 +99,7 @@ def run_tasks_request(
             task_index=start.task_index,
             attempt_id=start.attempt_id,
             gpu_ids=slots[start.task_index].gpu_ids if start.task_index in slots else (),
-            token=token_of(job_id, start.task_index, start.attempt_id),
+            token=token_of(job, start.task_index, start.attempt_id),
         )
         if launch.seen_task_indices:
             place.seen_task_index = launch.seen_task_indices[start.task_index]
@@ -165,6 +166,21 @@ async def start_attempts(
         heard.set()
         for key in keys:
             worker.starting.pop(key, None)
+
+
+async def forget_job(worker: WorkerRecord, job: Job, calls: WorkerCalls) -> None:
+    """Call a worker to remove what it has of a job that was removed. A failed call is not repeated, because the worker
+    removes old attempts by itself.
+    """
+    request = cluster_pb2.Worker.ForgetJobRequest(
+        job_id=job.job_id, num_tasks=len(job.tasks), job_submitted_at_ms=job.submitted_at_ms
+    )
+    peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id}")
+    try:
+        async with calls.turn(worker):
+            await call_async(worker.stub.forget_job, request, peer)
+    except IrisError as error:
+        _log.warning("a removed job stays on a worker: %s", error)
 
 
 async def stop_attempt(

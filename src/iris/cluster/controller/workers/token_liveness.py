@@ -20,8 +20,19 @@ class ClusterLiveness:
         self._jobs = jobs
         self._fleet = fleet
 
-    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        """Return whether an attempt has not ended yet."""
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool:
+        """Return whether an attempt has not ended yet.
+
+        Args:
+            job_id: The job.
+            task_index: The task.
+            attempt_id: The attempt.
+            submitted_at_ms: When the job was submitted, because a removed job may have had the same id; 0 means the
+                present job.
+        """
+        record = self._jobs.by_id.get(job_id)
+        if record is None or submitted_at_ms not in (0, record.job.submitted_at_ms):
+            return False
         return self._jobs.is_attempt_live(job_id, task_index, attempt_id)
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:

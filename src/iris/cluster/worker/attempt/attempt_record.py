@@ -216,6 +216,7 @@ class Attempt:
             worker_id=worker_id,
             task_id=self.request.task_id,
             job_id=self.request.job_id,
+            job_submitted_at_ms=self.request.job_submitted_at_ms,
             task_index=self.request.task_index,
             attempt_id=self.request.attempt_id,
             state=self.state,

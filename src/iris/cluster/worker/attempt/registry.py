@@ -100,10 +100,20 @@ class AttemptRegistry:
         """Return the attempts whose process has started and has not been collected."""
         return [attempt for attempt in self._attempts.values() if attempt.process is not None]
 
-    def is_running(self, job_id: str, task_index: int, attempt_id: int) -> bool | None:
-        """Return True if an attempt runs, False if it has ended, and None if this process does not know the attempt."""
+    def is_running(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool | None:
+        """Return True if an attempt runs, False if it has ended, and None if this process does not know the attempt.
+
+        Args:
+            job_id: The job.
+            task_index: The task.
+            attempt_id: The attempt.
+            submitted_at_ms: When the job was submitted, because a removed job may have had the same id; 0 means any
+                job with the id.
+        """
         attempt = self._attempts.get((make_task_id(job_id, task_index), attempt_id))
-        return None if attempt is None else not attempt.is_final
+        if attempt is None or submitted_at_ms not in (0, attempt.request.job_submitted_at_ms):
+            return None
+        return not attempt.is_final
 
     def discard(self, key: AttemptKey) -> None:
         """Stop an attempt that should not run on this worker, according to the controller."""
@@ -195,6 +205,13 @@ class AttemptRegistry:
         """Drop the records of attempts whose directories or logs are about to be removed."""
         for key, attempt in list(self._attempts.items()):
             if attempt.directory.path in directories:
+                del self._attempts[key]
+
+    def forget_job(self, job_id: str, submitted_at_ms: int) -> None:
+        """Drop the records of a job's ended attempts. The records of a later job with the same name stay."""
+        for key, attempt in list(self._attempts.items()):
+            request = attempt.request
+            if request.job_id == job_id and request.job_submitted_at_ms == submitted_at_ms and attempt.is_final:
                 del self._attempts[key]
 
     def forget_surplus(self) -> None:

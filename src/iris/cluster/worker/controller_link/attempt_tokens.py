@@ -19,7 +19,8 @@ from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import TASK, Caller
 
 CHECK_S = 15.0
-_Key = tuple[str, int, int]  # Identifies an attempt by its job id, task index and attempt id.
+# Identifies an attempt by its job id, its task index, its attempt id, and the time when its job was submitted.
+_Key = tuple[str, int, int, int]
 
 
 @dataclass(slots=True)
@@ -45,8 +46,8 @@ class AttemptTokens:
     """Keeps the task tokens that callers have shown to this worker, and checks whether the tokens' attempts still run.
 
     Args:
-        is_running: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
-            does not know the attempt.
+        is_running: Returns whether an attempt (job id, task index, attempt id, time of the job's submission) runs on
+            this worker; None if the worker does not know the attempt.
         ask: Sends a token to the controller for a check, and raises UnauthenticatedError if the token is invalid.
         streams: The open streams of this worker.
         answer_valid_s: Returns how many seconds the controller's last answer stays valid while it does not answer.
@@ -55,7 +56,7 @@ class AttemptTokens:
 
     def __init__(
         self,
-        is_running: Callable[[str, int, int], bool | None],
+        is_running: Callable[[str, int, int, int], bool | None],
         ask: Callable[[Caller, str], Awaitable[object]],
         streams: AuthenticatedStreams,
         answer_valid_s: Callable[[], float],
@@ -105,7 +106,7 @@ class AttemptTokens:
 
     def ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
         """End the streams that were opened with the token of an attempt that has ended on this worker."""
-        self._streams.recheck(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
+        self._streams.recheck(lambda known: known.role == TASK and _key(known)[:3] == (job_id, task_index, attempt_id))
 
     async def run(self) -> None:
         """Check all tokens in use repeatedly until the worker ends, and end the streams of invalid tokens."""
@@ -167,7 +168,7 @@ class AttemptTokens:
 
 
 def _key(known: Caller) -> _Key:
-    return known.job_id, known.task_index, known.attempt_id
+    return known.job_id, known.task_index, known.attempt_id, known.job_submitted_at_ms
 
 
 def _name(known: Caller) -> str:

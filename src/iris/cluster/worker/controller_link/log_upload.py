@@ -66,6 +66,7 @@ class _PendingLog:
         task_id: The id of the task.
         attempt_id: The id of the attempt.
         incarnation: The worker process that ran the attempt.
+        submitted_at_ms: When the job was submitted.
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
         tries: How often in a row the controller has requested a part that the worker had already sent.
@@ -78,6 +79,7 @@ class _PendingLog:
     task_id: str
     attempt_id: int
     incarnation: str
+    submitted_at_ms: int = 0
     writer: LogWriter | None = None
     position: int | None = None
     tries: int = 0
@@ -132,10 +134,15 @@ class LogUpload:
     def add(self, attempt: Attempt) -> None:
         """Begin to upload the log of a new attempt in the background."""
         task_id, attempt_id = attempt.key
-        log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
+        submitted_at_ms = attempt.request.job_submitted_at_ms
+        log = _PendingLog(
+            attempt.directory, task_id, attempt_id, self._incarnation, submitted_at_ms, attempt.log, position=0
+        )
         # An error of the write is ignored, because only a restarted worker needs this file.
         with contextlib.suppress(OSError):
-            attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
+            attempt.directory.upload_pending.write_text(
+                json.dumps([task_id, attempt_id, self._incarnation, submitted_at_ms])
+            )
         self._callbacks[log] = changed = partial(self._changed, log)
         attempt.log.subscribe(changed)
 
@@ -178,9 +185,13 @@ class LogUpload:
         logs = []
         for directory in self._directory.attempts():
             with contextlib.suppress(OSError, ValueError, TypeError):
-                task_id, attempt_id, incarnation = json.loads(directory.upload_pending.read_bytes())
+                # An older worker has not written the time of the job's submission.
+                task_id, attempt_id, incarnation, *rest = json.loads(directory.upload_pending.read_bytes())
                 if incarnation != self._incarnation:
-                    logs.append(_PendingLog(directory, str(task_id), int(attempt_id), str(incarnation)))
+                    submitted_at_ms = int(rest[0]) if rest else 0
+                    logs.append(
+                        _PendingLog(directory, str(task_id), int(attempt_id), str(incarnation), submitted_at_ms)
+                    )
         return logs
 
     async def _upload(self) -> None:
@@ -308,7 +319,12 @@ def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
     2. If the controller requests records that were dropped or cannot be read, continue with the next segment.
     3. Send the end together with the last records of a closed log. A log of an earlier worker process may have no end.
     """
-    piece = Piece(task_id=log.task_id, attempt_id=log.attempt_id, incarnation=log.incarnation)
+    piece = Piece(
+        task_id=log.task_id,
+        attempt_id=log.attempt_id,
+        incarnation=log.incarnation,
+        job_submitted_at_ms=log.submitted_at_ms,
+    )
     if log.position is None:
         # A message without data only requests the position at which the upload must begin.
         return _SentPart(log, piece, has_more=True, is_last=False)

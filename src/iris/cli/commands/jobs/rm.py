@@ -1,0 +1,82 @@
+"""`iris rm`."""
+
+from __future__ import annotations
+
+import click
+
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import Lookup, is_pattern
+from iris.cli.completion import JobName
+from iris.cli.exit_codes import EXIT_ERROR
+from iris.cli.options import address_option, json_option
+from iris.cli.output.printer import Output
+from iris.cluster.types import is_job_finished
+from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, PermissionDeniedError
+
+_HELP = """\
+Remove jobs that have ended, and all that the cluster has stored about them: status, logs, results and files of
+attempts. Their names are free afterwards. The child jobs of a job are removed with it.
+
+JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your latest job. A pattern matches only jobs that
+have ended.
+
+\b
+  iris rm train-1a2b3c4d
+  iris rm train-1a2b3c4d eval-5e6f7a8b
+  iris rm 'sweep-*'                     all jobs with such an id that have ended
+  iris rm --json train-1a2b3c4d
+
+A job that has not ended stays; end it with 'iris kill --wait JOB' first. 'iris up --keep-jobs' removes old jobs by
+itself.
+"""
+
+
+@click.command(help=_HELP, short_help="Remove jobs that have ended.")
+@json_option()
+@address_option
+@click.argument("jobs", type=JobName(), metavar="JOB...", nargs=-1)
+def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
+    """See `_HELP`."""
+    output = Output(as_json=as_json)
+    if not jobs:
+        # Other commands show the latest job if no job is given. This command asks for '@', because a command that was
+        # sent too early must not remove a job.
+        raise click.UsageError("give the JOBs to remove; '@' stands for your latest job")
+    removed: dict[str, None] = {}  # This dictionary serves as an ordered set.
+    failed = False
+    with connect(address) as connection:
+        lookup = Lookup(connection.client)
+        for name in dict.fromkeys(jobs):
+            # An error about one name is printed and not raised, so that the command also removes the other jobs.
+            try:
+                found = _find(lookup, name)
+            except (NotFoundError, InvalidArgumentError) as error:
+                failed = failed or name not in removed
+                if name not in removed:
+                    output.error(str(error))
+                continue
+            for job_id in found:
+                if job_id in removed:
+                    continue  # The job was removed together with its parent job.
+                try:
+                    removed |= dict.fromkeys(connection.client.forget(job_id))
+                except (NotFoundError, FailedPreconditionError, PermissionDeniedError) as error:
+                    failed = True
+                    output.error(str(error))
+    if removed:
+        output.answer({"removed": list(removed)}, lambda: "\n".join(f"{job_id} was removed" for job_id in removed))
+    return EXIT_ERROR if failed else 0
+
+
+def _find(lookup: Lookup, name: str) -> list[str]:
+    targets = lookup.all_of(name)
+    for target in targets:
+        if target.task_index is not None:
+            raise InvalidArgumentError(
+                f"{target.name!r} is a task: only the whole job {target.job.job_id!r} can be removed"
+            )
+    if is_pattern(name):
+        targets = [target for target in targets if is_job_finished(target.job.state)]
+        if not targets:
+            raise NotFoundError(f"no job that has ended matches the pattern {name!r} ('iris ps --all' shows all jobs)")
+    return [target.job.job_id for target in targets]

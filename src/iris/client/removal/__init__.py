@@ -1,0 +1,1 @@
+"""Removes ended jobs. Only `iris.client` and its async counterpart import this package."""

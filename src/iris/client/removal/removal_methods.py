@@ -1,0 +1,38 @@
+"""Contains the methods of `IrisClient` that remove jobs."""
+
+from __future__ import annotations
+
+from iris.arguments import check_job_id
+from iris.client.job import Job
+from iris.cluster.client.remote_client import RemoteClusterClient
+
+
+class RemovalMethods:
+    """The methods of `IrisClient` that remove jobs.
+
+    Args:
+        cluster: The low-level client of the cluster.
+    """
+
+    def __init__(self, cluster: RemoteClusterClient) -> None:
+        self.cluster = cluster
+
+    def forget(self, job_id: str | Job) -> list[str]:
+        """Remove a job that has ended, and everything that the cluster has stored about the job: its status, logs and
+        results, the files on its workers, and its workspace if no other job uses the workspace.
+
+        The child jobs of the job are removed, too. Afterwards the names of the removed jobs are free for new jobs.
+        Readers of the job's logs get an error.
+
+        Args:
+            job_id: The job: its id, or its `Job` handle.
+
+        Returns:
+            The ids of the removed jobs: the job first, and its child jobs.
+
+        Raises:
+            NotFoundError: There is no such job.
+            FailedPreconditionError: The job or one of its child jobs has not ended. `terminate` ends them.
+            PermissionDeniedError: The job belongs to another user, and the caller is no admin.
+        """
+        return self.cluster.forget_job(check_job_id(job_id))

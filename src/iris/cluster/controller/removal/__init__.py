@@ -1,0 +1,4 @@
+"""Removes ended jobs, and drops the contents of ended jobs when a user has stored too much.
+
+Only the controller itself imports this package.
+"""

@@ -1,0 +1,247 @@
+"""Removes ended jobs with all that the cluster has stored about them: on request, by age, and by number.
+
+A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
+
+1. The logs at the log location are removed. If the log location cannot be reached, the job stays.
+2. The job is removed from the database. From now on the job does not exist, even if the controller is killed.
+3. The logs on this machine are removed. The name of the job is still taken, so no new job can have logs yet. If the
+   controller is killed before this step, the logs are removed like those of any unknown job.
+4. The job leaves the memory, so that its name is free. Its workers are called to remove their files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from iris.cluster.controller.background import BackgroundTasks
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
+from iris.cluster.controller.storage.contents import reading as contents
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Changes, Store
+from iris.cluster.controller.workers import dispatch
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.errors import FailedPreconditionError, IrisError, PermissionDeniedError, quoted
+from iris.event_log import log_event
+from iris.reasons import ErrorReason
+from iris.rpc.auth.caller import USER, Caller
+from iris.system.clock import now_for_ages_ms
+
+_SWEEP_S = 60.0  # The seconds between two searches for jobs to remove.
+_ANSWERS = 1000  # The answers to this many requests are kept for requests that are repeated.
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetention:
+    """How long ended jobs are kept.
+
+    Attributes:
+        keep_ms: How long a job is kept after its end, in milliseconds. None keeps all jobs.
+        keep_count: How many ended jobs are kept. None sets no limit.
+    """
+
+    keep_ms: int | None = None
+    keep_count: int | None = None
+
+
+class JobRemoval:
+    """Removes ended jobs.
+
+    Args:
+        jobs: All jobs.
+        store: The database.
+        stored_jobs: Calls functions that read the database, in other threads.
+        saver: Removes the jobs from the database.
+        keeper: Keeps the logs; None if no logs are kept.
+        fleet: The workers.
+        background: Runs the calls to workers.
+        workspaces: Removes the workspaces that no job uses any more.
+        retention: Which jobs are removed without a request.
+        now_ms: Returns the current time for ages, in milliseconds since the epoch.
+
+    Attributes:
+        first_round: The number of the first gang of a new job. It is not less than the number of gangs of any removed
+            job. Therefore no gang has the id of a gang of a removed job with the same name.
+    """
+
+    def __init__(
+        self,
+        jobs: JobTable,
+        store: Store,
+        stored_jobs: StoredJobs,
+        saver: Saver,
+        keeper: LogKeeper | None,
+        fleet: Fleet,
+        background: BackgroundTasks,
+        workspaces: UnusedWorkspaces,
+        retention: JobRetention,
+        now_ms: Callable[[], int] = now_for_ages_ms,
+    ) -> None:
+        self.first_round = store.read(contents.largest_rounds)
+        self._jobs = jobs
+        self._store = store
+        self._stored_jobs = stored_jobs
+        self._saver = saver
+        self._keeper = keeper
+        self._fleet = fleet
+        self._background = background
+        self._workspaces = workspaces
+        self._retention = retention
+        self._now_ms = now_ms
+        self._lock = asyncio.Lock()  # Only one job is removed at a time.
+        self._answers: OrderedDict[str, list[str]] = OrderedDict()
+
+    async def forget(self, job_id: str, request_id: str, caller: Caller) -> list[str]:
+        """Remove an ended job and its child jobs, and return the ids of the removed jobs.
+
+        Args:
+            job_id: The job.
+            request_id: The id of the request; may be empty. A request with a known id gets the earlier answer again.
+            caller: The caller, who needs to own the job or to be an admin. A task may remove child jobs of its own job.
+
+        Raises:
+            NotFoundError: There is no such job.
+            PermissionDeniedError: The job belongs to another user.
+            FailedPreconditionError: The job or one of its child jobs has not ended.
+            UnavailableError: The log location cannot be reached now.
+        """
+        async with self._lock:
+            known = self._answers.get(request_id) if request_id else None
+            if known is not None:
+                return known
+            record = await self._jobs.find(job_id)
+            if caller.role == USER and caller.name != record.job.owner:
+                raise PermissionDeniedError(
+                    f"only the owner {quoted(record.job.owner)} of job {quoted(job_id)} and admins may remove it, not"
+                    f" {quoted(caller.name)}"
+                )
+            removed = await self._remove(await self._with_children(record))
+            if request_id:
+                self._answers[request_id] = removed
+                while len(self._answers) > _ANSWERS:
+                    self._answers.popitem(last=False)
+        await self._workspaces.remove()
+        return removed
+
+    async def run(self) -> None:
+        """Remove old jobs about every minute, forever."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - After any exception, the next search may succeed.
+                _log.exception("old jobs cannot be removed")
+            await asyncio.sleep(_SWEEP_S)
+
+    async def sweep(self) -> None:
+        """Remove the jobs that are too old or too many, according to the retention."""
+        removed = 0
+        while chosen := await self._choose():
+            before = removed
+            removed += await self._remove_old([ended.job_id for ended in chosen])
+            if removed == before:
+                break  # None of the chosen jobs can be removed now.
+        await self._workspaces.remove()
+
+    async def _choose(self) -> Sequence[contents.EndedJob]:
+        retention = self._retention
+        if retention.keep_ms is not None:
+            before_ms = self._now_ms() - retention.keep_ms
+            chosen = await self._read(partial(contents.jobs_that_ended_before, time_ms=before_ms))
+            if chosen:
+                return chosen
+        if retention.keep_count is not None:
+            return await self._read(partial(contents.jobs_beyond, count=retention.keep_count))
+        return []
+
+    async def _remove_old(self, job_ids: Sequence[str]) -> int:
+        """Remove jobs by retention, as far as they can be removed now. Return how many jobs were removed."""
+        async with self._lock:
+            records: dict[str, JobRecord] = {}
+            for job_id in job_ids:
+                # A job that is missing was chosen together with its parent job.
+                record = None if job_id in records else await self._jobs.get(job_id)
+                if record is None:
+                    continue
+                with contextlib.suppress(FailedPreconditionError):  # The next search finds the job again.
+                    records |= {one.job_id: one for one in await self._with_children(record)}
+            try:
+                return len(await self._remove(list(records.values()))) if records else 0
+            except IrisError as error:
+                _log.warning("old jobs cannot be removed, trying again later: %s", error)
+                return 0
+
+    async def _with_children(self, record: JobRecord) -> list[JobRecord]:
+        """Return a job and all jobs below it.
+
+        Raises:
+            FailedPreconditionError: The job or a job below it has not ended.
+        """
+        self._check_ended(record)
+        # A job that has ended gets no new child jobs, but a child job of an earlier submission may not be saved yet.
+        await self._saver.settled()
+        records = [record, *await self._descendants(record)]
+        for one in records:
+            self._check_ended(one)
+        return records
+
+    async def _remove(self, records: Sequence[JobRecord]) -> list[str]:
+        """Remove ended jobs, and return their ids. The module's docstring explains the order."""
+        job_ids = [one.job_id for one in records]
+        with self._jobs.being_removed(job_ids):
+            if self._keeper is not None:
+                for one in records:
+                    await self._keeper.remove_copies(one)
+            self.first_round = max(self.first_round, *(one.job.rounds for one in records))
+            await self._saver.write_once(partial(_remove_rows, records=records))
+            for one in records:
+                self._jobs.forget(one)
+                log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
+            if self._keeper is not None:
+                await self._keeper.remove_jobs(records)
+            for one in records:
+                self._clean_workers(one)
+        return job_ids
+
+    async def _descendants(self, record: JobRecord) -> list[JobRecord]:
+        found = []
+        for job_id in await self._read(partial(contents.children_of, job_id=record.job_id)):
+            child = await self._jobs.get(job_id)
+            if child is not None:
+                found.append(child)
+        return found
+
+    def _check_ended(self, record: JobRecord) -> None:
+        if record.job_id not in self._jobs.by_id:
+            return
+        raise FailedPreconditionError(
+            f"job {quoted(record.job_id)} has not ended: end it first with 'iris kill --wait {record.job_id}'",
+            reason=ErrorReason.JOB_NOT_ENDED,
+            metadata={"job_id": record.job_id},
+        )
+
+    def _clean_workers(self, record: JobRecord) -> None:
+        worker_ids = {attempt.worker_id for task in record.job.tasks for attempt in task.attempts}
+        for worker_id in worker_ids:
+            worker = self._fleet.workers.get(worker_id)
+            if worker is not None and not worker.is_dead:
+                self._background.start(dispatch.forget_job(worker, record.job, self._fleet.calls))
+
+    async def _read(self, function: Callable[[contents.Database], T]) -> T:
+        return await self._stored_jobs.run(self._store.read, function)
+
+
+def _remove_rows(changes: Changes, records: Sequence[JobRecord]) -> None:
+    for record in records:
+        changes.remove_job(record.number, record.job.rounds)

@@ -1,0 +1,229 @@
+"""Removal of ended jobs, and the limit of the bytes of one user, with a controller without workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.tokens import token
+from support.waiting import wait_until
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.removal.job_removal import JobRetention
+from iris.cluster.controller.storage.contents import reading
+from iris.cluster.controller.storage.store import Store
+from iris.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+)
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import Controller
+
+
+class World:
+    """A controller whose engine grants nothing, so a job waits until it is terminated."""
+
+    def __init__(self, running: ControllerThread, client: RemoteClusterClient, store: Store) -> None:
+        self.store = store
+        self.running = running
+        self.client = client
+
+    def submit(self, name: str, parent: str = "", *, entry_bytes: int = 0, workspace: bytes = b"") -> str:
+        return self.client.launch_job(
+            Controller.LaunchJobRequest(
+                name=name,
+                command=["true", "x" * entry_bytes],
+                parent_job_id=parent,
+                bundle_blob=workspace,
+                bundle_hash=hashlib.sha256(workspace).hexdigest() if workspace else "",
+            )
+        )
+
+    def end(self, job_id: str) -> None:
+        """End a job, and wait until its end is saved."""
+        self.client.terminate_job(job_id)
+        wait_until(lambda: job_id not in self.running.controller.jobs.by_id, "the end of the job")
+
+    def ended(self, name: str, **fields: int | bytes | str) -> str:
+        job_id = self.submit(name, **fields)  # type: ignore[arg-type]
+        self.end(job_id)
+        return job_id
+
+    def sweep(self) -> None:
+        """Remove the jobs that are too old or too many."""
+        self.running.run(self.running.controller.removal.sweep())
+
+    def names(self) -> list[str]:
+        return [job.job_id for job in self.client.list_jobs()]
+
+    def stored_bytes(self, owner: str = "tests") -> reading.UserBytes:
+        """Return the counted bytes of a user."""
+        return self.running.call(lambda: self.store.read(lambda db: reading.bytes_of_user(db, owner)))
+
+    def has_contents(self, job_id: str) -> bool:
+        return self.running.call(lambda: self.store.read(lambda db: reading.has_contents(db, job_id)))
+
+
+@contextmanager
+def world_of(store: Store, **options: object) -> Iterator[World]:
+    engine = FakeEngine()
+    engine.granting = False
+    with serving(engine, store, **options) as running, RemoteClusterClient(running.address) as client:  # type: ignore[arg-type]
+        yield World(running, client, store)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with world_of(Store(None)) as world:
+        yield world
+
+
+def test_removed_job_is_unknown_and_its_name_is_free(world: World) -> None:
+    world.ended("once")
+    other = world.ended("other")
+    assert world.client.forget_job("once") == ["once"]
+    with pytest.raises(NotFoundError):
+        world.client.get_job_status("once")
+    with pytest.raises(NotFoundError):
+        world.client.forget_job("once")
+    assert world.names() == [other]
+    assert world.submit("once") == "once"
+    assert world.client.get_job_status("once").state == cluster_pb2.JOB_STATE_PENDING
+    assert world.client.count_jobs() == (1, 1)
+
+
+def test_job_that_has_not_ended_is_not_removed(world: World) -> None:
+    world.submit("waits")
+    with pytest.raises(FailedPreconditionError, match="iris kill --wait waits") as caught:
+        world.client.forget_job("waits")
+    assert caught.value.reason == ErrorReason.JOB_NOT_ENDED
+    assert world.names() == ["waits"]
+
+
+def test_child_jobs_are_removed_with_their_parent(world: World) -> None:
+    world.submit("parent")
+    world.submit("child", "parent")
+    world.submit("grandchild", "parent/child")
+    world.ended("parenthood")
+    world.end("parent/child/grandchild")
+    with pytest.raises(FailedPreconditionError):
+        world.client.forget_job("parent/child")
+    assert world.client.forget_job("parent/child/grandchild") == ["parent/child/grandchild"]
+    world.end("parent")
+    wait_until(lambda: not world.running.controller.jobs.by_id, "the end of all jobs")
+    assert world.client.forget_job("parent") == ["parent", "parent/child"]
+    assert world.names() == ["parenthood"]
+
+
+def test_user_removes_only_his_own_jobs(world: World) -> None:
+    with RemoteClusterClient(world.running.address, token=token("user", name="ana")) as ana:
+        own = ana.launch_job(Controller.LaunchJobRequest(name="ana-job", command=["true"]))
+        world.end(own)
+        world.ended("foreign")
+        with pytest.raises(PermissionDeniedError, match="only the owner 'tests' of job 'foreign'"):
+            ana.forget_job("foreign")
+        assert ana.forget_job(own) == [own]
+    assert world.names() == ["foreign"]
+
+
+def test_gangs_of_a_new_job_have_other_ids_than_gangs_of_a_removed_job_with_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+
+    def submitted(world: World) -> list[str]:
+        world.submit("same")
+        gangs = world.running.call(lambda: list(world.running.controller.jobs.by_id["same"].job.gangs))
+        world.end("same")
+        world.client.forget_job("same")
+        return gangs
+
+    seen: list[str] = []
+    for _ in range(2):
+        with world_of(Store(path)) as world:
+            seen += submitted(world) + submitted(world)
+    assert seen == ["same@0", "same@1", "same@2", "same@3"]
+
+
+def test_removed_job_stays_removed_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    with world_of(Store(path)) as world:
+        world.ended("removed", workspace=b"of removed")
+        world.ended("kept", workspace=b"of kept")
+        world.client.forget_job("removed")
+    with world_of(Store(path)) as world:
+        assert world.names() == ["kept"]
+        assert world.store.read(lambda db: db.execute("SELECT blob FROM bundles").fetchall()) == [(b"of kept",)]
+
+
+# Retention
+
+
+def test_old_jobs_are_removed_by_age(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    with world_of(Store(path), job_retention=JobRetention(keep_ms=3_600_000)) as world:
+        world.ended("ended")
+        world.submit("waits")
+        world.sweep()
+        assert world.names() == ["ended", "waits"]
+    with world_of(Store(path), job_retention=JobRetention(keep_ms=0)) as world:
+        wait_until(lambda: world.sweep() or world.names() == ["waits"], "the removal of the ended job")
+
+
+def test_jobs_that_ended_first_are_removed_if_there_are_too_many() -> None:
+    with world_of(Store(None), job_retention=JobRetention(keep_count=2)) as world:
+        for name in ("one", "two", "three", "four"):
+            world.submit(name)
+        for name in ("three", "one", "four", "two"):
+            world.end(name)
+        world.submit("waits")
+        world.sweep()
+        assert world.names() == ["two", "four", "waits"]
+
+
+def test_old_job_with_a_live_child_job_is_kept_and_does_not_block_other_removals() -> None:
+    with world_of(Store(None), job_retention=JobRetention(keep_count=1)) as world:
+        for name in ("one", "two"):
+            world.ended(name)
+        world.submit("three")
+        world.sweep()
+        assert world.names() == ["two", "three"]
+
+
+# Bytes of a user
+
+
+def test_contents_of_the_oldest_ended_jobs_are_dropped_above_the_limit() -> None:
+    with world_of(Store(None), max_bytes_per_user=10_000) as world:
+        names = [world.ended(f"job{number}", entry_bytes=3_000) for number in range(5)]
+        wait_until(lambda: world.stored_bytes().total <= 9_500, "contents to be dropped")
+        assert [world.has_contents(name) for name in names] == [False, False, True, True, True]
+        assert world.names() == names
+        world.ended("large", workspace=b"w" * 8_000)
+        wait_until(lambda: world.stored_bytes().total <= 9_500, "contents to be dropped")
+        assert world.has_contents("large")
+        assert not any(map(world.has_contents, names))
+
+
+def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limit() -> None:
+    with world_of(Store(None), max_bytes_per_user=10_000) as world:
+        world.submit("one", entry_bytes=1_000, workspace=b"w" * 6_000)
+        world.submit("two", entry_bytes=1_000, workspace=b"w" * 6_000)  # The same workspace counts once.
+        live = world.stored_bytes().live
+        with pytest.raises(ResourceExhaustedError) as caught:
+            world.submit("three", entry_bytes=3_000)
+        assert caught.value.reason == ErrorReason.QUOTA_EXCEEDED
+        assert dict(caught.value.metadata) == {"user": "tests", "limit": "10000"}
+        for words in (f"store {live:,} bytes", "over the limit of 10,000", "--max-bytes-per-user"):
+            assert words in str(caught.value)
+        with RemoteClusterClient(world.running.address, token=token(name="ana")) as ana:
+            ana.launch_job(Controller.LaunchJobRequest(name="of-ana", command=["true", "x" * 3_000]))
+        world.end("one")
+        world.end("two")
+        world.submit("three", entry_bytes=3_000)
