@@ -1,5 +1,5 @@
-"""Checks the shape of the code: the sizes of files, functions, classes and folders, their complexity, and import
-cycles.
+"""Checks the shape of the code: the sizes of files, functions, classes and folders, their complexity, import cycles,
+and the names of test modules.
 
     python tests/support/shape.py
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from radon.complexity import cc_rank, cc_visit
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+TESTS = Path(__file__).resolve().parents[1]
 GENERATED = ("_pb2.py", "_connect.py")
 FILE_LINES, FUNCTION_LINES, CLASS_METHODS, FOLDER_MODULES = 500, 60, 29, 12
 WORST_RANK = "C"  # of radon: a cyclomatic complexity of 20
@@ -60,6 +61,7 @@ def main() -> int:
         *large_classes(trees),
         *complex_functions(files),
         *import_cycles(trees),
+        *equal_test_names(),
     ]
     print(f"{len(files)} files, {sum(text.count(chr(10)) for text in files.values())} lines")
     limits = {
@@ -69,6 +71,7 @@ def main() -> int:
         "class": f"classes of {CLASS_METHODS + 1} methods or more",
         "complex": f"functions of a worse complexity than {WORST_RANK}",
         "cycle": "import cycles",
+        "tests": "names that two test modules share, so that pytest cannot import both",
     }
     for kind, limit in limits.items():
         found = [place for place in places if place.kind == kind]
@@ -136,6 +139,14 @@ def import_cycles(trees: dict[Path, ast.Module]) -> Iterator[Place]:
     for members in strong_components(graph):
         if len(members) > 1:
             yield Place("cycle", " <-> ".join(sorted(members)), f"{len(members)} modules")
+
+
+def equal_test_names() -> Iterator[Place]:
+    """Yield the names of test modules that occur in two folders."""
+    modules = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    for name, count in modules.items():
+        if count > 1:
+            yield Place("tests", name, f"{count} folders")
 
 
 def imported_modules(tree: ast.Module, modules: dict[str, Path]) -> set[str]:
