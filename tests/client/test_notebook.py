@@ -134,6 +134,17 @@ asyncio.run(cell())
     assert "<b>task async-book-" in pages
 
 
+def test_blocking_call_in_a_cell_gives_no_warning(shared_cluster: LocalServer, tmp_path: Path) -> None:
+    text = """
+import warnings
+warnings.simplefilter("error")
+async def cell():
+    IrisClient.remote(address).list_jobs()
+asyncio.run(cell())
+"""
+    assert run(text, shared_cluster, "unused", tmp_path)["published"] == []
+
+
 def test_progress_in_a_notebook_replaces_one_cell_and_escapes_its_text(
     shared_cluster: LocalServer, tmp_path: Path
 ) -> None:

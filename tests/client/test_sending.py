@@ -81,11 +81,11 @@ def test_error_raised_by_on_progress_reaches_the_caller(client: IrisClient, tmp_
 def test_slow_packing_of_a_workspace_sends_one_notice(tmp_path: Path) -> None:
     """The clock of this test is the notice itself: chunks are reported until it comes."""
     notices: list[str] = []
-    report = WorkspaceUpload(str(tmp_path), notices.append)._stage("packing")
-    end = time.monotonic() + 30
-    while not notices and time.monotonic() < end:
-        report(10_000_000, 60_000_000)
-    report(20_000_000, 60_000_000)
+    with WorkspaceUpload(str(tmp_path), notices.append).reported("packing") as report:
+        end = time.monotonic() + 30
+        while not notices and time.monotonic() < end:
+            report(10_000_000, 60_000_000)
+        report(20_000_000, 60_000_000)
     assert len(notices) == 1
     assert "packing the workspace" in notices[0]
     assert "10 of 60 MB" in notices[0]

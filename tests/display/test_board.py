@@ -119,6 +119,32 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_broken_stderr_ends_the_display_and_not_the_work(start: Callable[[str], TerminalProgram]) -> None:
+    program = start(
+        """
+class Broken:
+    encoding = "utf-8"
+    def isatty(self): return True
+    def flush(self): pass
+    def fileno(self):
+        if len(calls) > 3:
+            raise RuntimeError("broken")
+        calls.append(1)
+        return 2
+calls = []
+sys.stderr = Broken()
+with show_progress(None, Progress("work", total=2), quiet_s=0) as shown:
+    go_on()
+    shown.update(Progress("work", total=2, done=1))
+    shown.finish("done")
+print("\\nthe work is done")
+"""
+    )
+    program.go_on()
+    assert program.terminal.exit_code() == 0
+    assert "the work is done" in program.terminal.screen
+
+
 def test_progress_in_a_pipe_is_not_shown_by_default() -> None:
     program = 'with show_progress(None, Progress("work"), quiet_s=0) as shown:\n    print(shown.is_shown)'
     done = run(program)

@@ -103,7 +103,7 @@ class WorkspaceUpload:
         # Few programs send a workspace, and this import is slow.
         from iris.cluster.client.workspace_archive import pack_workspace
 
-        with self._reported("packing") as report:
+        with self.reported("packing") as report:
             bundle = pack_workspace(self.folder, report)
         if bundle.left_out:
             self._on_notice(_left_out_notice(bundle.left_out))
@@ -118,11 +118,15 @@ class WorkspaceUpload:
     @contextmanager
     def sending(self) -> Iterator[None]:
         """Report the progress of the request that is sent inside a `with` block."""
-        with self._reported("sending") as report, reporting(report):
+        with self.reported("sending") as report, reporting(report):
             yield
 
     @contextmanager
-    def _reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
+    def reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that reports the progress of a stage inside a `with` block.
+
+        The arguments of the function are the number of bytes done so far, and the total number of bytes.
+        """
         first = display.Progress(f"{stage} the workspace", unit="bytes")
         with show_progress(None if self._shows_progress else False, first, quiet_s=_QUIET_S) as shown:
             yield self._report_of(stage, shown)

@@ -24,7 +24,7 @@ from iris.arguments import check_flag, refuse
 from iris.display.notebook import Cell, Html, is_notebook
 from iris.display.progress import Progress, facts_of, progress_html, progress_line
 from iris.display.table import escaped
-from iris.errors import IrisError, visible
+from iris.errors import visible
 from iris.terminal.notices import print_notice
 from iris.terminal.outlet import Outlet, OutputClosedError
 from iris.terminal.width import cut_row
@@ -254,7 +254,7 @@ class _Board:
             return
         try:
             draw()
-        except (OutputClosedError, IrisError, OSError, ValueError):
+        except (OutputClosedError, Exception):  # noqa: BLE001 - The streams and the notebook are the user's.
             self._is_broken = True
 
     def _draw(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import sys
 import warnings
 
+from iris.display.notebook import is_notebook
 from iris.errors import BlockingCallWarning
 
 _OUR_PACKAGE = __name__.partition(".")[0]
@@ -15,10 +16,15 @@ _warnings = itertools.count()  # `next` is atomic, so that two threads cannot bo
 
 def warn_in_event_loop() -> None:
     """Warn if this thread runs an asyncio event loop, because a blocking call would stop the loop. Each process warns
-    once."""
+    once.
+
+    A notebook gives no warning. It runs each cell in an event loop, and the user expects that a cell blocks.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return
+    if is_notebook():
         return
     if next(_warnings) == 0:
         warnings.warn(
