@@ -1574,14 +1574,16 @@ class Worker(_message.Message):
         master_port: int
         def __init__(self, master_port: _Optional[int] = ...) -> None: ...
     class ForgetJobRequest(_message.Message):
-        __slots__ = ("job_id", "num_tasks", "job_submitted_at_ms")
+        __slots__ = ("job_id", "num_tasks", "job_submitted_at_ms", "bundle_hash")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        BUNDLE_HASH_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         num_tasks: int
         job_submitted_at_ms: int
-        def __init__(self, job_id: _Optional[str] = ..., num_tasks: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
+        bundle_hash: str
+        def __init__(self, job_id: _Optional[str] = ..., num_tasks: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., bundle_hash: _Optional[str] = ...) -> None: ...
     class GetTaskStatusRequest(_message.Message):
         __slots__ = ("task_id", "include_result")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

@@ -123,13 +123,15 @@ def test_child_jobs_are_removed_with_their_parent(world: World) -> None:
     assert world.names() == ["parenthood"]
 
 
-def test_user_removes_only_his_own_jobs(world: World) -> None:
+def test_user_removes_and_resubmits_only_his_own_ended_jobs(world: World) -> None:
     with RemoteClusterClient(world.running.address, token=token("user", name="ana")) as ana:
         own = ana.launch_job(Controller.LaunchJobRequest(name="ana-job", command=["true"]))
         world.end(own)
         world.ended("foreign")
         with pytest.raises(PermissionDeniedError, match="only the owner 'tests' of job 'foreign'"):
             ana.forget_job("foreign")
+        with pytest.raises(PermissionDeniedError, match="may submit it again"):
+            ana.resubmit_job("foreign", Controller.LaunchJobRequest(name="again"))
         assert ana.forget_job(own) == [own]
     assert world.names() == ["foreign"]
 

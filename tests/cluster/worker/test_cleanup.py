@@ -306,11 +306,22 @@ async def test_a_removed_job_leaves_nothing_on_its_worker(disk: Disk, tmp_path: 
     ]
     (directories[0].work / "checkpoint").touch()
     other = (await disk.end("other/task-0")).directory
-    await disk.worker.forget_job(forget_request(num_tasks=2))
-    await disk.worker.forget_job(forget_request(num_tasks=2))
-    assert [path.name for path in (tmp_path / "worker" / "attempts").iterdir()] == [other.path.parent.name]
+    running = disk.begin("running/task-0", bundle_hash="b" * 64)
+    await asyncio.to_thread(wait_until, lambda: running.log.position, "the attempt to fetch its workspace")
+    workspaces = [disk.directory.bundle(letter * 64) for letter in "abc"]
+    for workspace in workspaces:
+        workspace.mkdir(parents=True)
+    for bundle_hash in ("", "a" * 64, "b" * 64, "../attempts"):
+        request = forget_request(num_tasks=2)
+        request.bundle_hash = bundle_hash
+        await disk.worker.forget_job(request)
+    assert [workspace.exists() for workspace in workspaces] == [False, True, True]
+    left = {path.name.partition("_")[0] for path in (tmp_path / "worker" / "attempts").iterdir()}
+    assert left == {"other", "running"}
+    assert other.path.exists()
     assert list((tmp_path / "worker" / "discarded").iterdir()) == []
-    assert [status.task_id for status in disk.worker.registry.list_statuses(0, "").items] == ["other/task-0"]
+    tasks = [status.task_id for status in disk.worker.registry.list_statuses(0, "").items]
+    assert tasks == ["other/task-0", "running/task-0"]
 
 
 async def test_a_running_attempt_of_a_later_job_with_the_name_of_a_removed_job_stays(disk: Disk) -> None:

@@ -26,6 +26,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -56,6 +57,7 @@ from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
+from iris.cluster.controller.storage.contents.reading import owner_of
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
@@ -278,13 +280,11 @@ class Controller:
     # The next methods return the owners of jobs and endpoints, for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if the job does not exist or has ended.
-
-        The only permission that depends on the owner is the permission to write a job's standard input. An ended job
-        accepts no standard input from any caller.
+        """Return the name of a job's owner; None if the job does not exist. The call reads one row of the database if
+        the job has ended.
         """
-        record = self.jobs.by_id.get(job_id)
-        return None if record is None else record.job.owner
+        record = self.jobs.in_memory(job_id)
+        return record.job.owner if record is not None else self._store.read(partial(owner_of, job_id=job_id))
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
         """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -26,6 +27,8 @@ from pathlib import Path
 from iris.cluster.logs.directories import LogDirectories, subfolders, task_folder
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.private_dir import make_private
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,14 @@ class WorkerDir:
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # The folder of a task is removed after its last attempt.
         return discarded
+
+    def discard_bundle(self, bundle_hash: str) -> Path | None:
+        """Move the unpacked workspace with a hash to the directory `discarded`, as `discard` does.
+
+        Returns:
+            The new path; None if there is no such workspace, or if the text is not a hash.
+        """
+        return self.discard(self.bundle(bundle_hash)) if _HASH.fullmatch(bundle_hash) else None
 
     def bundle(self, bundle_hash: str) -> Path:
         """Return the directory of the workspace with a hash, whether or not it exists."""

@@ -220,7 +220,7 @@ class Worker:
         return True
 
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest) -> None:
-        """Remove what this worker has of a job that has ended: records, directories and logs.
+        """Remove what this worker has of a job that has ended: records, directories, logs, and the unpacked workspace.
 
         Attempts of a later job with the same name stay.
         """
@@ -233,6 +233,9 @@ class Worker:
                     discarded.append(self._directory.discard(directory.path))
             if not index % _FORGOTTEN_AT_ONCE:
                 await asyncio.sleep(0)
+        running = {attempt.request.bundle_hash for attempt in self.registry.running()}
+        if request.bundle_hash and request.bundle_hash not in running:
+            discarded.append(self._directory.discard_bundle(request.bundle_hash))
         await asyncio.to_thread(remove_discarded, discarded)
 
     def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> int:

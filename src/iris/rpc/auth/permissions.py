@@ -143,7 +143,7 @@ CONTROLLER_RULES: Rules = {
     "GetJobStatus": _row(USER, READER, task=_of_own_or_below),
     "TerminateJob": _row(USER, task=_of_below),
     "TerminateTask": _row(USER, task=_of_below),
-    "ForgetJob": _row(USER, task=_of_below),  # The controller itself checks that a user owns the job.
+    "ForgetJob": _row(user=_of_owner("remove it"), task=_of_below),
     "WriteStdin": _row(user=_of_owner("write its standard input"), task=_of_below),
     "GetSubmission": _row(USER, READER, task=_of_own_or_below),
     "ResubmitJob": _row(

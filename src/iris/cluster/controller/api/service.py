@@ -81,7 +81,7 @@ class ControllerService(SubmissionCalls):
 
     async def forget_job(self, request: Controller.ForgetJobRequest, ctx: Any) -> Controller.ForgetJobResponse:
         """Remove a job that has ended."""
-        removed = await self._controller.removal.forget(request.job_id, request.request_id, caller())
+        removed = await self._controller.removal.forget(request.job_id, request.request_id)
         return Controller.ForgetJobResponse(job_ids=removed)
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:

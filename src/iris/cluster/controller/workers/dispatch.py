@@ -168,12 +168,21 @@ async def start_attempts(
             worker.starting.pop(key, None)
 
 
-async def forget_job(worker: WorkerRecord, job: Job, calls: WorkerCalls) -> None:
+async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: WorkerCalls) -> None:
     """Call a worker to remove what it has of a job that was removed. A failed call is not repeated, because the worker
     removes old attempts by itself.
+
+    Args:
+        worker: The worker.
+        job: The removed job.
+        bundle_hash: The workspace of the job if no other job uses it; otherwise empty.
+        calls: Limits the calls to workers.
     """
     request = cluster_pb2.Worker.ForgetJobRequest(
-        job_id=job.job_id, num_tasks=len(job.tasks), job_submitted_at_ms=job.submitted_at_ms
+        job_id=job.job_id,
+        num_tasks=len(job.tasks),
+        job_submitted_at_ms=job.submitted_at_ms,
+        bundle_hash=bundle_hash,
     )
     peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id}")
     try:

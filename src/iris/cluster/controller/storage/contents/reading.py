@@ -54,6 +54,12 @@ def live_bundle_bytes(db: sqlite3.Connection, owner: str, bundle_hash: str) -> t
     return (0, False) if row is None else (row[0], row[1] > 0)
 
 
+def owner_of(db: sqlite3.Connection, job_id: str) -> str | None:
+    """Return the owner of a job; None if there is no such job. The call reads one row."""
+    row = db.execute("SELECT owner FROM jobs WHERE job_id=?", (job_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def has_contents(db: sqlite3.Connection, job_id: str) -> bool:
     """Return whether the contents of a job are stored. They may have been dropped."""
     statement = "SELECT 1 FROM contents WHERE number=(SELECT number FROM jobs WHERE job_id=?)"
