@@ -33,6 +33,7 @@ _ROUNDS = 3
 _AIM_LINES_S = 1e6
 _AIM_RAW_MB_S = 400.0
 _AIM_RATIO = 3.0
+_AIM_RELAYED = 0.9
 _PEER = Path(__file__).with_name("grpc_log_peer.py")
 _NAME = "log_reading"
 
@@ -114,7 +115,8 @@ def _tell(lines: _Way, raw: _Way, relayed: _Way, peer: _Way | None) -> None:
     show(
         _NAME,
         f"{relayed.lines_s / 1e6:.2f} million lines/s through the controller:"
-        f" {relayed.lines_s / lines.lines_s:.2f} times the direct way ({relayed.rounds()})",
+        f" {relayed.lines_s / lines.lines_s:.2f} times the direct way ({relayed.rounds()};"
+        f" {aim_at_least(relayed.lines_s / lines.lines_s, _AIM_RELAYED, 'times')})",
     )
     if peer is not None:
         ratio = lines.lines_s / peer.lines_s

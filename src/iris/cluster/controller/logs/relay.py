@@ -112,7 +112,9 @@ class LogRelay:
     def _chunk(self, instruction: Instruction) -> Chunk | None:
         match instruction:
             case Deliver(_, chunk, attempt):
-                self._sent_bytes += len(chunk.records)
+                if self._request.max_bytes:
+                    # protobuf copies the records whenever they are read, so only count them if there is a limit.
+                    self._sent_bytes += len(chunk.records)
                 if attempt is not None and chunk.HasField("end"):
                     complete_end(chunk.end, attempt)
                 return chunk

@@ -131,10 +131,12 @@ class LineScanner:
             return None
         first = self._splitter.line
         pieces: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
-        if self._splitter.line + _most_lines(chunk.records) >= start_line:
-            items = self._take_apart(chunk, pieces)
-        else:
+        before_start = start_line - self._splitter.line
+        # Most chunks are so short that their lines need not be counted twice.
+        if len(chunk.records) < before_start or _most_lines(chunk.records) < before_start:
             items = self._pass_over(chunk, first)
+        else:
+            items = self._take_apart(chunk, pieces)
         if not chunk.lost:
             self._expected = self.reader.position
             if self._numbers is not None:

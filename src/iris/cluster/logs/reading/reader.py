@@ -116,6 +116,8 @@ class LogReader:
         self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
+        # The last segment and its end, as they were when the reader was in an earlier segment.
+        self._last_end: tuple[RecordBoundary, int] | None = None
         # The value of `begins` for the next chunk. None if the next chunk follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
         self._reason = DAMAGED  # The reason for a gap before the next segment, for people.
@@ -171,11 +173,21 @@ class LogReader:
             return max(0, self._writer.tip.position - self.position)
         if not segments:
             return 0
+        return max(0, self._end_of(segments[-1]) - self.position)
+
+    def _end_of(self, last: RecordBoundary) -> int:
+        """Return the position at which the last segment ends now.
+
+        Streams ask several times for each message. Therefore the file is not looked up by its name each time.
+        """
         try:
-            size = segment_size(self._directory, segments[-1])
+            if self._opened is not None and self._opened.start == last:
+                return self._opened.end
+            if self._last_end is None or self._last_end[0] != last:
+                self._last_end = last, last.position + segment_size(self._directory, last)
         except OSError:
-            size = 0
-        return max(0, segments[-1].position + size - self.position)
+            return last.position
+        return self._last_end[1]
 
     def mark(self) -> bytes:
         """Return no bytes. The records themselves show how far this reader has read, so no further marks are needed."""
@@ -343,7 +355,8 @@ class LogReader:
         log may grow.
         """
         if not final:
-            self._segments = None  # Forget the listed segments, so that the next read lists the directory again.
+            # Forget the listed segments, so that the next read lists the directory again.
+            self._segments = self._last_end = None
             return None
         end = read_end(self._directory)
         if end is not None and end.removed:
