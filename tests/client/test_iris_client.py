@@ -270,7 +270,7 @@ def test_run_with_invalid_entrypoints_is_refused(client: IrisClient, entrypoint:
         client.run(entrypoint)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spec", [{"cpu": -1}, {"cpu": 1.5}, {"memory": "lots"}, {"gpu": True}])
+@pytest.mark.parametrize("spec", [{"cpu": -1}, {"cpu": 0.0005}, {"memory": "lots"}, {"gpu": True}])
 def test_run_with_invalid_resources_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError):
         ResourceSpec(**spec)  # type: ignore[arg-type]
