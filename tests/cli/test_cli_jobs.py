@@ -220,3 +220,22 @@ def test_option_out_of_bounds_is_refused_by_its_name_before_a_cluster_starts(
 @pytest.mark.parametrize("option", ["--timeout", "--job-timeout", "--scheduling-timeout"])
 def test_time_limit_of_years_is_accepted(remote_iris: Iris, option: str) -> None:
     assert remote_iris("run", option, "3650d", "--", "echo", "done").stdout == "done\n"
+
+
+def test_logs_of_a_tree_name_the_job_of_each_line(remote_iris: Iris) -> None:
+    name = unique("tree")
+    program = (
+        "from iris.client import IrisClient; client = IrisClient.remote(); print('root', flush=True);"
+        " client.run(['sh', '-c', 'echo task $IRIS_TASK_INDEX'], name='child', replicas=2).wait()"
+    )
+    remote_iris("run", "--detach", "--name", name, sys.executable, "-c", program)
+    done = remote_iris("logs", "--tree", "-f", name)
+    shown = {tuple(part.strip() for part in line.split(" | ")) for line in done.stdout.splitlines()}
+    children = {(f"{name}/child/task-{index}", f"task {index}") for index in range(2)}
+    assert shown == {(name, "root"), *children}
+    assert {json.loads(line)["job"] for line in remote_iris("logs", "--tree", "--json", name).stdout.splitlines()} == {
+        name,
+        f"{name}/child",
+    }
+    for option in (("--task", "0"), ("--raw",), ("--attempt", "0")):
+        assert "exclude each other" in remote_iris("logs", "--tree", name, *option, code=2).stderr

@@ -12,7 +12,9 @@ import pytest
 
 from iris.client import IrisClient, Job, Task
 from iris.client.aio import AsyncIrisClient, AsyncJob, AsyncLogStream, AsyncTask
+from iris.client.aio.logs.tree import AsyncTreeLogStream
 from iris.client.logs.streams import LogStream
+from iris.client.logs.tree import TreeLogStream
 from iris.cluster.client.aio.remote_client import AsyncRemoteClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 
@@ -21,10 +23,12 @@ PAIRS = [
     (Job, AsyncJob),
     (Task, AsyncTask),
     (LogStream, AsyncLogStream),
+    (TreeLogStream, AsyncTreeLogStream),
     (RemoteClusterClient, AsyncRemoteClusterClient),
 ]
 # Names that only one of the classes has, with the reason.
 ONLY_ASYNC = {
+    "AsyncTreeLogStream.aclose": "`contextlib.aclosing` calls this method",
     "AsyncLogStream.aclose": "`contextlib.aclosing` calls this method",
     "AsyncRemoteClusterClient.controller_address": "an attribute of the sync client; a local cluster starts later",
 }
@@ -32,6 +36,8 @@ ONLY_ASYNC = {
 PLAIN = {
     "stream_task_logs": "returns a stream; the first line is requested later",
     "stream_job_logs": "returns a stream; the first line is requested later",
+    "stream_tree_logs": "returns a stream; the first line is requested later",
+    "tree_logs": "returns a stream; the first line is requested later",
     "logs": "returns a stream; the first line is requested later",
     "watch_job": "returns an asynchronous iterator",
     "stream_results": "returns an asynchronous iterator",
@@ -54,6 +60,8 @@ OTHER_DOCUMENTATION = {
     "AsyncIrisClient.close": "there are no threads and no forked processes",
     "AsyncIrisClient.stream_task_logs": "iterating raises the errors",
     "AsyncIrisClient.stream_job_logs": "iterating raises the errors",
+    "AsyncTreeLogStream.close": "a task waits instead of a thread",
+    "AsyncIrisClient.stream_tree_logs": "iterating raises the errors",
     "AsyncLogStream.close": "a task waits instead of a thread",
     "AsyncLogStream.flush": "a task calls instead of a thread",
 }
@@ -81,7 +89,7 @@ def test_async_class_has_the_public_names_of_the_sync_class(sync: type, asynchro
 def as_sync(text: str) -> str:
     """Return a text of the async client in the words of the sync client."""
     text = text.replace("AsyncBaseTransport", "BaseTransport")
-    text = re.sub(r"\bAsync(IrisClient|Job|Task|LogStream|Iterator|Generator)\b", r"\1", text)
+    text = re.sub(r"\bAsync(IrisClient|Job|Task|LogStream|TreeLogStream|Iterator|Generator)\b", r"\1", text)
     return text.replace("Generator[", "Iterator[")
 
 

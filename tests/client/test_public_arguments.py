@@ -17,7 +17,7 @@ import pytest
 
 import iris.cluster.types
 from iris.client import IrisClient, Job, Task
-from iris.client.logs.read_options import LogArguments
+from iris.client.logs.read_options import LogArguments, TreeLogArguments
 from iris.client.logs.streams import LogStream
 from iris.cluster.client.contexts.context_file import Context, change_contexts
 from iris.cluster.client.local_client import LocalClusterClient
@@ -276,7 +276,7 @@ def parameters_of(name: str, call: Callable[..., Any]) -> dict[str, inspect.Para
         del found["arguments"]
         found |= {
             option: inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None)
-            for option in LogArguments.__annotations__
+            for option in (TreeLogArguments if name == "Job.tree_logs" else LogArguments).__annotations__
         }
     return {
         parameter: details

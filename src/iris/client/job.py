@@ -37,8 +37,9 @@ from iris.errors import IrisError, JobFailedError, UnimplementedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
-    from iris.client.logs.read_options import LogArguments
+    from iris.client.logs.read_options import LogArguments, TreeLogArguments
     from iris.client.logs.streams import LogStream
+    from iris.client.logs.tree import TreeLogStream
     from iris.cluster.client.remote_client import RemoteClusterClient
 
 
@@ -93,6 +94,17 @@ class JobClient(Protocol):
         **arguments: Unpack[LogArguments],
     ) -> LogStream:
         """Return the lines of all tasks of a job."""
+
+    def stream_tree_logs(
+        self,
+        job_id: str | Job,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[TreeLogArguments],
+    ) -> TreeLogStream:
+        """Return the lines of a job and of all its child jobs."""
 
 
 class Task(TaskReference):
@@ -315,6 +327,15 @@ class Job(JobReference):
         """Return an iterator over the lines of all tasks. `IrisClient.stream_job_logs` documents the arguments and the
         errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
         return self._client.stream_job_logs(
+            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
+        )
+
+    def tree_logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[TreeLogArguments]
+    ) -> TreeLogStream:
+        """Return an iterator over the lines of the job and of all its child jobs. `IrisClient.stream_tree_logs`
+        documents the arguments and the errors. `follow` is False by default."""
+        return self._client.stream_tree_logs(
             self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
 

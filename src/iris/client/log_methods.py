@@ -13,6 +13,7 @@ from iris.client.job import Job
 from iris.client.logs.fetching import Fetch
 from iris.client.logs.read_options import DEFAULT_PATIENCE_S, ReadOptions, Route
 from iris.client.logs.streams import LogStream, TaskLogReader
+from iris.client.logs.tree import TreeLogStream
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.entries.log_entry import LogEntry
 
@@ -198,3 +199,59 @@ class LogMethods:
             partial=partial,
         )
         return LogStream(TaskLogReader(self.cluster, job_id, indices, options))
+
+    def stream_tree_logs(
+        self,
+        job_id: str | Job,
+        *,
+        follow: bool = True,
+        start_ms: int = 0,
+        end_ms: int = 0,
+        max_lines: int = 0,
+        tail: int | None = None,
+        sources: Sequence[str] = (),
+        regex: str = "",
+        route: Route = "auto",
+        patience_s: float | None = DEFAULT_PATIENCE_S,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> TreeLogStream:
+        """Return an iterator over the lines of a job and of all its child jobs. `LogEntry.job_id` names the job of a
+        line.
+
+        Existing lines are sorted by time. New lines are returned as they are written. With `follow`, child jobs that
+        are submitted later are found within a second or two, and the iterator ends when all jobs of the tree have
+        ended. At most 200 unfinished jobs are followed at once; the others follow when one of these jobs has ended.
+        Code in a task cannot call this method, because a task may not list the jobs of the cluster.
+
+        Args:
+            job_id: The job: its id, or its `Job` handle.
+            follow: Whether to continue until all jobs have ended.
+            start_ms: See `stream_task_logs`.
+            end_ms: See `stream_task_logs`.
+            max_lines: End after the first N lines of all jobs together. 0: no limit.
+            tail: Begin with the last N existing lines of all jobs together. None: all lines.
+            sources: See `stream_task_logs`.
+            regex: See `stream_task_logs`.
+            route: See `stream_task_logs`.
+            patience_s: See `stream_task_logs`.
+            on_notice: See `stream_task_logs`.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid.
+            NotFoundError: There is no such job.
+            ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `patience_s`. Iterating
+                raises these errors too.
+        """
+        options = ReadOptions.checked(
+            follow=follow,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            max_lines=max_lines,
+            tail=tail,
+            sources=sources,
+            regex=regex,
+            route=route,
+            patience_s=patience_s,
+            on_notice=on_notice,
+        )
+        return TreeLogStream(self.cluster, check_job_id(job_id), options)

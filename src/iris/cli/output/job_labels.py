@@ -32,10 +32,18 @@ class JobLabels:
     """
 
     def __init__(self, counts: Mapping[str, int], indices: Mapping[str, Sequence[int]]) -> None:
-        self._counts = counts
+        self._counts = dict(counts)
         # The number of each job's first task.
         self._first = dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
-        self._width = max(len(self._name(job_id, index)) for job_id in counts for index in indices[job_id])
+        names = (self._name(job_id, index) for job_id in counts for index in indices[job_id])
+        self._width = max(map(len, names), default=0)
+
+    def add_job(self, job_id: str, num_tasks: int) -> None:
+        """Add a job, unless it is known. Later labels are wider if the labels of the job need it."""
+        if job_id not in self._counts:
+            self._first[job_id] = sum(self._counts.values())
+            self._counts[job_id] = num_tasks
+            self._width = max(self._width, len(self._name(job_id, num_tasks - 1)))
 
     def label(self, job_id: str, task_index: int) -> str:
         """Return the label of a task, padded to the width of all labels."""

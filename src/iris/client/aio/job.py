@@ -40,8 +40,9 @@ from iris.errors import IrisError, JobFailedError, UnimplementedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
+    from iris.client.aio.logs.tree import AsyncTreeLogStream
     from iris.client.aio.streams import AsyncLogStream
-    from iris.client.logs.read_options import LogArguments
+    from iris.client.logs.read_options import LogArguments, TreeLogArguments
     from iris.cluster.client.aio.remote_client import AsyncClusterClient
 
 
@@ -96,6 +97,17 @@ class AsyncJobClient(Protocol):
         **arguments: Unpack[LogArguments],
     ) -> AsyncLogStream:
         """Return the lines of all tasks of a job."""
+
+    def stream_tree_logs(
+        self,
+        job_id: str | AsyncJob,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[TreeLogArguments],
+    ) -> AsyncTreeLogStream:
+        """Return the lines of a job and of all its child jobs."""
 
 
 class AsyncTask(TaskReference):
@@ -344,6 +356,15 @@ class AsyncJob(JobReference):
         """Return an iterator over the lines of all tasks. `AsyncIrisClient.stream_job_logs` documents the arguments and
         the errors. `follow` is False by default, therefore the iterator ends after the last existing line."""
         return self._client.stream_job_logs(
+            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
+        )
+
+    def tree_logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[TreeLogArguments]
+    ) -> AsyncTreeLogStream:
+        """Return an iterator over the lines of the job and of all its child jobs. `AsyncIrisClient.stream_tree_logs`
+        documents the arguments and the errors. `follow` is False by default."""
+        return self._client.stream_tree_logs(
             self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
-from iris.client.aio.future_lines import AsyncFutureLines
+from iris.client.aio.logs.future_lines import AsyncFutureLines
 from iris.client.logs.existing_lines import ExistingLines
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_state import Items, LineLimit, ReadState

@@ -50,6 +50,18 @@ class LogArguments(TypedDict, total=False):
     partial: bool
 
 
+class TreeLogArguments(TypedDict, total=False):
+    """The keyword arguments that `Job.tree_logs` passes on to `IrisClient.stream_tree_logs`."""
+
+    end_ms: int
+    tail: int | None
+    sources: Sequence[str]
+    regex: str
+    route: Route
+    patience_s: float
+    on_notice: Callable[[str], None] | None
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """The checked options of a reader: which lines it selects, and from which servers it reads them.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.connect import Connection, connect
-from iris.cli.cluster.lookup import Lookup, Target, no_such_task
+from iris.cli.cluster.lookup import LATEST, Lookup, Target, no_such_task
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_IRIS_FAILED, JobCodeCommand, exit_code_of
 from iris.cli.merged_logs import merged_batches
@@ -45,6 +45,7 @@ JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your lates
   iris logs train-1a2b3c4d                               everything up to now
   iris logs train-1a2b3c4d --task 2 -f                   follow one task until the job ends
   iris logs train-1a2b3c4d/task-2 -f                     the same
+  iris logs train-1a2b3c4d --tree -f                     the job and all jobs that its tasks submit
   iris logs train-1a2b3c4d --tail 20 -f                  the last 20 lines, then every new line
   iris logs train-1a2b3c4d --since 10m --grep 'loss=nan' --timestamps
   iris logs train-1a2b3c4d --task 0 --source stdout --raw > result.bin
@@ -76,6 +77,11 @@ _MULTIPLE = "May be given several times."
     "--attempt", metavar="N", type=COUNT, help="Show only the attempt with this number, from 0, of each task."
 )
 @click.option("-f", "--follow", is_flag=True, help="Show every new line until the job has ended.")
+@click.option(
+    "--tree",
+    is_flag=True,
+    help="Show the lines of the job and of all its child jobs, with the job's id before each line.",
+)
 @click.option("--since", type=MOMENT, help="Show only lines after this time.")
 @click.option("--until", type=MOMENT, help="Show only lines up to this time.")
 @click.option("--tail", metavar="N", type=COUNT, help="Show only the last N lines of all tasks of a job together.")
@@ -121,6 +127,9 @@ def logs(
     _check_options(as_json, with_exit_code, options)
     follow = options["follow"]
     output = Output(as_json=as_json, with_times=options["timestamps"])
+    if options["tree"]:
+        with connect(address) as connection:
+            return _show_tree(connection, jobs, options, output, with_exit_code=with_exit_code)
     with connect(address) as connection, contextlib.ExitStack() as stack:
         chosen = _choose(Lookup(connection.client).several(jobs), options)
         _label(chosen, output)
@@ -141,6 +150,46 @@ def logs(
         if follow and with_exit_code is not False:
             codes = [_code_of(connection, one, stream, output) for one, stream in zip(chosen, streams, strict=True)]
     code = next((code for code in codes if code), 0)
+    return code or (0 if whole else EXIT_IRIS_FAILED if follow else EXIT_ERROR)
+
+
+def _show_tree(
+    connection: Connection,
+    jobs: Sequence[str],
+    options: Mapping[str, Any],
+    output: Output,
+    *,
+    with_exit_code: bool | None,
+) -> int:
+    """Show the lines of a job and of its child jobs, and return the exit code. With `-f`, it is the code of the job."""
+    if len(jobs) > 1:
+        raise click.UsageError(f"--tree needs exactly one JOB, got {len(jobs)}")
+    root = Lookup(connection.client).job(jobs[0] if jobs else LATEST).job_id
+    follow, whole = options["follow"], True
+    patience: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
+    with connection.client.stream_tree_logs(
+        root,
+        follow=follow,
+        start_ms=options["since"] or 0,
+        end_ms=options["until"] or 0,
+        tail=options["tail"],
+        sources=options["sources"],
+        regex=options["grep"] or "",
+        route=options["route"],
+        on_notice=output.note,
+        **patience,
+    ) as stream:
+        labels = JobLabels({}, {})
+        output.label_jobs(labels)
+        with leave_with_reader(), output.interrupted_between_writes():
+            for lines in stream.batches():
+                if lines:
+                    job_id = lines[0].job_id
+                    labels.add_job(job_id, stream.jobs[job_id].num_tasks)
+                    whole = whole and not lines[0].missing_bytes
+                output.show_lines(lines)
+        output.end_lines()
+    code = _code_of_job(connection, root, output) if follow and with_exit_code is not False else 0
     return code or (0 if whole else EXIT_IRIS_FAILED if follow else EXIT_ERROR)
 
 
@@ -181,6 +230,14 @@ def _choose(targets: Sequence[Target], options: dict[str, Any]) -> list[_Chosen]
         indices = _chosen_indices(tasks, options["attempt"], status, options["follow"])
         chosen.append(_Chosen(status, indices, is_part=bool(tasks) or options["attempt"] is not None))
     return chosen
+
+
+def _check_tree(options: Mapping[str, Any]) -> None:
+    for name, option in (("raw", "--raw"), ("cursor", "--cursor"), ("tasks", "--task")):
+        if options[name]:
+            raise click.UsageError(f"--tree and {option} exclude each other")
+    if options["attempt"] is not None:
+        raise click.UsageError("--tree and --attempt exclude each other")
 
 
 def _check_several(count: int, options: Mapping[str, Any]) -> None:
@@ -332,6 +389,8 @@ def _check_options(as_json: bool, with_exit_code: bool | None, options: Mapping[
     """Refuse options that exclude each other."""
     _check_formats(as_json, options)
     _check_range(options)
+    if options["tree"]:
+        _check_tree(options)
     if with_exit_code is not None and not options["follow"]:
         raise click.UsageError("--exit-code and --no-exit-code need -f, which waits for the end of the job")
 

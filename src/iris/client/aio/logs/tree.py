@@ -1,0 +1,209 @@
+"""Defines `AsyncTreeLogStream`, the asynchronous iterator over the lines of a job and of all its child jobs.
+
+The sync `TreeLogStream` describes the order of the lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from iris.client.aio.streams import AsyncLogStream, AsyncTaskLogReader
+from iris.client.logs.read_options import ReadOptions
+from iris.client.logs.tree import Batch, JobTree, last_lines, list_tree, pause_between_lists
+from iris.cluster.client.aio.connection import AsyncClusterConnection
+from iris.cluster.logs.entries.log_entry import LogEntry
+from iris.errors import IrisError, UnavailableError
+from iris.rpc import cluster_pb2
+
+_BUFFERED_BATCHES = 256
+_Arrived = asyncio.Queue["Batch | IrisError | None"]
+
+
+class AsyncTreeLogStream(AsyncIterator[LogEntry]):
+    """An iterator over the lines of a job and of all its child jobs.
+
+    `LogEntry.job_id` names the job of a line. To end the stream early, cancel the task that reads it, or close the
+    stream:
+
+        async with job.tree_logs(follow=True) as lines:
+            async for line in lines:
+                print(line.job_id, line.task_index, line.message)
+
+    Only one task may iterate over the stream. Other tasks of the same event loop may call `close`.
+    """
+
+    def __init__(self, connection: AsyncClusterConnection, job_id: str, options: ReadOptions) -> None:
+        self._connection = connection
+        self._options = options
+        self._tree = JobTree(job_id)
+        self._streams: dict[str, AsyncLogStream] = {}
+        self._is_closed = False
+        self._batches = self._read()
+        self._lines = self._each()
+
+    @property
+    def jobs(self) -> Mapping[str, cluster_pb2.JobStatus]:
+        """The jobs of the tree that are known, by job id, without their tasks. Child jobs are added as they appear. The
+        states are the states at that time."""
+        return self._tree.known
+
+    @property
+    def ends(self) -> Mapping[str, Mapping[int, cluster_pb2.LogEnd]]:
+        """For each job that is read, the ends of the logs of its tasks; see `LogStream.ends`."""
+        return {job_id: stream.ends for job_id, stream in self._streams.items()}
+
+    def batches(self) -> AsyncIterator[Batch]:
+        """Return an iterator over batches of lines that arrived together, instead of single lines; see
+        `LogStream.batches`.
+        """
+        return self._batches
+
+    async def close(self) -> None:
+        """End the stream. Any task of the event loop may call this method. A task that is waiting for a line stops
+        waiting.
+        """
+        self._is_closed = True
+        for stream in list(self._streams.values()):
+            await stream.close()
+        # A generator cannot be closed while another task runs it. The task that runs the generator ends it instead.
+        with suppress(RuntimeError):
+            await self._lines.aclose()
+            await self._batches.aclose()
+
+    async def aclose(self) -> None:
+        """End the stream, like `close`. `contextlib.aclosing` calls this method."""
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[LogEntry]:
+        return self._lines
+
+    async def __anext__(self) -> LogEntry:
+        return await anext(self._lines)
+
+    async def __aenter__(self) -> AsyncTreeLogStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _each(self) -> AsyncGenerator[LogEntry]:
+        async for batch in self._batches:
+            for entry in batch:
+                yield entry
+
+    def _open(self, job_id: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        stream = AsyncLogStream(AsyncTaskLogReader(self._connection, job_id, None, options))
+        self._streams[job_id] = stream
+        return stream.batches()
+
+    async def _read(self) -> AsyncGenerator[Batch]:
+        left = self._options.max_lines
+        async for batch in self._all_batches():
+            shown = batch
+            if self._options.max_lines:
+                shown, left = batch[:left], left - len(batch)
+            yield shown
+            if self._options.max_lines and left <= 0:
+                return
+
+    async def _all_batches(self) -> AsyncGenerator[Batch]:
+        await self._read_list()
+        options, paused = self._options, list[AsyncIterator[Batch]]()
+        sources = [self._open(job_id, options) for job_id in self._tree.take_all()]
+        if options.tail is None:
+            async for batch in _merged(sources, paused):
+                yield batch
+        else:
+            for batch in last_lines(iter([batch async for batch in _merged(sources, paused)]), options.tail):
+                yield batch
+        yield ()
+        if options.follow:
+            async for batch in self._follow(paused, replace(options, tail=None)):
+                yield batch
+
+    async def _follow(self, paused: Sequence[AsyncIterator[Batch]], options: ReadOptions) -> AsyncGenerator[Batch]:
+        arrived: _Arrived = asyncio.Queue(_BUFFERED_BATCHES)
+        watch = asyncio.create_task(self._watch_tree(arrived))
+        tasks = [asyncio.create_task(_forward(source, arrived)) for source in paused]
+        running = len(paused)
+        try:
+            while not self._is_closed:
+                while (job_id := self._tree.next_unread(running)) is not None:
+                    tasks.append(asyncio.create_task(_forward(self._open(job_id, options), arrived)))
+                    running += 1
+                if not running:
+                    # All known jobs have ended. A child job may have been submitted since the last list was read.
+                    await self._read_list()
+                    if not self._tree.has_unread:
+                        return
+                    continue
+                if arrived.empty():
+                    yield ()
+                batch = await arrived.get()
+                if batch is None:
+                    running -= 1
+                elif isinstance(batch, IrisError):
+                    raise batch
+                elif batch:
+                    yield batch
+        finally:
+            for task in (watch, *tasks):
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    async def _read_list(self) -> None:
+        self._tree.add(await self._connection.perform(list_tree(self._tree.job_id)))
+
+    async def _watch_tree(self, arrived: _Arrived) -> None:
+        """Look for new child jobs until the task is cancelled. An empty batch wakes the iterating task."""
+        pause_s = pause_between_lists(0.0)
+        while True:
+            await asyncio.sleep(pause_s)
+            began_s = time.monotonic()
+            try:
+                await self._read_list()
+                if self._tree.has_unread:
+                    await arrived.put(())
+            except UnavailableError:
+                pass  # The streams of the jobs decide how long to wait for the controller.
+            except IrisError as error:
+                await arrived.put(error)
+                return
+            pause_s = pause_between_lists(time.monotonic() - began_s)
+
+
+async def _merged(sources: Sequence[AsyncIterator[Batch]], paused: list[AsyncIterator[Batch]]) -> AsyncGenerator[Batch]:
+    """Yield the batches of all sources up to their first pauses, ordered by time. Add the sources with a pause to
+    `paused`.
+    """
+    heads: list[tuple[int, int, Batch]] = []
+
+    async def read_next(number: int) -> None:
+        batch = await anext(sources[number], None)
+        if batch:
+            heapq.heappush(heads, (batch[0].timestamp_ms, number, batch))
+        elif batch is not None:
+            paused.append(sources[number])
+
+    for number in range(len(sources)):
+        await read_next(number)
+    while heads:
+        _, number, batch = heapq.heappop(heads)
+        yield batch
+        await read_next(number)
+
+
+async def _forward(source: AsyncIterator[Batch], arrived: _Arrived) -> None:
+    """Put batches into a queue, and finally None."""
+    try:
+        async for batch in source:
+            if batch:
+                await arrived.put(batch)
+    except IrisError as error:
+        await arrived.put(error)
+    await arrived.put(None)

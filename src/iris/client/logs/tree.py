@@ -1,0 +1,285 @@
+"""Defines `TreeLogStream`, the iterator over the lines of a job and of all its child jobs.
+
+The existing lines of all jobs come first, ordered by time. With `follow`, each further line follows as it arrives, and
+child jobs that are submitted later are added. Each job is read by a `LogStream`, so that no line is lost or repeated.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from iris.client.logs.read_options import ReadOptions
+from iris.client.logs.streams import LogStream, TaskLogReader
+from iris.cluster.client.operations.jobs import get_job_status, list_jobs
+from iris.cluster.client.operations.steps import Operation
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.logs.entries.log_entry import LogEntry
+from iris.errors import IrisError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import DEFAULT_TIMEOUT_S
+
+Batch = Sequence[LogEntry]
+MAX_FOLLOWED = 200  # So many jobs of a tree are followed at once. Further jobs are followed when others have ended.
+# The list of child jobs is read again after this many seconds. If reading the list takes long, the pause is twenty
+# times as long as the reading, so that readers of large trees do not keep the controller busy.
+_LIST_S = 1.0
+_LIST_SHARE = 20
+_BUFFERED_BATCHES = 256
+_DRAIN_S = 0.05
+_JOIN_S = 2.0
+
+
+def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
+    """Return a job and all its child jobs, their child jobs included, the oldest first.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    root = yield from get_job_status(job_id, without_tasks=True, timeout_s=DEFAULT_TIMEOUT_S)
+    below = f"{job_id}/"
+    children = yield from list_jobs(id_prefix=below)
+    # Controllers of earlier releases ignore the prefix, and return all jobs.
+    return [root, *(job for job in children if job.job_id.startswith(below))]
+
+
+class JobTree:
+    """The jobs of a tree that are known, and the jobs of them that are not read yet.
+
+    Args:
+        job_id: The root job.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.known: dict[str, cluster_pb2.JobStatus] = {}
+        self._lock = threading.Lock()  # Two threads may add lists.
+        self._unread: deque[str] = deque()
+
+    def add(self, jobs: Sequence[cluster_pb2.JobStatus]) -> None:
+        """Add the jobs of a list that are not known yet."""
+        with self._lock:
+            for job in jobs:
+                if job.job_id not in self.known:
+                    self.known[job.job_id] = job
+                    self._unread.append(job.job_id)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a known job is not read yet."""
+        return bool(self._unread)
+
+    def next_unread(self, num_read: int) -> str | None:
+        """Return a job to read next. Return None if there is none, or if `MAX_FOLLOWED` jobs are being read."""
+        return self._unread.popleft() if self._unread and num_read < MAX_FOLLOWED else None
+
+    def take_all(self) -> list[str]:
+        """Return all jobs that are not read yet."""
+        unread, self._unread = list(self._unread), deque()
+        return unread
+
+
+def last_lines(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Yield the last `count` lines of batches."""
+    kept: deque[Batch] = deque()
+    size = 0
+    for batch in batches:
+        kept.append(batch)
+        size += len(batch)
+        while kept and size - len(kept[0]) >= count:
+            size -= len(kept.popleft())
+    if kept and size > count:
+        kept[0] = kept[0][size - count :]
+    if count:
+        yield from kept
+
+
+def pause_between_lists(took_s: float) -> float:
+    """Return the seconds until the list of jobs is read again, after a list that took `took_s` seconds."""
+    return max(_LIST_S, took_s * _LIST_SHARE)
+
+
+class TreeLogStream(Iterator[LogEntry]):
+    """An iterator over the lines of a job and of all its child jobs.
+
+    `LogEntry.job_id` names the job of a line. To end the stream early, close the stream:
+
+        with job.tree_logs(follow=True) as lines:
+            for line in lines:
+                print(line.job_id, line.task_index, line.message)
+
+    Only one thread may iterate over the stream. `close` may be called from any thread.
+    """
+
+    def __init__(self, cluster: RemoteClusterClient, job_id: str, options: ReadOptions) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._tree = JobTree(job_id)
+        self._tree.add(cluster.connection.perform(list_tree(job_id)))
+        self._streams: dict[str, LogStream] = {}
+        self._is_closed = threading.Event()
+        self._batches = self._read()
+        self._lines = itertools.chain.from_iterable(self._batches)
+
+    @property
+    def jobs(self) -> Mapping[str, cluster_pb2.JobStatus]:
+        """The jobs of the tree that are known, by job id, without their tasks. Child jobs are added as they appear. The
+        states are the states at that time."""
+        return self._tree.known
+
+    @property
+    def ends(self) -> Mapping[str, Mapping[int, cluster_pb2.LogEnd]]:
+        """For each job that is read, the ends of the logs of its tasks; see `LogStream.ends`."""
+        return {job_id: stream.ends for job_id, stream in self._streams.items()}
+
+    def batches(self) -> Iterator[Batch]:
+        """Return an iterator over batches of lines that arrived together, instead of single lines; see
+        `LogStream.batches`.
+        """
+        return self._batches
+
+    def close(self) -> None:
+        """End the stream. Any thread may call this method. A thread that is waiting for a line stops waiting."""
+        self._is_closed.set()
+        for stream in list(self._streams.values()):
+            stream.close()
+        with suppress(ValueError):  # Another thread is iterating. It notices that the streams are closed.
+            self._batches.close()
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        return self._lines
+
+    def __next__(self) -> LogEntry:
+        return next(self._lines)
+
+    def __enter__(self) -> TreeLogStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, job_id: str, options: ReadOptions) -> LogStream:
+        stream = LogStream(TaskLogReader(self._cluster, job_id, None, options))
+        self._streams[job_id] = stream
+        return stream
+
+    def _read(self) -> Generator[Batch]:
+        left = self._options.max_lines
+        for batch in self._all_batches():
+            if self._options.max_lines:
+                batch, left = batch[:left], left - len(batch)
+            yield batch
+            if self._options.max_lines and left <= 0:
+                return
+
+    def _all_batches(self) -> Iterator[Batch]:
+        """Yield the existing lines of all jobs by time, and then the lines that arrive.
+
+        1. Read each stream up to its first pause. A stream that ends before its first pause is read completely.
+        2. With `follow`, read the other streams in threads, and look for new child jobs.
+        """
+        options, paused = self._options, list[Iterator[Batch]]()
+        streams = [self._open(job_id, options) for job_id in self._tree.take_all()]
+        existing = [_until_pause(stream.batches(), paused) for stream in streams]
+        merged: Iterator[Batch] = heapq.merge(*existing, key=lambda batch: batch[0].timestamp_ms)
+        yield from merged if options.tail is None else last_lines(merged, options.tail)
+        yield ()
+        if options.follow:
+            yield from self._follow(paused, replace(options, tail=None))
+
+    def _follow(self, paused: Sequence[Iterator[Batch]], options: ReadOptions) -> Iterator[Batch]:
+        arrived: queue.Queue[Batch | IrisError | None] = queue.Queue(_BUFFERED_BATCHES)
+        watch = threading.Thread(target=self._watch_tree, args=(arrived,), name="iris-tree", daemon=True)
+        threads = [_reader(batches, arrived) for batches in paused]
+        for thread in (watch, *threads):
+            thread.start()
+        running = len(paused)
+        try:
+            while not self._is_closed.is_set():
+                while (job_id := self._tree.next_unread(running)) is not None:
+                    threads.append(_reader(self._open(job_id, options).batches(), arrived))
+                    threads[-1].start()
+                    running += 1
+                if not running:
+                    # All known jobs have ended. A child job may have been submitted since the last list was read.
+                    self._read_list()
+                    if not self._tree.has_unread:
+                        return
+                    continue
+                try:
+                    batch = arrived.get_nowait()
+                except queue.Empty:
+                    yield ()
+                    batch = arrived.get()
+                if batch is None:
+                    running -= 1
+                elif isinstance(batch, IrisError):
+                    raise batch
+                elif batch:
+                    yield batch
+        finally:
+            self._is_closed.set()
+            for stream in list(self._streams.values()):
+                stream.close()
+            _drain(arrived, threads)
+            watch.join(_JOIN_S)
+
+    def _read_list(self) -> None:
+        self._tree.add(self._cluster.connection.perform(list_tree(self._tree.job_id)))
+
+    def _watch_tree(self, arrived: queue.Queue[Batch | IrisError | None]) -> None:
+        """Look for new child jobs until the stream is closed. An empty batch wakes the iterating thread."""
+        pause_s = _LIST_S
+        while not self._is_closed.wait(pause_s):
+            began_s = time.monotonic()
+            try:
+                self._read_list()
+                if self._tree.has_unread:
+                    arrived.put(())
+            except UnavailableError:
+                pass  # The streams of the jobs decide how long to wait for the controller.
+            except IrisError as error:
+                arrived.put(error)
+                return
+            pause_s = pause_between_lists(time.monotonic() - began_s)
+
+
+def _until_pause(batches: Iterator[Batch], paused: list[Iterator[Batch]]) -> Iterator[Batch]:
+    """Yield batches up to the first pause. If there is a pause, add the iterator over the other batches to `paused`."""
+    for batch in batches:
+        if not batch:
+            paused.append(batches)
+            return
+        yield batch
+
+
+def _reader(batches: Iterator[Batch], arrived: queue.Queue[Batch | IrisError | None]) -> threading.Thread:
+    """Return a thread that puts batches into a queue, and finally None."""
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                if batch:
+                    arrived.put(batch)
+        except IrisError as error:
+            arrived.put(error)
+        arrived.put(None)
+
+    return threading.Thread(target=read, name="iris-logs", daemon=True)
+
+
+def _drain(arrived: queue.Queue[Batch | IrisError | None], threads: Sequence[threading.Thread]) -> None:
+    """Discard the remaining batches until all threads have ended. A thread may wait for room in the full queue."""
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                arrived.get(timeout=_DRAIN_S)
+            except queue.Empty:
+                thread.join(_DRAIN_S)

@@ -1,0 +1,105 @@
+"""The lines of a job and of its child jobs, read together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.async_client import open_async_client
+from support.cluster import unique
+from support.waiting import wait_until
+
+from iris.client import IrisClient, Job
+from iris.client.aio import AsyncIrisClient
+from iris.client.logs.tree import MAX_FOLLOWED, JobTree, last_lines
+from iris.cluster.client.server_process import LocalServer
+from iris.errors import NotFoundError
+from iris.rpc import cluster_pb2
+
+
+@pytest.fixture(params=["sync", "async"])
+def either(request: pytest.FixtureRequest, shared_cluster: LocalServer) -> Iterator[Any]:
+    """A client of each kind. The async client looks like the sync client."""
+    if request.param == "sync":
+        with IrisClient.remote(shared_cluster.address) as client:
+            yield client
+    else:
+        with open_async_client(lambda: AsyncIrisClient.remote(shared_cluster.address)) as client:
+            yield client
+
+
+def run_children(gate: str) -> None:
+    """Write a line, run a child job with a grandchild, wait for a file, and run another child job."""
+    import os
+    import time
+
+    from iris.client import IrisClient
+
+    def run_grandchild() -> None:
+        with IrisClient.remote() as inner:
+            print("child")
+            inner.run(["echo", "grandchild"], name="grand").wait()
+
+    with IrisClient.remote() as client:
+        print("root")
+        client.run(run_grandchild, name="first").wait()
+        while not os.path.exists(gate):
+            time.sleep(0.02)
+        client.run(["sh", "-c", "echo late $IRIS_TASK_INDEX"], name="second", replicas=2).wait()
+
+
+def lines(stream: Any) -> list[tuple[str, str]]:
+    return [(line.job_id.partition("/")[2], line.message) for line in stream if line.source == "stdout"]
+
+
+def test_tree_has_the_lines_of_all_jobs_existing_and_live(client: IrisClient, either: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    root = client.run(run_children, args=[str(gate)], name=unique("tree"))
+    first = Job(client, f"{root.job_id}/first")
+    existing = [("", "root"), ("first", "child"), ("first/grand", "grandchild")]
+    wait_until(lambda: first.job_id in {job.job_id for job in client.list_jobs()}, "the first child job")
+    first.wait()
+    job = either.job(root.job_id)
+    assert lines(job.tree_logs()) == existing  # The order is the order of the times.
+    assert lines(job.tree_logs(tail=2)) == existing[1:]
+    assert lines(job.tree_logs(max_lines=2, sources=["stdout"])) == existing[:2]
+    with job.tree_logs(follow=True, sources=["stdout"]) as stream:
+        found = [next(stream) for _ in existing]
+        gate.touch()
+        late = sorted(lines(stream))
+    assert [line.message for line in found] == ["root", "child", "grandchild"]
+    assert late == [("second", "late 0"), ("second", "late 1")]
+    root.wait()
+    assert sorted(lines(job.tree_logs(follow=True))) == sorted([*existing, *late])
+
+
+def test_tree_of_an_unknown_job_is_not_found(either: Any) -> None:
+    with pytest.raises(NotFoundError):
+        next(iter(either.stream_tree_logs("nowhere")))
+
+
+def test_closed_tree_stream_ends(client: IrisClient, either: Any) -> None:
+    root = client.run(["sh", "-c", "echo begin; exec sleep 600"], name=unique("tree"))
+    with either.stream_tree_logs(root.job_id, sources=["stdout"]) as stream:
+        assert next(stream).message == "begin"
+    root.terminate()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (1, ["d"]), (3, ["b", "c", "d"]), (9, ["a", "b", "c", "d"])])
+def test_last_lines_cuts_batches(count: int, expected: list[str]) -> None:
+    batches: Any = [["a", "b"], ["c"], ["d"]]
+    assert [line for batch in last_lines(iter(batches), count) for line in batch] == expected
+
+
+def test_job_tree_gives_each_job_once_and_limits_the_followed_jobs() -> None:
+    tree = JobTree("a")
+    jobs = [cluster_pb2.JobStatus(job_id=job_id) for job_id in ("a", "a/b")]
+    tree.add(jobs)
+    tree.add(jobs)
+    assert tree.has_unread
+    assert tree.next_unread(MAX_FOLLOWED) is None
+    assert [tree.next_unread(0), *tree.take_all()] == ["a", "a/b"]
+    assert tree.next_unread(0) is None
+    assert not tree.has_unread
