@@ -10,6 +10,7 @@ from support.cluster import unique
 
 from iris.cli.cluster.lookup import Lookup, matches
 from iris.client import IrisClient
+from iris.cluster.types import state_name
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 
@@ -43,8 +44,18 @@ class Jobs:
                 return job
         raise NotFoundError(f"there is no job named {job_id!r}")
 
-    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        return self._jobs
+    def list_jobs(
+        self, *, id_prefix: str = "", states: Any = (), owner: str = "", newest_first: bool, limit: int | None = None
+    ) -> list[cluster_pb2.JobStatus]:
+        assert newest_first
+        found = [
+            job
+            for job in reversed(self._jobs)
+            if job.job_id.startswith(id_prefix)
+            and (not states or state_name(job.state) in states)
+            and owner in ("", job.owner)
+        ]
+        return found[:limit]
 
 
 def names(jobs: Jobs, *words: str, **options: bool) -> list[str]:

@@ -80,7 +80,7 @@ def _limited_time() -> Iterator[None]:
 
 
 def _jobs(client: IrisClient, begin: str) -> list[cluster_pb2.JobStatus]:
-    found = [job for job in client.list_jobs()[::-1] if job.job_id.startswith(begin)]
+    found = client.list_jobs(id_prefix=begin, newest_first=True, limit=_MOST)
     return sorted(found, key=lambda job: is_job_finished(job.state))
 
 

@@ -50,6 +50,7 @@ _COMMANDS = {
     "retry": "iris.cli.commands.submission.retry",
     "ps": "iris.cli.commands.jobs.ps",
     "status": "iris.cli.commands.jobs.status",
+    "top": "iris.cli.commands.jobs.top",
     "describe": "iris.cli.commands.jobs.describe",
     "logs": "iris.cli.commands.jobs.logs",
     "attach": "iris.cli.commands.jobs.attach",

@@ -11,7 +11,7 @@ from iris.terminal.width import cut_row
 _MOST_ROWS = 8
 # The control sequences that turn the wrapping of long lines off and on. With wrapping off, a row occupies one row even
 # if its computed width is wrong.
-_NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
+NO_WRAP, WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 
 class Screen:
@@ -96,7 +96,7 @@ class Screen:
         if not self._rows:
             return b""
         self._columns = self._terminal.size().columns
-        return _NO_WRAP + b"\n".join(self._rows) + _WRAP
+        return NO_WRAP + b"\n".join(self._rows) + WRAP
 
     def _wanted_rows(self) -> tuple[list[bytes], list[int]]:
         rows = self.lines.rows()

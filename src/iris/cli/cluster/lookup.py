@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from iris.cluster.client.task_token import name_in_token, task_of_token
-from iris.cluster.types import is_job_finished, make_task_id, parse_task_id, state_name
+from iris.cluster.types import FINAL_STATES, STATE_NAMES, make_task_id, parse_task_id, state_name
 from iris.errors import InvalidArgumentError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LATEST = "@"
 _SHOWN = 3
+_COMPARED = 1000  # the number of the newest jobs whose ids are compared with an unknown id
+_UNFINISHED = [name for number, name in STATE_NAMES.items() if number and number not in FINAL_STATES]
 _SHOWN_CANDIDATES = 10
 
 
@@ -49,7 +51,7 @@ class Target:
 
 
 class Lookup:
-    """Resolves the names of one command. The list of all jobs is read once, and only if a name is not an id.
+    """Resolves the names of one command. An id costs one call, and other names cost a list of the matching jobs.
 
     Args:
         client: The client of the cluster.
@@ -115,7 +117,7 @@ class Lookup:
             InvalidArgumentError: A beginning of an id stands for several jobs.
         """
         if name == LATEST:
-            return [Target(self._status(self._latest().job_id))]
+            return [Target(self._latest())]
         try:
             # First look for a job, even if the name looks like the id of a task. A child job may have such a name, for
             # example `task-2`.
@@ -131,7 +133,7 @@ class Lookup:
 
     def _task(self, job_id: str, task_index: int) -> Target:
         if job_id == LATEST:
-            job = self._status(self._latest().job_id)
+            job = self._latest()
         else:
             try:
                 job = self._client.status(job_id)
@@ -143,30 +145,35 @@ class Lookup:
 
     def _beginning(self, text: str, unknown: NotFoundError) -> cluster_pb2.JobStatus:
         depth = text.count("/")
-        found = [job for job in self._jobs if job.job_id.startswith(text) and job.job_id.count("/") == depth]
+        jobs = self._client.list_jobs(id_prefix=text, newest_first=True)
+        found = [job for job in jobs if job.job_id.count("/") == depth]
         if len(found) == 1:
-            return self._status(found[0].job_id)
+            return self._complete(found[0])
         if found:
             targets = [Target(job) for job in found]
             raise InvalidArgumentError(
                 f"{text!r} is the beginning of {len(found)} job ids, give more of the id:{_listed(targets)}"
             )
-        near = difflib.get_close_matches(text, [job.job_id for job in self._jobs], n=_SHOWN)
+        known = [job.job_id for job in self._client.list_jobs(newest_first=True, limit=_COMPARED)]
+        near = difflib.get_close_matches(text, known, n=_SHOWN)
         advice = f"did you mean {' or '.join(near)}?" if near else "'iris ps --all' shows all jobs"
         raise NotFoundError(f"{unknown} ({advice})") from None
 
     def _matches(self, pattern: str) -> list[Target]:
-        jobs = [job for job in self._jobs if not (self._live_only and is_job_finished(job.state))]
-        found = [Target(self._status(job.job_id)) for job in jobs if matches(job.job_id, pattern)]
+        states = _UNFINISHED if self._live_only else []
+        jobs = self._client.list_jobs(id_prefix=literal_beginning(pattern), states=states, newest_first=True)
+        found = [Target(self._complete(job)) for job in jobs if matches(job.job_id, pattern)]
         if found:
             return found
         # The last part of the pattern may select tasks: `sweep-*/task-0`.
         begin, _, last = pattern.rpartition("/")
+        if begin:
+            jobs = self._client.list_jobs(id_prefix=literal_beginning(begin), states=states, newest_first=True)
         for job in jobs:
             if begin and matches(job.job_id, begin):
                 indices = (i for i in range(job.num_tasks) if fnmatch.fnmatchcase(f"task-{i}", last))
                 if chosen := list(indices):
-                    status = self._status(job.job_id)
+                    status = self._complete(job)
                     found += [Target(status, index) for index in chosen]
         if not found:
             what = "job that has not ended matches" if self._live_only else "job matches"
@@ -177,29 +184,30 @@ class Lookup:
         """Return the latest job of the caller. Inside a task, this is the latest child job of the task's job."""
         token = self._client.cluster.token() or ""
         inside = task_of_token(token)
-        owner = name_in_token(token)
-        for job in self._jobs:
-            if inside is not None and job.parent_job_id == inside.job_id:
-                return job
-            if inside is None and not job.parent_job_id and owner in (None, job.owner):
-                return job
-        whose = f"of {owner!r}" if inside is None and owner else "of this job" if inside else ""
-        raise NotFoundError(f"there is no latest job {whose}: 'iris ps --all' shows all jobs".replace(" :", ":"))
+        owner = "" if inside is not None else name_in_token(token) or ""
+        begin = "" if inside is None else f"{inside.job_id}/"
+        depth = begin.count("/")
+        # The latest job is nearly always among the first jobs. Otherwise the newest jobs are child jobs.
+        for limit in (_COMPARED, None):
+            for job in self._client.list_jobs(id_prefix=begin, owner=owner, newest_first=True, limit=limit):
+                if job.job_id.count("/") == depth:
+                    return self._complete(job)
+        whose = f" of {owner!r}" if owner else " of this job" if inside else ""
+        raise NotFoundError(f"there is no latest job{whose}: 'iris ps --all' shows all jobs")
 
-    @cached_property
-    def _jobs(self) -> list[cluster_pb2.JobStatus]:
-        """All jobs without their tasks, the newest first."""
-        return self._client.list_jobs()[::-1]
-
-    def _status(self, job_id: str) -> cluster_pb2.JobStatus:
-        if self._with_tasks:
-            return self._client.status(job_id)
-        return next(job for job in self._jobs if job.job_id == job_id)
+    def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
+        """Return the status of a job from a list with the tasks, if the tasks are needed."""
+        return self._client.status(job.job_id) if self._with_tasks else job
 
 
 def is_pattern(text: str) -> bool:
     """Return whether a name contains a wildcard."""
     return any(character in text for character in "*?[")
+
+
+def literal_beginning(name: str) -> str:
+    """Return the part of a name before its first wildcard."""
+    return re.split(r"[*?[]", name, maxsplit=1)[0]
 
 
 def matches(job_id: str, pattern: str) -> bool:

@@ -27,7 +27,7 @@ from iris.terminal.controls import ControlFilter
 from iris.terminal.labels import label_width, task_label
 from iris.terminal.lines import Entry
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
-from iris.terminal.screen import Screen
+from iris.terminal.screen import NO_WRAP, WRAP, Screen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,6 +63,7 @@ class Output:
         self._lines, self._lines_apart = self._screen.lines, self._screen.lines_apart
         self._to_json = json.JSONEncoder(ensure_ascii=not self._stdout.is_unicode)
         self._label_width = 0
+        self._redrawn = 0  # The number of rows that `redraw` has shown.
         self._job_labels: JobLabels | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -87,6 +88,24 @@ class Output:
             return
         shown = text()
         self._out(visible(shown) + "\n" if isinstance(shown, str) else self._render(shown))
+
+    @property
+    def redraws(self) -> bool:
+        """Whether `redraw` can replace text on stdout, because stdout is a terminal for people."""
+        return self._stdout.is_terminal and not self.as_json
+
+    def redraw(self, text: str | RenderableType) -> None:
+        """Show an answer in place of the answer that the last call has shown. Rows below the screen are left out."""
+        rows = (visible(text) if isinstance(text, str) else self._render(text)).splitlines()
+        most = max(2, self._stdout.size().lines - 1)
+        if len(rows) > most:
+            rows[most - 1 :] = [f"… and {len(rows) - most + 1} more rows"]
+        erase = b"\r" + (b"\x1b[%dA" % self._redrawn if self._redrawn else b"") + b"\x1b[J"
+        # A row that is wider than the terminal must not wrap, because the next call counts the rows.
+        drawn = self._stdout.encode("".join(f"{row}\n" for row in rows))
+        with self._lock:
+            self._screen.emit(self._stdout, erase + NO_WRAP + drawn + WRAP)
+        self._redrawn = len(rows)
 
     def event(self, document: Mapping[str, Any]) -> None:
         """Print one event as a line of JSON if `as_json` is true. Otherwise print nothing."""

@@ -88,6 +88,25 @@ def _facts_of(job: cluster_pb2.JobStatus, now: int) -> list[tuple[str, str | Tex
     return [(name, value) for name, value in found if value]
 
 
+def usage_table(used: Iterable[tuple[cluster_pb2.TaskStatus, int]]) -> RenderableType:
+    """Return a table of tasks that run, each with the number of GPUs that are reserved for it."""
+    table = Columns("TASK", "CPU", "MEMORY", "PEAK", "GPU", "PROCESSES", "TIME", "WORKER")
+    now = now_ms()
+    for task, gpus in used:
+        usage = task.resource_usage
+        table.add_row(
+            plain(task.task_id),
+            f"{usage.cpu_millicores / 1000:.1f}",
+            f"{usage.memory_mb} MB",
+            f"{usage.memory_peak_mb} MB",
+            str(gpus or ""),
+            str(usage.process_count or ""),
+            time_taken(task.started_at_ms, 0, now),
+            plain(task.worker_id),
+        )
+    return table
+
+
 def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
     """Return a table with one row for each token."""
     table = Columns("ID", "NAME", "ROLE", "AGE", "")

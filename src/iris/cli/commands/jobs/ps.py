@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from iris.cli.cluster.connect import connect
-from iris.cli.options import address_option, json_option
+from iris.cli.cluster.lookup import is_pattern, literal_beginning, matches
+from iris.cli.options import MOMENT, address_option, json_option
 from iris.cli.output.documents import job_document
+from iris.cli.output.live_view import Frame, polled, show_live
 from iris.cli.output.printer import Output
 from iris.cluster.types import FINAL_STATES, STATE_NAMES, is_job_finished
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from iris.client import IrisClient
     from iris.rpc import cluster_pb2
 
 _SHOWN_FINISHED = 10
@@ -29,29 +34,101 @@ at most {_SHOWN} jobs in all. --json prints all jobs.
   iris ps
   iris ps --limit 5
   iris ps --all
+  iris ps --state FAILED --since 1d          jobs that were submitted since yesterday and have failed
+  iris ps --name 'sweep-*' --owner ann
+  iris ps --watch                            show each change, until Ctrl-C
   iris ps --json | jq -r '.jobs[] | select(.state == "RUNNING") | .job_id'
+
+With --state, --owner, --name or --since, the limit of {_SHOWN_FINISHED} ended jobs does not apply.
 """
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """Which jobs are shown. An empty condition is always met.
+
+    Attributes:
+        states: The names of the accepted states.
+        owner: The owner of the jobs.
+        name: A pattern for ids, or the beginning of ids.
+        since_ms: The earliest time of submission, in milliseconds since the epoch.
+    """
+
+    states: tuple[str, ...]
+    owner: str
+    name: str
+    since_ms: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every job is accepted."""
+        return not (self.states or self.owner or self.name or self.since_ms)
+
+    def jobs(self, client: IrisClient, states: Sequence[str], most: int | None) -> list[cluster_pb2.JobStatus]:
+        """Return the newest jobs that meet all conditions and are in one of the given states."""
+        accepted = [state for state in states if state in self.states or not self.states]
+        if not accepted:
+            return []
+        if not is_pattern(self.name):
+            return client.list_jobs(states=accepted, newest_first=True, limit=most, **self._conditions())
+        found = client.list_jobs(states=accepted, newest_first=True, **self._conditions())
+        return [job for job in found if matches(job.job_id, self.name)][:most]
+
+    def counts(self, client: IrisClient) -> tuple[int, int]:
+        """Return how many unfinished and how many ended jobs meet all conditions."""
+        if not is_pattern(self.name):
+            return client.count_jobs(states=self.states, **self._conditions())
+        return len(self.jobs(client, _UNFINISHED, None)), len(self.jobs(client, _ENDED, None))
+
+    def _conditions(self) -> dict[str, Any]:
+        begin = literal_beginning(self.name)
+        return {"id_prefix": begin, "owner": self.owner, "since_ms": self.since_ms}
 
 
 @click.command(help=_HELP, short_help="Show the jobs.")
 @click.option("--all", "-a", "show_all", is_flag=True, help="Show all jobs.")
 @click.option("--limit", "-n", metavar="N", type=click.IntRange(min=1), help="Show at most N jobs.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(_UNFINISHED + _ENDED, case_sensitive=False),
+    multiple=True,
+    help="Show only jobs in this state. May be given several times.",
+)
+@click.option("--owner", metavar="NAME", default="", help="Show only jobs of this owner.")
+@click.option(
+    "--name", metavar="NAME", default="", help="Show only jobs whose ids begin like this or match this pattern."
+)
+@click.option("--since", type=MOMENT, help="Show only jobs that were submitted after this time, such as 1h or 2d.")
+@click.option("--watch", "-w", is_flag=True, help="Show each change until Ctrl-C. With --json, one line each.")
 @json_option()
 @address_option
-def ps(*, show_all: bool, limit: int | None, as_json: bool, address: str | None) -> None:
+def ps(
+    *,
+    show_all: bool,
+    limit: int | None,
+    states: tuple[str, ...],
+    owner: str,
+    name: str,
+    since: int | None,
+    watch: bool,
+    as_json: bool,
+    address: str | None,
+) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
-    everything = show_all or as_json
-    most = limit or (None if everything else _SHOWN)
+    wanted = _Filter(states, owner, name, since or 0)
+    most = limit or (None if show_all or as_json else _SHOWN)
+    most_ended = None if show_all or as_json or not wanted.is_empty else _SHOWN_FINISHED
     with connect(address) as connection:
         client = connection.client
-        live = client.list_jobs(states=_UNFINISHED, newest_first=True, limit=most)
-        ended = client.list_jobs(states=_ENDED, newest_first=True, limit=most if everything else _SHOWN_FINISHED)
-        counts = client.count_jobs()
-    # A job that ends between the two calls is in both lists.
-    has_ended = {job.job_id for job in ended}
-    shown = [*(job for job in live if job.job_id not in has_ended), *ended][:most]
-    output.answer({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown))
+        if watch:
+            show_live(polled(lambda: _frame(_listed(client, wanted, most, most_ended))), output)
+            return
+        shown = _listed(client, wanted, most, most_ended)
+        counts = wanted.counts(client)
+    frame = _frame(shown)
+    output.answer(frame.document, frame.view)
     shown_live = sum(not is_job_finished(job.state) for job in shown)
     hidden = {"run or wait": counts[0] - shown_live, "have ended": counts[1] - (len(shown) - shown_live)}
     more = [f"{count} more {what}" for what, count in hidden.items() if count > 0]
@@ -59,7 +136,22 @@ def ps(*, show_all: bool, limit: int | None, as_json: bool, address: str | None)
         output.note(f"{', '.join(more)}: iris ps --all")
 
 
-def _table(jobs: list[cluster_pb2.JobStatus]) -> str | RenderableType:
+def _listed(
+    client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None
+) -> list[cluster_pb2.JobStatus]:
+    """Return the jobs to show: unfinished jobs, then ended jobs, each the newest first."""
+    live = wanted.jobs(client, _UNFINISHED, most)
+    ended = wanted.jobs(client, _ENDED, most_ended or most)
+    # A job that ends between the two calls is in both lists.
+    has_ended = {job.job_id for job in ended}
+    return [*(job for job in live if job.job_id not in has_ended), *ended][:most]
+
+
+def _frame(shown: Sequence[cluster_pb2.JobStatus]) -> Frame:
+    return Frame({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown))
+
+
+def _table(jobs: Sequence[cluster_pb2.JobStatus]) -> str | RenderableType:
     from iris.cli.output.tables import jobs_table
 
-    return jobs_table(jobs) if jobs else "no jobs yet"
+    return jobs_table(jobs) if jobs else "no such jobs"
