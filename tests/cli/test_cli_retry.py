@@ -25,3 +25,12 @@ def test_retry_shows_the_lines_of_the_new_job_and_exits_with_its_code(remote_iri
     assert [event["event"] for event in events if "event" in event] == ["submitted", "ended"]
     assert events[0]["retry_of"] == broken
     assert "no job named" in remote_iris("retry", "§", code=125).stderr
+
+
+def test_name_is_used_again_with_replace_and_shown_with_reuse(remote_iris: Iris) -> None:
+    name = unique("again")
+    remote_iris("run", "--name", name, "--", "echo", "first")
+    assert remote_iris("run", "--name", name, "--reuse", "--", "echo", "second").stdout == "first\n"
+    assert "choose another name" in remote_iris("run", "--name", name, "--", "echo", "second", code=125).stderr
+    assert remote_iris("run", "--name", name, "--replace", "--", "echo", "second").stdout == "second\n"
+    assert "--reuse needs --name" in remote_iris("run", "--reuse", "true", code=2).stderr

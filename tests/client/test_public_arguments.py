@@ -127,6 +127,7 @@ WRONG: dict[str, list[Any]] = {
     "working_directory": NO_PATH,
     "placement": [*NO_TEXT, "", "apart"],
     "rendezvous": [*NO_TEXT, "", "mpi"],
+    "if_exists": [*NO_TEXT, "", "overwrite", None],
     "max_task_failures": [*NO_INT32, None],
     "max_retries_failure": [*NO_INT32, None],
     "max_retries_preemption": [*NO_INT32, None],

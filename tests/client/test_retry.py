@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -103,6 +104,23 @@ def test_retry_of_failed_tasks_is_refused_without_such_tasks(client: IrisClient)
         client.retry("nobody's")
     with pytest.raises(InvalidArgumentError, match="failed_only"):
         client.retry(good, failed_only="yes")  # type: ignore[arg-type]
+
+
+def test_taken_name_is_refused_reused_or_replaced_as_if_exists_says(either: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(random.Random(1).randbytes(100_000))
+    name = unique("taken")
+    first = either.run(shell("wc -c < file; sleep 600"), name=name, workspace=tmp_path)
+    with pytest.raises(AlreadyExistsError):
+        either.run(shell("true"), name=name)
+    reused = either.run(shell("true"), name=name, if_exists="reuse")
+    assert reused.status().submitted_at_ms == first.status().submitted_at_ms
+    with pytest.raises(FailedPreconditionError, match="has not ended"):
+        either.run(shell("true"), name=name, if_exists="replace")
+    first.terminate()
+    first.wait(raise_on_failure=False)
+    second = either.run(shell("wc -c < file"), name=name, workspace=tmp_path, if_exists="replace")
+    assert second.wait().job_id == name
+    assert [entry.message.strip() for entry in second.logs(sources=["stdout"])] == ["100000"]
 
 
 def test_only_the_owner_and_admins_may_retry_a_job(shared_cluster: LocalServer) -> None:

@@ -20,6 +20,7 @@ from iris.client.log_methods import LogMethods
 from iris.client.printing import print_task
 from iris.client.removal.removal_methods import RemovalMethods
 from iris.client.retry.retry_methods import RetryMethods
+from iris.client.retry.taken_names import IfExists, check_if_exists, launch_or_take
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     add_code,
@@ -198,6 +199,7 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
+        if_exists: IfExists = "error",
         on_notice: Callable[[str], None] | None = None,
         on_progress: Progress | None = None,
         surroundings: Surroundings | None = None,
@@ -261,6 +263,10 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
             max_log_bytes: The size in bytes up to which each attempt's log is kept. When a log grows larger, its oldest
                 lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
+            if_exists: What happens if another job has the name. `"error"` raises AlreadyExistsError. `"reuse"` returns
+                the handle of that job, whatever its state, its command and its arguments are. `"replace"` removes that
+                job with its logs and results, and submits the new job under the name. `"replace"` needs a job that has
+                ended.
             on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
                 not given, the function is also called when packing or sending takes longer than a second. Default:
                 print the text on stderr, and show the progress of packing and sending on a terminal and in a notebook.
@@ -274,7 +280,8 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
             EntrypointError: The callable cannot be pickled. The message contains the reason.
-            AlreadyExistsError: Another job has this name.
+            AlreadyExistsError: Another job has this name, and `if_exists` is `"error"`.
+            FailedPreconditionError: The job that should be replaced has not ended.
             NotFoundError: A job in `after` does not exist.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
@@ -293,10 +300,11 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
             fail_on,
         )
         add_limits(request, scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes)
+        check_if_exists(if_exists)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress)
         add_code(request, entry, upload, parent_job(self.cluster.token(), self.cluster.controller_address))
         with nullcontext() if upload is None else upload.sending():
-            return Job(self, self.cluster.launch_job(request))
+            return Job(self, self.cluster.connection.perform(launch_or_take(request, if_exists)))
 
     def job(self, job_id: str | Job) -> Job:
         """Return the handle of an existing job. This method sends nothing, so it does not detect an unknown id."""

@@ -43,9 +43,7 @@ def show_live(frames: Iterator[Frame], output: Output) -> None:
     shown: Any = None
     with leave_with_reader():
         for frame in frames:
-            if output.redraws:
-                output.redraw(frame.view())
-            elif (state := _without_usage(frame.document)) != shown:
+            if not output.redraw(frame.view) and (state := _without_usage(frame.document)) != shown:
                 shown = state
                 if output.as_json:
                     output.event(frame.document)

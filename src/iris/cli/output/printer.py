@@ -89,14 +89,16 @@ class Output:
         shown = text()
         self._out(visible(shown) + "\n" if isinstance(shown, str) else self._render(shown))
 
-    @property
-    def redraws(self) -> bool:
-        """Whether `redraw` can replace text on stdout, because stdout is a terminal for people."""
-        return self._stdout.is_terminal and not self.as_json
+    def redraw(self, text: Callable[[], str | RenderableType]) -> bool:
+        """Show an answer in place of the answer that the last call has shown. Rows below the screen are left out.
 
-    def redraw(self, text: str | RenderableType) -> None:
-        """Show an answer in place of the answer that the last call has shown. Rows below the screen are left out."""
-        rows = (visible(text) if isinstance(text, str) else self._render(text)).splitlines()
+        Returns:
+            False if nothing was shown, because stdout is not a terminal for people.
+        """
+        if self.as_json or not self._stdout.is_terminal:
+            return False
+        shown = text()
+        rows = (visible(shown) if isinstance(shown, str) else self._render(shown)).splitlines()
         most = max(2, self._stdout.size().lines - 1)
         if len(rows) > most:
             rows[most - 1 :] = [f"… and {len(rows) - most + 1} more rows"]
@@ -106,6 +108,7 @@ class Output:
         with self._lock:
             self._screen.emit(self._stdout, erase + NO_WRAP + drawn + WRAP)
         self._redrawn = len(rows)
+        return True
 
     def event(self, document: Mapping[str, Any]) -> None:
         """Print one event as a line of JSON if `as_json` is true. Otherwise print nothing."""
@@ -245,12 +248,6 @@ class Output:
     def note(self, text: str) -> None:
         """Print a message to stderr. If stderr cannot be written, do nothing."""
         self._say_line("iris:", DIM, text)
-
-    def note_about(self, job_id: str) -> Callable[[str], None]:
-        """Return a function that prints messages about a job. A message names the job if several jobs are shown."""
-        if self._job_labels is None:
-            return self.note
-        return lambda text: self.note(f"job {job_id}: {text}")
 
     def error(self, text: str) -> None:
         """Print an error message to stderr."""

@@ -22,6 +22,7 @@ from iris.client.aio.log_methods import AsyncLogMethods
 from iris.client.aio.printing import print_task
 from iris.client.aio.removal_methods import AsyncRemovalMethods
 from iris.client.aio.retry_methods import AsyncRetryMethods
+from iris.client.retry.taken_names import IfExists, check_if_exists, launch_or_take
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     add_code,
@@ -206,6 +207,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
+        if_exists: IfExists = "error",
         on_notice: Callable[[str], None] | None = None,
         on_progress: Progress | None = None,
         surroundings: Surroundings | None = None,
@@ -269,6 +271,10 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
             max_log_bytes: The size in bytes up to which each attempt's log is kept. When a log grows larger, its oldest
                 lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
+            if_exists: What happens if another job has the name. `"error"` raises AlreadyExistsError. `"reuse"` returns
+                the handle of that job, whatever its state, its command and its arguments are. `"replace"` removes that
+                job with its logs and results, and submits the new job under the name. `"replace"` needs a job that has
+                ended.
             on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
                 not given, the function is also called when packing or sending takes longer than a second. Default:
                 print the text on stderr, and show the progress of packing and sending on a terminal and in a notebook.
@@ -282,7 +288,8 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
             EntrypointError: The callable cannot be pickled. The message contains the reason.
-            AlreadyExistsError: Another job has this name.
+            AlreadyExistsError: Another job has this name, and `if_exists` is `"error"`.
+            FailedPreconditionError: The job that should be replaced has not ended.
             NotFoundError: A job in `after` does not exist.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
@@ -301,12 +308,13 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
             fail_on,
         )
         add_limits(request, scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes)
+        check_if_exists(if_exists)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress, LoopCallbacks().wrap)
         parent = parent_job(await self.cluster.token(), self.cluster.controller_address)
         # Packing a workspace and pickling a callable take long, so a thread does it.
         await asyncio.to_thread(add_code, request, entry, upload, parent)
         with nullcontext() if upload is None else upload.sending():
-            return AsyncJob(self, await self.cluster.launch_job(request))
+            return AsyncJob(self, await self.cluster.connection.perform(launch_or_take(request, if_exists)))
 
     def job(self, job_id: str | AsyncJob) -> AsyncJob:
         """Return the handle of an existing job. This method sends nothing, so it does not detect an unknown id."""

@@ -201,11 +201,13 @@ class _Chosen:
         status: The job.
         indices: The tasks.
         is_part: Whether the user has chosen tasks or an attempt, so that the exit code is the code of these tasks.
+        is_one_of_several: Whether other jobs are shown, too.
     """
 
     status: cluster_pb2.JobStatus
     indices: list[int]
     is_part: bool
+    is_one_of_several: bool
 
 
 def _choose(targets: Sequence[Target], options: dict[str, Any]) -> list[_Chosen]:
@@ -228,7 +230,8 @@ def _choose(targets: Sequence[Target], options: dict[str, Any]) -> list[_Chosen]
         if len(jobs) == 1:
             options["tasks"] = tasks
         indices = _chosen_indices(tasks, options["attempt"], status, options["follow"])
-        chosen.append(_Chosen(status, indices, is_part=bool(tasks) or options["attempt"] is not None))
+        is_part = bool(tasks) or options["attempt"] is not None
+        chosen.append(_Chosen(status, indices, is_part, is_one_of_several=len(jobs) > 1))
     return chosen
 
 
@@ -280,6 +283,7 @@ def _open_stream(connection: Connection, chosen: _Chosen, options: Mapping[str, 
     follow, sources = options["follow"], options["sources"]
     if options["raw"] and not sources:
         sources = tuple(source for source in SOURCES if source != "build")
+    about = f"job {chosen.status.job_id}: " if chosen.is_one_of_several else ""
     patience: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
     return connection.client.stream_job_logs(
         chosen.status.job_id,
@@ -293,7 +297,7 @@ def _open_stream(connection: Connection, chosen: _Chosen, options: Mapping[str, 
         sources=sources,
         regex=options["grep"] or "",
         route=options["route"],
-        on_notice=output.note_about(chosen.status.job_id),
+        on_notice=lambda text: output.note(f"{about}{text}"),
         # Without -f, the log may end with an unfinished line, which is shown.
         partial=output.shows_pieces or not (follow or output.as_json),
         **patience,

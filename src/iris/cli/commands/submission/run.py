@@ -220,6 +220,16 @@ _MULTIPLE = "May be given several times."
     default=None,
     help="How many of the tasks may run at the same time. Needs --independent. Default: as many as there is room for.",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="If a job of this --name has ended, remove it with its logs, and use the name again.",
+)
+@click.option(
+    "--reuse",
+    is_flag=True,
+    help="If there is a job of this --name, show that job instead of a new one, and exit with its exit code.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Print the id of the job, and exit without waiting for the job.")
 @json_option(
     "Print JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\", which is"
@@ -238,10 +248,11 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
     _check_options(options)
+    _check_name(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
             raise FailedPreconditionError("--detach needs a running cluster: start a cluster with 'iris up' first")
-        feeds = options["replicas"] == 1 and not detach and is_input()
+        feeds = options["replicas"] == 1 and not detach and not options["reuse"] and is_input()
         if not feeds:
             note_unread(
                 output, "this command ends before a detached job does" if detach else "the job has more than one task"
@@ -281,6 +292,15 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
 
 
+def _check_name(options: Mapping[str, Any]) -> None:
+    """Refuse options about a taken name that exclude each other or lack a name."""
+    if options["replace"] and options["reuse"]:
+        raise click.UsageError("--replace and --reuse exclude each other")
+    for flag in ("replace", "reuse"):
+        if options[flag] and options["name"] is None:
+            raise click.UsageError(f"--{flag} needs --name, because a name that iris makes is never taken")
+
+
 def _submit(
     connection: Connection, command: tuple[str, ...], options: Mapping[str, Any], output: Output, *, feeds: bool
 ) -> Job:
@@ -301,6 +321,7 @@ def _submit(
         coscheduled=not options["independent"],
         placement="spread" if options["spread"] else "together" if options["together"] else None,
         constraints=dict(options["constraints"]),
+        if_exists="replace" if options["replace"] else "reuse" if options["reuse"] else "error",
         on_notice=output.note,
         on_progress=show_progress(output),
         surroundings=replace(_surroundings(connection, output), stdin=feeds),

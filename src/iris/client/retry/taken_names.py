@@ -1,0 +1,42 @@
+"""Submits a job whose name may be taken. `IrisClient.run` documents `if_exists`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from iris.arguments import check_choice
+from iris.cluster.client.operations.jobs import forget_job, launch_job
+from iris.cluster.client.operations.steps import Operation
+from iris.errors import AlreadyExistsError
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+
+IfExists = Literal["error", "replace", "reuse"]
+_CHOICES = ("error", "replace", "reuse")
+
+
+def check_if_exists(if_exists: object) -> str:
+    """Return the argument `if_exists` after a check.
+
+    Raises:
+        InvalidArgumentError: The argument has another value.
+    """
+    return check_choice("if_exists", if_exists, _CHOICES)
+
+
+def launch_or_take(request: cluster_pb2.Controller.LaunchJobRequest, if_exists: str) -> Operation[str]:
+    """Submit a job and return its id. If the name is taken, do what `if_exists` says."""
+    workspace = request.bundle_blob
+    try:
+        return (yield from launch_job(request))
+    except AlreadyExistsError as error:
+        if if_exists == "error" or error.reason != ErrorReason.JOB_EXISTS:
+            raise
+        taken = error.metadata["job_id"]
+    if if_exists == "reuse":
+        return taken
+    yield from forget_job(taken)
+    # The first submission may have left the workspace out, because the controller had it. The controller may have
+    # removed the workspace together with the earlier job.
+    request.bundle_blob = workspace
+    return (yield from launch_job(request))
