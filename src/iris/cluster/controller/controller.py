@@ -27,7 +27,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 from pyqwest import Client
@@ -80,7 +79,6 @@ from iris.reasons import FailureCode
 from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import now_ms
 
-_LOADED_AT_ONCE = 200  # How many jobs are read from the database at a time.
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -229,9 +227,10 @@ class Controller:
            An earlier controller may have been killed before it could do so.
         4. Scheduling begins.
         """
-        loading = self._store.load_unfinished()
         # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
-        while records := await self._stored_jobs.run(lambda: list(islice(loading, _LOADED_AT_ONCE))):
+        number = 0
+        while records := await self._stored_jobs.run(self._store.unfinished_after, number):
+            number = records[-1].number
             for record in records:
                 self.saver.adopt(record)
                 self._add(record)

@@ -34,6 +34,7 @@ ListJobsResponse = cluster_pb2.Controller.ListJobsResponse
 
 _LAST = 2**62  # No job has a number as high as this.
 _LIST = "jobs"
+_COUNT_TRIES = 5  # If jobs end all the time, the last count is returned, although some jobs may be missing.
 
 T = TypeVar("T")
 
@@ -131,14 +132,15 @@ class JobQueries:
 
     async def _count(self, wanted: JobFilter) -> tuple[int, int]:
         """Return how many unfinished and how many ended jobs match a filter."""
-        while True:
+        num_ended = 0
+        for _ in range(_COUNT_TRIES):
             before = self._jobs.count()
             if wanted.accepts_all:
                 num_ended = before[1]
             else:
                 num_ended = await self._stored_jobs.run(self._store.read, partial(count_jobs, wanted=wanted))
             if before[1] == self._jobs.count()[1]:
-                break  # No job has ended during the count. Otherwise a job could be counted twice.
+                break  # No job has ended during the count. Otherwise a job could be missing.
         shown = [self._saver.shown(record).job for record in self._jobs.open_jobs()]
         states = [job.is_finished for job in shown if wanted.matches(job)]
         return states.count(False), num_ended + states.count(True)

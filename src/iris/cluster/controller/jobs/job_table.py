@@ -17,6 +17,7 @@ from iris.reasons import ErrorReason
 T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
+_READ_TRIES = 3  # How often the database is read for a job if other jobs end all the time.
 # The approximate memory that the objects of a record take, besides its submission.
 _JOB_BYTES = 3000
 _TASK_BYTES = 4000
@@ -226,7 +227,10 @@ class JobTable:
 
     async def get(self, job_id: str) -> JobRecord | None:
         """Return a job; None if there is no job with this id."""
-        while (record := self.in_memory(job_id)) is None:
+        for _ in range(_READ_TRIES):
+            record = self.in_memory(job_id)
+            if record is not None:
+                return record
             dropped, removed = self._recent.dropped, self.removed
             record = await self.ended.find(job_id)
             if record is not None:
@@ -235,8 +239,8 @@ class JobTable:
                 return record
             # During the read, a job with this id may have been submitted, and may even have ended.
             if dropped == self._recent.dropped:
-                return self.in_memory(job_id)
-        return record
+                break
+        return self.in_memory(job_id)
 
     async def find(self, job_id: str) -> JobRecord:
         """Return a job.

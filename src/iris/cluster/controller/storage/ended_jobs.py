@@ -47,9 +47,10 @@ class StoredJobs:
             UnavailableError: The controller stops.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+            reading = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
         except RuntimeError as error:  # The threads have ended.
             raise UnavailableError("the controller stops") from error
+        return await reading
 
     async def find(self, job_id: str) -> JobRecord | None:
         """Return a job whose end is saved, without its entry point; None if there is no such job."""

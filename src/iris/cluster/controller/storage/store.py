@@ -48,6 +48,7 @@ from iris.system.files import sync_directory
 T = TypeVar("T")
 # The exceptions of reading damaged records.
 _UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
+_PAGE = 200  # How many unfinished jobs are read at a time.
 _JOB_ROWS = (
     "SELECT number, job_id, jobs.launch, entry_points.launch, record FROM jobs LEFT JOIN entry_points USING (number)"
 )
@@ -259,9 +260,20 @@ class Store:
 
     def load_unfinished(self) -> Iterator[JobRecord]:
         """Yield the jobs whose end is not saved, in the order of their submission."""
+        page = self.unfinished_after(0)
+        while page:
+            yield from page
+            page = self.unfinished_after(page[-1].number)
+
+    def unfinished_after(self, number: int) -> list[JobRecord]:
+        """Return the next jobs whose end is not saved, in the order of their submission.
+
+        Args:
+            number: Only jobs with a higher number are returned.
+        """
         with self._reading() as db:
-            for row in db.execute(f"{_JOB_ROWS} WHERE state=0 ORDER BY number"):
-                yield _load_job(db, *row)
+            rows = db.execute(f"{_JOB_ROWS} WHERE state=0 AND number>? ORDER BY number LIMIT ?", (number, _PAGE))
+            return [_load_job(db, *row) for row in rows.fetchall()]
 
     def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """Return the jobs with the given ids, by id. Jobs that are not stored are left out."""
