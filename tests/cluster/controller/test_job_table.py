@@ -150,11 +150,11 @@ async def test_job_that_ends_and_is_dropped_from_memory_during_the_read_is_found
 async def test_job_that_is_removed_during_the_read_is_not_remembered() -> None:
     database = Database()
     table = JobTable(database, num_ended=1)
-    database.jobs["old"] = ended("old")
+    record = database.jobs["old"] = ended("old")
 
     def remove() -> None:
         del database.jobs["old"]
-        table.forget("old")
+        table.forget(record)
 
     database.during_read = remove
     assert await table.get("old") is not None, "the job existed when the call began"
@@ -170,7 +170,7 @@ async def test_removed_job_is_forgotten_and_its_id_can_be_used_again() -> None:
     first, second = ended("job"), stored(new_job("job"))
     conclude(table, database, first)
     del database.jobs["job"]
-    table.forget("job")
+    table.forget(first)
     assert await table.get("job") is None
     table.add(second)
     assert await table.get("job") is second
