@@ -73,6 +73,7 @@ def test_rm_removes_ended_jobs_and_reports_the_others(remote_iris: Iris) -> None
     assert ended not in remote_iris("ps", "--all").stdout
     assert "only the whole job" in remote_iris("rm", f"{running}/task-0", code=1).stderr
     assert "no job that has ended matches" in remote_iris("rm", f"{running}*", code=1).stderr
+    assert f"give the whole id, for example {other}" in remote_iris("rm", other[:-1], code=1).stderr
     assert remote_iris("rm", f"{other}*").stdout == f"{other} was removed\n"
     remote_iris("rm", code=2)
     remote_iris("kill", running)

@@ -121,7 +121,7 @@ def count_or(unlimited: str) -> Kind:
     number = whole_number(1)
 
     def read(value: object) -> float:
-        return math.inf if value in (unlimited, math.inf) else float(number.read(value))
+        return math.inf if value in (unlimited, math.inf) else int(number.read(value))
 
     def write(value: float) -> object:
         return unlimited if math.isinf(value) else round(value)

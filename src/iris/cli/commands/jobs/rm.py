@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from iris.cli.cluster.connect import connect
-from iris.cli.cluster.lookup import Lookup, is_pattern
+from iris.cli.cluster.lookup import LATEST, Lookup, is_pattern
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import address_option, json_option
@@ -17,8 +17,8 @@ _HELP = """\
 Remove jobs that have ended, and all that the cluster has stored about them: status, logs, results and files of
 attempts. Their names are free afterwards. The child jobs of a job are removed with it.
 
-JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your latest job. A pattern matches only jobs that
-have ended.
+JOB is a whole id, a pattern in quotes, or '@' for your latest job. A pattern matches only jobs that have ended. The
+beginning of an id is not enough, because a repeated command could otherwise remove another job.
 
 \b
   iris rm train-1a2b3c4d
@@ -75,6 +75,9 @@ def _find(lookup: Lookup, name: str) -> list[str]:
             raise InvalidArgumentError(
                 f"{target.name!r} is a task: only the whole job {target.job.job_id!r} can be removed"
             )
+        # The lookup also accepts the beginning of an id.
+        if target.name != name and name != LATEST and not is_pattern(name):
+            raise NotFoundError(f"no job named {name!r}: give the whole id, for example {target.name}")
     if is_pattern(name):
         targets = [target for target in targets if is_job_finished(target.job.state)]
         if not targets:
