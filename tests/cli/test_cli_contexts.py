@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,6 +93,20 @@ def test_context_of_a_command_wins_over_the_current_one(user_iris: Iris, shared_
     assert "the contexts are of-ana, of-bob" in user_iris("ps", "--context", "of-eve", code=1).stderr
     noted = user_iris("context", "use", "of-bob", IRIS_CONTROLLER_ADDRESS="a:1").stderr
     assert "IRIS_CONTROLLER_ADDRESS=a:1 is set, and wins over the current context" in noted
+
+
+def test_names_of_contexts_are_completed(user_iris: Iris, shared_cluster: LocalServer) -> None:
+    login(user_iris, shared_cluster.address, "--name", "prod", secret=token("user", name="ana"))
+
+    def offered(*words: str) -> list[str]:
+        done = user_iris(
+            _IRIS_COMPLETE="zsh_complete", COMP_WORDS=shlex.join(["iris", *words]), COMP_CWORD=str(len(words))
+        )
+        return list(done.stdout.splitlines()[1::3])
+
+    assert offered("context", "use", "p") == ["prod"]
+    assert offered("ps", "--context", "") == ["prod", "local"]
+    assert offered("logout", "x") == []
 
 
 def test_logout_removes_the_token(user_iris: Iris, shared_cluster: LocalServer) -> None:

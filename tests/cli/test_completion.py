@@ -30,7 +30,21 @@ def test_commands_options_and_choices_are_completed(remote_iris: Iris) -> None:
 def test_ids_of_jobs_and_tasks_are_completed(remote_iris: Iris) -> None:
     base = unique("complete")
     for number, script in enumerate(("exec sleep 600", "true")):
-        remote_iris("run", "-d", "--name", f"{base}-{number}", "-n", "2", "--independent", "--", "sh", "-c", script)
+        remote_iris(
+            "run",
+            "-d",
+            "--name",
+            f"{base}-{number}",
+            "-n",
+            "2",
+            "--independent",
+            "--cpu",
+            "0",
+            "--",
+            "sh",
+            "-c",
+            script,
+        )
     remote_iris("wait", f"{base}-1")
     for command in ("status", "logs", "wait", "kill", "attach"):
         assert offered(remote_iris, command, f"{base}-") == [f"{base}-0", f"{base}-1"], "the job that runs comes first"

@@ -1,4 +1,4 @@
-"""Completes ids of jobs and tasks for `iris completion`. A completion never prints an error, and never takes long."""
+"""Completes ids of jobs and tasks, and names of contexts. A completion never prints an error, and never takes long."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
+
+
+def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of contexts that begin with a text, with their addresses."""
+    from click.shell_completion import CompletionItem
+
+    from iris.cluster.client.contexts.context_file import LOCAL, read_contexts
+
+    try:
+        known = read_contexts().known
+    except IrisError:
+        return []
+    addresses = {name: known[name].address for name in sorted(known)}
+    addresses[LOCAL] = "the cluster of 'iris up' on this machine"
+    return [CompletionItem(name, help=text) for name, text in addresses.items() if name.startswith(incomplete)]
 
 
 class _TooSlow(BaseException):

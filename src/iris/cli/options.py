@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from iris.arguments import MAX_INT32, check_whole_number
+from iris.cli.completion import complete_context
 from iris.cli.environment_options import read_env_file, read_variable
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
@@ -55,7 +56,13 @@ def context_option(command: Command) -> Command:
             context.meta[_CONTEXT_KEY] = value  # All contexts of click of one command line share `meta`.
 
     return click.option(
-        "--context", metavar="NAME", callback=keep, expose_value=False, is_eager=True, help=CONTEXT_HELP
+        "--context",
+        metavar="NAME",
+        callback=keep,
+        expose_value=False,
+        is_eager=True,
+        help=CONTEXT_HELP,
+        shell_complete=complete_context,
     )(command)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iris.cli.commands.contexts.login import note_variables, remove_context
+from iris.cli.completion import complete_context
 from iris.cli.lazy_group import SuggestingGroup
 from iris.cli.options import CONTEXT, given_context, json_option
 from iris.cli.output.context_texts import context_document, local_document, source_text
@@ -77,7 +78,7 @@ def list_contexts(*, as_json: bool) -> None:
 
 @context.command(help=_USE_HELP, short_help="Choose the current context.")
 @json_option()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_context)
 def use(*, name: str, as_json: bool) -> None:
     """See `_USE_HELP`."""
     output = Output(as_json=as_json)
@@ -89,7 +90,7 @@ def use(*, name: str, as_json: bool) -> None:
 
 @context.command(help=_SHOW_HELP, short_help="Show the cluster that commands call.")
 @json_option()
-@click.argument("name", metavar="NAME", required=False)
+@click.argument("name", metavar="NAME", required=False, shell_complete=complete_context)
 def show(*, name: str | None, as_json: bool) -> None:
     """See `_SHOW_HELP`."""
     output = Output(as_json=as_json)
@@ -107,7 +108,7 @@ def show(*, name: str | None, as_json: bool) -> None:
 
 @context.command(help=_REMOVE_HELP, short_help="Remove a context.")
 @json_option()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_context)
 def remove(*, name: str, as_json: bool) -> None:
     """See `_REMOVE_HELP`."""
     output = Output(as_json=as_json)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from iris.cli.completion import complete_context
 from iris.cli.options import json_option
 from iris.cli.output.context_texts import context_document, words_of_holder
 from iris.cli.output.printer import Output
@@ -101,7 +102,7 @@ def login(
 
 @click.command(help=_LOGOUT_HELP, short_help="Remove the token of a cluster from this machine.")
 @json_option()
-@click.argument("name", metavar="NAME", required=False)
+@click.argument("name", metavar="NAME", required=False, shell_complete=complete_context)
 def logout(*, name: str | None, as_json: bool) -> None:
     """See `_LOGOUT_HELP`."""
     output = Output(as_json=as_json)
