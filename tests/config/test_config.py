@@ -29,7 +29,7 @@ def test_option_values_as_text_and_as_numbers_are_the_same() -> None:
         ClusterConfig(keep_jobs="forever", keep_jobs_count="unlimited", max_bytes_per_user="unlimited"),
         ClusterConfig(keep_logs=0.001, keep_log_bytes="unlimited", max_processes=0, insecure_no_tls=True),
     ],
-    ids=["all defaults", "local engine", "Slurm engine", "extreme limits"],
+    ids=["all defaults", "local engine", "Slurm engine", "kept jobs", "all jobs kept", "extreme limits"],
 )
 def test_configuration_written_to_json_and_read_is_unchanged(config: ClusterConfig) -> None:
     assert ClusterConfig.from_json(config.to_json()) == config
