@@ -169,6 +169,13 @@ WRONG: dict[str, list[Any]] = {
     "data": ["text", None, 5, bytearray(b"x"), object()],
     "position": [*NO_INT64, None],
     "end": NO_FLAG,
+    "id_prefix": [*NO_TEXT, None],
+    "owner": [*NO_TEXT, None],
+    "states": [*NO_LIST, None, ["DONE"], [""], [99], [-1], [1.5], [None], ["UNSPECIFIED"], [0]],
+    "since_ms": [*NO_INT64, None],
+    "until_ms": [*NO_INT64, None],
+    "newest_first": NO_FLAG,
+    "limit": [*NO_INT32, 0],
 }
 # Right values for the arguments that a call has to have.
 RIGHT: dict[str, Any] = {
@@ -226,6 +233,7 @@ SAID_AS: dict[str, tuple[str, ...]] = {
     "job_id": ("task id",),
     "cert": ("certificate", "key"),
     "size": ("a size",),
+    "states": ("the state",),
 }
 # Not for users: made by Iris, and called by its own parts.
 NOT_PUBLIC = {"LogStream.__init__", "JobInfo.__init__"}
