@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,13 @@ from iris.cli.cluster.lookup import Lookup
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
+from iris.cli.job_files.job_file import (
+    defaults_of,
+    given_entries,
+    read_job_file,
+    variables_of,
+    write_job_file,
+)
 from iris.cli.options import (
     CORES,
     COUNT,
@@ -37,7 +45,7 @@ from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
 from iris.cli.standard_input import Feeder, is_input, note_unread
 from iris.cluster.types import ResourceSpec
-from iris.errors import FailedPreconditionError
+from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from iris.client import Job
@@ -56,6 +64,7 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
   iris run --after prepare --after clean:any -- ./train.sh     when prepare has succeeded and clean has ended
   iris run --timeout 2h --timeout-warning 60s -- python train.py     SIGUSR1 a minute before the end
+  iris run -f job.toml --replicas 8     the options and the command of a job file, with 8 tasks
   iris run -d --name nightly -e WANDB_API_KEY --env-file job.env -- ./nightly.sh
 
 The job runs on the cluster of --address, or of IRIS_CONTROLLER_ADDRESS, or on the cluster that 'iris up' started on
@@ -79,12 +88,55 @@ command was not found, 126 if it is not executable, 124 if the job ended at a ti
 _MULTIPLE = "May be given several times."
 
 
+_FILE, _GIVEN = "iris.job_file", "iris.given"  # keys of `click.Context.meta`
+
+
+class _Run(JobCodeCommand):
+    """The command `iris run`, which stores the options as the user typed them, for `--save`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of the command line, as `click.Command` does."""
+        if not ctx.resilient_parsing:
+            ctx.meta[_GIVEN] = self.make_parser(ctx).parse_args(list(args))[0]
+        return super().parse_args(ctx, args)
+
+
+def _use_job_file(context: click.Context, parameter: click.Parameter, path: str | None) -> dict[str, str]:
+    """Make the entries of a job file the defaults of the options, and return the environment variables of the file."""
+    if path is None:
+        return {}
+    try:
+        entries = read_job_file(Path(path), context.command)
+        variables = variables_of(entries)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+    context.meta[_FILE] = entries
+    context.default_map = defaults_of(entries, context.command)
+    return variables
+
+
 @click.command(
-    cls=JobCodeCommand,
+    cls=_Run,
     help=_HELP,
     short_help="Run a command as a job, and show its lines.",
     # The options of iris end at the first word of the user's command. Therefore no '--' is needed before that command.
     context_settings={"allow_interspersed_args": False},
+)
+@click.option(
+    "--file",
+    "-f",
+    "job_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    is_eager=True,
+    callback=_use_job_file,
+    help="Read options and the command from this job file (TOML). Options of the command line win, and --env adds.",
+)
+@click.option(
+    "--save",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write the given options and the command to this job file, and run nothing.",
 )
 @click.option("--replicas", "-n", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
 @click.option(
@@ -248,6 +300,9 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
     _check_options(options)
+    if (path := options["save"]) is not None:
+        _save(Path(path), click.get_current_context())
+        return 0
     _check_name(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
@@ -292,6 +347,14 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
 
 
+def _save(path: Path, context: click.Context) -> None:
+    """Write a job file with the entries of the file of `-f`, if any, and the options of the command line."""
+    entries: dict[str, Any] = dict(context.meta.get(_FILE, {}))
+    given = given_entries(context.meta[_GIVEN], context.command)
+    given["env"] = [*entries.get("env", []), *given.get("env", [])]
+    write_job_file(path, {name: value for name, value in (entries | given).items() if value not in ([], None)})
+
+
 def _check_name(options: Mapping[str, Any]) -> None:
     """Refuse options about a taken name that exclude each other or lack a name."""
     if options["replace"] and options["reuse"]:
@@ -314,7 +377,7 @@ def _submit(
         command,
         **{name: options[name] for name in (*as_given, *retries, *timeouts)},
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
-        env=all_variables(options["env_files"], options["env"]),
+        env=all_variables((options["job_file"], *options["env_files"]), options["env"]),
         after=_dependencies(connection, options["after"]),
         workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),
         working_directory=folder,
