@@ -171,7 +171,7 @@ WRONG: dict[str, list[Any]] = {
     "end": NO_FLAG,
     "id_prefix": [*NO_TEXT, None],
     "owner": [*NO_TEXT, None],
-    "states": [*NO_LIST, None, ["DONE"], [""], [99], [-1], [1.5], [None], ["UNSPECIFIED"], [0]],
+    "states": [*NO_LIST, None, ["DONE"], [""], [1.5], [None], ["UNSPECIFIED"], [0]],
     "since_ms": [*NO_INT64, None],
     "until_ms": [*NO_INT64, None],
     "newest_first": NO_FLAG,
