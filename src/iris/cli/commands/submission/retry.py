@@ -29,7 +29,7 @@ ids of the new job count from 0. A gang needs all of its tasks, so --failed runs
 tasks of a job that was run with --independent can run again alone.
 
 The controller has the submission and its secrets, so that you need neither the code nor the variables. Only the owner
-of a job and admins may retry it. The new job reads no standard input. Use 'iris rerun --edit' to change something.
+of a job and admins may retry it. The new job reads no standard input.
 """
 
 
