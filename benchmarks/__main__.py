@@ -20,6 +20,7 @@ NAMES = (
     "local_ready",
     "true_job",
     "many_tasks",
+    "map_inputs",
     "many_jobs",
     "scheduling",
     "submissions",

@@ -13,8 +13,10 @@ import pytest
 from iris.client import IrisClient, Job, Task
 from iris.client.aio import AsyncIrisClient, AsyncJob, AsyncLogStream, AsyncTask
 from iris.client.aio.logs.tree import AsyncTreeLogStream
+from iris.client.aio.maps.map_job import AsyncMapJob
 from iris.client.logs.streams import LogStream
 from iris.client.logs.tree import TreeLogStream
+from iris.client.maps.map_job import MapJob
 from iris.cluster.client.aio.remote_client import AsyncRemoteClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 
@@ -22,6 +24,7 @@ PAIRS = [
     (IrisClient, AsyncIrisClient),
     (Job, AsyncJob),
     (Task, AsyncTask),
+    (MapJob, AsyncMapJob),
     (LogStream, AsyncLogStream),
     (TreeLogStream, AsyncTreeLogStream),
     (RemoteClusterClient, AsyncRemoteClusterClient),
@@ -40,6 +43,9 @@ PLAIN = {
     "tree_logs": "returns a stream; the first line is requested later",
     "logs": "returns a stream; the first line is requested later",
     "watch_job": "returns an asynchronous iterator",
+    "map": "submits the job when the iteration begins",
+    "starmap": "submits the job when the iteration begins",
+    "AsyncMapJob.results": "returns an asynchronous iterator",
     "stream_results": "returns an asynchronous iterator",
     "as_completed": "returns an asynchronous iterator",
     "batches": "returns an asynchronous iterator",
@@ -89,7 +95,7 @@ def test_async_class_has_the_public_names_of_the_sync_class(sync: type, asynchro
 def as_sync(text: str) -> str:
     """Return a text of the async client in the words of the sync client."""
     text = text.replace("AsyncBaseTransport", "BaseTransport")
-    text = re.sub(r"\bAsync(IrisClient|Job|Task|LogStream|TreeLogStream|Iterator|Generator)\b", r"\1", text)
+    text = re.sub(r"\bAsync(IrisClient|Job|MapJob|Task|LogStream|TreeLogStream|Iterator|Generator)\b", r"\1", text)
     return text.replace("Generator[", "Iterator[")
 
 
@@ -105,7 +111,7 @@ def test_async_method_has_the_signature_of_the_sync_method(sync: type, asynchron
     kept = [p for p in expected.parameters.values() if p.name not in LACKING or p.name in found.parameters]
     assert [described(p) for p in found.parameters.values()] == [described(p) for p in kept]
     assert as_sync(str(found.return_annotation)) == as_sync(str(expected.return_annotation))
-    assert inspect.iscoroutinefunction(method) != (name in PLAIN)
+    assert inspect.iscoroutinefunction(method) != (name in PLAIN or f"{asynchronous.__name__}.{name}" in PLAIN)
 
 
 @pytest.mark.parametrize(("sync", "asynchronous", "name"), CASES)

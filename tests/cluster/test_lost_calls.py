@@ -25,6 +25,7 @@ from support.worker_process import running_worker
 
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.segments import has_end
+from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import is_job_finished
 from iris.errors import NotFoundError
 from iris.rpc import cluster_connect
@@ -350,6 +351,17 @@ def _fetch_bundle(lost: Case) -> None:
     digest = hashlib.sha256(packed.getvalue()).hexdigest()
     lost.lose(digest)
     job_id = lost.launch(f"grep {content.decode()} file", bundle_blob=packed.getvalue(), bundle_hash=digest)
+    assert wait_for_end(lost.world.direct, job_id).state == pb.JOB_STATE_SUCCEEDED
+    assert lost.runs(job_id) == [1]
+
+
+@case("ControllerService/FetchInput")
+def _fetch_input(lost: Case) -> None:
+    blob = pack_items([unique("input").encode()])
+    digest = hashlib.sha256(blob).hexdigest()
+    lost.lose(digest)
+    inputs = {"inputs_blob": blob, "inputs_hash": digest, "num_inputs": 1, "inputs_per_task": 1}
+    job_id = lost.launch("[ $IRIS_INPUT ]", independent_tasks=True, **inputs)
     assert wait_for_end(lost.world.direct, job_id).state == pb.JOB_STATE_SUCCEEDED
     assert lost.runs(job_id) == [1]
 

@@ -55,6 +55,7 @@ CONTROLLER = {
     "ReportTaskStates": "admin worker",
     "StoreLogs": "admin worker",
     "FetchBundle": "admin worker",
+    "FetchInput": "admin worker",
     "CreateToken": "admin",
     "ListTokens": "admin",
     "RevokeToken": "admin",

@@ -35,8 +35,10 @@ READS = {
     "ControllerService": {
         "DescribeCluster",
         "FetchBundle",
+        "FetchInput",
         "FetchTaskLogs",
         "GetJobStatus",
+        "GetSubmission",
         "GetTaskStatus",
         "ListEndpoints",
         "ListJobs",

@@ -12,6 +12,7 @@ import click
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cli.completion import complete_context
 from iris.cli.environment_options import read_env_file, read_variable
+from iris.cli.input_options import read_array
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
 from iris.config import ClusterConfig, Option
@@ -177,6 +178,7 @@ def _read_exit_code(text: str) -> int:
 
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
+ARRAY = _Checked("NUMBERS", read_array)
 CORES = _Checked("N", read_cores)
 COUNT = _Checked("N", _read_count)
 POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +17,7 @@ from iris.client.endpoint_methods import EndpointMethods
 from iris.client.job import Job
 from iris.client.list_methods import ListMethods
 from iris.client.log_methods import LogMethods
+from iris.client.maps.methods import MapMethods
 from iris.client.printing import print_task
 from iris.client.removal.removal_methods import RemovalMethods
 from iris.client.retry.retry_methods import RetryMethods
@@ -26,6 +27,7 @@ from iris.client.submission import (
     add_code,
     add_dependencies,
     add_environment,
+    add_inputs,
     add_limits,
     add_placement,
     add_retries,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods):
+class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster
@@ -175,6 +177,7 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         replicas: int = 1,
+        inputs: Iterable[str] | None = None,
         resources: ResourceSpec | Mapping[str, float | str | None] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: bool = True,
@@ -217,6 +220,9 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
                 not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
                 entrypoint's name and a random suffix.
             replicas: The number of tasks.
+            inputs: Texts, one for each task of a command. The text of a task replaces `{}` in each word of the command,
+                and the task has the text in `IRIS_INPUT`. Needs `coscheduled=False`, and no `replicas`. To call a
+                function for each input, use `map`.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 0.5, "memory": "2GiB"}`. Default: nothing is reserved for the tasks of a gang, and one core for
                 each independent task. `{"cpu": 0}` reserves nothing.
@@ -289,6 +295,7 @@ class IrisClient(LogMethods, EndpointMethods, RetryMethods, ListMethods, Removal
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)
         add_environment(request, env, ports, working_directory, surroundings, inherit_env)
         add_placement(request, coscheduled, placement, constraints, rendezvous, max_parallel)
+        add_inputs(request, entry, inputs)
         add_dependencies(request, after)
         add_retries(
             request,

@@ -6,10 +6,11 @@ function of this module raises InvalidArgumentError. `IrisClient.run` documents 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from iris.arguments import (
     check_seconds,
     check_text_mapping,
     check_timeout,
+    check_utf8,
     check_whole_number,
+    refuse,
 )
 from iris.client.shell_environment import Surroundings
 from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import (
     MAX_EXIT_CODE,
     TOKEN_VARIABLE,
@@ -164,6 +168,32 @@ def add_placement(
         request.rendezvous = _RENDEZVOUS[
             check_choice("rendezvous", rendezvous, tuple(_RENDEZVOUS), none="no rendezvous")
         ]
+
+
+def add_inputs(request: LaunchRequest, entry: Entrypoint, inputs: Iterable[str] | None) -> None:
+    """Add the inputs of a command to the request, and set the number of tasks."""
+    if inputs is None:
+        return
+    texts = check_items("inputs", inputs, "a list of texts, one for each task")
+    if not entry.command:
+        raise InvalidArgumentError("inputs need a command: use client.map to call a function for each input")
+    if not request.independent_tasks:
+        raise InvalidArgumentError("inputs need coscheduled=False, because each task works on its own input")
+    if request.resources.replicas != 1:
+        raise InvalidArgumentError(
+            f"inputs and replicas are mutually exclusive, because each input is one task, got"
+            f" {request.resources.replicas} replicas"
+        )
+    if not texts:
+        raise InvalidArgumentError("inputs must not be empty, got no input")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or "\0" in text:
+            refuse(f"input {index} of inputs", "text without NUL", text)
+        check_utf8(f"input {index} of inputs", text)
+    request.resources.replicas = request.num_inputs = len(texts)
+    request.inputs_per_task = 1
+    request.inputs_blob = pack_items([text.encode() for text in texts])
+    request.inputs_hash = hashlib.sha256(request.inputs_blob).hexdigest()
 
 
 def add_retries(

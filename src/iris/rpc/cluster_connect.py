@@ -207,6 +207,12 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def fetch_input(self, request: Controller.FetchInputRequest, ctx: RequestContext[Controller.FetchInputRequest, Controller.FetchInputResponse], /) -> Controller.FetchInputResponse:
+        """
+        Returns the inputs of one task of a job with inputs. NOT_FOUND: no such inputs are stored, or there is no such index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
         """
         Uploads parts of logs from a worker. The same part again has no effect.
@@ -520,6 +526,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchInput": Endpoint.unary(
+                    method=MethodInfo(
+                        name="FetchInput",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.FetchInputRequest,
+                        output=Controller.FetchInputResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.fetch_input,
                 ),
                 "/iris.cluster.ControllerService/StoreLogs": Endpoint.unary(
                     method=MethodInfo(
@@ -1216,6 +1233,31 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def fetch_input(
+        self,
+        request: Controller.FetchInputRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.FetchInputResponse:
+        """
+        Returns the inputs of one task of a job with inputs. NOT_FOUND: no such inputs are stored, or there is no such index.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchInput",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.FetchInputRequest,
+                output=Controller.FetchInputResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def store_logs(
         self,
         request: Controller.StoreLogsRequest,
@@ -1559,6 +1601,12 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def fetch_input(self, request: Controller.FetchInputRequest, ctx: RequestContext[Controller.FetchInputRequest, Controller.FetchInputResponse], /) -> Controller.FetchInputResponse:
+        """
+        Returns the inputs of one task of a job with inputs. NOT_FOUND: no such inputs are stored, or there is no such index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
         """
         Uploads parts of logs from a worker. The same part again has no effect.
@@ -1870,6 +1918,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchInput": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="FetchInput",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.FetchInputRequest,
+                        output=Controller.FetchInputResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.fetch_input,
                 ),
                 "/iris.cluster.ControllerService/StoreLogs": EndpointSync.unary(
                     method=MethodInfo(
@@ -2559,6 +2618,31 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Worker.FetchTaskLogsRequest,
                 output=Worker.FetchTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def fetch_input(
+        self,
+        request: Controller.FetchInputRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.FetchInputResponse:
+        """
+        Returns the inputs of one task of a job with inputs. NOT_FOUND: no such inputs are stored, or there is no such index.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchInput",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.FetchInputRequest,
+                output=Controller.FetchInputResponse,
                 idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),

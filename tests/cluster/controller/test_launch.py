@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from iris.cluster.controller.submission.parents import inherit_environment
 from iris.cluster.controller.submission.request import LaunchJobRequest, job_id_of, make_job, need_of, replicas_of
 from iris.cluster.controller.submission.validate import MAX_REPLICAS, validate
 from iris.cluster.engine.base import Resources
+from iris.cluster.task_inputs import check_items, item_place, items_of, pack_items, table_entry
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
@@ -83,6 +85,66 @@ def test_seen_indices_need_independent_tasks_and_one_index_for_each_task() -> No
         message.seen_task_indices[:] = indices
         with pytest.raises(InvalidArgumentError, match="one index for each of the 2 tasks"):
             validate(message)
+
+
+def with_inputs(items: list[bytes], **fields: Any) -> LaunchJobRequest:
+    """Return a request whose tasks have these inputs."""
+    blob = pack_items(items)
+    given = {
+        "independent_tasks": True,
+        "inputs_blob": blob,
+        "inputs_hash": hashlib.sha256(blob).hexdigest(),
+        "num_inputs": len(items),
+        "inputs_per_task": 1,
+        "resources": cluster_pb2.ResourceSpecProto(replicas=len(items)),
+    }
+    return request(**(given | fields))
+
+
+def test_inputs_have_an_item_for_each_task() -> None:
+    message = with_inputs([b"a", b"", "ü".encode()])
+    validate(message)
+    assert list(items_of(message.inputs_blob)) == [b"a", b"", "ü".encode()]
+    for index, item in enumerate(items_of(message.inputs_blob)):
+        offset, length = table_entry(index)
+        place = item_place(message.inputs_blob[offset : offset + length])
+        assert place is not None
+        assert message.inputs_blob[place[0] : place[0] + place[1]] == item
+    offset, length = table_entry(3)
+    assert item_place(b"") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"independent_tasks": False}, "inputs_blob needs independent_tasks"),
+        ({"inputs_hash": "00" * 32}, "is not the SHA-256 of inputs_blob"),
+        ({"resources": cluster_pb2.ResourceSpecProto(replicas=3)}, "an item for each of 3 tasks, got 2"),
+        ({"num_inputs": 3}, "num_inputs must fill 2 tasks of 1 inputs each, got 3"),
+        ({"inputs_per_task": 0}, "inputs_per_task must be"),
+        ({"inputs_blob": b""}, ""),
+    ],
+)
+def test_inconsistent_inputs_are_refused(fields: dict[str, Any], named: str) -> None:
+    message = with_inputs([b"a", b"b"], **fields)
+    if not named:
+        validate(message)  # A job that is submitted again has only the hash of its inputs.
+        message.inputs_hash = ""
+        named = "inputs_blob must be set"
+    with pytest.raises(InvalidArgumentError, match=named):
+        validate(message)
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0\0\0\0", b"\1\0\0\0", pack_items([b"a"])[:-1], pack_items([b"a"]) + b"x"])
+def test_damaged_inputs_are_refused(blob: bytes) -> None:
+    with pytest.raises(InvalidArgumentError, match="inputs_blob"):
+        check_items(blob)
+
+
+@pytest.mark.parametrize("item", [b"a\0b", b"\xff", b"x" * 200_000])
+def test_input_of_a_command_that_is_no_text_is_refused(item: bytes) -> None:
+    with pytest.raises(InvalidArgumentError, match="the input of a command must be text"):
+        validate(with_inputs([b"ok", item]))
 
 
 def test_job_submission_with_every_field_is_accepted() -> None:

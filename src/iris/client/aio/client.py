@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -19,6 +19,7 @@ from iris.client.aio.endpoint_methods import AsyncEndpointMethods
 from iris.client.aio.job import AsyncJob
 from iris.client.aio.list_methods import AsyncListMethods
 from iris.client.aio.log_methods import AsyncLogMethods
+from iris.client.aio.maps.map_methods import AsyncMapMethods
 from iris.client.aio.printing import print_task
 from iris.client.aio.removal_methods import AsyncRemovalMethods
 from iris.client.aio.retry_methods import AsyncRetryMethods
@@ -28,6 +29,7 @@ from iris.client.submission import (
     add_code,
     add_dependencies,
     add_environment,
+    add_inputs,
     add_limits,
     add_placement,
     add_retries,
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
     import httpx
 
 
-class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods, AsyncRemovalMethods):
+class AsyncIrisClient(
+    AsyncMapMethods, AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods, AsyncRemovalMethods
+):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         async with AsyncIrisClient.remote("controller:50051") as client:    # a running cluster
@@ -183,6 +187,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         replicas: int = 1,
+        inputs: Iterable[str] | None = None,
         resources: ResourceSpec | Mapping[str, float | str | None] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: bool = True,
@@ -225,6 +230,9 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
                 not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
                 entrypoint's name and a random suffix.
             replicas: The number of tasks.
+            inputs: Texts, one for each task of a command. The text of a task replaces `{}` in each word of the command,
+                and the task has the text in `IRIS_INPUT`. Needs `coscheduled=False`, and no `replicas`. To call a
+                function for each input, use `map`.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 0.5, "memory": "2GiB"}`. Default: nothing is reserved for the tasks of a gang, and one core for
                 each independent task. `{"cpu": 0}` reserves nothing.
@@ -297,6 +305,7 @@ class AsyncIrisClient(AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, 
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)
         add_environment(request, env, ports, working_directory, surroundings, inherit_env)
         add_placement(request, coscheduled, placement, constraints, rendezvous, max_parallel)
+        add_inputs(request, entry, inputs)
         add_dependencies(request, after)
         add_retries(
             request,

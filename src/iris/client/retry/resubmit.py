@@ -78,6 +78,7 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
     chosen = [seen[index] for index in indices]
     submission.seen_num_tasks = submission.seen_num_tasks or job.num_tasks
     submission.seen_task_indices[:] = chosen
+    submission.ClearField("inputs_digest")  # The new job has only some inputs of an earlier map, so it is no map.
     submission.resources.replicas = len(chosen)
 
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 import site
 import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from pathlib import Path
 import cloudpickle
 
 from iris.cluster.client.unpicklable import CountingBuffer, find_culprit
-from iris.cluster.pickles.by_value import ByValuePickler
+from iris.cluster.pickles.by_value import ByValuePickler, dumps
 from iris.cluster.pickles.module_sources import IDENTITY, places_of, root_of
 from iris.cluster.pickles.rebuilt import ReducesByNameError
 from iris.cluster.pickles.trailer import append_trailer
@@ -45,6 +46,8 @@ MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # The largest pickle of a callable. The con
 # cloudpickle has one registry of modules that are pickled by value for the whole process, so only one thread at a time
 # may change the registry. The lock is reentrant because the `__reduce__` of an argument may submit a job.
 _REGISTRY_LOCK = threading.RLock()
+
+_PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 _IRIS = str(Path(__file__).resolve().parents[2])
 
@@ -97,6 +100,32 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
             " large data itself, from the place where the data is stored"
         )
     return pickled
+
+
+def pickle_inputs(inputs: Sequence[object], *, workspace: Path | None = None) -> list[bytes]:
+    """Return the pickle of each input of a mapped callable. The first byte is "v" if the pickle may have code by value,
+    and otherwise "p".
+
+    Raises:
+        EntrypointError: An input cannot be pickled. The message names the index of the input.
+    """
+    with _own_modules_by_value(workspace) as (own, _):
+        pickled = []
+        for index, item in enumerate(inputs):
+            try:
+                pickled.append(b"p" + pickle.dumps(item) if _is_plain(item) else b"v" + dumps(item, own))
+            except Exception as error:
+                raise EntrypointError(
+                    f"input {index} cannot be sent to a worker: {type(error).__name__}: {error}"
+                ) from error
+    return pickled
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value certainly contains no code, so that the fast pickler can be used."""
+    if type(value) in (tuple, list):
+        return all(type(part) in _PLAIN for part in value)  # type: ignore[attr-defined]
+    return type(value) in _PLAIN
 
 
 @contextmanager

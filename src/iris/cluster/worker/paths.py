@@ -3,6 +3,7 @@
 {root}/attempts/{task}/{attempt}/log/          the log of the attempt, see cluster/logs/segments.py
                                  work/         the working directory: a copy of the workspace, or an empty folder
                                  entrypoint    the pickled callable
+                                 inputs        the pickled inputs of the callable, for a task with inputs
                                  result        the pickled return value; `result.*` explain a missing result
                                  hosts         the hosts of the gang's tasks; a copy that the attempt may change
                                  handover      names the attempt until its log is uploaded (log_upload.py)
@@ -71,6 +72,11 @@ class AttemptDir:
         return self.path / "entrypoint"
 
     @property
+    def inputs(self) -> Path:
+        """The file of the pickled inputs of a task with inputs."""
+        return self.path / "inputs"
+
+    @property
     def result(self) -> Path:
         """The file of the pickled return value."""
         return self.path / "result"
@@ -109,6 +115,7 @@ class AttemptDir:
         """Return the existing files that only the running attempt, and the worker at the attempt's end, need."""
         files = (
             self.entrypoint,
+            self.inputs,
             self.hosts,
             self.result,
             self.result_error,

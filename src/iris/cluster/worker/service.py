@@ -9,7 +9,7 @@ from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.streaming.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
-from iris.cluster.worker.attempt.request_checks import split_off_hosts
+from iris.cluster.worker.attempt.request_checks import split_off_entrypoint, split_off_hosts
 from iris.cluster.worker.serve_logs import stream_task_logs
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_pb2
@@ -37,8 +37,7 @@ class WorkerService:
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTaskResponse:
         """Begin an attempt of a task on this worker."""
-        entrypoint = request.serialized_entrypoint
-        request.ClearField("serialized_entrypoint")
+        entrypoint = split_off_entrypoint(request)
         attempt = self._worker.run_task(request, entrypoint, split_off_hosts(request))
         return cluster_pb2.Worker.RunTaskResponse(task_id=request.task_id, state=attempt.state)
 

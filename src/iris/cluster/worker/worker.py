@@ -22,7 +22,7 @@ from iris.cluster.worker.attempt.environment import TaskEnvironment, usable_vari
 from iris.cluster.worker.attempt.ports import PortReservations
 from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
-from iris.cluster.worker.attempt.request_checks import check_request, split_off_hosts
+from iris.cluster.worker.attempt.request_checks import check_request, split_off_entrypoint, split_off_hosts
 from iris.cluster.worker.attempt.runner import AttemptRunner, ProcessSetup
 from iris.cluster.worker.cleanup import remove_discarded
 from iris.cluster.worker.controller_link.connection import ControllerConnection
@@ -244,8 +244,7 @@ class Worker:
         Returns:
             The port that is reserved for the rendezvous if task 0 is one of these tasks; otherwise 0.
         """
-        entrypoint = request.shared.serialized_entrypoint
-        request.shared.ClearField("serialized_entrypoint")
+        entrypoint = split_off_entrypoint(request.shared)
         hosts = split_off_hosts(request.shared)
         reserved = 0
         for slot in sorted(request.places, key=lambda place: place.task_index):

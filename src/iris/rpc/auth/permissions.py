@@ -168,6 +168,7 @@ CONTROLLER_RULES: Rules = {
     "ReportTaskStates": _row(worker=_reports_its_own),
     "StoreLogs": _row(worker=_is_it),
     "FetchBundle": _row(WORKER),
+    "FetchInput": _row(WORKER),
     "CreateToken": _row(),
     "ListTokens": _row(),
     "RevokeToken": _row(),

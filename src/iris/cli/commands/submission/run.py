@@ -17,6 +17,7 @@ from iris.cli.cluster.lookup import Lookup
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
+from iris.cli.input_options import read_lines
 from iris.cli.job_files.job_file import (
     defaults_of,
     given_entries,
@@ -25,6 +26,7 @@ from iris.cli.job_files.job_file import (
     write_job_file,
 )
 from iris.cli.options import (
+    ARRAY,
     CORES,
     COUNT,
     DEPENDENCY,
@@ -46,6 +48,7 @@ from iris.cli.output.upload_display import show_progress
 from iris.cli.standard_input import Feeder, is_input, note_unread
 from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
     from iris.client import Job
@@ -59,6 +62,8 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run -n 4 --cpu 1 -- python train.py     each task has IRIS_TASK_INDEX and IRIS_NUM_TASKS
   iris run --replicas 16 --gpu 1 --spread -- python train.py     each task on a machine of its own
   iris run --replicas 60 --independent --max-parallel 4 -- python sweep.py     four tasks at a time
+  iris run --each urls.txt -- curl -O {}     one task for each line, and the line in IRIS_INPUT
+  iris run --array 0-59%4 -- python sweep.py --seed {}     a task for each number, four at a time
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
@@ -266,6 +271,18 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "--independent", is_flag=True, help="Start and retry the tasks one by one, instead of all together as a gang."
 )
 @click.option(
+    "--each",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="Run an independent task for each line of FILE ('-': standard input). The line replaces {} in COMMAND, and is"
+    " in IRIS_INPUT. A task that fails does not end the others. Implies --independent.",
+)
+@click.option(
+    "--array",
+    type=ARRAY,
+    help="Like --each, with numbers instead of lines: 0-59, 1,4,10-20:2, or 0-59%4 for at most four at the same time.",
+)
+@click.option(
     "--max-parallel",
     metavar="N",
     type=POSITIVE_COUNT,
@@ -304,15 +321,17 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         _save(Path(path), click.get_current_context())
         return 0
     _check_name(options)
+    inputs = _set_inputs(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
             raise FailedPreconditionError("--detach needs a running cluster: start a cluster with 'iris up' first")
-        feeds = options["replicas"] == 1 and not detach and not options["reuse"] and is_input()
-        if not feeds:
+        has_one_task = options["replicas"] == 1 and inputs is None
+        feeds = has_one_task and not detach and not options["reuse"] and is_input()
+        if not feeds and options["each"] != "-":
             note_unread(
                 output, "this command ends before a detached job does" if detach else "the job has more than one task"
             )
-        job = _submit(connection, command, options, output, feeds=feeds)
+        job = _submit(connection, command, options, output, inputs, feeds=feeds)
         output.set_status("")
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:
@@ -325,7 +344,42 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            return attach(connection, job, options["replicas"], output)
+            code = attach(connection, job, options["replicas"] if inputs is None else len(inputs), output)
+        return code if inputs is None else code or _failed_input_code(job, output)
+
+
+def _set_inputs(options: dict[str, Any]) -> list[str] | None:
+    """Return the inputs of --each or --array, and set the options that they imply. None: neither option was given."""
+    if options["each"] is None and options["array"] is None:
+        return None
+    name = "--array" if options["each"] is None else "--each"
+    if options["each"] is not None and options["array"] is not None:
+        raise click.UsageError("--each and --array exclude each other")
+    if options["replicas"] != 1:
+        raise click.UsageError(f"{name} and --replicas exclude each other: each input is one task")
+    if options["spread"] or options["together"] or options["rendezvous"]:
+        raise click.UsageError(f"{name} makes independent tasks: leave out --spread, --together and --rendezvous")
+    if options["each"] is not None:
+        inputs = read_lines(options["each"])
+    else:
+        inputs, limit = options["array"]
+        if limit is not None and options["max_parallel"] is not None:
+            raise click.UsageError("the limit after % in --array and --max-parallel exclude each other")
+        options["max_parallel"] = options["max_parallel"] or limit
+    options["independent"] = True
+    # An input that fails must not end the tasks of the other inputs, unless the user has set a limit.
+    options["max_task_failures"] = options["max_task_failures"] or len(inputs) - 1
+    return inputs
+
+
+def _failed_input_code(job: Job, output: Output) -> int:
+    """Return the exit code of the first task that failed, although the job has succeeded; 0 if no task failed."""
+    status = job.status()
+    failed = [task for task in status.tasks if task.state == cluster_pb2.TASK_STATE_FAILED]
+    if not failed:
+        return 0
+    output.note(f"{len(failed)} of {status.num_tasks} inputs failed, the first in task {failed[0].task_index}")
+    return failed[0].exit_code or 1
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -341,7 +395,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in ("retry_on", "fail_on"):
         if options[name] and not options["max_retries_failure"]:
             raise click.UsageError(f"--{name.replace('_', '-')} needs --retries: without it, no failure is retried")
-    if options["max_parallel"] and not options["independent"]:
+    has_inputs = options["each"] is not None or options["array"] is not None
+    if options["max_parallel"] and not options["independent"] and not has_inputs:
         raise click.UsageError("--max-parallel needs --independent, because the tasks of a gang start together")
     if options["max_task_failures"] and options["rendezvous"]:
         raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
@@ -365,7 +420,13 @@ def _check_name(options: Mapping[str, Any]) -> None:
 
 
 def _submit(
-    connection: Connection, command: tuple[str, ...], options: Mapping[str, Any], output: Output, *, feeds: bool
+    connection: Connection,
+    command: tuple[str, ...],
+    options: Mapping[str, Any],
+    output: Output,
+    inputs: list[str] | None,
+    *,
+    feeds: bool,
 ) -> Job:
     """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
@@ -376,6 +437,7 @@ def _submit(
     return connection.client.run(
         command,
         **{name: options[name] for name in (*as_given, *retries, *timeouts)},
+        inputs=inputs,
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=all_variables((options["job_file"], *options["env_files"]), options["env"]),
         after=_dependencies(connection, options["after"]),

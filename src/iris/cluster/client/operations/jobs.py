@@ -30,7 +30,10 @@ from iris.versions import VERSION
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001
-_NEW_FIELDS = ("max_parallel",)  # The fields of a submission that an old controller would ignore without an error.
+_NEW_FIELDS = (
+    "max_parallel",
+    "num_inputs",
+)  # The fields of a submission that an old controller would ignore without an error.
 PAGE_SIZE = 500  # The largest number of entries in one page of a list.
 
 
@@ -69,7 +72,7 @@ def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operatio
 
 
 def _launch(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
-    size = len(request.bundle_blob) + len(request.serialized_entrypoint)
+    size = len(request.bundle_blob) + len(request.serialized_entrypoint) + len(request.inputs_blob)
     answer: cluster_pb2.Controller.LaunchJobResponse
     answer = yield Call("launch_job", request, extra_s=size / _SLOWEST_UPLOAD_BYTES_PER_S)
     return answer.job_id

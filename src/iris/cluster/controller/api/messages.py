@@ -132,6 +132,9 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         pending_reason=_job_pending_code(job),  # type: ignore[arg-type]  # the numbers are the same
         failure_reason=job.failure,  # type: ignore[arg-type]
     )
+    if record.launch.num_inputs:
+        status.inputs_digest, status.num_inputs = record.launch.inputs_digest, record.launch.num_inputs
+        status.inputs_per_task = record.launch.inputs_per_task
     if not job.is_finished:
         for job_id, condition in job.waits_for.items():
             status.waits_for.add(job_id=job_id, condition=_CONDITIONS[Condition(condition)])

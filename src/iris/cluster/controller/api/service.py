@@ -57,7 +57,7 @@ class ControllerService(SubmissionCalls):
     """
 
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
-        super().__init__(controller.submissions, controller.resubmissions)
+        super().__init__(controller.submissions, controller.resubmissions, controller.workspaces)
         self._controller = controller
         self.open_streams = OpenStreams((quota or Quota()).streams)
 
@@ -198,10 +198,6 @@ class ControllerService(SubmissionCalls):
         async with contextlib.aclosing(self.open_streams.limited(caller().name, results)) as messages:
             async for message in messages:
                 yield message
-
-    async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
-        """Return a workspace."""
-        return Controller.FetchBundleResponse(bundle_blob=await self._controller.workspaces.fetch(request.bundle_hash))
 
     async def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any

@@ -79,6 +79,7 @@ class StoredBytes:
 
     def _size_of(self, owner: str, launch: cluster_pb2.Controller.LaunchJobRequest, workspace: bytes) -> int:
         size = len(launch.serialized_entrypoint) + sum(map(len, launch.command)) + launch.environment.ByteSize()
+        size += len(launch.inputs_blob)
         if not launch.bundle_hash:
             return size
         stored, is_live = self._store.read(

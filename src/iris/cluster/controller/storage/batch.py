@@ -97,6 +97,7 @@ class PendingLaunch:
     pending: PendingJob
     bundle: bytes
     outcome: asyncio.Future[IrisError | None]
+    inputs: bytes = b""
 
 
 @dataclass(slots=True)
@@ -175,7 +176,7 @@ class Batch:
         """Return the rows to write."""
         changes = Changes()
         for launch in self.launches:
-            changes.add_job(launch.pending.record, launch.bundle)
+            changes.add_job(launch.pending.record, launch.bundle, launch.inputs)
         for pending in self.jobs.values():
             if pending.is_unsaved:
                 changes.save_job(pending.record, pending.saved_revision, pending.results)

@@ -167,14 +167,16 @@ class Saver:
 
     # Waiting and reading.
 
-    async def add_job(self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = ()) -> None:
+    async def add_job(
+        self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = (), inputs: bytes = b""
+    ) -> None:
         """Save a new job. After the write, the job's instructions are reported to the controller.
 
         Raises:
             IrisError: The job could not be saved. The saver does not try again to save a new job.
         """
         pending = PendingJob(record, 0, 0, list(instructions))
-        launch = PendingLaunch(pending, bundle, asyncio.get_running_loop().create_future())
+        launch = PendingLaunch(pending, bundle, asyncio.get_running_loop().create_future(), inputs)
         self._launches[record.job_id] = launch
         self._gathering.launches.append(launch)
         self._wake.set()

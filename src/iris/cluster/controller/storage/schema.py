@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, fill_contents
+from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, INPUTS_SCHEMA, fill_contents
 from iris.errors import FailedPreconditionError
 from iris.system.files import sync_directory
 
@@ -102,6 +102,7 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
 ) WITHOUT ROWID;
 """,
     CONTENTS_SCHEMA,
+    INPUTS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 _COUNTING = 3  # The migration that begins to count the bytes of each user (contents/).

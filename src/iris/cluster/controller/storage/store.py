@@ -24,6 +24,8 @@ from iris.cluster.controller.jobs.task import Task
 from iris.cluster.controller.storage.connections import Connections
 from iris.cluster.controller.storage.contents.tables import (
     ADD_CONTENTS,
+    ADD_INPUTS,
+    COPY_INPUTS,
     DROP_CONTENTS,
     RAISE_ROUNDS,
     REMOVE_BUNDLE,
@@ -86,9 +88,10 @@ class Changes:
     def __init__(self) -> None:
         self.statements: list[tuple[str, list[Row] | Callable[[], list[Row]]]] = []
 
-    def add_job(self, stored: JobRecord, bundle: bytes) -> Self:
-        """Add a new job and its workspace. The workspace is left out if `bundle` is empty or the workspace is already
-        stored.
+    def add_job(self, stored: JobRecord, bundle: bytes, inputs: bytes = b"") -> Self:
+        """Add a new job, its workspace and the inputs of its tasks. The workspace is left out if `bundle` is empty or
+        the workspace is already stored. If the job has inputs and `inputs` is empty, the inputs of an earlier job with
+        the same hash are copied.
         """
         job, launch = stored.job, stored.launch
         if bundle:
@@ -102,6 +105,10 @@ class Changes:
         )
         self._add("INSERT INTO entry_points VALUES (last_insert_rowid(), ?)", (entry_point,))
         self._add(ADD_CONTENTS, (launch.bundle_hash,))
+        if inputs:
+            self._add(ADD_INPUTS, (launch.inputs_hash, inputs))
+        elif launch.inputs_hash:
+            self._add(COPY_INPUTS, (launch.inputs_hash,))
         if job.is_finished:
             self._end_job(stored)
         else:
@@ -350,6 +357,16 @@ class Store:
         with self._reading() as db:
             row = db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
             return next((bytes(blob) for (blob,) in row), None)
+
+    def inputs_part(self, inputs_hash: str, offset: int, length: int) -> bytes | None:
+        """Return a part of the inputs of a job; None if no inputs with this hash are stored."""
+        with self._reading() as db:
+            row = db.execute("SELECT number FROM inputs WHERE hash=? LIMIT 1", (inputs_hash,)).fetchone()
+            if row is None:
+                return None
+            with db.blobopen("inputs", "blob", row[0], readonly=True) as blob:
+                blob.seek(min(offset, len(blob)))
+                return bytes(blob.read(length))
 
     def has_bundle(self, bundle_hash: str) -> bool:
         """Return whether a workspace is stored."""

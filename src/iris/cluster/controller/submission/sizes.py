@@ -44,6 +44,8 @@ def check_sizes(request: LaunchJobRequest) -> None:
     advice = "have the task load large data itself, from where it is stored"
     _check("the pickled callable", request.serialized_entrypoint, MAX_ENTRYPOINT_BYTES, advice)
     _check("the packed workspace", request.bundle_blob, MAX_BUNDLE_BYTES, advice)
+    _check("the inputs of all tasks", request.inputs_blob, MAX_BUNDLE_BYTES, "give the tasks the places of large data")
+    _check("inputs_digest", request.inputs_digest.encode(), MAX_KEY_BYTES, "a SHA-256 in hex is enough")
     _check("submission_id", request.submission_id.encode(), MAX_KEY_BYTES, "16 random bytes in hex are enough")
     _check("working_directory", request.working_directory.encode(), MAX_PATH_BYTES, "no path is longer on Linux")
     if request.pickled_by and not _PYTHON.fullmatch(request.pickled_by):

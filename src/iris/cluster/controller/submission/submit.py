@@ -85,7 +85,7 @@ class Submissions:
             owner = owner if parent is None else parent.job.owner
             with self._stored_bytes.reserved(owner, request, workspace):
                 record = self._make_record(request, parent, owner)
-                await self._saver.add_job(record, workspace, record.job.submit())
+                await self._saver.add_job(record, workspace, record.job.submit(), request.inputs_blob)
             return record.job_id
 
     def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
@@ -102,6 +102,7 @@ class Submissions:
         launch.CopyFrom(request)
         # The workspace is stored separately from the job, because several jobs may have the same workspace.
         launch.ClearField("bundle_blob")
+        launch.ClearField("inputs_blob")  # Each worker fetches the inputs of its tasks.
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         self._quotas.add(owner, len(job.tasks))

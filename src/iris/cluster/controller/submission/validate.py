@@ -6,6 +6,7 @@ field is never ignored.
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
@@ -18,8 +19,9 @@ from iris.cluster.controller.submission.request import (
     job_id_of,
     replicas_of,
 )
-from iris.cluster.controller.submission.sizes import check_sizes
+from iris.cluster.controller.submission.sizes import MAX_WORD_BYTES, check_sizes
 from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.task_inputs import check_items, items_of
 from iris.cluster.types import MAX_EXIT_CODE
 from iris.cores import MILLICORES
 from iris.errors import InvalidArgumentError, quoted
@@ -45,6 +47,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_environment(request)
     _check_placement(request)
     _check_rendezvous(request)
+    _check_inputs(request)
     _check_dependencies(request)
     _check_seen_indices(request)
     _check_supported(request)
@@ -171,6 +174,47 @@ def _check_placement(request: LaunchJobRequest) -> None:
             raise InvalidArgumentError(
                 f"a machine has only one value of the label {quoted(constraint.key)}, but the constraints ask for"
                 f" {quoted(constraint.value.string_value)} and {quoted(values[constraint.key])}"
+            )
+
+
+def _check_inputs(request: LaunchJobRequest) -> None:
+    """Check the inputs of tasks. Afterwards, each task has its item."""
+    if not request.inputs_blob:
+        # A job that is submitted again has only the hash of its inputs, which are stored already.
+        if request.num_inputs and not request.inputs_hash:
+            raise InvalidArgumentError("inputs_blob must be set if num_inputs is set")
+        if request.inputs_hash and not _HASH.fullmatch(request.inputs_hash):
+            raise InvalidArgumentError(
+                f"inputs_hash must be a SHA-256 in lower-case hex, got {quoted(request.inputs_hash)}"
+            )
+        return
+    if not request.independent_tasks:
+        raise InvalidArgumentError("inputs_blob needs independent_tasks, because each task works on its own inputs")
+    if hashlib.sha256(request.inputs_blob).hexdigest() != request.inputs_hash:
+        raise InvalidArgumentError(f"inputs_hash {quoted(request.inputs_hash)} is not the SHA-256 of inputs_blob")
+    count = check_items(request.inputs_blob)
+    if count != replicas_of(request):
+        raise InvalidArgumentError(
+            f"inputs_blob must have an item for each of {replicas_of(request)} tasks, got {count}"
+        )
+    if request.command:
+        _check_texts(request.inputs_blob)
+    per_task = check_whole_number("inputs_per_task", request.inputs_per_task, least=1, most=MAX_INT32)
+    if -(-request.num_inputs // per_task) != count:
+        raise InvalidArgumentError(
+            f"num_inputs must fill {count} tasks of {per_task} inputs each, got {request.num_inputs}"
+        )
+
+
+def _check_texts(blob: bytes) -> None:
+    for item in items_of(blob):
+        try:
+            text = item.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text or len(item) > MAX_WORD_BYTES:
+            raise InvalidArgumentError(
+                f"the input of a command must be text of up to {MAX_WORD_BYTES} bytes without NUL, got {quoted(item)}"
             )
 
 

@@ -8,7 +8,8 @@ import hashlib
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.controller.submission.request import LaunchJobRequest, replicas_of
+from iris.cluster.task_inputs import item_place, table_entry
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
 
@@ -46,6 +47,8 @@ class Workspaces:
         """
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
+        if request.inputs_hash and not request.inputs_blob:
+            await self._check_stored_inputs(request)
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
         is_stored = not self._unused.is_being_removed(request.bundle_hash) and await self._reading.run(
@@ -69,3 +72,30 @@ class Workspaces:
         if blob is None:
             raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}", reason=ErrorReason.WORKSPACE_NOT_FOUND)
         return blob
+
+    async def fetch_input(self, inputs_hash: str, task_index: int) -> bytes:
+        """Return the inputs of one task.
+
+        Raises:
+            NotFoundError: No inputs with this hash are stored, or they have no item with this index.
+        """
+        if task_index >= 0:
+            table = await self._part(inputs_hash, *table_entry(task_index))
+            place = item_place(table)
+            if place is not None:
+                return await self._part(inputs_hash, *place)
+        raise NotFoundError(f"the inputs {quoted(inputs_hash)} have no item {task_index}")
+
+    async def _check_stored_inputs(self, request: LaunchJobRequest) -> None:
+        last = max(request.seen_task_indices, default=replicas_of(request) - 1)
+        entry = await self._reading.run(self._store.inputs_part, request.inputs_hash, *table_entry(last))
+        if entry is None or item_place(entry) is None:
+            raise FailedPreconditionError(
+                f"the inputs {request.inputs_hash} of {last + 1} tasks are not stored: send inputs_blob"
+            )
+
+    async def _part(self, inputs_hash: str, offset: int, length: int) -> bytes:
+        part = await self._reading.run(self._store.inputs_part, inputs_hash, offset, length)
+        if part is None:
+            raise NotFoundError(f"no inputs with hash {quoted(inputs_hash)}", reason=ErrorReason.WORKSPACE_NOT_FOUND)
+        return part

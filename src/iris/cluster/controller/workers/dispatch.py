@@ -89,6 +89,13 @@ def run_tasks_request(
         timeout_warning_seconds=launch.timeout_warning_seconds,
         hosts=hosts,
     )
+    if launch.inputs_hash:
+        # A worker of an older release must not start the attempt without its inputs.
+        shared.inputs_hash = launch.inputs_hash
+        shared.input_command.extend(launch.command)
+        shared.input_entrypoint = launch.serialized_entrypoint
+        shared.ClearField("command")
+        shared.ClearField("serialized_entrypoint")
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms
     if launch.seen_task_indices:

@@ -65,6 +65,7 @@ class Attempt:
         out_of_memory: Whether the attempt failed because memory ran out.
         reported: Whether the controller has acknowledged the end of the attempt.
         revision: A number that increases with each change that the worker must report to the controller.
+        input_text: The task's input, if the job is a command with inputs. None otherwise, and before it was fetched.
         announcement: Makes readers of the log wait until the controller knows that the attempt runs.
     """
 
@@ -99,6 +100,7 @@ class Attempt:
     out_of_memory: bool = False
     reported: bool = False
     revision: int = 0
+    input_text: str | None = None
     announcement: Announcement = field(default_factory=Announcement)
 
     @property

@@ -87,6 +87,8 @@ class TaskEnvironment:
         env |= rendezvous_variables(request)
         if request.hosts:
             env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
+        if attempt.input_text is not None:
+            env["IRIS_INPUT"] = attempt.input_text
         if request.token:
             env[TOKEN_VARIABLE] = request.token
         return env | {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.ports import PortReservations
@@ -54,11 +55,18 @@ class AttemptPreparer:
             await self._provide_workspace(attempt)
         else:
             directory.work.mkdir()
+        item = await self._fetch_input(attempt) if request.inputs_hash else b""
         if request.command:
             command = list(request.command)
+            if request.inputs_hash:
+                attempt.input_text = item.decode()
+                command = [word.replace("{}", attempt.input_text) for word in command]
         else:
             directory.entrypoint.write_bytes(entrypoint)
-            paths = (str(directory.entrypoint), str(directory.result), request.pickled_by)
+            paths = [str(directory.entrypoint), str(directory.result), request.pickled_by]
+            if request.inputs_hash:
+                directory.inputs.write_bytes(item)
+                paths.append(str(directory.inputs))
             # The program is started by its path and with -P, so that no file of the workspace can hide a module that
             # the program needs to start.
             command = [sys.executable, "-P", run_callable.__file__, *paths]
@@ -89,20 +97,31 @@ class AttemptPreparer:
         await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
 
     async def _fetch_workspace(self, attempt: Attempt) -> bytes:
-        """Fetch the attempt's workspace from the controller.
+        """Fetch the attempt's workspace from the controller."""
+        request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
+        answer: cluster_pb2.Controller.FetchBundleResponse
+        answer = await self._fetch(attempt, self._controller.stub.fetch_bundle, request)
+        return answer.bundle_blob
+
+    async def _fetch_input(self, attempt: Attempt) -> bytes:
+        """Fetch the inputs of the attempt's task from the controller."""
+        asked = attempt.request
+        index = asked.seen_task_index if asked.HasField("seen_task_index") else asked.task_index
+        request = cluster_pb2.Controller.FetchInputRequest(inputs_hash=asked.inputs_hash, task_index=index)
+        answer: cluster_pb2.Controller.FetchInputResponse
+        answer = await self._fetch(attempt, self._controller.stub.fetch_input, request)
+        return answer.item
+
+    async def _fetch(self, attempt: Attempt, method: Any, request: Any) -> Any:
+        """Call the controller for a part of an attempt, and return the answer.
 
         The call is repeated until the controller answers or the attempt is stopped, because an attempt must not fail
         when its controller does not answer.
         """
-        request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
-        controller = self._controller
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             try:
-                answer = await call_async(
-                    controller.stub.fetch_bundle, request, controller.peer, timeout_s=_FETCH_TIMEOUT_S
-                )
-                return answer.bundle_blob
+                return await call_async(method, request, self._controller.peer, timeout_s=_FETCH_TIMEOUT_S)
             except (UnavailableError, DeadlineExceededError) as error:
                 if attempt.stop_grace_s is not None:
                     raise

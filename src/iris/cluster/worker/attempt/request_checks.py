@@ -33,6 +33,20 @@ def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
     return text
 
 
+def split_off_entrypoint(request: cluster_pb2.Worker.RunTaskRequest) -> bytes:
+    """Remove the pickled callable from a request, and return it. The callable is empty for a command.
+
+    The command of a task with inputs is moved into the field `command`, where the worker expects every command.
+    """
+    entrypoint = request.serialized_entrypoint or request.input_entrypoint
+    request.ClearField("serialized_entrypoint")
+    request.ClearField("input_entrypoint")
+    if request.input_command:
+        request.command[:] = request.input_command
+        request.ClearField("input_command")
+    return entrypoint
+
+
 def check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
     """Raise InvalidArgumentError if a request contains values with which no process can be started."""
     job_id, task_index = parse_task_id(request.task_id)
@@ -56,6 +70,10 @@ def check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
         check_port_name(port)
     if request.rendezvous and not request.hosts:
         raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least the host of task 0")
+    if request.inputs_hash and not _HASH.fullmatch(request.inputs_hash):
+        raise InvalidArgumentError(
+            f"inputs_hash must have 64 hexadecimal digits in lower case, got {quoted(request.inputs_hash)}"
+        )
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(
             f"bundle_hash must have 64 hexadecimal digits in lower case, got {quoted(request.bundle_hash)}"

@@ -1,6 +1,6 @@
 """The program that runs a callable in a task's process.
 
-        python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
+        python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY [INPUT_FILE]]
 
 The worker does not use `python -m iris.cluster.worker.process.run_callable`, because a file `iris.py` in the task's
 working directory would hide the package. For the same reason, and to start fast, this program imports no part of Iris.
@@ -36,11 +36,15 @@ import threading
 import traceback
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 _MAX_SENTENCE = 1000  # The largest number of characters in a failure text.
 _PID = os.getpid()
+_INPUTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_inputs.py")
 _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "pickles")
+
+
+_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def main() -> None:
@@ -53,6 +57,9 @@ def main() -> None:
     sys.argv[:] = [entrypoint]
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _show_thread_error
+    if len(rest) > 1:
+        _load_beside("run_inputs").run_inputs(sys.modules[__name__], entrypoint, result, *rest)
+        return
     modules = None
     try:
         _check_python(rest[0] if rest else "")
@@ -67,6 +74,77 @@ def main() -> None:
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
+
+
+# The functions below are the tools of `run_inputs.py`, which this program loads in a task with inputs.
+
+
+def become_task_process() -> None:
+    """Make this process, a child of the task's first process, the one that may write the task's files."""
+    global _PID
+    _PID = os.getpid()
+
+
+def load_callable(entrypoint: str, pickled_by: str) -> _Loaded:
+    """Return the callable in a file with its arguments, and the modules that contain it."""
+    _check_python(pickled_by)
+    return _load(entrypoint)
+
+
+def end(error: BaseException, result: str) -> NoReturn:
+    """End the process because of an error, like a task without inputs."""
+    _end(error, result, None)
+    raise AssertionError("`_end` always raises SystemExit")
+
+
+def load_value(data: bytes) -> Any:
+    """Return a value that was pickled with code by value."""
+    return _load_pickles("loading").load_here(data)
+
+
+def dumps(value: object, own: Sequence[str]) -> bytes:
+    """Return the pickle of a value, with code by value."""
+    pickled: bytes = _load_pickles("by_value").dumps(value, own)
+    return pickled
+
+
+def pickle_exception(error: BaseException, own: Sequence[str]) -> tuple[bytes, str]:
+    """Return the pickle of an exception, and its traceback as text. The pickle is empty if the exception cannot be
+    pickled, or is too large.
+    """
+    _trim(error)
+    data = b""
+    with contextlib.suppress(Exception):
+        data = dumps(error, own)
+    text = _end_of("".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")).decode()
+    return (data if len(data) <= _limits().MAX_EXCEPTION_BYTES else b""), text
+
+
+def show_error(error: BaseException) -> None:
+    """Print the traceback of an error."""
+    _show_error(error)
+
+
+def max_result_bytes() -> int:
+    """Return the largest size of a pickled result."""
+    limit: int = _limits().MAX_RESULT_BYTES
+    return limit
+
+
+def write_result(result: str, data: bytes) -> None:
+    """Write the result file."""
+    _write(result, data)
+
+
+def _load_beside(name: str) -> Any:
+    """Return a module in the folder of this program, without importing `iris`."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"_iris_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _load_pickles(name: str) -> Any:
@@ -94,9 +172,6 @@ def _check_python(pickled_by: str) -> None:
     if why_not:
         # Bytecode of another Python version can crash the interpreter, so the callable is not even loaded.
         raise _CannotStart(why_not)
-
-
-_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def _load(entrypoint: str) -> _Loaded:
@@ -150,7 +225,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
 def _trim(error: BaseException) -> BaseException:
     """Remove the frames of this program from the beginning of an error's traceback."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, _PICKLES + os.sep)):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, _INPUTS, _PICKLES + os.sep)):
         trace = trace.tb_next
     return error.with_traceback(trace)
 

@@ -89,6 +89,24 @@ CREATE TRIGGER result_added AFTER INSERT ON results BEGIN
         WHERE number = (SELECT number FROM jobs WHERE job_id = NEW.job_id);
 END;
 """
+# A later migration. The inputs of a job are removed with its entry point, and count as contents of the job.
+INPUTS_SCHEMA = """
+CREATE TABLE inputs (                          -- the inputs of the tasks of a job (cluster/task_inputs.py)
+    number INTEGER PRIMARY KEY,                -- the number of the job
+    hash TEXT NOT NULL,
+    blob BLOB NOT NULL
+);
+CREATE INDEX inputs_by_hash ON inputs (hash);
+CREATE TRIGGER inputs_added AFTER INSERT ON inputs BEGIN
+    UPDATE contents SET bytes = bytes + length(NEW.blob) WHERE number = NEW.number;
+END;
+CREATE TRIGGER inputs_removed AFTER DELETE ON entry_points BEGIN
+    DELETE FROM inputs WHERE number = OLD.number;
+END;
+"""
+# Add the inputs of the job whose contents were added last. The number of the job is the last row id.
+ADD_INPUTS = "INSERT INTO inputs VALUES (last_insert_rowid(), ?, ?)"
+COPY_INPUTS = "INSERT INTO inputs SELECT last_insert_rowid(), hash, blob FROM inputs WHERE hash=? LIMIT 1"
 # Adds the row of contents for the job that was inserted last, after its entry point. The argument is the hash of the
 # job's workspace.
 ADD_CONTENTS = (

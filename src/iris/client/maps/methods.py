@@ -1,0 +1,183 @@
+"""The methods of `IrisClient` that map a function over many inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, Unpack, cast
+
+from iris.arguments import check_flag
+from iris.client.job import Job, JobClient
+from iris.client.maps.map_job import MapJob
+from iris.client.maps.submission import MapOptions, MapSubmission
+from iris.client.submission import parent_job
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.display.board import check_progress
+from iris.errors import AlreadyExistsError, PermissionDeniedError
+from iris.rpc import cluster_pb2
+
+
+class MapMethods:
+    """The methods of `IrisClient` that map a function over many inputs."""
+
+    cluster: RemoteClusterClient
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        inputs: Iterable[Any],
+        *,
+        order: bool = True,
+        return_exceptions: bool = False,
+        progress: bool | None = None,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Any]:
+        """Call a function once for each input in a job, and return an iterator over the values, as the tasks end.
+
+        The job is submitted. If this program ends early, or an input fails, the job continues. With
+        `submit_map` and a name, another program can collect the results.
+
+        Args:
+            function: The function, which gets one input as its argument.
+            inputs: The inputs. Without any input, no job is submitted.
+            order: True: return the values in the order of the inputs. False: in the order in which the tasks end.
+            return_exceptions: If True, an input that failed does not raise an error. Its item is the exception that the
+                function raised, or a `ResultError` with the reason.
+            progress: Whether to show the progress on stderr or in the notebook. None: on a terminal and in a notebook.
+            **options: The options of the job, such as `max_parallel` and `resources`. `submit_map` documents them.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
+            Exception: The function has raised this exception. A note names the index of the input and the input.
+            ResultError: An input has no value for another reason, for example because it killed the process.
+        """
+        return self._map(function, inputs, False, order, return_exceptions, progress, options)
+
+    def starmap(
+        self,
+        function: Callable[..., Any],
+        inputs: Iterable[Any],
+        *,
+        order: bool = True,
+        return_exceptions: bool = False,
+        progress: bool | None = None,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Any]:
+        """Call a function once for each tuple of arguments in a job. `map` documents the arguments and errors.
+
+        Args:
+            function: The function.
+            inputs: The tuples of the function's arguments.
+            order: See `map`.
+            return_exceptions: See `map`.
+            progress: See `map`.
+            **options: See `map`.
+        """
+        return self._map(function, inputs, True, order, return_exceptions, progress, options)
+
+    def submit_map(
+        self,
+        function: Callable[..., Any],
+        inputs: Iterable[Any],
+        *,
+        star: bool = False,
+        **options: Unpack[MapOptions],
+    ) -> MapJob:
+        """Submit a job that calls a function once for each input, and return its handle.
+
+        The job has independent tasks, and each task works on a chunk of the inputs, one after the other. The function
+        and the inputs are stored once. An input that fails, or that kills its process, does not affect the other
+        inputs. If the name belongs to a map of the same inputs already, the handle of that map is returned. Therefore
+        a program that was lost can collect the results later.
+
+        Args:
+            function: The function, which gets one input as its argument. A coroutine function is run by `asyncio.run`.
+            inputs: The inputs. All of them may have about 110 MB when pickled.
+            star: Whether each input is a tuple with all arguments of the function.
+            max_parallel: How many chunks may be worked on at the same time. Default: as many as the machines have room
+                for.
+            chunk: The number of inputs of each task. Default: about 8 chunks for each core, and at least one input.
+            kwargs: Keyword arguments of the function, the same for each input.
+            name: The name of the job. Default: the function's name and a random suffix.
+            resources: The resources that each chunk needs. Default: one core.
+            env, workspace, working_directory, constraints, on_notice: See `run`.
+            max_retries_failure: How often an input that failed is tried again. A chunk that failed as a whole, for
+                example because it ran out of memory, is tried again as often.
+            max_retries_preemption: How often a chunk is tried again after its worker was lost.
+            timeout: How many seconds a chunk may take.
+            job_timeout, scheduling_timeout: See `run`.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. Nothing was sent.
+            EntrypointError: The function or an input cannot be pickled. The message contains the reason.
+            AlreadyExistsError: Another job has this name.
+            ResourceExhaustedError: The function, the inputs or the workspace are too large.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        submission = MapSubmission(function, inputs, star, options)
+        machines = self._machines() if submission.needs_machines else None
+        parent = parent_job(self.cluster.token(), self.cluster.controller_address)
+        request = submission.request(machines, parent)
+        upload = submission.upload
+        try:
+            with nullcontext() if upload is None else upload.sending():
+                job_id = self.cluster.launch_job(request)
+        except AlreadyExistsError as error:
+            if submission.name is None:
+                raise
+            status = self.cluster.get_job_status(error_job_id(error, request), without_tasks=True)
+            submission.check_same(status, error)
+            return MapJob._of(self._handles, status)
+        return MapJob(self._handles, job_id, request.num_inputs, request.inputs_per_task)
+
+    def map_job(self, job_id: str | Job) -> MapJob:
+        """Return the handle of an existing map.
+
+        Args:
+            job_id: The job: its id, or its `Job` handle.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InvalidArgumentError: (a `ValueError`) The job is no map.
+        """
+        return MapJob._of(self._handles, self.cluster.get_job_status(job_id, without_tasks=True))
+
+    @property
+    def _handles(self) -> JobClient:
+        """This client, as the handles use it."""
+        return cast(JobClient, self)  # The whole client has all methods of the protocol.
+
+    def _map(
+        self,
+        function: Callable[..., Any],
+        inputs: Iterable[Any],
+        star: bool,
+        order: bool,
+        return_exceptions: bool,
+        progress: bool | None,
+        options: MapOptions,
+    ) -> Iterator[Any]:
+        check_flag("order", order)
+        check_flag("return_exceptions", return_exceptions)
+        check_progress(progress)
+        inputs = as_list(inputs)
+        if inputs == []:
+            return iter(())
+        handle = self.submit_map(function, inputs, star=star, **options)
+        return handle.results(order=order, return_exceptions=return_exceptions, progress=progress)
+
+    def _machines(self) -> cluster_pb2.Controller.ListMachinesResponse | None:
+        try:
+            return self.cluster.list_machines()
+        except PermissionDeniedError:
+            return None  # A task may not read the list of machines.
+
+
+def as_list(inputs: Any) -> Any:
+    """Return the inputs as a list. A value that is no collection of inputs is returned unchanged, for its error."""
+    return inputs if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)
+
+
+def error_job_id(error: AlreadyExistsError, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
+    """Return the id of the job that has the name of a submission."""
+    return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name

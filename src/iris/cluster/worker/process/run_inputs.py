@@ -1,0 +1,227 @@
+"""Calls a callable once for each input of a task, and survives inputs that end the process.
+
+The program `run_callable.py` loads this module in a task with inputs. Like that program, this module imports no part of
+Iris. A child process calls the callable, and sends each outcome to the task's first process through a pipe. If the
+child process ends before its last input, the input that it worked on has failed. Another child process continues with
+the next input. The first process loads nothing of the user's code, so that it can fork at any time.
+
+The input file is a pickle of the tuple (first, is_star, tries, inputs). `first` is the index of the first input in the
+job. With `is_star`, each input is a tuple of arguments. `tries` is how often an input is tried until it succeeds.
+Each item of `inputs` is a byte, "p" or "v", and a pickle. The byte is "v" if the pickle has code by value.
+
+The result of the task is the pickle of a list with a tuple (kind, data, text) for each input: `VALUE` with the pickled
+value; `RAISED` with the pickled exception, or no data, and its traceback; `FAILED` with the reason as text. `RAISED`
+and `FAILED` have the input's `repr` as a fourth element.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import reprlib
+import select
+import struct
+import sys
+import types
+from typing import Any, NoReturn
+
+VALUE, RAISED, FAILED = 0, 1, 2
+_LENGTH = struct.Struct("<I")
+_READ_BYTES = 1024 * 1024
+# The size of an outcome without its data and texts, and the size of texts that always fit.
+_FRAME_BYTES = 64
+_SHOWN_CHARACTERS = 200
+_PLAIN = (int, float, complex, bool, str, bytes, type(None))
+
+
+def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: str) -> None:
+    """Call the callable for each input in a file, and write the outcomes into the result file.
+
+    Args:
+        tools: The module `run_callable`.
+        entrypoint: The file of the pickled callable.
+        result: The result file.
+        pickled_by: The Python version that pickled the callable.
+        path: The input file.
+    """
+    with open(path, "rb") as file:
+        first, is_star, tries, inputs = pickle.loads(file.read())
+    outcomes: list[tuple[Any, ...] | None] = [None] * len(inputs)
+    failures = [0] * len(inputs)
+    left = tools.max_result_bytes() - _FRAME_BYTES * (1 + len(inputs))
+    start = 0
+    while start < len(inputs):
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(read_end)
+            tools.become_task_process()
+            pipe = _Pipe(write_end, start, first)
+            _work(tools, (entrypoint, pickled_by, result), inputs[start:], (is_star, tries), pipe)
+        os.close(write_end)
+        is_ready = False
+        for kind, index, *outcome in _frames(pid, read_end):
+            is_ready = True
+            if kind == "outcome":
+                size = sum(len(part) for part in outcome if isinstance(part, str | bytes))
+                if size > left:
+                    outcome = [
+                        FAILED,
+                        b"",
+                        _too_large(size, left, len(inputs), tools),
+                        outcome[-1] if len(outcome) > 3 else "",
+                    ]
+                    size = 0
+                left -= size
+                outcomes[index] = tuple(outcome)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.close(read_end)
+        start = next((i for i, outcome in enumerate(outcomes) if outcome is None), len(inputs))
+        if not is_ready:
+            # The callable could not be loaded. The child process has written the reason into the failure files.
+            _end_like(status)
+        if start < len(inputs):
+            failures[start] += 1
+            how = f"signal {-status}" if status < 0 else f"exit code {status}"
+            why = f"the process ended with {how} while it worked on this input"
+            sys.stderr.write(f"iris: input {first + start}: {why}\n")
+            sys.stderr.flush()
+            if failures[start] >= tries:
+                outcomes[start] = (FAILED, b"", why, "")
+                start += 1
+    tools.write_result(result, pickle.dumps(outcomes))
+
+
+class _Pipe:
+    """The end of a pipe at which a child process sends outcomes.
+
+    Args:
+        descriptor: The descriptor of the pipe.
+        start: The position of the child's first input in the task.
+        first: The index of the task's first input in the job.
+    """
+
+    def __init__(self, descriptor: int, start: int, first: int) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self._first = first
+        self._pid = os.getpid()
+
+    def job_index(self, position: int) -> int:
+        """Return the index in the job of the child's input at a position."""
+        return self._first + self._start + position
+
+    def send(self, kind: str, position: int, *outcome: Any) -> None:
+        """Send a frame. A copy of the process, forked by the callable, sends nothing."""
+        if os.getpid() != self._pid:
+            return
+        data = pickle.dumps((kind, self._start + position, *outcome))
+        view = memoryview(_LENGTH.pack(len(data)) + data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def _work(tools: Any, task: tuple[str, str, str], inputs: list[bytes], mode: tuple[bool, int], pipe: _Pipe) -> NoReturn:
+    """Call the callable for each input, in the child process, and end the process like a script."""
+    entrypoint, pickled_by, result = task
+    try:
+        (function, _, kwargs), modules = tools.load_callable(entrypoint, pickled_by)
+    except BaseException as error:  # noqa: BLE001 - `end` makes the exit code of every error.
+        tools.end(error, result)
+    sys.argv[0] = getattr(function, "__name__", type(function).__name__)
+    own = modules.own_names()
+    pipe.send("ready", 0)
+    is_star, tries = mode
+    for position, item in enumerate(inputs):
+        for left in range(tries - 1, -1, -1):
+            outcome = _outcome(tools, function, kwargs, item, is_star, own, pipe.job_index(position))
+            if outcome[0] != RAISED or not left:
+                break
+        pipe.send("outcome", position, *outcome)
+    sys.exit(0)
+
+
+def _outcome(
+    tools: Any, function: Any, kwargs: dict[str, Any], item: bytes, is_star: bool, own: Any, index: int
+) -> tuple[Any, ...]:
+    """Call the callable for one input, and return the outcome."""
+    arguments: Any = ()
+    try:
+        arguments = _load_input(tools, item)
+        value = function(*arguments, **kwargs) if is_star else function(arguments, **kwargs)
+        if isinstance(value, types.CoroutineType):
+            import asyncio  # Most callables do not need this import, which is slow.
+
+            value = asyncio.run(value)
+    except BaseException as error:  # noqa: BLE001 - An input that fails must not take the other inputs along.
+        shown = _shown(arguments)
+        if not isinstance(error, Exception):
+            # The caller must not get a SystemExit or KeyboardInterrupt, which would end the caller's program.
+            return FAILED, b"", f"the callable raised {type(error).__name__}({error})", shown
+        sys.stderr.write(f"iris: input {index} failed: {shown}\n")
+        data, text = tools.pickle_exception(error, own)
+        tools.show_error(error)
+        return RAISED, data, text, shown
+    try:
+        return VALUE, pickle.dumps(value) if type(value) in _PLAIN else tools.dumps(value, own), ""
+    except Exception as error:  # noqa: BLE001 - The user's __reduce__ may raise any exception.
+        return FAILED, b"", f"the return value of the callable cannot be pickled: {error}", _shown(arguments)
+
+
+def _load_input(tools: Any, item: bytes) -> Any:
+    return tools.load_value(item[1:]) if item[:1] == b"v" else pickle.loads(item[1:])
+
+
+def _shown(value: object) -> str:
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - The user's __repr__ may raise any exception.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _too_large(size: int, left: int, count: int, tools: Any) -> str:
+    limit = tools.max_result_bytes() // 1024**2
+    return (
+        f"the result is too large: {size:,} bytes, and {max(left, 0):,} are left of the {limit} MiB for the results of"
+        f" the {count} inputs of one task: map with a smaller chunk, or store large results elsewhere"
+    )
+
+
+def _frames(pid: int, descriptor: int) -> Any:
+    """Yield the frames that a child process sends, until the process has ended.
+
+    The pipe may stay open after the end of the child process, because processes that it has started may hold the pipe.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    ended = -1
+    with contextlib.suppress(AttributeError, OSError):  # Old kernels have no such descriptors.
+        ended = os.pidfd_open(pid)
+        poll.register(ended, select.POLLIN)
+    buffer = bytearray()
+    try:
+        while True:
+            ready = {number for number, _ in poll.poll()}
+            if descriptor not in ready:
+                return
+            data = os.read(descriptor, _READ_BYTES)
+            if not data:
+                return
+            buffer += data
+            while len(buffer) >= _LENGTH.size and len(buffer) >= _LENGTH.size + _LENGTH.unpack_from(buffer)[0]:
+                end = _LENGTH.size + _LENGTH.unpack_from(buffer)[0]
+                frame = pickle.loads(buffer[_LENGTH.size : end])
+                del buffer[:end]
+                yield frame
+    finally:
+        if ended >= 0:
+            os.close(ended)
+
+
+def _end_like(status: int) -> NoReturn:
+    """End this process in the way in which a child process has ended."""
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status or 1)
