@@ -323,7 +323,7 @@ def test_ctrl_c_only_detaches_from_a_job_on_a_running_cluster(remote_iris: Iris)
         (["run", "--replicas", "0", "true"], "--replicas"),
         (["run", "--memory", "much", "true"], "a size must be a number of bytes"),
         (["run", "--timeout", "soon", "true"], "not a duration: 'soon'"),
-        (["run", "--env", "novalue", "true"], "must be given as NAME=VALUE"),
+        (["run", "--env", "novalue", "true"], "'novalue' is not set in this shell"),
         (["run", "--port", "a-b", "true"], "not a port name: 'a-b'"),
         (["run", "--name", "a/b", "true"], "not a job name: 'a/b'"),
         (["run", "--workspace", "nowhere", "true"], "nowhere"),

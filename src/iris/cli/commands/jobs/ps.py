@@ -123,11 +123,15 @@ def ps(
     with connect(address) as connection:
         client = connection.client
         if watch:
-            show_live(polled(lambda: _frame(_listed(client, wanted, most, most_ended))), output)
+
+            def read() -> Frame:
+                return _frame(_listed(client, wanted, most, most_ended), is_filtered=not wanted.is_empty)
+
+            show_live(polled(read), output)
             return
         shown = _listed(client, wanted, most, most_ended)
         counts = wanted.counts(client)
-    frame = _frame(shown)
+    frame = _frame(shown, is_filtered=not wanted.is_empty)
     output.answer(frame.document, frame.view)
     shown_live = sum(not is_job_finished(job.state) for job in shown)
     hidden = {"run or wait": counts[0] - shown_live, "have ended": counts[1] - (len(shown) - shown_live)}
@@ -147,11 +151,11 @@ def _listed(
     return [*(job for job in live if job.job_id not in has_ended), *ended][:most]
 
 
-def _frame(shown: Sequence[cluster_pb2.JobStatus]) -> Frame:
-    return Frame({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown))
+def _frame(shown: Sequence[cluster_pb2.JobStatus], *, is_filtered: bool) -> Frame:
+    return Frame({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown, is_filtered))
 
 
-def _table(jobs: Sequence[cluster_pb2.JobStatus]) -> str | RenderableType:
+def _table(jobs: Sequence[cluster_pb2.JobStatus], is_filtered: bool) -> str | RenderableType:
     from iris.cli.output.tables import jobs_table
 
-    return jobs_table(jobs) if jobs else "no such jobs"
+    return jobs_table(jobs) if jobs else "no such jobs" if is_filtered else "no jobs yet"
