@@ -97,9 +97,16 @@ class Disk:
         )
         return self.worker.run_task(request, b"")
 
-    async def end(self, task_id: str = "job/task-0", attempt_id: int = 0, *, reported: bool = True) -> Attempt:
+    async def end(
+        self,
+        task_id: str = "job/task-0",
+        attempt_id: int = 0,
+        *,
+        reported: bool = True,
+        submitted_at_ms: int = 1000,
+    ) -> Attempt:
         """Begin an attempt, end it, and mark its log as uploaded."""
-        attempt = self.begin(task_id, attempt_id, bundle_hash="")
+        attempt = self.begin(task_id, attempt_id, bundle_hash="", submitted_at_ms=submitted_at_ms)
         self.worker.kill_task(task_id, attempt_id, 0)
         await asyncio.to_thread(wait_until, lambda: attempt.is_final, "the end of the attempt")
         attempt.reported = reported
@@ -329,6 +336,24 @@ async def test_a_running_attempt_of_a_later_job_with_the_name_of_a_removed_job_s
     await disk.worker.forget_job(forget_request())
     assert disk.worker.registry.log_of("job/task-0", 0)[2] is running
     assert running.directory.log.exists()
+
+
+async def test_an_ended_attempt_of_a_later_job_with_the_name_of_a_removed_job_stays(disk: Disk) -> None:
+    later = await disk.end(submitted_at_ms=2000)
+    await disk.worker.forget_job(forget_request())
+    assert disk.worker.registry.log_of("job/task-0", 0)[2] is later
+    assert later.directory.log.exists()
+
+
+async def test_an_attempt_that_begins_while_a_job_with_its_name_is_removed_keeps_its_directory(disk: Disk) -> None:
+    await disk.end("job/task-60")
+    removing = asyncio.create_task(disk.worker.forget_job(forget_request(num_tasks=61)))
+    await asyncio.sleep(0)  # The removal has begun, and the event loop does other work between two of its steps.
+    assert not removing.done()
+    path = disk.begin("job/task-60", submitted_at_ms=2000).directory.path
+    created = path.stat().st_ino
+    await removing
+    assert path.stat().st_ino == created
 
 
 async def test_an_attempt_of_a_new_job_replaces_an_attempt_of_a_removed_job_with_the_same_name(disk: Disk) -> None:

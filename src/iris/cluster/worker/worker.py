@@ -225,14 +225,15 @@ class Worker:
         Attempts of a later job with the same name stay.
         """
         self.registry.forget_job(request.job_id, request.job_submitted_at_ms)
-        busy = self.registry.busy_directories()
         discarded = []
-        for index in range(request.num_tasks):
-            for directory in self._directory.attempts_of(make_task_id(request.job_id, index)):
-                if directory.path not in busy:
-                    discarded.append(self._directory.discard(directory.path))
-            if not index % _FORGOTTEN_AT_ONCE:
-                await asyncio.sleep(0)
+        for first in range(0, request.num_tasks, _FORGOTTEN_AT_ONCE):
+            # The directories are chosen anew after each await, because attempts of a later job may begin meanwhile.
+            needed = self.registry.busy_directories() | self.registry.directories_of(request.job_id)
+            for index in range(first, min(first + _FORGOTTEN_AT_ONCE, request.num_tasks)):
+                for directory in self._directory.attempts_of(make_task_id(request.job_id, index)):
+                    if directory.path not in needed:
+                        discarded.append(self._directory.discard(directory.path))
+            await asyncio.sleep(0)
         running = {attempt.request.bundle_hash for attempt in self.registry.running()}
         if request.bundle_hash and request.bundle_hash not in running:
             discarded.append(self._directory.discard_bundle(request.bundle_hash))

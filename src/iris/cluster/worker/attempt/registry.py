@@ -201,6 +201,10 @@ class AttemptRegistry:
         unreported = {a.directory.path for a in self._attempts.values() if not (a.is_final and a.reported)}
         return unreported | self._readers.keys()
 
+    def directories_of(self, job_id: str) -> set[Path]:
+        """Return the directories of the attempts of a job that this process knows."""
+        return {a.directory.path for a in self._attempts.values() if a.request.job_id == job_id}
+
     def forget(self, directories: Collection[Path]) -> None:
         """Drop the records of attempts whose directories or logs are about to be removed."""
         for key, attempt in list(self._attempts.items()):
