@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -278,6 +279,18 @@ async def test_new_job_does_not_show_folded_logs_of_an_earlier_job_of_its_name(t
     await logs.keeper.close()
 
 
+async def test_new_job_waits_for_no_writer_of_the_folded_logs(tmp_path: Path) -> None:
+    before = await folded(tmp_path, b"all of it\n")
+    await before.keeper.close()
+    logs = KeptLogs(tmp_path, location="")
+    logs.keeper.start()
+    with contextlib.closing(sqlite3.connect(logs.directories.root / "folded.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")  # A batch of logs is being folded.
+        logs.keeper.job_launched("new", 3)  # A write would wait for the lock, and fail.
+        assert writer.in_transaction
+    await logs.keeper.close()
+
+
 # Crashes, old state, damage
 
 FOLD = """
@@ -294,6 +307,16 @@ def fold_in_process(logs: KeptLogs, failpoint: str) -> int:
     """Fold all logs in another process with a failpoint, and return the exit code of the process."""
     environment = os.environ | {"IRIS_FAILPOINTS": failpoint}
     return subprocess.run([sys.executable, "-c", FOLD, logs.directories.root], env=environment, check=False).returncode
+
+
+async def test_new_job_is_accepted_although_the_database_of_folded_logs_is_damaged(tmp_path: Path) -> None:
+    before = await folded(tmp_path, b"all of it\n")
+    await before.keeper.close()
+    logs = KeptLogs(tmp_path, location="")
+    logs.keeper.start()
+    (logs.directories.root / "folded.db").write_bytes(b"damaged" * 1000)
+    logs.keeper.job_launched("new", 3)
+    await logs.keeper.close()
 
 
 @pytest.mark.parametrize("failpoint", ["fold.before=kill@1", "fold.after=kill@1", "fold.after=kill@2"])

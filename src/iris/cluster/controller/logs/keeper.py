@@ -29,6 +29,7 @@ from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME
+from iris.cluster.logs.folded.reading import folded_tasks
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.config import DEFAULT_MAX_LOG_BYTES
@@ -225,7 +226,7 @@ class LogKeeper:
         root = self._directories.root
         folders = [self._directories.task(make_task_id(job_id, index)) for index in range(tasks)]
         if DATABASE_NAME in self._earlier:
-            self._folded.remove_tasks([folder.name for folder in folders])
+            self._remove_folded(folders)
         for folder in folders:
             if folder.name in self._earlier:
                 self._earlier.discard(folder.name)
@@ -235,6 +236,16 @@ class LogKeeper:
                 except FileNotFoundError:
                     continue  # A sweep has removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
+
+    def _remove_folded(self, folders: Sequence[Path]) -> None:
+        # Reading comes first, because a new job almost never has folded logs. A write would wait for the thread that
+        # folds logs, and this method blocks the loop. An error must not prevent the submission of the new job.
+        try:
+            tasks = folded_tasks(folders)
+            if tasks:
+                self._folded.remove_tasks(tasks)
+        except OSError as error:
+            _log.warning("the folded logs of an earlier job with the same name cannot be removed: %s", error)
 
     async def remove_copies(self, record: JobRecord) -> None:
         """Remove the logs of an ended job from the log location.

@@ -15,7 +15,7 @@ from iris.cluster.logs.folded.database_name import DATABASE_NAME
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from iris.cluster.logs.folded.database import Databases
 
@@ -74,6 +74,25 @@ def folded_segments(directory: Path) -> list[tuple[str, int]]:
         )
         or []
     )
+
+
+def folded_tasks(directories: Sequence[Path]) -> list[str]:
+    """Return the names of those directories of tasks that have folded logs.
+
+    Args:
+        directories: The directories of tasks, all below the same root.
+
+    Raises:
+        OSError: The database cannot be read.
+    """
+
+    def find(database: sqlite3.Connection) -> list[str]:
+        statement = "SELECT 1 FROM logs WHERE task=? LIMIT 1"
+        names = [directory.name for directory in directories]
+        return [name for name in names if database.execute(statement, (name,)).fetchone() is not None]
+
+    path = directories[0].parent / DATABASE_NAME
+    return (_databases().read(path, find) if path.exists() else None) or []
 
 
 class FoldedSegment:
