@@ -224,6 +224,8 @@ def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limi
         assert dict(caught.value.metadata) == {"user": "tests", "limit": "10000"}
         for words in (f"store {live:,} bytes", "over the limit of 10,000", "--max-bytes-per-user"):
             assert words in str(caught.value)
+        with pytest.raises(ResourceExhaustedError, match="make them smaller, or raise the limit"):
+            world.submit("large", entry_bytes=10_001)  # The end of other jobs would not help.
         with RemoteClusterClient(world.running.address, token=token(name="ana")) as ana:
             ana.launch_job(Controller.LaunchJobRequest(name="of-ana", command=["true", "x" * 3_000]))
         world.end("one")

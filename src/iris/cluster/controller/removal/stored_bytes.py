@@ -93,10 +93,19 @@ class StoredBytes:
         live = self._store.read(partial(contents.bytes_of_user, owner=owner)).live + self._reserved[owner]
         if live + size <= self._limit:
             return
+        if size > self._limit:
+            problem = (
+                f"the entry point and the workspace of this job have {size:,} bytes, over the limit of"
+                f" {self._limit:,} for all jobs of user {quoted(owner)}: make them smaller, or raise the limit"
+            )
+        else:
+            problem = (
+                f"the unfinished jobs of user {quoted(owner)} store {live:,} bytes of entry points, workspaces and"
+                f" results, and this job needs {size:,} more, over the limit of {self._limit:,}: wait for some jobs, or"
+                " kill some"
+            )
         raise ResourceExhaustedError(
-            f"the unfinished jobs of user {quoted(owner)} store {live:,} bytes of entry points, workspaces and results,"
-            f" and this job needs {size:,} more, over the limit of {self._limit:,}: wait for some jobs, or kill some"
-            " ('iris up --max-bytes-per-user' sets the limit)",
+            f"{problem} ('iris up --max-bytes-per-user' sets the limit)",
             reason=ErrorReason.QUOTA_EXCEEDED,
             metadata={"user": owner, "limit": str(self._limit)},
         )

@@ -99,8 +99,9 @@ def _add_variables(
 
 def _no_entry_point(job_id: str) -> str:
     return (
-        f"the command or callable of job {quoted(job_id)} is no longer stored, because the job ended long ago: submit"
-        " the job as you did the first time"
+        f"the command or callable of job {quoted(job_id)} is no longer stored, because later jobs of its owner have"
+        " stored more bytes than one user may store ('iris up --max-bytes-per-user' sets the limit): submit the job as"
+        " you did the first time"
     )
 
 
