@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import urllib.error
@@ -14,6 +15,7 @@ from support.tokens import keep_key
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import start_server
 from iris.config import ClusterConfig
+from iris.errors import LocalClusterError
 from iris.system.sockets import bind, port_of
 
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -72,3 +74,31 @@ def test_server_that_migrates_for_long_reports_progress_and_answers_health(
             assert len(client.list_jobs()) == 32
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("case", ["copy", "engine"])
+def test_migration_before_the_start_of_the_controller_reports_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    state = tmp_path / "state"
+    keep_key(state)
+    with sqlite3.connect(state / "controller.db") as db:
+        db.executescript(_OLD_DATABASE.read_text())
+    db.close()
+    if case == "copy":
+        original = {"device": 1, "inode": 1, "changed_ns": 1, "directory": str(tmp_path / "original")}
+        (state / "place").write_text(json.dumps(original))
+    else:
+        (state / "engine").write_text("ray\n")
+    # The controller itself migrates nothing afterwards. Therefore all messages with these texts come before its start.
+    monkeypatch.setenv("IRIS_FAILPOINTS", "migrate.before=delay:2500;migrate.after=delay:2500")
+    texts: dict[str, None] = {}
+    expected = contextlib.nullcontext() if case == "copy" else pytest.raises(LocalClusterError, match="--engine ray")
+    with expected:
+        start_server(
+            ClusterConfig(state_dir=state, port=free_port()), ends_with_us=True, on_progress=texts.setdefault
+        ).stop()
+    assert list(texts)[:2] == [
+        "the controller is loading its state",
+        "the controller is migrating its state: 32 of 32 jobs",
+    ]

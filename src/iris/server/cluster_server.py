@@ -59,15 +59,26 @@ class ClusterServer:
         temporary: Keep jobs in memory only, and remove the state directory at the end.
         take_over: Continue the jobs of a state directory that was moved or restored. The original must not run again.
         has_parent: Whether the server, and therefore its workers, end together with the parent process.
+        on_progress: A function that is called with the progress about every second, if the start takes long. Any thread
+            may call the function.
     """
 
-    def __init__(self, config: ClusterConfig, *, temporary: bool, take_over: bool, has_parent: bool) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        temporary: bool,
+        take_over: bool,
+        has_parent: bool,
+        on_progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
         assert config.state_dir is not None, "a server needs a state directory"
         self._config = config
         self._directory = config.state_dir
         self._temporary = temporary
         self._take_over = take_over
         self._has_parent = has_parent
+        self._on_progress = on_progress
         self._held = contextlib.ExitStack()
         self._copied: dict[str, Any] | None = None
         self._keys = WorkerKeys(self._unless_temporary(KEY_FILE))
@@ -86,7 +97,7 @@ class ClusterServer:
             keep_ages_in(self._directory / "clock")
             self._detect_copy()
             (self._directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
-            _check_engine(self._directory, self._config.engine)
+            _check_engine(self._directory, self._config.engine, self._on_progress)
         except BaseException:
             self._held.close()
             raise
@@ -102,7 +113,11 @@ class ClusterServer:
         original = detect_copy(self._directory, take_over=self._take_over)
         if not original:
             return
-        disowned = disown_jobs(self._directory, original)
+        from iris.server.loading import Loading
+
+        loading = Loading(self._on_progress)
+        with loading.report_from_thread():
+            disowned = disown_jobs(self._directory, original, loading.report)
         self._copied = {"original": original, "jobs_not_taken_over": disowned}
         _log.warning(
             "%s is a copy of %s and begins as a new cluster; its %d jobs that had not ended were not taken over",
@@ -111,11 +126,8 @@ class ClusterServer:
             disowned,
         )
 
-    async def start(self, on_progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    async def start(self) -> dict[str, Any]:
         """Start the cluster, and return its address, its token, and other facts for the parent process.
-
-        Args:
-            on_progress: A function that is called with the progress about every second, if the start takes long.
 
         Raises:
             IrisError: The cluster cannot be started. The message contains the reason.
@@ -130,7 +142,7 @@ class ClusterServer:
             if not self._temporary:
                 (self._directory / state_dir.ENGINE_FILE).write_text(f"{self._config.engine}\n")
                 (self._directory / CONFIG_FILE).write_text(f"{self._config.to_json()}\n")
-            admin = await self._start_controller(listening, on_progress)
+            admin = await self._start_controller(listening)
         except BaseException:
             await self._engine.abandon()
             raise
@@ -162,7 +174,7 @@ class ClusterServer:
             queued_credentials=self._keys.queued_credentials,
         )
 
-    async def _start_controller(self, listening: Listening, on_progress: Callable[[str], None]) -> AdminToken:
+    async def _start_controller(self, listening: Listening) -> AdminToken:
         """Load the controller, which continues the stored jobs, and begin to serve.
 
         If loading takes long, the server already accepts connections, and answers that it is loading.
@@ -171,7 +183,7 @@ class ClusterServer:
         from iris.server.application import controller_applications
         from iris.server.loading import Loading, loading_applications
 
-        loading = Loading(on_progress)
+        loading = Loading(self._on_progress)
         tls = listening.tls
         self._server = HttpServer(
             loading_applications(loading),
@@ -248,7 +260,7 @@ class ClusterServer:
         return None if self._temporary else self._directory / name
 
 
-def _check_engine(directory: Path, engine: str) -> None:
+def _check_engine(directory: Path, engine: str, on_progress: Callable[[str], None]) -> None:
     """Refuse an engine other than the one to which the unfinished jobs were submitted.
 
     The server refuses to start with the other engine, because that engine might have no machine for the unfinished
@@ -262,10 +274,13 @@ def _check_engine(directory: Path, engine: str) -> None:
     if before == engine:
         return
     from iris.cluster.controller.storage.store import Store
+    from iris.server.loading import Loading
 
-    store = Store(directory / "controller.db")
-    unfinished = [stored.job_id for stored in store.load_unfinished()]
-    store.close()
+    loading = Loading(on_progress)
+    with loading.report_from_thread():
+        store = Store(directory / "controller.db", progress=loading.report)
+        unfinished = [stored.job_id for stored in store.load_unfinished()]
+        store.close()
     if unfinished:
         some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
         raise FailedPreconditionError(

@@ -7,8 +7,9 @@ that clients and workers try again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from connectrpc.code import Code
@@ -59,6 +60,25 @@ class Loading:
             await asyncio.gather(serving, return_exceptions=True)
         if not started.is_set():
             server.start()
+
+    @contextmanager
+    def report_from_thread(self) -> Iterator[None]:
+        """Return a context manager during which a thread reports the progress about every second, because the event
+        loop is blocked.
+        """
+        is_over = threading.Event()
+
+        def report() -> None:
+            while not is_over.wait(_REPORTED_S):
+                self._on_progress(self.text)
+
+        thread = threading.Thread(target=report, name="iris-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     async def _serve_and_report(self, server: HttpServer, started: asyncio.Event) -> None:
         await asyncio.sleep(_QUICK_S)

@@ -51,9 +51,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
             temporary=arguments.temporary,
             take_over=arguments.take_over,
             has_parent=bool(arguments.parent_pid),
+            on_progress=lambda text: _report(arguments.ready_fd, text),
         )
         with server:
-            _announce(arguments.ready_fd, await server.start(lambda text: _report(arguments.ready_fd, text)))
+            _announce(arguments.ready_fd, await server.start())
             await stop.wait()
             await server.stop()
     except IrisError as error:

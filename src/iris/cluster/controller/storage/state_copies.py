@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -121,11 +122,19 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
     return ""
 
 
-def disown_jobs(directory: Path, original: str) -> int:
+def disown_jobs(
+    directory: Path, original: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> int:
     """End the unfinished jobs of a copy, remove its endpoints and tokens, and return the number of ended jobs.
 
     The jobs of the original may continue. The same jobs in the copy end as KILLED. Their retry budgets are not charged,
     and their workers are not called.
+
+    Args:
+        directory: The state directory.
+        original: The path of the original, which is shown to users.
+        progress: A function that is called while the database of an older version is migrated, with the number of
+            migrated jobs and the number of all jobs.
     """
     # Importing the store takes time. Therefore only a copy of a state directory imports the store before the workers
     # start.
@@ -136,7 +145,7 @@ def disown_jobs(directory: Path, original: str) -> int:
         f"this cluster started from a copy of {original}. The job was not taken over, because it may continue there."
         " Submit it again if the original cluster does not exist any more"
     )
-    store = Store(directory / "controller.db")
+    store = Store(directory / "controller.db", progress=progress)
     try:
         now = now_ms()
         changes = Changes()
