@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -10,7 +11,9 @@ from support.stored_jobs import new_job, stored
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable, RecentJobs
+from iris.cluster.controller.submission.names import claim_name
 from iris.errors import NotFoundError
+from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +33,7 @@ class Database:
 
     async def find(self, job_id: str) -> JobRecord | None:
         self.reads += 1
+        await asyncio.sleep(0)
         found = self.jobs.get(job_id)
         self.during_read()
         return found
@@ -210,3 +214,24 @@ def test_recent_jobs_are_bounded_by_number_and_by_size() -> None:
     small.remove("b")
     small.remove("b")
     assert len(small) == 0
+
+
+class NothingLaunched:
+    """Stands for a saver without new jobs that are not saved yet."""
+
+    async def until_launched(self, job_id: str) -> None:
+        pass
+
+
+async def test_name_of_a_job_that_is_being_removed_is_claimed_at_the_end_of_the_removal() -> None:
+    database = Database()
+    table = JobTable(database)
+    request = cluster_pb2.Controller.LaunchJobRequest(name="old")
+    with table.being_removed(["old"]):  # The database does not have the job any more, and its logs are being removed.
+        claiming = asyncio.create_task(claim_name(request, None, table, NothingLaunched()))  # type: ignore[arg-type]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not claiming.done()
+        assert database.reads == 1, "the submission waits for the removal without reading the database again and again"
+    assert await claiming is None
+    assert request.name == "old"

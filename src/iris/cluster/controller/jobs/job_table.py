@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -127,7 +128,8 @@ class JobTable:
         self._recent = RecentJobs()
         self._children: dict[str, dict[str, JobRecord]] = {}
         self._num_ended = num_ended
-        self._being_removed: set[str] = set()
+        # An event for each job that is being removed, which happens at the end of the removal.
+        self._being_removed: dict[str, asyncio.Event] = {}
         self._marks: WeakValueDictionary[int, RemovalMark] = WeakValueDictionary()
         self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._open)
 
@@ -153,11 +155,20 @@ class JobTable:
     @contextlib.contextmanager
     def being_removed(self, job_ids: Collection[str]) -> Iterator[None]:
         """Return a context manager that keeps the ids of ended jobs taken while the jobs are removed."""
-        self._being_removed.update(job_ids)
+        end = asyncio.Event()
+        self._being_removed.update(dict.fromkeys(job_ids, end))
         try:
             yield
         finally:
-            self._being_removed.difference_update(job_ids)
+            for job_id in job_ids:
+                del self._being_removed[job_id]
+            end.set()
+
+    async def removal_ended(self, job_id: str) -> None:
+        """If a job with this id is being removed, wait until the removal has ended."""
+        end = self._being_removed.get(job_id)
+        if end is not None:
+            await end.wait()
 
     def forget(self, record: JobRecord) -> None:
         """Forget an ended job, because it was removed from the database. Afterwards the job's id is free."""

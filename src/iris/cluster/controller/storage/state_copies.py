@@ -122,9 +122,7 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
     return ""
 
 
-def disown_jobs(
-    directory: Path, original: str, progress: Callable[[int, int], None] = lambda done, total: None
-) -> int:
+def disown_jobs(directory: Path, original: str, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
     """End the unfinished jobs of a copy, remove its endpoints and tokens, and return the number of ended jobs.
 
     The jobs of the original may continue. The same jobs in the copy end as KILLED. Their retry budgets are not charged,

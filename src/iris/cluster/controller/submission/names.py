@@ -71,7 +71,9 @@ async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | 
         known = await jobs.get(job_id)
         if known is not None:
             return known
-        # The job was removed during the read. Its id may be free, or another submission may have claimed it.
+        # The job was removed from the database. Its id is free once its logs are removed, too. Afterwards another
+        # submission may have claimed the id.
+        await jobs.removal_ended(job_id)
 
 
 def names_of(request: LaunchJobRequest) -> Iterator[str]:
