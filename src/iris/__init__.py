@@ -47,7 +47,7 @@ __all__ = [
     "__version__",
 ]
 
-# The module of each name, and its name there if it has another one.
+# For each public name: the module that defines it, and the name in that module.
 _NAMES = {
     "IrisClient": ("iris.client", "IrisClient"),
     "AsyncIrisClient": ("iris.client.aio", "AsyncIrisClient"),
@@ -66,7 +66,7 @@ _NAMES = {
 }
 
 
-if not TYPE_CHECKING:  # With this function, a type checker would accept every name.
+if not TYPE_CHECKING:  # Type checkers must not see this function: they would accept every name.
 
     def __getattr__(name: str) -> Any:
         """Import a name of `__all__`. Python calls this function once for each name.

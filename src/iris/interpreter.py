@@ -23,7 +23,7 @@ def pause_collector() -> None:
 
 
 def resume_collector() -> None:
-    """Start the garbage collector again, which from now on skips the objects of the loaded modules."""
+    """Start the garbage collector again. From now on the collector skips the objects of the loaded modules."""
     gc.freeze()
     gc.enable()
 

@@ -31,9 +31,8 @@ def read_variable(text: str) -> tuple[str, str]:
 def read_env_file(path: str) -> dict[str, str]:
     """Return the variables in a file, which has one variable in each line.
 
-    Empty lines and lines that begin with `#` are ignored, and so is `export` before a name. A value may stand in one
-    pair of quotes, which are removed. Nothing else in a value is special. A name without `=` gets the value of this
-    shell.
+    Empty lines, lines that begin with `#`, and `export` before a name are ignored. If quotes surround a value, they are
+    removed. No other character in a value is special. A name without `=` gets the value of this shell.
 
     Raises:
         InvalidArgumentError: The file cannot be read, or a line is not valid. The message names the line.
@@ -62,7 +61,8 @@ def read_env_file(path: str) -> dict[str, str]:
 
 
 def all_variables(files: Iterable[dict[str, str]], given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the variables of files and of options. A later file replaces earlier ones, and options replace files."""
+    """Return the variables of files and of options. If several files set the same variable, the last file counts.
+    Options override files."""
     variables: dict[str, str] = {}
     for file in files:
         variables |= file

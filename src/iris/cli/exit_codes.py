@@ -16,9 +16,9 @@ import click
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
-EXIT_ERROR = 1  # an error of a command whose exit code is not the code of a job
-EXIT_FAILED = 1  # a task failed with exit code 0, for example because its result could not be stored
-EXIT_TIMEOUT = 124  # as `timeout` of the coreutils
+EXIT_ERROR = 1  # The code for an error in a command that does not exit with the code of a job.
+EXIT_FAILED = 1  # A task failed although its process exited with 0, for example because its result could not be stored.
+EXIT_TIMEOUT = 124  # The program `timeout` of the GNU coreutils exits with the same code.
 EXIT_IRIS_FAILED = 125
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
@@ -37,7 +37,7 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
     The code of a failed job is the code of the first task that failed. It is 128 + n if signal n ended that task.
     A job or task without a code gets one of the codes of this module.
     """
-    # A task's final state has the same number as a job's.
+    # The final states of tasks and of jobs have the same numbers.
     if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:

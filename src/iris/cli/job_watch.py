@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from iris.client import IrisClient
 
 _SHOW_WAITING_AFTER_S = 1.0
-_SHOW_RUNNING_AFTER_S = 2.0  # So long must no task have written anything before the status line says that tasks run.
+_SHOW_RUNNING_AFTER_S = 2.0  # The status line shows that tasks run after this many seconds without output of any task.
 _TICK_S = 1.0
 # The longest time to wait for the end of the thread that watches the job's status.
 _END_OF_WATCH_S = 2.0

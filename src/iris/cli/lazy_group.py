@@ -39,8 +39,8 @@ class LazyGroup(SuggestingGroup):
     """A group whose commands are imported when they are used.
 
     Args:
-        modules: For each command, its name, and the module with a variable of this name that contains the command. Help
-            lists the commands in this order.
+        modules: The module of each command, by the name of the command. A variable of the same name in the module
+            contains the command. Help lists the commands in this order.
         aliases: Other names of commands. Help lists them in a separate section.
         attributes: The other arguments of `click.Group`.
     """

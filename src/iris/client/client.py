@@ -61,7 +61,8 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
     `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
     `ValueError`, and its message names the invalid argument.
 
-    The base classes of `IrisClient` contain the methods about logs and endpoints, and about retries.
+    The base classes of `IrisClient` contain the methods about maps, logs, endpoints, retries, lists of jobs, and the
+    removal of jobs.
 
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.
@@ -122,7 +123,7 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
         """Return a client of the cluster that `iris login` has saved under a name. The client sends nothing before its
         first call.
 
-        The token and the certificates of the context are used, also if `IRIS_TOKEN` or `IRIS_CA` is set. A running
+        The token and the certificates of the context are used, even if `IRIS_TOKEN` or `IRIS_CA` is set. A running
         client continues with the new token after the user has logged in again.
 
         Args:
@@ -219,10 +220,9 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
             name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
                 not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
                 entrypoint's name and a random suffix.
-            replicas: The number of tasks.
-            inputs: Texts, one for each task of a command. The text of a task replaces `{}` in each word of the command,
-                and the task has the text in `IRIS_INPUT`. Needs `coscheduled=False`, and no `replicas`. To call a
-                function for each input, use `map`.
+            replicas: The number of tasks. inputs: A list of texts for a command. The job gets one task for each text.
+            The text replaces `{}` in each word of the task's command, and is in the variable `IRIS_INPUT`. Needs
+            `coscheduled=False`, and no `replicas`. To call a function for each input, use `map`.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 0.5, "memory": "2GiB"}`. Default: nothing is reserved for the tasks of a gang, and one core for
                 each independent task. `{"cpu": 0}` reserves nothing.
@@ -238,7 +238,7 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
                 for each attempt. `workspace` and `working_directory` are mutually exclusive.
             after: The jobs for which the job waits before it is queued: `Job` handles or ids. A list waits for the
                 success of all jobs. A mapping has a condition for each job: `"ok"` waits for the job's success, `"any"`
-                for its end. If a job does not succeed as asked, the new job ends as UNSCHEDULABLE.
+                for its end. If a job with the condition `"ok"` does not succeed, the new job ends as UNSCHEDULABLE.
             coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
                 restarts all tasks. If False, each task starts and is retried independently.
             max_parallel: How many independent tasks may run at the same time. A task that is retried waits behind the
@@ -261,9 +261,10 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
             job_timeout: How many seconds the whole job may take from now on, including waiting and retries. Accepts the
                 same values as `scheduling_timeout`.
-            timeout_warning: How many seconds before a time limit ends an attempt the attempt's processes get SIGUSR1,
-                for example to save a checkpoint. The time limits are `timeout`, `job_timeout`, and the time limit of
-                Slurm. Only processes that handle or block SIGUSR1 get the signal. 0 and None: no warning.
+            timeout_warning: The seconds between a warning and the time limit that ends an attempt. The warning is the
+                signal SIGUSR1 to the attempt's processes, which can then save a checkpoint. The time limits are
+                `timeout`, `job_timeout`, and the time limit of Slurm. Only processes that handle or block SIGUSR1 get
+                the signal. 0 and None: no warning.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
                 each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.

@@ -1,6 +1,6 @@
 """Defines handles on a job and its tasks. Each method calls the controller.
 
-A handle remembers the state that it saw last only for its `repr`."""
+A handle also remembers the last received state, which only `repr` and `str` show."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ class Task(TaskReference):
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
         self._seen: Seen | None = None
-        self._ended: cluster_pb2.TaskStatus | None = None  # The final status with the result, if it was read already.
+        # `as_completed` stores the final status with the result here.
+        self._ended: cluster_pb2.TaskStatus | None = None
 
     def __repr__(self) -> str:
         return handle_repr("Task", self.task_id, self._seen)
@@ -132,7 +133,7 @@ class Task(TaskReference):
 
     @property
     def state(self) -> TaskState:
-        """The current state of the task, which compares with its name: `task.state == "SUCCEEDED"`.
+        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`.
 
         Each access calls the controller.
 
@@ -256,7 +257,7 @@ class Job(JobReference):
 
     @property
     def state(self) -> JobState:
-        """The current state of the job, which compares with its name: `job.state == "SUCCEEDED"`.
+        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`.
 
         Each access calls the controller.
 
@@ -377,8 +378,8 @@ class Job(JobReference):
         return outcomes.load(loads, return_exceptions=return_exceptions)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Task]:
-        """Yield a handle on each task once the task has ended, in the order of the ends. The results of these tasks
-        have been read already, so `Task.result` and `Task.exception` return at once.
+        """Yield a handle on each task once the task has ended, in the order in which the tasks end. The results of
+        these tasks have been read already, so `Task.result` and `Task.exception` return at once.
 
         Args:
             timeout: The seconds after which to raise TimeoutError, from 0. None waits forever.

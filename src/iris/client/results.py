@@ -98,7 +98,8 @@ class Outcomes:
         return None if task_index is None else load_exception(self.tasks[task_index], loads)
 
     def failed_status(self) -> cluster_pb2.JobStatus | None:
-        """Return the status of the job with all its tasks, if the job has not succeeded. None: it has succeeded."""
+        """Return the status of a job that has not succeeded, with all its tasks. Return None if the job has
+        succeeded."""
         if self.job.state == cluster_pb2.JOB_STATE_SUCCEEDED:
             return None
         status = cluster_pb2.JobStatus()

@@ -103,7 +103,7 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     request = LaunchRequest(name=name, submission_id=secrets.token_hex(16))
     millicores = resources.cpu_millicores
     if millicores is not None:
-        # A server of an older release knows whole cores only.
+        # A server of an older release reads only this number of whole cores.
         request.resources.cpu = -(-millicores // MILLICORES)
         if millicores % MILLICORES:
             request.resources.cpu_millicores = millicores
@@ -148,7 +148,7 @@ def add_placement(
     rendezvous: str | None,
     max_parallel: int | None,
 ) -> None:
-    """Add the placement of the tasks to the request, how many of them run at once, and how they find each other."""
+    """Add to the request where the tasks run, how many of them run at once, and how they find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
     if max_parallel is not None:
         limit = check_whole_number("max_parallel", max_parallel, least=1, most=MAX_INT32, none="no limit")
@@ -220,7 +220,7 @@ def add_retries(
 
 
 def add_dependencies(request: LaunchRequest, after: Sequence[str | JobReference] | Mapping[Any, str]) -> None:
-    """Add the jobs for which the job waits to the request."""
+    """Add the other jobs for which the job waits to the request."""
     given: Mapping[Any, object]
     if isinstance(after, Mapping):
         given = after
@@ -242,7 +242,7 @@ def add_limits(
     kill_grace_period: float,
     max_log_bytes: int,
 ) -> None:
-    """Add the timeouts, the time of the warning, the grace period and the limit of the log size to the request."""
+    """Add the timeouts, the timeout warning, the grace period and the limit of the log size to the request."""
     request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
     request.timeout_seconds = _timeout_seconds("timeout", timeout)
     request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)

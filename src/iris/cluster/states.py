@@ -1,4 +1,4 @@
-"""The states of jobs and tasks: as numbers in messages, and as text that compares with its name.
+"""The states of jobs and tasks: as numbers in messages, and as text that can be compared with names.
 
 In the protobuf messages, JobState and TaskState have the same number for the same state. The states 4 to 8 are final.
 """
@@ -25,7 +25,7 @@ STATE_NAMES = {
 }
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 _NUMBERS = {name: number for number, name in STATE_NAMES.items()}
-_UNKNOWN = "STATE_"  # The name of a state that only a newer server knows is this text and its number.
+_UNKNOWN = "STATE_"  # If only a newer server knows a state, the state's name is this text and its number.
 _PREFIXES = ("JOB_STATE_", "TASK_STATE_")  # The names in the messages begin with these texts.
 
 
@@ -73,7 +73,7 @@ class State(StrEnum):
     A state is text, and compares equal with its name (`"RUNNING"`), with its name in other letters (`"running"`), with
     its name in messages (`"JOB_STATE_RUNNING"`), and with its number in messages (`cluster_pb2.JOB_STATE_RUNNING`). A
     comparison with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always
-    False. As the key of a dict, a state equals only its name in upper case.
+    False. If a state is the key of a dict, only its name in upper case finds the entry.
 
     `JobState(x)` returns the state for a number in a message, or for a name in any of these forms.
     """

@@ -5,9 +5,9 @@
             shown.update(Progress("job train", total=4, done=status.tasks_succeeded))
         shown.finish("job train: SUCCEEDED")
 
-`update` and `finish` may be called from any thread, and cost a microsecond. One thread of the process draws everything:
-at most ten times a second after changes, and once a second for the elapsed time. The thread ends with the last display.
-Work that ends within half a second shows nothing.
+`update` and `finish` may be called from any thread, and take about a microsecond. One thread of the process draws
+everything: at most ten times a second after changes, and once a second for the elapsed time. The thread ends with the
+last display. Work that ends within half a second shows nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from iris.terminal.width import cut_row
 
 Kind = Literal["terminal", "notebook", "lines"]
 
-QUIET_S = 0.5  # Work that takes less than this time is not shown.
-_PAUSE_S = 0.1  # The shortest time between two drawings.
-_TICK_S = 1.0  # The longest time between two drawings, because the elapsed time is shown in seconds.
-_LINES_S = 10.0  # The shortest time between two lines of a log that differ in numbers only.
+QUIET_S = 0.5  # Work that takes less than this number of seconds is not shown.
+_PAUSE_S = 0.1  # The shortest time between two drawings, in seconds.
+_TICK_S = 1.0  # The longest time between two drawings, in seconds, because the shown elapsed time counts seconds.
+_LINES_S = 10.0  # The shortest time in seconds between two printed lines that differ only in numbers.
 _MOST_ROWS = 8
 _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
@@ -200,7 +200,7 @@ class _Board:
         self._rows: list[_Row] = []
         self._drawn = 0  # The number of rows on the terminal.
         self._is_dirty = False
-        self._is_broken = False  # Whether stderr was closed.
+        self._is_broken = False  # Whether the program has closed stderr.
         self._thread: threading.Thread | None = None
 
     def add(self, row: _Row) -> None:
@@ -249,12 +249,13 @@ class _Board:
             self._thread = None
 
     def _guarded(self, draw: Callable[[], None]) -> None:
-        """Draw. An error of the terminal or the notebook ends all drawing, but not the work."""
+        """Draw all rows. After an error of the terminal or the notebook, nothing is drawn any more, but the work
+        continues."""
         if self._is_broken:
             return
         try:
             draw()
-        except (OutputClosedError, Exception):  # noqa: BLE001 - The streams and the notebook are the user's.
+        except (OutputClosedError, Exception):  # noqa: BLE001 - The user's streams and notebook may raise any exception.
             self._is_broken = True
 
     def _draw(self) -> None:

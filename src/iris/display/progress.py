@@ -1,4 +1,4 @@
-"""Describes how far a piece of work has come, as one line of text or as HTML. This module writes nothing."""
+"""Describes the progress of a piece of work as one line of text or as HTML. This module writes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_ITEMS, _LEAST_SHARE = 20, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a piece of work has come.
+    """The progress of a piece of work.
 
     Attributes:
         title: The name of the work, for example "job train".
@@ -52,7 +52,8 @@ def progress_line(progress: Progress, elapsed_s: float) -> str:
         elapsed_s: The time in seconds since the work began.
     """
     parts = [progress.title]
-    # The bar makes room for the note while it would be empty anyway, for example while a job waits.
+    # While nothing has ended, for example while a job waits, the bar would be empty. It is then left out if there is a
+    # note, so that the note has more room.
     if progress.total > 0 and (progress.done or not progress.note):
         filled = int(_BAR * progress.share)
         parts.append(f"[{'#' * filled}{'.' * (_BAR - filled)}]")

@@ -58,17 +58,17 @@ class ControllerService(Protocol):
 
     async def get_submission(self, request: Controller.GetSubmissionRequest, ctx: RequestContext[Controller.GetSubmissionRequest, Controller.GetSubmissionResponse], /) -> Controller.GetSubmissionResponse:
         """
-        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
-        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        Returns the submission of a job, for people and for ResubmitJob. The answer has the names of the environment
+        variables without their values. The callable and the workspace are left out. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def resubmit_job(self, request: Controller.ResubmitJobRequest, ctx: RequestContext[Controller.ResubmitJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
         """
         Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
-        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
-        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
-        needed part of the stored submission was removed.
+        so that the client need not send them. A repeated call with the same submission_id gets the answer of the first
+        call. Only the job's owner and admins may make this call. The errors are the errors of LaunchJob, and NOT_FOUND:
+        unknown job. FAILED_PRECONDITION: a needed part of the stored submission was removed.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -89,19 +89,19 @@ class ControllerService(Protocol):
 
     async def forget_job(self, request: Controller.ForgetJobRequest, ctx: RequestContext[Controller.ForgetJobRequest, Controller.ForgetJobResponse], /) -> Controller.ForgetJobResponse:
         """
-        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
-        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
-        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
-        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        Removes a job that has ended, with its child jobs, logs and results, the files on its workers, and workspaces that
+        no other job uses. Afterwards the names of the removed jobs are free. Only the job's owner and admins may make this
+        call. A task may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the
+        job or one of its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
-        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
-        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
-        calls of this caller wait.
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Without
+        newest_first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list):
+        too many calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -716,8 +716,8 @@ class ControllerServiceClient(ConnectClient):
         use_get: bool = False,
     ) -> Controller.GetSubmissionResponse:
         """
-        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
-        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        Returns the submission of a job, for people and for ResubmitJob. The answer has the names of the environment
+        variables without their values. The callable and the workspace are left out. NOT_FOUND: unknown job.
         """
         return await self.execute_unary(
             request=request,
@@ -742,9 +742,9 @@ class ControllerServiceClient(ConnectClient):
     ) -> Controller.LaunchJobResponse:
         """
         Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
-        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
-        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
-        needed part of the stored submission was removed.
+        so that the client need not send them. A repeated call with the same submission_id gets the answer of the first
+        call. Only the job's owner and admins may make this call. The errors are the errors of LaunchJob, and NOT_FOUND:
+        unknown job. FAILED_PRECONDITION: a needed part of the stored submission was removed.
         """
         return await self.execute_unary(
             request=request,
@@ -816,10 +816,10 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ForgetJobResponse:
         """
-        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
-        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
-        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
-        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        Removes a job that has ended, with its child jobs, logs and results, the files on its workers, and workspaces that
+        no other job uses. Afterwards the names of the removed jobs are free. Only the job's owner and admins may make this
+        call. A task may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the
+        job or one of its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
         """
         return await self.execute_unary(
             request=request,
@@ -844,9 +844,9 @@ class ControllerServiceClient(ConnectClient):
     ) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
-        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
-        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
-        calls of this caller wait.
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Without
+        newest_first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list):
+        too many calls of this caller wait.
         """
         return await self.execute_unary(
             request=request,
@@ -1452,17 +1452,17 @@ class ControllerServiceSync(Protocol):
 
     def get_submission(self, request: Controller.GetSubmissionRequest, ctx: RequestContext[Controller.GetSubmissionRequest, Controller.GetSubmissionResponse], /) -> Controller.GetSubmissionResponse:
         """
-        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
-        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        Returns the submission of a job, for people and for ResubmitJob. The answer has the names of the environment
+        variables without their values. The callable and the workspace are left out. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def resubmit_job(self, request: Controller.ResubmitJobRequest, ctx: RequestContext[Controller.ResubmitJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
         """
         Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
-        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
-        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
-        needed part of the stored submission was removed.
+        so that the client need not send them. A repeated call with the same submission_id gets the answer of the first
+        call. Only the job's owner and admins may make this call. The errors are the errors of LaunchJob, and NOT_FOUND:
+        unknown job. FAILED_PRECONDITION: a needed part of the stored submission was removed.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1483,19 +1483,19 @@ class ControllerServiceSync(Protocol):
 
     def forget_job(self, request: Controller.ForgetJobRequest, ctx: RequestContext[Controller.ForgetJobRequest, Controller.ForgetJobResponse], /) -> Controller.ForgetJobResponse:
         """
-        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
-        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
-        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
-        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        Removes a job that has ended, with its child jobs, logs and results, the files on its workers, and workspaces that
+        no other job uses. Afterwards the names of the removed jobs are free. Only the job's owner and admins may make this
+        call. A task may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the
+        job or one of its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
-        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
-        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
-        calls of this caller wait.
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Without
+        newest_first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list):
+        too many calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2108,8 +2108,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         use_get: bool = False,
     ) -> Controller.GetSubmissionResponse:
         """
-        Returns the submission of a job, for people and for ResubmitJob. It contains the names of the environment variables
-        and no values, and neither the callable nor the workspace. NOT_FOUND: unknown job.
+        Returns the submission of a job, for people and for ResubmitJob. The answer has the names of the environment
+        variables without their values. The callable and the workspace are left out. NOT_FOUND: unknown job.
         """
         return self.execute_unary(
             request=request,
@@ -2134,9 +2134,9 @@ class ControllerServiceClientSync(ConnectClientSync):
     ) -> Controller.LaunchJobResponse:
         """
         Submits a job again, under a new name. The controller adds the stored callable, workspace and values of variables,
-        so that these need not travel. A repeated call with the same submission_id gets the answer of the first one. For the
-        job's owner and admins. The errors are the errors of LaunchJob, and NOT_FOUND: unknown job. FAILED_PRECONDITION: a
-        needed part of the stored submission was removed.
+        so that the client need not send them. A repeated call with the same submission_id gets the answer of the first
+        call. Only the job's owner and admins may make this call. The errors are the errors of LaunchJob, and NOT_FOUND:
+        unknown job. FAILED_PRECONDITION: a needed part of the stored submission was removed.
         """
         return self.execute_unary(
             request=request,
@@ -2208,10 +2208,10 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ForgetJobResponse:
         """
-        Removes a job that has ended, with its child jobs, logs, results, workspaces that no other job uses, and what its
-        workers still have of it. Afterwards the names of the removed jobs are free. For the job's owner and admins. A task
-        may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the job or one of
-        its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
+        Removes a job that has ended, with its child jobs, logs and results, the files on its workers, and workspaces that
+        no other job uses. Afterwards the names of the removed jobs are free. Only the job's owner and admins may make this
+        call. A task may remove child jobs of its own job. NOT_FOUND: unknown job. FAILED_PRECONDITION (JOB_NOT_ENDED): the
+        job or one of its child jobs has not ended. UNAVAILABLE: the log location cannot be reached; nothing was removed.
         """
         return self.execute_unary(
             request=request,
@@ -2236,9 +2236,9 @@ class ControllerServiceClientSync(ConnectClientSync):
     ) -> Controller.ListJobsResponse:
         """
         Returns a page of the jobs, oldest first unless newest_first is set, without their tasks. A page has at most 1,000
-        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Oldest
-        first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many
-        calls of this caller wait.
+        jobs and about 4 MiB, or fewer jobs if page_size says so. If next_page_token is set, there are more pages. Without
+        newest_first, jobs that are submitted between two pages are on later pages. RESOURCE_EXHAUSTED (for every list):
+        too many calls of this caller wait.
         """
         return self.execute_unary(
             request=request,
@@ -2887,7 +2887,7 @@ class WorkerService(Protocol):
 
     async def forget_job(self, request: Worker.ForgetJobRequest, ctx: RequestContext[Worker.ForgetJobRequest, Empty], /) -> Empty:
         """
-        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        Removes the attempts, logs and files of an ended job from this worker. A repeated call has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -3301,7 +3301,7 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        Removes the attempts, logs and files of an ended job from this worker. A repeated call has no effect.
         """
         return await self.execute_unary(
             request=request,
@@ -3405,7 +3405,7 @@ class WorkerServiceSync(Protocol):
 
     def forget_job(self, request: Worker.ForgetJobRequest, ctx: RequestContext[Worker.ForgetJobRequest, Empty], /) -> Empty:
         """
-        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        Removes the attempts, logs and files of an ended job from this worker. A repeated call has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -3817,7 +3817,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Removes what this worker has of a job that has ended: attempts, logs and files. A repeated call has no effect.
+        Removes the attempts, logs and files of an ended job from this worker. A repeated call has no effect.
         """
         return self.execute_unary(
             request=request,

@@ -48,8 +48,8 @@ class Loading:
 
     @asynccontextmanager
     async def serve_if_slow(self, server: HttpServer) -> AsyncIterator[None]:
-        """Return a context manager during which the controller loads. The server is started at the end, or after
-        `_QUICK_S` seconds if loading takes longer.
+        """Return a context manager inside which the controller loads. The server is started when the context ends, or
+        after `_QUICK_S` seconds if loading takes longer.
         """
         started = asyncio.Event()
         serving = asyncio.create_task(self._serve_and_report(server, started))

@@ -81,7 +81,7 @@ def _set_up_event_log(config: ClusterConfig) -> None:
 
 
 def _report(ready_fd: int | None, text: str) -> None:
-    """Tell the parent process how far the server has loaded its state."""
+    """Report to the parent process how far the server has loaded its state."""
     if ready_fd is not None:
         with contextlib.suppress(BrokenPipeError):  # The parent process has ended.
             os.write(ready_fd, json.dumps({LOADING: text}).encode() + b"\n")

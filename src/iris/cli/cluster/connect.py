@@ -82,7 +82,8 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Return a connection to a cluster: at `address`, or of `--context`, or the one that `find_cluster` chooses.
+    """Return a connection to the cluster at `address` or of `--context`, or else to the cluster that `find_cluster`
+    chooses.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.

@@ -42,7 +42,7 @@ def wait_for_ends(
     live = []
     for target in targets:
         status = target.job if target.task_index is None else target.job.tasks[target.task_index]
-        if is_job_finished(status.state):  # A task's final state has the same number as a job's.
+        if is_job_finished(status.state):  # The final states of tasks and of jobs have the same numbers.
             yield target, status
         else:
             live.append(target)

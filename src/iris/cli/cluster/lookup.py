@@ -5,7 +5,7 @@ All commands use `Lookup`. A name is resolved in this order, and the first step 
 1. `@` is the caller's latest job, and `@/task-2` is a task of that job.
 2. The id of a job, or the id of a task (`JOB/task-2`).
 3. A pattern with `*`, `?` or `[…]`, as in a shell. `*` does not match `/`, therefore `sweep-*` matches no child jobs.
-4. The beginning of exactly one job id. `JOB` in `JOB/task-2` may be a beginning, too.
+4. The beginning of exactly one job id. `JOB` in `JOB/task-2` may also be such a beginning.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ _SHOWN_CANDIDATES = 10
 class Target:
     """A job, or one task of a job, that a command addresses.
 
-    Attributes:
-        job: The status of the job. It contains the tasks only if the lookup was asked for the tasks.
+    Attributes: job: The status of the job. It contains the tasks only if the `Lookup` was created with `with_tasks`.
         task_index: The index of the task. None if the command addresses the whole job.
     """
 
@@ -51,7 +50,8 @@ class Target:
 
 
 class Lookup:
-    """Resolves the names of one command. An id costs one call, and other names cost a list of the matching jobs.
+    """Resolves the names of one command. Resolving an id needs one call. Resolving another name needs a list of the
+    matching jobs.
 
     Args:
         client: The client of the cluster.
@@ -187,7 +187,8 @@ class Lookup:
         owner = "" if inside is not None else name_in_token(token) or ""
         begin = "" if inside is None else f"{inside.job_id}/"
         depth = begin.count("/")
-        # The latest job is nearly always among the first jobs. Otherwise the newest jobs are child jobs.
+        # The list may begin with child jobs at another level of the tree, which do not count. The wanted job is nearly
+        # always among the first `_COMPARED` jobs. Only if it is not among them, the whole list is read.
         for limit in (_COMPARED, None):
             for job in self._client.list_jobs(id_prefix=begin, owner=owner, newest_first=True, limit=limit):
                 if job.job_id.count("/") == depth:
@@ -196,7 +197,7 @@ class Lookup:
         raise NotFoundError(f"there is no latest job{whose}: 'iris ps --all' shows all jobs")
 
     def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
-        """Return the status of a job from a list with the tasks, if the tasks are needed."""
+        """Return the status of a listed job. Add the tasks if the command needs them."""
         return self._client.status(job.job_id) if self._with_tasks else job
 
 
@@ -223,7 +224,7 @@ def no_such_task(job: cluster_pb2.JobStatus, task_index: int) -> NotFoundError:
 
 
 def _task_in(name: str) -> tuple[str, int | None]:
-    """Return the parts of a task id. If the name is not a task id, return the name and None."""
+    """Return the job id and the task index in a task id. If the name is not a task id, return the name and None."""
     try:
         return parse_task_id(name)
     except InvalidArgumentError:

@@ -28,5 +28,6 @@ def completion(context: click.Context, *, shell: str) -> None:
 
     kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
     script = kind(context.find_root().command, {}, "iris", COMPLETION_VARIABLE)
-    # `script.source()` would start bash only to check its version. The template needs bash 4.4, of the year 2016.
+    # `script.source()` would start bash only to check its version. The template needs bash 4.4, which was released in
+    # 2016.
     click.echo(script.source_template % script.source_vars())

@@ -122,7 +122,7 @@ class Output:
         self._label_width = label_width(num_tasks)
 
     def label_jobs(self, labels: JobLabels) -> None:
-        """Begin each further line of a task with a label that names the job, too. Each JSON object gets the job's id.
+        """Begin each later line of a task with a label that also names the job. Each JSON object gets the job's id.
 
         The output then shows only whole lines, because the lines of several jobs arrive in turn.
         """
@@ -280,7 +280,8 @@ class Output:
         the same terminal.
 
         Args:
-            text: A function that returns the text. Its argument is for how many seconds the tasks have been quiet.
+            text: A function that returns the text. Its argument is the number of seconds since a task last wrote
+                something.
             after_s: The number of seconds after which the tasks count as quiet.
         """
         with self._lock:

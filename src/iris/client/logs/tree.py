@@ -27,7 +27,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
 
 Batch = Sequence[LogEntry]
-MAX_FOLLOWED = 200  # So many jobs of a tree are followed at once. Further jobs are followed when others have ended.
+MAX_FOLLOWED = 200  # At most this many jobs of a tree are followed at once. Each ended job makes room for another job.
 # The list of child jobs is read again after this many seconds. If reading the list takes long, the pause is twenty
 # times as long as the reading, so that readers of large trees do not keep the controller busy.
 _LIST_S = 1.0
@@ -38,7 +38,7 @@ _JOIN_S = 2.0
 
 
 def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
-    """Return a job and all its child jobs, their child jobs included, the oldest first.
+    """Return a job with all jobs below it in its job tree, the oldest job first.
 
     Raises:
         NotFoundError: There is no such job.
@@ -51,7 +51,7 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
 
 
 class JobTree:
-    """The jobs of a tree that are known, and the jobs of them that are not read yet.
+    """The known jobs of a tree, and which of these jobs are not read yet.
 
     Args:
         job_id: The root job.
@@ -130,8 +130,8 @@ class TreeLogStream(Iterator[LogEntry]):
 
     @property
     def jobs(self) -> Mapping[str, cluster_pb2.JobStatus]:
-        """The jobs of the tree that are known, by job id, without their tasks. Child jobs are added as they appear. The
-        states are the states at that time."""
+        """The known jobs of the tree, by job id, without their tasks. A child job is added when it is found. Its status
+        here does not change afterwards."""
         return self._tree.known
 
     @property
@@ -244,7 +244,7 @@ class TreeLogStream(Iterator[LogEntry]):
                 if self._tree.has_unread:
                     arrived.put(())
             except UnavailableError:
-                pass  # The streams of the jobs decide how long to wait for the controller.
+                pass  # The controller does not answer. The streams of the jobs decide how long to wait for it.
             except IrisError as error:
                 arrived.put(error)
                 return

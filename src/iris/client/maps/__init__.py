@@ -1,3 +1,3 @@
-"""Maps a callable over many inputs with one job. Both clients use these modules; only `map_job.py` and `methods.py` are
-for the sync client alone.
+"""Maps a callable over many inputs with one job. Only the sync client uses `map_job.py` and `methods.py`. Both clients
+use the other modules.
 """

@@ -59,7 +59,8 @@ class MapJob:
         progress: bool | None = None,
         loads: Loads = load_here,
     ) -> Iterator[Any]:
-        """Yield what the callable has returned for each input, as the tasks end. Each call starts from the beginning.
+        """Yield the value that the callable has returned for each input, as the tasks end. Each call starts with the
+        first input.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.

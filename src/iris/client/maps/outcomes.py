@@ -20,7 +20,7 @@ VALUE, RAISED, FAILED = 0, 1, 2  # The kinds of outcomes, as in cluster/worker/p
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one input.
+    """The outcome of one input: its value, or why it has none.
 
     Attributes:
         job_id: The job.
@@ -79,7 +79,7 @@ class Outcome:
 
 
 class MapOutcomes:
-    """Collects the outcomes of a map's inputs, and releases them in order if that is wanted.
+    """Collects the outcomes of a map's inputs. With `order`, the outcomes are released in the order of the inputs.
 
     Args:
         job_id: The job.

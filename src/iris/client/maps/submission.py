@@ -2,8 +2,9 @@
 
 The job has independent tasks, and each task works on a chunk of the inputs. The chunks have a fixed size, because a job
 has a fixed number of tasks. The size is chosen from the number of inputs and the cores of the cluster. Each core then
-works on about `_CHUNKS_PER_CORE` chunks. Starting a process takes some tenths of a second, so fewer, larger chunks cost
-less. With more, smaller chunks, the results come sooner, and the cores finish at about the same time.
+works on about `_CHUNKS_PER_CORE` chunks. Starting a process takes some tenths of a second, so a few large chunks cost
+less than many small chunks. With many small chunks, the results come sooner, and all cores finish at about the same
+time.
 """
 
 from __future__ import annotations

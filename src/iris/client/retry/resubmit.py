@@ -50,7 +50,7 @@ def retry_job(
 
 
 def prepare(submission: LaunchRequest, name: str, parent: JobInfo | None) -> None:
-    """Turn the submission of an earlier job into the submission of a new job with the given name and parent job."""
+    """Change the submission of an earlier job into the submission of a new job with the given name and parent job."""
     for field in ("asked_name", "parent_job_id", "parent_task_index", "parent_attempt_id", "stdin", "after"):
         submission.ClearField(field)
     submission.name = name
@@ -78,12 +78,13 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
     chosen = [seen[index] for index in indices]
     submission.seen_num_tasks = submission.seen_num_tasks or job.num_tasks
     submission.seen_task_indices[:] = chosen
-    submission.ClearField("inputs_digest")  # The new job has only some inputs of an earlier map, so it is no map.
+    # The new job has only some inputs of the earlier map. Therefore `IrisClient.map_job` must not accept it as a map.
+    submission.ClearField("inputs_digest")
     submission.resources.replicas = len(chosen)
 
 
 def new_name(name: str) -> str:
-    """Return a new name: the given name with a new random suffix, which replaces an earlier random suffix."""
+    """Return the given name with a new random suffix. The new suffix replaces a random suffix in the given name."""
     suffix = f"-{secrets.token_hex(4)}"
     begin = name[:-_SUFFIX_BYTES] if _RANDOM_SUFFIX.fullmatch(name[-_SUFFIX_BYTES:]) else name
     while len(begin.encode()) + _SUFFIX_BYTES > MAX_NAME_BYTES:

@@ -30,7 +30,7 @@ class RetryMethods:
         """Return how a job was submitted: its command, resources, policies, and names of environment variables.
 
         The field `submission` of the answer has no values of variables, no callable and no workspace. The field
-        `problem` says why `retry` cannot submit the job again. It is empty if `retry` can.
+        `problem` says why `retry` cannot submit the job again. `problem` is empty if `retry` can submit the job.
 
         Args:
             job_id: The job: its id, or its `Job` handle.
@@ -44,8 +44,8 @@ class RetryMethods:
         """Submit a job again, and return the handle of the new job.
 
         The new job has the same command or callable, workspace, environment, resources and policies. The controller
-        takes these from its database, so that secrets in the environment do not travel. The new job reads no standard
-        input. The earlier job and its logs stay unchanged.
+        takes these from its database, so that secrets in the environment are not sent to this program. The new job
+        reads no standard input. The earlier job and its logs stay unchanged.
 
         Args:
             job_id: The earlier job: its id, or its `Job` handle. The job must be a job of this user.

@@ -1,4 +1,5 @@
-"""Makes the `repr` and `str` of handles. These texts need no call: they contain the state that the handle saw last."""
+"""Makes the `repr` and `str` of handles. These texts need no call, because they contain the last state that the handle
+has received."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The state that a handle saw last.
+    """The last state that a handle has received.
 
     Attributes:
         state: The state.

@@ -116,8 +116,8 @@ class ClusterAccess:
 def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
     """Return the credentials.
 
-    They have the given token, or `IRIS_TOKEN`, or the token of `iris up` on this machine, or the token of the context
-    with this address.
+    The token is the first of these that exists: the given token, `IRIS_TOKEN`, the token of `iris up` on this machine,
+    and the token of the context with this address.
     """
     if given is not None:
         if isinstance(given, ContextToken):

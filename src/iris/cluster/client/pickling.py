@@ -103,8 +103,8 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
 
 
 def pickle_inputs(inputs: Sequence[object], *, workspace: Path | None = None) -> list[bytes]:
-    """Return the pickle of each input of a mapped callable. The first byte is "v" if the pickle may have code by value,
-    and otherwise "p".
+    """Return the pickle of each input of a mapped callable. The first byte is "v" if the pickle may contain code, and
+    "p" if it contains only data and references to importable code.
 
     Raises:
         EntrypointError: An input cannot be pickled. The message names the index of the input.

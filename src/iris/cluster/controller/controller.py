@@ -224,7 +224,7 @@ class Controller:
            workers register. Therefore each attempt counts as lost with its worker, not as stopped for a restart of its
            gang.
         3. The child jobs and endpoints of ended jobs end, and the jobs that waited for ended jobs learn of their ends.
-           An earlier controller may have been killed before it could do so.
+           An earlier controller may have been killed before it reported these ends.
         4. Scheduling begins.
         """
         # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
@@ -279,8 +279,8 @@ class Controller:
     # The next methods return the owners of jobs and endpoints, for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if the job does not exist. The call reads one row of the database if
-        the job has ended.
+        """Return the name of a job's owner; None if the job does not exist. If the job has ended, the call reads one
+        row of the database.
         """
         record = self.jobs.in_memory(job_id)
         return record.job.owner if record is not None else self._store.read(partial(owner_of, job_id=job_id))
@@ -364,7 +364,7 @@ class Controller:
         self._attempts.carry_out(record, attempts)
 
     def _conclude(self, record: JobRecord) -> None:
-        """Clean up after a job whose end is saved, and remove the job from the memory."""
+        """Clean up after a job whose end is saved, and drop the job from memory."""
         self.jobs.conclude(record)
         self._quotas.remove(record.job.owner, len(record.job.tasks))
         self._registry.job_ended(record.job_id)

@@ -6,7 +6,7 @@ so a reader finds the right segment in the listing, and knows how much is missin
         {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
 The writer of a segment has not counted the lines before the segment, because counting would take longer than writing.
-Therefore `line` is equal to `position` (see `RecordBoundary`). Earlier releases have counted the lines.
+Therefore `line` is equal to `position` (see `RecordBoundary`). Segments of earlier releases contain counted lines.
 
 The other files are:
 
@@ -43,10 +43,10 @@ class RecordBoundary(NamedTuple):
 
     Attributes:
         position: How many bytes of records, headers included, come before this place.
-        line: How many lines end before this place. If nobody has counted the lines, the value of `position`. No log
-            has as many lines as bytes of records, so a value equal to `position` says that the lines were not counted.
-            Such values grow along the log like numbers of lines. Therefore a reader that only has to tell earlier from
-            later lines can use both.
+        line: How many lines end before this place. If nobody has counted the lines, the value of `position`. No log has
+            as many lines as bytes of records, so a value equal to `position` says that the lines were not counted. Such
+            values grow along the log like numbers of lines. Therefore a reader that only needs the order of lines can
+            use either kind of value.
         offsets: How many bytes of each source come before this place.
     """
 
@@ -173,7 +173,7 @@ def has_log(directory: Path) -> bool:
 
 
 def is_away(directory: Path) -> bool:
-    """Return whether the log lies partly at another location, from which only the controller can fetch that part.
+    """Return whether a part of the log is only at another location. Only the controller can fetch that part.
 
     Raises:
         OSError: The database of folded logs cannot be read.

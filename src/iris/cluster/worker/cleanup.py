@@ -52,7 +52,7 @@ class _Left(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the directory contains nothing that anybody may want."""
+        """Whether the directory contains no log and no file of the task."""
         return not (self.has_log or self.has_work)
 
 

@@ -112,7 +112,7 @@ class AttemptDir:
         return self.path / "hosts"
 
     def spent_files(self) -> list[Path]:
-        """Return the existing files that only the running attempt, and the worker at the attempt's end, need."""
+        """Return the existing files that are needed only while the attempt runs and when the worker handles its end."""
         files = (
             self.entrypoint,
             self.inputs,

@@ -115,7 +115,7 @@ class WorkerService:
         return await self._worker.write_stdin(request)
 
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Remove what this worker has of a job that has ended."""
+        """Remove the records and files of an ended job from this worker."""
         check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)
         await self._worker.forget_job(request)
         return cluster_pb2.Empty()

@@ -220,7 +220,7 @@ class Worker:
         return True
 
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest) -> None:
-        """Remove what this worker has of a job that has ended: records, directories, logs, and the unpacked workspace.
+        """Remove an ended job from this worker: its records, directories, logs, and the unpacked workspace.
 
         Attempts of a later job with the same name stay.
         """

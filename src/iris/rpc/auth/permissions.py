@@ -73,7 +73,7 @@ def _of_below(caller: Caller, request: Any, facts: Facts) -> str:
 
 def _child_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     for dependency in request.after:
-        # A job that may wait for another job learns how the other job ends.
+        # Waiting for another job reveals how that job ends. Therefore the caller must be allowed to read its state.
         if refused := _own_or_below(caller, dependency.job_id):
             return refused
     return _own_or_below(caller, request.parent_job_id)

@@ -101,7 +101,7 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
 
 
 def _note_other_cluster(record: Record, output: Output) -> None:
-    """Note that commands call another cluster than the one of `record`, because a context or a variable names it."""
+    """Print a note if a context or a variable makes commands call another cluster than the cluster of `record`."""
     try:
         chosen = find_cluster()
     except (FailedPreconditionError, NotFoundError) as error:

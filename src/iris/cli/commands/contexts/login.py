@@ -126,7 +126,7 @@ def remove_context(name: str, output: Output) -> None:
 
 
 def note_variables(output: Output) -> None:
-    """Note an environment variable that wins over the current context."""
+    """Print a note if an environment variable overrides the current context."""
     for variable in (ADDRESS_VARIABLE, CONTEXT_VARIABLE):
         if value := os.environ.get(variable):
             output.note(f"{variable}={value} is set, and wins over the current context")
@@ -171,7 +171,7 @@ def _read_token(from_stdin: bool) -> str:
         raise click.UsageError("standard input is not a terminal: give the token on it with --token-stdin")
     token: str = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        # The error does not quote the text, because it may be a token with an error.
+        # The error does not quote the text, because the text may be a mistyped token.
         raise InvalidArgumentError("that is not a token: expected one word, as 'iris token create' prints it")
     return token
 

@@ -53,8 +53,8 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
     """See `_HELP`."""
     output = Output(as_json=as_json)
     if not jobs:
-        # Other commands show the latest job if no job is given. This command asks for '@', because a command that was
-        # sent too early must not end a job.
+        # Other commands show the latest job if no job is given. This command requires '@' instead, so that an
+        # unfinished command line ends no job.
         raise click.UsageError("give the JOBs to terminate; '@' stands for your latest job")
     if task_index is not None and len(jobs) > 1:
         raise click.UsageError("--task needs exactly one JOB")
@@ -111,7 +111,7 @@ def _document(now: list[cluster_pb2.JobStatus | cluster_pb2.TaskStatus]) -> dict
 
 def _words(target: Target, state: int) -> str:
     before = target.job.state if target.task_index is None else target.job.tasks[target.task_index].state
-    if is_job_finished(before):  # A task's final state has the same number as a job's.
+    if is_job_finished(before):  # The final states of tasks and of jobs have the same numbers.
         return f"{target.name} had ended: {state_name(state)}"
     if is_job_finished(state):
         return f"{target.name} ended: {state_name(state)}"

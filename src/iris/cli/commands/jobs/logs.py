@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # command.
 _PATIENCE_S = 15.0
 _MOST_JOBS = 100
-_MOST_WATCHED = 20  # With more jobs, only these say why they wait. Each watched job needs two threads.
+_MOST_WATCHED = 20  # At most this many jobs show why they wait, because watching a job needs two threads.
 _HELP = """\
 Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, go on until the jobs end.
 

@@ -45,7 +45,7 @@ With --state, --owner, --name or --since, the limit of {_SHOWN_FINISHED} ended j
 
 @dataclass(frozen=True)
 class _Filter:
-    """Which jobs are shown. An empty condition is always met.
+    """The conditions for the jobs that `iris ps` shows. An empty condition is always met.
 
     Attributes:
         states: The names of the accepted states.
@@ -143,7 +143,7 @@ def ps(
 def _listed(
     client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None
 ) -> list[cluster_pb2.JobStatus]:
-    """Return the jobs to show: unfinished jobs, then ended jobs, each the newest first."""
+    """Return the jobs to show: first the unfinished jobs, then the ended jobs. Both parts begin with the newest job."""
     live = wanted.jobs(client, _UNFINISHED, most)
     ended = wanted.jobs(client, _ENDED, most_ended or most)
     # A job that ends between the two calls is in both lists.

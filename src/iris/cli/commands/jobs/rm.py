@@ -39,8 +39,8 @@ def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json)
     if not jobs:
-        # Other commands show the latest job if no job is given. This command asks for '@', because a command that was
-        # sent too early must not remove a job.
+        # Other commands show the latest job if no job is given. This command requires '@' instead, so that an
+        # unfinished command line removes no job.
         raise click.UsageError("give the JOBs to remove; '@' stands for your latest job")
     removed: dict[str, None] = {}  # This dictionary serves as an ordered set.
     failed = False
@@ -75,7 +75,7 @@ def _find(lookup: Lookup, name: str) -> list[str]:
             raise InvalidArgumentError(
                 f"{target.name!r} is a task: only the whole job {target.job.job_id!r} can be removed"
             )
-        # The lookup also accepts the beginning of an id.
+        # The lookup also accepts the beginning of an id, which is too risky for a removal.
         if target.name != name and name != LATEST and not is_pattern(name):
             raise NotFoundError(f"no job named {name!r}: give the whole id, for example {target.name}")
     if is_pattern(name):

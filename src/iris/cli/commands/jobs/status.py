@@ -75,7 +75,7 @@ def _again(client: IrisClient, target: Target) -> Target:
 
 def _has_ended(target: Target) -> bool:
     state = target.job.state if target.task_index is None else target.job.tasks[target.task_index].state
-    return is_job_finished(state)  # A task's final state has the same number as a job's.
+    return is_job_finished(state)  # The final states of tasks and of jobs have the same numbers.
 
 
 def _document(target: Target) -> dict[str, Any]:

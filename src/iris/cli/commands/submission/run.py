@@ -93,7 +93,7 @@ command was not found, 126 if it is not executable, 124 if the job ended at a ti
 _MULTIPLE = "May be given several times."
 
 
-_FILE, _GIVEN = "iris.job_file", "iris.given"  # keys of `click.Context.meta`
+_FILE, _GIVEN = "iris.job_file", "iris.given"  # Keys of `click.Context.meta`.
 
 
 class _Run(JobCodeCommand):
@@ -454,7 +454,7 @@ def _submit(
 
 
 def _dependencies(connection: Connection, after: tuple[tuple[str, str], ...]) -> dict[Any, Any]:
-    """Return the condition of each job for which the job waits, by job id."""
+    """Return the conditions of `--after`: how each of the other jobs must end, by job id."""
     found: dict[Any, Any] = {}
     lookup = Lookup(connection.client, with_tasks=False)
     for name, condition in after:

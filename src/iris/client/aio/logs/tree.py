@@ -48,8 +48,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
 
     @property
     def jobs(self) -> Mapping[str, cluster_pb2.JobStatus]:
-        """The jobs of the tree that are known, by job id, without their tasks. Child jobs are added as they appear. The
-        states are the states at that time."""
+        """The known jobs of the tree, by job id, without their tasks. A child job is added when it is found. Its status
+        here does not change afterwards."""
         return self._tree.known
 
     @property
@@ -170,7 +170,7 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
                 if self._tree.has_unread:
                     await arrived.put(())
             except UnavailableError:
-                pass  # The streams of the jobs decide how long to wait for the controller.
+                pass  # The controller does not answer. The streams of the jobs decide how long to wait for it.
             except IrisError as error:
                 await arrived.put(error)
                 return

@@ -36,8 +36,8 @@ class AsyncMapMethods:
     ) -> AsyncGenerator[Any]:
         """Call a function once for each input in a job, and return an iterator over the values, as the tasks end.
 
-        The job is submitted. If this program ends early, or an input fails, the job continues. With
-        `submit_map` and a name, another program can collect the results.
+        The job continues if this program ends early or an input fails. With `submit_map` and a name, another program
+        can collect the results.
 
         Args:
             function: The function, which gets one input as its argument.
@@ -89,22 +89,21 @@ class AsyncMapMethods:
 
         The job has independent tasks, and each task works on a chunk of the inputs, one after the other. The function
         and the inputs are stored once. An input that fails, or that kills its process, does not affect the other
-        inputs. If the name belongs to a map of the same inputs already, the handle of that map is returned. Therefore
-        a program that was lost can collect the results later.
+        inputs. If the name already belongs to a map of the same inputs, the handle of that map is returned. Therefore
+        the results can be collected after the first program was lost.
 
         Args:
             function: The function, which gets one input as its argument. A coroutine function is run by `asyncio.run`.
-            inputs: The inputs. All of them may have about 110 MB when pickled.
+            inputs: The inputs. All inputs together may have up to about 110 MB when pickled.
             star: Whether each input is a tuple with all arguments of the function.
             max_parallel: How many chunks may be worked on at the same time. Default: as many as the machines have room
                 for.
             chunk: The number of inputs of each task. Default: about 8 chunks for each core, and at least one input.
-            kwargs: Keyword arguments of the function, the same for each input.
-            name: The name of the job. Default: the function's name and a random suffix.
-            resources: The resources that each chunk needs. Default: one core.
-            env, workspace, working_directory, constraints, on_notice: See `run`.
-            max_retries_failure: How often an input that failed is tried again. A chunk that failed as a whole, for
-                example because it ran out of memory, is tried again as often.
+            kwargs: Keyword arguments of the function, the same for each input. name: The name of the job. Default: the
+            function's name and a random suffix. resources: The resources that each chunk needs. Default: one core. env,
+            workspace, working_directory, constraints, on_notice: See `run`. max_retries_failure: How often an input
+            that failed is tried again. A chunk that failed as a whole, for example because it ran out of memory, is
+            tried again up to the same number of times.
             max_retries_preemption: How often a chunk is tried again after its worker was lost.
             timeout: How many seconds a chunk may take.
             job_timeout, scheduling_timeout: See `run`.
@@ -147,8 +146,9 @@ class AsyncMapMethods:
 
     @property
     def _handles(self) -> AsyncJobClient:
-        """This client, as the handles use it."""
-        return cast(AsyncJobClient, self)  # The whole client has all methods of the protocol.
+        """This client, with the type that handles on maps need."""
+        # This class is only one base class of the client. The client has all methods of the protocol.
+        return cast(AsyncJobClient, self)
 
     async def _map(
         self,
@@ -175,4 +175,4 @@ class AsyncMapMethods:
         try:
             return await self.cluster.list_machines()
         except PermissionDeniedError:
-            return None  # A task may not read the list of machines.
+            return None  # A task may not read the list of machines. The map then assumes a number of cores.

@@ -73,7 +73,8 @@ class AsyncVerbs:
         await self.connection.perform(jobs.terminate_task(job_id, task_index))
 
     async def forget_job(self, job_id: str | JobReference) -> list[str]:
-        """Remove a job that has ended, with its child jobs, logs and results. Afterwards their names are free."""
+        """Remove a job that has ended, with its child jobs, logs and results. Afterwards the names of the removed jobs
+        are free."""
         return await self.connection.perform(jobs.forget_job(job_id))
 
     async def list_jobs(

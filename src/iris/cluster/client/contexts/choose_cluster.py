@@ -1,8 +1,9 @@
-"""Chooses the cluster that a client or a command calls if the user names none, or names a context.
+"""Chooses the cluster that a client or a command calls if the user gives a context, or neither an address nor a
+context.
 
 The first of these that exists is chosen:
 
-1. the address in the call or on the command line, or the context there;
+1. the address or the context in the call or on the command line;
 2. the address in `IRIS_CONTROLLER_ADDRESS`, which is set inside each job;
 3. the context in `IRIS_CONTEXT`;
 4. the current context, which `iris login` and `iris context use` set;
@@ -65,11 +66,11 @@ class ChosenCluster:
     context: Context | None = None
 
     def access(self, given: Access, *, has_transport: bool = False) -> Access:
-        """Return the token and certificates for a client. What the user has given wins over the context.
+        """Return the token and certificates for a client. Values that the user has given override the context.
 
         Args:
-            given: The user's arguments. Without a context, they are returned unchanged.
-            has_transport: Whether the user gives a transport, which has certificates of its own.
+            given: The user's arguments. Without a context, they are returned unchanged. has_transport: Whether the user
+            gives a transport, which then has its own certificates.
         """
         if self.context is None:
             return given

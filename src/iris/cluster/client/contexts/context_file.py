@@ -83,13 +83,14 @@ class Contexts:
         return Contexts(context.name, {**self.known, context.name: context})
 
     def without(self, name: str) -> Contexts:
-        """Return the contexts without the one with a name. If it was the current context, there is none afterwards."""
+        """Return the contexts without the context of this name. If this was the current context, no context is current
+        afterwards."""
         self.find(name)
         left = {other: context for other, context in self.known.items() if other != name}
         return Contexts("" if self.current == name else self.current, left)
 
     def with_current(self, name: str) -> Contexts:
-        """Return the contexts with another current context. `local` stands for none."""
+        """Return the contexts with another current context. `local` means that no context is current."""
         return replace(self, current="" if name == LOCAL else self.find(name).name)
 
 
@@ -157,9 +158,9 @@ def find_context_at(address: str) -> Context | None:
 
 
 def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
-    """Replace the file of contexts by what `change` makes of its content, and return the new content.
+    """Call `change` with the content of the file of contexts, write the returned content to the file, and return it.
 
-    Other processes that change the file at the same moment wait.
+    Other processes that want to change the file wait meanwhile.
 
     Raises:
         FailedPreconditionError: The present file cannot be used, or this user has no home directory, or this is

@@ -122,7 +122,7 @@ def get_job_status(
     answer: cluster_pb2.Controller.GetJobStatusResponse
     answer = yield Call("get_job_status", request, max(_SHORTEST_TIMEOUT_S, end - time.monotonic()))
     if request.without_tasks:
-        del answer.job.tasks[:]  # A server of an earlier release sends the tasks nevertheless.
+        del answer.job.tasks[:]  # A server of an earlier release ignores `without_tasks` and sends the tasks.
     elif answer.next_page_token:
         left_s = max(_SHORTEST_TIMEOUT_S, end - time.monotonic())
         rest = yield from _list_tasks(request.job_id, answer.next_page_token, left_s)
@@ -145,7 +145,7 @@ def terminate_task(job_id: str | JobReference, task_index: int) -> Operation[Non
 
 def forget_job(job_id: str | JobReference) -> Operation[list[str]]:
     """Remove a job that has ended, and return the ids of the removed jobs."""
-    # The request id lets the controller repeat its answer if the answer to the first call was lost.
+    # If the answer is lost, the call is sent again with the same request id, and the controller repeats its answer.
     request = cluster_pb2.Controller.ForgetJobRequest(job_id=check_job_id(job_id), request_id=secrets.token_hex(8))
     answer: cluster_pb2.Controller.ForgetJobResponse = yield Call("forget_job", request)
     return list(answer.job_ids)

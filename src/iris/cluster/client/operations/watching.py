@@ -111,11 +111,12 @@ class Watch(Generic[Item]):
         raise watch_timeout(self._job_id, self._timeout_s, self._unreachable) from self._unreachable
 
     def _read_stream(self, end: float) -> ItemOperation[Item, bool]:
-        """Yield the items that one stream brings. Return whether the last item of all was among them."""
+        """Yield the items of one stream. Return whether the final item of the whole watch was among them."""
         raise NotImplementedError
 
     def _ask_once(self) -> ItemOperation[Item, bool]:
-        """Yield the items that the controller has now. Return whether the last item of all was among them."""
+        """Yield the items that the controller has now. Return whether the final item of the whole watch was among
+        them."""
         raise NotImplementedError
 
     def _answered(self) -> None:

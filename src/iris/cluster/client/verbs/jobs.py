@@ -108,7 +108,8 @@ class JobVerbs(ClusterVerbs):
         self.connection.perform(operations.terminate_task(job_id, task_index))
 
     def forget_job(self, job_id: str | JobReference) -> list[str]:
-        """Remove a job that has ended, with its child jobs, logs and results. Afterwards their names are free.
+        """Remove a job that has ended, with its child jobs, logs and results. Afterwards the names of the removed jobs
+        are free.
 
         Returns:
             The ids of the removed jobs.

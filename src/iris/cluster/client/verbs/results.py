@@ -25,8 +25,8 @@ class ResultVerbs(ClusterVerbs):
     ) -> Iterator[Status]:
         """Yield each task of a job once it has ended, with its result or exception. Reconnect after a lost connection.
 
-        The job, without its tasks, is yielded first, so that its number of tasks is known, and again after its last
-        task. Tasks that have ended earlier come first.
+        The first item is the job without its tasks, so that the caller learns the number of tasks. The tasks follow in
+        the order of their ends. The last item is the job again.
 
         Args:
             job_id: The job: its id, or a `Job`.

@@ -32,9 +32,11 @@ from iris.rpc.serving.steps import Steps
 ListJobsRequest = cluster_pb2.Controller.ListJobsRequest
 ListJobsResponse = cluster_pb2.Controller.ListJobsResponse
 
-_LAST = 2**62  # No job has a number as high as this.
+_LAST = 2**62  # This number is higher than the number of every job.
 _LIST = "jobs"
-_COUNT_TRIES = 5  # If jobs end all the time, the last count is returned, although some jobs may be missing.
+# If a job ends during a count, the count is repeated. After this many tries, the last count is returned, although some
+# jobs may be missing from it.
+_COUNT_TRIES = 5
 
 T = TypeVar("T")
 
@@ -70,8 +72,8 @@ class JobQueries:
     async def get_job_status(
         self, job_id: str, *, include_result: bool, without_tasks: bool = False
     ) -> cluster_pb2.Controller.GetJobStatusResponse:
-        """Return a job with as many of its tasks as fit into one answer. The answer has no tasks with `without_tasks`,
-        and the result of task 0 with `include_result`.
+        """Return a job with as many of its tasks as fit into one answer. With `without_tasks`, the answer has no tasks.
+        With `include_result`, it has the result of task 0.
         """
         record = await self._jobs.find(job_id)
         make = self._job_alone if without_tasks else self._job_with_tasks
@@ -95,8 +97,8 @@ class JobQueries:
     async def _list_jobs(self, request: ListJobsRequest, wanted: JobFilter, first: int, limit: int) -> ListJobsResponse:
         """Make a page of jobs from the memory and the database.
 
-        The jobs in memory are listed before the database is read. Therefore a job that ends meanwhile is in the first
-        list, and may be in the second list as well. Such a job is taken from the first list.
+        The jobs in memory are listed before the database is read. Therefore a job that ends in between is in the first
+        list, and may also be in the second list. If a job is in both lists, the page shows the entry of the first list.
         """
         within = Range(1, first, True, limit + 1) if request.newest_first else Range(first, _LAST, False, limit + 1)
         within = replace(within, last=min(within.last, self._saver.last_number))
@@ -140,7 +142,7 @@ class JobQueries:
             else:
                 num_ended = await self._stored_jobs.run(self._store.read, partial(count_jobs, wanted=wanted))
             if before[1] == self._jobs.count()[1]:
-                break  # No job has ended during the count. Otherwise a job could be missing.
+                break  # No job has ended during the count, so no job is missing from it.
         shown = [self._saver.shown(record).job for record in self._jobs.open_jobs()]
         states = [job.is_finished for job in shown if wanted.matches(job)]
         return states.count(False), num_ended + states.count(True)
@@ -257,7 +259,7 @@ def _fill_page(found: Mapping[int, cluster_pb2.JobStatus], *, newest_first: bool
     """Return the first jobs of a list as a page.
 
     Args:
-        found: The messages of jobs by number. If the list has more than `limit` jobs, at least one more is here.
+        found: The messages of jobs by number. If further pages follow, `found` has more than `limit` jobs.
         newest_first: Whether the highest number comes first.
         limit: The largest number of jobs on the page.
     """

@@ -1,4 +1,4 @@
-"""Streams the results of a job's tasks, each when its task has ended. A stream never shows an end that is not saved."""
+"""Streams the results of a job's tasks. A result is sent when the end of its task is saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Response = cluster_pb2.Controller.StreamResultsResponse
 _MAX_TASKS = 200
 # A message ends with the first result that exceeds this size. The largest result has 8 MiB.
 _MAX_BYTES = 2 * 1024**2
-_MERGE_S = 0.02  # The seconds for which ends are gathered into one message.
+_MERGE_S = 0.02  # Tasks that end within this many seconds are sent in one message.
 
 
 class ResultStreams:

@@ -60,23 +60,17 @@ from iris.reasons import FailureCode
 class Job:
     """A job and its tasks.
 
-    Attributes:
-        job_id: The job's id.
-        tasks: The tasks, by task index.
-        submitted_at_ms: When the job was submitted, as wall clock time.
-        coscheduled: True if the tasks form one gang, False if they are independent.
-        max_task_failures: How many tasks may fail before the job fails.
-        parent_job_id: The id of the parent job; empty if the job has no parent.
-        retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
-        state: The job's state.
-        error: Why the job did not succeed; empty otherwise.
-        failure: The code of `error`, a `FailureCode`.
-        ending: The final state that the job will have once its live attempts have stopped; None if no end is decided.
-        first_failed: The index of the first task that has failed for good, without a retry; None if no task has.
-        started_at_ms: When the first process of the job started; 0 if none has.
-        finished_at_ms: When the job's state became final; 0 before that.
-        gangs: The gangs that wait or have an allocation, by id.
-        rounds: The number of the next gang, which is a part of its id. It need not begin at 0 (removal/job_removal.py).
+    Attributes: job_id: The job's id. tasks: The tasks, by task index. submitted_at_ms: When the job was submitted, as
+        wall clock time. coscheduled: True if the tasks form one gang, False if they are independent. max_task_failures:
+        How many tasks may fail before the job fails. parent_job_id: The id of the parent job; empty if the job has no
+        parent. retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
+        state: The job's state. error: Why the job did not succeed; empty otherwise. failure: The code of `error`, a
+        `FailureCode`. ending: The final state that the job will have once its live attempts have stopped; None if no
+        end is decided. first_failed: The index of the first task that has failed for good, without a retry; None if no
+        task has. started_at_ms: When the first process of the job started; 0 if none has. finished_at_ms: When the
+        job's state became final; 0 before that. gangs: The gangs that wait or have an allocation, by id. rounds: The
+        number of the next gang, which is a part of the gang's id. The first gang may have a number above 0, see
+        `JobRemoval.first_round`.
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
@@ -183,8 +177,8 @@ class Job:
         return requests
 
     def dependency_ended(self, job_id: str, state: int | None, now_ms: int) -> list[Instruction]:
-        """Record the end of a job for which this job waits. If it was the last one, request the first allocations. If
-        the other job has not ended as asked, this job ends as UNSCHEDULABLE.
+        """Record the end of a job for which this job waits. If no other awaited job is left, request the first
+        allocations. If the ended job does not meet its condition, this job ends as UNSCHEDULABLE.
 
         Args:
             job_id: The job that has ended.
@@ -447,7 +441,7 @@ class Job:
         return instructions
 
     def _request_tasks(self, tasks: Sequence[Task]) -> list[Instruction]:
-        """Request PENDING tasks. With `max_parallel`, tasks that are deferred already come before these tasks."""
+        """Request PENDING tasks. With `max_parallel`, tasks that were deferred earlier come before these tasks."""
         if not self.max_parallel:
             return self._request_gangs(tasks) if tasks else []
         for task in tasks:

@@ -98,7 +98,7 @@ def incomplete_rendezvous_texts(culprit: Task, gone: Task) -> tuple[str, str]:
 
 
 class Condition(enum.StrEnum):
-    """How a job must have ended before another job, which waits for it, may start."""
+    """The condition that the end of one job must meet before another job may start."""
 
     SUCCEEDED = "ok"
     ENDED = "any"
@@ -121,7 +121,7 @@ def waiting_text(waits_for: Mapping[str, str]) -> str:
 
 
 def failed_dependency_text(job_id: str, state: int | None) -> str:
-    """Return the error text of a job that waited for the success of a job, which has ended in another state."""
+    """Return the error text of a job that never starts, because another job did not succeed."""
     how = "was removed, and its final state is unknown" if state is None else f"ended as {state_name(state)}"
     return f"not started: job {job_id!r} had to succeed first, but it {how}"
 

@@ -18,7 +18,7 @@ from iris.reasons import ErrorReason
 T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
-_READ_TRIES = 3  # How often the database is read for a job if other jobs end all the time.
+_READ_TRIES = 3  # A read for a job is repeated up to this many times if other jobs end during the read.
 # The approximate memory that the objects of a record take, besides its submission.
 _JOB_BYTES = 3000
 _TASK_BYTES = 4000
@@ -45,8 +45,8 @@ class EndedJobs(Protocol):
 
 
 class RecentJobs:
-    """A bounded set of records of ended jobs, so that most readers need not wait for the database. The least recently
-    used records are dropped first.
+    """A cache of records of ended jobs, so that most calls need not wait for the database. The least recently used
+    records are dropped first.
 
     Args:
         max_jobs: The largest number of records.
@@ -96,7 +96,8 @@ def _size_of(record: JobRecord) -> int:
 
 
 class RemovalMark:
-    """Tells the readers of a job's logs whether the job was removed. The object lives while a reader has it."""
+    """Tells the readers of a job's logs whether the job was removed. The object exists only while a reader refers to
+    it."""
 
     def __init__(self) -> None:
         self.is_removed = False
@@ -106,10 +107,10 @@ class JobTable:
     """The saved jobs of a cluster.
 
     The controller adds a job to the table once the job is saved. Once the job's end is saved and its consequences are
-    carried out, the controller concludes the job, and the job leaves the memory. All other code only reads the table.
+    carried out, the controller concludes the job, which drops the job from memory. All other code only reads the table.
 
-    A job that ends during a call is found exactly once: the call either gets the record in memory, or finds the job in
-    the database, because a job leaves the memory only after its end is in the database.
+    A call that runs while a job ends finds the job exactly once, in memory or in the database. The job is dropped from
+    memory only after its end is in the database.
 
     Args:
         ended: Reads ended jobs.
@@ -154,7 +155,8 @@ class JobTable:
 
     @contextlib.contextmanager
     def being_removed(self, job_ids: Collection[str]) -> Iterator[None]:
-        """Return a context manager that keeps the ids of ended jobs taken while the jobs are removed."""
+        """Return a context manager for the removal of ended jobs. Inside the context, no new job can get the id of one
+        of them."""
         end = asyncio.Event()
         self._being_removed.update(dict.fromkeys(job_ids, end))
         try:
@@ -171,7 +173,7 @@ class JobTable:
             await end.wait()
 
     def forget(self, record: JobRecord) -> None:
-        """Forget an ended job, because it was removed from the database. Afterwards the job's id is free."""
+        """Drop an ended job that was removed from the database. Afterwards the job's id is free."""
         self._recent.remove(record.job_id)
         self.removed += 1
         self._num_ended -= 1
@@ -200,7 +202,7 @@ class JobTable:
         """Return whether the job's final state is saved."""
         return self._open.get(record.job_id) is not record
 
-    # Unfinished jobs, and ended jobs that were used last.
+    # The next methods find unfinished jobs, and ended jobs that were used recently.
 
     def in_memory(self, job_id: str) -> JobRecord | None:
         """Return a job if it is unfinished or was used recently. None does not mean that there is no such job."""

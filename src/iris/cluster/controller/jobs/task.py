@@ -51,7 +51,7 @@ class ExitCodeRules:
         return exit_code not in self.fail_on and (not self.retry_on or exit_code in self.retry_on)
 
     def forbid_retry(self, exit_code: int | None) -> bool:
-        """Return whether the exit code says that no retry can help, whatever happens to the other tasks of the gang."""
+        """Return whether the exit code forbids a retry, even a retry together with the other tasks of the gang."""
         return exit_code in self.fail_on
 
 
@@ -233,8 +233,8 @@ class Task:
         3. An attempt that is being stopped is charged to no budget, even if it failed, because the death of one task
            often makes the other tasks of its gang crash. A task terminated by a user is KILLED, even if its attempt
            failed before the stop arrived.
-        4. A failure is charged to the failure budget, and a lost worker to the preemption budget. If the charged budget
-           and, for a failure, the exit code allow a retry, the task is PENDING.
+        4. A failure is charged to the failure budget, and a lost worker to the preemption budget. The task is PENDING
+           if the charged budget allows a retry. After a failure, the exit code must allow the retry too.
         5. If an attempt was killed on its worker without a request of the controller, the task is KILLED.
 
         Args:

@@ -32,7 +32,7 @@ from iris.failpoints import failpoint
 
 MAX_FOLDED_BYTES = 1 << 20  # A log with more bytes stays in files.
 OLD = ".old-"  # The names of directories that are being removed begin with this text.
-# The file that marks a log as copied. The mark is ignored if another file of the log is newer than the mark.
+# The file that marks a log as copied to the log location. The mark is ignored if another file of the log is newer.
 STORED = "stored"
 _BATCH_LOGS = 200
 _BATCH_BYTES = 8 << 20
@@ -79,7 +79,7 @@ class FoldedLogs:
 
     @property
     def exists(self) -> bool:
-        """Whether a log was ever folded."""
+        """Whether the database exists, because a log was folded at some time."""
         return self._path.exists()
 
     # Folding.
@@ -134,8 +134,8 @@ class FoldedLogs:
         """Return the folded logs that retention may remove, oldest first.
 
         Args:
-            ended_before_ms: Return all logs of attempts that ended before this time; None returns none for their age.
-            excess_bytes: Return the oldest logs until they have at least this many bytes.
+            ended_before_ms: Return all logs of attempts that ended before this time. None: age does not matter.
+            excess_bytes: Also return the oldest logs until the returned logs have at least this many bytes.
         """
         logs: list[tuple[Found, Known]] = []
         if not self.exists:
@@ -191,7 +191,7 @@ class FoldedLogs:
             database.executemany("DELETE FROM logs WHERE task=?", [(task,) for task in tasks])
 
     def give_back_space(self) -> None:
-        """Give the space of removed logs back to the file system.
+        """Shrink the database by the space of removed logs.
 
         Raises:
             OSError: The database cannot be written.
@@ -220,7 +220,7 @@ class FoldedLogs:
             directory.rename(old)
             shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(OSError):
-            directory.parent.rmdir()  # The folder of a task goes with the task's last log.
+            directory.parent.rmdir()  # The folder of a task is removed together with the task's last log.
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -238,8 +238,9 @@ class LogKeeper:
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     def _remove_folded(self, folders: Sequence[Path]) -> None:
-        # Reading comes first, because a new job almost never has folded logs. A write would wait for the thread that
-        # folds logs, and this method blocks the loop. An error must not prevent the submission of the new job.
+        # The database is written only if a read finds folded logs, which is rare for a new job. This method blocks the
+        # loop, and a write would wait for the thread that folds logs. An error must not prevent the submission of the
+        # new job.
         try:
             tasks = folded_tasks(folders)
             if tasks:

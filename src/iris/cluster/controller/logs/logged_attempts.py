@@ -11,7 +11,7 @@ from iris.cluster.controller.logs.retention import Known
 from iris.cluster.logs.directories import LogDirectories, task_folder
 from iris.cluster.types import make_task_id
 
-_UNKNOWN = Known(None)  # Stands for a log whose attempt is unknown.
+_UNKNOWN = Known(None)  # The value for a log whose attempt is unknown.
 
 
 class LoggedAttempts:

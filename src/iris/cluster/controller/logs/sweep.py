@@ -42,7 +42,7 @@ from iris.cluster.logs.segments import (
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
-_FOLD_AFTER_MS = 60_000  # A log is folded a minute after the end of its attempt, because new logs are read most.
+_FOLD_AFTER_MS = 60_000  # A log is folded a minute after the end of its attempt, because readers mostly read new logs.
 # A log without an end is folded after one day without a new part, because a worker that was stopped for a while may
 # continue to write the log.
 _FOLD_UNCLOSED_MS = 86_400_000
@@ -74,15 +74,15 @@ class LogSweep:
         self._location = location
         self._retention = retention
         self._attempts = attempts
-        # Logs that are only at the log location were removed for all jobs that ended up to this time.
+        # For jobs that ended up to this time, earlier sweeps have removed the logs that were only at the log location.
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
         self._forgotten: set[str] = set()  # The logs of jobs that were removed during the present sweep.
 
     def forget(self, names: Collection[str]) -> None:
-        """Leave the logs with these names alone during the present sweep, because their jobs are removed. New jobs may
-        have logs with the same names.
+        """Exclude the logs with these names from the present sweep. Their jobs are removed, and new jobs may have logs
+        with the same names.
         """
         self._forgotten.update(names)
 

@@ -1,4 +1,4 @@
-"""Explains to callers why a result is missing that was dropped."""
+"""Adds to task statuses the reason why a dropped result is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def explain_dropped_results(
         stored_jobs: Calls functions that read the database, in other threads.
         store: The database.
     """
-    # Only the task of a callable has a result.
+    # Only a callable has a result.
     missing = [
         task
         for task in tasks

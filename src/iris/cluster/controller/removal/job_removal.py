@@ -1,12 +1,12 @@
-"""Removes ended jobs with all that the cluster has stored about them: on request, by age, and by number.
+"""Removes ended jobs and everything that the cluster has stored about them: on request, by age, and by number.
 
 A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
 
-1. The logs at the log location are removed. If the log location cannot be reached, the job stays.
+1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed.
 2. The job is removed from the database. From now on the job does not exist, even if the controller is killed.
 3. The logs on this machine are removed. The name of the job is still taken, so no new job can have logs yet. If the
-   controller is killed before this step, the logs are removed like those of any unknown job.
-4. The job leaves the memory, so that its name is free. Its workers are called to remove their files.
+   controller is killed before this step, a later sweep removes these logs as logs of an unknown job.
+4. The job is dropped from memory, so that its name is free. Its workers are called to remove their files.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class JobRemoval:
             await asyncio.sleep(_SWEEP_S)
 
     async def sweep(self) -> None:
-        """Remove the jobs that are too old or too many, according to the retention."""
+        """Remove the ended jobs that exceed the age or the number in the retention."""
         removed = 0
         while chosen := await self._choose():
             before = removed
@@ -161,11 +161,12 @@ class JobRemoval:
         async with self._lock:
             records: dict[str, JobRecord] = {}
             for job_id in job_ids:
-                # A job that is missing was chosen together with its parent job.
+                # A child job may have been chosen together with its parent job. A missing job was removed with its
+                # parent job.
                 record = None if job_id in records else await self._jobs.get(job_id)
                 if record is None:
                     continue
-                with contextlib.suppress(FailedPreconditionError):  # The next search finds the job again.
+                with contextlib.suppress(FailedPreconditionError):  # A later search tries again.
                     records |= {one.job_id: one for one in await self._with_children(record)}
             try:
                 return len(await self._remove(list(records.values()))) if records else 0

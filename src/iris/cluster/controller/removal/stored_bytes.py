@@ -60,9 +60,8 @@ class StoredBytes:
         counting.
 
         Args:
-            owner: The owner of the new job.
-            launch: The submission.
-            workspace: The workspace, if the database may not have it.
+            owner: The owner of the new job. launch: The submission. workspace: The workspace, if it may not be in the
+            database yet.
 
         Raises:
             ResourceExhaustedError: The unfinished jobs of the user would exceed the limit.
@@ -122,7 +121,7 @@ class StoredBytes:
             await asyncio.sleep(_EVERY_S)
 
     async def sweep(self) -> None:
-        """Drop the oldest contents of each user above the limit, as far as their jobs have ended."""
+        """For each user above the limit, drop the contents of the oldest ended jobs."""
         if self._limit is None:
             return
         dropped = False

@@ -1,4 +1,5 @@
-"""Removes the workspaces that no job uses any more, while other jobs with the same workspaces are submitted."""
+"""Removes the workspaces that no job uses any more. A new job with the same workspace may be submitted at the same
+time."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ class UnusedWorkspaces:
     """The stored workspaces that no job with stored contents uses.
 
     A submission may name a stored workspace by its hash. Such a workspace must not be removed between the check of the
-    submission and the saving of the new job. Therefore a submission reserves its workspace for this time. The other way
-    round, a workspace whose removal has begun counts as not stored.
+    submission and the saving of the new job. Therefore a submission reserves its workspace for this time. Conversely, a
+    workspace whose removal has begun counts as not stored, so that the submission sends it again.
 
     Args:
         store: The database.

@@ -3,7 +3,7 @@
 The module is pure. Gangs start in the order of their arrival, except for three rules:
 * Trees: a gang of a child job gets the position of the root job of its tree, so that a tree which has begun can end.
   The gang moves ahead by at most `HEAD_START_S`. Therefore a gang that has waited for longer than `HEAD_START_S` is
-  ahead of every new child job, and a tree that submits child jobs without an end starves no other job.
+  ahead of every new child job. A tree that never stops submitting child jobs cannot starve other jobs.
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
   alternate. The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn
@@ -33,8 +33,8 @@ MAX_SUBMITTED = 100
 HEAD_START_S = 3600.0  # A gang of a child job moves ahead of gangs that arrived up to this many seconds earlier.
 
 
-# The time by which a queued gang is sorted, and the time at which the gang began to wait. The second time sorts the
-# gangs of one tree.
+# The place of a gang in the queue: the time by which gangs are sorted, and the time at which the gang began to wait.
+# The second time decides between gangs of one tree.
 Position = tuple[float, float]
 
 

@@ -1,4 +1,4 @@
-"""Reads ended jobs from the database, in threads of its own, so that no read blocks the controller's loop.
+"""Reads ended jobs from the database in separate threads, so that no read blocks the controller's loop.
 
 The threads read beside the saver's thread. Therefore a read waits for no fsync.
 """
@@ -48,7 +48,7 @@ class StoredJobs:
         """
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
-        except RuntimeError as error:  # The threads have ended.
+        except RuntimeError as error:  # `close` has ended the threads.
             raise UnavailableError("the controller stops") from error
         return await reading
 
@@ -59,8 +59,8 @@ class StoredJobs:
     def has(self, job_id: str) -> bool:
         """Return whether a job is stored, whether or not it has ended.
 
-        The call reads on the loop, because a submission must claim its name without an await. It reads some pages of an
-        index, which are usually in memory.
+        The call reads on the controller's loop, because a submission must claim its name without an await. The read
+        needs only some pages of an index, which are usually in memory.
         """
         return self._store.has_job(job_id)
 

@@ -64,7 +64,7 @@ class Range:
     limit: int
 
     def contains(self, number: int) -> bool:
-        """Return whether a job with this number is in the part, if the limit is not reached before."""
+        """Return whether a number lies between `first` and `last`. The limit is not checked."""
         return self.first <= number <= self.last
 
 
@@ -72,8 +72,8 @@ def read_page(db: sqlite3.Connection, wanted: JobFilter, within: Range) -> list[
     """Return the ended jobs that match a filter, without their entry points, in the order of `within`."""
     where, values = _conditions(wanted)
     order = "DESC" if within.newest_first else "ASC"
-    # The "+" keeps SQLite from reading the whole table in the order of the numbers if an index finds the few jobs with
-    # a prefix.
+    # The "+" makes SQLite use the index that finds the few jobs with the prefix. Without it, SQLite might read the
+    # whole table in the order of the numbers.
     number = "+number" if wanted.id_prefix else "number"
     rows = db.execute(
         f"SELECT number, launch, record FROM jobs WHERE {where} AND {number} BETWEEN ? AND ?"

@@ -25,8 +25,8 @@ LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
 _FORMAT = b"\x01"
 _LENGTH_BYTES = 4
-# Stands for the default of a field that is always stored. A field is left out only if its default is empty, because a
-# later version of Iris may change another default, for example the number of retries.
+# The marker for a field that is always stored. A field is left out only if its default is empty, because a later
+# version of Iris may change another default, for example the number of retries.
 _REQUIRED = object()
 
 
@@ -48,8 +48,8 @@ def split_launch(launch: LaunchJobRequest) -> tuple[bytes, bytes]:
 
 
 def join_launch(rest: bytes, entry_point: bytes | None) -> LaunchJobRequest:
-    """Return the submission from its two stored messages. `entry_point` is None if only the rest is wanted, or if the
-    entry point is no longer stored.
+    """Return the submission from its two stored messages. If `entry_point` is None, the result has no command, callable
+    or environment.
     """
     launch = LaunchJobRequest.FromString(rest)
     if entry_point:

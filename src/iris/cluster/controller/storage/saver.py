@@ -185,7 +185,7 @@ class Saver:
             raise error.with_traceback(None)
 
     async def write_once(self, add: Callable[[Changes], object]) -> None:
-        """Save changes that no other method of this class knows. After an error, the saver does not try again.
+        """Save changes for which this class has no special method. After an error, the saver does not try again.
 
         Args:
             add: Adds the rows to write. The function is called on the loop, at the latest when the batch is written.
@@ -356,7 +356,7 @@ class Saver:
         """Move the changes of a failed batch to the next batch, so that the saver tries again to write them.
 
         1. If the batch had new jobs, the new jobs are refused, because they may be too large for the disk. The other
-           changes are written again at once. The same holds for a batch with writes that are not repeated.
+           changes are written again at once. Writes that are not repeated are refused in the same way.
         2. Any other batch is written again after `RETRY_S`.
         3. Instructions that stop an attempt for good are carried out before they are saved, because the attempt may be
            filling the disk. Instructions that stop an attempt for a gang's restart wait until the restart is saved.

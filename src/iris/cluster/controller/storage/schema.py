@@ -109,7 +109,7 @@ _COUNTING = 3  # The migration that begins to count the bytes of each user (cont
 _PACKING = 2  # The migration that moves the jobs to new tables, and packs the ended jobs (pack_jobs.py).
 
 Progress = Callable[[int, int], None]
-"""A function that is told how many jobs of a database are migrated, and how many jobs there are."""
+"""A function that reports a migration. Its arguments are the number of migrated jobs and the number of all jobs."""
 
 
 def ignore_progress(done: int, total: int) -> None:

@@ -48,7 +48,7 @@ from iris.system.clock import now_ms
 from iris.system.files import sync_directory
 
 T = TypeVar("T")
-# The exceptions of reading damaged records.
+# Reading a damaged record raises one of these exceptions.
 _UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
 _PAGE = 200  # How many unfinished jobs are read at a time.
 _JOB_ROWS = (
@@ -297,7 +297,7 @@ class Store:
             return next((number for (number,) in db.execute("SELECT seq FROM sqlite_sequence WHERE name='jobs'")), 0)
 
     def has_job(self, job_id: str) -> bool:
-        """Return whether a job is stored. The call takes microseconds, because it reads an index only."""
+        """Return whether a job is stored. The call takes microseconds, because it reads only an index."""
         with self._reading() as db:
             return bool(db.execute("SELECT 1 FROM jobs WHERE job_id=?", (job_id,)).fetchall())
 

@@ -46,11 +46,12 @@ class Dependencies:
         self._jobs = jobs
         self._saver = saver
         self._in_background = in_background
-        # The jobs that wait, by the id of the job for which they wait. The inner dicts are used as ordered sets.
+        # For the id of each awaited job, the waiting jobs. The inner dicts are used as ordered sets.
         self._waiting: dict[str, dict[str, None]] = {}
 
     def job_added(self, record: JobRecord) -> None:
-        """Begin to report to a job that is saved. The jobs for which it waits may have ended already."""
+        """Begin to report ends to a new job, which is saved. If a job for which it waits has already ended, report that
+        end."""
         unknown = []
         for job_id in record.job.waits_for:
             other = self._jobs.by_id.get(job_id)
@@ -62,7 +63,7 @@ class Dependencies:
             self._in_background(self._report_ended(record, unknown))
 
     def job_ended(self, record: JobRecord) -> None:
-        """Report the end of a job, which is saved, to the jobs that wait for it. Stop reporting to the ended job."""
+        """Report the saved end of a job to the jobs that wait for it. Stop reporting ends to the ended job itself."""
         for job_id in record.job.waits_for:
             waiting = self._waiting.get(job_id, {})
             waiting.pop(record.job_id, None)

@@ -63,7 +63,7 @@ async def claim_name(
 
 
 async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | None:
-    """Return the job with an id; None if the id is free. After the result None, the id is free until the next await."""
+    """Return the job with an id. If the id is free, return None; the id then stays free until the next await."""
     while True:
         await saver.until_launched(job_id)
         if not jobs.exists(job_id):

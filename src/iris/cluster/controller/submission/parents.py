@@ -33,11 +33,11 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
 
 
 def inherit_environment(request: LaunchJobRequest, parent: LaunchJobRequest) -> None:
-    """Add the environment of the parent job to the submission of a child job, unless the submission says otherwise.
+    """Add the environment of the parent job to the submission of a child job, unless the submission forbids it.
 
-    The child's own values win. If the parent's environment is complete, the child's environment becomes complete too.
-    A submission with a complete environment is not changed, because that environment was copied from the process that
-    submits the job, and that process may have removed variables on purpose.
+    The child's own values override values of the parent. If the parent's environment is complete, the child's
+    environment becomes complete too. A submission with a complete environment is not changed, because it was copied
+    from the process that submits the job. This process may have removed variables on purpose.
 
     Args:
         request: The submission of the child job, which this function changes.

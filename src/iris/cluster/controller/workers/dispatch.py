@@ -176,8 +176,8 @@ async def start_attempts(
 
 
 async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: WorkerCalls) -> None:
-    """Call a worker to remove what it has of a job that was removed. A failed call is not repeated, because the worker
-    removes old attempts by itself.
+    """Call a worker to remove its files and records of a removed job. A failed call is not repeated, because the worker
+    removes old attempts anyway.
 
     Args:
         worker: The worker.

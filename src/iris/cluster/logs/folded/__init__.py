@@ -2,5 +2,5 @@
 one database, which all folded logs share.
 
 The modules of `iris.cluster.logs` that read files of a log use this package. Only the controller writes the database
-(cluster/controller/logs/log_folding.py).
+(cluster/controller/logs/folding.py).
 """

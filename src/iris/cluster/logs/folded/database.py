@@ -70,7 +70,8 @@ class Databases:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # The connections by the path of the database, each with the identity of its file. The last used is the last.
+        # The connections by the path of the database, each with the identity of its file. The connection that was used
+        # last is at the end.
         self._open: OrderedDict[Path, tuple[tuple[int, int], sqlite3.Connection]] = OrderedDict()
         self._process_id = os.getpid()
         # The connections of the process from which this process was forked.

@@ -1,3 +1,4 @@
-"""The name of the database of folded logs. The name is in a module of its own, which loads no SQLite."""
+"""The name of the database of folded logs. This separate module lets other modules read the name without loading
+SQLite."""
 
 DATABASE_NAME = "folded.db"

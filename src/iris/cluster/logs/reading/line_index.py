@@ -225,8 +225,8 @@ class LineScanner:
         """Return the number of the first line of a segment that begins now."""
         if self._numbers is None:
             return place.line
-        # If the lines before the segment are missing and nobody has counted them, the number jumps to the number in the
-        # segment's name.
+        # The lines before the segment may be missing and uncounted. In this case, the number jumps to the number in
+        # the segment's name.
         counted = self._splitter.line if place.position == self._expected else place.line
         return self._numbers.at_segment(place.position, counted)
 

@@ -1,7 +1,7 @@
 """Stores the numbers of lines that readers have counted, so that no part of a log is counted twice.
 
-Nobody counts lines while a task writes, because counting takes longer than writing. Lines are counted when a reader
-asks for a page by line number. The numbers of a log that is being written belong to its writer. The numbers of other
+The writer of a log does not count lines, because counting takes longer than writing. Lines are counted when a reader
+requests a page by line number. The numbers of a log that is being written belong to its writer. The numbers of other
 logs are in a cache of this process.
 """
 
@@ -67,7 +67,7 @@ class LineNumbers:
                 self._points.append(point)
 
     def drop_before(self, position: int) -> None:
-        """Remove what lies before a position, because the writer has dropped this part of the log."""
+        """Remove the numbers before a position, because the writer has dropped this part of the log."""
         with self._lock:
             self._points = without_points_before(self._points, position)
             for segment in [segment for segment in self._at_segments if segment < position]:
@@ -88,7 +88,8 @@ class _Cache:
         self._logs: OrderedDict[Path, tuple[_Identity, LineNumbers]] = OrderedDict()
 
     def numbers(self, directory: Path) -> LineNumbers:
-        """Return the numbers of a log. The numbers are new if the log is not the same as at the last call."""
+        """Return the numbers of a log. If another log has replaced the log of the last call, no numbers are known
+        yet."""
         identity = _identity(directory)
         if identity is None:
             return LineNumbers()
@@ -111,7 +112,7 @@ def stored_line_numbers(directory: Path) -> LineNumbers:
 
 
 def _identity(directory: Path) -> _Identity | None:
-    """Return what tells a log from another log that was in the same directory before. Return None if the log has no
+    """Return a value that differs between a log and an earlier log in the same directory. Return None if the log has no
     files.
     """
     for segment in list_segments(directory)[:1]:

@@ -76,11 +76,11 @@ def main() -> None:
         _keep(value, result, modules.own_names())
 
 
-# The functions below are the tools of `run_inputs.py`, which this program loads in a task with inputs.
+# In a task with inputs, this program loads `run_inputs.py`, which calls the functions below.
 
 
 def become_task_process() -> None:
-    """Make this process, a child of the task's first process, the one that may write the task's files."""
+    """Allow this process, a child of the task's first process, to write the task's files."""
     global _PID
     _PID = os.getpid()
 

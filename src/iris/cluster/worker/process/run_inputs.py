@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 VALUE, RAISED, FAILED = 0, 1, 2
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1024 * 1024
-# The size of an outcome without its data and texts, and the size of texts that always fit.
+# The bytes of an outcome besides its data and texts. The largest length of a text that always fits.
 _FRAME_BYTES = 64
 _SHOWN_CHARACTERS = 200
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
@@ -113,7 +113,7 @@ class _Pipe:
         return self._first + self._start + position
 
     def send(self, kind: str, position: int, *outcome: Any) -> None:
-        """Send a frame. A copy of the process, forked by the callable, sends nothing."""
+        """Send a frame. If the callable has forked the process, the copy sends nothing."""
         if os.getpid() != self._pid:
             return
         data = pickle.dumps((kind, self._start + position, *outcome))
@@ -154,7 +154,7 @@ def _outcome(
             import asyncio  # Most callables do not need this import, which is slow.
 
             value = asyncio.run(value)
-    except BaseException as error:  # noqa: BLE001 - An input that fails must not take the other inputs along.
+    except BaseException as error:  # noqa: BLE001 - A failed input must not make the other inputs fail.
         shown = _shown(arguments)
         if not isinstance(error, Exception):
             # The caller must not get a SystemExit or KeyboardInterrupt, which would end the caller's program.
@@ -221,7 +221,7 @@ def _frames(pid: int, descriptor: int) -> Any:
 
 
 def _end_like(status: int) -> NoReturn:
-    """End this process in the way in which a child process has ended."""
+    """End this process with the exit code or the signal of an ended child process."""
     if status < 0:
         os.kill(os.getpid(), -status)
     os._exit(status or 1)

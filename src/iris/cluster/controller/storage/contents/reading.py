@@ -83,8 +83,8 @@ def oldest_contents(db: sqlite3.Connection, owner: str) -> list[int]:
 
 
 def freed_bytes(db: sqlite3.Connection, owner: str, numbers: Collection[int]) -> list[int]:
-    """Return for each job how many bytes of its owner go with its contents, if the contents of all jobs before it in
-    `numbers` go, too.
+    """Return for each job how many bytes its owner gains if the contents of this job and of all jobs before it in
+    `numbers` are dropped. A workspace counts for the last job that uses it.
     """
     freed, remaining = [], {}
     for number in numbers:
@@ -114,7 +114,8 @@ def jobs_that_ended_before(db: sqlite3.Connection, time_ms: int) -> list[EndedJo
 
 
 def jobs_beyond(db: sqlite3.Connection, count: int) -> list[EndedJob]:
-    """Return the ended jobs that are more than `count`, the oldest end first. The list has at most 500 jobs."""
+    """Return the ended jobs that must go so that `count` ended jobs remain, the oldest end first. The list has at most
+    500 jobs."""
     excess = db.execute("SELECT count(*) FROM jobs WHERE state>0").fetchone()[0] - count
     rows = db.execute(
         "SELECT number, job_id FROM jobs WHERE finished_at_ms > 0 AND state>0 ORDER BY finished_at_ms LIMIT ?",
@@ -124,7 +125,7 @@ def jobs_beyond(db: sqlite3.Connection, count: int) -> list[EndedJob]:
 
 
 def children_of(db: sqlite3.Connection, job_id: str) -> list[str]:
-    """Return the ids of the child jobs of a job, and of their child jobs, and so on, in the order of submission."""
+    """Return the ids of all jobs below a job in its job tree, in the order of submission."""
     rows = db.execute(
         "WITH RECURSIVE below(job_id, number) AS ("
         " SELECT job_id, number FROM jobs WHERE parent_job_id=? AND parent_job_id != ''"

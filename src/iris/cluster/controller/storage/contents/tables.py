@@ -1,8 +1,8 @@
 """The tables that count the stored bytes of each user, and the statements that change them.
 
 The contents of a job are its entry point, its workspace and its results. The table `contents` has a row for each job
-whose contents are stored. Triggers in the database add up the bytes of each user in `user_bytes`, in the transaction
-that changes the contents. Therefore the figures are exact after each commit, and no other code adds them up.
+whose contents are stored. Triggers in the database keep the sum for each user in `user_bytes`. A trigger runs in the
+transaction that changes the contents. Therefore the sums are exact after each commit, and no other code computes them.
 
 A workspace counts once for each user whose jobs use it. Results count when they arrive. The environment is a part of
 the entry point.
@@ -16,7 +16,7 @@ from iris.rpc import cluster_pb2
 
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
-# Migration of the database (schema.py).
+# The migration that creates these tables (schema.py).
 CONTENTS_SCHEMA = """
 CREATE TABLE contents (                        -- the jobs whose contents are stored
     number INTEGER PRIMARY KEY,                -- the number of the job
@@ -89,7 +89,8 @@ CREATE TRIGGER result_added AFTER INSERT ON results BEGIN
         WHERE number = (SELECT number FROM jobs WHERE job_id = NEW.job_id);
 END;
 """
-# A later migration. The inputs of a job are removed with its entry point, and count as contents of the job.
+# The migration that creates the table of inputs. The inputs of a job are removed with its entry point, and count as
+# contents of the job.
 INPUTS_SCHEMA = """
 CREATE TABLE inputs (                          -- the inputs of the tasks of a job (cluster/task_inputs.py)
     number INTEGER PRIMARY KEY,                -- the number of the job
@@ -104,7 +105,7 @@ CREATE TRIGGER inputs_removed AFTER DELETE ON entry_points BEGIN
     DELETE FROM inputs WHERE number = OLD.number;
 END;
 """
-# Add the inputs of the job whose contents were added last. The number of the job is the last row id.
+# Both statements add the inputs of the job whose contents were added last. The number of this job is the last row id.
 ADD_INPUTS = "INSERT INTO inputs VALUES (last_insert_rowid(), ?, ?)"
 COPY_INPUTS = "INSERT INTO inputs SELECT last_insert_rowid(), hash, blob FROM inputs WHERE hash=? LIMIT 1"
 # Adds the row of contents for the job that was inserted last, after its entry point. The argument is the hash of the
@@ -115,9 +116,9 @@ ADD_CONTENTS = (
     " + coalesce((SELECT sum(length(value)) FROM results WHERE results.job_id = jobs.job_id), 0)"
     " FROM jobs WHERE jobs.number = last_insert_rowid()"
 )
-# These statements take the number of a job.
+# The only argument of each statement is the number of a job.
 DROP_CONTENTS = (
-    "DELETE FROM contents WHERE number=?",  # The row goes first, because its trigger subtracts all bytes of the job.
+    "DELETE FROM contents WHERE number=?",  # This row is deleted first: its trigger subtracts all bytes of the job.
     "DELETE FROM results WHERE job_id=(SELECT job_id FROM jobs WHERE number=?)",
     "DELETE FROM entry_points WHERE number=?",
 )
