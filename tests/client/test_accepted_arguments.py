@@ -113,7 +113,11 @@ def test_resources_given_as_mapping_equal_the_same_resource_spec(client: IrisCli
         ({"GPU": 1}, "resources must not have the key 'GPU': did you mean 'gpu'?"),
         ({"mem": "1GiB"}, "resources must not have the key 'mem': did you mean 'memory'?"),
         ({"disk": 1}, "resources must not have the key 'disk': expected 'cpu', 'memory' or 'gpu'"),
-        ({"cpu": 0.5}, "cpu must be a whole number from 0 to 2147483647, got 0.5"),
+        (
+            {"cpu": 0.0005},
+            "cpu must be a number of cores from 0 to 2147483647 with at most three decimals, such as 2 or 0.25, or None"
+            " for the default, got 0.0005",
+        ),
     ],
 )
 def test_unknown_resource_is_refused_with_the_nearest_valid_name(

@@ -218,8 +218,11 @@ def test_functions_of_main_and_of_the_callers_modules_run_in_tasks(shared_cluste
 
 
 def test_client_without_address_uses_the_environment_variable(
-    shared_cluster: LocalServer, monkeypatch: pytest.MonkeyPatch
+    shared_cluster: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # no context
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # no cluster of 'iris up'
+    monkeypatch.delenv("IRIS_CONTEXT", raising=False)
     monkeypatch.delenv("IRIS_CONTROLLER_ADDRESS", raising=False)
     with pytest.raises(InvalidAddressError, match="IRIS_CONTROLLER_ADDRESS is not set"):
         IrisClient.remote()
