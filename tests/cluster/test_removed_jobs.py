@@ -72,6 +72,18 @@ def test_reader_of_the_logs_of_a_removed_job_gets_an_error(client: IrisClient, a
                 pass
 
 
+def test_reader_that_reads_from_the_worker_gets_an_error_when_the_job_is_removed(client: IrisClient) -> None:
+    name = unique("read")
+    client.run(shell("head -c 60000000 /dev/zero | tr '\\0' 'x' | fold -w 100"), name=name).wait()
+    with client.stream_task_logs(name, 0, route="worker") as lines:
+        next(iter(lines))
+        client.forget(name)
+        messages: list[str] = []
+        with pytest.raises(NotFoundError, match=name):
+            messages.extend(line.message for line in lines)
+        assert set(messages) == {"x" * 100}, "no message about missing bytes"
+
+
 def test_dropped_result_has_an_error_with_a_reason_and_newer_results_stay(client: IrisClient) -> None:
     jobs = []
     for number in range(3):  # The jobs end in this order, because the contents of the first one to end are dropped.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from iris.cluster.logs.segments import is_away, read_end
+from iris.cluster.logs.segments import has_log, is_away, read_end
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
@@ -25,6 +25,8 @@ class GapReasons:
     def __init__(self, directory: Path, writer: LogWriter | None) -> None:
         self._directory = directory
         self._writer = writer
+        # If the files were missing from the beginning, no other program knows more than this one.
+        self._had_files = directory.exists()
 
     def of_dropped(self) -> str:
         """Return the reason why the oldest part of the log is missing."""
@@ -42,12 +44,16 @@ class GapReasons:
         """Return the reason why a segment has disappeared since the segments of the log were listed.
 
         Raises:
-            UnavailableError: The controller has moved the log to another location, from which the log can be read.
+            UnavailableError: The controller has moved the log to another location, from which the log can be read. Or
+                the complete log was removed, for example together with its job; the controller knows the reason.
         """
         if is_away(self._directory):
             raise UnavailableError("the log was moved to another location while it was being read")
         if self._writer is not None and self._writer.removed:
             return self._writer.removed
+        is_ended = self._writer is None or self._writer.is_ended
+        if is_ended and self._had_files and not has_log(self._directory):
+            raise UnavailableError("the log was removed while it was being read")
         end = read_end(self._directory)
         return DAMAGED if end is None else end.removed or end.lost or DAMAGED
 
