@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from iris.cluster.types import JobInfo, JobState, ResourceSpec, TaskState
     from iris.cluster.types import ResourceSpec as Resources
     from iris.cluster.types import get_job_info as current_job
+    from iris.errors import IrisError, JobFailedError
 
     __version__: str
 
@@ -44,6 +45,8 @@ __all__ = [
     "JobInfo",
     "LogEntry",
     "ResourceSpec",
+    "IrisError",
+    "JobFailedError",
     "__version__",
 ]
 
@@ -62,6 +65,8 @@ _NAMES = {
     "JobInfo": ("iris.cluster.types", "JobInfo"),
     "LogEntry": ("iris.client", "LogEntry"),
     "ResourceSpec": ("iris.cluster.types", "ResourceSpec"),
+    "IrisError": ("iris.errors", "IrisError"),
+    "JobFailedError": ("iris.errors", "JobFailedError"),
     "__version__": ("iris.versions", "VERSION"),
 }
 

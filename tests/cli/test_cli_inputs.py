@@ -21,7 +21,8 @@ def test_each_runs_a_task_for_each_line_that_is_not_blank(remote_iris: Iris) -> 
 def test_failed_input_of_each_lets_the_others_run_and_sets_the_exit_code(remote_iris: Iris) -> None:
     (remote_iris.folder / "codes").write_text("7\n0\n0\n")
     done = remote_iris("run", "--name", "codes", "--each", "codes", "--", "sh", "-c", "exit {}", code=7)
-    assert "1 of 3 inputs failed, the first in task 0" in done.stderr
+    assert "1 of 3 inputs failed, the first in task 0: exit code 7" in done.stderr
+    assert "iris logs codes --task 0" in done.stderr
     job = remote_iris.json("status", "codes")
     assert [task["state"] for task in job["tasks"]] == ["FAILED", "SUCCEEDED", "SUCCEEDED"]
 

@@ -102,6 +102,8 @@ def test_job_waits_for_the_jobs_that_after_names(remote_iris: Iris) -> None:
     remote_iris.wait_for(then, "SUCCEEDED")
     assert remote_iris.wait_for(never, "UNSCHEDULABLE")["failure_reason"] == "DEPENDENCY_FAILED"
     assert "no job named 'nowhere'" in remote_iris("run", "--after", "nowhere", "true", code=125).stderr
+    wrong = remote_iris("run", "--after", f"afterok:{name}", "true", code=125).stderr
+    assert "the conditions of --after are JOB:ok and JOB:any" in wrong
     both = remote_iris("run", "--after", name, "--after", f"{name}:any", "true", code=2).stderr
     assert f"--after names job {name} with two different conditions" in both
 

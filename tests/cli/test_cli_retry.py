@@ -31,6 +31,7 @@ def test_name_is_used_again_with_replace_and_shown_with_reuse(remote_iris: Iris)
     name = unique("again")
     remote_iris("run", "--name", name, "--", "echo", "first")
     assert remote_iris("run", "--name", name, "--reuse", "--", "echo", "second").stdout == "first\n"
-    assert "choose another name" in remote_iris("run", "--name", name, "--", "echo", "second", code=125).stderr
+    refused = remote_iris("run", "--name", name, "--", "echo", "second", code=125)
+    assert all(words in refused.stderr for words in ("choose another name", "--replace", "--reuse"))
     assert remote_iris("run", "--name", name, "--replace", "--", "echo", "second").stdout == "second\n"
     assert "--reuse needs --name" in remote_iris("run", "--reuse", "true", code=2).stderr

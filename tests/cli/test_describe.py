@@ -54,3 +54,17 @@ def test_tasks_with_problems_come_first() -> None:
 )
 def test_next_commands_fit_the_state_of_the_job(state: Any, commands: list[str]) -> None:
     assert next_commands(pb.JobStatus(job_id="the job", state=state, num_tasks=1), None, " --address a") == commands
+
+
+@pytest.mark.parametrize(("independent", "failed"), [(True, " --failed"), (False, "")])
+def test_next_commands_retry_failed_tasks_alone_only_if_they_are_independent(independent: bool, failed: str) -> None:
+    job = pb.JobStatus(job_id="job", state=pb.JOB_STATE_FAILED, num_tasks=2)
+    assert next_commands(job, None, independent=independent)[-1] == f"iris retry job{failed}"
+
+
+def test_end_of_a_job_that_never_started_is_counted_from_its_submission(remote_iris: Iris) -> None:
+    name = remote_iris.detach("true", "--cpu", "1000")
+    remote_iris("wait", name, code=125)
+    (ended,) = (line for line in remote_iris("describe", name).stdout.splitlines() if line.startswith("ended "))
+    assert "after the submission" in ended
+    assert "after the start" not in ended

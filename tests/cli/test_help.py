@@ -60,6 +60,9 @@ def test_alias_stands_for_its_command_and_is_listed_in_help(alias: str, name: st
     [
         (["stauts"], "no such command 'stauts': did you mean status?"),
         (["cancle"], "did you mean cancel?"),
+        (["get"], "'iris ps' lists jobs"),
+        (["delete"], "'iris rm JOB' removes an ended job"),
+        (["context", "delete"], "'iris context remove NAME' removes a context"),
         (["token", "creat"], "did you mean create?"),
         (["qqq"], "'iris --help' lists all commands"),
     ],

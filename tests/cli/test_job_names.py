@@ -119,6 +119,8 @@ def test_unknown_name_is_refused_with_similar_ids() -> None:
         names(Jobs("spelling"), "spellling")
     with pytest.raises(NotFoundError, match="'iris ps --all' shows all jobs"):
         names(Jobs("spelling"), "xyz")
+    with pytest.raises(NotFoundError, match=r"did you mean spelling/task-1\?"):
+        names(Jobs("spelling"), "spelling/1")
 
 
 def test_commands_accept_beginnings_patterns_and_the_latest_job(remote_iris: Iris) -> None:

@@ -76,6 +76,7 @@ def test_repr_and_str_of_a_handle_make_no_call_and_show_the_state_that_was_seen_
     assert (repr(job), str(job)) == (f"Job({job.job_id!r})", f"job {job.job_id}")
     assert job.state == "FAILED"
     client.close()
+    assert repr(client) == f"IrisClient({client.cluster.controller_address!r})"
     assert repr(job) == f"Job({job.job_id!r}, FAILED)"
     assert str(job).startswith(f"job {job.job_id}: FAILED, 1/2 failed, in ")
 
@@ -173,6 +174,7 @@ def test_async_handle_answers_state_done_and_exit_code(jobs: dict[str, Job], sha
         async with AsyncIrisClient.remote(shared_cluster.address) as client:
             job = client.job(jobs["bad"].job_id)
             assert repr(job) == f"AsyncJob({job.job_id!r})"
+            assert repr(client) == f"AsyncIrisClient({client.cluster.controller_address!r})"
             assert await job.state == "FAILED"
             assert (await job.done(), await job.exit_code) == (True, 3)
             assert repr(job) == f"AsyncJob({job.job_id!r}, FAILED)"

@@ -89,7 +89,9 @@ def test_warning_about_a_comparison_names_the_line_of_the_comparison() -> None:
 
 @pytest.mark.parametrize("wrong", ["done", "", 1.5, None, True, b"RUNNING", "STATE_x"])
 def test_state_from_something_else_is_refused(wrong: object) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"the state must be a number in a message, or one of .*, got "):
+    with pytest.raises(
+        InvalidArgumentError, match=r"the state must be one of .*, RUNNING, .*, or the number of a state, got "
+    ):
         JobState(wrong)
 
 

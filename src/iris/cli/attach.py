@@ -74,6 +74,19 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, 
     return exit_code_of(status)
 
 
+def failed_input_code(connection: Connection, job: Job, output: Output) -> int:
+    """Return the exit code of the first task that failed, although the job has succeeded; 0 if no task failed."""
+    status = job.status()
+    failed = [task for task in status.tasks if task.state == cluster_pb2.TASK_STATE_FAILED]
+    if not failed:
+        return 0
+    index = failed[0].task_index
+    output.note(f"{len(failed)} of {status.num_tasks} inputs failed, the first in task {index}: {failed[0].error}")
+    if connection.place != "embedded":
+        output.note(f"all that it wrote: iris logs{connection.options} {shlex.quote(job.job_id)} --task {index}")
+    return failed[0].exit_code or 1
+
+
 def _took_long(status: cluster_pb2.JobStatus) -> bool:
     """Return whether a job took so long that a user may have lost sight of it, and wants a line about its end."""
     return status.finished_at_ms - status.submitted_at_ms > _SHOW_SUMMARY_AFTER_MS

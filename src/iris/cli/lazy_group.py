@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -13,7 +14,16 @@ _SUGGESTIONS = 3
 
 
 class SuggestingGroup(click.Group):
-    """A group that names similar commands in the error about an unknown command."""
+    """A group that names similar commands in the error about an unknown command.
+
+    Args:
+        foreign: For each word that other tools use for a command, the advice about what to type here.
+        attributes: The arguments of `click.Group`.
+    """
+
+    def __init__(self, *args: Any, foreign: Mapping[str, str] = MappingProxyType({}), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._foreign = foreign
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -26,9 +36,13 @@ class SuggestingGroup(click.Group):
         word = args[0]
         if ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None:
             return super().resolve_command(ctx, args)
+        raise click.UsageError(f"no such command {word!r}: {self._advice(ctx, word)}", ctx)
+
+    def _advice(self, ctx: click.Context, word: str) -> str:
+        if word in self._foreign:
+            return self._foreign[word]
         near = difflib.get_close_matches(word, self.accepted_words(ctx), n=_SUGGESTIONS)
-        advice = f"did you mean {' or '.join(near)}?" if near else f"'{ctx.command_path} --help' lists all commands"
-        raise click.UsageError(f"no such command {word!r}: {advice}", ctx)
+        return f"did you mean {' or '.join(near)}?" if near else f"'{ctx.command_path} --help' lists all commands"
 
     def accepted_words(self, ctx: click.Context) -> list[str]:
         """Return all names that stand for a command of this group."""

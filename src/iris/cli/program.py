@@ -70,6 +70,21 @@ _COMMANDS = {
 }
 _ALIASES = {"list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
 
+# Words that people know from kubectl, docker, Slurm and similar tools.
+_FOREIGN = {
+    **dict.fromkeys(("get", "jobs", "queue", "squeue"), "'iris ps' lists jobs, and 'iris status JOB' shows tasks"),
+    **dict.fromkeys(("submit", "sbatch", "start"), "'iris run -d -- COMMAND' submits a job without waiting for it"),
+    **dict.fromkeys(("srun", "map"), "'iris run -- COMMAND' runs a job; --each and --array run it for many inputs"),
+    **dict.fromkeys(
+        ("delete", "remove", "scancel"), "'iris kill JOB' ends a job, and 'iris rm JOB' removes an ended job"
+    ),
+    **dict.fromkeys(("show", "info", "inspect"), "'iris describe JOB' shows a job and what went wrong"),
+    **dict.fromkeys(("tail", "follow"), "'iris logs -f JOB' follows the lines of a job"),
+    **dict.fromkeys(("nodes", "workers", "sinfo"), "'iris machines' shows the machines and the queue"),
+    **dict.fromkeys(("restart", "resubmit", "rerun"), "'iris retry JOB' submits a job again"),
+    "config": "'iris context' shows and chooses clusters",
+}
+
 
 class _Program(LazyGroup):
     """A group of commands that prints nothing after Ctrl-C, unlike click, which prints an empty line."""
@@ -82,7 +97,7 @@ class _Program(LazyGroup):
             raise _Interrupted from error
 
 
-@click.group(cls=_Program, modules=_COMMANDS, aliases=_ALIASES, context_settings=CONTEXT, help=_HELP)
+@click.group(cls=_Program, modules=_COMMANDS, aliases=_ALIASES, foreign=_FOREIGN, context_settings=CONTEXT, help=_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @context_option
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")

@@ -73,6 +73,9 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
         show_messages_as_tables()
         super().__init__(check_instance("cluster", cluster, RemoteClusterClient, advice))
 
+    def __repr__(self) -> str:
+        return f"IrisClient({self.cluster.controller_address!r})"
+
     @classmethod
     def remote(
         cls,

@@ -134,7 +134,7 @@ class State(StrEnum):
                 return cls._unknown(int(digits))
         elif isinstance(value, int) and not isinstance(value, bool):
             return cls(STATE_NAMES[value]) if value in STATE_NAMES else cls._unknown(value)
-        return refuse("the state", f"a number in a message, or one of {', '.join(STATE_NAMES.values())}", value)
+        return refuse("the state", f"one of {', '.join(STATE_NAMES.values())}, or the number of a state", value)
 
     @classmethod
     def _unknown(cls, number: int) -> Self:

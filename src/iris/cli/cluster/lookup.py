@@ -155,7 +155,10 @@ class Lookup:
                 f"{text!r} is the beginning of {len(found)} job ids, give more of the id:{_listed(targets)}"
             )
         known = [job.job_id for job in self._client.list_jobs(newest_first=True, limit=_COMPARED)]
+        owner, _, last = text.rpartition("/")
         near = difflib.get_close_matches(text, known, n=_SHOWN)
+        if owner in known and last.isdecimal():
+            near = [f"{owner}/task-{last}"]
         advice = f"did you mean {' or '.join(near)}?" if near else "'iris ps --all' shows all jobs"
         raise NotFoundError(f"{unknown} ({advice})") from None
 

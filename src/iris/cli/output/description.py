@@ -45,13 +45,16 @@ def by_urgency(tasks: Sequence[cluster_pb2.TaskStatus]) -> list[cluster_pb2.Task
     return sorted(tasks, key=rank)
 
 
-def next_commands(job: cluster_pb2.JobStatus, shown: cluster_pb2.TaskStatus | None, options: str = "") -> list[str]:
+def next_commands(
+    job: cluster_pb2.JobStatus, shown: cluster_pb2.TaskStatus | None, options: str = "", *, independent: bool = False
+) -> list[str]:
     """Return the commands that a person may want to type next, the most useful one first.
 
     Args:
         job: The job.
         shown: The task that was described, or the first failed task. None: no task has failed.
         options: The options with which commands reach the cluster.
+        independent: Whether single tasks of the job can be retried. A gang is retried as a whole.
     """
     name = shlex.quote(job.job_id)
     log = f"iris logs{options} {name}" + ("" if shown is None or job.num_tasks == 1 else f" --task {shown.task_index}")
@@ -60,7 +63,7 @@ def next_commands(job: cluster_pb2.JobStatus, shown: cluster_pb2.TaskStatus | No
         return [f"iris machines{options}" if waits else f"iris logs -f{options} {name}", f"iris kill{options} {name}"]
     if job.state == cluster_pb2.JOB_STATE_SUCCEEDED and not job.tasks_failed:
         return [log]
-    failed = " --failed" if job.num_tasks > 1 else ""
+    failed = " --failed" if independent and job.num_tasks > 1 else ""
     return [log, f"iris retry{options} {name}{failed}"]
 
 
@@ -113,7 +116,7 @@ def _facts(
         ("parent", plain(job.parent_job_id)),
         ("submitted", f"{_moment(job.submitted_at_ms)} by {job.owner or 'nobody known'}"),
         ("started", _since(job.started_at_ms, job.submitted_at_ms, "after the submission")),
-        ("ended", _since(job.finished_at_ms, job.started_at_ms or job.submitted_at_ms, "after the start")),
+        ("ended", _end_text(job)),
     ]
     if job.started_at_ms and not job.finished_at_ms:
         found.append(("runs for", words_of_time(now - job.started_at_ms)))
@@ -123,6 +126,13 @@ def _facts(
 def _moment(timestamp_ms: int) -> str:
     """Return a time in the local zone, for example `2026-11-24 10:00:00`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp_ms / 1000)) if timestamp_ms else "?"
+
+
+def _end_text(job: cluster_pb2.JobStatus) -> str:
+    """Return when a job has ended, and how long after its start, or after its submission if it never started."""
+    if job.started_at_ms:
+        return _since(job.finished_at_ms, job.started_at_ms, "after the start")
+    return _since(job.finished_at_ms, job.submitted_at_ms, "after the submission; no task has started")
 
 
 def _since(timestamp_ms: int, before_ms: int, what: str) -> str:

@@ -82,6 +82,9 @@ class AsyncIrisClient(
         show_messages_as_tables()
         super().__init__(check_instance("cluster", cluster, AsyncClusterClient, advice))
 
+    def __repr__(self) -> str:
+        return f"AsyncIrisClient({self.cluster.controller_address!r})"
+
     @classmethod
     def remote(
         cls,

@@ -57,7 +57,23 @@ Remove a context with its token. The token stays valid until it expires; 'iris t
 """
 
 
-@click.group(cls=SuggestingGroup, help=_HELP, short_help="Show and choose clusters by name.", context_settings=CONTEXT)
+# Words that people know from kubectl and docker.
+_FOREIGN = {
+    **dict.fromkeys(("ls", "get-contexts"), "'iris context list' shows the contexts"),
+    **dict.fromkeys(("current", "current-context", "inspect"), "'iris context show' shows the current context"),
+    **dict.fromkeys(("rm", "delete", "delete-context"), "'iris context remove NAME' removes a context"),
+    **dict.fromkeys(("switch", "set", "use-context"), "'iris context use NAME' chooses a context"),
+    **dict.fromkeys(("create", "add", "set-context"), "'iris login ADDRESS --name NAME' makes a context"),
+}
+
+
+@click.group(
+    cls=SuggestingGroup,
+    foreign=_FOREIGN,
+    help=_HELP,
+    short_help="Show and choose clusters by name.",
+    context_settings=CONTEXT,
+)
 def context() -> None:
     """See `_HELP`."""
 

@@ -47,8 +47,7 @@ from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
 from iris.cli.standard_input import Feeder, is_input, note_unread
 from iris.cluster.types import ResourceSpec
-from iris.errors import FailedPreconditionError, InvalidArgumentError
-from iris.rpc import cluster_pb2
+from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import Job
@@ -87,8 +86,9 @@ Ctrl-C stops the job if its cluster ends with this command; a second Ctrl-C kill
 only stops showing the lines, and the job continues.
 
 The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
-command was not found, 126 if it is not executable, 124 if the job ended at a timeout, 143 if the job was terminated,
-130 after Ctrl-C, and 125 if Iris itself failed or could not run the job.
+command was not found, 126 if it is not executable, 124 if the job ended at a timeout before a task had an exit code,
+143 if the job was terminated or SIGTERM ended a task at its timeout, 130 after Ctrl-C, and 125 if Iris itself failed or
+could not run the job.
 """
 _MULTIPLE = "May be given several times."
 
@@ -341,11 +341,11 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         output.event({"event": "submitted", **submitted})
         if connection.place != "embedded":
             output.note(f"job {job.job_id} at {submitted['address']}")
-        from iris.cli.attach import attach
+        from iris.cli.attach import attach, failed_input_code
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
             code = attach(connection, job, options["replicas"] if inputs is None else len(inputs), output)
-        return code if inputs is None else code or _failed_input_code(job, output)
+        return code if inputs is None else code or failed_input_code(connection, job, output)
 
 
 def _set_inputs(options: dict[str, Any]) -> list[str] | None:
@@ -370,16 +370,6 @@ def _set_inputs(options: dict[str, Any]) -> list[str] | None:
     # An input that fails must not end the tasks of the other inputs, unless the user has set a limit.
     options["max_task_failures"] = options["max_task_failures"] or len(inputs) - 1
     return inputs
-
-
-def _failed_input_code(job: Job, output: Output) -> int:
-    """Return the exit code of the first task that failed, although the job has succeeded; 0 if no task failed."""
-    status = job.status()
-    failed = [task for task in status.tasks if task.state == cluster_pb2.TASK_STATE_FAILED]
-    if not failed:
-        return 0
-    output.note(f"{len(failed)} of {status.num_tasks} inputs failed, the first in task {failed[0].task_index}")
-    return failed[0].exit_code or 1
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -458,7 +448,12 @@ def _dependencies(connection: Connection, after: tuple[tuple[str, str], ...]) ->
     found: dict[Any, Any] = {}
     lookup = Lookup(connection.client, with_tasks=False)
     for name, condition in after:
-        job_id = lookup.job(name).job_id
+        try:
+            job_id = lookup.job(name).job_id
+        except NotFoundError as error:
+            if ":" in name:
+                raise NotFoundError(f"{error}; the conditions of --after are JOB:ok and JOB:any") from None
+            raise
         if found.setdefault(job_id, condition) != condition:
             raise click.UsageError(f"--after names job {job_id} with two different conditions")
     return found

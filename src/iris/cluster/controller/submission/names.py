@@ -56,7 +56,8 @@ async def claim_name(
         if not is_passed_over(asked_name, request, known.launch, None if parent is None else parent.job):
             break
     raise AlreadyExistsError(
-        f"there is a job named {taken}: choose another name",
+        f"there is a job named {taken}: choose another name, or use this one again: --replace (if_exists='replace' in"
+        " Python) removes a job that has ended, and --reuse (if_exists='reuse') takes the existing job",
         reason=ErrorReason.JOB_EXISTS,
         metadata={"job_id": job_id_of(request)},
     )
