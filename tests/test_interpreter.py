@@ -49,7 +49,7 @@ def test_quick_exit_does_not_free_the_objects_of_the_program() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_program_that_ends_otherwise_has_the_usual_exit_code_and_message() -> None:
+def test_program_that_ends_with_a_message_has_the_usual_exit_code_and_stderr() -> None:
     ended = run(
         "from iris.interpreter import prepare_quick_exit\nprepare_quick_exit()\nraise SystemExit('no such file')"
     )

@@ -172,7 +172,7 @@ class _Client:
             ports=["http"] if self._draws.random() < 0.3 else [],
         )
         request.resources.replicas = promise.replicas
-        request.resources.cpu = 0  # Otherwise few of the independent tasks would run at the same time.
+        request.resources.cpu = 0  # With a reserved core each, few independent tasks would run at once.
         until_answered(lambda: self._cluster.launch_job(request))
 
     def _run_callable(self, promise: Promise, seconds: float, *, with_child: bool) -> None:

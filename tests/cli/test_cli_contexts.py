@@ -1,4 +1,4 @@
-"""`iris login`, `iris context` and `--context`: clusters with names, whose tokens are kept."""
+"""`iris login`, `iris context` and `--context`: saved clusters, with names and tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.server_process import LocalServer
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def test_login_saves_a_cluster_that_commands_and_python_find(user_iris: Iris, sh
     assert secret not in json.dumps([listed, shown])
 
 
-def test_context_of_a_command_wins_over_the_current_one(user_iris: Iris, shared_cluster: LocalServer) -> None:
+def test_context_option_of_a_command_overrides_the_current_context(
+    user_iris: Iris, shared_cluster: LocalServer
+) -> None:
     for name in ("ana", "bob"):
         login(user_iris, shared_cluster.address, "--name", f"of-{name}", secret=token("user", name=name))
     job = user_iris.detach("true")
@@ -133,7 +135,9 @@ def test_login_with_a_wrong_token_or_address_saves_nothing(
     assert not (user_iris.home / ".config").exists()
 
 
-def test_login_refuses_what_is_no_token_or_has_no_terminal(user_iris: Iris, shared_cluster: LocalServer) -> None:
+def test_login_with_an_invalid_token_or_without_a_terminal_is_refused(
+    user_iris: Iris, shared_cluster: LocalServer
+) -> None:
     for text in ("", "two words\n", "caf\u00e9\n"):
         command = user_iris.command("login", "--token-stdin", shared_cluster.address)
         done = subprocess.run(command, input=text, env=user_iris.env, capture_output=True, text=True, check=False)

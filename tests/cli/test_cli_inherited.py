@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def in_shell(iris: Iris, script: str, *words: str) -> subprocess.CompletedProcess[str]:

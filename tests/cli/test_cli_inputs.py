@@ -9,10 +9,10 @@ import pytest
 from iris.cli.input_options import MAX_INPUTS, read_array
 from iris.errors import InvalidArgumentError
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
-def test_each_runs_a_task_for_each_line_that_is_not_blank(remote_iris: Iris) -> None:
+def test_each_option_runs_a_task_for_each_line_that_is_not_blank(remote_iris: Iris) -> None:
     (remote_iris.folder / "lines").write_text("a b\n\n  \nc\r\n")
     done = remote_iris("run", "--each", "lines", "--max-parallel", "1", "--", "sh", "-c", "echo $0=$IRIS_INPUT", "<{}>")
     assert sorted(line.rpartition(" | ")[2] for line in done.stdout.splitlines()) == ["<a b>=a b", "<c>=c"]
@@ -27,7 +27,7 @@ def test_failed_input_of_each_lets_the_others_run_and_sets_the_exit_code(remote_
     assert [task["state"] for task in job["tasks"]] == ["FAILED", "SUCCEEDED", "SUCCEEDED"]
 
 
-def test_array_gives_its_numbers_to_the_tasks(remote_iris: Iris) -> None:
+def test_array_option_gives_one_number_to_each_task(remote_iris: Iris) -> None:
     done = remote_iris("run", "--array", "1,4-6:2%2", "--", "echo", "n{}")
     assert sorted(line.rpartition(" | ")[2] for line in done.stdout.splitlines()) == ["n1", "n4", "n6"]
 
@@ -48,7 +48,7 @@ def test_array_is_read_as_numbers_and_a_limit(text: str, numbers: str, limit: in
 @pytest.mark.parametrize(
     "text", ["", "a", "1-", "-1", "1-2-3", "5-1", "1-9:0", "0-9%", "0-9%0", "%4", "0-10000", f"0-{MAX_INPUTS},x"]
 )
-def test_array_in_another_form_is_refused(text: str) -> None:
+def test_array_of_invalid_form_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="--array must"):
         read_array(text)
 

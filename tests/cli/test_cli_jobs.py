@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.cluster import unique
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_ps_and_status_show_a_job_that_runs_and_one_that_failed(remote_iris: Iris) -> None:
@@ -93,7 +93,7 @@ def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> N
     assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
 
 
-def test_job_waits_for_the_jobs_that_after_names(remote_iris: Iris) -> None:
+def test_job_waits_for_the_jobs_in_its_argument_after(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600")
     then = remote_iris.detach("exit 0", "--after", f"{name}:any")
     never = remote_iris.detach("exit 0", "--after", name)

@@ -11,7 +11,7 @@ from support.waiting import wait_until
 
 from iris.cluster.logs.segments import list_segments
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def wait_for_file(path: Path) -> str:

@@ -20,7 +20,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.rpc import cluster_pb2 as pb
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 GIB = 2**30
 MACHINES = {"a1": Resources.of(4, 8 * GIB, 2), "b1": Resources.of(8, 16 * GIB), "b2": Resources.of(8, 16 * GIB)}
 LABELS = {"a1": (("zone", "a"),), "b1": (("zone", "b"),), "b2": (("zone", "b"),)}

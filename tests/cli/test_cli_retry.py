@@ -7,7 +7,7 @@ from typing import Any
 
 from support.cluster import unique
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_retry_shows_the_lines_of_the_new_job_and_exits_with_its_code(remote_iris: Iris) -> None:
@@ -27,7 +27,7 @@ def test_retry_shows_the_lines_of_the_new_job_and_exits_with_its_code(remote_iri
     assert "no job named" in remote_iris("retry", "§", code=125).stderr
 
 
-def test_name_is_used_again_with_replace_and_shown_with_reuse(remote_iris: Iris) -> None:
+def test_taken_name_is_used_again_with_replace_and_its_job_is_shown_with_reuse(remote_iris: Iris) -> None:
     name = unique("again")
     remote_iris("run", "--name", name, "--", "echo", "first")
     assert remote_iris("run", "--name", name, "--reuse", "--", "echo", "second").stdout == "first\n"

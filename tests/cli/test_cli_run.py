@@ -15,7 +15,7 @@ import pytest
 from support.cluster import is_alive, unique
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def sh(script: str) -> list[str]:

@@ -11,7 +11,7 @@ from support.cluster import is_alive
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_run_on_slurm_shows_the_lines_of_the_job(iris: Iris, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def feed(iris: Iris, data: bytes | None, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:

@@ -13,7 +13,7 @@ import pytest
 from support.cluster import is_alive
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def in_shell(iris: Iris, script: str, **env: str) -> subprocess.CompletedProcess[str]:

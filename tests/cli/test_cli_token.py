@@ -15,7 +15,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.rpc import cluster_pb2
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def state_of(iris: Iris) -> Path:

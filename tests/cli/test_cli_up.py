@@ -14,7 +14,7 @@ from support.cluster import is_alive
 from support.lossy_proxy import LossyProxy
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def record_of(iris: Iris) -> Path:

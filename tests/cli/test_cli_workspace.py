@@ -18,7 +18,7 @@ from iris.cli.output.upload_display import show_progress
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_link_out_of_the_folder_is_left_out_with_a_notice(remote_iris: Iris) -> None:

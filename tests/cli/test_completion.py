@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from support.cluster import unique
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def offered(iris: Iris, *words: str) -> list[str]:
     """The words that zsh offers for the last word of a command line."""
     done = iris(_IRIS_COMPLETE="zsh_complete", COMP_WORDS=shlex.join(["iris", *words]), COMP_CWORD=str(len(words)))
     assert done.stderr == ""
-    return done.stdout.splitlines()[1::3]  # a type, a word and a help text for each
+    return done.stdout.splitlines()[1::3]  # Each word has three lines: a type, the word and a help text.
 
 
 def test_commands_options_and_choices_are_completed(remote_iris: Iris) -> None:
@@ -59,7 +59,7 @@ def test_completion_without_a_cluster_offers_nothing_and_prints_no_error(iris: I
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_script_names_the_program_and_is_valid_for_its_shell(iris: Iris, shell: str) -> None:
+def test_completion_script_names_the_program_and_is_valid_for_its_shell(iris: Iris, shell: str) -> None:
     script = iris("completion", shell).stdout
     assert f"_IRIS_COMPLETE={shell}_complete" in script
     if shutil.which(shell):

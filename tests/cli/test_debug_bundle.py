@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 from iris.cli.cluster.support_bundle import redact
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def contents(path: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from iris.cli.output.description import by_urgency, next_commands
 from iris.rpc import cluster_pb2 as pb
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_describe_shows_the_submission_and_the_last_lines_of_the_failed_task(remote_iris: Iris) -> None:
@@ -36,7 +36,7 @@ def test_describe_shows_the_submission_and_the_last_lines_of_the_failed_task(rem
     assert "did you mean" in remote_iris("describe", f"{name}x", code=1).stderr
 
 
-def test_tasks_with_problems_come_first() -> None:
+def test_description_of_a_job_begins_with_the_tasks_that_have_problems() -> None:
     states = [pb.TASK_STATE_SUCCEEDED, pb.TASK_STATE_RUNNING, pb.TASK_STATE_FAILED, pb.TASK_STATE_PENDING]
     tasks = [pb.TaskStatus(task_index=index, state=state) for index, state in enumerate(states)]
     tasks.append(pb.TaskStatus(task_index=4, state=pb.TASK_STATE_SUCCEEDED, attempts=[pb.TaskAttempt()] * 2))

@@ -10,7 +10,7 @@ import pytest
 from iris.cli.environment_options import all_variables, read_env_file, read_variable
 from iris.errors import InvalidArgumentError
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def test_variable_without_a_value_gets_the_value_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_file_of_variables_with_an_invalid_line_is_refused_by_its_line(tmp_path:
         read_env_file(str(tmp_path / "missing"))
 
 
-def test_later_files_replace_earlier_files_and_options_replace_files() -> None:
+def test_variables_of_later_files_override_earlier_files_and_options_override_files() -> None:
     assert all_variables([{"A": "1", "B": "1"}, {"A": "2"}], [("B", "3")]) == {"A": "2", "B": "3"}
 
 

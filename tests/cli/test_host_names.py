@@ -13,7 +13,7 @@ import pytest
 
 from iris.rpc.address import parse_address
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def _own_hosts(directory: Path, line: str) -> list[str]:

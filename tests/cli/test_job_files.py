@@ -16,7 +16,7 @@ from iris.cli.job_files.job_file import defaults_of, keys_of, read_job_file, wri
 from iris.cli.job_files.schema import schema_text
 from iris.errors import InvalidArgumentError
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -61,7 +61,7 @@ def test_job_file_with_a_mistake_is_refused_by_its_key(tmp_path: Path, text: str
     assert problem in str(caught.value)
 
 
-def test_written_texts_are_read_again_unchanged(tmp_path: Path) -> None:
+def test_texts_written_to_a_job_file_are_read_back_unchanged(tmp_path: Path) -> None:
     odd = ["\x7f \\ \" ' \n \t é 😀", "", "007"]
     write_job_file(tmp_path / "job.toml", {"command": odd, "replicas": "12", "spread": True, "name": "007"})
     assert tomllib.loads((tmp_path / "job.toml").read_text()) == {
@@ -78,7 +78,7 @@ def test_paths_in_a_job_file_start_at_its_folder(tmp_path: Path) -> None:
     assert entries == {"workspace": f"{tmp_path}/code", "env_file": [f"{tmp_path}/job.env", "/etc/job.env"]}
 
 
-def test_saved_job_file_runs_the_same_job_and_the_command_line_wins(remote_iris: Iris) -> None:
+def test_saved_job_file_runs_the_same_job_and_the_command_line_overrides_it(remote_iris: Iris) -> None:
     script = "echo $IRIS_NUM_TASKS $A $B $C"
     options = ("-n", "2", "-e", "A=file", "-e", "B", "--independent", "--retries", "1")
     saved = remote_iris("run", "--save", "job.toml", *options, "--", "sh", "-c", script, B="written")

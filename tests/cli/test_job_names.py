@@ -14,7 +14,7 @@ from iris.cluster.types import state_name
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 class Jobs:
@@ -63,7 +63,7 @@ def names(jobs: Jobs, *words: str, **options: bool) -> list[str]:
     return [target.name for target in Lookup(cast(IrisClient, jobs), **options).several(words)]
 
 
-def test_name_of_a_job_stands_for_this_job_even_if_other_ids_begin_with_it() -> None:
+def test_id_of_a_job_stands_for_this_job_even_if_other_ids_begin_with_it() -> None:
     jobs = Jobs("train", "train-2", "a[1]", "a1", "task-0", "p", "p/task-0")
     assert names(jobs, "train", "train/task-1") == ["train", "train/task-1"]
     assert names(jobs, "a[1]") == ["a[1]"], "the id before the pattern"

@@ -14,7 +14,7 @@ from iris.cli.job_watch import activity_of
 from iris.client import IrisClient
 from iris.rpc import cluster_pb2
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 PENDING, RUNNING = cluster_pb2.JOB_STATE_PENDING, cluster_pb2.JOB_STATE_RUNNING
 
 
@@ -59,7 +59,7 @@ def every_core(client: IrisClient) -> Iterator[tuple[int, Any]]:
     blocker.terminate()
 
 
-def test_followed_log_of_a_waiting_job_says_once_on_stderr_why_the_job_waits(
+def test_followed_log_of_a_waiting_job_prints_once_on_stderr_why_the_job_waits(
     remote_iris: Iris, client: IrisClient, every_core: tuple[int, Any]
 ) -> None:
     cores, blocker = every_core

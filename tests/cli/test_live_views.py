@@ -9,7 +9,7 @@ from typing import Any
 from support.cluster import unique
 from support.waiting import wait_until
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def blocked(path: Path) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 # Each task writes one line of each source in turn, and the first attempt of task 1 fails. The pauses give each line a
 # time of its own, so that the order of all lines is certain.

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from iris.system.process_identity import identify_process
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 NOBODY = 65534
 

@@ -13,7 +13,7 @@ from support.cluster import unique
 from iris.cli.exit_codes import exit_code_of
 from iris.rpc import cluster_pb2 as pb
 
-Iris = Any  # tests/cli/conftest.py
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def blocked(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Handles that read well: states that compare with their names, and texts and tables of jobs, tasks and machines."""
+"""The states of handles, which can be compared with names, and the texts and tables of jobs, tasks and machines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def jobs(shared_cluster: LocalServer) -> Iterator[dict[str, Job]]:
         jobs["runs"].terminate()
 
 
-def test_state_of_a_job_compares_with_its_name(jobs: dict[str, Job]) -> None:
+def test_state_of_a_job_equals_its_name(jobs: dict[str, Job]) -> None:
     assert jobs["good"].state == "SUCCEEDED"
     assert jobs["bad"].state == JobState.FAILED
     assert jobs["runs"].state == cluster_pb2.JOB_STATE_RUNNING
@@ -60,7 +60,7 @@ def test_state_done_and_exit_code_of_a_task_follow_its_state(jobs: dict[str, Job
 
 def test_state_of_an_unknown_job_is_not_found(client: IrisClient) -> None:
     with pytest.raises(NotFoundError):
-        client.job("no-such-job").state  # noqa: B018 - the access makes the call
+        client.job("no-such-job").state  # noqa: B018 - Reading the attribute makes the call.
 
 
 def test_status_without_tasks_has_the_counts_and_no_tasks(jobs: dict[str, Job], client: IrisClient) -> None:
@@ -81,7 +81,7 @@ def test_repr_and_str_of_a_handle_make_no_call_and_show_the_state_that_was_seen_
     assert str(job).startswith(f"job {job.job_id}: FAILED, 1/2 failed, in ")
 
 
-def test_repr_of_a_running_job_says_that_the_state_may_have_changed(jobs: dict[str, Job]) -> None:
+def test_repr_of_a_running_job_states_that_the_state_may_have_changed(jobs: dict[str, Job]) -> None:
     (task,) = jobs["runs"].tasks()
     assert repr(jobs["runs"]) == f"Job({jobs['runs'].job_id!r}, last seen RUNNING)"
     assert repr(task) == f"Task({task.task_id!r}, last seen RUNNING)"
@@ -196,7 +196,7 @@ def test_state_of_an_async_handle_without_await_is_refused(shared_cluster: Local
             use()
 
 
-def test_names_of_the_package_are_those_of_their_modules() -> None:
+def test_names_of_the_package_are_the_objects_of_their_modules() -> None:
     from iris import versions
     from iris.client.aio import AsyncJob
     from iris.cluster.types import ResourceSpec, get_job_info
@@ -212,7 +212,7 @@ def test_names_of_the_package_are_those_of_their_modules() -> None:
         iris.Irisclient  # type: ignore[attr-defined] # noqa: B018
 
 
-def test_import_of_the_package_imports_no_module_of_it() -> None:
+def test_import_of_the_package_imports_none_of_its_modules() -> None:
     program = "import sys, iris; print(sorted(name for name in sys.modules if name.startswith(('iris', 'google'))))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "['iris']"
 

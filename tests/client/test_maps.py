@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 
 
 class Point:
-    """An input whose class is the caller's own."""
+    """An input of a class that the caller defines."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -40,7 +40,7 @@ class Point:
 
 
 class PointError(Exception):
-    """An exception of the caller's own class."""
+    """An exception of a class that the caller defines."""
 
 
 def square(x: int) -> int:
@@ -130,7 +130,7 @@ def test_input_that_fails_raises_its_exception_with_index_input_and_traceback(cl
     assert "input 3 failed: Point(3)" in "\n".join(line.message for line in handle.job.logs())
 
 
-def test_input_that_ends_the_process_does_not_take_the_other_inputs_along(client: IrisClient) -> None:
+def test_input_that_ends_the_process_does_not_make_the_other_inputs_fail(client: IrisClient) -> None:
     results = list(client.map(hostile, range(8), chunk=8, return_exceptions=True))
     assert [value for value in results if isinstance(value, int)] == [0, 1, 3, 5, 7]
     for index, how in ((2, "signal 9"), (4, "exit code 9"), (6, "SystemExit(six)")):
@@ -139,7 +139,7 @@ def test_input_that_ends_the_process_does_not_take_the_other_inputs_along(client
         assert how in str(results[index])
 
 
-def test_failed_inputs_are_tried_again_as_often_as_asked(client: IrisClient, tmp_path: Path) -> None:
+def test_failed_inputs_are_retried_up_to_max_retries_failure_times(client: IrisClient, tmp_path: Path) -> None:
     inputs = [(str(tmp_path), x) for x in range(4)]
     assert list(client.starmap(fails_at_first, inputs, chunk=4, max_retries_failure=1)) == [0, 1, 2, 3]
 
@@ -184,7 +184,7 @@ def test_terminated_map_has_an_error_for_each_input_without_a_value(client: Iris
     assert isinstance(third, ResultError)
 
 
-def test_results_of_a_chunk_that_are_too_large_together_fail_by_name(client: IrisClient) -> None:
+def test_result_that_makes_a_chunk_too_large_fails_with_the_next_step(client: IrisClient) -> None:
     results = list(client.map(bytes, [3 * 1024**2] * 3, chunk=3, return_exceptions=True))
     assert [len(value) for value in results[:2]] == [3 * 1024**2] * 2
     assert "map with a smaller chunk" in str(results[2])
@@ -264,7 +264,7 @@ def test_inputs_of_a_command_are_checked(client: IrisClient, options: dict[str, 
 
 
 @pytest.mark.anyio
-async def test_async_map_is_the_same(shared_cluster: LocalServer) -> None:
+async def test_async_map_returns_the_values_of_the_sync_map(shared_cluster: LocalServer) -> None:
     async with AsyncIrisClient.remote(shared_cluster.address) as client:
         assert [value async for value in client.map(square, range(5))] == [0, 1, 4, 9, 16]
         assert [value async for value in client.starmap(pow, [(2, 3)])] == [8]

@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("program", [SYNC, ASYNC])
-def test_waiting_on_a_terminal_shows_the_progress_and_a_summary(
+def test_wait_on_a_terminal_shows_the_progress_and_a_summary(
     start: Start, client: IrisClient, shared_cluster: LocalServer, tmp_path: Path, program: str
 ) -> None:
     job = client.run(WAITS, name=unique("slow"), replicas=2, working_directory=tmp_path, max_task_failures=1)
@@ -64,7 +64,7 @@ def test_waiting_on_a_terminal_shows_the_progress_and_a_summary(
     assert (after, end) == ("after", "")
 
 
-def test_waiting_on_a_terminal_shows_why_the_job_waits(
+def test_wait_on_a_terminal_shows_why_the_job_waits(
     start: Start, client: IrisClient, shared_cluster: LocalServer
 ) -> None:
     machines = client.machines()
@@ -82,7 +82,7 @@ def test_waiting_on_a_terminal_shows_why_the_job_waits(
     assert waiting.terminal.screen[-3].startswith(f"iris: job {job.job_id}: SUCCEEDED, 1/1 succeeded")
 
 
-def test_waiting_in_a_pipe_shows_lines_only_if_asked(
+def test_wait_in_a_pipe_prints_progress_only_if_requested(
     client: IrisClient, shared_cluster: LocalServer, tmp_path: Path
 ) -> None:
     job = client.run(WAITS, name=unique("pipe"), working_directory=tmp_path)

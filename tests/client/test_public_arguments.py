@@ -50,15 +50,15 @@ NO_NAMES = [*NO_LIST, None, [5], [None], ["http", b"x"], ["caf\udce9"]]
 NO_TEXT_MAPPING = ["a=b", 5, True, ["a"], [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}, {"a": "caf\udce9"}, object()]
 NO_MESSAGE = [5, "x", None, {}, cluster_pb2.Empty(), object()]
 NO_INDICES = [*NO_LIST, [], [-1], ["0"], [1.5], [True], [BEYOND_INT32]]
-NO_EXIT_CODES = [*NO_LIST, [0], [256], ["1"], [1.5], [True], [75]]  # [75] needs retries
+NO_EXIT_CODES = [*NO_LIST, [0], [256], ["1"], [1.5], [True], [75]]  # The code 75 alone is valid only with retries.
 NO_PAIR = [5, "ab", ("a",), ("a", "b", "c"), ("a", 5), object()]
 
 # By the argument's name, or by class, method and name where the name means something else there.
 WRONG: dict[str, list[Any]] = {
     "job_id": NO_ID,
-    "IrisClient.from_context.name": NO_ID,  # other text is an unknown context
-    "types.make_task_id.job_id": NO_ID[:-1],  # text is only put together here, and not sent
-    "RemoteClusterClient.register_endpoint.job_id": NO_ID[1:],  # empty text is no job
+    "IrisClient.from_context.name": NO_ID,  # Any other text names an unknown context.
+    "types.make_task_id.job_id": NO_ID[:-1],  # The function sends nothing, so any text is valid.
+    "RemoteClusterClient.register_endpoint.job_id": NO_ID[1:],  # An empty text means no job.
     "task_id": [*NO_ID, "x", "x/task-", "task-0", "x/7"],
     "task_index": [*NO_INT32, None],
     "IrisClient.terminate.task_index": NO_INT32,

@@ -129,7 +129,7 @@ def test_results_survive_broken_connections_without_repetition(
 
 
 @pytest.mark.anyio
-async def test_async_results_are_the_same(shared_cluster: LocalServer, tmp_path: Path) -> None:
+async def test_async_results_equal_the_sync_results(shared_cluster: LocalServer, tmp_path: Path) -> None:
     async with AsyncIrisClient.remote(shared_cluster.address) as client:
         job = await client.run(index_or_error, replicas=4, coscheduled=False, resources=NO_CORES, max_task_failures=2)
         results = await job.results(timeout=60, return_exceptions=True)

@@ -89,7 +89,7 @@ def test_retry_of_the_failed_tasks_of_a_gang_runs_all_tasks(client: IrisClient) 
     assert job.retry(failed_only=True).status().num_tasks == 2
 
 
-def test_retry_of_failed_tasks_is_refused_without_such_tasks(client: IrisClient) -> None:
+def test_retry_of_failed_tasks_is_refused_without_failed_tasks(client: IrisClient) -> None:
     running = client.run(shell("exec sleep 600"))
     with pytest.raises(FailedPreconditionError, match="has not ended"):
         running.retry(failed_only=True)

@@ -21,7 +21,7 @@ from iris.rpc import cluster_pb2
 
 @pytest.fixture(params=["sync", "async"])
 def either(request: pytest.FixtureRequest, shared_cluster: LocalServer) -> Iterator[Any]:
-    """A client of each kind. The async client looks like the sync client."""
+    """A sync client, or an async client in a wrapper with the methods of the sync client."""
     if request.param == "sync":
         with IrisClient.remote(shared_cluster.address) as client:
             yield client
@@ -54,7 +54,9 @@ def lines(stream: Any) -> list[tuple[str, str]]:
     return [(line.job_id.partition("/")[2], line.message) for line in stream if line.source == "stdout"]
 
 
-def test_tree_has_the_lines_of_all_jobs_existing_and_live(client: IrisClient, either: Any, tmp_path: Path) -> None:
+def test_logs_of_a_tree_contain_existing_and_new_lines_of_all_jobs(
+    client: IrisClient, either: Any, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     root = client.run(run_children, args=[str(gate)], name=unique("tree"))
     first = Job(client, f"{root.job_id}/first")
@@ -62,7 +64,7 @@ def test_tree_has_the_lines_of_all_jobs_existing_and_live(client: IrisClient, ei
     wait_until(lambda: first.job_id in {job.job_id for job in client.list_jobs()}, "the first child job")
     first.wait()
     job = either.job(root.job_id)
-    assert lines(job.tree_logs()) == existing  # The order is the order of the times.
+    assert lines(job.tree_logs()) == existing  # The lines are in the order of their times.
     assert lines(job.tree_logs(tail=2)) == existing[1:]
     assert lines(job.tree_logs(max_lines=2, sources=["stdout"])) == existing[:2]
     with job.tree_logs(follow=True, sources=["stdout"]) as stream:
@@ -88,7 +90,7 @@ def test_closed_tree_stream_ends(client: IrisClient, either: Any) -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, []), (1, ["d"]), (3, ["b", "c", "d"]), (9, ["a", "b", "c", "d"])])
-def test_last_lines_cuts_batches(count: int, expected: list[str]) -> None:
+def test_last_lines_of_batches_are_returned_without_the_earlier_lines(count: int, expected: list[str]) -> None:
     batches: Any = [["a", "b"], ["c"], ["d"]]
     assert [line for batch in last_lines(iter(batches), count) for line in batch] == expected
 

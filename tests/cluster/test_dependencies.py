@@ -25,7 +25,9 @@ def end_of(job: Job) -> tuple[int, int]:
     return status.state, status.failure_reason
 
 
-def test_job_starts_when_the_jobs_for_which_it_waits_have_ended_as_asked(client: IrisClient, proofs: Proofs) -> None:
+def test_job_starts_when_the_jobs_for_which_it_waits_have_met_its_conditions(
+    client: IrisClient, proofs: Proofs
+) -> None:
     first, second = client.run(proofs.command(), name=unique("first")), client.run(["false"], name=unique("second"))
     job = client.run(["true"], replicas=2, after={first: "ok", second.job_id: "any"})
     status = wait_until(lambda: len((now := job.status()).waits_for) == 1 and now, "the end of the second job")
@@ -64,7 +66,7 @@ def test_job_may_wait_for_a_job_that_has_ended_before_the_submission(client: Iri
         assert end_of(client.run(["true"], after=after))[0] == state  # type: ignore[arg-type]
 
 
-def test_scheduling_timeout_begins_when_the_job_has_stopped_to_wait_for_others(
+def test_scheduling_timeout_begins_when_the_job_no_longer_waits_for_other_jobs(
     client: IrisClient, proofs: Proofs
 ) -> None:
     first = client.run(proofs.command(), name=unique("first"))
@@ -73,7 +75,7 @@ def test_scheduling_timeout_begins_when_the_job_has_stopped_to_wait_for_others(
     assert end_of(limit) == (
         pb.JOB_STATE_FAILED,
         FailureCode.JOB_TIMEOUT,
-    )  # It counts from the submission.
+    )  # The job timeout counts from the submission.
     assert job.status().state == pb.JOB_STATE_PENDING
     proofs.open()
     assert end_of(job)[0] == pb.JOB_STATE_SUCCEEDED

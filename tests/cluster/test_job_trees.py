@@ -37,14 +37,14 @@ def submit_children(show: list[str]) -> list[list[str]]:
         return [[line.message for line in job.logs() if line.source == "stdout"] for job in jobs] + [grandchild]
 
 
-def test_child_jobs_inherit_the_environment_of_their_parent_and_their_own_values_win(client: IrisClient) -> None:
+def test_child_jobs_inherit_the_environment_of_their_parent_and_override_it(client: IrisClient) -> None:
     parent = client.run(submit_children, args=[SHOW], env={"A": "parent", "B": "parent"})
     (found,) = parent.results()
     assert [lines[0] for lines in found] == [
         "parent parent none",
         "parent child none",
         "none none none",
-        "parent child none",  # the grandchild
+        "parent child none",  # This line is from the grandchild job.
     ]
 
 

@@ -1,4 +1,4 @@
-"""Removed jobs and dropped results on a real cluster: nothing of them is left, and readers learn what has happened."""
+"""Removed jobs and dropped results on a real cluster: no data remains, and readers get an error with the reason."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_state_is_made_from_a_number_and_from_each_form_of_its_name(
     assert state_name(made[0]) == name
 
 
-def test_state_is_text_everywhere_else() -> None:
+def test_state_is_text_in_formats_json_dictionaries_and_match_statements() -> None:
     state = JobState.RUNNING
     assert isinstance(state, str)
     assert f"{state} {state:>8}" == "RUNNING  RUNNING"
@@ -88,7 +88,7 @@ def test_warning_about_a_comparison_names_the_line_of_the_comparison() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["done", "", 1.5, None, True, b"RUNNING", "STATE_x"])
-def test_state_from_something_else_is_refused(wrong: object) -> None:
+def test_state_from_a_value_that_is_no_state_is_refused(wrong: object) -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"the state must be one of .*, RUNNING, .*, or the number of a state, got "
     ):

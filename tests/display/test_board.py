@@ -151,7 +151,7 @@ def test_progress_in_a_pipe_is_not_shown_by_default() -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_progress_in_a_pipe_that_was_asked_for_is_printed_as_lines() -> None:
+def test_requested_progress_in_a_pipe_is_printed_as_lines() -> None:
     done = run(
         """
 import threading

@@ -264,7 +264,9 @@ class World:
         assert self.job.rounds == before.rounds, "gang ids would be given out twice"
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
-        for index in self.job.deferred.keys() - self.not_before_ms.keys():  # Each has just failed or was just lost.
+        for index in (
+            self.job.deferred.keys() - self.not_before_ms.keys()
+        ):  # Each task has just failed or was just lost.
             self._check_pause(RequestAllocation("", (index,), self.job.tasks[index].not_before_ms))
         for instruction in instructions:
             match instruction:

@@ -1,4 +1,4 @@
-"""Stands for a database without ended jobs, for a `JobTable` whose jobs all stay in memory."""
+"""A stand-in for a database without ended jobs, for tests of a `JobTable` whose jobs all stay in memory."""
 
 from __future__ import annotations
 

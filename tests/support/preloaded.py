@@ -90,7 +90,8 @@ class Preloaded:
 
 
 def _main() -> None:
-    prepare_quick_exit()  # Before the imports, because `atexit` functions of imported modules must run in a program.
+    # This call comes before the imports, because `atexit` functions of imported modules must run in a program.
+    prepare_quick_exit()
     for package in ("iris.cli", "iris.client"):
         _load_all(package)
     # Otherwise each forked process would search all modules for garbage at its exit, and copy their memory by that.

@@ -1,7 +1,9 @@
-"""The command line: `iris up`, `run`, `ps`, `status`, `logs`, `kill`, `machines`, `down`, and `token`.
+"""The command line `iris`.
 
-`program.py` assembles the commands, and `commands/` has one file for each. `output/` prints all answers, as text or as
-JSON. `cluster/` finds the cluster that a command addresses. No other package imports `iris.cli`.
+`program.py` assembles the commands. `commands/` has one file for each command, in folders by subject: submission of
+jobs, existing jobs, contexts, and administration of clusters. `output/` prints all answers, as text or as JSON.
+`cluster/` finds the cluster and the jobs that a command addresses. `job_files/` reads and writes job files. No other
+package imports `iris.cli`.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def failed_input_code(connection: Connection, job: Job, output: Output) -> int:
 
 
 def _took_long(status: cluster_pb2.JobStatus) -> bool:
-    """Return whether a job took so long that a user may have lost sight of it, and wants a line about its end."""
+    """Return whether a job took so long that the user should get a line about its end."""
     return status.finished_at_ms - status.submitted_at_ms > _SHOW_SUMMARY_AFTER_MS
 
 

@@ -1,4 +1,4 @@
-"""Contains the Python API: the client of a cluster, and handles on jobs and tasks. It imports no server code."""
+"""The Python API: the client of a cluster, and handles on jobs and tasks. This package imports no code of servers."""
 
 from iris.client.client import IrisClient
 from iris.client.job import Job, Task

@@ -1,1 +1,1 @@
-"""The parts of a cluster: client, controller, engines and worker. The module `types` is shared by all parts."""
+"""The parts of a cluster: client, controller, engines, worker, and logs. All parts share the modules of this folder."""

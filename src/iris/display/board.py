@@ -284,7 +284,7 @@ class _Board:
             return
         outlet = Outlet(sys.stderr)
         if rows and not self._drawn and sys.stdout is not None:
-            sys.stdout.flush()  # Earlier output of the program must appear above the rows.
+            sys.stdout.flush()  # The flush makes earlier output of the program appear above the rows.
         columns = outlet.size().columns
         now_s = time.monotonic()
         lines = [row.line(now_s) for row in rows]

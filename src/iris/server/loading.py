@@ -25,7 +25,7 @@ _PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflecti
 
 
 class Loading:
-    """How far the controller has loaded its state.
+    """The progress of a controller that is loading its state.
 
     Args:
         on_progress: A function that is called with the progress, for people, about every second.

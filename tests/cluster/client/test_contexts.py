@@ -51,7 +51,7 @@ def save(*contexts: Context) -> None:
         change_contexts(lambda known, context=context: known.with_context(context))  # type: ignore[misc]
 
 
-def test_file_of_contexts_is_private_and_keeps_everything(home: Path) -> None:
+def test_file_of_contexts_is_private_and_is_read_back_unchanged(home: Path) -> None:
     save(PROD, STAGING)
     path = home / ".config" / "iris" / "contexts.json"
     assert path == contexts_path()
@@ -118,7 +118,7 @@ def test_name_local_is_reserved() -> None:
         check_context_name("local")
 
 
-def test_contexts_without_file_permissions_are_refused_with_another_way() -> None:
+def test_contexts_on_a_system_without_file_permissions_are_refused_with_an_alternative() -> None:
     program = (
         "import os; del os.getuid\n"
         "from iris.cluster.client.contexts.context_file import change_contexts\n"
@@ -171,7 +171,7 @@ def test_unknown_context_is_not_found_and_the_error_lists_the_contexts(monkeypat
         IrisClient.from_context("prd")
 
 
-def test_client_without_any_cluster_says_how_to_name_one() -> None:
+def test_client_without_any_cluster_gets_an_error_that_explains_how_to_name_one() -> None:
     for client in (IrisClient, AsyncIrisClient):
         with pytest.raises(InvalidAddressError, match=r"IRIS_CONTROLLER_ADDRESS is not set.*'iris login' or 'iris up'"):
             client.remote()
@@ -182,7 +182,7 @@ def test_client_without_any_cluster_says_how_to_name_one() -> None:
                 client.from_context(wrong)  # type: ignore[arg-type]
 
 
-def test_token_of_a_context_wins_over_the_environment_and_loses_against_the_argument(
+def test_token_of_a_context_overrides_the_environment_but_not_the_argument(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IRIS_TOKEN", "of-another-cluster")
@@ -196,7 +196,7 @@ def test_token_of_a_context_wins_over_the_environment_and_loses_against_the_argu
         assert client.cluster.token() == "of-another-cluster"
 
 
-def test_address_of_a_context_gets_its_token_and_certificates_unless_others_are_given(
+def test_client_with_the_address_of_a_context_uses_its_token_and_certificates_unless_others_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save(PROD, STAGING)

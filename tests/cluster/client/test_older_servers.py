@@ -1,4 +1,4 @@
-"""A client refuses what the controller would ignore because it has an older release."""
+"""A client refuses options that a controller of an older release would ignore."""
 
 from __future__ import annotations
 

@@ -273,14 +273,14 @@ def test_scheduling_timeout_includes_the_time_without_a_controller(engine: FakeE
         (SUCCEEDED, "ok", pb.JOB_STATE_PENDING),
         (FAILED, "ok", pb.JOB_STATE_UNSCHEDULABLE),
         (FAILED, "any", pb.JOB_STATE_PENDING),
-        (None, "ok", pb.JOB_STATE_UNSCHEDULABLE),  # the job was removed
+        (None, "ok", pb.JOB_STATE_UNSCHEDULABLE),  # The state is None because the job was removed.
         (None, "any", pb.JOB_STATE_PENDING),
     ],
 )
 def test_restarted_controller_reports_the_ends_of_jobs_to_the_jobs_that_wait_for_them(
     engine: FakeEngine, ended_as: int | None, condition: str, state: int
 ) -> None:
-    """The earlier controller was killed after it had saved the end of a job, and before another job learnt of it."""
+    """The earlier controller saved the end of a job. It was killed before it reported the end to a waiting job."""
     engine.granting = False
     store = Store(None)
     if ended_as is not None:

@@ -28,7 +28,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_pb2 as pb
 
-JOBS = 600  # More than a page, and more than the controller keeps in memory.
+JOBS = 600  # More jobs than one page has, and more than the controller keeps in memory.
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_list_has_each_job_once_in_the_order_of_submission(client: RemoteCluster
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_filtered_lists_and_counts_are_those_of_all_jobs(client: RemoteClusterClient, newest_first: bool) -> None:
+def test_filtered_lists_and_counts_contain_all_jobs_that_match(client: RemoteClusterClient, newest_first: bool) -> None:
     everything = client.list_jobs(newest_first=newest_first)
     for filters, matches in (
         ({"id_prefix": "sweep-1"}, lambda job: job.job_id.startswith("sweep-1")),
@@ -227,7 +227,7 @@ def test_children_of_a_job_that_ended_before_the_restart_end(tmp_path: Path) -> 
         assert "its parent job 'parent' has ended (KILLED)" in own.get_job_status("parent/child").error
 
 
-# Reading beside the writer.
+# Tests of reads during a write.
 
 
 def test_readers_see_the_last_commit_while_a_write_is_open(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_read_is_interrupted_when_the_controller_stops(tmp_path: Path) -> None:
             reading.result()
         with pytest.raises(UnavailableError, match="the controller stops"):
             store.has_job("job")
-        store.write(Changes().add_job(stored(new_job("last")), b""))  # the saver still saves
+        store.write(Changes().add_job(stored(new_job("last")), b""))  # Writes still work after the interrupt.
 
 
 def test_file_system_without_shared_memory_is_used_with_one_connection(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_child_jobs_are_removed_with_their_parent(world: World) -> None:
     assert world.names() == ["parenthood"]
 
 
-def test_user_removes_and_resubmits_only_his_own_ended_jobs(world: World) -> None:
+def test_user_may_remove_and_resubmit_only_own_ended_jobs(world: World) -> None:
     with RemoteClusterClient(world.running.address, token=token("user", name="ana")) as ana:
         own = ana.launch_job(Controller.LaunchJobRequest(name="ana-job", command=["true"]))
         world.end(own)
@@ -198,7 +198,7 @@ def test_old_job_with_a_live_child_job_is_kept_and_does_not_block_other_removals
         assert world.names() == ["two", "three"]
 
 
-# Bytes of a user
+# The limit of the bytes of one user.
 
 
 def test_contents_of_the_oldest_ended_jobs_are_dropped_above_the_limit() -> None:
@@ -225,7 +225,7 @@ def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limi
         for words in (f"store {live:,} bytes", "over the limit of 10,000", "--max-bytes-per-user"):
             assert words in str(caught.value)
         with pytest.raises(ResourceExhaustedError, match="make them smaller, or raise the limit"):
-            world.submit("large", entry_bytes=10_001)  # The end of other jobs would not help.
+            world.submit("large", entry_bytes=10_001)  # Even without other jobs, this job would exceed the limit.
         with RemoteClusterClient(world.running.address, token=token(name="ana")) as ana:
             ana.launch_job(Controller.LaunchJobRequest(name="of-ana", command=["true", "x" * 3_000]))
         world.end("one")

@@ -217,7 +217,7 @@ def test_recent_jobs_are_bounded_by_number_and_by_size() -> None:
 
 
 class NothingLaunched:
-    """Stands for a saver without new jobs that are not saved yet."""
+    """A stand-in for a saver that has no unsaved new jobs."""
 
     async def until_launched(self, job_id: str) -> None:
         pass

@@ -207,7 +207,7 @@ async def test_folded_log_is_offloaded_to_the_log_location_and_fetched_again(tmp
     assert (await logs.read("job0")).reasons == {"removed: logs are kept for 1 day"}
 
 
-# Late parts, earlier jobs
+# Late parts, and earlier jobs with the same name.
 
 
 async def test_late_part_of_a_folded_log_without_an_end_continues_the_log(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ async def test_new_job_waits_for_no_writer_of_the_folded_logs(tmp_path: Path) ->
     await logs.keeper.close()
 
 
-# Crashes, old state, damage
+# Crashes, state of earlier releases, and damage.
 
 FOLD = """
 import sys
@@ -333,7 +333,7 @@ async def test_kill_during_folding_loses_no_log(tmp_path: Path, failpoint: str) 
     assert [(await logs.read(name)).data.decode() for name in names] == names
 
 
-async def test_removed_log_does_not_come_back_from_a_folded_copy_of_a_killed_controller(tmp_path: Path) -> None:
+async def test_removed_log_does_not_reappear_from_a_folded_copy_of_a_killed_controller(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     logs.add_ended("twice", b"twice\n")
     assert fold_in_process(logs, "fold.after=kill") == -signal.SIGKILL

@@ -771,8 +771,8 @@ def in_tree(name: str, since_s: float, tree_since_s: float, cpu: int = 1) -> Que
     [
         (1000.0, 1001.0, ["child", "root"]),
         (1000.0, 1000.0 + HEAD_START_S - 1, ["child", "root"]),
-        (1000.0, 1000.0 + HEAD_START_S + 1, ["root", "child"]),  # the root has waited for too long
-        (80.0, 81.0, ["root", "child"]),  # the root arrived before the tree
+        (1000.0, 1000.0 + HEAD_START_S + 1, ["root", "child"]),  # The other root job has waited for too long.
+        (80.0, 81.0, ["root", "child"]),  # The other root job arrived before the tree.
     ],
 )
 def test_child_gang_starts_before_later_root_jobs_within_its_head_start(
@@ -802,7 +802,7 @@ def test_endless_tree_of_child_jobs_does_not_starve_a_later_root_job() -> None:
     name = names("child")
 
     def more() -> None:
-        while len(cluster.waiting) < 8:  # a child job that fits is always queued
+        while len(cluster.waiting) < 8:  # A child job that would fit is always queued.
             cluster.come(gang(next(name), cpu=1), 20, tree_since_s=0.0)
 
     cluster.until(lambda: not cluster.machines[0].free.cpu, 60, more)

@@ -213,7 +213,7 @@ def test_waiting_independent_task_without_resources_says_that_it_counts_as_one_c
     says(client, launch(client, ["true"], 2, independent_tasks=True, resources=pb.ResourceSpecProto(cpu=0)), "starting")
 
 
-def test_task_beyond_max_parallel_says_so_until_an_earlier_task_ends(client: RemoteClusterClient) -> None:
+def test_task_beyond_max_parallel_has_this_reason_until_an_earlier_task_ends(client: RemoteClusterClient) -> None:
     none = pb.ResourceSpecProto(cpu=0)
     job_id = launch(client, ["true"], 3, independent_tasks=True, max_parallel=1, resources=none)
     says(client, job_id, "still starting")

@@ -61,7 +61,7 @@ def test_out_of_memory_is_charged_to_the_failure_budget() -> None:
         (1, [], [], True),
         (75, [75], [], True),
         (1, [75], [], False),
-        (None, [75], [], False),  # the attempt had no process
+        (None, [75], [], False),  # The exit code is None because the attempt had no process.
         (2, [], [2], False),
         (1, [], [2], True),
         (None, [], [2], True),

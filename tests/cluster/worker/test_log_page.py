@@ -290,7 +290,7 @@ def test_lines_of_a_log_that_were_counted_are_not_read_again_for_a_page(path: Pa
     before = segment.stat()
     with segment.open("r+b") as file:
         file.write(bytes(700_000))
-    os.utime(segment, ns=(before.st_atime_ns, before.st_mtime_ns))  # As if nobody had changed the file.
+    os.utime(segment, ns=(before.st_atime_ns, before.st_mtime_ns))  # The times of the file now hide the change.
     for given in (writer, None):
         assert page_of(path, given, start_line=250_000, max_lines=3, final=True).lines == expected[250_000:250_003]
         assert page_of(path, given, start_ms=290, max_lines=3, final=True).lines == expected[291_000:291_003]

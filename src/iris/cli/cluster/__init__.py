@@ -1,4 +1,5 @@
-"""Finds the cluster that a command addresses, starts the cluster of `iris up`, and collects support bundles.
+"""Finds the cluster and the jobs that a command addresses, and waits for the ends of jobs. The package also starts the
+cluster of `iris up`, and collects support bundles.
 
 The commands of `iris` import this package.
 """

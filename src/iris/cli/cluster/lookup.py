@@ -2,10 +2,11 @@
 
 All commands use `Lookup`. A name is resolved in this order, and the first step with a match decides:
 
-1. `@` is the caller's latest job, and `@/task-2` is a task of that job.
-2. The id of a job, or the id of a task (`JOB/task-2`).
-3. A pattern with `*`, `?` or `[…]`, as in a shell. `*` does not match `/`, therefore `sweep-*` matches no child jobs.
-4. The beginning of exactly one job id. `JOB` in `JOB/task-2` may also be such a beginning.
+1. `@` names the caller's latest job, and `@/task-2` names a task of that job.
+2. The id of a job or of a task (`JOB/task-2`) names this job or task.
+3. A pattern with `*`, `?` or `[…]` names all matching jobs, as in a shell. `*` does not match `/`, therefore `sweep-*`
+   matches no child jobs.
+4. The beginning of exactly one job id names this job. `JOB` in `JOB/task-2` may also be such a beginning.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The controller of a cluster. It accepts jobs, schedules their tasks on workers, and stores the state of the jobs and
-workers.
+"""The controller of a cluster. The controller accepts jobs, schedules their tasks on workers, stores the state of the
+jobs and workers, and removes old jobs.
 """

@@ -1,1 +1,1 @@
-"""The commands about existing jobs: list, show, follow and end jobs. Only `program.py` imports these modules."""
+"""The commands that list, show, follow, end and remove existing jobs. Only `program.py` imports these modules."""

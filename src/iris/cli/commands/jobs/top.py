@@ -77,7 +77,7 @@ def top(*, jobs: tuple[str, ...], sort: str, limit: int | None, once: bool, as_j
 
 
 def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> list[_Use]:
-    """Return the tasks that run. `gpus` stores the number of GPUs for each task of a job between calls."""
+    """Return the tasks that run. `gpus` keeps the number of GPUs of each job's tasks from one call to the next."""
     if names:
         jobs = [target.job for target in Lookup(client, with_tasks=False, live_only=True).several(names)]
     else:

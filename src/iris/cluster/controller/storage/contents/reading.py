@@ -61,7 +61,7 @@ def owner_of(db: sqlite3.Connection, job_id: str) -> str | None:
 
 
 def has_contents(db: sqlite3.Connection, job_id: str) -> bool:
-    """Return whether the contents of a job are stored. They may have been dropped."""
+    """Return whether the contents of a job are stored. The contents of an ended job may have been dropped."""
     statement = "SELECT 1 FROM contents WHERE number=(SELECT number FROM jobs WHERE job_id=?)"
     return db.execute(statement, (job_id,)).fetchone() is not None
 
