@@ -60,7 +60,7 @@ class JobTree:
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         self.known: dict[str, cluster_pb2.JobStatus] = {}
-        self._lock = threading.Lock()  # Two threads may add lists.
+        self._lock = threading.Lock()  # Two threads may call `add` at the same time.
         self._unread: deque[str] = deque()
 
     def add(self, jobs: Sequence[cluster_pb2.JobStatus]) -> None:

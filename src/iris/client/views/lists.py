@@ -79,7 +79,7 @@ class TaskList(TableList[Task], Generic[Task]):
         self._statuses = {status.task_index: status for status in statuses}
 
     def tables(self) -> list[Table]:
-        """Return a table with a row for each task, as it was when the list was made."""
+        """Return a table with a row for each task. The rows show the states at the time when the list was made."""
         known = [self._statuses[handle.task_index] for handle in self if handle.task_index in self._statuses]
         return [tasks_table(known, title_of(self, self[0].job_id if self else ""))]
 

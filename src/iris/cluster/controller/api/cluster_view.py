@@ -60,7 +60,7 @@ class ClusterView:
     def _waiting(self, survey: Survey) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
         """Make messages about the queued gangs that have waited longest."""
         first = heapq.nsmallest(machine_view.MOST_WAITING, survey.waiting, key=lambda entry: entry.since_s)
-        # A job may have ended after the survey.
+        # A job that has ended since the survey is left out.
         found = [(self._jobs.by_id.get(entry.job_id), entry) for entry in first]
         records = [(record, entry) for record, entry in found if record is not None]
         return (yield from machine_view.waiting_messages(records, survey.reserved_for))

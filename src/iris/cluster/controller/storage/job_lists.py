@@ -90,7 +90,8 @@ def count_jobs(db: sqlite3.Connection, wanted: JobFilter) -> int:
 
 
 def _conditions(wanted: JobFilter) -> tuple[str, list[object]]:
-    """Return the condition of an SQL statement for a filter, and its values. Only ended jobs meet the condition."""
+    """Return a filter as an SQL condition, and the values for the condition's placeholders. Only ended jobs meet the
+    condition."""
     conditions, values = ["state > 0"], list[object]()
     if wanted.id_prefix:
         conditions.append("job_id >= ? AND job_id < ?")

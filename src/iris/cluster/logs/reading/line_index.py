@@ -236,7 +236,7 @@ class LineScanner:
 
 
 def _most_lines(records: bytes) -> int:
-    """Return a number that is not less than the number of lines that end in the records."""
+    """Return an upper bound of the number of lines that end in the records."""
     return records.count(b"\n") + len(records) // BAR_BYTES + len(SOURCES)
 
 

@@ -50,7 +50,7 @@ class LineNumbers:
         return self._at_segments.setdefault(position, line)
 
     def mark(self, splitter: LineSplitter, position: int, offsets: Offsets, *, always: bool = False) -> None:
-        """Store a point for the place that a reader has reached if the last stored point is far enough away.
+        """Store the place that a reader has reached as a point, if the last stored point is far enough away.
 
         Args:
             splitter: The state of the reader.

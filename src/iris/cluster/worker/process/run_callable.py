@@ -98,7 +98,7 @@ def end(error: BaseException, result: str) -> NoReturn:
 
 
 def load_value(data: bytes) -> Any:
-    """Return a value that was pickled with code by value."""
+    """Return the value in a pickle, which may contain code."""
     return _load_pickles("loading").load_here(data)
 
 

@@ -109,7 +109,7 @@ class _Pipe:
         self._pid = os.getpid()
 
     def job_index(self, position: int) -> int:
-        """Return the index in the job of the child's input at a position."""
+        """Return the index in the whole job of the input at a position in this child process."""
         return self._first + self._start + position
 
     def send(self, kind: str, position: int, *outcome: Any) -> None:
