@@ -21,11 +21,17 @@ from iris.errors import InvalidArgumentError, ResultError
 from iris.rpc import cluster_pb2
 
 SOURCE = Path(iris.__file__).parent
-LOADERS = {"cluster/pickles/resolving.py": {"Unpickler"}}
+LOADERS = {
+    "client/maps/outcomes.py": {"Unpickler"},  # It refuses every class.
+    "cluster/pickles/resolving.py": {"Unpickler"},
+    "cluster/worker/process/run_inputs.py": {"loads"},  # It runs in the task's own process.
+}
 # Only the program of a task's own process loads pickles, and a client that asks for the results of a job.
 LOADING = {"load_in_task", "load_here", "ResolvingUnpickler"}
 USERS = {
-    "cluster/worker/process/run_callable.py": {"load_in_task"},
+    "cluster/worker/process/run_callable.py": {"load_here", "load_in_task"},  # callables, and inputs of a map
+    "client/aio/maps/map_job.py": {"load_here"},
+    "client/maps/map_job.py": {"load_here"},
     "client/aio/job.py": {"load_here"},
     "client/job.py": {"load_here"},
     "client/results.py": {"load_here"},
