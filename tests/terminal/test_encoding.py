@@ -25,7 +25,10 @@ def commands(group: click.Command, words: tuple[str, ...] = ()) -> Iterator[tupl
     """All commands, with those of groups."""
     yield words
     if isinstance(group, click.Group):
-        for name, command in group.commands.items():
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
             yield from commands(command, (*words, name))
 
 
