@@ -23,6 +23,8 @@ def test_failed_input_of_each_lets_the_others_run_and_sets_the_exit_code(remote_
     done = remote_iris("run", "--name", "codes", "--each", "codes", "--", "sh", "-c", "exit {}", code=7)
     assert "1 of 3 inputs failed, the first in task 0: exit code 7" in done.stderr
     assert "iris logs codes --task 0" in done.stderr
+    for command in (("wait",), ("attach",), ("logs", "-f")):
+        assert "1 of 3 inputs failed" in remote_iris(*command, "codes", code=7).stderr
     job = remote_iris.json("status", "codes")
     assert [task["state"] for task in job["tasks"]] == ["FAILED", "SUCCEEDED", "SUCCEEDED"]
 

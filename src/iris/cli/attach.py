@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from iris.cli.cluster.connect import Connection
-from iris.cli.exit_codes import EXIT_INTERRUPTED, exit_code_of
+from iris.cli.exit_codes import EXIT_INTERRUPTED, exit_code_of, failed_inputs
 from iris.cli.job_watch import JobWatch
 from iris.cli.output.closed_reader import leave_with_reader
 from iris.cli.output.documents import job_document
@@ -69,22 +69,19 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, 
     output.event({"event": "ended", "job": job_document(status)})
     if status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
         _explain_failure(connection, status, output, just_shown)
+    elif failed_inputs(status):
+        _note_failed_inputs(connection, status, output)
     elif output.has_status_line and not output.as_json and (status.num_tasks > 1 or _took_long(status)):
         output.note(job_summary(status))
     return exit_code_of(status)
 
 
-def failed_input_code(connection: Connection, job: Job, output: Output) -> int:
-    """Return the exit code of the first task that failed, although the job has succeeded; 0 if no task failed."""
-    status = job.status()
-    failed = [task for task in status.tasks if task.state == cluster_pb2.TASK_STATE_FAILED]
-    if not failed:
-        return 0
-    index = failed[0].task_index
-    output.note(f"{len(failed)} of {status.num_tasks} inputs failed, the first in task {index}: {failed[0].error}")
+def _note_failed_inputs(connection: Connection, status: cluster_pb2.JobStatus, output: Output) -> None:
+    """Print how many inputs have failed, although the job has succeeded, and the command that shows the first one."""
+    output.note(words_of_failure(status))
     if connection.place != "embedded":
-        output.note(f"all that it wrote: iris logs{connection.options} {shlex.quote(job.job_id)} --task {index}")
-    return failed[0].exit_code or 1
+        index = failed_inputs(status)[0].task_index
+        output.note(f"all that it wrote: iris logs{connection.options} {shlex.quote(status.job_id)} --task {index}")
 
 
 def _took_long(status: cluster_pb2.JobStatus) -> bool:
@@ -144,7 +141,10 @@ def _note_how_to_return(connection: Connection, job: Job, output: Output) -> Non
 
 
 def words_of_failure(status: cluster_pb2.JobStatus) -> str:
-    """Return a sentence that says why a job did not succeed."""
+    """Return a sentence that says why a job did not succeed, or which inputs of a succeeded job have failed."""
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED and (failed := failed_inputs(status)):
+        counts = f"{len(failed)} of {status.num_tasks} inputs failed"
+        return f"{counts}, the first in task {failed[0].task_index}: {failed[0].error or 'no reason was given'}"
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
     return f"job {status.job_id} ended as {state_name(status.state)}: {who}{status.error or 'no reason was given'}"

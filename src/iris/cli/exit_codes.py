@@ -35,11 +35,13 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
     """Return the exit code for the final status of a job or a task, or for the end of a task's log.
 
     The code of a failed job is the code of the first task that failed. It is 128 + n if signal n ended that task.
-    A job or task without a code gets one of the codes of this module.
+    A job or task without a code gets one of the codes of this module. The code of a succeeded job with failed inputs is
+    the code of the first failed input.
     """
     # The final states of tasks and of jobs have the same numbers.
     if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
-        return 0
+        failed = failed_inputs(status) if isinstance(status, cluster_pb2.JobStatus) else []
+        return failed[0].exit_code or EXIT_FAILED if failed else 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
     if status.state in (cluster_pb2.JOB_STATE_WORKER_FAILED, cluster_pb2.JOB_STATE_UNSCHEDULABLE):
@@ -49,6 +51,18 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
     if status.failure_reason in _TIMEOUTS:
         return EXIT_TIMEOUT
     return EXIT_IRIS_FAILED if status.failure_reason in _NEVER_RAN else EXIT_FAILED
+
+
+def failed_inputs(status: cluster_pb2.JobStatus) -> list[cluster_pb2.TaskStatus]:
+    """Return the failed tasks of a job that runs a command for each input, in index order.
+
+    Such a job may succeed although inputs have failed. Its exit code then tells about the failed inputs. For other jobs
+    the list is empty: `--max-task-failures` of other jobs says which failures count, and a map of Python has an
+    exception for each failed input. Only a map has a digest of its inputs.
+    """
+    if not status.num_inputs or status.inputs_digest:
+        return []
+    return [task for task in status.tasks if task.state == cluster_pb2.TASK_STATE_FAILED]
 
 
 class JobCodeCommand(click.Command):

@@ -83,7 +83,8 @@ def _print_end(target: Target, status: Status, output: Output) -> None:
     """Print how a job or a task has ended. With --json, print only the reason of a failure, on stderr."""
     if not output.as_json:
         output.answer({}, lambda: f"{target.name} ended: {state_name(status.state)}")
-    if isinstance(status, cluster_pb2.JobStatus) and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
-        output.error(words_of_failure(status))
+    if isinstance(status, cluster_pb2.JobStatus):
+        if exit_code_of(status):
+            output.error(words_of_failure(status))
     elif status.state != cluster_pb2.TASK_STATE_SUCCEEDED:
         output.error(f"task {target.name} ended as {state_name(status.state)}: {status.error or 'no reason was given'}")

@@ -341,11 +341,10 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         output.event({"event": "submitted", **submitted})
         if connection.place != "embedded":
             output.note(f"job {job.job_id} at {submitted['address']}")
-        from iris.cli.attach import attach, failed_input_code
+        from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            code = attach(connection, job, options["replicas"] if inputs is None else len(inputs), output)
-        return code if inputs is None else code or failed_input_code(connection, job, output)
+            return attach(connection, job, options["replicas"] if inputs is None else len(inputs), output)
 
 
 def _set_inputs(options: dict[str, Any]) -> list[str] | None:
