@@ -53,7 +53,7 @@ def quick_exit(code: int) -> NoReturn:
 def _end_process() -> None:
     if _quick_exit_code is None:
         return
-    # The text cannot be written if, for example, the reader of a pipe has gone. Then Python's usual exit follows, which
+    # The flush fails if, for example, the reader of a pipe has gone. In this case Python's usual exit follows, which
     # reports the error.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

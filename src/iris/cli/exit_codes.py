@@ -38,7 +38,7 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
     A job or task without a code gets one of the codes of this module. The code of a succeeded job with failed inputs is
     the code of the first failed input.
     """
-    # The final states of tasks and of jobs have the same numbers.
+    # The state may also be the state of a task, because tasks and jobs have the same final states.
     if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
         failed = failed_inputs(status) if isinstance(status, cluster_pb2.JobStatus) else []
         return failed[0].exit_code or EXIT_FAILED if failed else 0

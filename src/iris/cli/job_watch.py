@@ -163,7 +163,7 @@ class JobWatch:
         """Show how much of the job runs if the tasks are quiet, and wait for a second or for the next change."""
 
         def text(quiet_s: float) -> str:
-            # The text is made again, because it contains the time for which the job has run.
+            # Each call makes a new text, because the text contains the time for which the job has run.
             return f"{activity_of(self._job, self._tasks.values()).runs}; no output for {words_of_seconds(quiet_s)}"
 
         self._output.set_status_when_quiet(text, _SHOW_RUNNING_AFTER_S)

@@ -41,7 +41,7 @@ class StoredModel:
 
     def add(self) -> None:
         blob = self.chance.choice(WORKSPACES)
-        # Names are used again after the removal of their jobs.
+        # The names of removed jobs are used again.
         free = [name for name in (f"job{number}" for number in range(8)) if name not in self.jobs]
         if not free:
             return

@@ -263,7 +263,8 @@ def test_read_is_interrupted_when_the_controller_stops(tmp_path: Path) -> None:
 
 def test_file_system_without_shared_memory_is_used_with_one_connection(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
-    (tmp_path / "controller.db-shm").mkdir()  # SQLite cannot create its shared memory here.
+    # The directory of this name prevents SQLite from creating its shared memory.
+    (tmp_path / "controller.db-shm").mkdir()
     record = stored(new_job("job"))
     succeeded(record.job)
     with closing(Store(path)) as store, ThreadPoolExecutor(2) as pool:

@@ -216,7 +216,8 @@ def test_contents_of_the_oldest_ended_jobs_are_dropped_above_the_limit() -> None
 def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limit() -> None:
     with world_of(Store(None), max_bytes_per_user=10_000) as world:
         world.submit("one", entry_bytes=1_000, workspace=b"w" * 6_000)
-        world.submit("two", entry_bytes=1_000, workspace=b"w" * 6_000)  # The same workspace counts once.
+        # The same workspace counts only once for one user.
+        world.submit("two", entry_bytes=1_000, workspace=b"w" * 6_000)
         live = world.stored_bytes().live
         with pytest.raises(ResourceExhaustedError) as caught:
             world.submit("three", entry_bytes=3_000)

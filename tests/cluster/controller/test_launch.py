@@ -128,7 +128,7 @@ def test_inputs_have_an_item_for_each_task() -> None:
 def test_inconsistent_inputs_are_refused(fields: dict[str, Any], named: str) -> None:
     message = with_inputs([b"a", b"b"], **fields)
     if not named:
-        validate(message)  # A job that is submitted again has only the hash of its inputs.
+        validate(message)  # When a job is submitted again, the request has only the hash of the inputs.
         message.inputs_hash = ""
         named = "inputs_blob must be set"
     with pytest.raises(InvalidArgumentError, match=named):

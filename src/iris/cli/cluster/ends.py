@@ -42,7 +42,8 @@ def wait_for_ends(
     live = []
     for target in targets:
         status = target.job if target.task_index is None else target.job.tasks[target.task_index]
-        if is_job_finished(status.state):  # The final states of tasks and of jobs have the same numbers.
+        # `is_job_finished` also accepts the states of tasks, because tasks and jobs have the same final states.
+        if is_job_finished(status.state):
             yield target, status
         else:
             live.append(target)

@@ -67,7 +67,7 @@ class Outcome:
             if isinstance(loaded, BaseException):
                 loaded.__cause__ = error
                 error = loaded
-        except Exception:  # noqa: BLE001 - The traceback as text says the same.
+        except Exception:  # noqa: BLE001 - Any error is ignored, because `error` already has the traceback as text.
             pass
         error.add_note(visible(f"raised for {which}{shown}"))
         return None, error
@@ -134,7 +134,8 @@ class MapOutcomes:
         first = task.task_index * self._inputs_per_task
         indices = range(first, min(first + self._inputs_per_task, self._num_inputs))
         if task.state == cluster_pb2.TASK_STATE_SUCCEEDED and task.serialized_result:
-            # The task's own program has written this pickle. It contains only tuples, texts, bytes and numbers.
+            # Iris's own program in the task has written this pickle, which contains only tuples, texts, bytes and
+            # numbers.
             items = _plain(task.serialized_result)
             if len(items) == len(indices):
                 return [Outcome(self._job_id, i, task, *item) for i, item in zip(indices, items, strict=True)]

@@ -156,7 +156,7 @@ def _times(path: Path) -> Iterable[float]:
 
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # The file was removed together with the directory of its attempt.
+        with contextlib.suppress(OSError):  # The file may have been removed together with its directory.
             path.unlink()
 
 

@@ -88,5 +88,5 @@ def _names_another_cluster(address: str | None, local: str) -> bool:
     try:
         chosen = find_cluster(address or None, given_context())
     except FailedPreconditionError:
-        return False  # The server of `iris up` was killed. The bundle then contains its files.
+        return False  # If the server of `iris up` was killed, the bundle contains the files of this server.
     return chosen is not None and parse_address(chosen.address) != local

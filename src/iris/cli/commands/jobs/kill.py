@@ -111,7 +111,8 @@ def _document(now: list[cluster_pb2.JobStatus | cluster_pb2.TaskStatus]) -> dict
 
 def _words(target: Target, state: int) -> str:
     before = target.job.state if target.task_index is None else target.job.tasks[target.task_index].state
-    if is_job_finished(before):  # The final states of tasks and of jobs have the same numbers.
+    # `is_job_finished` also accepts the states of tasks, because tasks and jobs have the same final states.
+    if is_job_finished(before):
         return f"{target.name} had ended: {state_name(state)}"
     if is_job_finished(state):
         return f"{target.name} ended: {state_name(state)}"

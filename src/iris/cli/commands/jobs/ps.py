@@ -146,7 +146,7 @@ def _listed(
     """Return the jobs to show: first the unfinished jobs, then the ended jobs. Both parts begin with the newest job."""
     live = wanted.jobs(client, _UNFINISHED, most)
     ended = wanted.jobs(client, _ENDED, most_ended or most)
-    # A job that ends between the two calls is in both lists.
+    # A job that ends between the two calls is in both lists. Such a job is shown only once, as ended.
     has_ended = {job.job_id for job in ended}
     return [*(job for job in live if job.job_id not in has_ended), *ended][:most]
 

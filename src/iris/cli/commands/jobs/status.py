@@ -75,7 +75,8 @@ def _again(client: IrisClient, target: Target) -> Target:
 
 def _has_ended(target: Target) -> bool:
     state = target.job.state if target.task_index is None else target.job.tasks[target.task_index].state
-    return is_job_finished(state)  # The final states of tasks and of jobs have the same numbers.
+    # `is_job_finished` also accepts the states of tasks, because tasks and jobs have the same final states.
+    return is_job_finished(state)
 
 
 def _document(target: Target) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         self._is_closed = True
         for stream in list(self._streams.values()):
             await stream.close()
-        # A generator cannot be closed while another task runs it. The task that runs the generator ends it instead.
+        # `aclose` raises RuntimeError while another task runs the generator. That task then ends the generator itself.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()

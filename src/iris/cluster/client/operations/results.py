@@ -19,7 +19,7 @@ Response = cluster_pb2.Controller.StreamResultsResponse
 Status = cluster_pb2.TaskStatus | cluster_pb2.JobStatus
 Results = ItemOperation[Status, None]
 
-_FIRST_ANSWER_S = 1.0  # How long the controller has for its first answer if the timeout is shorter.
+_FIRST_ANSWER_S = 1.0  # The controller gets at least this many seconds for its first answer.
 
 
 def stream_results(

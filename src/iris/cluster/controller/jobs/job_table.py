@@ -129,7 +129,7 @@ class JobTable:
         self._recent = RecentJobs()
         self._children: dict[str, dict[str, JobRecord]] = {}
         self._num_ended = num_ended
-        # An event for each job that is being removed, which happens at the end of the removal.
+        # For the id of each job that is being removed, an event that is set at the end of the removal.
         self._being_removed: dict[str, asyncio.Event] = {}
         self._marks: WeakValueDictionary[int, RemovalMark] = WeakValueDictionary()
         self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._open)

@@ -200,7 +200,7 @@ class FoldedLogs:
             return
         with self._lock, reported_as_os_error(self._path):
             database = self._open()
-            # `execute` would free only one page, because it does not run this statement to its end.
+            # `executescript` runs this statement to its end. `execute` would stop after the first freed page.
             database.executescript("PRAGMA incremental_vacuum")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -234,7 +234,7 @@ class JobReports:
     def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
         record = self._jobs.get(gang.job_id)
         if record is None:
-            return  # The job has ended, and only its gang remains until the engine has released it.
+            return  # The job has ended. Its gang remains here only until the engine has released the allocation.
         match instruction:
             case ReportPlaced(slots):
                 self._placed(gang, record, slots)

@@ -231,7 +231,8 @@ class Saver:
         controller.
         """
         pending = self._pending.get(record.job_id)
-        # An ended job may have been removed, and another job may have its name.
+        # The entry of this name may belong to another job, because an ended job may have been removed and its name used
+        # again.
         return record if pending is None or pending.record is not record else pending.last_saved or record
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

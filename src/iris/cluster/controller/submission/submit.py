@@ -102,7 +102,8 @@ class Submissions:
         launch.CopyFrom(request)
         # The workspace is stored separately from the job, because several jobs may have the same workspace.
         launch.ClearField("bundle_blob")
-        launch.ClearField("inputs_blob")  # Each worker fetches the inputs of its tasks.
+        # The inputs are stored separately, because each worker fetches only the inputs of its tasks.
+        launch.ClearField("inputs_blob")
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         self._quotas.add(owner, len(job.tasks))

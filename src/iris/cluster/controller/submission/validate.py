@@ -180,7 +180,8 @@ def _check_placement(request: LaunchJobRequest) -> None:
 def _check_inputs(request: LaunchJobRequest) -> None:
     """Check the inputs of tasks. Afterwards, each task has its item."""
     if not request.inputs_blob:
-        # A job that is submitted again has only the hash of its inputs, which are stored already.
+        # When a job is submitted again, the request has only the hash of its inputs, because the controller has stored
+        # the inputs.
         if request.num_inputs and not request.inputs_hash:
             raise InvalidArgumentError("inputs_blob must be set if num_inputs is set")
         if request.inputs_hash and not _HASH.fullmatch(request.inputs_hash):

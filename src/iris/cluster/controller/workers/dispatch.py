@@ -90,7 +90,8 @@ def run_tasks_request(
         hosts=hosts,
     )
     if launch.inputs_hash:
-        # A worker of an older release must not start the attempt without its inputs.
+        # The command or callable is sent in fields that a worker of an older release does not know. Therefore such a
+        # worker cannot start the attempt without its inputs.
         shared.inputs_hash = launch.inputs_hash
         shared.input_command.extend(launch.command)
         shared.input_entrypoint = launch.serialized_entrypoint

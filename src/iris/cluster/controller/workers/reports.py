@@ -98,7 +98,7 @@ class WorkerReports:
         not live on this worker.
         """
         record = self._jobs.by_id.get(job_id)
-        if record is None:  # The job has ended, so none of its attempts is live.
+        if record is None:  # The job has ended or was removed, so none of its attempts is live.
             return list(reports)
         job = record.job
         unwanted, instructions, results = [], [], []

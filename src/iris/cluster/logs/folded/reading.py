@@ -144,7 +144,8 @@ class FoldedSegment:
 
 def _read(directory: Path, reading: Callable[[sqlite3.Connection], T]) -> T | None:
     if not directory.name.isdigit():
-        return None  # The directory belongs to a worker that uploads its logs, so it has no database beside it.
+        # This is the directory of a worker that uploads its logs. Only the controller's directories have a database.
+        return None
     path = directory.parent.parent / DATABASE_NAME
     return _databases().read(path, reading) if path.exists() else None
 

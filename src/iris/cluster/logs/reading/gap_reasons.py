@@ -25,7 +25,7 @@ class GapReasons:
     def __init__(self, directory: Path, writer: LogWriter | None) -> None:
         self._directory = directory
         self._writer = writer
-        # If the files were missing from the beginning, no other program knows more than this one.
+        # If the log had files at first and has none later, it was removed, and the controller knows the reason.
         self._had_files = directory.exists()
 
     def of_dropped(self) -> str:

@@ -116,7 +116,7 @@ class LogReader:
         self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        # The last segment and its end, as they were when the reader was in an earlier segment.
+        # The last segment of the log and its end, as they were the last time the reader was in an earlier segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
         # The value of `begins` for the next chunk. None if the next chunk follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
