@@ -29,9 +29,8 @@ _END_OF_WATCH_S = 2.0
 class Activity:
     """What a job does at the moment.
 
-    Attributes:
-        who: The job, or the task that waits, as the subject of a sentence.
-        waits: Why it waits, for example "waiting for 4 cores". Empty if it does not wait.
+    Attributes: who: The job, or the task that waits, as the subject of a sentence. waits: Why the job or task waits,
+        for example "waiting for 4 cores". Empty if it does not wait.
         runs: How much of the job runs and for how long. Empty if the job does not run.
     """
 
@@ -60,10 +59,11 @@ def activity_of(job: cluster_pb2.JobStatus, tasks: Collection[cluster_pb2.TaskSt
 
 
 class JobWatch:
-    """Shows what a job does, as a context manager, while another part of the program shows the lines of its tasks.
+    """A context manager that shows what a job does, while another part of the program shows the lines of the job's
+    tasks.
 
     A terminal shows the text as a status line. Other outputs get one line for each reason for which the job waits, and
-    nothing while it runs.
+    nothing while the job runs.
 
     Args:
         client: The client of the cluster.

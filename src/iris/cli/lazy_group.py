@@ -17,7 +17,7 @@ class SuggestingGroup(click.Group):
     """A group that names similar commands in the error about an unknown command.
 
     Args:
-        foreign: For each word that other tools use for a command, the advice about what to type here.
+        foreign: The advice for words that name commands in other tools, by the word.
         attributes: The arguments of `click.Group`.
     """
 

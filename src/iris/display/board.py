@@ -90,7 +90,7 @@ def has_terminal() -> bool:
 
 
 class Display:
-    """The progress of one piece of work, as a context manager. `show_progress` makes it.
+    """A context manager that displays the progress of one piece of work. `show_progress` returns it.
 
     Args:
         kind: How the progress is shown. None: the progress is not shown.

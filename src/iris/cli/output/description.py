@@ -129,7 +129,7 @@ def _moment(timestamp_ms: int) -> str:
 
 
 def _end_text(job: cluster_pb2.JobStatus) -> str:
-    """Return when a job has ended, and how long after its start, or after its submission if it never started."""
+    """Return when a job has ended, and how long it took: from its start, or from its submission if it never started."""
     if job.started_at_ms:
         return _since(job.finished_at_ms, job.started_at_ms, "after the start")
     return _since(job.finished_at_ms, job.submitted_at_ms, "after the submission; no task has started")

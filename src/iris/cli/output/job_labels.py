@@ -39,7 +39,7 @@ class JobLabels:
         self._width = max(map(len, names), default=0)
 
     def add_job(self, job_id: str, num_tasks: int) -> None:
-        """Add a job, unless it is known. Later labels are wider if the labels of the job need it."""
+        """Add a job, unless it is known. If the new job has long labels, all later labels become wider."""
         if job_id not in self._counts:
             self._first[job_id] = sum(self._counts.values())
             self._counts[job_id] = num_tasks

@@ -44,7 +44,7 @@ class AsyncRetryMethods:
         """Submit a job again, and return the handle of the new job.
 
         The new job has the same command or callable, workspace, environment, resources and policies. The controller
-        takes these from its database, so that secrets in the environment are not sent to this program. The new job
+        copies these from its database, so that secrets in the environment are not sent to this program. The new job
         reads no standard input. The earlier job and its logs stay unchanged.
 
         Args:

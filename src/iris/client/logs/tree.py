@@ -130,8 +130,8 @@ class TreeLogStream(Iterator[LogEntry]):
 
     @property
     def jobs(self) -> Mapping[str, cluster_pb2.JobStatus]:
-        """The known jobs of the tree, by job id, without their tasks. A child job is added when it is found. Its status
-        here does not change afterwards."""
+        """The known jobs of the tree, by job id, without their tasks. A child job is added when it is found, and its
+        status here does not change afterwards."""
         return self._tree.known
 
     @property

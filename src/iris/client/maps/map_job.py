@@ -16,7 +16,7 @@ from iris.rpc import cluster_pb2
 
 
 class MapJob:
-    """A handle on a map. `IrisClient.submit_map` and `IrisClient.map_job` make it.
+    """A handle on a map, as `IrisClient.submit_map` and `IrisClient.map_job` return it.
 
     Attributes:
         job_id: The id of the job.

@@ -21,7 +21,7 @@ class RemovalMethods:
         """Remove a job that has ended, and everything that the cluster has stored about the job: its status, logs and
         results, the files on its workers, and its workspace if no other job uses the workspace.
 
-        The child jobs of the job are removed, too. Afterwards the names of the removed jobs are free for new jobs.
+        The child jobs of the job are also removed. Afterwards the names of the removed jobs are free for new jobs.
         Readers of the job's logs get an error.
 
         Args:
@@ -31,8 +31,8 @@ class RemovalMethods:
             The ids of the removed jobs: the job first, and its child jobs.
 
         Raises:
-            NotFoundError: There is no such job.
-            FailedPreconditionError: The job or one of its child jobs has not ended. `terminate` ends them.
+            NotFoundError: There is no such job. FailedPreconditionError: The job or one of its child jobs has not
+            ended. `terminate` ends these jobs.
             PermissionDeniedError: The job belongs to another user, and the caller is no admin.
         """
         return self.cluster.forget_job(check_job_id(job_id))

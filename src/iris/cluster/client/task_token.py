@@ -1,4 +1,4 @@
-"""Reads from a token which user or task owns it."""
+"""Reads the owner of a token, a user or a task, from the token."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def name_in_token(token: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The holder of a token, as the token says. The signature of the token is not checked.
+    """The holder of a token, as the token states it. The signature of the token is not checked.
 
     Attributes:
         name: The name of the holder.

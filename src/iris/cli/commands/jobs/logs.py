@@ -161,7 +161,8 @@ def _show_tree(
     *,
     with_exit_code: bool | None,
 ) -> int:
-    """Show the lines of a job and of its child jobs, and return the exit code. With `-f`, it is the code of the job."""
+    """Show the lines of a job and of its child jobs, and return the exit code. With `-f`, the exit code is the code of
+    the job."""
     if len(jobs) > 1:
         raise click.UsageError(f"--tree needs exactly one JOB, got {len(jobs)}")
     root = Lookup(connection.client).job(jobs[0] if jobs else LATEST).job_id

@@ -18,7 +18,7 @@ from iris.rpc import cluster_pb2
 
 
 class AsyncMapJob:
-    """A handle on a map. `AsyncIrisClient.submit_map` and `AsyncIrisClient.map_job` make it.
+    """A handle on a map, as `AsyncIrisClient.submit_map` and `AsyncIrisClient.map_job` return it.
 
     Attributes:
         job_id: The id of the job.

@@ -38,7 +38,7 @@ Source = Literal["address", "context", "address-variable", "context-variable", "
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a client proves who it is, as in the arguments of `IrisClient.remote`.
+    """The credentials of a client, in the form of the arguments of `IrisClient.remote`.
 
     Attributes:
         token: The token, or a function that returns a token.
@@ -55,9 +55,8 @@ class Access:
 class ChosenCluster:
     """The cluster that a client calls.
 
-    Attributes:
-        address: The address of the controller, as it was given.
-        source: What has named the cluster.
+    Attributes: address: The address of the controller, as it was given. source: How the cluster was chosen: one of the
+        constants of this module.
         context: The context, if a context has named the cluster.
     """
 
@@ -144,7 +143,7 @@ def choose_context(name: object) -> ChosenCluster:
 class ContextToken:
     """The token of a context, as a function that a client calls for its token.
 
-    The file is read each time, so that a running client continues after the user has logged in again.
+    Each call reads the file of contexts, so that a running client continues after the user has logged in again.
 
     Args:
         context: The context.

@@ -52,7 +52,8 @@ def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[st
 
 
 def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[None]:
-    """Refuse a job if it needs a field that the controller does not know, because an old controller ignores the field.
+    """Refuse a job that needs fields of a newer release if the controller is older. The controller would ignore these
+    fields without an error.
 
     Raises:
         UnimplementedError: The controller has an older release of Iris.

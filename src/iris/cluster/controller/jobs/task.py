@@ -225,7 +225,7 @@ class Task:
         """Record the end of an attempt. Afterwards the task is either PENDING, to be retried, or final. Return False if
         the attempt had already ended.
 
-        The first rule that applies wins:
+        The first of these rules that applies decides:
 
         1. A success is final, even if the attempt was being stopped.
         2. If the attempt was being stopped for a restart of its gang, and failed by itself with an exit code in

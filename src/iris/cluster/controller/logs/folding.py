@@ -57,7 +57,7 @@ class Foldable(NamedTuple):
 
 
 class FoldedLogs:
-    """The database of folded logs, as its only writer sees it. Threads may share an instance.
+    """The database of folded logs for its only writer, the controller. Threads may share an instance.
 
     Args:
         directories: The log directories on this machine. The database is created in their root when the first log is

@@ -157,7 +157,7 @@ class JobRemoval:
         return []
 
     async def _remove_old(self, job_ids: Sequence[str]) -> int:
-        """Remove jobs by retention, as far as they can be removed now. Return how many jobs were removed."""
+        """Remove old jobs, except the jobs that cannot be removed now. Return how many jobs were removed."""
         async with self._lock:
             records: dict[str, JobRecord] = {}
             for job_id in job_ids:

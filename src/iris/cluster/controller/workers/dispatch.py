@@ -90,8 +90,7 @@ def run_tasks_request(
         hosts=hosts,
     )
     if launch.inputs_hash:
-        # The command or callable is sent in fields that a worker of an older release does not know. Therefore such a
-        # worker cannot start the attempt without its inputs.
+        # A worker of an older release ignores these fields, so it cannot start the attempt without its inputs.
         shared.inputs_hash = launch.inputs_hash
         shared.input_command.extend(launch.command)
         shared.input_entrypoint = launch.serialized_entrypoint

@@ -1,8 +1,8 @@
 """Defines the database of folded logs, and opens it for readers.
 
 The database lies beside the directories of the logs, in the root directory of all kept logs. Each folded log is one row
-of `logs`, and each of its segments is one row of `segments`. The name and the bytes of a segment are the same as those
-of the segment's file, so cursors stay valid.
+of `logs`, and each of its segments is one row of `segments`. A segment keeps the name and the bytes of its file, so
+cursors stay valid.
 
 Columns of `logs`:
 

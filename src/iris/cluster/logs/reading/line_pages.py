@@ -123,8 +123,7 @@ def read_page_steps(
     if start_line < 0 or log_filter.tail:
         num_lines, _ = yield from log.count_lines()
     elif log_filter.start_ms > 0 and writer is not None:
-        # The writer knows a place before which all records are older than `start_ms`. The lines before this place are
-        # only counted, because counting is faster than filtering.
+        # Lines that the writer knows to be too old are only counted, because filtering takes longer than counting.
         too_old = writer.index.points.before(0, log_filter.start_ms).position
         line, is_done = yield from log.count_lines(stop=too_old, look_bytes=look_bytes)
         if not is_done:

@@ -18,7 +18,7 @@ def warn_in_event_loop() -> None:
     """Warn if this thread runs an asyncio event loop, because a blocking call would stop the loop. Each process warns
     once.
 
-    A notebook gives no warning. It runs each cell in an event loop, and the user expects that a cell blocks.
+    In a notebook, there is no warning, because each cell runs in an event loop and the user expects a cell to block.
     """
     try:
         asyncio.get_running_loop()

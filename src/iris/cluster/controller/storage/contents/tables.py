@@ -1,4 +1,4 @@
-"""The tables that count the stored bytes of each user, and the statements that change them.
+"""The tables that count the stored bytes of each user, and the SQL statements that change these tables.
 
 The contents of a job are its entry point, its workspace and its results. The table `contents` has a row for each job
 whose contents are stored. Triggers in the database keep the sum for each user in `user_bytes`. A trigger runs in the
