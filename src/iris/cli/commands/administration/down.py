@@ -13,6 +13,7 @@ from iris.cli.cluster.cluster_record import Record, exclusive, is_running, read_
 from iris.cli.options import json_option
 from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
+from iris.system.process_identity import identify_process
 
 # The time to wait for the end of the server. Its workers have about 20 s to end their attempts, and the server and its
 # engine need a few seconds more.
@@ -94,7 +95,9 @@ def _stop(record: Record) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)
         end = time.monotonic() + _STOP_S
-        while is_running(record):
+        # An ending process has no command line for a moment, but still has its port and its locks. Therefore the
+        # command line is not compared here.
+        while identify_process(record.pid) == record.process:
             if time.monotonic() > end:
                 break
             time.sleep(_PAUSE_S)
