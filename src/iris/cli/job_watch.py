@@ -29,8 +29,9 @@ _END_OF_WATCH_S = 2.0
 class Activity:
     """What a job does at the moment.
 
-    Attributes: who: The job, or the task that waits, as the subject of a sentence. waits: Why the job or task waits,
-        for example "waiting for 4 cores". Empty if it does not wait.
+    Attributes:
+        who: The job, or the task that waits, as the subject of a sentence.
+        waits: Why the job or task waits, for example "waiting for 4 cores". Empty if it does not wait.
         runs: How much of the job runs and for how long. Empty if the job does not run.
     """
 

@@ -223,9 +223,10 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
             name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
                 not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
                 entrypoint's name and a random suffix.
-            replicas: The number of tasks. inputs: A list of texts for a command. The job gets one task for each text.
-            The text replaces `{}` in each word of the task's command, and is in the variable `IRIS_INPUT`. Needs
-            `coscheduled=False`, and no `replicas`. To call a function for each input, use `map`.
+            replicas: The number of tasks.
+            inputs: A list of texts for a command. The job gets one task for each text. The text replaces `{}` in each
+                word of the task's command, and is in the variable `IRIS_INPUT`. Needs `coscheduled=False`, and no
+                `replicas`. To call a function for each input, use `map`.
             resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 0.5, "memory": "2GiB"}`. Default: nothing is reserved for the tasks of a gang, and one core for
                 each independent task. `{"cpu": 0}` reserves nothing.

@@ -37,7 +37,8 @@ _SHOWN_CANDIDATES = 10
 class Target:
     """A job, or one task of a job, that a command addresses.
 
-    Attributes: job: The status of the job. It contains the tasks only if the `Lookup` was created with `with_tasks`.
+    Attributes:
+        job: The status of the job. It contains the tasks only if the `Lookup` was created with `with_tasks`.
         task_index: The index of the task. None if the command addresses the whole job.
     """
 

@@ -31,8 +31,8 @@ class RemovalMethods:
             The ids of the removed jobs: the job first, and its child jobs.
 
         Raises:
-            NotFoundError: There is no such job. FailedPreconditionError: The job or one of its child jobs has not
-            ended. `terminate` ends these jobs.
+            NotFoundError: There is no such job.
+            FailedPreconditionError: The job or one of its child jobs has not ended. `terminate` ends these jobs.
             PermissionDeniedError: The job belongs to another user, and the caller is no admin.
         """
         return self.cluster.forget_job(check_job_id(job_id))

@@ -99,11 +99,12 @@ class AsyncMapMethods:
             max_parallel: How many chunks may be worked on at the same time. Default: as many as the machines have room
                 for.
             chunk: The number of inputs of each task. Default: about 8 chunks for each core, and at least one input.
-            kwargs: Keyword arguments of the function, the same for each input. name: The name of the job. Default: the
-            function's name and a random suffix. resources: The resources that each chunk needs. Default: one core. env,
-            workspace, working_directory, constraints, on_notice: See `run`. max_retries_failure: How often an input
-            that failed is tried again. A chunk that failed as a whole, for example because it ran out of memory, is
-            tried again up to the same number of times.
+            kwargs: Keyword arguments of the function, the same for each input.
+            name: The name of the job. Default: the function's name and a random suffix.
+            resources: The resources that each chunk needs. Default: one core.
+            env, workspace, working_directory, constraints, on_notice: See `run`.
+            max_retries_failure: How often an input that failed is tried again. A chunk that failed as a whole, for
+                example because it ran out of memory, is tried again up to the same number of times.
             max_retries_preemption: How often a chunk is tried again after its worker was lost.
             timeout: How many seconds a chunk may take.
             job_timeout, scheduling_timeout: See `run`.

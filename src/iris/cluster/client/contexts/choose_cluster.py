@@ -32,7 +32,7 @@ from iris.rpc.address import ACCEPTED_FORMS
 ADDRESS_VARIABLE = "IRIS_CONTROLLER_ADDRESS"
 CONTEXT_VARIABLE = "IRIS_CONTEXT"
 
-# What has named the cluster: a given address or context, an environment variable, the current context, or `iris up`.
+# How a cluster was chosen: by a given address or context, an environment variable, the current context, or `iris up`.
 Source = Literal["address", "context", "address-variable", "context-variable", "current-context", "running"]
 
 
@@ -55,8 +55,9 @@ class Access:
 class ChosenCluster:
     """The cluster that a client calls.
 
-    Attributes: address: The address of the controller, as it was given. source: How the cluster was chosen: one of the
-        constants of this module.
+    Attributes:
+        address: The address of the controller, as it was given.
+        source: How the cluster was chosen, as a `Source`.
         context: The context, if a context has named the cluster.
     """
 
@@ -68,8 +69,8 @@ class ChosenCluster:
         """Return the token and certificates for a client. Values that the user has given override the context.
 
         Args:
-            given: The user's arguments. Without a context, they are returned unchanged. has_transport: Whether the user
-            gives a transport, which then has its own certificates.
+            given: The user's arguments. Without a context, they are returned unchanged.
+            has_transport: Whether the user gives a transport, which then has its own certificates.
         """
         if self.context is None:
             return given

@@ -69,8 +69,7 @@ class Job:
         end is decided. first_failed: The index of the first task that has failed for good, without a retry; None if no
         task has. started_at_ms: When the first process of the job started; 0 if none has. finished_at_ms: When the
         job's state became final; 0 before that. gangs: The gangs that wait or have an allocation, by id. rounds: The
-        number of the next gang, which is a part of the gang's id. The first gang may have a number above 0, see
-        `JobRemoval.first_round`.
+        number of the next gang, a part of the gang's id. It need not begin at 0 (`JobRemoval.first_round`).
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.

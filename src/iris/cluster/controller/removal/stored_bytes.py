@@ -60,8 +60,9 @@ class StoredBytes:
         counting.
 
         Args:
-            owner: The owner of the new job. launch: The submission. workspace: The workspace, if it may not be in the
-            database yet.
+            owner: The owner of the new job.
+            launch: The submission.
+            workspace: The workspace, if it may not be in the database yet.
 
         Raises:
             ResourceExhaustedError: The unfinished jobs of the user would exceed the limit.

@@ -109,9 +109,9 @@ def read_page_steps(
         log_filter: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
         start_line: The first line, from 0. A negative number counts from the present end of the log, before the other
             filters.
-        final: Whether the writer has finished, so that partial lines are shown, too. max_bytes: The page ends before
-        its lines exceed this size, where `LINE_COST` is added to the size of each line. A page has at least one line,
-        unless the log has no more lines.
+        final: Whether the writer has finished, so that partial lines are shown, too.
+        max_bytes: The page ends before its lines exceed this size, where `LINE_COST` is added to the size of each line.
+            A page has at least one line, unless the log has no more lines.
         look_bytes: The page also ends after reading this many bytes, perhaps without any line. Counting all lines, for
             a negative `start_line` or a `tail`, and finding the beginning of a `tail` may read more.
 
@@ -187,8 +187,8 @@ class _NumberedLog:
             look_bytes: Stop after reading about this many bytes.
 
         Returns:
-            The number of lines that end before the place at which counting has stopped. Then, whether counting was
-            completed: False if `look_bytes` has stopped it.
+            The number of lines that end before the place at which counting has stopped, and whether the count is
+            complete. The count is incomplete if `look_bytes` has stopped it.
         """
         if stop is None or (self.stop is not None and stop > self.stop):
             stop = self.stop
