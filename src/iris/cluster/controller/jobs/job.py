@@ -60,16 +60,23 @@ from iris.reasons import FailureCode
 class Job:
     """A job and its tasks.
 
-    Attributes: job_id: The job's id. tasks: The tasks, by task index. submitted_at_ms: When the job was submitted, as
-        wall clock time. coscheduled: True if the tasks form one gang, False if they are independent. max_task_failures:
-        How many tasks may fail before the job fails. parent_job_id: The id of the parent job; empty if the job has no
-        parent. retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
-        state: The job's state. error: Why the job did not succeed; empty otherwise. failure: The code of `error`, a
-        `FailureCode`. ending: The final state that the job will have once its live attempts have stopped; None if no
-        end is decided. first_failed: The index of the first task that has failed for good, without a retry; None if no
-        task has. started_at_ms: When the first process of the job started; 0 if none has. finished_at_ms: When the
-        job's state became final; 0 before that. gangs: The gangs that wait or have an allocation, by id. rounds: The
-        number of the next gang, a part of the gang's id. It need not begin at 0 (`JobRemoval.first_round`).
+    Attributes:
+        job_id: The job's id.
+        tasks: The tasks, by task index.
+        submitted_at_ms: When the job was submitted, as wall clock time.
+        coscheduled: True if the tasks form one gang, False if they are independent.
+        max_task_failures: How many tasks may fail before the job fails.
+        parent_job_id: The id of the parent job; empty if the job has no parent.
+        retry_pause_ms: The pause before the second retry in a row, in milliseconds (see `retry_pause.py`).
+        state: The job's state.
+        error: Why the job did not succeed; empty otherwise.
+        failure: The code of `error`, a `FailureCode`.
+        ending: The final state that the job will have once its live attempts have stopped; None if no end is decided.
+        first_failed: The index of the first task that has failed for good, without a retry; None if no task has.
+        started_at_ms: When the first process of the job started; 0 if none has.
+        finished_at_ms: When the job's state became final; 0 before that.
+        gangs: The gangs that wait or have an allocation, by id.
+        rounds: The number of the next gang, a part of the gang's id. It need not begin at 0 (`JobRemoval.first_round`).
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
