@@ -93,7 +93,7 @@ class Output:
         """Show an answer in place of the answer that the last call has shown. Rows below the screen are left out.
 
         Returns:
-            False if nothing was shown, because stdout is not a terminal for people.
+            False if nothing was shown, because stdout is not an interactive terminal.
         """
         if self.as_json or not self._stdout.is_terminal:
             return False

@@ -97,7 +97,7 @@ _FILE, _GIVEN = "iris.job_file", "iris.given"  # Keys of `click.Context.meta`.
 
 
 class _Run(JobCodeCommand):
-    """The command `iris run`, which stores the options as the user typed them, for `--save`."""
+    """The command `iris run`. It keeps the options as the user typed them, because `--save` writes them into a file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words of the command line, as `click.Command` does."""

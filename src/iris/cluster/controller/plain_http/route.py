@@ -51,8 +51,8 @@ _BEGIN, _END = "/v1/jobs/", "/logs"
 _METHOD = "StreamTaskLogs"  # The name of the call whose permissions apply to the route.
 _USAGE = "expected /v1/jobs/JOB/logs, in which JOB is the id of a job or a task, for example /v1/jobs/train-1a2b/logs"
 _BEAT_S = 10.0
-# The head of an answer waits for the first item for this time, because an error before the first item is sent with its
-# own status.
+# The server sends the headers of an answer together with the first item, but waits at most for this time. An error
+# before the headers can still be sent with its own status.
 _FIRST_ITEM_S = 5.0
 _SENT_BYTES = 64 * 1024
 _FLUSH_S = 0.05

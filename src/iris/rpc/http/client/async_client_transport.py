@@ -322,7 +322,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # At the end of the body, the exception is StopAsyncIteration.
+        except BaseException:  # At the end of the response body, the exception is StopAsyncIteration.
             self._connection.close()
             raise
 

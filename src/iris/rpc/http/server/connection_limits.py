@@ -130,7 +130,7 @@ class ConnectionLimits:
         for connection in list(self.connections):
             try:
                 connection.tick()
-            except Exception:  # noqa: BLE001  # A defect in one connection must not end the limits of all others.
+            except Exception:  # noqa: BLE001  # After a defect in one connection, all other limits must still hold.
                 _log.exception("a connection failed")
                 connection.abort()
 
