@@ -22,6 +22,7 @@ import pytest
 from support.waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "setpriv")
+_MARKER = "saved-"  # Names that begin with this text show what slurmctld has saved.
 
 # proctrack/linuxproc and no task plugin: what works also where there are no cgroups to write to. Nothing enforces
 # memory then, and nothing shuts devices away: the variables that name them are set all the same.
@@ -190,7 +191,7 @@ class SlurmCluster:
         # The marker of one job proves that everything before it is saved, because slurmctld saves all jobs at once.
         job = next(iter(self.jobs()), None)
         if job is not None:
-            marker = f"saved-{uuid.uuid4().hex}"
+            marker = f"{_MARKER}{uuid.uuid4().hex}"
             self.command("scontrol", "update", f"jobid={job}", f"admincomment={marker}")
             wait_until(lambda: self._has_saved(marker), f"slurmctld to save {marker} of job {job}")
         self._kill("slurmctld")
@@ -198,6 +199,16 @@ class SlurmCluster:
     def kill_forgetful_controller(self) -> None:
         """Kill slurmctld with SIGKILL at once, so that it forgets the last seconds."""
         self._kill("slurmctld")
+
+    def wait_until_saved(self) -> None:
+        """Wait until slurmctld has saved everything that has happened until now, for example the ends of earlier jobs.
+
+        Otherwise a killed slurmctld might believe for minutes that an ended job still runs.
+        """
+        marker = f"{_MARKER}{uuid.uuid4().hex}"
+        job = self.command("sbatch", "--hold", "--parsable", f"--job-name={marker}", "--wrap=true").strip()
+        wait_until(lambda: self._has_saved(marker), f"slurmctld to save the job {marker}")
+        self.command("scancel", job)
 
     def _has_saved(self, marker: str) -> bool:
         try:
@@ -222,8 +233,9 @@ class SlurmCluster:
 
     def jobs(self) -> dict[str, str]:
         """Return the states of the unfinished jobs, by job number."""
-        lines = self.command("squeue", "--noheader", "--format=%i %T").splitlines()
-        return dict(line.split() for line in lines)
+        lines = self.command("squeue", "--noheader", "--format=%i %T %j").splitlines()
+        jobs = [line.split(maxsplit=2) for line in lines]
+        return {number: state for number, state, name in jobs if not name.startswith(_MARKER)}
 
     def wait_until_up(self) -> None:
         """Wait until all nodes are up and run no job."""
@@ -231,6 +243,11 @@ class SlurmCluster:
 
     def wait_until_empty(self) -> None:
         """Wait until no process of any job is left."""
+        # A killed slurmctld may also have forgotten that a job of `wait_until_saved` was cancelled.
+        for line in self.command("squeue", "--noheader", "--format=%i %j").splitlines():
+            number, name = line.split(maxsplit=1)
+            if name.startswith(_MARKER):
+                self.command("scancel", number)
         wait_until(lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}")
 
     def resume_drained(self) -> None:

@@ -371,6 +371,7 @@ async def test_slurm_engine_refuses_a_controller_on_loopback(world: SlurmWorld, 
 @pytest.mark.timeout(300)  # it takes Slurm a minute
 async def test_gang_whose_job_slurm_forgets_has_no_lost_slot(world: SlurmWorld) -> None:
     """slurmctld that is killed forgets what it was told last. The machines end what it does not know, but later."""
+    world.slurm.wait_until_saved()
     before = await held(world, "a@0", slots=2, cpu=4)
     world.slurm.kill_forgetful_controller()
     world.slurm.start_controller()
