@@ -23,14 +23,26 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
     """
     if not task.HasField("exception"):
         return None
-    text = RemoteTraceback(task.exception.traceback)
-    if loads is None or not task.exception.pickled:
+    return load_raised(task.exception.pickled, task.exception.traceback, loads)
+
+
+def load_raised(pickled: bytes, traceback: str, loads: Callable[[bytes], Any] | None) -> BaseException:
+    """Return an exception that a task has raised, with a `RemoteTraceback` as its `__cause__`. If the exception cannot
+    be loaded here, return the `RemoteTraceback` itself, which also says what happened.
+
+    Args:
+        pickled: The pickled exception; empty if the task could not pickle it.
+        traceback: The traceback in the task.
+        loads: As in `load_exception`.
+    """
+    text = RemoteTraceback(traceback)
+    if loads is None or not pickled:
         return text
     try:
-        loaded: object = loads(task.exception.pickled)
-        if isinstance(loaded, BaseException):
-            loaded.__cause__ = text
-            return loaded
+        loaded: object = loads(pickled)
     except Exception:  # noqa: BLE001 - Unpickling runs the user's code, which can raise any exception.
-        pass
-    return text
+        return text
+    if not isinstance(loaded, BaseException):
+        return text
+    loaded.__cause__ = text
+    return loaded

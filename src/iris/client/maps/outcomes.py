@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from iris.client.results import Loads
-from iris.client.task_exceptions import load_exception
+from iris.client.task_exceptions import load_exception, load_raised
 from iris.cluster.types import state_name
 from iris.display.progress import Progress
-from iris.errors import RemoteTraceback, ResultError, visible
+from iris.errors import ResultError, visible
 from iris.rpc import cluster_pb2
 
 _LARGE_BYTES = 10_000
@@ -61,14 +61,7 @@ class Outcome:
         if self.kind == FAILED:
             about = f"; the input is {self.shown}" if self.shown else ""
             return None, self._error(f"{which} has no result: {self.text}{about}", load_exception(self.task, loads))
-        error: BaseException = RemoteTraceback(self.text)
-        try:
-            loaded: object = loads(self.data) if self.data else None
-            if isinstance(loaded, BaseException):
-                loaded.__cause__ = error
-                error = loaded
-        except Exception:  # noqa: BLE001 - Any error is ignored, because `error` already has the traceback as text.
-            pass
+        error = load_raised(self.data, self.text, loads)
         error.add_note(visible(f"raised for {which}{shown}"))
         return None, error
 
