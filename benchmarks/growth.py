@@ -79,10 +79,10 @@ def _measure(directory: Path, jobs: int, size: int, empty_s: float, first: dict[
                 f" (p95 {p95(status[0]):.1f}), {status[1]:.1f} ms CPU",
             )
             shown = []
-            for who, program in (("controller", "iris.server"), ("worker", "iris.cluster.worker")):
+            for name, program in (("controller", "iris.server"), ("worker", "iris.cluster.worker")):
                 rss = sum(process.memory_info().rss for process in our_processes(program)) / 2**20
-                ratio = rss / first.setdefault(who, rss)
-                shown.append(f"{who} {rss:.0f} MiB, {ratio:.2f} times ({aim(ratio, _MOST_MEMORY, 'times')})")
+                ratio = rss / first.setdefault(name, rss)
+                shown.append(f"{name} {rss:.0f} MiB, {ratio:.2f} times ({aim(ratio, _MOST_MEMORY, 'times')})")
             show(_NAME, f"{label} memory: {'; '.join(shown)}")
     finally:
         server.stop()

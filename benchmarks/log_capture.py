@@ -60,8 +60,8 @@ def _seconds(values: list[float]) -> str:
 
 
 def _job_s(lines: int, cpu_s: dict[str, float], pages: list[tuple[float, float]] | None = None) -> float:
-    """The seconds of a job that writes so many lines; adds the CPU that it cost to `cpu_s`, and the seconds of two
-    pages by line number to `pages`.
+    """Return the seconds of a job that writes the given number of lines. Add the CPU time of the job to `cpu_s`, and
+    the seconds for reading two pages by line number to `pages`.
     """
     with IrisClient.local() as client:
         client.run(["true"]).wait()

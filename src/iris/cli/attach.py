@@ -85,7 +85,7 @@ def _note_failed_inputs(connection: Connection, status: cluster_pb2.JobStatus, o
 
 
 def _took_long(status: cluster_pb2.JobStatus) -> bool:
-    """Return whether a job took so long that the user should get a line about its end."""
+    """Return whether a job took longer than `_SHOW_SUMMARY_AFTER_MS`, so that a summary line is shown at its end."""
     return status.finished_at_ms - status.submitted_at_ms > _SHOW_SUMMARY_AFTER_MS
 
 

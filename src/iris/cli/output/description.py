@@ -114,7 +114,7 @@ def _facts(
         ("why", plain(one_line(job.status_message or job.error))),
         *((name, plain(one_line(text))) for name, text in submission_facts(submission)),
         ("parent", plain(job.parent_job_id)),
-        ("submitted", f"{_moment(job.submitted_at_ms)} by {job.owner or 'nobody known'}"),
+        ("submitted", f"{_moment(job.submitted_at_ms)} by {job.owner or 'an unknown user'}"),
         ("started", _since(job.started_at_ms, job.submitted_at_ms, "after the submission")),
         ("ended", _end_text(job)),
     ]

@@ -43,10 +43,9 @@ class RecordBoundary(NamedTuple):
 
     Attributes:
         position: How many bytes of records, headers included, come before this place.
-        line: How many lines end before this place. If nobody has counted the lines, the value of `position`. No log has
-            as many lines as bytes of records, so a value equal to `position` says that the lines were not counted. Such
-            values grow along the log like numbers of lines. Therefore a reader that only needs the order of lines can
-            use either kind of value.
+        line: The number of lines that end before this place, if the lines were counted. Otherwise the same value as
+            `position`. A log has fewer lines than bytes of records, so the two cases can be told apart. Both values
+            grow along the log. Therefore a reader that needs only the order of lines can use either value.
         offsets: How many bytes of each source come before this place.
     """
 

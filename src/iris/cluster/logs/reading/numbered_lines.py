@@ -45,8 +45,8 @@ class Point:
     Attributes:
         position: How many bytes of records come before this place.
         offsets: How many bytes of each source come before this place.
-        line: How many lines end before this place. If nobody has counted the lines, the value of `position`; see
-            `RecordBoundary`.
+        line: The number of lines that end before this place, if the lines were counted. Otherwise the same value as
+            `position`, as in `RecordBoundary`.
         newest_ms: The latest time of the records before this place. The last record may be earlier, because clocks may
             be set back.
         tails: The partial line of each source.

@@ -106,8 +106,8 @@ def find_tail(
         line, total = yield from _search(walk, stop, log_filter, offsets, start_line, final=final)
         walk.reader.close()
         if total >= log_filter.tail:
-            # The numbers of lines that nobody has counted depend on the point at which reading begins. In this case,
-            # the tail must be read from the same point.
+            # If the lines before the first segment were not counted, line numbers depend on the point at which reading
+            # begins. Therefore the tail is then read from the point at which the lines were counted.
             nearest = points.before(line, 0) if numbers is not None and isinstance(points, Points) else point
             return TailStart(nearest, line, total - log_filter.tail)
         if is_all:
