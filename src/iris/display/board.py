@@ -200,7 +200,7 @@ class _Board:
         self._rows: list[_Row] = []
         self._drawn = 0  # The number of rows on the terminal.
         self._is_dirty = False
-        self._is_broken = False  # Whether the program has closed stderr.
+        self._is_broken = False  # Whether drawing has raised an error. Nothing is drawn afterwards.
         self._thread: threading.Thread | None = None
 
     def add(self, row: _Row) -> None:
@@ -231,7 +231,7 @@ class _Board:
     def print(self, text: str) -> None:
         """Print a notice on stderr, above the rows of the terminal."""
         with self._lock:
-            if not self._drawn:
+            if not self._drawn or self._is_broken:
                 print_notice(text)
                 return
             self._guarded(lambda: self._write(self._rows_of_terminal(), f"iris: {visible(text)}\n"))
@@ -249,7 +249,7 @@ class _Board:
             self._thread = None
 
     def _guarded(self, draw: Callable[[], None]) -> None:
-        """Draw all rows. After an error of the terminal or the notebook, nothing is drawn any more, but the work
+        """Call `draw`. After an error of the terminal or the notebook, nothing is drawn any more, but the work
         continues."""
         if self._is_broken:
             return

@@ -33,7 +33,7 @@ class AsyncRetryMethods:
         `problem` says why `retry` cannot submit the job again. `problem` is empty if `retry` can submit the job.
 
         Args:
-            job_id: The job: its id, or its `Job` handle.
+            job_id: The job: its id, or its `AsyncJob` handle.
 
         Raises:
             NotFoundError: There is no such job.
@@ -45,10 +45,11 @@ class AsyncRetryMethods:
 
         The new job has the same command or callable, workspace, environment, resources and policies. The controller
         copies these from its database, so that secrets in the environment are not sent to this program. The new job
-        reads no standard input. The earlier job and its logs stay unchanged.
+        reads no standard input, and does not wait for the jobs in `after`. Inside a task, it becomes a child job of the
+        task's job. The earlier job and its logs stay unchanged.
 
         Args:
-            job_id: The earlier job: its id, or its `Job` handle. The job must be a job of this user.
+            job_id: The earlier job: its id, or its `AsyncJob` handle. The job must be a job of this user.
             name: The name of the new job. Default: the earlier name with a new random suffix.
             failed_only: Whether to run only the tasks that have not succeeded. Each of these tasks sees the same
                 `IRIS_TASK_INDEX` and `IRIS_NUM_TASKS` as in the earlier job, but its task id counts the tasks of the

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 from iris.arguments import check_callable, check_flag
@@ -106,11 +107,11 @@ class MapJob:
         """Request the termination of the job. The inputs without a result then have a `ResultError`."""
         self.job.terminate()
 
-    def _outcomes(self, timeout: float | None, order: bool, progress: bool | None) -> Iterator[Outcome]:
+    def _outcomes(self, timeout: float | None, order: bool, progress: bool | None) -> Generator[Outcome, None, None]:
         collected = MapOutcomes(self.job_id, self.num_inputs, self.inputs_per_task, order=order)
         stream = self._client.cluster.stream_results(self.job_id, timeout=timeout)
 
-        def outcomes() -> Iterator[Outcome]:
+        def outcomes() -> Generator[Outcome, None, None]:
             with show_progress(progress, collected.progress) as display:
                 for status in stream:
                     due = list(collected.add(status))
@@ -131,10 +132,14 @@ def sizes_of(status: cluster_pb2.JobStatus) -> tuple[int, int]:
     return status.num_inputs, status.inputs_per_task
 
 
-def loaded(outcomes: Iterator[Outcome], loads: Loads, return_exceptions: bool) -> Iterator[tuple[int, Any]]:
+def loaded(
+    outcomes: Generator[Outcome, None, None], loads: Loads, return_exceptions: bool
+) -> Iterator[tuple[int, Any]]:
     """Yield the index and the value of each outcome. `MapJob.results` documents the errors."""
-    for outcome in outcomes:
-        value, error = outcome.load(loads)
-        if error is not None and not return_exceptions:
-            raise error
-        yield outcome.index, value if error is None else error
+    # The raised exception would keep the suspended generator alive, with the progress that it shows.
+    with closing(outcomes):
+        for outcome in outcomes:
+            value, error = outcome.load(loads)
+            if error is not None and not return_exceptions:
+                raise error
+            yield outcome.index, value if error is None else error

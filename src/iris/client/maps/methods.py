@@ -14,6 +14,7 @@ from iris.client.submission import parent_job
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.display.board import check_progress
 from iris.errors import AlreadyExistsError, PermissionDeniedError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 
@@ -123,9 +124,9 @@ class MapMethods:
             with nullcontext() if upload is None else upload.sending():
                 job_id = self.cluster.launch_job(request)
         except AlreadyExistsError as error:
-            if submission.name is None:
+            if submission.name is None or error.reason != ErrorReason.JOB_EXISTS:
                 raise
-            status = self.cluster.get_job_status(error_job_id(error, request), without_tasks=True)
+            status = self.cluster.get_job_status(error.metadata["job_id"], without_tasks=True)
             submission.check_same(status, error)
             return MapJob._of(self._handles, status)
         return MapJob(self._handles, job_id, request.num_inputs, request.inputs_per_task)
@@ -177,8 +178,3 @@ class MapMethods:
 def as_list(inputs: Any) -> Any:
     """Return the inputs as a list. A value that is no collection of inputs is returned unchanged, for its error."""
     return inputs if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)
-
-
-def error_job_id(error: AlreadyExistsError, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
-    """Return the id of the job that has the name of a submission."""
-    return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name

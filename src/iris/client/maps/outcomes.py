@@ -57,7 +57,8 @@ class Outcome:
             try:
                 return loads(self.data), None
             except Exception as cause:  # noqa: BLE001 - Unpickling runs the user's code, which can raise any exception.
-                return None, self._error(f"{which} has no result: its value cannot be loaded here: {cause}", cause)
+                why = f"its value cannot be loaded here: {type(cause).__name__}: {cause}"
+                return None, self._error(f"{which} has no result: {why}", cause)
         if self.kind == FAILED:
             about = f"; the input is {self.shown}" if self.shown else ""
             return None, self._error(f"{which} has no result: {self.text}{about}", load_exception(self.task, loads))
@@ -91,7 +92,6 @@ class MapOutcomes:
         self._done = self._failed = 0
         self._state = ""
         self._note = ""
-        self._running = 0
 
     def add(self, status: cluster_pb2.TaskStatus | cluster_pb2.JobStatus) -> Iterator[Outcome]:
         """Add an item of the stream of results, and yield the outcomes that are due now."""

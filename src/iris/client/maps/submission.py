@@ -146,10 +146,13 @@ class MapSubmission:
         """
         if status.inputs_digest == self._request.inputs_digest:
             return
-        what = f"maps {status.num_inputs:,} other inputs" if status.num_inputs else "is no map"
+        if not status.inputs_digest:
+            raise AlreadyExistsError(
+                f"the job {status.job_id!r} exists already and is no map: choose another name"
+            ) from error
         raise AlreadyExistsError(
-            f"the job {status.job_id!r} exists already and {what}: choose another name, or collect the results of the"
-            f" existing job with client.map_job({status.job_id!r})"
+            f"the job {status.job_id!r} exists already and maps {status.num_inputs:,} other inputs: choose another"
+            f" name, or collect the results of the existing job with client.map_job({status.job_id!r})"
         ) from error
 
     def _parallel(self, machines: cluster_pb2.Controller.ListMachinesResponse | None) -> int:

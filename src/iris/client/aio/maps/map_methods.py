@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from typing import Any, Unpack, cast
 
 from iris.arguments import check_flag
 from iris.client.aio.job import AsyncJob, AsyncJobClient
 from iris.client.aio.maps.map_job import AsyncMapJob
-from iris.client.maps.methods import as_list, error_job_id
+from iris.client.maps.methods import as_list
 from iris.client.maps.submission import MapOptions, MapSubmission
 from iris.client.submission import parent_job
 from iris.cluster.client.aio.remote_client import AsyncClusterClient
 from iris.display.board import check_progress
 from iris.errors import AlreadyExistsError, PermissionDeniedError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 
@@ -126,9 +127,9 @@ class AsyncMapMethods:
             with nullcontext() if upload is None else upload.sending():
                 job_id = await self.cluster.launch_job(request)
         except AlreadyExistsError as error:
-            if submission.name is None:
+            if submission.name is None or error.reason != ErrorReason.JOB_EXISTS:
                 raise
-            status = await self.cluster.get_job_status(error_job_id(error, request), without_tasks=True)
+            status = await self.cluster.get_job_status(error.metadata["job_id"], without_tasks=True)
             submission.check_same(status, error)
             return AsyncMapJob._of(self._handles, status)
         return AsyncMapJob(self._handles, job_id, request.num_inputs, request.inputs_per_task)
@@ -169,8 +170,9 @@ class AsyncMapMethods:
             return
         handle = await self.submit_map(function, inputs, star=star, **options)
         results = handle.results(order=order, return_exceptions=return_exceptions, progress=progress)
-        async for value in results:
-            yield value
+        async with aclosing(results):
+            async for value in results:
+                yield value
 
     async def _machines(self) -> cluster_pb2.Controller.ListMachinesResponse | None:
         try:
