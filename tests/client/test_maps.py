@@ -190,6 +190,19 @@ def test_result_that_makes_a_chunk_too_large_fails_with_the_next_step(client: Ir
     assert "map with a smaller chunk" in str(results[2])
 
 
+def kilobyte(x: int) -> bytes:
+    return x.to_bytes(4, "big") * 250
+
+
+def test_values_that_fit_are_kept_when_thousands_of_others_are_too_large(client: IrisClient) -> None:
+    count = 20_000
+    values = list(client.map(kilobyte, range(count), chunk=count, return_exceptions=True))
+    fitting = [value for value in values if isinstance(value, bytes)]
+    assert 5_000 < len(fitting) < 8_389
+    assert fitting == [kilobyte(x) for x in range(len(fitting))]
+    assert all("map with a smaller chunk" in str(value) for value in values[len(fitting) :])
+
+
 def test_inputs_are_stored_once_and_not_sent_with_each_attempt(client: IrisClient) -> None:
     blob = "x" * 100_000
     handle = client.submit_map(len, [blob] * 4, chunk=2)

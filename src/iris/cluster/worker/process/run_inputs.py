@@ -29,9 +29,8 @@ from typing import Any, NoReturn
 VALUE, RAISED, FAILED = 0, 1, 2
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1024 * 1024
-# The bytes of an outcome besides its data and texts. The largest length of a text that always fits.
-_FRAME_BYTES = 64
-_SHOWN_CHARACTERS = 200
+_FRAME_BYTES = 64  # The pickle of an outcome needs at most this many bytes besides its data and texts.
+_SHOWN_CHARACTERS = 200  # The `repr` of an input is cut to this length.
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 
@@ -50,6 +49,9 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
     outcomes: list[tuple[Any, ...] | None] = [None] * len(inputs)
     failures = [0] * len(inputs)
     left = tools.max_result_bytes() - _FRAME_BYTES * (1 + len(inputs))
+    # The pickle of the outcomes contains a text only once if all outcomes share the object.
+    too_large = _too_large(len(inputs), tools)
+    reasons: dict[str, str] = {}
     start = 0
     while start < len(inputs):
         read_end, write_end = os.pipe()
@@ -64,15 +66,9 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
         for kind, index, *outcome in _frames(pid, read_end):
             is_ready = True
             if kind == "outcome":
-                size = sum(len(part) for part in outcome if isinstance(part, str | bytes))
+                size = sum(_size_of(part) for part in outcome)
                 if size > left:
-                    outcome = [
-                        FAILED,
-                        b"",
-                        _too_large(size, left, len(inputs), tools),
-                        outcome[-1] if len(outcome) > 3 else "",
-                    ]
-                    size = 0
+                    outcome, size = [FAILED, b"", too_large, ""], 0
                 left -= size
                 outcomes[index] = tuple(outcome)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -88,7 +84,7 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
             sys.stderr.write(f"iris: input {first + start}: {why}\n")
             sys.stderr.flush()
             if failures[start] >= tries:
-                outcomes[start] = (FAILED, b"", why, "")
+                outcomes[start] = (FAILED, b"", reasons.setdefault(why, why), "")
                 start += 1
     tools.write_result(result, pickle.dumps(outcomes))
 
@@ -181,11 +177,17 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
-def _too_large(size: int, left: int, count: int, tools: Any) -> str:
+def _size_of(part: object) -> int:
+    if isinstance(part, str):
+        return len(part.encode("utf-8", "surrogatepass"))
+    return len(part) if isinstance(part, bytes) else 0
+
+
+def _too_large(count: int, tools: Any) -> str:
     limit = tools.max_result_bytes() // 1024**2
     return (
-        f"the result is too large: {size:,} bytes, and {max(left, 0):,} are left of the {limit} MiB for the results of"
-        f" the {count} inputs of one task: map with a smaller chunk, or store large results elsewhere"
+        f"the result is too large: the results of the {count:,} inputs of one task may have {limit} MiB together: map"
+        " with a smaller chunk, or store large results elsewhere"
     )
 
 
