@@ -330,7 +330,7 @@ class Controller:
         parent = await self.jobs.get(child.job.parent_job_id)
         if parent is not None:
             self._end_if_orphaned(child, parent)
-        elif child.job.ending is None:
+        elif child.job.ending is None and not child.job.is_finished:
             reason = f"its parent job {child.job.parent_job_id!r} was removed"
             self.saver.job_changed(child, child.job.terminate(reason, now_ms(), FailureCode.PARENT_ENDED))
 
@@ -380,7 +380,8 @@ class Controller:
             self._end_if_orphaned(child, parent)
 
     def _end_if_orphaned(self, child: JobRecord, parent: JobRecord) -> None:
-        reason = why_orphaned(child.launch, parent.job) if child.job.ending is None else ""
+        can_end = child.job.ending is None and not child.job.is_finished
+        reason = why_orphaned(child.launch, parent.job) if can_end else ""
         if reason:
             self.saver.job_changed(child, child.job.terminate(reason, now_ms(), FailureCode.PARENT_ENDED))
 

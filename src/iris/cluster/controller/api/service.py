@@ -194,7 +194,8 @@ class ControllerService(SubmissionCalls):
         """Yield the tasks of a job that have ended, each with its result."""
         record = await self._controller.results.check(request)
         self._controller.headroom.check_stream()
-        results = self._controller.results.messages(record, request)
+        found = self._controller.results.messages(record, request)
+        results = self._controller.jobs.until_removed(record, found, "results")
         async with contextlib.aclosing(self.open_streams.limited(caller().name, results)) as messages:
             async for message in messages:
                 yield message

@@ -103,6 +103,15 @@ class RemovalMark:
         self.is_removed = False
 
 
+def _check_mark(mark: RemovalMark, record: JobRecord, what: str) -> None:
+    if mark.is_removed:
+        raise NotFoundError(
+            f"job {quoted(record.job_id)} was removed while its {what} were being read",
+            reason=ErrorReason.JOB_NOT_FOUND,
+            metadata={"job_id": record.job_id},
+        )
+
+
 class JobTable:
     """The saved jobs of a cluster.
 
@@ -173,7 +182,7 @@ class JobTable:
             await end.wait()
 
     def forget(self, record: JobRecord) -> None:
-        """Drop an ended job that was removed from the database. Afterwards the job's id is free."""
+        """Drop an ended job that was removed from the database. The id is free once `being_removed` has ended."""
         self._recent.remove(record.job_id)
         self.removed += 1
         self._num_ended -= 1
@@ -181,22 +190,24 @@ class JobTable:
         if mark is not None:
             mark.is_removed = True
 
-    async def until_removed(self, record: JobRecord, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Yield the items that are made from a job's logs, until the job is removed.
+    async def until_removed(self, record: JobRecord, items: AsyncGenerator[T], what: str = "logs") -> AsyncGenerator[T]:
+        """Yield the items that are made from a job's logs or results, until the job is removed.
+
+        Args:
+            record: The job.
+            items: The items.
+            what: What the items are made from, for the error: "logs" or "results".
 
         Raises:
-            NotFoundError: The job was removed, so the rest of its logs is gone.
+            NotFoundError: The job was removed, so the rest of its logs and results is gone.
         """
         mark = self._marks.setdefault(record.number, RemovalMark())
         async with contextlib.aclosing(items):
             async for item in items:
-                if mark.is_removed:
-                    raise NotFoundError(
-                        f"job {quoted(record.job_id)} was removed while its logs were being read",
-                        reason=ErrorReason.JOB_NOT_FOUND,
-                        metadata={"job_id": record.job_id},
-                    )
+                _check_mark(mark, record, what)
                 yield item
+        # The last items may be missing because the job was removed.
+        _check_mark(mark, record, what)
 
     def is_concluded(self, record: JobRecord) -> bool:
         """Return whether the job's final state is saved."""
