@@ -56,6 +56,7 @@ def _end_process() -> None:
     # The flush fails if, for example, the reader of a pipe has gone. In this case Python's usual exit follows, which
     # reports the error.
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # A program that starts with a closed stream has None here.
+                stream.flush()
         os._exit(_quick_exit_code)
