@@ -78,6 +78,14 @@ def test_paths_in_a_job_file_start_at_its_folder(tmp_path: Path) -> None:
     assert entries == {"workspace": f"{tmp_path}/code", "env_file": [f"{tmp_path}/job.env", "/etc/job.env"]}
 
 
+def test_saved_paths_start_at_the_folder_of_the_command(remote_iris: Iris) -> None:
+    for name in ("code", "sub"):
+        (remote_iris.folder / name).mkdir()
+    (remote_iris.folder / "code" / "hello").write_text("hello\n")
+    remote_iris("run", "--save", "sub/job.toml", "--workspace", "code", "--", "cat", "hello")
+    assert remote_iris("run", "-f", "sub/job.toml").stdout == "hello\n"
+
+
 def test_saved_job_file_runs_the_same_job_and_the_command_line_overrides_it(remote_iris: Iris) -> None:
     script = "echo $IRIS_NUM_TASKS $A $B $C"
     options = ("-n", "2", "-e", "A=file", "-e", "B", "--independent", "--retries", "1")

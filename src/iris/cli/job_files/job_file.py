@@ -16,7 +16,7 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 
 COMMAND = "command"
 TABLES = ("env", "constraint")  # The values of these keys are pairs of a name and a value.
-_PATHS = ("workspace", "env_file")
+_PATHS = frozenset({"workspace", "env_file"})
 _WITHOUT_KEY = ("file", "save", "help")
 _SHOWN = 3
 
@@ -61,10 +61,20 @@ def read_job_file(path: Path, command: click.Command) -> dict[str, Any]:
             found[key] = _entry(key, value, keys[key])
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"{path}: {key}: {error}") from None
-        if key in _PATHS:
-            folder = path.absolute().parent
-            texts = found[key]
-            found[key] = [str(folder / text) for text in texts] if isinstance(texts, list) else str(folder / texts)
+    return with_absolute_paths(found, path.absolute().parent)
+
+
+def with_absolute_paths(entries: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the entries of a job file with absolute paths of the workspace and of files with variables.
+
+    Args:
+        entries: The entries, by key.
+        folder: The folder at which relative paths start.
+    """
+    found = dict(entries)
+    for key in _PATHS & found.keys():
+        texts = found[key]
+        found[key] = [str(folder / text) for text in texts] if isinstance(texts, list) else str(folder / texts)
     return found
 
 

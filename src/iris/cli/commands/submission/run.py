@@ -23,6 +23,7 @@ from iris.cli.job_files.job_file import (
     given_entries,
     read_job_file,
     variables_of,
+    with_absolute_paths,
     write_job_file,
 )
 from iris.cli.options import (
@@ -41,6 +42,7 @@ from iris.cli.options import (
     SIZE,
     VARIABLE,
     address_option,
+    given_context,
     json_option,
 )
 from iris.cli.output.printer import Output
@@ -116,7 +118,12 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     except InvalidArgumentError as error:
         raise click.BadParameter(str(error), context, parameter) from None
     context.meta[_FILE] = entries
-    context.default_map = defaults_of(entries, context.command)
+    defaults = defaults_of(entries, context.command)
+    given = context.meta.get(_GIVEN, {})
+    if context.find_root().obj or given_context() or given.get("address") or given.get("context"):
+        for key in ("address", "context"):  # The command line names the cluster.
+            defaults.pop(key, None)
+    context.default_map = defaults
     return variables
 
 
@@ -394,7 +401,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 def _save(path: Path, context: click.Context) -> None:
     """Write a job file with the entries of the file of `-f`, if any, and the options of the command line."""
     entries: dict[str, Any] = dict(context.meta.get(_FILE, {}))
-    given = given_entries(context.meta[_GIVEN], context.command)
+    given = with_absolute_paths(given_entries(context.meta[_GIVEN], context.command), Path.cwd())
     given["env"] = [*entries.get("env", []), *given.get("env", [])]
     write_job_file(path, {name: value for name, value in (entries | given).items() if value not in ([], None)})
 
