@@ -111,6 +111,18 @@ def test_names_of_contexts_are_completed(user_iris: Iris, shared_cluster: LocalS
     assert offered("logout", "x") == []
 
 
+def test_context_of_the_command_line_wins_over_the_job_file_and_is_logged_out_of(
+    user_iris: Iris, shared_cluster: LocalServer
+) -> None:
+    login(user_iris, shared_cluster.address, "--name", "one", secret=token("user", name="ana"))
+    login(user_iris, shared_cluster.address, "--name", "two", secret=token("user", name="ana"))
+    (user_iris.folder / "job.toml").write_text('context = "unknown"\ncommand = ["echo", "hello"]\n')
+    assert user_iris("--context", "one", "run", "-f", "job.toml").stdout == "hello\n"
+    assert user_iris("run", "--address", shared_cluster.address, "-f", "job.toml").stdout == "hello\n"
+    assert "no context 'unknown'" in user_iris("run", "-f", "job.toml", code=125).stderr
+    assert user_iris.json("--context", "one", "logout")["name"] == "one"
+
+
 def test_logout_removes_the_token(user_iris: Iris, shared_cluster: LocalServer) -> None:
     secret = token("user", name="ana")
     login(user_iris, shared_cluster.address, "--name", "one", secret=secret)

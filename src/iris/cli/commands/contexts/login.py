@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from iris.cli.completion import complete_context
-from iris.cli.options import json_option
+from iris.cli.options import given_context, json_option
 from iris.cli.output.context_texts import context_document, words_of_holder
 from iris.cli.output.printer import Output
 from iris.cluster.client.contexts.choose_cluster import ADDRESS_VARIABLE, CONTEXT_VARIABLE
@@ -106,7 +106,7 @@ def login(
 def logout(*, name: str | None, as_json: bool) -> None:
     """See `_LOGOUT_HELP`."""
     output = Output(as_json=as_json)
-    name = name or read_contexts().current
+    name = name or given_context() or read_contexts().current
     if not name or name == LOCAL:
         raise FailedPreconditionError(
             "there is no current context to log out of: 'iris context list' shows the contexts, and"
