@@ -14,7 +14,7 @@ from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output.documents import job_document, task_document
 from iris.cli.output.printer import Output
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
-from iris.errors import IrisError
+from iris.errors import IrisError, NotFoundError, PermissionDeniedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -71,8 +71,14 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
         found = Lookup(client, live_only=True).several(jobs, on_error=report)
         if task_index is not None:
             found = [_task_of(target, task_index) for target in found]
+        asked = []
         for target in found:
-            client.terminate(target.job.job_id, target.task_index)
+            try:
+                client.terminate(target.job.job_id, target.task_index)
+                asked.append(target)
+            except (NotFoundError, PermissionDeniedError) as error:
+                report(error)
+        found = asked
         now = [_status(client, target, wait) for target in found]
     if found:
         told = "\n".join(_words(target, after.state) for target, after in zip(found, now, strict=True))

@@ -45,7 +45,7 @@ def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
     removed: dict[str, None] = {}  # This dictionary serves as an ordered set.
     failed = False
     with connect(address) as connection:
-        lookup = Lookup(connection.client)
+        lookup = Lookup(connection.client, with_tasks=False)
         for name in dict.fromkeys(jobs):
             # An error about one name is printed and not raised, so that the command also removes the other jobs.
             try:

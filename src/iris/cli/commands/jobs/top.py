@@ -14,6 +14,7 @@ from iris.cli.options import POSITIVE_COUNT, address_option, json_option
 from iris.cli.output.live_view import Frame, polled, show_live
 from iris.cli.output.printer import Output
 from iris.cluster.types import is_job_finished
+from iris.errors import NotFoundError, PermissionDeniedError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -85,10 +86,13 @@ def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> l
     live = [job for job in jobs if not is_job_finished(job.state) and job.tasks_running]
     found = []
     for job in live[:_MOST_JOBS]:
-        if job.job_id not in gpus:
-            device = client.submission(job.job_id).submission.resources.device
-            gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
-        tasks = client.list_tasks(job.job_id)
+        try:
+            if job.job_id not in gpus:
+                device = client.submission(job.job_id).submission.resources.device
+                gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
+            tasks = client.list_tasks(job.job_id)
+        except (NotFoundError, PermissionDeniedError):
+            continue  # The job was removed, or this task may not read it.
         found += [_Use(task, gpus[job.job_id]) for task in tasks if task.state == cluster_pb2.TASK_STATE_RUNNING]
     return found
 
