@@ -2,7 +2,8 @@
 
 The files of an attempt are kept until the attempt has ended, the controller has acknowledged the end, and the log is
 uploaded. A minute later the worker removes its own files of the attempt, for example the pickled callable, because only
-the running attempt needs these files. If the working directory is empty, the whole directory of the attempt is removed.
+the running attempt needs these files. If the directory then contains neither a log nor a file of the task, the whole
+directory is removed.
 """
 
 from __future__ import annotations

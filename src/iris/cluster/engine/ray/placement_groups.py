@@ -340,8 +340,8 @@ class RayGangs:
             self._confirm(gang_id, gang, slot, ray_state.actor_table(gang.actors[slot]._actor_id.hex()))
 
     def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
-        """Wait until no process of a worker is left whose slot actor has died. The check runs repeatedly on the actor's
-        machine.
+        """After a slot actor has died, wait until no process of its worker is left. The check runs repeatedly on the
+        actor's machine.
 
         Once no process is left, the slot is lost. If the machine is dead as well, the method checks nothing.
         """
