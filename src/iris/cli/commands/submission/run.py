@@ -73,8 +73,9 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run -f job.toml --replicas 8     the options and the command of a job file, with 8 tasks
   iris run -d --name nightly -e WANDB_API_KEY --env-file job.env -- ./nightly.sh
 
-The job runs on the cluster of --address, or of IRIS_CONTROLLER_ADDRESS, or on the cluster that 'iris up' started on
-this machine. Without any of these, a cluster is started that ends with this command.
+The job runs on the cluster of --address or --context, or else of IRIS_CONTROLLER_ADDRESS, of IRIS_CONTEXT, of the
+current context ('iris login'), or of 'iris up' on this machine. Without any of these, a cluster is started that ends
+with this command.
 
 On a cluster of this machine the command runs in the current folder, with the environment of this shell. On another
 cluster, and on Ray and Slurm, it runs in a copy of the current folder, with the environment of its worker. The copy
