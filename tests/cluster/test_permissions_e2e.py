@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -412,6 +413,15 @@ def test_owner_of_a_job_also_owns_its_child_jobs(cluster: RemoteClusterClient, r
         ana.terminate_job(job_id)
         wait_for_end(ana, job_id)
     assert cluster.get_job_status(running).owner == "tests"
+
+
+@pytest.mark.parametrize("role", ["admin", "user", "reader"])
+def test_describe_cluster_returns_the_identity_of_its_caller(shared_cluster: LocalServer, role: str) -> None:
+    shown = token(role, name="ana", token_id="0123456789abcdef", ttl_s=3600)
+    with RemoteClusterClient(shared_cluster.address, token=shown) as client:
+        known = client.describe_cluster().caller
+    assert (known.name, known.role, known.token_id) == ("ana", role, "0123456789abcdef")
+    assert 0 < known.expires_at_ms / 1000 - time.time() <= 3600
 
 
 def test_unknown_call_is_refused_for_every_role(shared_cluster: LocalServer) -> None:

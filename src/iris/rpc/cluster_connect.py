@@ -248,8 +248,8 @@ class ControllerService(Protocol):
 
     async def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
-        run on the client's own machine.
+        Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
+        client learns whether tasks run on the client's own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1387,8 +1387,8 @@ class ControllerServiceClient(ConnectClient):
         use_get: bool = False,
     ) -> Controller.DescribeClusterResponse:
         """
-        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
-        run on the client's own machine.
+        Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
+        client learns whether tasks run on the client's own machine.
         """
         return await self.execute_unary(
             request=request,
@@ -1642,8 +1642,8 @@ class ControllerServiceSync(Protocol):
 
     def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
-        run on the client's own machine.
+        Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
+        client learns whether tasks run on the client's own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2779,8 +2779,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         use_get: bool = False,
     ) -> Controller.DescribeClusterResponse:
         """
-        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
-        run on the client's own machine.
+        Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
+        client learns whether tasks run on the client's own machine.
         """
         return self.execute_unary(
             request=request,

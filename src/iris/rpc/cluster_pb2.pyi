@@ -1404,14 +1404,27 @@ class Controller(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class DescribeClusterResponse(_message.Message):
-        __slots__ = ("engine", "place", "version")
+        __slots__ = ("engine", "place", "version", "caller")
         ENGINE_FIELD_NUMBER: _ClassVar[int]
         PLACE_FIELD_NUMBER: _ClassVar[int]
         VERSION_FIELD_NUMBER: _ClassVar[int]
+        CALLER_FIELD_NUMBER: _ClassVar[int]
         engine: str
         place: str
         version: str
-        def __init__(self, engine: _Optional[str] = ..., place: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+        caller: Controller.Identity
+        def __init__(self, engine: _Optional[str] = ..., place: _Optional[str] = ..., version: _Optional[str] = ..., caller: _Optional[_Union[Controller.Identity, _Mapping]] = ...) -> None: ...
+    class Identity(_message.Message):
+        __slots__ = ("name", "role", "token_id", "expires_at_ms")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ROLE_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+        EXPIRES_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        role: str
+        token_id: str
+        expires_at_ms: int
+        def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., token_id: _Optional[str] = ..., expires_at_ms: _Optional[int] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):

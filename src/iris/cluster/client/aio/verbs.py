@@ -142,7 +142,7 @@ class AsyncVerbs:
     # Machines.
 
     async def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
-        """Return the cluster's engine, and where its controller runs."""
+        """Return the cluster's engine, where its controller runs, and the name and role of this client."""
         return await self.connection.perform(machines.describe_cluster())
 
     async def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:

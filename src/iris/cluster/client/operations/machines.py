@@ -9,7 +9,7 @@ from iris.rpc import cluster_pb2
 
 
 def describe_cluster() -> Operation[cluster_pb2.Controller.DescribeClusterResponse]:
-    """Return the cluster's engine, and where its controller runs."""
+    """Return the cluster's engine, where its controller runs, and the name and role of this client."""
     try:
         answer: cluster_pb2.Controller.DescribeClusterResponse
         answer = yield Call("describe_cluster", cluster_pb2.Controller.DescribeClusterRequest())

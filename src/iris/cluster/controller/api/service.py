@@ -10,7 +10,7 @@ from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.caller import TASK, caller
+from iris.rpc.auth.caller import TASK, Caller, caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
@@ -141,9 +141,9 @@ class ControllerService(SubmissionCalls):
     async def describe_cluster(
         self, request: Controller.DescribeClusterRequest, ctx: Any
     ) -> Controller.DescribeClusterResponse:
-        """Return the cluster's engine, and where the controller runs."""
+        """Return the cluster's engine, where the controller runs, and who made this call."""
         return Controller.DescribeClusterResponse(
-            engine=self._controller.cluster.engine_name, place=own_place(), version=VERSION
+            engine=self._controller.cluster.engine_name, place=own_place(), version=VERSION, caller=_identity(caller())
         )
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
@@ -242,3 +242,9 @@ class ControllerService(SubmissionCalls):
         self._controller.authority.revoke_token(request.token_id)
         await self._controller.saver.saved()
         return cluster_pb2.Empty()
+
+
+def _identity(known: Caller) -> Controller.Identity:
+    return Controller.Identity(
+        name=known.name, role=known.role, token_id=known.token_id, expires_at_ms=round(known.expires_at_s * 1000)
+    )
