@@ -1,7 +1,8 @@
 """Decides which tests run in the same process, and in which order, when pytest-xdist uses several processes.
 
 The tests of a module stay together, so that its clusters are started once. All tests on Ray stay together, because one
-Ray cluster costs 15 seconds of CPU time to start and a tenth of a core while it idles. Slow modules come first, and
+Ray cluster costs 15 seconds of CPU time to start and a tenth of a core while it idles. All tests in `tests/web` stay
+together, because they share one browser. Slow modules come first, and
 tests of pure code come last. Then all processes end at about the same time.
 """
 
@@ -55,7 +56,13 @@ class ByModule(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if is_on_ray(nodeid):
             return "ray"
+        if _is_in_browser(nodeid):
+            return "web"
         return nodeid if _module(nodeid) in _SPLIT else nodeid.partition("::")[0]
+
+
+def _is_in_browser(nodeid: str) -> bool:
+    return nodeid.startswith("tests/web/")
 
 
 def _module(nodeid: str) -> str:
@@ -65,6 +72,8 @@ def _module(nodeid: str) -> str:
 def _rank(nodeid: str) -> int:
     if is_on_ray(nodeid):
         return -1
+    if _is_in_browser(nodeid):
+        return 1
     module = _module(nodeid)
     if module in _SLOW:
         return _SLOW.index(module)

@@ -182,6 +182,7 @@ class ClusterServer:
         from iris.rpc.http.server.asgi_server import HttpServer
         from iris.server.application import controller_applications
         from iris.server.loading import Loading, loading_applications
+        from iris.web.page import page_applications
 
         loading = Loading(self._on_progress)
         tls = listening.tls
@@ -190,6 +191,7 @@ class ClusterServer:
             listening.socket,
             tls=None if tls is None else tls.context(),
             allow_origins=self._config.allow_origins,
+            files=page_applications(),
         )
         async with loading.serve_if_slow(self._server):
             service, admin = await self._load_controller(listening, loading)

@@ -8,7 +8,7 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import uvicorn
@@ -57,6 +57,7 @@ class HttpServer:
         limits: The limits of connections. The default is `ConnectionLimits` with `LARGE_REQUESTS`.
         tls: The TLS context, or None for plain HTTP.
         allow_origins: The origins whose pages may call the applications.
+        files: The applications that serve one file each, by the file's whole path, for example `"/app.js"`.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class HttpServer:
         limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
         allow_origins: Collection[str] = (),
+        files: Mapping[str, Application] | None = None,
     ) -> None:
+        self._files = dict(files or {})
         self.serve_instead(applications)
         self._socket = listener
         origins = AllowedOrigins(allow_origins)
@@ -100,7 +103,9 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     def serve_instead(self, applications: dict[str, Any]) -> None:
-        """Serve other applications from now on. Calls in progress continue with the earlier applications."""
+        """Serve other applications from now on, and the same files. Calls in progress continue with the earlier
+        applications.
+        """
         self._applications = applications
         if failpoints.is_active:
             from iris.rpc.serving.failing_calls import with_failpoints
@@ -126,7 +131,7 @@ class HttpServer:
 
     async def _route(self, scope: Scope, receive: Any, send: Any) -> None:
         service = "/" + scope["path"].lstrip("/").partition("/")[0]
-        application = self._applications.get(service)
+        application = self._applications.get(service) or self._files.get(scope["path"])
         if application is not None:
             await application(scope, receive, send)
             return

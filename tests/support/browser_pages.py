@@ -1,0 +1,115 @@
+"""Opens the page of a cluster in a headless browser, and collects the errors of the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from support.tokens import token
+
+BROWSERS = ("chromium-headless-shell", "chromium")
+WEB = Path(__file__).parents[2] / "web"
+# If this variable names a directory, `Pages.take_screenshots` writes pictures there. Otherwise it does nothing.
+SCREENSHOTS_VARIABLE = "IRIS_SCREENSHOTS"
+WIDTHS = (390, 900, 1400)
+_AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
+# Chromium reports each failed request in its console. Tests that break the connection on purpose expect these reports.
+_FAILED_REQUEST = ("Failed to load resource", "net::ERR_")
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Run a headless Chromium. The test is skipped if no Chromium is installed."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"needs {' or '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        # Chromium does not start its sandbox as root, and CI runs the tests as root.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Pages:
+    """Opens the page of a cluster in tabs of one browser.
+
+    Args:
+        browser: The browser.
+
+    Attributes:
+        errors: The errors of all tabs: exceptions, refused styles and scripts, and errors in the console. Failed
+            requests are not in the list. A test that expects an error clears the list.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.errors: list[str] = []
+        self._browser = browser
+        self._contexts: list[BrowserContext] = []
+
+    def open(self, address: str, route: str = "#/jobs", *, secret: str | None = None, **options: Any) -> Page:
+        """Open a route of the page in a new browser context, with the admin's token.
+
+        Args:
+            address: The URL of the cluster or of a proxy.
+            route: The hash of the view.
+            secret: Another token; an empty text opens the page without a token.
+            options: Further options of `Browser.new_context`, for example `color_scheme="dark"`.
+        """
+        context = self._browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
+        context.set_default_timeout(30_000)
+        self._contexts.append(context)
+        chosen = token() if secret is None else secret
+        if chosen:
+            context.add_init_script(f"sessionStorage.setItem('iris.token', {json.dumps(chosen)})")
+        return self.open_tab(context, address, route)
+
+    def open_tab(self, context: BrowserContext, address: str, route: str = "#/jobs") -> Page:
+        """Open a route in a further tab of a browser context. Tabs of one context share storage and workers."""
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.errors.append(f"exception: {error}"))
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.goto(f"{address.rstrip('/')}/{route}")
+        return page
+
+    def take_screenshots(self, page: Page, name: str) -> None:
+        """Write pictures of a tab at three widths, in light and dark, if `SCREENSHOTS_VARIABLE` is set."""
+        directory = os.environ.get(SCREENSHOTS_VARIABLE)
+        if not directory:
+            return
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # mypy sees a text
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                page.screenshot(path=Path(directory) / f"{name}-{width}-{scheme}.png")
+
+    def close(self) -> None:
+        """Close all tabs."""
+        for context in self._contexts:
+            context.close()
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error" and not any(words in text for words in _FAILED_REQUEST):
+            self.errors.append(text)
+
+
+def accessibility_problems(page: Page) -> list[str]:
+    """Return what axe finds in the page: one line for each serious or critical problem and each of its elements."""
+    if not _AXE.exists():
+        pytest.skip("needs the packages of web/: run 'poe web'")
+    page.evaluate(_AXE.read_text())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{violation['id']}: {violation['help']}: {node['html'][:200]}: {node['failureSummary']}"
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]

@@ -1,0 +1,34 @@
+"""Fixtures of the tests of the page: one browser for all modules, and tabs that must not have errors.
+
+The browser is closed after the last test of this folder. Its driver runs an event loop in this thread, and tests of
+other folders start event loops of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("playwright", reason="needs the group browser: run 'uv sync'")
+
+from playwright.sync_api import Browser
+from support.browser_pages import Pages, running_browser
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """A headless browser."""
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture
+def pages(browser: Browser) -> Iterator[Pages]:
+    """Opens tabs. The test fails if a tab has had an error that the test has not cleared."""
+    opened = Pages(browser)
+    try:
+        yield opened
+    finally:
+        opened.close()
+    assert opened.errors == []

@@ -1,0 +1,17 @@
+"""The pure programs of the page, in Node: `web/test`."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from support.browser_pages import WEB
+from support.client_programs import need
+
+
+def test_programs_of_the_page_pass_their_tests() -> None:
+    need("node")
+    if not (WEB / "node_modules" / "esbuild").is_dir():
+        pytest.skip("needs the packages of web/: run 'poe web'")
+    ran = subprocess.run(["node", "test/run.mjs"], cwd=WEB, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
