@@ -24,13 +24,9 @@ def sh(script: str) -> list[str]:
 
 def worker_of(pid: int) -> int:
     """The worker of the cluster that a process has started."""
-    found = {
-        child.pid: child.ppid()
-        for child in psutil.Process(pid).children(recursive=True)
-        if "iris.cluster.worker" in " ".join(child.cmdline())
-    }
-    (worker,) = [child for child, parent in found.items() if parent not in found]
-    return worker
+    (server,) = psutil.Process(pid).children()
+    (worker,) = server.children()
+    return worker.pid
 
 
 # A cluster for the command's own duration.

@@ -65,7 +65,7 @@ class Target:
     def __init__(self, address: str, pid: int, pipe: Path, client: IrisClient, job_id: str) -> None:
         self.address = address
         self.server = psutil.Process(pid)
-        self.worker = next(p for p in self.server.children(True) if "iris.cluster.worker" in " ".join(p.cmdline()))
+        (self.worker,) = self.server.children()
         self.worker_address = client.cluster.list_workers()[0].address
         self.client = client
         self.job_id = job_id

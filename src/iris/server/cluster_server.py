@@ -20,7 +20,6 @@ from iris import versions
 from iris.cluster.controller.storage import state_dir
 from iris.cluster.controller.storage.state_copies import detect_copy, disown_jobs
 from iris.cluster.engine.engines import create_engine
-from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
 from iris.event_log import log_event
@@ -33,7 +32,7 @@ from iris.system.event_loop import raise_file_limit, use_no_proxy
 from iris.system.private_dir import make_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from iris.cluster.controller.api.service import ControllerService
     from iris.cluster.controller.auth.admin_token import AdminToken
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.storage.store import Store
     from iris.cluster.engine.base import Engine
+    from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
     from iris.rpc.http.server.asgi_server import HttpServer
     from iris.server.loading import Loading
 
@@ -59,6 +59,7 @@ class ClusterServer:
         temporary: Keep jobs in memory only, and remove the state directory at the end.
         take_over: Continue the jobs of a state directory that was moved or restored. The original must not run again.
         has_parent: Whether the server, and therefore its workers, end together with the parent process.
+        prepared: Forked processes that become the first workers of the engine `local`.
         on_progress: A function that is called with the progress about every second, if the start takes long. Any thread
             may call the function.
     """
@@ -70,6 +71,7 @@ class ClusterServer:
         temporary: bool,
         take_over: bool,
         has_parent: bool,
+        prepared: Sequence[PreparedWorker] = (),
         on_progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         assert config.state_dir is not None, "a server needs a state directory"
@@ -78,6 +80,7 @@ class ClusterServer:
         self._temporary = temporary
         self._take_over = take_over
         self._has_parent = has_parent
+        self._prepared = prepared
         self._on_progress = on_progress
         self._held = contextlib.ExitStack()
         self._copied: dict[str, Any] | None = None
@@ -132,8 +135,6 @@ class ClusterServer:
         Raises:
             IrisError: The cluster cannot be started. The message contains the reason.
         """
-        if self._config.enforce == "auto":
-            move_into_child_cgroup()
         listening = listen(self._config, self._directory)
         self._engine = self._create_engine(listening)
         raise_file_limit()
@@ -172,6 +173,7 @@ class ClusterServer:
             worker_options=options,
             credentials=self._keys.credentials,
             queued_credentials=self._keys.queued_credentials,
+            prepared=self._prepared,
         )
 
     async def _start_controller(self, listening: Listening) -> AdminToken:

@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from iris.cluster.client.server_process import EVENT_LOG, LOADING
-from iris.config import ClusterConfig, read_config_file
+from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
+from iris.config import LOCAL_ENGINE, ClusterConfig, read_config_file
 from iris.errors import InvalidArgumentError, IrisError
 from iris.event_log import set_up_event_log
 from iris.event_log.task_stacks import write_stacks_on
@@ -23,19 +25,41 @@ from iris.system.inherited import use_defaults
 from iris.system.private_dir import keep_files_private
 from iris.system.processes import call_when_parent_ends
 
+if TYPE_CHECKING:
+    from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
+
 
 def run() -> None:
     """Serve until SIGTERM. If the id of a parent process was given, also stop when the parent process ends."""
     use_defaults()
-    faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
-    keep_files_private()
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):
         sys.exit("iris: clusters run on Linux only: reach a cluster elsewhere with IrisClient.remote(address)")
-    run_loop(_serve(arguments))
+    try:
+        config = _read_config(arguments.config)
+    except IrisError as error:
+        _refuse(arguments, error)
+    if config.enforce == "auto":
+        move_into_child_cgroup()
+    prepared = _prepare_workers(config, arguments)
+    faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
+    keep_files_private()
+    run_loop(_serve(config, arguments, prepared))
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
+def _prepare_workers(config: ClusterConfig, arguments: argparse.Namespace) -> list[PreparedWorker]:
+    """Fork the first workers, unless the workers outlive the server or run elsewhere.
+
+    The processes are forked before this process has threads, a loop, handlers of signals, or a umask of its own.
+    """
+    if config.engine != LOCAL_ENGINE or not (arguments.temporary or arguments.parent_pid):
+        return []
+    from iris.cluster.worker.supervision.prepared_worker import prepare_workers
+
+    return prepare_workers(config.num_workers)
+
+
+async def _serve(config: ClusterConfig, arguments: argparse.Namespace, prepared: list[PreparedWorker]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,13 +68,13 @@ async def _serve(arguments: argparse.Namespace) -> None:
     if arguments.parent_pid:
         call_when_parent_ends(arguments.parent_pid, stop.set)
     try:
-        config = _read_config(arguments.config)
         _set_up_event_log(config)
         server = ClusterServer(
             config,
             temporary=arguments.temporary,
             take_over=arguments.take_over,
             has_parent=bool(arguments.parent_pid),
+            prepared=prepared,
             on_progress=lambda text: _report(arguments.ready_fd, text),
         )
         with server:
@@ -58,8 +82,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
             await stop.wait()
             await server.stop()
     except IrisError as error:
-        _announce(arguments.ready_fd, {"error": str(error)})
-        sys.exit(f"iris: {error}")
+        _refuse(arguments, error)
+
+
+def _refuse(arguments: argparse.Namespace, error: IrisError) -> NoReturn:
+    _announce(arguments.ready_fd, {"error": str(error)})
+    sys.exit(f"iris: {error}")
 
 
 def _read_config(text: str) -> ClusterConfig:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iris.cluster.engine.base import Engine
+from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
 from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.config import LOCAL_ENGINE, ClusterConfig
 
@@ -23,6 +24,7 @@ def create_engine(
     worker_options: Sequence[str],
     credentials: Callable[[str], WorkerCredentials],
     queued_credentials: Callable[[str], WorkerCredentials],
+    prepared: Sequence[PreparedWorker] = (),
 ) -> Engine:
     """Return the engine that a configuration names. The engine is not started yet.
 
@@ -34,6 +36,7 @@ def create_engine(
         worker_options: The part of each worker's command line that comes from the configuration.
         credentials: Returns the credentials of the worker with a given id.
         queued_credentials: Returns the credentials of a worker that may start days later.
+        prepared: Forked processes that become the first workers on this machine.
     """
     directory = engine_directory(config.engine, state_dir)
     if config.engine == "slurm":
@@ -69,6 +72,7 @@ def create_engine(
         log_directory=state_dir / "logs",
         worker_options=worker_options,
         credentials=credentials,
+        prepared=prepared,
     )
 
 

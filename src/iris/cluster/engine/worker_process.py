@@ -10,10 +10,13 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
 from iris.cluster.worker.supervision.reaper import kill_marked
 from iris.cluster.worker.supervision.worker_identity import event_log_file, identity_file, lock_file, read_identity
 from iris.errors import UnavailableError
@@ -30,6 +33,16 @@ _STOP_S = 15.0  # A worker has this many seconds to end its tasks and itself. Af
 _log = logging.getLogger(__name__)
 
 
+class ChildProcess(Protocol):
+    """A process that is a child of this process: a `Popen` object or a prepared worker."""
+
+    def poll(self) -> int | None:
+        """Return the exit code of the process. None while the process runs."""
+
+    def wait(self) -> int:
+        """Wait until the process has ended, and return its exit code."""
+
+
 class WorkerProcess:
     """The running process of a worker.
 
@@ -44,9 +57,7 @@ class WorkerProcess:
         ProcessLookupError: The process has already ended.
     """
 
-    def __init__(
-        self, workers: Path, worker_id: str, incarnation: str, pid: int, child: subprocess.Popen[bytes] | None
-    ) -> None:
+    def __init__(self, workers: Path, worker_id: str, incarnation: str, pid: int, child: ChildProcess | None) -> None:
         self._workers = workers
         self._worker_id = worker_id
         self.incarnation = incarnation
@@ -171,9 +182,10 @@ def start(
     workers: Path,
     worker_id: str,
     incarnation: str,
-    command: Sequence[str],
-    env: dict[str, str],
+    arguments: Sequence[str],
+    env: Mapping[str, str],
     credentials: Callable[[], str],
+    prepared: PreparedWorker | None = None,
 ) -> WorkerProcess:
     """Start a worker process, which inherits the worker's lock. No other process of the same worker may run, see
     `adopt`.
@@ -182,27 +194,36 @@ def start(
         workers: The directory of all workers.
         worker_id: The worker's id.
         incarnation: The random id with which the process registers.
-        command: The command line, without the credentials.
+        arguments: The command line of the worker, without the program and the credentials.
         env: The environment.
         credentials: Returns the credentials, and is called once the process runs. The credentials pass through a pipe,
             because other users could read credentials in a command line or an environment.
+        prepared: A forked process that becomes the worker. None starts a new program.
     """
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"
     ours, theirs = os.pipe()
+    # The umask is the user's umask, because tasks inherit the umask of their worker.
+    umask = inherited_umask()
     try:
         with open(event_log_file(workers, worker_id), "ab", opener=open_private) as messages:
-            child = subprocess.Popen(
-                [*command, "--credentials", f"/dev/fd/{ours}"],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=messages,
-                stderr=messages,
-                pass_fds=(lock, ours),
-                start_new_session=True,  # In a new session, the worker does not receive Ctrl-C from a terminal.
-                # The umask is the user's umask, because tasks inherit the umask of their worker.
-                umask=inherited_umask(),
-            )
+            started: PreparedWorker | subprocess.Popen[bytes]
+            if prepared is not None and prepared.start(
+                arguments, env, umask, event_log=messages.fileno(), lock=lock, credentials=ours
+            ):
+                started = prepared
+            else:
+                started = subprocess.Popen(
+                    # The option -P prevents modules in the current folder from hiding modules of Iris.
+                    [sys.executable, "-P", "-m", "iris.cluster.worker", *arguments, "--credentials", f"/dev/fd/{ours}"],
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    pass_fds=(lock, ours),
+                    start_new_session=True,  # In a new session, the worker does not receive Ctrl-C from a terminal.
+                    umask=umask,
+                )
     except BaseException:
         os.close(theirs)
         raise
@@ -211,7 +232,7 @@ def start(
         os.close(ours)
     with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
         pipe.write(credentials())
-    return WorkerProcess(workers, worker_id, incarnation, child.pid, child)
+    return WorkerProcess(workers, worker_id, incarnation, started.pid, started)
 
 
 async def sweep(workers: Path, worker_id: str) -> None:

@@ -17,7 +17,6 @@ import contextlib
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +38,7 @@ from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
+from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
 from iris.cluster.worker.supervision.worker_identity import identity_file
 from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.cores import MILLICORES
@@ -106,6 +106,8 @@ class LocalEngine:
         credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
             key. The engine calls the function once for each worker process. With None, workers get a token that no
             controller accepts.
+        prepared: Forked processes that become the first workers. Processes that the engine does not need when it starts
+            are ended.
     """
 
     name = "local"
@@ -126,6 +128,7 @@ class LocalEngine:
         log_directory: Path | None = None,
         worker_options: Sequence[str] = (),
         credentials: Callable[[str], WorkerCredentials] | None = None,
+        prepared: Sequence[PreparedWorker] = (),
     ) -> None:
         check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
         total = this_machine() if machine is None else machine
@@ -134,6 +137,7 @@ class LocalEngine:
         self._bind_host = host
         self._advertise_host = advertise_host or host
         self._worker_options = list(worker_options)
+        self._prepared = list(prepared)
         if log_directory is not None:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._standing = standing
@@ -169,7 +173,11 @@ class LocalEngine:
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):
                 self._hosts.append(_without_room(worker_id))
-        processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
+        try:
+            processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
+        finally:
+            while self._prepared:
+                self._prepared.pop().discard()
         for entry in self._ledger.load():
             self._restore(entry)
         for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
@@ -392,10 +400,7 @@ class LocalEngine:
 
     def _start_worker(self, host: _Host) -> WorkerProcess:
         worker_id = host.worker_id
-        command = [
-            sys.executable,
-            # The option -P prevents modules in the current folder from hiding modules of Iris.
-            *("-P", "-m", "iris.cluster.worker"),
+        arguments = [
             *("--worker-id", worker_id),
             *("--incarnation", host.incarnation),
             *("--identity-file", str(identity_file(self._directory, worker_id))),
@@ -407,15 +412,16 @@ class LocalEngine:
             *("--lease", str(self._lease_s)),
         ]
         if self._standing:
-            command += ["--controller-file", str(self._controller_file)]
+            arguments += ["--controller-file", str(self._controller_file)]
         else:
-            command += ["--parent-pid", str(os.getpid())]
+            arguments += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
-        command += self._worker_options
+        arguments += self._worker_options
         # The credentials are passed as a function, because signing a token takes time. The token is signed while the
         # worker process loads its program.
         secret = partial(_secret_of, self._credentials, worker_id)
-        process = start_worker(self._directory, worker_id, host.incarnation, command, self._env, secret)
+        prepared = self._prepared.pop() if self._prepared else None
+        process = start_worker(self._directory, worker_id, host.incarnation, arguments, self._env, secret, prepared)
         failpoint("engine.spawn.after")
         return process
 

@@ -49,10 +49,9 @@ async def _run(gang: Any, rank: int, node: str) -> None:
     scratch, lock = _make_scratch()
     try:
         worker_id, secret = gang["workers"][rank]
-        command = [sys.executable, "-P", "-m", "iris.cluster.worker", "--worker-id", worker_id]
-        command += ["--identity-file", str(identity_file(scratch, worker_id)), "--directory", str(scratch / worker_id)]
-        command += ["--parent-pid", str(os.getpid()), *gang["options"]]
-        process = start(scratch, worker_id, "", command, _environment(), lambda: secret)
+        arguments = ["--worker-id", worker_id, "--identity-file", str(identity_file(scratch, worker_id))]
+        arguments += ["--directory", str(scratch / worker_id), "--parent-pid", str(os.getpid()), *gang["options"]]
+        process = start(scratch, worker_id, "", arguments, _environment(), lambda: secret)
         _report("began", rank, node)
         await _until_ended(process, stop, end_now)
         why = _last_words(event_log_file(scratch, worker_id))

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import secrets
@@ -35,9 +36,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from iris.cluster.worker.supervision.fork_client import ORDER_S, Order, inside, remove
+from iris.cluster.worker.supervision.forked_program import become_worker, close_all_except, load_worker
 from iris.cluster.worker.supervision.worker_identity import event_log_file
 from iris.system.inherited import use_defaults
 
@@ -46,7 +49,6 @@ _PAUSE_S = 0.02
 _LAST_WORDS_BYTES = 2000
 _ATTEMPTS = "attempts"  # The name of a worker's directory below its scratch directory.
 _PR_SET_PDEATHSIG = 1
-_LAST_DESCRIPTOR = 2**20
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ class ForkServer:
             try:
                 pid = self._fork()
                 if pid == 0:
-                    _become_worker(order, token, scratch, held)
+                    become_worker(partial(_set_up_worker, order, token, scratch, held))
             finally:
                 os.close(held)
             undo.pop_all()
@@ -221,57 +223,33 @@ class ForkServer:
                 self._janitors.discard(pid)
 
 
-def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
-    """Turn the forked child into a worker, which has its own environment, message file and session.
+def _set_up_worker(order: Order, token: str, scratch: Path, held: int) -> str:
+    """Give the forked child an own environment, message file and session, and the arguments of a worker. Return the
+    token of the worker's marks.
 
-    All descriptors of the fork server are closed. Then the worker starts in the same way as in `__main__.py`.
+    All descriptors of the fork server are closed.
     """
-    code = 1
-    try:
-        template = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != template:
-            os._exit(1)
-        os.setsid()
-        messages = os.open(event_log_file(scratch, _ATTEMPTS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(messages, 1)
-        os.dup2(messages, 2)
-        os.closerange(3, held)
-        os.closerange(held + 1, _LAST_DESCRIPTOR)
-        os.environ.clear()
-        os.environ.update(order.env)
-        os.chdir(scratch)
-        reading, writing = os.pipe()
-        with os.fdopen(writing, "w") as pipe:
-            pipe.write(order.credentials)
-        own = ["--worker-id", order.worker_id, "--directory", str(scratch / _ATTEMPTS)]
-        own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
-        sys.argv = ["iris.cluster.worker", *own, *order.arguments]
-
-        from iris.cluster.worker.process import launcher
-        from iris.cluster.worker.supervision import reaper
-
-        own_launcher = launcher.start_launcher()
-        own_reaper = reaper.start_reaper(token, own_launcher)
-        from iris.cluster.worker.wiring import run
-
-        run(token, own_reaper, own_launcher)
-        code = 0
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            sys.stderr.write(f"{ended.code}\n")
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - No exception may return to the stack of the fork server.
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    template = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != template:
+        os._exit(1)
+    os.setsid()
+    messages = os.open(event_log_file(scratch, _ATTEMPTS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(messages, 1)
+    os.dup2(messages, 2)
+    close_all_except(held)
+    os.environ.clear()
+    os.environ.update(order.env)
+    os.chdir(scratch)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write(order.credentials)
+    own = ["--worker-id", order.worker_id, "--directory", str(scratch / _ATTEMPTS)]
+    own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
+    sys.argv = ["iris.cluster.worker", *own, *order.arguments]
+    return token
 
 
 def _clean_up(worker: ForkedWorker, exit_code: int) -> None:
@@ -301,32 +279,12 @@ def main() -> None:
         # The fork server must not remain a child of the program that started it, because some programs kill their
         # children. For example, Ray kills the children of its actors. Therefore the parent process ends at once.
         os._exit(0)
-    _load()
-    ForkServer(directory).run()
-    remove(directory)
-
-
-def _load() -> None:
-    """Load all modules that a worker uses in its first second."""
-    import gc
-
-    import uvicorn.lifespan.off
-    import uvicorn.loops.auto
-    import uvicorn.protocols.http.auto  # noqa: F401
-
-    import iris.cluster.worker.wiring
-    import iris.rpc.auth.tokens  # noqa: F401
-
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: F401
-    # pyqwest loads these modules with its first transport, if they are installed.
-    with contextlib.suppress(ImportError):
-        import opentelemetry.metrics
-        import opentelemetry.propagate
-        import opentelemetry.trace  # noqa: F401
+    load_worker()
     gc.collect()
     # The garbage collector must not write to the memory that is shared with workers, because changed pages are copied.
     gc.freeze()
+    ForkServer(directory).run()
+    remove(directory)
 
 
 if __name__ == "__main__":

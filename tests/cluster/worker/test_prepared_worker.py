@@ -1,0 +1,71 @@
+"""Workers that are forked from the server of their cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from support.cluster import running_cluster
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.rpc import cluster_pb2
+
+PREPARE = """
+import os, signal
+from iris.cluster.worker.supervision.prepared_worker import prepare_workers
+first, second, third = prepare_workers(3)
+"""
+END_TWO = """
+os.kill(first.pid, signal.SIGKILL)
+os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+print(first.start(["--worker-id", "w"], {}, -1, event_log=2, lock=2, credentials=0), first.poll())
+second.discard()
+print(second.poll(), third.poll(), third.pid)
+os._exit(0)
+"""
+
+
+def run(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+
+def test_prepared_workers_without_an_order_end_on_request_and_with_their_server() -> None:
+    killed, waiting = run(PREPARE + END_TWO).splitlines()
+    assert killed == "False -9"
+    discarded, running, pid = waiting.split()
+    assert (discarded, running) == ("0", "None")
+    wait_until(lambda: not psutil.pid_exists(int(pid)), f"the end of {pid}, whose server has ended")
+
+
+def test_server_has_a_single_thread_when_it_forks_workers() -> None:
+    count = 'print(len(os.listdir("/proc/self/task")))'
+    assert run(PREPARE + count).strip() == "1"
+
+
+def test_first_workers_are_forked_from_the_server_and_a_killed_one_is_started_anew(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
+        forked = psutil.Process(server.process.pid).children()
+        assert [worker.name() for worker in forked] == ["iris-worker"] * 2
+        assert [worker.cmdline() for worker in forked] == [psutil.Process(server.process.pid).cmdline()] * 2
+        kept, killed = forked
+        killed.kill()
+        wait_until(
+            lambda: [
+                worker
+                for worker in psutil.Process(server.process.pid).children()
+                if worker != kept and "iris.cluster.worker" in worker.cmdline()
+            ],
+            "another worker",
+        )
+        job = client.run(["true"], replicas=2, placement="spread")
+        assert job.wait(stream_logs=False).state == cluster_pb2.JOB_STATE_SUCCEEDED
