@@ -24,6 +24,30 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+# What the exit code of a command says about its job. The reference page of the command line has this table.
+JOB_EXIT_CODES = (
+    ("0", "The job succeeded."),
+    ("N", "The exit code of the first task that failed, with --each and --array also if the job succeeded."),
+    ("128+n", "Signal n killed the first task that failed; for example 137 after SIGKILL."),
+    (
+        str(EXIT_TERMINATED),
+        "The job was killed by a user, or ended with its parent job; or SIGTERM ended a task, also at its timeout.",
+    ),
+    ("127, 126", "The task's command was not found, or is not executable."),
+    (
+        str(EXIT_IRIS_FAILED),
+        "Iris itself failed: there is no cluster, no such job, the job could not be placed, or its workers were lost.",
+    ),
+    (
+        str(EXIT_TIMEOUT),
+        "'iris wait --timeout' ended before the job; or the job ended at a timeout before a task had an exit code.",
+    ),
+    (
+        str(EXIT_FAILED),
+        "A task failed without an exit code; a callable that raised an exception also exits with 1.",
+    ),
+)
+
 _TIMEOUTS = (
     cluster_pb2.FAILURE_REASON_ATTEMPT_TIMEOUT,
     cluster_pb2.FAILURE_REASON_JOB_TIMEOUT,

@@ -57,12 +57,15 @@ class LazyGroup(SuggestingGroup):
             contains the command. Help lists the commands in this order.
         aliases: Other names of commands. Help lists them in a separate section.
         attributes: The other arguments of `click.Group`.
+
+    Attributes:
+        aliases: The command for each alias.
     """
 
     def __init__(self, modules: Mapping[str, str], aliases: Mapping[str, str], **attributes: Any) -> None:
         super().__init__(**attributes)
         self._modules = modules
-        self._aliases = aliases
+        self.aliases = aliases
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, without aliases."""
@@ -70,11 +73,11 @@ class LazyGroup(SuggestingGroup):
 
     def accepted_words(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands and all aliases."""
-        return [*self._modules, *self._aliases]
+        return [*self._modules, *self.aliases]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command and return it. Return None if there is no such command."""
-        name = self._aliases.get(cmd_name, cmd_name)
+        name = self.aliases.get(cmd_name, cmd_name)
         module = self._modules.get(name)
         if module is None:
             return None
@@ -85,4 +88,4 @@ class LazyGroup(SuggestingGroup):
         """Write the list of commands and the list of aliases into the help of the group."""
         super().format_commands(ctx, formatter)
         with formatter.section("Other names of commands"):
-            formatter.write_dl([(alias, f"The same as {name}.") for alias, name in self._aliases.items()])
+            formatter.write_dl([(alias, f"The same as {name}.") for alias, name in self.aliases.items()])

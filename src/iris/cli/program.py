@@ -36,7 +36,18 @@ Run jobs of many tasks that belong together, and see what each task does.
   iris run --detach -- python train.py           run a job there without waiting for it
   iris logs -f JOB                               follow the lines of the job
 
-Each command has examples: iris run --help
+Each command has examples, for example 'iris run --help'.
+"""
+_EPILOG = """\
+JOB is the id of a job, the beginning of an id, a pattern in quotes such as 'sweep-*', or '@' for your latest job.
+JOB/task-2 is a task. A TIME is a number of seconds, or 90s, 10m, 1h30m, 2d. A SIZE is a number of bytes, or 512MB
+(10^6), 2GiB (2^30).
+
+Every command that prints an answer takes --json. Tables fit the terminal: reasons are cut to one line, ids are never
+cut, and in a pipe or a file nothing is cut.
+
+Commands exit with 0 after success, 1 after an error, and 2 if the command line is invalid. The commands that run a job
+or wait for one exit with the code of the job: see 'iris run --help'.
 """
 
 
@@ -97,7 +108,15 @@ class _Program(LazyGroup):
             raise _Interrupted from error
 
 
-@click.group(cls=_Program, modules=_COMMANDS, aliases=_ALIASES, foreign=_FOREIGN, context_settings=CONTEXT, help=_HELP)
+@click.group(
+    cls=_Program,
+    modules=_COMMANDS,
+    aliases=_ALIASES,
+    foreign=_FOREIGN,
+    context_settings=CONTEXT,
+    help=_HELP,
+    epilog=_EPILOG,
+)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @context_option
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")

@@ -56,16 +56,20 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
 
     A client is a context manager. Several threads may use it, and so may child processes after `os.fork()`.
 
-    Every error is a class of `iris.errors`. The docstring of a method lists only the errors with a special meaning for
-    this method. In addition, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`,
+    A call in a running asyncio loop works and blocks the loop. The first such call of a process gives a
+    `BlockingCallWarning`.
+
+    Every error is a class of `iris.errors`. The description of a method lists only the errors with a special meaning
+    for this method. In addition, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`,
     `PermissionDeniedError`, `ClientClosedError`, and `InvalidArgumentError`. An `InvalidArgumentError` is also a
     `ValueError`, and its message names the invalid argument.
 
-    The base classes of `IrisClient` contain the methods about maps, logs, endpoints, retries, lists of jobs, and the
-    removal of jobs.
-
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.
+
+    Attributes:
+        cluster: The low-level client of the cluster. `cluster.token()` returns the token in use, for a program that you
+            start.
     """
 
     def __init__(self, cluster: RemoteClusterClient) -> None:
@@ -217,12 +221,16 @@ class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMeth
         `"{parent}/{name}"`. A child job ends when its parent job ends.
 
         Args:
-            entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`.
+            entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`. A callable is
+                sent with its arguments and the user's own code; docs/explanation/code.md has the details. No shell
+                reads a command, but `["sh", "-c", "…"]` runs a shell. The worker looks for the program on its own
+                `PATH`, where `python` may be a Python without Iris. On this machine, `sys.executable` is the Python of
+                this program.
             args: The positional arguments of the callable.
             kwargs: The keyword arguments of the callable.
             name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
-                not contain `/` or invisible characters; docs/reference/python-api.md has the rule. Default: the
-                entrypoint's name and a random suffix.
+                not contain `/` or invisible characters; docs/reference/names.md has the rule. Default: the entrypoint's
+                name and a random suffix.
             replicas: The number of tasks.
             inputs: A list of texts for a command. The job gets one task for each text. The text replaces `{}` in each
                 word of the task's command, and is in the variable `IRIS_INPUT`. Needs `coscheduled=False`, and no

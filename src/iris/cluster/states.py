@@ -70,7 +70,7 @@ def _check_state(state: object) -> int:
 class State(StrEnum):
     """The base class of `JobState` and `TaskState`.
 
-    A state is text, and compares equal with its name (`"RUNNING"`), with its name in other letters (`"running"`), with
+    A state is text. It compares equal with its name (`"RUNNING"`), with its name in other letters (`"running"`), with
     its name in messages (`"JOB_STATE_RUNNING"`), and with its number in messages (`cluster_pb2.JOB_STATE_RUNNING`). A
     comparison with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always
     False. If a state is the key of a dict, only its name in upper case finds the entry.
@@ -146,7 +146,7 @@ class State(StrEnum):
 
 
 class JobState(State):
-    """The state of a job, as `Job.state` returns it. `State` describes the comparisons.
+    """The state of a job, as `Job.state` returns it.
 
     `JobState(status.state)` is the state in a `JobStatus` message. The message itself contains a number, which never
     equals a name.
@@ -164,7 +164,7 @@ class JobState(State):
 
 
 class TaskState(State):
-    """The state of a task, as `Task.state` returns it. `State` describes the comparisons.
+    """The state of a task, as `Task.state` returns it.
 
     `TaskState(status.state)` is the state in a `TaskStatus` message. The message itself contains a number, which never
     equals a name.

@@ -1,0 +1,48 @@
+"""Lists the public names of the Python API, in the order of their page."""
+
+from __future__ import annotations
+
+# A section for each class: its name and the module from which users import it.
+CLASSES = (
+    ("IrisClient", "iris"),
+    ("Job", "iris"),
+    ("Task", "iris"),
+    ("MapJob", "iris.client.maps.map_job"),
+    ("LogEntry", "iris"),
+    ("LogStream", "iris.client.logs.streams"),
+    ("TreeLogStream", "iris.client.logs.tree"),
+    ("Resources", "iris"),
+    ("JobInfo", "iris"),
+    ("JobState", "iris"),
+    ("TaskState", "iris"),
+)
+# Classes for asyncio, and the classes whose methods they repeat.
+ASYNC_CLASSES = (
+    ("AsyncIrisClient", "iris", "IrisClient"),
+    ("AsyncJob", "iris", "Job"),
+    ("AsyncTask", "iris", "Task"),
+    ("AsyncMapJob", "iris.client.aio.maps.map_job", "MapJob"),
+    ("AsyncLogStream", "iris.client.aio", "LogStream"),
+    ("AsyncTreeLogStream", "iris.client.aio.logs.tree", "TreeLogStream"),
+)
+FUNCTIONS = (
+    ("current_job", "iris"),
+    ("is_job_finished", "iris.cluster.types"),
+    ("is_task_finished", "iris.cluster.types"),
+    ("state_name", "iris.cluster.types"),
+)
+# Classes of the low-level API, of which the page lists the methods only.
+LOW_LEVEL = (
+    ("RemoteClusterClient", "iris.cluster.client.remote_client"),
+    ("LocalClusterClient", "iris.cluster.client.local_client"),
+)
+# Public methods that only other modules of Iris call.
+INTERNAL = {
+    "LogEntry.position",
+    "LogEntry.origin",
+    "LogEntry.set_other_positions",
+    "LogEntry.with_earlier_parts",
+    "Resources.given",
+    "Resources.cpu_millicores",
+    "Resources.memory_bytes",
+}
