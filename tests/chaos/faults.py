@@ -21,6 +21,7 @@ from support.tokens import keep_key
 
 from chaos.surroundings import FILLING, STEPS_S, Clock, Disk
 from iris.cluster.client.server_process import LocalServer, start_server
+from iris.cluster.worker.supervision.worker_identity import is_prepared_worker
 from iris.config import ClusterConfig
 from iris.errors import LocalClusterError
 from iris.failpoints import VARIABLE
@@ -343,7 +344,11 @@ def workers() -> list[int]:
     command line are left out: reapers, which have no sockets, and processes of tasks before `exec`, which are children
     of a worker."""
     found = []
-    processes = {pid: command for pid, command in iris_processes().items() if "-m iris.cluster.worker" in command}
+    processes = {
+        pid
+        for pid, command in iris_processes().items()
+        if "-m iris.cluster.worker" in command or is_prepared_worker(pid)
+    }
     for pid in processes:
         if parent_of(pid) not in processes and has_socket(pid):
             try:

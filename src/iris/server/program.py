@@ -41,18 +41,18 @@ def run() -> None:
         _refuse(arguments, error)
     if config.enforce == "auto":
         move_into_child_cgroup()
-    prepared = _prepare_workers(config, arguments)
+    prepared = _prepare_workers(config)
     faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
     keep_files_private()
     run_loop(_serve(config, arguments, prepared))
 
 
-def _prepare_workers(config: ClusterConfig, arguments: argparse.Namespace) -> list[PreparedWorker]:
-    """Fork the first workers, unless the workers outlive the server or run elsewhere.
+def _prepare_workers(config: ClusterConfig) -> list[PreparedWorker]:
+    """Fork the first workers of the engine `local`. Other engines start workers on other machines.
 
     The processes are forked before this process has threads, a loop, handlers of signals, or a umask of its own.
     """
-    if config.engine != LOCAL_ENGINE or not (arguments.temporary or arguments.parent_pid):
+    if config.engine != LOCAL_ENGINE:
         return []
     from iris.cluster.worker.supervision.prepared_worker import prepare_workers
 

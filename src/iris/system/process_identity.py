@@ -38,6 +38,16 @@ def runs_program(pid: int, module: str, *words: str) -> bool:
     return is_ours and _has_row(command, ("-m", module)) and (not words or _has_row(command, words))
 
 
+def process_name(pid: int) -> str:
+    """Return the name of a process, at most 15 characters, as `ps` and `top` show it. The name is empty if the process
+    has ended.
+    """
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="surrogateescape").removesuffix("\n")
+    except OSError:
+        return ""
+
+
 def command_line(pid: int) -> list[str]:
     """Return the words of a process's command line. The list is empty if the process has ended."""
     try:

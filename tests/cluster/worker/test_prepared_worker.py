@@ -1,4 +1,4 @@
-"""Workers that are forked from the server of their cluster."""
+"""Tests of workers that are forked from the server of their cluster."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 
 import psutil
 from support.cluster import running_cluster
+from support.tokens import keep_key
 from support.waiting import wait_until
 
 from iris.client import IrisClient
+from iris.cluster.client.server_process import start_server
+from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
 
 PREPARE = """
@@ -56,7 +59,6 @@ def test_first_workers_are_forked_from_the_server_and_a_killed_one_is_started_an
     with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
         forked = psutil.Process(server.process.pid).children()
         assert [worker.name() for worker in forked] == ["iris-worker"] * 2
-        assert [worker.cmdline() for worker in forked] == [psutil.Process(server.process.pid).cmdline()] * 2
         kept, killed = forked
         killed.kill()
         wait_until(
@@ -69,3 +71,18 @@ def test_first_workers_are_forked_from_the_server_and_a_killed_one_is_started_an
         )
         job = client.run(["true"], replicas=2, placement="spread")
         assert job.wait(stream_logs=False).state == cluster_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_forked_workers_that_outlive_their_server_are_adopted_and_ended(tmp_path: Path) -> None:
+    config = ClusterConfig(state_dir=tmp_path, port=0)
+    keep_key(tmp_path)
+    first = start_server(config)
+    (worker,) = psutil.Process(first.process.pid).children()
+    assert worker.name() == "iris-worker"
+    first.process.kill()
+    first.process.wait()
+    second = start_server(config)
+    assert second.found["workers_running"] == 1
+    assert worker.is_running()
+    second.stop()
+    wait_until(lambda: not worker.is_running(), "the end of the adopted worker")

@@ -77,10 +77,15 @@ class WorkerProcess:
         The worker may know the file by another path, for example through a bind mount. If the worker's directory was
         renamed while it ran, the worker reads another file.
         """
-        words = command_line(self._pid)
         with contextlib.suppress(ValueError, IndexError, OSError):
-            return os.path.samefile(words[words.index("--controller-file") + 1], controller_file)
+            return os.path.samefile(self._controller_file(), controller_file)
         return False
+
+    def _controller_file(self) -> str:
+        if self._identity is not None and self._identity.controller_file:
+            return self._identity.controller_file
+        words = command_line(self._pid)  # The identity of a worker of an old version does not name the file.
+        return words[words.index("--controller-file") + 1]
 
     async def wait(self) -> None:
         """Wait until the worker and all processes of its attempts have ended.

@@ -193,7 +193,8 @@ def _set_up_event_log(arguments: argparse.Namespace) -> None:
 def _write_identity(arguments: argparse.Namespace, token: str) -> None:
     path = arguments.identity_file
     stamp = stamp_of(path.with_suffix(".lock"))
-    Identity(os.getpid(), identify_process(os.getpid()), arguments.incarnation, token, stamp).write(path)
+    own_process, controller_file = identify_process(os.getpid()), str(arguments.controller_file or "")
+    Identity(os.getpid(), own_process, arguments.incarnation, token, stamp, controller_file).write(path)
 
 
 def _open_network(arguments: argparse.Namespace) -> _Network:

@@ -1,17 +1,20 @@
 """Forks workers from the server of a cluster.
 
 A worker needs about 0.25 s of CPU to load its program, and the server needs almost the same modules. Therefore a server
-whose workers end together with it forks its first workers from itself. `prepare_workers` must be called while the
-server has a single thread and no asyncio loop, because forking a process with threads or a loop is unsafe. At that time
-the server does not know the arguments of its workers yet. Therefore a prepared worker waits for an order.
+forks its first workers from itself. `prepare_workers` must be called while the server has a single thread and no
+asyncio loop, because forking a process with threads or a loop is unsafe. At that time the server does not know the
+arguments of its workers yet. Therefore a prepared worker waits for an order.
 
-The connection to the server ends with the server. A prepared worker that has received no order then exits. Workers that
-outlive their server are not forked, because the next server finds such workers by their command line.
+The connection to the server ends with the server. A prepared worker that has received no order then exits.
+
+A prepared worker has the command line of its server. Other processes recognise the worker by its name and by its
+identity file (worker_identity.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -21,13 +24,13 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from iris.cluster.worker.supervision.forked_program import become_worker, close_all_except, load_worker
+from iris.cluster.worker.supervision.worker_identity import PREPARED_NAME
 
 _LENGTH = struct.Struct("!I")
+_PR_SET_NAME = 15
 _DESCRIPTORS = 3  # The event log, the worker's lock, and the pipe with the credentials.
-_PROCESS_NAME = "iris-worker"
 
 
 class PreparedWorker:
@@ -126,7 +129,7 @@ def _receive_order(connection: socket.socket) -> str:
     """Wait for the order, and set up this process as the order says. Return the token of the worker's marks."""
     os.setsid()  # Ctrl-C in a terminal must not reach the worker.
     close_all_except(connection.fileno())
-    _show_name()
+    _set_name()
     header, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _DESCRIPTORS, socket.MSG_WAITALL)
     if len(descriptors) < _DESCRIPTORS:
         os._exit(0)  # The server has ended, or needs no more workers.
@@ -149,7 +152,9 @@ def _receive_order(connection: socket.socket) -> str:
     return secrets.token_hex(8)
 
 
-def _show_name() -> None:
-    """Name this process `iris-worker` in `ps -e` and `top`. Its command line stays the one of the server."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(_PROCESS_NAME)
+def _set_name() -> None:
+    """Set the name of this process, which `ps -e` and `top` show. Without the name, the next server would not recognise
+    the worker. Therefore a process that cannot set its name ends, and the server starts the worker as a program.
+    """
+    if ctypes.CDLL(None).prctl(_PR_SET_NAME, PREPARED_NAME.encode(), 0, 0, 0):
+        os._exit(1)

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from iris.system.files import write_file
-from iris.system.process_identity import identify_process, runs_program
+from iris.system.process_identity import identify_process, process_name, runs_program
 
 _PROGRAM = "iris.cluster.worker"
+# A prepared worker keeps the command line of the server from which it was forked, and gives itself this name.
+PREPARED_NAME = "iris-worker"
+_SERVER = "iris.server"
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
@@ -32,6 +35,8 @@ class Identity:
         token: The token with which the marks of the worker's attempts begin.
         lock: The stamp of the lock file; see `stamp_of`. In a copy of the directory, the lock file has another stamp.
             Empty for workers of old versions, which wrote no stamp.
+        controller_file: The path of the file from which the worker reads the controller's address. Empty for a worker
+            without such a file, and for workers of old versions.
     """
 
     pid: int
@@ -39,6 +44,7 @@ class Identity:
     incarnation: str
     token: str
     lock: str = ""
+    controller_file: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -51,7 +57,9 @@ class Identity:
 
         Send a signal to the process only if this method returns True.
         """
-        return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
+        if not self.is_alive:
+            return False
+        return is_prepared_worker(self.pid) or runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
 
     def belongs_to(self, lock_path: Path) -> bool:
         """Return whether the worker was started with this lock file, and not with the lock file of a copy."""
@@ -64,12 +72,18 @@ class Identity:
         write_file(path, json.dumps(asdict(self)), shared=True)
 
 
+def is_prepared_worker(pid: int) -> bool:
+    """Return whether a process of this user is a worker that was forked from a server (prepared_worker.py)."""
+    return process_name(pid) == PREPARED_NAME and runs_program(pid, _SERVER)
+
+
 def read_identity(path: Path) -> Identity | None:
     """Return the identity in a file; None if the file is missing or cannot be parsed."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         identity = Identity(**{field.name: record[field.name] for field in fields(Identity) if field.name in record})
-        pid, texts = identity.pid, (identity.process, identity.incarnation, identity.lock)
+        pid = identity.pid
+        texts = (identity.process, identity.incarnation, identity.lock, identity.controller_file)
         makes_sense = isinstance(pid, int) and pid > 1 and all(isinstance(text, str) for text in texts)
         return identity if makes_sense and _TOKEN.fullmatch(identity.token) else None
     except (OSError, ValueError, TypeError, AttributeError):
