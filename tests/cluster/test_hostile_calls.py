@@ -230,6 +230,7 @@ BASES: dict[str, dict[str, Any]] = {
     "StoreLogs": {"workerId": "local-0", "pieces": [{"taskId": "followed/task-0"}]},
     "FetchTaskLogs": {"taskId": "followed/task-0"},
     "StreamTaskLogs": {"jobId": "followed", "positions": [{"taskIndex": 0}]},
+    "FetchLogParts": {"jobId": "followed", "reads": [{"taskIndex": 0, "sourceByte": {"source": "stdout"}}]},
     "RunTask": {"jobId": "hostile", "taskId": "hostile/task-0", "numTasks": 1, "command": ["true"]},
     "RunTasks": {"shared": {"jobId": "hostile", "numTasks": 1, "command": ["true"]}, "places": [{"taskIndex": 0}]},
 }

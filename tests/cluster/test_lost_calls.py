@@ -24,6 +24,7 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.records import decode
 from iris.cluster.logs.segments import has_end
 from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import is_job_finished
@@ -438,6 +439,17 @@ def _fetch_task_logs(lost: Case) -> None:
     lost.lose(job_id)
     page = lost.ask(pb.Worker.FetchTaskLogsRequest(task_id=f"{job_id}/task-0"))
     assert [entry.data for entry in page.logs] == [str(number) for number in range(1, 101)]
+
+
+@case("ControllerService/FetchLogParts")
+@case("WorkerService/FetchLogParts")
+def _fetch_log_parts(lost: Case) -> None:
+    job_id = lost.launch("seq 100")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    (part,) = lost.ask(pb.FetchLogPartsRequest(job_id=job_id, reads=[pb.FetchLogPartsRequest.Read()])).parts
+    text = b"".join(record.payload for record in decode(part.records) if record.kind == 0)
+    assert text.split() == [b"%d" % number for number in range(1, 101)]
 
 
 # The calls of a worker.

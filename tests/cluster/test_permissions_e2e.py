@@ -45,6 +45,7 @@ CONTROLLER = {
     "StreamResults": "admin user reader T",
     "StreamTaskLogs": "admin user reader T",
     "FetchTaskLogs": "admin user reader T",
+    "FetchLogParts": "admin user reader T",
     "RegisterEndpoint": "admin user T",
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
@@ -72,6 +73,7 @@ WORKER = {
     "ListTasks": "admin user reader controller",
     "FetchTaskLogs": "admin user reader controller T",
     "StreamTaskLogs": "admin user reader controller T",
+    "FetchLogParts": "admin user reader controller T",
 }
 ROLES = ("admin", "user", "reader", "worker", "task", "controller")
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import pytest
 from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
+from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.logs.records import decode
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 
@@ -71,6 +73,60 @@ def test_fetch_task_logs_returns_the_lines_of_a_task(cluster_client: RemoteClust
     ]
     assert cluster_client.fetch_task_logs(task_id, start_ms=first_ms - 1) == entries
     assert cluster_client.fetch_task_logs(task_id, start_ms=entries[-1].timestamp_ms) == []
+
+
+def test_fetch_log_parts_reads_running_and_ended_logs_from_their_places(cluster_client: RemoteClusterClient) -> None:
+    job_id = launch(
+        cluster_client,
+        shell("seq 1000; [ $IRIS_TASK_INDEX = 1 ] || exec sleep 300"),
+        replicas=2,
+        independent_tasks=True,
+    )
+    reads = [cluster_pb2.FetchLogPartsRequest.Read(task_index=index, backwards=True) for index in range(2)]
+    reads.append(cluster_pb2.FetchLogPartsRequest.Read(attempt_id=7))
+    try:
+        wait_until(
+            lambda: (
+                cluster_client.get_task_status(job_id, 1).state == cluster_pb2.TASK_STATE_SUCCEEDED
+                and cluster_client.fetch_task_logs(f"{job_id}/task-0")
+            ),
+            "the output of both tasks",
+        )
+        running, ended, missing = cluster_client.fetch_log_parts(
+            cluster_pb2.FetchLogPartsRequest(job_id=job_id, reads=reads)
+        ).parts
+        for part in (running, ended):
+            assert text_of(part) == b"".join(b"%d\n" % number for number in range(1, 1001))
+            assert (part.begin, part.end, part.at_end) == (0, part.size, True)
+        assert (running.complete, ended.complete) == (False, True)
+        assert missing.error_reason == cluster_pb2.ERROR_REASON_ATTEMPT_NOT_FOUND
+        (chunk,) = [
+            chunk
+            for message in cluster_client.stream_task_logs(cluster_pb2.StreamTaskLogsRequest(job_id=job_id))
+            for chunk in message.chunks
+            if chunk.task_index == 1 and chunk.records
+        ]
+        assert chunk.position == ended.size
+        rest = cluster_pb2.FetchLogPartsRequest(
+            job_id=job_id,
+            reads=[
+                cluster_pb2.FetchLogPartsRequest.Read(
+                    source_byte=cluster_pb2.FetchLogPartsRequest.SourceByte(source="stdout", offset=100)
+                )
+            ],
+            filter=cluster_pb2.Worker.FetchLogsFilter(regex="^99.$"),
+        )
+        assert text_of(cluster_client.fetch_log_parts(rest).parts[0]).split()[:2] == [b"990", b"991"]
+    finally:
+        cluster_client.terminate_job(job_id)
+    wait_for_end(cluster_client, job_id)
+    with pytest.raises(NotFoundError, match="no-such-job"):
+        cluster_client.fetch_log_parts(cluster_pb2.FetchLogPartsRequest(job_id="no-such-job", reads=reads))
+
+
+def text_of(part: cluster_pb2.FetchLogPartsResponse.Part) -> bytes:
+    assert not part.error
+    return b"".join(record.payload for record in decode(part.records) if record.kind == 0)
 
 
 def test_logs_of_a_task_that_no_worker_has_had_are_empty(cluster_client: RemoteClusterClient) -> None:

@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .cluster_pb2 import Controller, Empty, HealthResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker
+from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -204,6 +204,14 @@ class ControllerService(Protocol):
     async def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
         """
         Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def fetch_log_parts(self, request: FetchLogPartsRequest, ctx: RequestContext[FetchLogPartsRequest, FetchLogPartsResponse], /) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places, forwards or backwards, also after the workers were lost. With
+        this call, a program shows any part of a large log without reading the rest. NOT_FOUND: unknown job or task.
+        INVALID_ARGUMENT: the filter or a place is invalid.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -526,6 +534,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchLogParts": Endpoint.unary(
+                    method=MethodInfo(
+                        name="FetchLogParts",
+                        service_name="iris.cluster.ControllerService",
+                        input=FetchLogPartsRequest,
+                        output=FetchLogPartsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.fetch_log_parts,
                 ),
                 "/iris.cluster.ControllerService/FetchInput": Endpoint.unary(
                     method=MethodInfo(
@@ -1233,6 +1252,33 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def fetch_log_parts(
+        self,
+        request: FetchLogPartsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places, forwards or backwards, also after the workers were lost. With
+        this call, a program shows any part of a large log without reading the rest. NOT_FOUND: unknown job or task.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchLogParts",
+                service_name="iris.cluster.ControllerService",
+                input=FetchLogPartsRequest,
+                output=FetchLogPartsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def fetch_input(
         self,
         request: Controller.FetchInputRequest,
@@ -1601,6 +1647,14 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def fetch_log_parts(self, request: FetchLogPartsRequest, ctx: RequestContext[FetchLogPartsRequest, FetchLogPartsResponse], /) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places, forwards or backwards, also after the workers were lost. With
+        this call, a program shows any part of a large log without reading the rest. NOT_FOUND: unknown job or task.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def fetch_input(self, request: Controller.FetchInputRequest, ctx: RequestContext[Controller.FetchInputRequest, Controller.FetchInputResponse], /) -> Controller.FetchInputResponse:
         """
         Returns the inputs of one task of a job with inputs. NOT_FOUND: no such inputs are stored, or there is no such index.
@@ -1918,6 +1972,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchLogParts": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="FetchLogParts",
+                        service_name="iris.cluster.ControllerService",
+                        input=FetchLogPartsRequest,
+                        output=FetchLogPartsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.fetch_log_parts,
                 ),
                 "/iris.cluster.ControllerService/FetchInput": EndpointSync.unary(
                     method=MethodInfo(
@@ -2625,6 +2690,33 @@ class ControllerServiceClientSync(ConnectClientSync):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def fetch_log_parts(
+        self,
+        request: FetchLogPartsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places, forwards or backwards, also after the workers were lost. With
+        this call, a program shows any part of a large log without reading the rest. NOT_FOUND: unknown job or task.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchLogParts",
+                service_name="iris.cluster.ControllerService",
+                input=FetchLogPartsRequest,
+                output=FetchLogPartsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     def fetch_input(
         self,
         request: Controller.FetchInputRequest,
@@ -2878,6 +2970,13 @@ class WorkerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def fetch_log_parts(self, request: FetchLogPartsRequest, ctx: RequestContext[FetchLogPartsRequest, FetchLogPartsResponse], /) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places. If this worker does not have a log, its part has an error.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
         """
         Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
@@ -2998,6 +3097,17 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=svc.stream_task_logs,
+                ),
+                "/iris.cluster.WorkerService/FetchLogParts": Endpoint.unary(
+                    method=MethodInfo(
+                        name="FetchLogParts",
+                        service_name="iris.cluster.WorkerService",
+                        input=FetchLogPartsRequest,
+                        output=FetchLogPartsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.fetch_log_parts,
                 ),
                 "/iris.cluster.WorkerService/Drain": Endpoint.unary(
                     method=MethodInfo(
@@ -3269,6 +3379,32 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def fetch_log_parts(
+        self,
+        request: FetchLogPartsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places. If this worker does not have a log, its part has an error.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchLogParts",
+                service_name="iris.cluster.WorkerService",
+                input=FetchLogPartsRequest,
+                output=FetchLogPartsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def drain(
         self,
         request: Worker.DrainRequest,
@@ -3396,6 +3532,13 @@ class WorkerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def fetch_log_parts(self, request: FetchLogPartsRequest, ctx: RequestContext[FetchLogPartsRequest, FetchLogPartsResponse], /) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places. If this worker does not have a log, its part has an error.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
         """
         Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
@@ -3514,6 +3657,17 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=service.stream_task_logs,
+                ),
+                "/iris.cluster.WorkerService/FetchLogParts": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="FetchLogParts",
+                        service_name="iris.cluster.WorkerService",
+                        input=FetchLogPartsRequest,
+                        output=FetchLogPartsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.fetch_log_parts,
                 ),
                 "/iris.cluster.WorkerService/Drain": EndpointSync.unary(
                     method=MethodInfo(
@@ -3784,6 +3938,32 @@ class WorkerServiceClientSync(ConnectClientSync):
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+        )
+    def fetch_log_parts(
+        self,
+        request: FetchLogPartsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> FetchLogPartsResponse:
+        """
+        Returns parts of the logs of attempts by their places. If this worker does not have a log, its part has an error.
+        INVALID_ARGUMENT: the filter or a place is invalid.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchLogParts",
+                service_name="iris.cluster.WorkerService",
+                input=FetchLogPartsRequest,
+                output=FetchLogPartsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def drain(
         self,

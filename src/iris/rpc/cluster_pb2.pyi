@@ -719,7 +719,7 @@ class StreamTaskLogsRequest(_message.Message):
 class StreamTaskLogsResponse(_message.Message):
     __slots__ = ("chunks",)
     class Chunk(_message.Message):
-        __slots__ = ("task_index", "attempt_id", "records", "flush", "end", "error", "error_reason")
+        __slots__ = ("task_index", "attempt_id", "records", "flush", "end", "error", "error_reason", "position")
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
         ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
         RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -727,6 +727,7 @@ class StreamTaskLogsResponse(_message.Message):
         END_FIELD_NUMBER: _ClassVar[int]
         ERROR_FIELD_NUMBER: _ClassVar[int]
         ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
+        POSITION_FIELD_NUMBER: _ClassVar[int]
         task_index: int
         attempt_id: int
         records: bytes
@@ -734,10 +735,80 @@ class StreamTaskLogsResponse(_message.Message):
         end: LogEnd
         error: str
         error_reason: ErrorReason
-        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., flush: _Optional[bool] = ..., end: _Optional[_Union[LogEnd, _Mapping]] = ..., error: _Optional[str] = ..., error_reason: _Optional[_Union[ErrorReason, str]] = ...) -> None: ...
+        position: int
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., flush: _Optional[bool] = ..., end: _Optional[_Union[LogEnd, _Mapping]] = ..., error: _Optional[str] = ..., error_reason: _Optional[_Union[ErrorReason, str]] = ..., position: _Optional[int] = ...) -> None: ...
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[StreamTaskLogsResponse.Chunk]
     def __init__(self, chunks: _Optional[_Iterable[_Union[StreamTaskLogsResponse.Chunk, _Mapping]]] = ...) -> None: ...
+
+class FetchLogPartsRequest(_message.Message):
+    __slots__ = ("job_id", "reads", "filter", "max_bytes", "max_line_bytes")
+    class SourceByte(_message.Message):
+        __slots__ = ("source", "offset")
+        SOURCE_FIELD_NUMBER: _ClassVar[int]
+        OFFSET_FIELD_NUMBER: _ClassVar[int]
+        source: str
+        offset: int
+        def __init__(self, source: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    class Read(_message.Message):
+        __slots__ = ("task_index", "attempt_id", "position", "timestamp_ms", "source_byte", "backwards")
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+        SOURCE_BYTE_FIELD_NUMBER: _ClassVar[int]
+        BACKWARDS_FIELD_NUMBER: _ClassVar[int]
+        task_index: int
+        attempt_id: int
+        position: int
+        timestamp_ms: int
+        source_byte: FetchLogPartsRequest.SourceByte
+        backwards: bool
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., position: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., source_byte: _Optional[_Union[FetchLogPartsRequest.SourceByte, _Mapping]] = ..., backwards: _Optional[bool] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_LINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reads: _containers.RepeatedCompositeFieldContainer[FetchLogPartsRequest.Read]
+    filter: Worker.FetchLogsFilter
+    max_bytes: int
+    max_line_bytes: int
+    def __init__(self, job_id: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[FetchLogPartsRequest.Read, _Mapping]]] = ..., filter: _Optional[_Union[Worker.FetchLogsFilter, _Mapping]] = ..., max_bytes: _Optional[int] = ..., max_line_bytes: _Optional[int] = ...) -> None: ...
+
+class FetchLogPartsResponse(_message.Message):
+    __slots__ = ("parts",)
+    class Part(_message.Message):
+        __slots__ = ("task_index", "attempt_id", "records", "begin", "end", "size", "offsets", "at_end", "complete", "missing_reason", "error", "error_reason")
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        RECORDS_FIELD_NUMBER: _ClassVar[int]
+        BEGIN_FIELD_NUMBER: _ClassVar[int]
+        END_FIELD_NUMBER: _ClassVar[int]
+        SIZE_FIELD_NUMBER: _ClassVar[int]
+        OFFSETS_FIELD_NUMBER: _ClassVar[int]
+        AT_END_FIELD_NUMBER: _ClassVar[int]
+        COMPLETE_FIELD_NUMBER: _ClassVar[int]
+        MISSING_REASON_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
+        task_index: int
+        attempt_id: int
+        records: bytes
+        begin: int
+        end: int
+        size: int
+        offsets: _containers.RepeatedScalarFieldContainer[int]
+        at_end: bool
+        complete: bool
+        missing_reason: str
+        error: str
+        error_reason: ErrorReason
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ..., size: _Optional[int] = ..., offsets: _Optional[_Iterable[int]] = ..., at_end: _Optional[bool] = ..., complete: _Optional[bool] = ..., missing_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_reason: _Optional[_Union[ErrorReason, str]] = ...) -> None: ...
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[FetchLogPartsResponse.Part]
+    def __init__(self, parts: _Optional[_Iterable[_Union[FetchLogPartsResponse.Part, _Mapping]]] = ...) -> None: ...
 
 class LogEnd(_message.Message):
     __slots__ = ("complete", "state", "exit_code", "term_signal", "error", "bytes_written", "bytes_missing", "missing_reason", "offsets", "failure_reason")

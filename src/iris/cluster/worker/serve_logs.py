@@ -8,6 +8,8 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 from iris.cluster.logs.cursor import Position, from_message
+from iris.cluster.logs.parts.answer import PartsRequest, refused_part
+from iris.cluster.logs.reading.scan_threads import LogScans
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.logs.streaming.refused_log import refused_log
 from iris.cluster.logs.streaming.serve_stream import stream_logs
@@ -16,7 +18,7 @@ from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
-from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
+from iris.rpc.cluster_pb2 import FetchLogPartsRequest, FetchLogPartsResponse, StreamTaskLogsResponse
 
 _OPENED_AT_ONCE = 50  # After opening this many logs, the stream lets the event loop do other work.
 
@@ -54,6 +56,36 @@ async def stream_task_logs(
         async with aclosing(stream) as messages:
             async for answer in messages:
                 yield answer
+
+
+async def fetch_log_parts(
+    registry: AttemptRegistry, scans: LogScans, request: FetchLogPartsRequest, caller: str
+) -> FetchLogPartsResponse:
+    """Return parts of the logs of attempts. If this worker does not have a log, its part has an error.
+
+    Raises:
+        InvalidArgumentError: The request is invalid.
+    """
+    wanted = PartsRequest(request)
+    response = FetchLogPartsResponse()
+    for number, read in enumerate(wanted.reads):
+        try:
+            _, directory, attempt = registry.log_of(make_task_id(request.job_id, read.task_index), read.attempt_id)
+        except NotFoundError as error:
+            response.parts.append(refused_part(read, error))
+            continue
+        # Check whether the attempt is final before reading its log, because the whole log of a final attempt is on
+        # disk.
+        final = attempt is None or attempt.is_final
+        writer = None if attempt is None else attempt.log
+        with registry.reading(directory):
+            steps = wanted.part_steps(number, directory.log, writer, final=final)
+            response.parts.append(await scans.scan(caller, steps))
+        if attempt is not None:
+            # Wait until the controller knows that the attempt runs. The wait follows the read, because the process may
+            # have started during the read.
+            await attempt.announcement.wait()
+    return response
 
 
 def _open_log(

@@ -10,7 +10,7 @@ from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.streaming.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.attempt.request_checks import split_off_entrypoint, split_off_hosts
-from iris.cluster.worker.serve_logs import stream_task_logs
+from iris.cluster.worker.serve_logs import fetch_log_parts, stream_task_logs
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, caller
@@ -95,6 +95,12 @@ class WorkerService:
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
         )
+
+    async def fetch_log_parts(
+        self, request: cluster_pb2.FetchLogPartsRequest, ctx: Any
+    ) -> cluster_pb2.FetchLogPartsResponse:
+        """Return parts of the logs of attempts, by place."""
+        return await fetch_log_parts(self._registry, self._scans, request, caller().key)
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Stop an attempt."""

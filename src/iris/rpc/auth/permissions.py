@@ -156,6 +156,7 @@ CONTROLLER_RULES: Rules = {
     "StreamResults": _row(USER, READER, task=_of_own_or_below),
     "StreamTaskLogs": _row(USER, READER, task=_of_own_or_below),
     "FetchTaskLogs": _row(USER, READER, task=_log_of_own_or_below),
+    "FetchLogParts": _row(USER, READER, task=_of_own_or_below),
     "RegisterEndpoint": _row(USER, task=_endpoint_of_own),
     "UnregisterEndpoint": _row(USER, task=_known_endpoint_of_own),
     "LookupEndpoint": _row(USER, READER, TASK),
@@ -188,6 +189,7 @@ WORKER_RULES: Rules = {
     "ListTasks": _row(USER, READER, CONTROLLER),
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),
     "StreamTaskLogs": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
+    "FetchLogParts": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
 }
 
 # The calls that need no token.

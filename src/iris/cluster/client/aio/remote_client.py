@@ -103,6 +103,10 @@ class AsyncClusterClient(AsyncVerbs):
         operation = logs.fetch_log_page(self.connection.reachable, task_id, attempt, wanted)
         return await self.connection.perform(operation)
 
+    async def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
+        """Return parts of the logs of attempts by their places, through the controller."""
+        return await self.connection.perform(logs.fetch_log_parts(request))
+
     def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, worker: tuple[str, str] | None = None
     ) -> AsyncGenerator[cluster_pb2.StreamTaskLogsResponse]:

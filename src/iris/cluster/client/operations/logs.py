@@ -112,6 +112,13 @@ def fetch_log_page(
         raise WorkerUnreachableError(text) from error
 
 
+def fetch_log_parts(request: cluster_pb2.FetchLogPartsRequest) -> Operation[cluster_pb2.FetchLogPartsResponse]:
+    """Return parts of the logs of attempts by their places."""
+    check_instance("request", request, cluster_pb2.FetchLogPartsRequest)
+    answer: cluster_pb2.FetchLogPartsResponse = yield Call("fetch_log_parts", request)
+    return answer
+
+
 def stream_task_logs(request: cluster_pb2.StreamTaskLogsRequest, worker: Worker | None) -> OpenStream:
     """Return the step that opens a stream of logs."""
     check_instance("request", request, cluster_pb2.StreamTaskLogsRequest)

@@ -58,6 +58,23 @@ class LogVerbs(JobVerbs):
         """
         return self.connection.perform(operations.fetch_log_page(self.connection.reachable, task_id, attempt, wanted))
 
+    def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
+        """Return parts of the logs of attempts by their places, through the controller.
+
+        A program that shows logs reads any part of a large log with this call, forwards or backwards.
+
+        Args:
+            request: The places, the filter and the limits, as described in cluster.proto.
+
+        Returns:
+            One part for each read. The part of a log that cannot be read has an `error`.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) A place or the filter is invalid.
+            NotFoundError: There is no such job or task.
+        """
+        return self.connection.perform(operations.fetch_log_parts(request))
+
     def stream_task_logs(
         self,
         request: cluster_pb2.StreamTaskLogsRequest,

@@ -218,6 +218,12 @@ class ControllerService(SubmissionCalls):
         """Return a page of an attempt's log."""
         return await self._controller.logs.fetch_task_logs(request, caller().key)
 
+    async def fetch_log_parts(
+        self, request: cluster_pb2.FetchLogPartsRequest, ctx: Any
+    ) -> cluster_pb2.FetchLogPartsResponse:
+        """Return parts of the logs of attempts, by place."""
+        return await self._controller.logs.fetch_log_parts(request, caller().key)
+
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
         """Store the parts of logs that a worker uploads."""
         return await self._controller.logs.store_logs(request)

@@ -7,7 +7,8 @@ attempt is read next. Clients that read directly from workers use the same class
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from iris.cluster.controller.api import messages
@@ -16,15 +17,21 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
 from iris.cluster.controller.logs.sources import NOWHERE, LogSources, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
+from iris.cluster.logs.parts.answer import Part, PartsRequest, refused_part
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.segments import has_log
 from iris.cluster.logs.upload_answers import UNWANTED
-from iris.cluster.types import is_task_finished, parse_task_id
-from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
+from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
+from iris.errors import IrisError, NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
-from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
+from iris.rpc.cluster_pb2 import (
+    FetchLogPartsRequest,
+    FetchLogPartsResponse,
+    StreamTaskLogsRequest,
+    StreamTaskLogsResponse,
+)
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
@@ -65,18 +72,55 @@ class LogService:
         if not task.attempts and not request.HasField("attempt_id"):
             return cluster_pb2.Worker.FetchTaskLogsResponse(at_end=True, complete=is_task_finished(task.state))
         number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1
-        if not 0 <= number < len(task.attempts):
-            raise NotFoundError(
-                f"task {request.task_id!r} has no attempt {number}: it has had {len(task.attempts)}",
-                reason=ErrorReason.ATTEMPT_NOT_FOUND,
-                metadata={"task_id": request.task_id, "attempt_id": str(number)},
-            )
+        attempt = _attempt_of(task, number)
         request.attempt_id = number
-        attempt = task.attempts[number]
         answer = await self._page_from_worker(request, attempt, caller)
         if answer is not None:
             return answer
         return await self._kept_page(request, attempt, caller)
+
+    async def fetch_log_parts(self, request: FetchLogPartsRequest, caller: str) -> FetchLogPartsResponse:
+        """Return parts of the logs of attempts, by place. If a log cannot be read, its part has an error.
+
+        1. Group the reads by the server that has the log: a worker, or the controller.
+        2. Read the parts from all workers at the same time.
+        3. Read the remaining parts from the kept logs. A log whose worker has removed it is among the kept logs.
+
+        Raises:
+            InvalidArgumentError: The request is invalid.
+            NotFoundError: The job or a task does not exist.
+        """
+        wanted = PartsRequest(request)
+        parts: dict[int, Part] = {}
+        attempts: dict[int, cluster_pb2.TaskAttempt] = {}
+        by_worker: dict[str, list[int]] = {}
+        kept: list[int] = []
+        for number, read in enumerate(wanted.reads):
+            task_id = make_task_id(request.job_id, read.task_index)
+            task = await self._saved_task(task_id)
+            try:
+                attempt = attempts[number] = _attempt_of(task, read.attempt_id)
+                worker = self._sources.worker_with(task_id, attempt)
+                if worker is not None:
+                    by_worker.setdefault(worker.identity.worker_id, []).append(number)
+                elif self._keeps(attempt):
+                    kept.append(number)
+                else:
+                    raise worker_unreachable(attempt.worker_id)
+            except (NotFoundError, UnavailableError) as error:
+                parts[number] = refused_part(read, error)
+        calls = [
+            self._parts_from_worker(request, worker_id, numbers, wanted.limits.max_bytes, caller)
+            for worker_id, numbers in by_worker.items()
+        ]
+        for answered in await asyncio.gather(*calls):
+            parts |= answered
+        kept += [
+            number for number, part in parts.items() if number in attempts and self._is_kept(part, attempts[number])
+        ]
+        for number in kept:
+            parts[number] = await self._kept_part(request.job_id, wanted, number, attempts[number], caller)
+        return FetchLogPartsResponse(parts=[parts[number] for number in range(len(wanted.reads))])
 
     async def stream_task_logs(
         self, request: StreamTaskLogsRequest, caller: str
@@ -117,6 +161,59 @@ class LogService:
         record.check_index(task_index)
         return messages.task_status(self._sources.saved.shown(record), task_index)
 
+    def _keeps(self, attempt: cluster_pb2.TaskAttempt) -> bool:
+        """Return whether the controller keeps the log of an attempt that its worker no longer has."""
+        return self._sources.keeper is not None and is_task_finished(attempt.state)
+
+    def _is_kept(self, part: Part, attempt: cluster_pb2.TaskAttempt) -> bool:
+        """Return whether a worker has answered that it does not have a log which the controller may have."""
+        return part.error_reason == cluster_pb2.ERROR_REASON_LOG_NOT_FOUND and self._keeps(attempt)
+
+    async def _parts_from_worker(
+        self, request: FetchLogPartsRequest, worker_id: str, numbers: Sequence[int], max_bytes: int, caller: str
+    ) -> dict[int, Part]:
+        """Return the parts of the reads with the given numbers, from a worker. If the worker does not answer, the parts
+        have errors.
+        """
+        worker = self._sources.workers[worker_id]
+        peer = Peer(worker.identity.address, f"worker {worker_id!r}, which has the log,")
+        reads = [request.reads[number] for number in numbers]
+        of_worker = FetchLogPartsRequest(
+            job_id=request.job_id,
+            reads=reads,
+            filter=request.filter,
+            max_bytes=max_bytes * len(reads),
+            max_line_bytes=request.max_line_bytes,
+        )
+        try:
+            async with self._page_calls.turn(caller):
+                answer = await call_async(worker.stub.fetch_log_parts, of_worker, peer, timeout_s=_PAGE_TIMEOUT_S)
+        except IrisError as error:
+            # One worker that does not answer, or that refuses the token of the controller, must not hide the logs of
+            # the other workers.
+            return {number: refused_part(read, error) for number, read in zip(numbers, reads, strict=True)}
+        return dict(zip(numbers, answer.parts, strict=True))
+
+    async def _kept_part(
+        self, job_id: str, wanted: PartsRequest, number: int, attempt: cluster_pb2.TaskAttempt, caller: str
+    ) -> Part:
+        """Return a part of a kept log. If the log cannot be read, the part has an error."""
+        keeper, read = self._sources.keeper, wanted.reads[number]
+        assert keeper is not None, "only a controller with kept logs reads a part from them"
+        task_id = make_task_id(job_id, read.task_index)
+        with keeper.reading(task_id, read.attempt_id):
+            try:
+                directory = await keeper.provide(task_id, read.attempt_id)
+                if attempt.started_at_ms and not has_log(directory):
+                    raise NotFoundError(
+                        f"the log of attempt {read.attempt_id} of {task_id!r} is lost: {NOWHERE}",
+                        reason=ErrorReason.LOG_NOT_FOUND,
+                    )
+                steps = wanted.part_steps(number, directory, None, final=True)
+                return await self._sources.budget.scans.scan(caller, steps)
+            except (NotFoundError, UnavailableError) as error:
+                return refused_part(read, error)
+
     async def _page_from_worker(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, attempt: cluster_pb2.TaskAttempt, caller: str
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse | None:
@@ -154,3 +251,13 @@ class LogService:
                 )
             reading = fetch_page_steps(directory, None, request.filter, request.attempt_id, True)
             return await self._sources.budget.scans.scan(caller, reading)
+
+
+def _attempt_of(task: cluster_pb2.TaskStatus, number: int) -> cluster_pb2.TaskAttempt:
+    if 0 <= number < len(task.attempts):
+        return task.attempts[number]
+    raise NotFoundError(
+        f"task {task.task_id!r} has no attempt {number}: it has had {len(task.attempts)}",
+        reason=ErrorReason.ATTEMPT_NOT_FOUND,
+        metadata={"task_id": task.task_id, "attempt_id": str(number)},
+    )

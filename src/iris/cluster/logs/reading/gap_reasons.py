@@ -11,6 +11,7 @@ from iris.errors import UnavailableError
 DAMAGED = "damaged on disk"
 NOT_ON_DISK = "not on disk"
 LOST_WITH_WORKER = "the worker was lost before it had uploaded this part of the log"
+WORKER_KILLED = "the worker was killed, so the last output of the task may be missing"
 
 
 class GapReasons:

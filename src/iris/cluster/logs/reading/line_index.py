@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,6 +155,12 @@ class LineScanner:
         self._numbers.mark(self._splitter, self.reader.position, self.reader.passed, always=True)
         return True
 
+    def point(self) -> Point:
+        """Return a point for the present position, at which another scanner can start. The line number of the point is
+        exact only if this scanner has `numbers`.
+        """
+        return self._splitter.point(self.reader.position, self.reader.passed)
+
     def leftovers(self) -> list[LineBlock]:
         """Return the partial lines at the end of a final log."""
         return [self._piece(leftover, self.line + count) for count, leftover in enumerate(self._splitter.leftovers())]
@@ -255,6 +262,20 @@ class StoredIndex:
     def back(self, steps: int) -> Point:
         """Return a point near the end of the log: `steps` points before the end, or the start of the log."""
         return self._point(len(self._segments) - steps)
+
+    def before(self, position: int) -> Point:
+        """Return the beginning of the last segment that begins before a position; the start of the log if there is no
+        such segment.
+        """
+        return self._point(self._number_before(position))
+
+    def segment_before(self, position: int) -> int:
+        """Return the position of the last segment that begins before a position; 0 if there is no such segment."""
+        number = self._number_before(position)
+        return self._segments[number].position if number > 0 else 0
+
+    def _number_before(self, position: int) -> int:
+        return bisect_left(self._segments, position, key=attrgetter("position")) - 1
 
     def _point(self, number: int) -> Point:
         if number <= 0:

@@ -23,7 +23,8 @@ _SPACING = 2 << 20
 _SPACING_PER_TAIL_BYTE = 1024
 _MOST_LOGS = 16  # The cache has the numbers of this many logs. A log that is not in the cache is counted again.
 
-_Identity = tuple[str, int, int, int, int]
+# Identifies the files of a log: the name, device, inode, size and time of the oldest segment.
+LogIdentity = tuple[str, int, int, int, int]
 
 
 class LineNumbers:
@@ -85,12 +86,12 @@ class _Cache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._logs: OrderedDict[Path, tuple[_Identity, LineNumbers]] = OrderedDict()
+        self._logs: OrderedDict[Path, tuple[LogIdentity, LineNumbers]] = OrderedDict()
 
     def numbers(self, directory: Path) -> LineNumbers:
         """Return the numbers of a log. If another log has replaced the log of the last call, no numbers are known
         yet."""
-        identity = _identity(directory)
+        identity = identify_log(directory)
         if identity is None:
             return LineNumbers()
         with self._lock:
@@ -111,7 +112,7 @@ def stored_line_numbers(directory: Path) -> LineNumbers:
     return _cache.numbers(directory)
 
 
-def _identity(directory: Path) -> _Identity | None:
+def identify_log(directory: Path) -> LogIdentity | None:
     """Return a value that differs between a log and an earlier log in the same directory. Return None if the log has no
     files.
     """

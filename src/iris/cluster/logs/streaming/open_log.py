@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from iris.cluster.logs.reading.gap_reasons import WORKER_KILLED
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.reading.scan_threads import LogScans
 from iris.cluster.logs.records import Offsets
@@ -133,7 +134,7 @@ class OpenLog:
         end.bytes_written.extend(self.reader.written or self.reader.offsets)
         end.bytes_missing = self.reader.missing
         if self.reader.truncated:
-            end.missing_reason = "the worker was killed, so the last output of the task may be missing"
+            end.missing_reason = WORKER_KILLED
         return end
 
 

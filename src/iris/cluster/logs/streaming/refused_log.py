@@ -12,16 +12,20 @@ _KNOWN_REASONS = frozenset(cluster_pb2.ErrorReason.keys())
 
 
 def refused_log(task_index: int, attempt_id: int, error: Exception) -> StreamTaskLogsResponse.Chunk:
-    """Return the chunk with which a stream refuses the log of an attempt: the text and the reason of the error.
-
-    An error that is not an `IrisError` has the reason `INTERNAL`.
-    """
-    reason = error.reason if isinstance(error, IrisError) else ErrorReason.INTERNAL
+    """Return the chunk with which a stream refuses the log of an attempt: the text and the reason of the error."""
     return StreamTaskLogsResponse.Chunk(
         task_index=task_index,
         attempt_id=attempt_id,
         error=str(error),
-        # A reason that this release does not know is left out, because it cannot be encoded. The other server may run a
-        # later release.
-        error_reason=_PREFIX + reason if _PREFIX + reason in _KNOWN_REASONS else None,
+        error_reason=reason_on_wire(error),
     )
+
+
+def reason_on_wire(error: Exception) -> str | None:
+    """Return the name of the wire's reason for an error. An error that is not an `IrisError` has the reason `INTERNAL`.
+
+    Return None for a reason that this release does not know, because such a reason cannot be encoded. The server that
+    has sent it may run a later release.
+    """
+    name = _PREFIX + (error.reason if isinstance(error, IrisError) else ErrorReason.INTERNAL)
+    return name if name in _KNOWN_REASONS else None

@@ -146,7 +146,9 @@ class _LogStream:
             # the wait comes after it.
             await log.until_announced()
         if records:
-            message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
+            message.chunks.add(
+                task_index=log.task_index, attempt_id=log.attempt_id, records=records, position=reader.position
+            )
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
         if not done and (records or (self._follow and not final)):
             if records and (final or reader.bytes_left()):

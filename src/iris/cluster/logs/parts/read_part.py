@@ -1,0 +1,277 @@
+"""Reads a part of a log: the lines that were completed between two positions, forwards or backwards from a place.
+
+Each line belongs to exactly one part, because the record that completes the line lies at one position. Therefore
+neighbouring parts neither repeat nor lose a line. The rules that make lines from records are those of
+`iris.cluster.logs.reading.numbered_lines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.logs.parts.places import Place, find_position
+from iris.cluster.logs.parts.start_points import LogStarts
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner
+from iris.cluster.logs.reading.query import LogFilter
+from iris.cluster.logs.records import Offsets, encode, encode_gap
+from iris.cluster.logs.segments import list_segments, segment_size
+from iris.cluster.logs.writer import LogWriter
+from iris.rpc.serving.steps import Steps
+
+# One part reads at most about this many bytes of records, so that a search through many gigabytes is answered in many
+# parts. The reader can show progress and stop between two parts.
+LOOK_BYTES = 64 << 20
+# How many bytes an unfiltered part reads in one step. A smaller step overshoots the size of the part less.
+_STEP_BYTES = 64 << 10
+_WIDEST_SPAN = 16 << 20  # The most bytes of records that a step backwards reads at once.
+
+
+class PartLimits(NamedTuple):
+    """The limits of one part.
+
+    Attributes:
+        max_bytes: About how many bytes of records a part has.
+        max_line_bytes: The middle of a longer line is left out.
+        look_bytes: About how many bytes of records the server reads for a part.
+    """
+
+    max_bytes: int
+    max_line_bytes: int
+    look_bytes: int = LOOK_BYTES
+
+
+@dataclass(slots=True)
+class LogPart:
+    """A part of a log.
+
+    Attributes:
+        records: The selected lines as records of whole lines.
+        begin: The position at which the part begins.
+        end: The position at which the next part begins.
+        size: The position at which the log ends now.
+        offsets: For each source, the offset at which the next line begins at the end of the part.
+        at_end: Whether nothing comes after the part yet.
+        truncated: Whether the worker was killed, so that the last output may be missing. Known at the end of a final
+            log.
+    """
+
+    records: bytes
+    begin: int
+    end: int
+    size: int
+    offsets: Offsets
+    at_end: bool = False
+    truncated: bool = False
+
+
+def read_part_steps(
+    directory: Path,
+    writer: LogWriter | None,
+    log_filter: LogFilter,
+    place: Place | None,
+    limits: PartLimits,
+    *,
+    backwards: bool,
+    final: bool,
+) -> Steps[LogPart]:
+    """Read a part of a log, which may still be growing. A missing directory is an empty log.
+
+    The generator yields after each step, and each step reads at most a megabyte.
+
+    Args:
+        directory: The directory of the log.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
+        log_filter: Selects lines by source, time and pattern.
+        place: Where the part begins, or ends if `backwards` is set. None stands for the beginning or the present end.
+        limits: The limits of the part.
+        backwards: Whether to read the lines before the place.
+        final: Whether the writer has finished, so that the log includes a partial line at its end.
+
+    Raises:
+        OSError: The log cannot be read.
+    """
+    reading = _PartReading(directory, writer, log_filter, limits, final=final)
+    position = None
+    if place is not None:
+        position = yield from find_position(directory, writer, place, after=backwards, final=final)
+    if backwards:
+        return (yield from reading.backwards(position))
+    return (yield from reading.forwards(position or 0))
+
+
+class _Range(NamedTuple):
+    """The outcome of reading a range of positions.
+
+    Attributes:
+        records: The selected lines.
+        end: The position after the last record that was read.
+        offsets: For each source, where the next line begins.
+        at_end: Whether the log ends here.
+        truncated: Whether the worker was killed.
+    """
+
+    records: list[bytes]
+    end: int
+    offsets: Offsets
+    at_end: bool
+    truncated: bool
+
+
+class _PartReading:
+    """Reads one part of a log; see `read_part_steps` for the arguments."""
+
+    def __init__(
+        self, directory: Path, writer: LogWriter | None, log_filter: LogFilter, limits: PartLimits, *, final: bool
+    ) -> None:
+        self._directory = directory
+        self._writer = writer
+        self._filter = log_filter
+        self._limits = limits
+        self._final = final
+        self._starts = LogStarts(directory, writer)
+        self._size = _size_of(directory, writer)
+        # A part ends at the present end of the log, even if the task never stops writing.
+        self._stop = None if writer is None or final else self._size
+        self._step_bytes = _STEP_BYTES if log_filter.is_by_source else CHUNK_BYTES
+
+    def forwards(self, position: int) -> Steps[LogPart]:
+        """Read from a position on."""
+        walk = yield from self._seek(position)
+        begin = walk.reader.position if position > 0 else 0
+        found = yield from self._read(walk, self._stop, self._limits.look_bytes, self._limits.max_bytes)
+        return self._part(found.records, begin, found)
+
+    def backwards(self, position: int | None) -> Steps[LogPart]:
+        """Read the lines before a position, in ranges that are read forwards. The first range is the last one of the
+        part.
+
+        The position None is the end of the log. Only such a part contains the partial lines at the end of a final log,
+        because no part follows that could contain them.
+        """
+        upper = self._size if position is None else min(position, self._size)
+        end_of_part: _Range | None = None
+        ranges: list[list[bytes]] = []
+        span, size, looked = self._limits.max_bytes, 0, 0
+        while True:
+            lower = max(0, upper - span)
+            walk = yield from self._seek(lower)
+            begin = walk.reader.position if lower > 0 else 0
+            if lower > 0 and begin >= upper:
+                walk.reader.close()
+                span *= 4  # The record before `upper` is longer than the range.
+                continue
+            to_end = end_of_part is None and position is None and self._final
+            found = yield from self._read(walk, None if to_end else upper)
+            end_of_part = end_of_part or found
+            ranges.append(found.records)
+            size += sum(map(len, found.records))
+            looked += upper - begin
+            upper = begin
+            if begin == 0 or 2 * size >= self._limits.max_bytes or looked >= self._limits.look_bytes:
+                break
+            span = min(2 * span, _WIDEST_SPAN, self._limits.look_bytes - looked)
+        return self._part([record for records in reversed(ranges) for record in records], upper, end_of_part)
+
+    def _part(self, records: list[bytes], begin: int, end: _Range) -> LogPart:
+        return LogPart(
+            b"".join(records), begin, end.end, max(self._size, end.end), end.offsets, end.at_end, end.truncated
+        )
+
+    def _seek(self, position: int) -> Steps[LineScanner]:
+        """Return a scanner at the first place between two records that is not before a position."""
+        walk = LineScanner(self._directory, self._starts.before(position), self._writer)
+        while walk.reader.position < position:
+            if walk.read(min(CHUNK_BYTES, position - walk.reader.position), final=self._final) is None:
+                break
+            self._starts.passed(walk)
+            yield
+        return walk
+
+    def _read(
+        self, walk: LineScanner, stop: int | None, look_bytes: int | None = None, max_bytes: int = 0
+    ) -> Steps[_Range]:
+        """Read the selected lines up to the position `stop`, or up to the limits, or up to the end of the log."""
+        records: list[bytes] = []
+        begin = walk.reader.position
+        size, at_end, truncated = 0, False, False
+        while (stop is None or walk.reader.position < stop) and not (max_bytes and size >= max_bytes):
+            if look_bytes is not None and walk.reader.position - begin >= look_bytes:
+                break
+            room = self._step_bytes if stop is None else min(self._step_bytes, stop - walk.reader.position)
+            items = walk.read(room, final=self._final)
+            if items is None:
+                at_end = True
+                items = [*walk.leftovers()] if self._final else []
+                truncated = walk.reader.truncated
+            for item in items:
+                for record in self._pack(item):
+                    records.append(record)
+                    size += len(record)
+            if at_end:
+                break
+            self._starts.passed(walk)
+            yield
+        position = walk.reader.position
+        at_end = at_end or (not self._final and self._stop is not None and position >= self._stop)
+        offsets = walk.reader.offsets if at_end and self._final else walk.offsets
+        walk.reader.close()
+        return _Range(records, position, offsets, at_end, truncated)
+
+    def _pack(self, item: LineBlock | Gap) -> Iterator[bytes]:
+        """Yield the selected lines of a block, or a gap, as records."""
+        if isinstance(item, Gap):
+            if item.source_id in self._filter.source_ids:
+                yield encode_gap(item.source_id, item.timestamp_ms, item.offset, item.missing, item.reason)
+            return
+        if not self._filter.selects(item):
+            return
+        if not self._filter.regex:
+            yield from self._cut(item, 0, len(item.data))
+        elif self._filter.may_match([item]):
+            for _, start, end in self._filter.matching(item):
+                yield from self._cut(item, start, end)
+
+    def _cut(self, block: LineBlock, start: int, end: int) -> Iterator[bytes]:
+        """Yield lines of a block as records, without the middle of long lines."""
+        limit, data = self._limits.max_line_bytes, block.data
+        if end - start <= limit:
+            yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start:end])
+            return
+        at = start  # The lines from here to `line` are sent as one record.
+        line = start
+        while line < end:
+            line_end = data.find(b"\n", line, end) + 1 or end
+            if line_end - line > limit:
+                if line > at:
+                    yield encode(block.source_id, block.timestamp_ms, block.offset + at, data[at:line])
+                yield from _shortened(block, line, line_end, limit)
+                at = line_end
+            line = line_end
+        if end > at:
+            yield encode(block.source_id, block.timestamp_ms, block.offset + at, data[at:end])
+
+
+def _shortened(block: LineBlock, start: int, end: int, limit: int) -> Iterator[bytes]:
+    """Yield a long line as two records: its beginning, and a record at its end. Of a progress bar, yield only the last
+    state, because a terminal would show only this state.
+    """
+    data, newline = block.data, block.data.endswith(b"\n", start, end)
+    state = data.rfind(b"\r", start, end - 2 if newline else end - 1)
+    if state >= 0 and end - state <= limit:
+        yield encode(block.source_id, block.timestamp_ms, block.offset + state, data[state:end])
+        return
+    yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start : start + limit])
+    end_of_text = end - 1 if newline else end
+    yield encode(block.source_id, block.timestamp_ms, block.offset + end_of_text, data[end_of_text:end])
+
+
+def _size_of(directory: Path, writer: LogWriter | None) -> int:
+    """Return the position at which a log ends now."""
+    if writer is not None:
+        return writer.tip.position
+    segments = list_segments(directory)
+    return segments[-1].position + segment_size(directory, segments[-1]) if segments else 0
