@@ -111,6 +111,7 @@ WRONG: dict[str, list[Any]] = {
     "Entrypoint.__init__.kwargs": ["abc", 5, True, ["a"], {1: 2}, None, object()],
     "name": NO_NAME,
     "IrisClient.run.name": [*NO_NAME, "a/b"],
+    "IrisClient.web_link.job_id": [value for value in NO_ID if value is not None],
     "Entrypoint.__init__.command": [[], "python train.py", 7, None, [""], ["a", 1], {"a": 1}, object()],
     "command": [[], "python train.py", 7, None, [""], ["a", 1], {"a": 1}, object()],
     "callable": [5, "x", object()],

@@ -21,6 +21,7 @@ from support.lossy_proxy import Way
 from support.lossy_world import Case, LossyWorld, launch_request, lossy_world
 from support.tokens import token
 from support.waiting import wait_until
+from support.web_browser import Browser
 from support.worker_process import running_worker
 
 from iris.cluster.logs.directories import LogDirectories
@@ -196,7 +197,8 @@ def _write_stdin_at_a_worker(lost: Case) -> None:
 @case("ControllerService/DescribeCluster")
 def _describe_cluster(lost: Case) -> None:
     lost.lose()
-    assert lost.ask(pb.Controller.DescribeClusterRequest()) == lost.world.direct.describe_cluster()
+    answer, direct = lost.ask(pb.Controller.DescribeClusterRequest()), lost.world.direct.describe_cluster()
+    assert (answer.engine, answer.place, answer.caller.name) == (direct.engine, direct.place, direct.caller.name)
 
 
 @case("ControllerService/CreateToken")
@@ -223,6 +225,34 @@ def _revoke_token(lost: Case) -> None:
     lost.ask(pb.Controller.RevokeTokenRequest(token_id=token_id))
     (known,) = [known for known in lost.world.direct.list_tokens() if known.token_id == token_id]
     assert known.revoked_at_ms
+
+
+@case("ControllerService/CreateSignInCode")
+def _create_sign_in_code(lost: Case) -> None:
+    lost.lose()
+    code = lost.ask(pb.Controller.CreateSignInCodeRequest()).code
+    with Browser(lost.world.controller.address) as browser:
+        browser.sign_in(code=code)
+        assert browser.call("DescribeCluster")["caller"]["name"] == "tests"
+
+
+@case("ControllerService/SignIn")
+def _sign_in(lost: Case) -> None:
+    code = lost.world.direct.create_sign_in_code().code
+    with Browser(lost.world.controller_proxy.address) as browser:
+        lost.lose(code)
+        request_id = lost.unique()
+        browser.until_answered(lambda: browser.sign_in(code=code, request_id=request_id))
+        assert browser.call("DescribeCluster")["caller"]["name"] == "tests"
+
+
+@case("ControllerService/SignOut")
+def _sign_out(lost: Case) -> None:
+    with Browser(lost.world.controller_proxy.address) as browser:
+        browser.sign_in(token=token(name=lost.unique()))
+        lost.lose()
+        assert browser.until_answered(browser.sign_out).status_code in (200, 401), "401: it has ended before"
+        assert browser.post("DescribeCluster").status_code == 401
 
 
 @case("ControllerService/ListJobs")

@@ -121,7 +121,7 @@ class LossyProxy:
         None if the connection must end."""
         head = ahead + await reader.readuntil(b"\r\n\r\n")
         body = b"".join([part async for part in _parts(reader, head)])
-        call = head.split(b" ", 2)[1].decode().strip("/").removeprefix("iris.cluster.")
+        call = head.split(b" ", 2)[1].decode().rpartition("iris.cluster.")[2]
         loss = self._take(call, body)
         if loss is not None and loss.way == "request":
             return None

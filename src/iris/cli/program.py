@@ -69,6 +69,7 @@ _COMMANDS = {
     "kill": "iris.cli.commands.jobs.kill",
     "rm": "iris.cli.commands.jobs.rm",
     "machines": "iris.cli.commands.administration.machines",
+    "web": "iris.cli.commands.administration.web",
     "up": "iris.cli.commands.administration.up",
     "down": "iris.cli.commands.administration.down",
     "login": "iris.cli.commands.contexts.login",
@@ -93,6 +94,7 @@ _FOREIGN = {
     **dict.fromkeys(("tail", "follow"), "'iris logs -f JOB' follows the lines of a job"),
     **dict.fromkeys(("nodes", "workers", "sinfo"), "'iris machines' shows the machines and the queue"),
     **dict.fromkeys(("restart", "resubmit", "rerun"), "'iris retry JOB' submits a job again"),
+    **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
     "config": "'iris context' shows and chooses clusters",
 }
 

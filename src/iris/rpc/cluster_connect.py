@@ -246,6 +246,28 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def create_sign_in_code(self, request: Controller.CreateSignInCodeRequest, ctx: RequestContext[Controller.CreateSignInCodeRequest, Controller.CreateSignInCodeResponse], /) -> Controller.CreateSignInCodeResponse:
+        """
+        Creates a code with which a browser signs in to the page of this cluster, once and within minutes. The browser gets
+        the role of the caller's token. PERMISSION_DENIED: the caller is itself a page.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def sign_in(self, request: Controller.SignInRequest, ctx: RequestContext[Controller.SignInRequest, Controller.SignInResponse], /) -> Controller.SignInResponse:
+        """
+        Signs a browser in to the page: exchanges a code or a token for a session, whose secret the browser gets as a
+        cookie. Only the page itself can make this call, and the call needs no token. UNAUTHENTICATED: the code or the token
+        is not valid. PERMISSION_DENIED: another page makes the call, or the role of the token has no page.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def sign_out(self, request: Controller.SignOutRequest, ctx: RequestContext[Controller.SignOutRequest, Empty], /) -> Empty:
+        """
+        Ends the session of the page that makes the call, and the session's streams. FAILED_PRECONDITION: the caller is not
+        a page.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: RequestContext[Controller.WriteStdinRequest, Controller.WriteStdinResponse], /) -> Controller.WriteStdinResponse:
         """
         Writes standard input for the newest attempt of a job that was submitted with stdin. The call returns once the
@@ -600,6 +622,39 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/CreateSignInCode": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CreateSignInCode",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CreateSignInCodeRequest,
+                        output=Controller.CreateSignInCodeResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.create_sign_in_code,
+                ),
+                "/iris.cluster.ControllerService/SignIn": Endpoint.unary(
+                    method=MethodInfo(
+                        name="SignIn",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SignInRequest,
+                        output=Controller.SignInResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.sign_in,
+                ),
+                "/iris.cluster.ControllerService/SignOut": Endpoint.unary(
+                    method=MethodInfo(
+                        name="SignOut",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SignOutRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.sign_out,
                 ),
                 "/iris.cluster.ControllerService/WriteStdin": Endpoint.unary(
                     method=MethodInfo(
@@ -1399,6 +1454,79 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def create_sign_in_code(
+        self,
+        request: Controller.CreateSignInCodeRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.CreateSignInCodeResponse:
+        """
+        Creates a code with which a browser signs in to the page of this cluster, once and within minutes. The browser gets
+        the role of the caller's token. PERMISSION_DENIED: the caller is itself a page.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateSignInCode",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CreateSignInCodeRequest,
+                output=Controller.CreateSignInCodeResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def sign_in(
+        self,
+        request: Controller.SignInRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.SignInResponse:
+        """
+        Signs a browser in to the page: exchanges a code or a token for a session, whose secret the browser gets as a
+        cookie. Only the page itself can make this call, and the call needs no token. UNAUTHENTICATED: the code or the token
+        is not valid. PERMISSION_DENIED: another page makes the call, or the role of the token has no page.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SignIn",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SignInRequest,
+                output=Controller.SignInResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def sign_out(
+        self,
+        request: Controller.SignOutRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Ends the session of the page that makes the call, and the session's streams. FAILED_PRECONDITION: the caller is not
+        a page.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SignOut",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SignOutRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def write_stdin(
         self,
         request: Controller.WriteStdinRequest,
@@ -1683,6 +1811,28 @@ class ControllerServiceSync(Protocol):
         """
         Revokes a token, and ends the streams that were opened with it. A repeated call has no effect. For admins.
         NOT_FOUND: unknown token id.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def create_sign_in_code(self, request: Controller.CreateSignInCodeRequest, ctx: RequestContext[Controller.CreateSignInCodeRequest, Controller.CreateSignInCodeResponse], /) -> Controller.CreateSignInCodeResponse:
+        """
+        Creates a code with which a browser signs in to the page of this cluster, once and within minutes. The browser gets
+        the role of the caller's token. PERMISSION_DENIED: the caller is itself a page.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def sign_in(self, request: Controller.SignInRequest, ctx: RequestContext[Controller.SignInRequest, Controller.SignInResponse], /) -> Controller.SignInResponse:
+        """
+        Signs a browser in to the page: exchanges a code or a token for a session, whose secret the browser gets as a
+        cookie. Only the page itself can make this call, and the call needs no token. UNAUTHENTICATED: the code or the token
+        is not valid. PERMISSION_DENIED: another page makes the call, or the role of the token has no page.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def sign_out(self, request: Controller.SignOutRequest, ctx: RequestContext[Controller.SignOutRequest, Empty], /) -> Empty:
+        """
+        Ends the session of the page that makes the call, and the session's streams. FAILED_PRECONDITION: the caller is not
+        a page.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2038,6 +2188,39 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/CreateSignInCode": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CreateSignInCode",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CreateSignInCodeRequest,
+                        output=Controller.CreateSignInCodeResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.create_sign_in_code,
+                ),
+                "/iris.cluster.ControllerService/SignIn": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="SignIn",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SignInRequest,
+                        output=Controller.SignInResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.sign_in,
+                ),
+                "/iris.cluster.ControllerService/SignOut": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="SignOut",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SignOutRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.sign_out,
                 ),
                 "/iris.cluster.ControllerService/WriteStdin": EndpointSync.unary(
                     method=MethodInfo(
@@ -2830,6 +3013,79 @@ class ControllerServiceClientSync(ConnectClientSync):
                 name="RevokeToken",
                 service_name="iris.cluster.ControllerService",
                 input=Controller.RevokeTokenRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def create_sign_in_code(
+        self,
+        request: Controller.CreateSignInCodeRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.CreateSignInCodeResponse:
+        """
+        Creates a code with which a browser signs in to the page of this cluster, once and within minutes. The browser gets
+        the role of the caller's token. PERMISSION_DENIED: the caller is itself a page.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateSignInCode",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CreateSignInCodeRequest,
+                output=Controller.CreateSignInCodeResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def sign_in(
+        self,
+        request: Controller.SignInRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.SignInResponse:
+        """
+        Signs a browser in to the page: exchanges a code or a token for a session, whose secret the browser gets as a
+        cookie. Only the page itself can make this call, and the call needs no token. UNAUTHENTICATED: the code or the token
+        is not valid. PERMISSION_DENIED: another page makes the call, or the role of the token has no page.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SignIn",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SignInRequest,
+                output=Controller.SignInResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def sign_out(
+        self,
+        request: Controller.SignOutRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Ends the session of the page that makes the call, and the session's streams. FAILED_PRECONDITION: the caller is not
+        a page.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SignOut",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SignOutRequest,
                 output=Empty,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,

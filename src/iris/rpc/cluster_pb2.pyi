@@ -141,7 +141,10 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TOKEN_INVALID: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_EXPIRED: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_REVOKED: _ClassVar[ErrorReason]
+    ERROR_REASON_SESSION_ENDED: _ClassVar[ErrorReason]
+    ERROR_REASON_SIGN_IN_CODE_INVALID: _ClassVar[ErrorReason]
     ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_FOREIGN_PAGE: _ClassVar[ErrorReason]
     ERROR_REASON_DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
     ERROR_REASON_UNAVAILABLE: _ClassVar[ErrorReason]
     ERROR_REASON_CONTROLLER_UNREACHABLE: _ClassVar[ErrorReason]
@@ -284,7 +287,10 @@ ERROR_REASON_TOKEN_MISSING: ErrorReason
 ERROR_REASON_TOKEN_INVALID: ErrorReason
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason
 ERROR_REASON_TOKEN_REVOKED: ErrorReason
+ERROR_REASON_SESSION_ENDED: ErrorReason
+ERROR_REASON_SIGN_IN_CODE_INVALID: ErrorReason
 ERROR_REASON_PERMISSION_DENIED: ErrorReason
+ERROR_REASON_FOREIGN_PAGE: ErrorReason
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
 ERROR_REASON_UNAVAILABLE: ErrorReason
 ERROR_REASON_CONTROLLER_UNREACHABLE: ErrorReason
@@ -1449,6 +1455,37 @@ class Controller(_message.Message):
         TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
         token_id: str
         def __init__(self, token_id: _Optional[str] = ...) -> None: ...
+    class CreateSignInCodeRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class CreateSignInCodeResponse(_message.Message):
+        __slots__ = ("code", "expires_at_ms")
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        EXPIRES_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        code: str
+        expires_at_ms: int
+        def __init__(self, code: _Optional[str] = ..., expires_at_ms: _Optional[int] = ...) -> None: ...
+    class SignInRequest(_message.Message):
+        __slots__ = ("code", "token", "page_path", "request_id")
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
+        PAGE_PATH_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        code: str
+        token: str
+        page_path: str
+        request_id: str
+        def __init__(self, code: _Optional[str] = ..., token: _Optional[str] = ..., page_path: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    class SignInResponse(_message.Message):
+        __slots__ = ("session_path", "caller")
+        SESSION_PATH_FIELD_NUMBER: _ClassVar[int]
+        CALLER_FIELD_NUMBER: _ClassVar[int]
+        session_path: str
+        caller: Controller.Identity
+        def __init__(self, session_path: _Optional[str] = ..., caller: _Optional[_Union[Controller.Identity, _Mapping]] = ...) -> None: ...
+    class SignOutRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
     class WriteStdinRequest(_message.Message):
         __slots__ = ("job_id", "attempt_id", "position", "data", "end")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -8,6 +8,8 @@ from iris.cluster.controller.api.service import ControllerService, heavy_calls
 from iris.cluster.controller.plain_http.route import PATH, PlainHttp
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_RULES
+from iris.rpc.auth.web_session_route import PATH as SESSION_PATH
+from iris.rpc.auth.web_session_route import WebSessionRoute
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
 from iris.rpc.serving.call_events import CallEventInterceptor
@@ -28,8 +30,11 @@ def controller_applications(service: ControllerService) -> dict[str, Any]:
         AuthenticationInterceptor(authority, CONTROLLER_RULES),
         AuthorisationInterceptor(authority, CONTROLLER_RULES, controller, authority.streams),
     )
-    calls = with_standard_services(controller_application(service), authority, controller, authority.streams)
-    return {**calls, PATH: plain_http}
+    controller_calls = controller_application(service)
+    calls = with_standard_services(controller_calls, authority, controller, authority.streams)
+    page_calls: dict[str, Any] = {controller_calls.path: controller_calls, PATH: plain_http}
+    sessions = WebSessionRoute(page_calls, frozenset({PATH}), authority)
+    return {**calls, PATH: plain_http, SESSION_PATH: sessions}
 
 
 def controller_application(service: ControllerService) -> ServiceApplication:

@@ -203,11 +203,13 @@ class ClusterServer:
     async def _load_controller(self, listening: Listening, loading: Loading) -> tuple[ControllerService, AdminToken]:
         from iris.cluster.controller.api.service import ControllerService
         from iris.cluster.controller.auth.admin_token import AdminToken
+        from iris.cluster.controller.auth.web_sessions import SESSIONS_FILE, WebSessions
         from iris.cluster.controller.controller import Controller
         from iris.cluster.controller.removal.job_removal import JobRetention
         from iris.cluster.controller.storage.store import Store
         from iris.cluster.controller.submission.headroom import Headroom
         from iris.cluster.controller.submission.quotas import Quota
+        from iris.rpc.auth.tokens import issuer_of
         from iris.rpc.http.client.async_client_transport import http_client
 
         resume_collector()  # All modules are loaded now.
@@ -235,6 +237,7 @@ class ClusterServer:
                 None if math.isinf(config.keep_jobs_count) else round(config.keep_jobs_count),
             ),
             max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
+            web_sessions=WebSessions(self._unless_temporary(SESSIONS_FILE), issuer_of(self._keys.key.public)),
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()

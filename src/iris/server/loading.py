@@ -21,7 +21,7 @@ from iris.rpc.standard.health import HealthApplication
 
 _QUICK_S = 1.0  # A server that loads within this many seconds does not answer before it is ready.
 _REPORTED_S = 1.0
-_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1")
+_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session")
 
 
 class Loading:

@@ -43,6 +43,7 @@ from iris.client.waiting import Wait, tell_about_other_tasks, wait_for_end
 from iris.client.workspace_upload import Progress, WorkspaceUpload
 from iris.cluster.client.aio.remote_client import AsyncClusterClient, AsyncRemoteClusterClient
 from iris.cluster.client.contexts.choose_cluster import Access, ChosenCluster, choose_cluster, choose_context
+from iris.cluster.client.operations.tokens import web_link
 from iris.cluster.types import Entrypoint, ResourceSpec
 from iris.rpc import cluster_pb2
 
@@ -357,6 +358,23 @@ class AsyncIrisClient(
         last answer.
         """
         return Machines(await self.cluster.list_machines())
+
+    async def web_link(self, job_id: str | AsyncJob | None = None) -> str:
+        """Return a link that opens the cluster's page in a browser and signs the browser in.
+
+        The link works once, within five minutes. The browser gets the name and the role of this client, and stays
+        signed in until the client's token expires or is revoked, but at most 30 days. Whoever opens the link first is
+        signed in, so treat the link like a token.
+
+        Args:
+            job_id: The job to show: its id, or its `Job` handle. Default: the list of jobs.
+
+        Raises:
+            PermissionDeniedError: The role of this client is not `admin`, `user` or `reader`.
+            UnimplementedError: The controller is too old to have a page.
+        """
+        shown = "" if job_id is None else check_job_id(job_id)
+        return web_link(self.cluster.controller_address, (await self.cluster.create_sign_in_code()).code, shown)
 
     async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
         """Request the termination of a job with its child jobs, or of one task. Final states do not change.

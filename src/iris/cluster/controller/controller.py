@@ -42,6 +42,7 @@ from iris.cluster.controller.api.standard_input import StandardInput
 from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
+from iris.cluster.controller.auth.web_sessions import WebSessions
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
@@ -104,6 +105,7 @@ class Controller:
         job_retention: How long ended jobs are kept; None keeps all.
         max_bytes_per_user: How many bytes of entry points, workspaces and results are stored for one user; None sets no
             limit.
+        web_sessions: The sessions of browsers that have signed in to the page; None keeps them in memory.
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
@@ -135,6 +137,7 @@ class Controller:
         withdraw_after_s: float = WITHDRAW_AFTER_S,
         job_retention: JobRetention | None = None,
         max_bytes_per_user: int | None = None,
+        web_sessions: WebSessions | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -152,12 +155,10 @@ class Controller:
         lost = LostAttempts(self.jobs, self.saver)
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lost.end, self._wake_scheduler)
         liveness = ClusterLiveness(self.jobs, self.fleet)
-        self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness)
+        self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness, web_sessions)
         self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
         self.stdin = StandardInput(self.fleet, self.watches)
-        self._attempts = AttemptControl(
-            self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background
-        )
+        self._attempts = self._make_attempt_control(tokens)
         self.reports = WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, self._wake_scheduler)
         # Logs.
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
@@ -178,6 +179,9 @@ class Controller:
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
+
+    def _make_attempt_control(self, tokens: ClusterTokens) -> AttemptControl:
+        return AttemptControl(self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background)
 
     def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
         return JobRemoval(

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.reasons import ErrorReason
-from iris.rpc.auth.caller import ADVICE, CONTROLLER, LEEWAY_S, Caller, caller, current_caller
+from iris.rpc.auth.caller import ADVICE, CONTROLLER, LEEWAY_S, Caller, caller, current_caller, find_web_caller
 from iris.rpc.auth.permissions import OPEN, Facts, Rules
 from iris.rpc.error_details import to_connect_error
 from iris.system.clock import wall_s
@@ -122,12 +122,17 @@ class AuthenticationInterceptor:
         """Do nothing after a call."""
 
     async def authenticate(self, authorization: str | None, method: str) -> Caller:
-        """Return the caller who sent an `authorization` header.
+        """Return the caller who sent an `authorization` header, or who makes the call in a web session.
 
         Raises:
-            UnauthenticatedError: The token is missing or not valid.
-            PermissionDeniedError: The role of the token may not call the method.
+            UnauthenticatedError: The token is missing or not valid, or the web session has ended.
+            PermissionDeniedError: The role of the token may not call the method, or another page uses the web session.
         """
+        find = find_web_caller.get()
+        if find is not None:
+            known = find()
+            _check_role(known, method, self._rules)
+            return known
         token = _bearer(authorization)
         known = self._checker.identify(token)
         _check_role(known, method, self._rules)

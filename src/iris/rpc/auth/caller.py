@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class Caller:
             can be removed. 0 in a token of an older release.
         worker_id: If a worker holds the token, the id of this worker. If the controller holds the token, the id of the
             only worker that accepts the token. Otherwise empty.
+        session_id: The id of the web session in which a browser makes the call. Empty if the caller sent the token
+            itself.
         incarnation: For a token of the controller, the worker process that accepts the token even after its expiry
             time. Empty if no process does so.
     """
@@ -47,6 +50,7 @@ class Caller:
     worker_id: str = ""
     incarnation: str = ""
     job_submitted_at_ms: int = 0
+    session_id: str = ""
 
     @property
     def key(self) -> str:
@@ -70,6 +74,14 @@ class Caller:
 
 # The caller of the call that is being served. `AuthenticationInterceptor` sets the caller for the time of the call.
 current_caller: ContextVar[Caller | None] = ContextVar("iris_caller", default=None)
+# Finds the caller of a call that a browser makes in a web session, or raises an IrisError. None for all other calls.
+# `WebSessionRoute` sets this function for the time of the call.
+find_web_caller: ContextVar[Callable[[], Caller] | None] = ContextVar("iris_web_caller", default=None)
+
+# The address and port of the client, and of this server, on the connection of the call that is being served. None if
+# they are not known.
+Ends = tuple[tuple[str, int] | None, tuple[str, int] | None]
+connection_ends: ContextVar[Ends] = ContextVar("iris_connection_ends", default=(None, None))
 
 
 def caller() -> Caller:

@@ -1,12 +1,16 @@
-"""Checks which user's program listens on a port of this machine's loopback, before a token is sent to that port.
+"""Asks the kernel which user's program is at the other end of a connection over this machine's loopback.
 
-When a server is killed, any user of the machine can bind the server's port. Clients and workers would then send their
-tokens to that user's program. With TLS, certificates prevent such an attack. Without TLS, this module asks the kernel
-which user's program listens on the port.
+A client asks before it sends a token. When a server is killed, any user of the machine can bind the server's port.
+Clients and workers would then send their tokens to that user's program. With TLS, certificates prevent such an attack.
+Without TLS, this module asks the kernel which user's program listens on the port.
+
+A controller asks which user's browser makes a call. Another user of the machine cannot use a stolen cookie or a stolen
+sign-in code then.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import struct
@@ -24,6 +28,7 @@ from iris.rpc.error_details import connect_error
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = 1  # NLM_F_REQUEST
+_ESTABLISHED = 1  # TCP_ESTABLISHED
 _LISTEN = 10  # TCP_LISTEN
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
 # The offset of the user id in the kernel's answer. The answer begins with a struct nlmsghdr and a struct inet_diag_msg.
@@ -102,16 +107,60 @@ def _listeners(host: str, port: int) -> Iterator[int]:
             yield uid
 
 
+def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -> int | None:
+    """Return the user whose program has opened a connection to this process.
+
+    Args:
+        client: The address and port of the client's end of the connection, or None if they are not known.
+        server: The address and port of this process's end of the connection, or None if they are not known.
+
+    Returns:
+        The user's id. None if the client is on another machine, or if the kernel does not report the user.
+    """
+    if sys.platform != "linux" or client is None or server is None:
+        return None
+    try:
+        ends = [(ipaddress.ip_address(host), port) for host, port in (client, server)]
+    except ValueError:  # For example, the host is the name of a machine, or there is no host for a Unix socket.
+        return None
+    # A socket that accepts connections of both families shows an IPv4 address in its IPv6 form. The client's own socket
+    # is usually an IPv4 socket.
+    plain = [(getattr(host, "ipv4_mapped", None) or host, port) for host, port in ends]
+    if not all(host.is_loopback for host, _ in plain):
+        return None
+    (near, near_port), (far, far_port) = ((str(host), port) for host, port in plain)
+    try:
+        return _socket_uid(near, near_port, far, far_port, _ESTABLISHED)
+    except OSError:  # The kernel does not answer.
+        return None
+
+
 def _listener(host: str, port: int) -> int | None:
     """Return the user whose program listens at a port. Return None if no program listens, or if the kernel does not
     report the user.
     """
+    # The kernel finds a listener for a connection from the same address and port 0.
+    return _socket_uid(host, port, host, 0, _LISTEN)
+
+
+def _socket_uid(host: str, port: int, other_host: str, other_port: int, state: int) -> int | None:
+    """Return the user who owns the TCP socket with these two ends, or None if there is no such socket.
+
+    Args:
+        host: The address of the socket.
+        port: The port of the socket.
+        other_host: The address of the socket's peer.
+        other_port: The port of the socket's peer.
+        state: The state that the socket must have.
+
+    Raises:
+        OSError: The kernel does not answer.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = socket.inet_pton(family, host).ljust(16, b"\0")
-    # The request is a struct nlmsghdr and a struct inet_diag_req_v2, whose struct inet_diag_sockid describes a
-    # connection from the same address and port 0.
-    body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 1 << _LISTEN)
-    body += struct.pack("!HH", port, 0) + address + address + struct.pack("=III", 0, *_ANY_COOKIE)
+    ends = socket.inet_pton(family, host).ljust(16, b"\0") + socket.inet_pton(family, other_host).ljust(16, b"\0")
+    # The request is a struct nlmsghdr and a struct inet_diag_req_v2, which contains a struct inet_diag_sockid.
+    body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 1 << state)
+    body += struct.pack("!HH", port, other_port) + ends + struct.pack("=III", 0, *_ANY_COOKIE)
     head = struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_ANSWER_S)
@@ -119,7 +168,7 @@ def _listener(host: str, port: int) -> int | None:
         answer = kernel.recv(4096)
     _, kind, *_ = struct.unpack_from("=IHHII", answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
-        return None  # The kernel answered with an error, usually because no program listens.
-    _, state = struct.unpack_from("=BB", answer, 16)
+        return None  # The kernel answered with an error, usually because there is no such socket.
+    _, found = struct.unpack_from("=BB", answer, 16)
     (uid,) = struct.unpack_from("=I", answer, _UID_AT)
-    return int(uid) if state == _LISTEN else None
+    return int(uid) if found == state else None

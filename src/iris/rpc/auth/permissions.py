@@ -173,6 +173,8 @@ CONTROLLER_RULES: Rules = {
     "CreateToken": _row(),
     "ListTokens": _row(),
     "RevokeToken": _row(),
+    "CreateSignInCode": _row(USER, READER),
+    "SignOut": _row(USER, READER),
 }
 
 # Not even an admin may start or stop attempts on a worker directly, because the controller would not notice the change.
@@ -192,5 +194,5 @@ WORKER_RULES: Rules = {
     "FetchLogParts": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
 }
 
-# The calls that need no token.
-OPEN = frozenset({"HealthCheck"})
+# The calls that need no token. `SignIn` checks a token or a code in its request.
+OPEN = frozenset({"HealthCheck", "SignIn"})

@@ -17,6 +17,7 @@ from connectrpc.code import Code
 from iris.errors import IrisError, quoted, shown
 from iris.reasons import ErrorReason
 from iris.rpc.address import is_loopback_host
+from iris.rpc.auth.caller import connection_ends
 from iris.rpc.error_details import REASONS, code_of_grpc, error_as_grpc_headers, error_as_json, is_grpc
 from iris.rpc.serving.codecs import MessageThread
 
@@ -62,6 +63,7 @@ class ServiceApplication:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
+        connection_ends.set((scope.get("client"), scope.get("server")))
         headers = dict(scope["headers"])
         if scope["method"] == "GET":
             scope = _with_content_type(scope)

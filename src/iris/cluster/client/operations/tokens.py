@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from urllib.parse import quote, urlencode
 
 from iris.arguments import check_text, check_whole_number
 from iris.cluster.client.operations.steps import Call, Operation
@@ -36,3 +37,27 @@ def revoke_token(token_id: str) -> Operation[None]:
     """Revoke a token."""
     request = cluster_pb2.Controller.RevokeTokenRequest(token_id=check_text("token_id", token_id, empty=False))
     yield Call("revoke_token", request)
+
+
+def create_sign_in_code() -> Operation[cluster_pb2.Controller.CreateSignInCodeResponse]:
+    """Create a code with which a browser signs in to the cluster's page."""
+    answer: cluster_pb2.Controller.CreateSignInCodeResponse
+    answer = yield Call("create_sign_in_code", cluster_pb2.Controller.CreateSignInCodeRequest())
+    return answer
+
+
+def web_link(address: str, code: str, job_id: str = "", task_index: int | None = None) -> str:
+    """Return the link that opens the cluster's page in a browser and signs the browser in.
+
+    The code is in the fragment of the link. Browsers do not send the fragment to any server.
+
+    Args:
+        address: The base URL of the controller.
+        code: The code from `create_sign_in_code`.
+        job_id: The job to show; empty for the list of jobs.
+        task_index: The task whose log to show; None for the whole job.
+    """
+    view = f"jobs/{quote(job_id, safe='')}" if job_id else "jobs"
+    if task_index is not None:
+        view += f"/logs?task={task_index}"
+    return f"{address}/#/signin?{urlencode({'code': code, 'next': view})}"

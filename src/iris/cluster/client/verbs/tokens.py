@@ -1,4 +1,4 @@
-"""Contains the calls about tokens. Most of these calls need the role `admin`."""
+"""Contains the calls about tokens and about signing in to the page. Most of these calls need the role `admin`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ class TokenVerbs(ClusterVerbs):
             PermissionDeniedError: The role of this client is not `admin`.
         """
         self.connection.perform(operations.revoke_token(token_id))
+
+    def create_sign_in_code(self) -> cluster_pb2.Controller.CreateSignInCodeResponse:
+        """Create a code with which a browser signs in to the cluster's page, once and within five minutes. The browser
+        gets the name and the role of this client.
+
+        Raises:
+            PermissionDeniedError: The role of this client is not `admin`, `user` or `reader`.
+            UnimplementedError: The controller is too old to have a page.
+        """
+        return self.connection.perform(operations.create_sign_in_code())
 
     def token(self) -> str | None:
         """Return the token that this client uses now, for another program that calls the same cluster."""

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.caller import TASK, Caller, caller
+from iris.rpc.auth.caller import TASK, caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
@@ -45,7 +46,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls):
+class ControllerService(SubmissionCalls, TokenCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -57,7 +58,8 @@ class ControllerService(SubmissionCalls):
     """
 
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
-        super().__init__(controller.submissions, controller.resubmissions, controller.workspaces)
+        SubmissionCalls.__init__(self, controller.submissions, controller.resubmissions, controller.workspaces)
+        TokenCalls.__init__(self, controller.authority, controller.saver)
         self._controller = controller
         self.open_streams = OpenStreams((quota or Quota()).streams)
 
@@ -143,7 +145,10 @@ class ControllerService(SubmissionCalls):
     ) -> Controller.DescribeClusterResponse:
         """Return the cluster's engine, where the controller runs, and who made this call."""
         return Controller.DescribeClusterResponse(
-            engine=self._controller.cluster.engine_name, place=own_place(), version=VERSION, caller=_identity(caller())
+            engine=self._controller.cluster.engine_name,
+            place=own_place(),
+            version=VERSION,
+            caller=identity_of(caller()),
         )
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
@@ -232,25 +237,3 @@ class ControllerService(SubmissionCalls):
         """Terminate one task."""
         await self._controller.control.terminate_task(request.job_id, request.task_index)
         return cluster_pb2.Empty()
-
-    async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
-        """Create a token."""
-        token, secret = self._controller.authority.create_token(request)
-        await self._controller.saver.saved()
-        return Controller.CreateTokenResponse(token=token, secret=secret)
-
-    async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
-        """Return the tokens created by people."""
-        return Controller.ListTokensResponse(tokens=self._controller.authority.list_tokens())
-
-    async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Revoke a token."""
-        self._controller.authority.revoke_token(request.token_id)
-        await self._controller.saver.saved()
-        return cluster_pb2.Empty()
-
-
-def _identity(known: Caller) -> Controller.Identity:
-    return Controller.Identity(
-        name=known.name, role=known.role, token_id=known.token_id, expires_at_ms=round(known.expires_at_s * 1000)
-    )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from iris.arguments import check_whole_number
+from iris.cluster.controller.auth.web_sessions import WebSession, WebSessions, session_ended
 from iris.cluster.controller.storage.store import StoredToken
 from iris.cluster.names import check_token_name
 from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
@@ -19,7 +20,15 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
-from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
+from iris.rpc.auth.tokens import (
+    QUEUED_WORKER_TTL_S,
+    WORKER_TTL_S,
+    SigningKey,
+    Verifier,
+    issuer_of,
+    revoked,
+    worker_token,
+)
 from iris.system.clock import now_for_ages_ms, now_ms, wall_s
 
 DEFAULT_TTL_S = 30 * 86400
@@ -49,8 +58,10 @@ class Authority:
         known: The stored tokens.
         save: Saves a token that was created or revoked, by its id; None removes the token.
         liveness: Knows which attempts and worker processes are live.
+        sessions: The web sessions; None keeps them in memory.
 
     Attributes:
+        sessions: The web sessions.
         verifier: Checks the signatures and times of tokens.
         streams: The open streams of the controller.
     """
@@ -61,8 +72,10 @@ class Authority:
         known: Iterable[StoredToken],
         save: Callable[[str, StoredToken | None], None],
         liveness: Liveness,
+        sessions: WebSessions | None = None,
     ) -> None:
         self._key = key
+        self.sessions = sessions or WebSessions(None, issuer_of(key.public))
         self._save = save
         self._liveness = liveness
         self.verifier = Verifier(key.public)
@@ -81,6 +94,14 @@ class Authority:
         self.check(known)
         return known
 
+    def find_session(self, session_id: str, secrets_sent: tuple[str, ...]) -> WebSession:
+        """Return the web session of a call. Raise UnauthenticatedError if there is no such session, or if the session
+        has ended.
+        """
+        session = self.sessions.find(session_id, secrets_sent)
+        self.check(session.caller)
+        return session
+
     async def confirm(self, known: Caller, token: str) -> None:
         """Do nothing, because the controller knows all tokens and need not ask another process to confirm a token."""
 
@@ -94,6 +115,8 @@ class Authority:
         stored = self._tokens.get(known.token_id)
         if stored is not None and stored.token.revoked_at_ms:
             raise revoked(known)
+        if known.session_id and not self.sessions.is_open(known.session_id):
+            raise session_ended()
         if known.role == TASK:
             if not self._liveness.is_attempt_live(
                 known.job_id, known.task_index, known.attempt_id, known.job_submitted_at_ms
@@ -186,6 +209,7 @@ class Authority:
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)
         self._tokens[token_id] = stored
+        self.sessions.end_of_token(token_id)
         self.streams.recheck(lambda known: known.token_id == token_id)
         event, self._revoked = self._revoked, asyncio.Event()
         event.set()

@@ -32,6 +32,7 @@ _COPIED_FILE = "copied"
 _ORIGINALS_OWN = (
     KEY_FILE,
     TOKEN_FILE,
+    "web-sessions",
     PART_FILE,
     _ID_FILE,
     "left",

@@ -1,0 +1,72 @@
+"""`iris web`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from urllib.parse import urlsplit
+
+import click
+
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import Lookup
+from iris.cli.completion import JobName
+from iris.cli.options import address_option, json_option
+from iris.cli.output.printer import Output
+from iris.cluster.client.operations.tokens import web_link
+from iris.rpc.address import is_loopback
+
+_HELP = """\
+Open the page of the cluster in your browser: its jobs, their logs while they are written, and its machines. The \
+browser is signed in with your name and your role until your token expires, but at most 30 days. On a machine without \
+a browser, the command prints the link instead.
+
+JOB is an id, the beginning of an id, a task (JOB/task-2), or '@' for your latest job. Default: the list of jobs.
+
+\b
+  iris web
+  iris web train-1a2b3c4d
+  iris web @/task-2                              the log of this task
+  iris web --print                               for a browser on another machine
+
+The link works once, within five minutes. Whoever opens the link first is signed in, so do not share it. 'iris token \
+create NAME --role reader' makes a token with which another person can sign in.
+"""
+
+
+@click.command(help=_HELP, short_help="Open the page of the cluster in a browser.")
+@click.option("--print", "print_only", is_flag=True, help="Print the link, and open no browser.")
+@json_option('Print one JSON document, and open no browser: {"url", "expires_at_ms"}.')
+@address_option
+@click.argument("job", type=JobName(with_tasks=True), required=False)
+def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None) -> None:
+    """See `_HELP`."""
+    output = Output(as_json=as_json)
+    with connect(address) as connection:
+        cluster = connection.client.cluster
+        target = None if job is None else Lookup(connection.client, with_tasks=False).one(job)
+        code = cluster.create_sign_in_code()
+        base = cluster.controller_address
+    if target is None:
+        link = web_link(base, code.code)
+    else:
+        link = web_link(base, code.code, target.job.job_id, target.task_index)
+    if not print_only and not as_json and _open(link):
+        output.note(f"the page of {base} opens in your browser; if it does not: iris web --print")
+        return
+    output.answer({"url": link, "expires_at_ms": code.expires_at_ms}, lambda: link)
+    if as_json:
+        return
+    output.note("the link works once, within five minutes")
+    port = urlsplit(base).port
+    if is_loopback(base) and os.environ.get("SSH_CONNECTION"):
+        forward = f"ssh -L {port}:localhost:{port} HOST"
+        output.note(f"for a browser on your own machine, forward the port first: {forward}")
+
+
+def _open(link: str) -> bool:
+    """Open a link in the user's browser. Return False if there is no browser with windows."""
+    has_display = sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
+    # Without a display, Python would start a text browser in the terminal, and a text browser cannot show the page.
+    return has_display and webbrowser.open(link)
