@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
 from support.distribution import ByModule, is_on_ray, sort_for_processes
+from support.memory_files import use_memory
 from support.ray_cluster import RayCluster, running_ray_cluster
 from support.tokens import prepare_environment
 from support.waiting import wait_until
@@ -29,6 +30,7 @@ os.environ[RUN_VARIABLE] = secrets.token_hex(8)
 # that tests interrupt would go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 prepare_environment()
+use_memory()
 
 
 # Ends the Ray cluster and the server that uses it. They end after the last test on Ray, not with the session, because

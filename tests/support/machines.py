@@ -41,16 +41,24 @@ ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _INIT = """
 set -e
 staging=$1 hosts=$2 name=$3; shift 3
+memory=$staging-memory
 mount -t tmpfs -o mode=1777 tmpfs "$staging"
+mount -t tmpfs -o mode=1777 tmpfs "$memory"
 for path; do
-  case $path in /tmp/*) mkdir -p "$staging${path#/tmp}"; mount --rbind "$path" "$staging${path#/tmp}";; esac
+  case $path in
+    /tmp/*) place=$staging${path#/tmp};;
+    /dev/shm/*) place=$memory${path#/dev/shm};;
+    *) continue;;
+  esac
+  mkdir -p "$place"
+  mount --rbind "$path" "$place"
 done
 mkdir -p "$staging/home"
 : > "$staging/nothing"
 mount --bind "$hosts" /etc/hosts
 if [ -e /etc/resolv.conf ]; then mount --bind "$staging/nothing" /etc/resolv.conf; fi
 mount --move "$staging" /tmp
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount --move "$memory" /dev/shm
 echo "$name" > /proc/sys/kernel/hostname
 echo up
 sleep infinity &
@@ -104,6 +112,7 @@ class Machine:
     def power_on(self) -> None:
         """Begin to boot the machine. The former content of its disks is lost."""
         self._staging.mkdir(exist_ok=True)
+        self._staging.with_name(f"{self._staging.name}-memory").mkdir(exist_ok=True)
         command = [*ENDS_WITH_US, "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
         command += ["--fork", "--kill-child", "--mount-proc", "sh", str(self._lan.init)]
         command += [str(self._staging), str(self._lan.hosts), self.name, *map(str, self._lan.shared)]

@@ -91,7 +91,9 @@ class FoldedLogs:
             OSError: A log cannot be read, or the database cannot be written. The files of the remaining logs stay.
         """
         batch: list[Foldable] = []
-        for log in logs:
+        # Rows that are inserted in the order of their keys fill the pages of the database. In the reverse order, in
+        # which some file systems list new folders, the pages would stay half empty.
+        for log in sorted(logs, key=lambda log: log.name):
             batch.append(log)
             if len(batch) == _BATCH_LOGS or sum(each.size for each in batch) > _BATCH_BYTES:
                 self._fold_batch(batch)
