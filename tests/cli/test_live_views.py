@@ -72,6 +72,22 @@ def test_watched_jobs_are_redrawn_in_place_on_a_terminal_until_ctrl_c(remote_iri
     assert terminal.exit_code() == 130
 
 
+def test_watched_jobs_in_a_pipe_have_one_line_for_each_change_and_never_lack_a_job(
+    remote_iris: Iris, tmp_path: Path
+) -> None:
+    name = remote_iris.detach(blocked(tmp_path / "go"))
+    remote_iris.wait_for(name, "RUNNING")
+    watch = remote_iris.start("ps", "--watch", "--json", "--name", f"{name[:-2]}*")
+    states = [json.loads(watch.line())["jobs"][0]["state"]]
+    (tmp_path / "go").touch()
+    while states[-1] != "FAILED":
+        (job,) = json.loads(watch.line())["jobs"]
+        states.append(job["state"])
+    watch.interrupt()
+    assert watch.exit_code() == 130
+    assert states[0] == "RUNNING"
+
+
 def test_top_shows_the_running_tasks_with_the_largest_use_first(remote_iris: Iris) -> None:
     busy = remote_iris.detach("while :; do :; done")
     idle = remote_iris.detach("exec sleep 600", "-n", "2", "--independent")

@@ -43,6 +43,7 @@ PLAIN = {
     "tree_logs": "returns a stream; the first line is requested later",
     "logs": "returns a stream; the first line is requested later",
     "watch_job": "returns an asynchronous iterator",
+    "watch_jobs": "returns an asynchronous iterator",
     "map": "submits the job when the iteration begins",
     "starmap": "submits the job when the iteration begins",
     "AsyncMapJob.results": "returns an asynchronous iterator",

@@ -35,6 +35,7 @@ WAITS: dict[str, Verb] = {
     "raw": lambda client, job_id: list(client.stream_task_logs(job_id, 0).raw()),  # type: ignore[arg-type]
     "lookup_endpoint": lambda client, job_id: client.lookup_endpoint(f"none of {job_id}", timeout=3600),
     "cluster.watch_job": lambda client, job_id: list(client.cluster.watch_job(job_id)),
+    "watch_jobs": lambda client, job_id: list(client.watch_jobs(id_prefix=job_id)),
 }
 
 

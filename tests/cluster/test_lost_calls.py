@@ -290,6 +290,22 @@ def _watch_job(lost: Case) -> None:
         assert states == sorted(states)
 
 
+@case("ControllerService/WatchJobs")
+def _watch_jobs(lost: Case) -> None:
+    for messages in (0, 1):
+        gate = lost.world.directory / unique("gate")
+        job_id = lost.launch(wait_for(gate))
+        wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+        lost.lose(messages=messages)
+        with closing(lost.world.lossy.watch_jobs(id_prefix=job_id)) as lists:
+            for newest in lists:
+                if not lost.is_losing():
+                    gate.touch()
+                if newest.counts == {"SUCCEEDED": 1}:
+                    break
+        assert [job.job_id for job in newest.jobs] == [job_id]
+
+
 # Tasks.
 
 

@@ -1,17 +1,19 @@
-"""Contains the methods of `IrisClient` that list and count jobs."""
+"""Contains the methods of `IrisClient` that list, count and watch jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from iris.client.views.lists import JobList
+from iris.cluster.client.operations.list_watching import MOST_JOBS, WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import JobState
+from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 
 class ListMethods:
-    """The methods of `IrisClient` that list and count jobs.
+    """The methods of `IrisClient` that list, count and watch jobs.
 
     Args:
         cluster: The low-level client of the cluster.
@@ -24,6 +26,7 @@ class ListMethods:
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -36,6 +39,7 @@ class ListMethods:
 
         Args:
             id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
             states: The accepted states, for example `["RUNNING", "PENDING"]`.
             owner: The name of the job's owner.
             since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
@@ -49,6 +53,7 @@ class ListMethods:
         """
         jobs = self.cluster.list_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,
@@ -62,6 +67,7 @@ class ListMethods:
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -72,6 +78,7 @@ class ListMethods:
 
         Args:
             id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
             states: The accepted states, for example `["RUNNING", "PENDING"]`.
             owner: The name of the job's owner.
             since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
@@ -83,8 +90,61 @@ class ListMethods:
         """
         return self.cluster.count_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,
             until_ms=until_ms,
+        )
+
+    def watch_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        id_contains: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        newest_first: bool = False,
+        limit: int = MOST_JOBS,
+        patience_s: float | None = 60.0,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> Iterator[WatchedJobs]:
+        """Yield the list of jobs, and the new list after each change, until the caller ends the iteration. Reconnect
+        after a lost connection.
+
+        Changes come at most four times a second. A slow caller misses intermediate lists, but never the last list. Each
+        `WatchedJobs` has the list `jobs`, the numbers of jobs by state in `counts`, `has_more`, and the ids of the jobs
+        that have `changed`.
+
+        Args:
+            id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
+            states: The accepted states, for example `["RUNNING", "PENDING"]`.
+            owner: The name of the job's owner.
+            since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
+            until_ms: The end of the times of submission, in milliseconds since the epoch. This time is not included.
+                0 means no end.
+            newest_first: Whether the newest job comes first.
+            limit: The largest number of jobs in the list, from 1 to 1,000.
+            patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
+                forever.
+            on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            ControllerUnreachableError: The controller has not answered for `patience_s`.
+        """
+        return self.cluster.watch_jobs(
+            id_prefix=id_prefix,
+            id_contains=id_contains,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            newest_first=newest_first,
+            limit=limit,
+            patience_s=patience_s,
+            on_silence=on_silence,
         )

@@ -177,6 +177,15 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def watch_jobs(self, request: Controller.WatchJobsRequest, ctx: RequestContext[Controller.WatchJobsRequest, Controller.WatchJobsResponse], /) -> AsyncIterator[Controller.WatchJobsResponse]:
+        """
+        Streams a page of the list of jobs: first the whole page, then the changes, at most four messages a second. The page
+        is the page that ListJobs returns for the same conditions, and follows all changes: new jobs come onto the page, and
+        jobs that do not meet the conditions any more leave the page. Without changes, a beat is sent at least every 15 s.
+        The stream has no end. A slow reader misses intermediate states, but never the last state.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def stream_results(self, request: Controller.StreamResultsRequest, ctx: RequestContext[Controller.StreamResultsRequest, Controller.StreamResultsResponse], /) -> AsyncIterator[Controller.StreamResultsResponse]:
         """
         Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
@@ -512,6 +521,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=svc.watch_job,
+                ),
+                "/iris.cluster.ControllerService/WatchJobs": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="WatchJobs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchJobsRequest,
+                        output=Controller.WatchJobsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.watch_jobs,
                 ),
                 "/iris.cluster.ControllerService/StreamResults": Endpoint.server_stream(
                     method=MethodInfo(
@@ -1205,6 +1225,32 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def watch_jobs(
+        self,
+        request: Controller.WatchJobsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[Controller.WatchJobsResponse]:
+        """
+        Streams a page of the list of jobs: first the whole page, then the changes, at most four messages a second. The page
+        is the page that ListJobs returns for the same conditions, and follows all changes: new jobs come onto the page, and
+        jobs that do not meet the conditions any more leave the page. Without changes, a beat is sent at least every 15 s.
+        The stream has no end. A slow reader misses intermediate states, but never the last state.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchJobs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchJobsRequest,
+                output=Controller.WatchJobsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def stream_results(
         self,
         request: Controller.StreamResultsRequest,
@@ -1745,6 +1791,15 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def watch_jobs(self, request: Controller.WatchJobsRequest, ctx: RequestContext[Controller.WatchJobsRequest, Controller.WatchJobsResponse], /) -> Iterator[Controller.WatchJobsResponse]:
+        """
+        Streams a page of the list of jobs: first the whole page, then the changes, at most four messages a second. The page
+        is the page that ListJobs returns for the same conditions, and follows all changes: new jobs come onto the page, and
+        jobs that do not meet the conditions any more leave the page. Without changes, a beat is sent at least every 15 s.
+        The stream has no end. A slow reader misses intermediate states, but never the last state.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def stream_results(self, request: Controller.StreamResultsRequest, ctx: RequestContext[Controller.StreamResultsRequest, Controller.StreamResultsResponse], /) -> Iterator[Controller.StreamResultsResponse]:
         """
         Streams the tasks of a job that have ended, each once, with its result or exception. Tasks that have ended before
@@ -2078,6 +2133,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=service.watch_job,
+                ),
+                "/iris.cluster.ControllerService/WatchJobs": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="WatchJobs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchJobsRequest,
+                        output=Controller.WatchJobsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.watch_jobs,
                 ),
                 "/iris.cluster.ControllerService/StreamResults": EndpointSync.server_stream(
                     method=MethodInfo(
@@ -2765,6 +2831,32 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.WatchJobRequest,
                 output=Controller.WatchJobResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def watch_jobs(
+        self,
+        request: Controller.WatchJobsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[Controller.WatchJobsResponse]:
+        """
+        Streams a page of the list of jobs: first the whole page, then the changes, at most four messages a second. The page
+        is the page that ListJobs returns for the same conditions, and follows all changes: new jobs come onto the page, and
+        jobs that do not meet the conditions any more leave the page. Without changes, a beat is sent at least every 15 s.
+        The stream has no end. A slow reader misses intermediate states, but never the last state.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchJobs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchJobsRequest,
+                output=Controller.WatchJobsResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.SERVER_STREAM,
             ),

@@ -347,7 +347,7 @@ class JobDependency(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., condition: _Optional[_Union[DependencyCondition, str]] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner", "pending_reason", "failure_reason", "waits_for", "inputs_digest", "num_inputs", "inputs_per_task")
+    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner", "pending_reason", "failure_reason", "waits_for", "inputs_digest", "num_inputs", "inputs_per_task", "number")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -386,6 +386,7 @@ class JobStatus(_message.Message):
     INPUTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUM_INPUTS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_PER_TASK_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: JobState
     exit_code: int
@@ -417,7 +418,8 @@ class JobStatus(_message.Message):
     inputs_digest: str
     num_inputs: int
     inputs_per_task: int
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ...) -> None: ...
+    number: int
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason")
@@ -1002,7 +1004,7 @@ class Controller(_message.Message):
         job_ids: _containers.RepeatedScalarFieldContainer[str]
         def __init__(self, job_ids: _Optional[_Iterable[str]] = ...) -> None: ...
     class ListJobsRequest(_message.Message):
-        __slots__ = ("page_size", "page_token", "id_prefix", "states", "owner", "since_ms", "until_ms", "newest_first", "include_counts")
+        __slots__ = ("page_size", "page_token", "id_prefix", "states", "owner", "since_ms", "until_ms", "newest_first", "include_counts", "id_contains")
         PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
         PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -1012,6 +1014,7 @@ class Controller(_message.Message):
         UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
         NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
         INCLUDE_COUNTS_FIELD_NUMBER: _ClassVar[int]
+        ID_CONTAINS_FIELD_NUMBER: _ClassVar[int]
         page_size: int
         page_token: str
         id_prefix: str
@@ -1021,7 +1024,8 @@ class Controller(_message.Message):
         until_ms: int
         newest_first: bool
         include_counts: bool
-        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., id_prefix: _Optional[str] = ..., states: _Optional[_Iterable[_Union[JobState, str]]] = ..., owner: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., newest_first: _Optional[bool] = ..., include_counts: _Optional[bool] = ...) -> None: ...
+        id_contains: str
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., id_prefix: _Optional[str] = ..., states: _Optional[_Iterable[_Union[JobState, str]]] = ..., owner: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., newest_first: _Optional[bool] = ..., include_counts: _Optional[bool] = ..., id_contains: _Optional[str] = ...) -> None: ...
     class ListJobsResponse(_message.Message):
         __slots__ = ("jobs", "next_page_token", "num_unfinished", "num_ended")
         JOBS_FIELD_NUMBER: _ClassVar[int]
@@ -1334,6 +1338,52 @@ class Controller(_message.Message):
         JOB_FIELD_NUMBER: _ClassVar[int]
         job: JobStatus
         def __init__(self, job: _Optional[_Union[JobStatus, _Mapping]] = ...) -> None: ...
+    class WatchJobsRequest(_message.Message):
+        __slots__ = ("id_prefix", "id_contains", "states", "owner", "since_ms", "until_ms", "newest_first", "page_size", "page_token")
+        ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
+        ID_CONTAINS_FIELD_NUMBER: _ClassVar[int]
+        STATES_FIELD_NUMBER: _ClassVar[int]
+        OWNER_FIELD_NUMBER: _ClassVar[int]
+        SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+        NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        id_prefix: str
+        id_contains: str
+        states: _containers.RepeatedScalarFieldContainer[JobState]
+        owner: str
+        since_ms: int
+        until_ms: int
+        newest_first: bool
+        page_size: int
+        page_token: str
+        def __init__(self, id_prefix: _Optional[str] = ..., id_contains: _Optional[str] = ..., states: _Optional[_Iterable[_Union[JobState, str]]] = ..., owner: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., newest_first: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    class WatchJobsResponse(_message.Message):
+        __slots__ = ("is_snapshot", "jobs", "left", "next_page_token", "counts")
+        class Count(_message.Message):
+            __slots__ = ("state", "jobs")
+            STATE_FIELD_NUMBER: _ClassVar[int]
+            JOBS_FIELD_NUMBER: _ClassVar[int]
+            state: JobState
+            jobs: int
+            def __init__(self, state: _Optional[_Union[JobState, str]] = ..., jobs: _Optional[int] = ...) -> None: ...
+        class Counts(_message.Message):
+            __slots__ = ("counts",)
+            COUNTS_FIELD_NUMBER: _ClassVar[int]
+            counts: _containers.RepeatedCompositeFieldContainer[Controller.WatchJobsResponse.Count]
+            def __init__(self, counts: _Optional[_Iterable[_Union[Controller.WatchJobsResponse.Count, _Mapping]]] = ...) -> None: ...
+        IS_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+        JOBS_FIELD_NUMBER: _ClassVar[int]
+        LEFT_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        COUNTS_FIELD_NUMBER: _ClassVar[int]
+        is_snapshot: bool
+        jobs: _containers.RepeatedCompositeFieldContainer[JobStatus]
+        left: _containers.RepeatedScalarFieldContainer[int]
+        next_page_token: str
+        counts: Controller.WatchJobsResponse.Counts
+        def __init__(self, is_snapshot: _Optional[bool] = ..., jobs: _Optional[_Iterable[_Union[JobStatus, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ..., next_page_token: _Optional[str] = ..., counts: _Optional[_Union[Controller.WatchJobsResponse.Counts, _Mapping]] = ...) -> None: ...
     class StreamResultsRequest(_message.Message):
         __slots__ = ("job_id", "task_indices", "follow", "received")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -35,6 +35,8 @@ from iris.cluster.controller.api.cluster_view import ClusterView
 from iris.cluster.controller.api.endpoint_calls import EndpointCalls
 from iris.cluster.controller.api.endpoints import Endpoints
 from iris.cluster.controller.api.job_control import JobControl
+from iris.cluster.controller.api.job_lists.list_watches import JobListWatches
+from iris.cluster.controller.api.job_lists.pages import JobPages
 from iris.cluster.controller.api.job_queries import JobQueries
 from iris.cluster.controller.api.results import ResultStreams
 from iris.cluster.controller.api.slices import Slices
@@ -115,6 +117,7 @@ class Controller:
         authority: Checks and creates tokens.
         fleet: The workers.
         watches: The watched jobs.
+        list_watches: The watched pages of the list of jobs.
         log_sources: Finds the place from which a log can be read.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The
             objects that answer the calls of clients and workers. Each one is named after its subject.
@@ -151,6 +154,8 @@ class Controller:
         self.saver = Saver(store)
         self.slices = Slices()
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
+        pages = JobPages(self.jobs, self._stored_jobs, store, self.saver, self.slices)
+        self.list_watches = JobListWatches(self.jobs, pages, self.saver, self.slices)
         # Workers.
         lost = LostAttempts(self.jobs, self.saver)
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lost.end, self._wake_scheduler)
@@ -173,7 +178,9 @@ class Controller:
         self.submissions = self._make_submissions()
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
-        self.queries = JobQueries(self.jobs, self._stored_jobs, store, self.fleet.workers, self.saver, self.slices)
+        self.queries = JobQueries(
+            self.jobs, pages, self._stored_jobs, store, self.fleet.workers, self.saver, self.slices
+        )
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
@@ -194,6 +201,7 @@ class Controller:
             self._background,
             unused,
             retention,
+            on_removed=self.list_watches.job_removed,
         )
 
     def _make_submissions(self) -> Submissions:
@@ -320,6 +328,7 @@ class Controller:
         record = change.record
         self._add(record)
         log_new_job(record.job)
+        self.list_watches.job_added(record)
         self._carry_out_instructions(change)
         self._dependencies.job_added(record)
         # While a child job is being saved, its parent job may end. In this case the child job must end, too.
@@ -347,6 +356,7 @@ class Controller:
             log_transitions(record.job)
         if change.has_news:
             self.watches.publish(record)
+            self.list_watches.publish(record)
         self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)

@@ -153,6 +153,7 @@ CONTROLLER_RULES: Rules = {
     "GetTaskStatus": _row(USER, READER, task=_of_own_or_below),
     "ListTasks": _row(USER, READER, task=_of_own_or_below),
     "WatchJob": _row(USER, READER, task=_of_own_or_below),
+    "WatchJobs": _row(USER, READER),
     "StreamResults": _row(USER, READER, task=_of_own_or_below),
     "StreamTaskLogs": _row(USER, READER, task=_of_own_or_below),
     "FetchTaskLogs": _row(USER, READER, task=_log_of_own_or_below),

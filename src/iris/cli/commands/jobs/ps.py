@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import is_pattern, literal_beginning, matches
+from iris.cli.commands.jobs.ps_watch import changes_of_jobs
 from iris.cli.options import MOMENT, address_option, json_option
 from iris.cli.output.documents import job_document
-from iris.cli.output.live_view import Frame, polled, show_live
+from iris.cli.output.live_view import Frame, show_live
 from iris.cli.output.printer import Output
 from iris.cluster.types import FINAL_STATES, STATE_NAMES, is_job_finished
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from iris.client import IrisClient
+    from iris.cluster.client.operations.list_watching import WatchedJobs
     from iris.rpc import cluster_pb2
 
 _SHOWN_FINISHED = 10
@@ -66,21 +68,33 @@ class _Filter:
 
     def jobs(self, client: IrisClient, states: Sequence[str], most: int | None) -> list[cluster_pb2.JobStatus]:
         """Return the newest jobs that meet all conditions and are in one of the given states."""
-        accepted = [state for state in states if state in self.states or not self.states]
+        accepted = self.accepted(states)
         if not accepted:
             return []
         if not is_pattern(self.name):
-            return client.list_jobs(states=accepted, newest_first=True, limit=most, **self._conditions())
-        found = client.list_jobs(states=accepted, newest_first=True, **self._conditions())
+            return client.list_jobs(states=accepted, newest_first=True, limit=most, **self.conditions())
+        found = client.list_jobs(states=accepted, newest_first=True, **self.conditions())
         return [job for job in found if matches(job.job_id, self.name)][:most]
 
     def counts(self, client: IrisClient) -> tuple[int, int]:
         """Return how many unfinished and how many ended jobs meet all conditions."""
         if not is_pattern(self.name):
-            return client.count_jobs(states=self.states, **self._conditions())
+            return client.count_jobs(states=self.states, **self.conditions())
         return len(self.jobs(client, _UNFINISHED, None)), len(self.jobs(client, _ENDED, None))
 
-    def _conditions(self) -> dict[str, Any]:
+    def accepted(self, states: Sequence[str]) -> list[str]:
+        """Return those of the given states that are accepted."""
+        return [state for state in states if state in self.states or not self.states]
+
+    def jobs_in(self, watched: WatchedJobs | None, most: int | None) -> list[cluster_pb2.JobStatus] | None:
+        """Return the jobs of a watched list that meet all conditions. None if the list is too short to know them."""
+        if watched is None:
+            return []
+        found = [job for job in watched.jobs if not is_pattern(self.name) or matches(job.job_id, self.name)][:most]
+        return None if watched.has_more and len(found) != most else found
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the conditions as arguments of the client's methods, except the states and the pattern."""
         begin = literal_beginning(self.name)
         return {"id_prefix": begin, "owner": self.owner, "since_ms": self.since_ms}
 
@@ -123,11 +137,7 @@ def ps(
     with connect(address) as connection:
         client = connection.client
         if watch:
-
-            def read() -> Frame:
-                return _frame(_listed(client, wanted, most, most_ended), is_filtered=not wanted.is_empty)
-
-            show_live(polled(read), output)
+            show_live(_frames(client, wanted, most, most_ended), output)
             return
         shown = _listed(client, wanted, most, most_ended)
         counts = wanted.counts(client)
@@ -144,9 +154,24 @@ def _listed(
     client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None
 ) -> list[cluster_pb2.JobStatus]:
     """Return the jobs to show: first the unfinished jobs, then the ended jobs. Both parts begin with the newest job."""
-    live = wanted.jobs(client, _UNFINISHED, most)
-    ended = wanted.jobs(client, _ENDED, most_ended or most)
-    # A job that ends between the two calls is in both lists. Such a job is shown only once, as ended.
+    return _joined(wanted.jobs(client, _UNFINISHED, most), wanted.jobs(client, _ENDED, most_ended or most), most)
+
+
+def _frames(client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None) -> Iterator[Frame]:
+    """Yield the jobs to show, after each change."""
+    states = (wanted.accepted(_UNFINISHED), wanted.accepted(_ENDED))
+    for live_list, ended_list in changes_of_jobs(client, *states, wanted.conditions()):
+        live, ended = wanted.jobs_in(live_list, most), wanted.jobs_in(ended_list, most_ended or most)
+        # A watched list has at most 1,000 jobs. If more jobs must be shown, all of them are read after each change.
+        is_known = live is not None and ended is not None
+        shown = _joined(live or [], ended or [], most) if is_known else _listed(client, wanted, most, most_ended)
+        yield _frame(shown, is_filtered=not wanted.is_empty)
+
+
+def _joined(
+    live: Sequence[cluster_pb2.JobStatus], ended: Sequence[cluster_pb2.JobStatus], most: int | None
+) -> list[cluster_pb2.JobStatus]:
+    # A job that ends between the reads of the two lists is in both lists. Such a job is shown only once, as ended.
     has_ended = {job.job_id for job in ended}
     return [*(job for job in live if job.job_id not in has_ended), *ended][:most]
 

@@ -11,9 +11,10 @@ from iris.arguments import JobReference, TaskReference, check_seconds
 from iris.cluster.client.access import ClusterAccess
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.aio.verbs import AsyncVerbs
-from iris.cluster.client.operations import logs, results, watching
+from iris.cluster.client.operations import list_watching, logs, results, watching
 from iris.cluster.client.operations.results import Status
 from iris.cluster.client.operations.steps import Pause
+from iris.cluster.types import JobState
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
@@ -66,6 +67,36 @@ class AsyncClusterClient(AsyncVerbs):
             patience_s=patience_s,
             longest_pause_s=longest_pause_s,
             include_tasks=include_tasks,
+            on_silence=on_silence,
+        )
+        return self.connection.items(operation)
+
+    def watch_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        id_contains: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        newest_first: bool = False,
+        limit: int = list_watching.MOST_JOBS,
+        patience_s: float | None = 60.0,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> AsyncGenerator[list_watching.WatchedJobs]:
+        """Yield the list of jobs, and the new list after each change, until the caller ends the iteration. Reconnect
+        after a lost connection."""
+        operation = list_watching.watch_jobs(
+            id_prefix=id_prefix,
+            id_contains=id_contains,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            newest_first=newest_first,
+            limit=limit,
+            patience_s=patience_s,
             on_silence=on_silence,
         )
         return self.connection.items(operation)

@@ -81,6 +81,7 @@ class AsyncVerbs:
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -91,6 +92,7 @@ class AsyncVerbs:
         """Return the jobs that meet all given conditions, without their tasks, the oldest first."""
         operation = jobs.list_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,
@@ -104,6 +106,7 @@ class AsyncVerbs:
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -112,6 +115,7 @@ class AsyncVerbs:
         """Return how many unfinished and how many ended jobs meet all given conditions."""
         operation = jobs.count_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,

@@ -155,6 +155,7 @@ def forget_job(job_id: str | JobReference) -> Operation[list[str]]:
 def list_jobs(
     *,
     id_prefix: str = "",
+    id_contains: str = "",
     states: Iterable[JobState | str | int] = (),
     owner: str = "",
     since_ms: int = 0,
@@ -163,7 +164,7 @@ def list_jobs(
     limit: int | None = None,
 ) -> Operation[list[cluster_pb2.JobStatus]]:
     """Return the jobs that meet all given conditions, without their tasks."""
-    request = _list_request(id_prefix, states, owner, since_ms, until_ms)
+    request = list_request(id_prefix, id_contains, states, owner, since_ms, until_ms)
     request.newest_first = check_flag("newest_first", newest_first)
     left = MAX_INT32
     if limit is not None:
@@ -182,26 +183,29 @@ def list_jobs(
 def count_jobs(
     *,
     id_prefix: str = "",
+    id_contains: str = "",
     states: Iterable[JobState | str | int] = (),
     owner: str = "",
     since_ms: int = 0,
     until_ms: int = 0,
 ) -> Operation[tuple[int, int]]:
     """Return how many unfinished and how many ended jobs meet all given conditions."""
-    request = _list_request(id_prefix, states, owner, since_ms, until_ms)
+    request = list_request(id_prefix, id_contains, states, owner, since_ms, until_ms)
     request.page_size, request.include_counts = 1, True
     answer: cluster_pb2.Controller.ListJobsResponse = yield Call("list_jobs", request)
     return answer.num_unfinished, answer.num_ended
 
 
-def _list_request(
-    id_prefix: str, states: Iterable[JobState | str | int], owner: str, since_ms: int, until_ms: int
+def list_request(
+    id_prefix: str, id_contains: str, states: Iterable[JobState | str | int], owner: str, since_ms: int, until_ms: int
 ) -> cluster_pb2.Controller.ListJobsRequest:
+    """Check the conditions for jobs, and return the request that lists the jobs."""
     wanted = [JobState(state) for state in check_items("states", states, "states, for example ['RUNNING']")]
     if JobState.UNSPECIFIED in wanted:
         raise InvalidArgumentError("states must name states that a job can have, got UNSPECIFIED")
     return cluster_pb2.Controller.ListJobsRequest(
         id_prefix=check_text("id_prefix", id_prefix),
+        id_contains=check_text("id_contains", id_contains),
         states=[state.number for state in wanted],  # type: ignore[misc]  # the numbers are the same
         owner=check_text("owner", owner),
         since_ms=check_whole_number("since_ms", since_ms),

@@ -125,6 +125,7 @@ class JobVerbs(ClusterVerbs):
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -137,6 +138,7 @@ class JobVerbs(ClusterVerbs):
 
         Args:
             id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
             states: The accepted states, for example `["RUNNING", "PENDING"]`.
             owner: The name of the job's owner.
             since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
@@ -150,6 +152,7 @@ class JobVerbs(ClusterVerbs):
         """
         operation = operations.list_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,
@@ -163,6 +166,7 @@ class JobVerbs(ClusterVerbs):
         self,
         *,
         id_prefix: str = "",
+        id_contains: str = "",
         states: Iterable[JobState | str | int] = (),
         owner: str = "",
         since_ms: int = 0,
@@ -173,6 +177,7 @@ class JobVerbs(ClusterVerbs):
 
         Args:
             id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
             states: The accepted states, for example `["RUNNING", "PENDING"]`.
             owner: The name of the job's owner.
             since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
@@ -184,6 +189,7 @@ class JobVerbs(ClusterVerbs):
         """
         operation = operations.count_jobs(
             id_prefix=id_prefix,
+            id_contains=id_contains,
             states=states,
             owner=owner,
             since_ms=since_ms,

@@ -1,19 +1,21 @@
-"""Watches the states of a job and its tasks."""
+"""Watches the states of a job and its tasks, and the list of jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from iris.arguments import JobReference, check_instance
+from iris.cluster.client.operations import list_watching
 from iris.cluster.client.operations import watching as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
+from iris.cluster.types import JobState
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.stream_handle import StreamHandle
 
 
 class WatchVerbs(ClusterVerbs):
-    """The call that watches a job."""
+    """The calls that watch a job or the list of jobs."""
 
     def watch_job(
         self,
@@ -54,6 +56,62 @@ class WatchVerbs(ClusterVerbs):
             patience_s=patience_s,
             longest_pause_s=longest_pause_s,
             include_tasks=include_tasks,
+            on_silence=on_silence,
+            is_aborted=lambda: handle is not None and handle.aborted,
+        )
+        return self.connection.items(operation, handle)
+
+    def watch_jobs(
+        self,
+        *,
+        id_prefix: str = "",
+        id_contains: str = "",
+        states: Iterable[JobState | str | int] = (),
+        owner: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        newest_first: bool = False,
+        limit: int = list_watching.MOST_JOBS,
+        patience_s: float | None = 60.0,
+        handle: StreamHandle | None = None,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> Iterator[list_watching.WatchedJobs]:
+        """Yield the list of jobs, and the new list after each change, until the caller ends the iteration. Reconnect
+        after a lost connection.
+
+        Changes come at most four times a second. A slow caller misses intermediate lists, but never the last list.
+
+        Args:
+            id_prefix: The beginning of the job id.
+            id_contains: A part of the job id.
+            states: The accepted states, for example `["RUNNING", "PENDING"]`.
+            owner: The name of the job's owner.
+            since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
+            until_ms: The end of the times of submission, in milliseconds since the epoch. This time is not included.
+                0 means no end.
+            newest_first: Whether the newest job comes first.
+            limit: The largest number of jobs in the list, from 1 to 1,000.
+            patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
+                forever.
+            handle: A handle with which another thread can end the watch.
+            on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            ControllerUnreachableError: The controller has not answered for `patience_s`.
+        """
+        if handle is not None:
+            check_instance("handle", handle, StreamHandle)
+        operation = list_watching.watch_jobs(
+            id_prefix=id_prefix,
+            id_contains=id_contains,
+            states=states,
+            owner=owner,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            newest_first=newest_first,
+            limit=limit,
+            patience_s=patience_s,
             on_silence=on_silence,
             is_aborted=lambda: handle is not None and handle.aborted,
         )

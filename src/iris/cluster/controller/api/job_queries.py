@@ -1,42 +1,27 @@
-"""Answers the calls that read jobs and tasks. An answer never shows a change that is not saved yet.
-
-Jobs are listed by their numbers, which are the order of their submission. A page token contains the number of the job
-with which the next page begins. Therefore each job that exists while all pages are read is on exactly one page.
-"""
+"""Answers the calls that read jobs and tasks. An answer never shows a change that is not saved yet."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
 from iris.cluster.controller.api import messages
+from iris.cluster.controller.api.job_lists.pages import LIST_NAME, JobPages, PageChoice
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
 from iris.cluster.controller.removal.dropped_results import explain_dropped_results
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
-from iris.cluster.controller.storage.job_lists import JobFilter, Range, count_jobs, read_page
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.workers.worker_record import WorkerRecord
-from iris.cluster.states import STATE_NAMES
-from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
-from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, Page, cut_page, number_in, page_token_of
+from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
 from iris.rpc.serving.steps import Steps
 
 ListJobsRequest = cluster_pb2.Controller.ListJobsRequest
 ListJobsResponse = cluster_pb2.Controller.ListJobsResponse
-
-_LAST = 2**62  # This number is higher than the number of every job.
-_LIST = "jobs"
-# If a job ends during a count, the count is repeated. After this many tries, the last count is returned, although some
-# jobs may be missing from it.
-_COUNT_TRIES = 5
 
 T = TypeVar("T")
 
@@ -46,6 +31,7 @@ class JobQueries:
 
     Args:
         jobs: All jobs.
+        pages: Reads pages of the list of jobs.
         stored_jobs: Calls functions that read the store, in other threads.
         store: Contains the ended jobs, and the results of tasks.
         workers: The workers that have registered, by id.
@@ -56,6 +42,7 @@ class JobQueries:
     def __init__(
         self,
         jobs: JobTable,
+        pages: JobPages,
         stored_jobs: StoredJobs,
         store: Store,
         workers: Mapping[str, WorkerRecord],
@@ -63,6 +50,7 @@ class JobQueries:
         slices: Slices,
     ) -> None:
         self._jobs = jobs
+        self._pages = pages
         self._stored_jobs = stored_jobs
         self._store = store
         self._workers = workers
@@ -90,62 +78,15 @@ class JobQueries:
         Raises:
             InvalidArgumentError: The page size, the page token or a filter is invalid.
         """
-        wanted = _filter_of(request)
-        first, limit = _page_start(request, self._saver.last_number)
-        return await self._saved_answer(lambda: self._list_jobs(request, wanted, first, limit))
+        choice = self._pages.choice(request)
+        return await self._saved_answer(lambda: self._list_jobs(request, choice))
 
-    async def _list_jobs(self, request: ListJobsRequest, wanted: JobFilter, first: int, limit: int) -> ListJobsResponse:
-        """Make a page of jobs from the memory and the database.
-
-        The jobs in memory are listed before the database is read. Therefore a job that ends in between is in the first
-        list, and may also be in the second list. If a job is in both lists, the page shows the entry of the first list.
-        """
-        within = Range(1, first, True, limit + 1) if request.newest_first else Range(first, _LAST, False, limit + 1)
-        within = replace(within, last=min(within.last, self._saver.last_number))
-        live = {record.number: record for record in self._jobs.open_jobs() if within.contains(record.number)}
-        ended = await self._stored_jobs.run(self._read_ended, wanted, within)
-        in_order = [live[number] for number in sorted(live, reverse=within.newest_first)]
-        making = self._live_statuses(in_order, wanted, within.limit)
-        found = {number: status for number, status in ended if number not in live}
-        found |= await self._slices.run(making)
-        answer = _fill_page(found, newest_first=request.newest_first, limit=limit)
+    async def _list_jobs(self, request: ListJobsRequest, choice: PageChoice) -> ListJobsResponse:
+        found = await self._pages.read(choice)
+        answer = _fill_page(found, limit=choice.limit)
         if request.include_counts and not request.page_token:
-            answer.num_unfinished, answer.num_ended = await self._count(wanted)
+            answer.num_unfinished, answer.num_ended = await self._pages.count(choice.wanted)
         return answer
-
-    def _read_ended(self, wanted: JobFilter, within: Range) -> list[tuple[int, cluster_pb2.JobStatus]]:
-        """Return the messages of ended jobs with their numbers. This method runs in a thread."""
-        records = self._store.read(partial(read_page, wanted=wanted, within=within))
-        return [(record.number, messages.job_status(record)) for record in records]
-
-    def _live_statuses(
-        self, records: Sequence[JobRecord], wanted: JobFilter, limit: int
-    ) -> Steps[dict[int, cluster_pb2.JobStatus]]:
-        """Make the messages of the first `limit` records that match, by number."""
-        found: dict[int, cluster_pb2.JobStatus] = {}
-        for record in records:
-            if len(found) == limit:
-                break
-            shown = self._saver.shown(record)
-            if wanted.matches(shown.job):
-                found[record.number] = messages.job_status(shown)
-            yield
-        return found
-
-    async def _count(self, wanted: JobFilter) -> tuple[int, int]:
-        """Return how many unfinished and how many ended jobs match a filter."""
-        num_ended = 0
-        for _ in range(_COUNT_TRIES):
-            before = self._jobs.count()
-            if wanted.accepts_all:
-                num_ended = before[1]
-            else:
-                num_ended = await self._stored_jobs.run(self._store.read, partial(count_jobs, wanted=wanted))
-            if before[1] == self._jobs.count()[1]:
-                break  # No job has ended during the count, so no job is missing from it.
-        shown = [self._saver.shown(record).job for record in self._jobs.open_jobs()]
-        states = [job.is_finished for job in shown if wanted.matches(job)]
-        return states.count(False), num_ended + states.count(True)
 
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """Return one task, with its result if the request asks for the result."""
@@ -224,51 +165,20 @@ class JobQueries:
         return task
 
 
-def _filter_of(request: ListJobsRequest) -> JobFilter:
-    """Return the conditions of a request.
-
-    Raises:
-        InvalidArgumentError: A state or a time is invalid.
-    """
-    for state in request.states:
-        if not state or state not in STATE_NAMES:
-            raise InvalidArgumentError(f"states must be numbers of job states, 1 to 8, got {state}")
-    for name, value in (("since_ms", request.since_ms), ("until_ms", request.until_ms)):
-        check_whole_number(name, value, most=MAX_INT64)
-    return JobFilter(request.id_prefix, frozenset(request.states), request.owner, request.since_ms, request.until_ms)
-
-
-def _page_start(request: ListJobsRequest, last_number: int) -> tuple[int, int]:
-    """Return the number with which the requested page begins, and the largest number of jobs on the page.
-
-    Args:
-        request: The request.
-        last_number: The number of the newest job.
-
-    Raises:
-        InvalidArgumentError: The page size or the page token is invalid.
-    """
-    check_whole_number("page_size", request.page_size, most=MAX_INT32)
-    limit = min(request.page_size or LONGEST_PAGE, LONGEST_PAGE)
-    if not request.page_token:
-        return (last_number if request.newest_first else 1), limit
-    return number_in(_LIST, request.page_token, last_number), limit
-
-
-def _fill_page(found: Mapping[int, cluster_pb2.JobStatus], *, newest_first: bool, limit: int) -> ListJobsResponse:
+def _fill_page(found: Mapping[int, cluster_pb2.JobStatus], *, limit: int) -> ListJobsResponse:
     """Return the first jobs of a list as a page.
 
     Args:
-        found: The messages of jobs by number. If further pages follow, `found` has more than `limit` jobs.
-        newest_first: Whether the highest number comes first.
+        found: The messages of jobs by number, in the order of the list. If further pages follow, `found` has more than
+            `limit` jobs.
         limit: The largest number of jobs on the page.
     """
     answer = ListJobsResponse()
     size = 0
-    for number in sorted(found, reverse=newest_first):
-        size += found[number].ByteSize()
+    for number, status in found.items():
+        size += status.ByteSize()
         if len(answer.jobs) == limit or (answer.jobs and size > PAGE_BYTES):
-            answer.next_page_token = page_token_of(_LIST, number)
+            answer.next_page_token = page_token_of(LIST_NAME, number)
             break
-        answer.jobs.append(found[number])
+        answer.jobs.append(status)
     return answer

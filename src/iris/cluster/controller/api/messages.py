@@ -131,6 +131,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         owner=job.owner,
         pending_reason=_job_pending_code(job),  # type: ignore[arg-type]  # the numbers are the same
         failure_reason=job.failure,  # type: ignore[arg-type]
+        number=record.number,
     )
     if record.launch.num_inputs:
         status.inputs_digest, status.num_inputs = record.launch.inputs_digest, record.launch.num_inputs

@@ -193,6 +193,16 @@ class ControllerService(SubmissionCalls, TokenCalls):
             async for message in messages:
                 yield message
 
+    async def watch_jobs(
+        self, request: Controller.WatchJobsRequest, ctx: Any
+    ) -> AsyncIterator[Controller.WatchJobsResponse]:
+        """Yield a page of the list of jobs, and each change of it."""
+        self._controller.headroom.check_stream()
+        changes = self._controller.list_watches.messages(request, caller().key)
+        async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
+            async for message in messages:
+                yield message
+
     async def stream_results(
         self, request: Controller.StreamResultsRequest, ctx: Any
     ) -> AsyncIterator[Controller.StreamResultsResponse]:

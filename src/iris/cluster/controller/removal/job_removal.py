@@ -69,6 +69,7 @@ class JobRemoval:
         workspaces: Removes the workspaces that no job uses any more.
         retention: Which jobs are removed without a request.
         now_ms: Returns the current time for ages, in milliseconds since the epoch.
+        on_removed: A function that is called with each removed job.
 
     Attributes:
         first_round: The number of the first gang of a new job. It is not less than the number of gangs of any removed
@@ -87,6 +88,7 @@ class JobRemoval:
         workspaces: UnusedWorkspaces,
         retention: JobRetention,
         now_ms: Callable[[], int] = now_for_ages_ms,
+        on_removed: Callable[[JobRecord], None] = lambda record: None,
     ) -> None:
         self.first_round = store.read(contents.largest_rounds)
         self._jobs = jobs
@@ -99,6 +101,7 @@ class JobRemoval:
         self._workspaces = workspaces
         self._retention = retention
         self._now_ms = now_ms
+        self._on_removed = on_removed
         self._lock = asyncio.Lock()  # Only one job is removed at a time.
         self._answers: OrderedDict[str, list[str]] = OrderedDict()
 
@@ -199,6 +202,7 @@ class JobRemoval:
             await self._saver.write_once(partial(_remove_rows, records=records))
             for one in records:
                 self._jobs.forget(one)
+                self._on_removed(one)
                 log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
             if self._keeper is not None:
                 await self._keeper.remove_jobs(records)

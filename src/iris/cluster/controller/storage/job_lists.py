@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class JobFilter:
         owner: The name of the job's owner.
         since_ms: The earliest time of submission, in milliseconds since the epoch; included.
         until_ms: The end of the times of submission, in milliseconds since the epoch; not included. 0 sets no end.
+        id_contains: A part of the job id.
     """
 
     id_prefix: str = ""
@@ -30,16 +32,18 @@ class JobFilter:
     owner: str = ""
     since_ms: int = 0
     until_ms: int = 0
+    id_contains: str = ""
 
     @property
     def accepts_all(self) -> bool:
         """Whether every job matches."""
-        return not (self.id_prefix or self.states or self.owner or self.since_ms or self.until_ms)
+        return not (self.id_prefix or self.id_contains or self.states or self.owner or self.since_ms or self.until_ms)
 
     def matches(self, job: Job) -> bool:
         """Return whether a job matches in its present state."""
         return (
             job.job_id.startswith(self.id_prefix)
+            and self.id_contains in job.job_id
             and (not self.states or job.state in self.states)
             and (not self.owner or job.owner == self.owner)
             and job.submitted_at_ms >= self.since_ms
@@ -89,6 +93,24 @@ def count_jobs(db: sqlite3.Connection, wanted: JobFilter) -> int:
     return int(db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0])
 
 
+def count_by_state(db: sqlite3.Connection, wanted: JobFilter, *, last: int, without: Collection[int]) -> dict[int, int]:
+    """Return how many ended jobs match a filter, by state.
+
+    Args:
+        db: The database.
+        wanted: The filter.
+        last: Jobs with higher numbers are not counted.
+        without: The numbers of further jobs that are not counted. Such a job may end at this moment.
+    """
+    where, values = _conditions(wanted)
+    rows = db.execute(
+        f"SELECT state, count(*) FROM jobs WHERE {where} AND number <= ?"
+        " AND (number < ? OR number NOT IN (SELECT value FROM json_each(?))) GROUP BY state",
+        (*values, last, min(without, default=last + 1), json.dumps(list(without))),
+    )
+    return dict(rows.fetchall())
+
+
 def _conditions(wanted: JobFilter) -> tuple[str, list[object]]:
     """Return a filter as an SQL condition, and the values for the condition's placeholders. Only ended jobs meet the
     condition."""
@@ -96,6 +118,9 @@ def _conditions(wanted: JobFilter) -> tuple[str, list[object]]:
     if wanted.id_prefix:
         conditions.append("job_id >= ? AND job_id < ?")
         values += [wanted.id_prefix, wanted.id_prefix + _LAST_CHARACTER]
+    if wanted.id_contains:
+        conditions.append("instr(job_id, ?) > 0")
+        values.append(wanted.id_contains)
     if wanted.states:
         conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
         values += sorted(wanted.states)

@@ -349,7 +349,9 @@ class Saver:
         for job_id, stored in last_saved.items():
             pending = batch.jobs[job_id]
             if pending.is_unsaved:
-                pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
+                pending.last_saved = JobRecord(
+                    stored.job, stored.launch, stored.facts, why_outdated=str(error), number=pending.record.number
+                )
 
     def _give_back(
         self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError, *, has_refused: bool

@@ -1,0 +1,325 @@
+"""Sends pages of the list of jobs, and their changes, to the clients that watch the list (`WatchJobs`).
+
+Clients that ask for the same page share one watch. The watch reads the database once, when its first client comes, and
+then follows the changes of jobs:
+
+1. A change of a job is only noted. A note costs a microsecond for each watch.
+2. Up to four times a second, the watch makes the messages of the noted jobs that are on its page, waits until the
+   changes are saved, and announces them. If jobs have left the page, the watch reads the page again.
+3. Each client gets all changes since its last message. Clients at the same version share one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.api.job_lists.live_page import LivePage
+from iris.cluster.controller.api.job_lists.pages import JobPages, PageChoice
+from iris.cluster.controller.api.job_lists.state_counts import StateCounts
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.storage.saver import Saver
+from iris.errors import InternalError, IrisError
+from iris.rpc import cluster_pb2
+from iris.rpc.serving.steps import Steps
+from iris.system.event_loop import happens
+
+WatchJobsRequest = cluster_pb2.Controller.WatchJobsRequest
+WatchJobsResponse = cluster_pb2.Controller.WatchJobsResponse
+
+BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+# While the list is loaded, a beat is sent after this many seconds, because clients wait 10 s for the first message.
+_FIRST_BEAT_S = 2.0
+_PACE_S = 0.25  # The shortest time between two announcements.
+_PACE_PER_CLIENT_S = 0.002  # The pause between two announcements grows by this many seconds for each client.
+# A change after a quiet time is announced after this many seconds, so that several changes share one message.
+_MERGE_S = 0.02
+_MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a list need the same message.
+# A load of the list is repeated if jobs were removed during the load. After this many loads, the counts may include
+# some of these jobs.
+_LOADS = 3
+# The pause after an announcement is at least this many times as long as the work before the announcement. Therefore a
+# watch uses at most a twentieth of the controller's loop.
+_PAUSE_SHARE = 20.0
+_LONGEST_PAUSE_S = 3.0
+# If more jobs have changed than this number of pages has, reading the page again is cheaper than following the changes.
+_FLOOD = 2
+
+_log = logging.getLogger(__name__)
+
+Versions = tuple[int, int]  # the versions of the page and of the counts
+# A job's number, the job, and its state and message at one moment. The message is None if the job is not on the page.
+_State = tuple[int, Job, int, cluster_pb2.JobStatus | None]
+
+
+class JobListWatches:
+    """The watches of the list of jobs.
+
+    Args:
+        jobs: All jobs.
+        pages: Reads pages of the list.
+        saver: Decides which saved state of a job a client may see.
+        slices: Makes messages with many jobs in small steps.
+    """
+
+    def __init__(self, jobs: JobTable, pages: JobPages, saver: Saver, slices: Slices) -> None:
+        self._jobs = jobs
+        self._pages = pages
+        self._saver = saver
+        self._slices = slices
+        self._watches: dict[PageChoice, JobListWatch] = {}
+        self._last_added = saver.last_number
+
+    def watches(self) -> Collection[JobListWatch]:
+        """Return the watches that have clients now."""
+        return self._watches.values()
+
+    def job_added(self, record: JobRecord) -> None:
+        """Notify the watches of a new job, which is saved. New jobs come in the order of their numbers."""
+        self._last_added = max(self._last_added, record.number)
+        self.publish(record)
+
+    def publish(self, record: JobRecord) -> None:
+        """Notify the watches that the job's saved state has changed."""
+        for watch in self._watches.values():
+            watch.job_changed(record)
+
+    def job_removed(self, record: JobRecord) -> None:
+        """Notify the watches that an ended job was removed."""
+        for watch in self._watches.values():
+            watch.job_removed(record)
+
+    async def messages(self, request: WatchJobsRequest, caller: str) -> AsyncGenerator[WatchJobsResponse]:
+        """Yield the page that a request chooses, and afterwards each change, forever.
+
+        Raises:
+            InvalidArgumentError: The page size, the page token or a condition is invalid.
+            ResourceExhaustedError: The caller has too many calls waiting for large answers.
+        """
+        choice = self._pages.choice(request)
+        watch = self._watches.get(choice)
+        if watch is None:
+            watch = self._watches[choice] = JobListWatch(
+                choice, caller, self._last_added, self._jobs, self._pages, self._saver, self._slices
+            )
+        watch.clients += 1
+        try:
+            async with aclosing(watch.messages()) as stream:
+                async for message in stream:
+                    yield message
+        finally:
+            watch.clients -= 1
+            if not watch.clients or watch.has_failed:
+                watch.stop()
+                if self._watches.get(choice) is watch:
+                    del self._watches[choice]
+
+
+class JobListWatch:
+    """The clients that watch one page of the list of jobs.
+
+    Args:
+        choice: The jobs on the page.
+        caller: The first client. Its queue for large answers does the work of the watch.
+        last_added: The highest number of a job that exists now.
+        jobs: All jobs.
+        pages: Reads pages of the list.
+        saver: Decides which saved state of a job a client may see.
+        slices: Makes messages with many jobs in small steps.
+
+    Attributes:
+        clients: The number of clients that watch the page.
+        built: The number of messages that were made for these clients.
+        reads: How often the page was read from the memory and the database.
+    """
+
+    def __init__(
+        self,
+        choice: PageChoice,
+        caller: str,
+        last_added: int,
+        jobs: JobTable,
+        pages: JobPages,
+        saver: Saver,
+        slices: Slices,
+    ) -> None:
+        self.clients = 0
+        self.built = 0
+        self.reads = 0
+        self._choice = choice
+        self._caller = caller
+        self._last_added = last_added
+        self._jobs = jobs
+        self._pages = pages
+        self._saver = saver
+        self._slices = slices
+        self._page = LivePage(choice)
+        self._counts: StateCounts | None = None  # None before the list was loaded
+        self._changed: dict[int, JobRecord] = {}
+        self._removed: dict[int, JobRecord] = {}
+        self._wake = asyncio.Event()
+        # The event for which clients wait. Each announcement sets this event and replaces it by a new event.
+        self._announced = asyncio.Event()
+        # The stored messages, by the versions that the receiving clients know.
+        self._messages: dict[Versions | None, WatchJobsResponse] = {}
+        self._error: IrisError | None = None
+        self._following = asyncio.create_task(self._follow())
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the watch has ended with an error, so that it must not get further clients."""
+        return self._error is not None
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._following.cancel()
+
+    def job_changed(self, record: JobRecord) -> None:
+        """Note that the saved state of a job has changed."""
+        self._last_added = max(self._last_added, record.number)
+        self._changed[record.number] = record
+        self._wake.set()
+
+    def job_removed(self, record: JobRecord) -> None:
+        """Note that an ended job was removed."""
+        self._removed[record.number] = record
+        self._wake.set()
+
+    async def messages(self) -> AsyncGenerator[WatchJobsResponse]:
+        """Yield the messages for one client (see `JobListWatches.messages`)."""
+        known: Versions | None = None
+        while True:
+            announced = self._announced
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            if self._counts is not None:
+                now = (self._page.version, self._counts.version)
+                if known != now:
+                    message, known = self._message(known, self._counts), now
+                    yield message
+            while not announced.is_set():
+                if not await happens(announced, _FIRST_BEAT_S if known is None else BEAT_S):
+                    yield WatchJobsResponse()
+
+    async def _follow(self) -> None:
+        """Load the list, and announce its changes, forever."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._load()
+            pause_s = _PACE_S
+            while True:
+                self._announce()
+                announced_at_s = loop.time()
+                await self._wake.wait()
+                await asyncio.sleep(max(_MERGE_S, announced_at_s + pause_s - loop.time()))
+                self._wake.clear()
+                began_s = loop.time()
+                await self._update()
+                pause_s = max(_PACE_S + self.clients * _PACE_PER_CLIENT_S, _PAUSE_SHARE * (loop.time() - began_s))
+                pause_s = min(pause_s, _LONGEST_PAUSE_S)
+        except IrisError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 - The clients must get an error instead of silence.
+            _log.exception("a watch of the list of jobs failed")
+            self._error = InternalError(f"the list of jobs cannot be watched: {type(error).__name__}: {error}")
+        self._announce()
+
+    async def _load(self) -> None:
+        """Read the page and the counts for the first time."""
+        for _ in range(_LOADS):
+            self._removed.clear()
+            counts, found = await self._read_all()
+            if not self._removed:
+                break
+        self._page.replace_all(found)
+        self._counts = counts
+
+    async def _read_all(self) -> tuple[StateCounts, dict[int, cluster_pb2.JobStatus]]:
+        """Return the counts and the messages of the page, which show only saved changes."""
+        wanted = replace(self._choice.wanted, states=())
+        while True:
+            async with self._slices.lane.turn(self._caller):
+                # Changes from here on are noted, and are applied to what is read now.
+                self._changed.clear()
+                counts = StateCounts(wanted, self._last_added)
+                await self._slices.run(self._count_unfinished(counts, self._jobs.open_jobs()))
+                counts.add_ended(await self._pages.count_ended(wanted, last=counts.last, without=counts.unfinished))
+                found = await self._read_page()
+            if await self._saver.settled():
+                return counts, found
+
+    def _count_unfinished(self, counts: StateCounts, records: Sequence[JobRecord]) -> Steps[None]:
+        for record in records:
+            job = self._saver.shown(record).job
+            counts.add_unfinished(record.number, job)
+            yield
+
+    async def _read_page(self) -> dict[int, cluster_pb2.JobStatus]:
+        self.reads += 1
+        return await self._pages.read(self._choice)
+
+    async def _update(self) -> None:
+        """Apply the noted changes to the page and the counts."""
+        assert self._counts is not None, "the list was loaded"
+        changed, self._changed = dict(sorted(self._changed.items())), {}
+        removed, self._removed = self._removed, {}
+        is_flood = len(changed) > _FLOOD * self._choice.limit
+        for number, job, state, status in await self._saved_states(changed, without_page=is_flood):
+            self._counts.change(number, job, state)
+            if not is_flood:
+                self._page.change(number, status)
+        for number, record in removed.items():
+            self._counts.remove(record.job)
+            self._page.change(number, None)
+        if self._page.needs_reading or is_flood:
+            self._page.replace_all(await self._saved_page())
+
+    async def _saved_page(self) -> dict[int, cluster_pb2.JobStatus]:
+        while True:
+            async with self._slices.lane.turn(self._caller):
+                found = await self._read_page()
+            if await self._saver.settled():
+                return found
+
+    async def _saved_states(self, changed: Mapping[int, JobRecord], *, without_page: bool) -> list[_State]:
+        """Return the saved state of each changed job, with its message if the job is on the page."""
+        while True:
+            async with self._slices.lane.turn(self._caller):
+                made = await self._slices.run(self._states(changed, without_page=without_page))
+            if await self._saver.settled():
+                return made
+
+    def _states(self, changed: Mapping[int, JobRecord], *, without_page: bool) -> Steps[list[_State]]:
+        made: list[_State] = []
+        for number, record in changed.items():
+            shown = self._saver.shown(record)
+            is_on_page = not without_page and (number in self._page or self._page.could_contain(number))
+            status = messages.job_status(shown) if is_on_page and self._choice.wanted.matches(shown.job) else None
+            made.append((number, shown.job, int(shown.job.state), status))
+            yield
+        return made
+
+    def _announce(self) -> None:
+        self._messages.clear()
+        announced, self._announced = self._announced, asyncio.Event()
+        announced.set()
+
+    def _message(self, known: Versions | None, counts: StateCounts) -> WatchJobsResponse:
+        """Return the message with the changes since the versions that a client knows."""
+        message = self._messages.get(known)
+        if message is None:
+            self.built += 1
+            message = WatchJobsResponse()
+            self._page.fill(message, None if known is None else known[0])
+            counts.fill(message)
+            while len(self._messages) >= _MAX_MESSAGES:
+                del self._messages[next(iter(self._messages))]
+            self._messages[known] = message
+        return message

@@ -1,0 +1,133 @@
+"""Defines a page of the list of jobs that follows all changes, as pure code.
+
+Each change of the page gets a version. A reader that knows an earlier version gets all changes since that version in
+one message. Therefore a slow reader costs no memory.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from iris.cluster.controller.api.job_lists.pages import LIST_NAME, PageChoice
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import PAGE_BYTES, page_token_of
+
+# The page remembers this many jobs that have left it. A reader that has missed more of them gets the whole page.
+_MAX_LEFT = 1000
+
+
+@dataclass(slots=True)
+class _Entry:
+    status: cluster_pb2.JobStatus
+    size: int
+    version: int
+
+
+class LivePage:
+    """A page of the list of jobs.
+
+    Args:
+        choice: The jobs that are on the page.
+        most_bytes: The largest size of all messages together. The page has at least one job if the list has one.
+
+    Attributes:
+        version: The number of changes of the page.
+        needs_reading: Whether a job has left the page, so that a job of the next page must be read.
+    """
+
+    def __init__(self, choice: PageChoice, most_bytes: int = PAGE_BYTES) -> None:
+        self.version = 0
+        self.needs_reading = False
+        self._choice = choice
+        self._most_bytes = most_bytes
+        self._entries: dict[int, _Entry] = {}
+        self._order: list[int] = []  # the sort keys of the jobs on the page, sorted
+        self._bytes = 0
+        self._has_more = False
+        self._left: deque[tuple[int, int]] = deque()  # versions, and the numbers of the jobs that left
+        self._forgotten = 0  # the version of the newest job that was dropped from `_left`
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def could_contain(self, number: int) -> bool:
+        """Return whether a job that meets the conditions would be on the page."""
+        if not self._choice.in_range(number):
+            return False
+        return not self._has_more or not self._order or self._key(number) < self._order[-1]
+
+    def replace_all(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
+        """Show the jobs that were read, by number. If further pages follow, the mapping has a job of the next page."""
+        self.needs_reading = False
+        self._has_more = False
+        for number in [number for number in self._entries if number not in found]:
+            self._remove(number)
+        for number, status in found.items():
+            self._put(number, status)
+        self._cut()
+
+    def change(self, number: int, status: cluster_pb2.JobStatus | None) -> None:
+        """Show the new state of a job. The status None means that the job does not meet the conditions."""
+        if status is None:
+            if number in self._entries:
+                self._remove(number)
+                self.needs_reading |= self._has_more
+        elif number in self._entries or self.could_contain(number):
+            self._put(number, status)
+            self._cut()
+
+    def fill(self, response: cluster_pb2.Controller.WatchJobsResponse, known: int | None) -> None:
+        """Add the changes since a version to a message.
+
+        Args:
+            response: The message.
+            known: The version that the reader knows. None: the reader knows nothing.
+        """
+        if known is None or known < self._forgotten:
+            response.is_snapshot = True
+            response.jobs.extend(entry.status for entry in self._entries_in_order())
+        else:
+            response.jobs.extend(entry.status for entry in self._entries_in_order() if entry.version > known)
+            response.left.extend(
+                number for version, number in self._left if version > known and number not in self._entries
+            )
+        if self._has_more and self._order:
+            last = self._key(self._order[-1])
+            response.next_page_token = page_token_of(LIST_NAME, last - 1 if self._choice.newest_first else last + 1)
+
+    def _entries_in_order(self) -> Iterator[_Entry]:
+        return (self._entries[self._key(key)] for key in self._order)
+
+    def _put(self, number: int, status: cluster_pb2.JobStatus) -> None:
+        entry = self._entries.get(number)
+        if entry is not None and entry.status == status:
+            return
+        self.version += 1
+        size = status.ByteSize()
+        if entry is None:
+            insort(self._order, self._key(number))
+        else:
+            self._bytes -= entry.size
+        self._bytes += size
+        self._entries[number] = _Entry(status, size, self.version)
+
+    def _remove(self, number: int) -> None:
+        self.version += 1
+        self._bytes -= self._entries.pop(number).size
+        del self._order[bisect_left(self._order, self._key(number))]
+        self._left.append((self.version, number))
+        if len(self._left) > _MAX_LEFT:
+            self._forgotten = self._left.popleft()[0]
+
+    def _cut(self) -> None:
+        """Move the last jobs to the next page until the page is small enough."""
+        while len(self._order) > self._choice.limit or (self._bytes > self._most_bytes and len(self._order) > 1):
+            self._remove(self._key(self._order[-1]))
+            self._has_more = True
+
+    def _key(self, number: int) -> int:
+        """Return the sort key of a job's number. The key of a key is the number."""
+        return -number if self._choice.newest_first else number
