@@ -154,8 +154,7 @@ class Controller:
         self.saver = Saver(store)
         self.slices = Slices()
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
-        pages = JobPages(self.jobs, self._stored_jobs, store, self.saver, self.slices)
-        self.list_watches = JobListWatches(self.jobs, pages, self.saver, self.slices)
+        self.list_watches = self._make_list_watches()
         # Workers.
         lost = LostAttempts(self.jobs, self.saver)
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lost.end, self._wake_scheduler)
@@ -178,14 +177,20 @@ class Controller:
         self.submissions = self._make_submissions()
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
-        self.queries = JobQueries(
-            self.jobs, pages, self._stored_jobs, store, self.fleet.workers, self.saver, self.slices
-        )
+        self.queries = self._make_queries()
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
         self.control = JobControl(self.jobs, self.saver)
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
+
+    def _make_list_watches(self) -> JobListWatches:
+        pages = JobPages(self.jobs, self._stored_jobs, self._store, self.saver, self.slices)
+        return JobListWatches(self.jobs, pages, self.saver, self.slices)
+
+    def _make_queries(self) -> JobQueries:
+        pages, workers = self.list_watches.pages, self.fleet.workers
+        return JobQueries(self.jobs, pages, self._stored_jobs, self._store, workers, self.saver, self.slices)
 
     def _make_attempt_control(self, tokens: ClusterTokens) -> AttemptControl:
         return AttemptControl(self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background)

@@ -67,11 +67,14 @@ class JobListWatches:
         pages: Reads pages of the list.
         saver: Decides which saved state of a job a client may see.
         slices: Makes messages with many jobs in small steps.
+
+    Attributes:
+        pages: Reads pages of the list.
     """
 
     def __init__(self, jobs: JobTable, pages: JobPages, saver: Saver, slices: Slices) -> None:
+        self.pages = pages
         self._jobs = jobs
-        self._pages = pages
         self._saver = saver
         self._slices = slices
         self._watches: dict[PageChoice, JobListWatch] = {}
@@ -103,11 +106,11 @@ class JobListWatches:
             InvalidArgumentError: The page size, the page token or a condition is invalid.
             ResourceExhaustedError: The caller has too many calls waiting for large answers.
         """
-        choice = self._pages.choice(request)
+        choice = self.pages.choice(request)
         watch = self._watches.get(choice)
         if watch is None:
             watch = self._watches[choice] = JobListWatch(
-                choice, caller, self._last_added, self._jobs, self._pages, self._saver, self._slices
+                choice, caller, self._last_added, self._jobs, self.pages, self._saver, self._slices
             )
         watch.clients += 1
         try:
