@@ -29,7 +29,7 @@ from iris.cluster.logs.records import decode
 from iris.cluster.logs.segments import has_end
 from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import is_job_finished
-from iris.errors import NotFoundError
+from iris.errors import FailedPreconditionError, NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import BearerInterceptor
@@ -590,6 +590,50 @@ def _list_tasks_of_worker(lost: Case) -> None:
 def _health_check(lost: Case) -> None:
     lost.lose()
     assert lost.ask(pb.Empty()).worker_id == "w"
+
+
+def _read_files(lost: Case) -> None:
+    job_id = lost.launch("echo hello > file; touch ready; sleep 300")
+    wait_until(lambda: _has_file(lost, job_id, "ready"), "the files")
+    lost.lose(job_id)
+    if lost.call.endswith("ListTaskFiles"):
+        answer = lost.ask(pb.ListTaskFilesRequest(task_id=f"{job_id}/task-0", recursive=True))
+        assert [file.path for file in answer.files] == ["", "file", "ready"]
+    else:
+        assert lost.ask(pb.ReadTaskFileRequest(task_id=f"{job_id}/task-0", path="file")).data == b"hello\n"
+    lost.world.direct.terminate_job(job_id)
+
+
+def _write_file(lost: Case) -> None:
+    job_id = lost.launch("touch ready; sleep 300")
+    wait_until(lambda: _has_file(lost, job_id, "ready"), "the file")
+    lost.lose(job_id)
+    request = pb.WriteTaskFileRequest(
+        task_id=f"{job_id}/task-0",
+        file=pb.TaskFile(path="sent", type=pb.FILE_TYPE_REGULAR),
+        transfer_id="a" * 32,
+        data=b"hello",
+    )
+    assert lost.ask(request).offset == 5
+    request.offset, request.end, request.sha256 = 5, True, hashlib.sha256(b"hello!").hexdigest()
+    request.data = b"!"
+    assert lost.ask(request).offset == 6
+    read = pb.ReadTaskFileRequest(task_id=f"{job_id}/task-0", path="sent")
+    assert lost.world.direct.read_task_file(read).data == b"hello!"
+    lost.world.direct.terminate_job(job_id)
+
+
+for _service in ("ControllerService", "WorkerService"):
+    case(f"{_service}/ListTaskFiles")(_read_files)
+    case(f"{_service}/ReadTaskFile")(_read_files)
+    case(f"{_service}/WriteTaskFile")(_write_file)
+
+
+def _has_file(lost: Case, job_id: str, path: str) -> bool:
+    try:
+        return bool(lost.world.direct.list_task_files(f"{job_id}/task-0", path))
+    except (NotFoundError, FailedPreconditionError):
+        return False
 
 
 @contextmanager

@@ -46,6 +46,9 @@ CONTROLLER = {
     "StreamTaskLogs": "admin user reader T",
     "FetchTaskLogs": "admin user reader T",
     "FetchLogParts": "admin user reader T",
+    "ListTaskFiles": "admin user reader T",
+    "ReadTaskFile": "admin user reader T",
+    "WriteTaskFile": "admin user",
     "RegisterEndpoint": "admin user T",
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
@@ -76,6 +79,9 @@ WORKER = {
     "FetchTaskLogs": "admin user reader controller T",
     "StreamTaskLogs": "admin user reader controller T",
     "FetchLogParts": "admin user reader controller T",
+    "ListTaskFiles": "admin user reader controller T",
+    "ReadTaskFile": "admin user reader controller T",
+    "WriteTaskFile": "admin user controller",
 }
 ROLES = ("admin", "user", "reader", "worker", "task", "controller")
 
@@ -166,6 +172,8 @@ def test_every_controller_call_checks_the_role_of_its_caller(
         fields = fields_for(running, "nobody")
         if method.startswith("Terminate") or method in ("WriteStdin", "ResubmitJob", "ForgetJob"):
             fields["job_id"] = running if role == "task" else "nobody's"
+        if method == "WriteTaskFile" and role != "task":
+            fields["task_id"] = "nobody's/task-0"
         got = caller.call(method, token_of(role, running, "nobody"), **fields)
     may = CONTROLLER[method].split()
     if role in may or (role == "task" and "T" in may):
@@ -183,7 +191,7 @@ def test_every_worker_call_checks_the_role_of_its_caller(
     fields = fields_for(running, task.worker_id)
     if (method, role) == ("Drain", "controller"):
         return  # a worker that is drained takes nothing any more; who may do so is tried in test_slot_workers.py
-    if method in ("RunTask", "KillTask"):
+    if method in ("RunTask", "KillTask") or (method == "WriteTaskFile" and role != "task"):
         fields["task_id"] = "no task id"
     with closing(Caller("WorkerService", task.worker_address)) as caller:
         got = caller.call(method, token_of(role, running, task.worker_id), **fields)

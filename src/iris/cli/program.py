@@ -66,6 +66,7 @@ _COMMANDS = {
     "logs": "iris.cli.commands.jobs.logs",
     "attach": "iris.cli.commands.jobs.attach",
     "wait": "iris.cli.commands.jobs.wait",
+    "cp": "iris.cli.commands.jobs.cp",
     "kill": "iris.cli.commands.jobs.kill",
     "rm": "iris.cli.commands.jobs.rm",
     "machines": "iris.cli.commands.administration.machines",
@@ -80,7 +81,7 @@ _COMMANDS = {
     "proto": "iris.cli.commands.proto",
     "debug": "iris.cli.commands.administration.debug",
 }
-_ALIASES = {"list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
+_ALIASES = {"copy": "cp", "list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
 
 # Words that people know from kubectl, docker, Slurm and similar tools.
 _FOREIGN = {

@@ -14,6 +14,7 @@ from iris.arguments import (
     check_task_index,
 )
 from iris.client.endpoint_methods import EndpointMethods
+from iris.client.files.file_methods import FileMethods
 from iris.client.job import Job
 from iris.client.list_methods import ListMethods
 from iris.client.log_methods import LogMethods
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods):
+class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods, FileMethods):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import (
     JobReference,
-    TaskReference,
     check_callable,
     check_flag,
     check_job_id,
     check_task_index,
     check_timeout,
 )
+from iris.client.files.task_file_methods import FileClient, TaskFileMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.remote_client import RemoteClusterClient
 
 
-class JobClient(Protocol):
+class JobClient(FileClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `IrisClient` implements this protocol."""
 
     cluster: RemoteClusterClient
@@ -107,8 +107,10 @@ class JobClient(Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class Task(TaskReference):
+class Task(TaskFileMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
+
+    _client: JobClient
 
     def __init__(self, client: JobClient, job_id: str | Job, task_index: int) -> None:
         self._client = client

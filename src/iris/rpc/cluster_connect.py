@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker
+from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, ListTaskFilesRequest, ListTaskFilesResponse, ReadTaskFileRequest, ReadTaskFileResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker, WriteTaskFileRequest, WriteTaskFileResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -296,6 +296,29 @@ class ControllerService(Protocol):
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
         in ListJobs.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_task_files(self, request: ListTaskFilesRequest, ctx: RequestContext[ListTaskFilesRequest, ListTaskFilesResponse], /) -> ListTaskFilesResponse:
+        """
+        Returns a page of the files in the directory of an attempt, or of the outputs that the attempt has left. Both are
+        below the same paths. The attempt's worker answers while it has the directory, and otherwise the controller. A page
+        has at most 1,000 files or about 1 MiB. NOT_FOUND (FILE_NOT_FOUND): there is no file at the path.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def read_task_file(self, request: ReadTaskFileRequest, ctx: RequestContext[ReadTaskFileRequest, ReadTaskFileResponse], /) -> ReadTaskFileResponse:
+        """
+        Returns a part of a regular file, or its hash. The errors are the errors of ListTaskFiles.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
+        """
+        Writes a file, a directory or a symbolic link into the directory of a running attempt. A file is sent in parts and
+        replaces an earlier file once it is complete and its hash is right. The same part again has no effect. For the job's
+        owner and admins. FAILED_PRECONDITION (ATTEMPT_NOT_RUNNING): the attempt does not run. FAILED_PRECONDITION
+        (TRANSFER_UNKNOWN): the worker does not have the earlier parts; send the file from its beginning.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -708,6 +731,39 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_machines,
+                ),
+                "/iris.cluster.ControllerService/ListTaskFiles": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListTaskFiles",
+                        service_name="iris.cluster.ControllerService",
+                        input=ListTaskFilesRequest,
+                        output=ListTaskFilesResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_task_files,
+                ),
+                "/iris.cluster.ControllerService/ReadTaskFile": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadTaskFile",
+                        service_name="iris.cluster.ControllerService",
+                        input=ReadTaskFileRequest,
+                        output=ReadTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.read_task_file,
+                ),
+                "/iris.cluster.ControllerService/WriteTaskFile": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteTaskFile",
+                        service_name="iris.cluster.ControllerService",
+                        input=WriteTaskFileRequest,
+                        output=WriteTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_task_file,
                 ),
             },
             interceptors=interceptors,
@@ -1650,6 +1706,84 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def list_task_files(
+        self,
+        request: ListTaskFilesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ListTaskFilesResponse:
+        """
+        Returns a page of the files in the directory of an attempt, or of the outputs that the attempt has left. Both are
+        below the same paths. The attempt's worker answers while it has the directory, and otherwise the controller. A page
+        has at most 1,000 files or about 1 MiB. NOT_FOUND (FILE_NOT_FOUND): there is no file at the path.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTaskFiles",
+                service_name="iris.cluster.ControllerService",
+                input=ListTaskFilesRequest,
+                output=ListTaskFilesResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def read_task_file(
+        self,
+        request: ReadTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadTaskFileResponse:
+        """
+        Returns a part of a regular file, or its hash. The errors are the errors of ListTaskFiles.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadTaskFile",
+                service_name="iris.cluster.ControllerService",
+                input=ReadTaskFileRequest,
+                output=ReadTaskFileResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def write_task_file(
+        self,
+        request: WriteTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTaskFileResponse:
+        """
+        Writes a file, a directory or a symbolic link into the directory of a running attempt. A file is sent in parts and
+        replaces an earlier file once it is complete and its hash is right. The same part again has no effect. For the job's
+        owner and admins. FAILED_PRECONDITION (ATTEMPT_NOT_RUNNING): the attempt does not run. FAILED_PRECONDITION
+        (TRANSFER_UNKNOWN): the worker does not have the earlier parts; send the file from its beginning.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTaskFile",
+                service_name="iris.cluster.ControllerService",
+                input=WriteTaskFileRequest,
+                output=WriteTaskFileResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ControllerServiceSync(Protocol):
     """
@@ -1910,6 +2044,29 @@ class ControllerServiceSync(Protocol):
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
         in ListJobs.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_task_files(self, request: ListTaskFilesRequest, ctx: RequestContext[ListTaskFilesRequest, ListTaskFilesResponse], /) -> ListTaskFilesResponse:
+        """
+        Returns a page of the files in the directory of an attempt, or of the outputs that the attempt has left. Both are
+        below the same paths. The attempt's worker answers while it has the directory, and otherwise the controller. A page
+        has at most 1,000 files or about 1 MiB. NOT_FOUND (FILE_NOT_FOUND): there is no file at the path.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_task_file(self, request: ReadTaskFileRequest, ctx: RequestContext[ReadTaskFileRequest, ReadTaskFileResponse], /) -> ReadTaskFileResponse:
+        """
+        Returns a part of a regular file, or its hash. The errors are the errors of ListTaskFiles.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
+        """
+        Writes a file, a directory or a symbolic link into the directory of a running attempt. A file is sent in parts and
+        replaces an earlier file once it is complete and its hash is right. The same part again has no effect. For the job's
+        owner and admins. FAILED_PRECONDITION (ATTEMPT_NOT_RUNNING): the attempt does not run. FAILED_PRECONDITION
+        (TRANSFER_UNKNOWN): the worker does not have the earlier parts; send the file from its beginning.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2320,6 +2477,39 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_machines,
+                ),
+                "/iris.cluster.ControllerService/ListTaskFiles": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListTaskFiles",
+                        service_name="iris.cluster.ControllerService",
+                        input=ListTaskFilesRequest,
+                        output=ListTaskFilesResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_task_files,
+                ),
+                "/iris.cluster.ControllerService/ReadTaskFile": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadTaskFile",
+                        service_name="iris.cluster.ControllerService",
+                        input=ReadTaskFileRequest,
+                        output=ReadTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.read_task_file,
+                ),
+                "/iris.cluster.ControllerService/WriteTaskFile": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteTaskFile",
+                        service_name="iris.cluster.ControllerService",
+                        input=WriteTaskFileRequest,
+                        output=WriteTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_task_file,
                 ),
             },
             interceptors=interceptors,
@@ -3262,6 +3452,84 @@ class ControllerServiceClientSync(ConnectClientSync):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def list_task_files(
+        self,
+        request: ListTaskFilesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ListTaskFilesResponse:
+        """
+        Returns a page of the files in the directory of an attempt, or of the outputs that the attempt has left. Both are
+        below the same paths. The attempt's worker answers while it has the directory, and otherwise the controller. A page
+        has at most 1,000 files or about 1 MiB. NOT_FOUND (FILE_NOT_FOUND): there is no file at the path.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTaskFiles",
+                service_name="iris.cluster.ControllerService",
+                input=ListTaskFilesRequest,
+                output=ListTaskFilesResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def read_task_file(
+        self,
+        request: ReadTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadTaskFileResponse:
+        """
+        Returns a part of a regular file, or its hash. The errors are the errors of ListTaskFiles.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadTaskFile",
+                service_name="iris.cluster.ControllerService",
+                input=ReadTaskFileRequest,
+                output=ReadTaskFileResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def write_task_file(
+        self,
+        request: WriteTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTaskFileResponse:
+        """
+        Writes a file, a directory or a symbolic link into the directory of a running attempt. A file is sent in parts and
+        replaces an earlier file once it is complete and its hash is right. The same part again has no effect. For the job's
+        owner and admins. FAILED_PRECONDITION (ATTEMPT_NOT_RUNNING): the attempt does not run. FAILED_PRECONDITION
+        (TRANSFER_UNKNOWN): the worker does not have the earlier parts; send the file from its beginning.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTaskFile",
+                service_name="iris.cluster.ControllerService",
+                input=WriteTaskFileRequest,
+                output=WriteTaskFileResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 class WorkerService(Protocol):
     """
     A worker runs attempts on one machine and serves their logs.
@@ -3342,6 +3610,18 @@ class WorkerService(Protocol):
         """
         Writes standard input for an attempt; see the controller's call of the same name.
         """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_task_files(self, request: ListTaskFilesRequest, ctx: RequestContext[ListTaskFilesRequest, ListTaskFilesResponse], /) -> ListTaskFilesResponse:
+        """
+        These calls read and write files of attempts of this worker; see the controller's calls of the same names.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def read_task_file(self, request: ReadTaskFileRequest, ctx: RequestContext[ReadTaskFileRequest, ReadTaskFileResponse], /) -> ReadTaskFileResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
 
@@ -3489,6 +3769,39 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.write_stdin,
+                ),
+                "/iris.cluster.WorkerService/ListTaskFiles": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListTaskFiles",
+                        service_name="iris.cluster.WorkerService",
+                        input=ListTaskFilesRequest,
+                        output=ListTaskFilesResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_task_files,
+                ),
+                "/iris.cluster.WorkerService/ReadTaskFile": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadTaskFile",
+                        service_name="iris.cluster.WorkerService",
+                        input=ReadTaskFileRequest,
+                        output=ReadTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.read_task_file,
+                ),
+                "/iris.cluster.WorkerService/WriteTaskFile": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteTaskFile",
+                        service_name="iris.cluster.WorkerService",
+                        input=WriteTaskFileRequest,
+                        output=WriteTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_task_file,
                 ),
             },
             interceptors=interceptors,
@@ -3823,6 +4136,73 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def list_task_files(
+        self,
+        request: ListTaskFilesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ListTaskFilesResponse:
+        """
+        These calls read and write files of attempts of this worker; see the controller's calls of the same names.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTaskFiles",
+                service_name="iris.cluster.WorkerService",
+                input=ListTaskFilesRequest,
+                output=ListTaskFilesResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def read_task_file(
+        self,
+        request: ReadTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadTaskFileResponse:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadTaskFile",
+                service_name="iris.cluster.WorkerService",
+                input=ReadTaskFileRequest,
+                output=ReadTaskFileResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def write_task_file(
+        self,
+        request: WriteTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTaskFileResponse:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTaskFile",
+                service_name="iris.cluster.WorkerService",
+                input=WriteTaskFileRequest,
+                output=WriteTaskFileResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -3904,6 +4284,18 @@ class WorkerServiceSync(Protocol):
         """
         Writes standard input for an attempt; see the controller's call of the same name.
         """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_task_files(self, request: ListTaskFilesRequest, ctx: RequestContext[ListTaskFilesRequest, ListTaskFilesResponse], /) -> ListTaskFilesResponse:
+        """
+        These calls read and write files of attempts of this worker; see the controller's calls of the same names.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_task_file(self, request: ReadTaskFileRequest, ctx: RequestContext[ReadTaskFileRequest, ReadTaskFileResponse], /) -> ReadTaskFileResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
 
@@ -4049,6 +4441,39 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.write_stdin,
+                ),
+                "/iris.cluster.WorkerService/ListTaskFiles": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListTaskFiles",
+                        service_name="iris.cluster.WorkerService",
+                        input=ListTaskFilesRequest,
+                        output=ListTaskFilesResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_task_files,
+                ),
+                "/iris.cluster.WorkerService/ReadTaskFile": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadTaskFile",
+                        service_name="iris.cluster.WorkerService",
+                        input=ReadTaskFileRequest,
+                        output=ReadTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.read_task_file,
+                ),
+                "/iris.cluster.WorkerService/WriteTaskFile": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteTaskFile",
+                        service_name="iris.cluster.WorkerService",
+                        input=WriteTaskFileRequest,
+                        output=WriteTaskFileResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_task_file,
                 ),
             },
             interceptors=interceptors,
@@ -4377,6 +4802,73 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.WriteStdinRequest,
                 output=Worker.WriteStdinResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_task_files(
+        self,
+        request: ListTaskFilesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ListTaskFilesResponse:
+        """
+        These calls read and write files of attempts of this worker; see the controller's calls of the same names.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTaskFiles",
+                service_name="iris.cluster.WorkerService",
+                input=ListTaskFilesRequest,
+                output=ListTaskFilesResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def read_task_file(
+        self,
+        request: ReadTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadTaskFileResponse:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadTaskFile",
+                service_name="iris.cluster.WorkerService",
+                input=ReadTaskFileRequest,
+                output=ReadTaskFileResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def write_task_file(
+        self,
+        request: WriteTaskFileRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTaskFileResponse:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTaskFile",
+                service_name="iris.cluster.WorkerService",
+                input=WriteTaskFileRequest,
+                output=WriteTaskFileResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

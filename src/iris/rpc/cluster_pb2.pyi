@@ -120,6 +120,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_ATTEMPT_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_LOG_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_FILE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_ALREADY_EXISTS: _ClassVar[ErrorReason]
@@ -135,6 +136,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_WORKSPACE_NEEDED: _ClassVar[ErrorReason]
     ERROR_REASON_JOB_NOT_ENDED: _ClassVar[ErrorReason]
     ERROR_REASON_RESULT_DROPPED: _ClassVar[ErrorReason]
+    ERROR_REASON_ATTEMPT_NOT_RUNNING: _ClassVar[ErrorReason]
+    ERROR_REASON_TRANSFER_UNKNOWN: _ClassVar[ErrorReason]
     ERROR_REASON_NO_STDIN: _ClassVar[ErrorReason]
     ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_MISSING: _ClassVar[ErrorReason]
@@ -176,6 +179,14 @@ class ConstraintOp(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONSTRAINT_OP_GE: _ClassVar[ConstraintOp]
     CONSTRAINT_OP_LT: _ClassVar[ConstraintOp]
     CONSTRAINT_OP_LE: _ClassVar[ConstraintOp]
+
+class FileType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILE_TYPE_UNSPECIFIED: _ClassVar[FileType]
+    FILE_TYPE_REGULAR: _ClassVar[FileType]
+    FILE_TYPE_DIRECTORY: _ClassVar[FileType]
+    FILE_TYPE_SYMLINK: _ClassVar[FileType]
+    FILE_TYPE_OTHER: _ClassVar[FileType]
 PLACEMENT_UNSPECIFIED: Placement
 PLACEMENT_SPREAD: Placement
 PLACEMENT_TOGETHER: Placement
@@ -266,6 +277,7 @@ ERROR_REASON_TASK_NOT_FOUND: ErrorReason
 ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason
 ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason
 ERROR_REASON_LOG_NOT_FOUND: ErrorReason
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason
 ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason
 ERROR_REASON_ALREADY_EXISTS: ErrorReason
@@ -281,6 +293,8 @@ ERROR_REASON_CLIENT_CLOSED: ErrorReason
 ERROR_REASON_WORKSPACE_NEEDED: ErrorReason
 ERROR_REASON_JOB_NOT_ENDED: ErrorReason
 ERROR_REASON_RESULT_DROPPED: ErrorReason
+ERROR_REASON_ATTEMPT_NOT_RUNNING: ErrorReason
+ERROR_REASON_TRANSFER_UNKNOWN: ErrorReason
 ERROR_REASON_NO_STDIN: ErrorReason
 ERROR_REASON_UNAUTHENTICATED: ErrorReason
 ERROR_REASON_TOKEN_MISSING: ErrorReason
@@ -316,6 +330,11 @@ CONSTRAINT_OP_GT: ConstraintOp
 CONSTRAINT_OP_GE: ConstraintOp
 CONSTRAINT_OP_LT: ConstraintOp
 CONSTRAINT_OP_LE: ConstraintOp
+FILE_TYPE_UNSPECIFIED: FileType
+FILE_TYPE_REGULAR: FileType
+FILE_TYPE_DIRECTORY: FileType
+FILE_TYPE_SYMLINK: FileType
+FILE_TYPE_OTHER: FileType
 
 class Empty(_message.Message):
     __slots__ = ()
@@ -841,6 +860,104 @@ class LogEnd(_message.Message):
     offsets: _containers.RepeatedScalarFieldContainer[int]
     failure_reason: FailureReason
     def __init__(self, complete: _Optional[bool] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., term_signal: _Optional[int] = ..., error: _Optional[str] = ..., bytes_written: _Optional[_Iterable[int]] = ..., bytes_missing: _Optional[int] = ..., missing_reason: _Optional[str] = ..., offsets: _Optional[_Iterable[int]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
+
+class TaskFile(_message.Message):
+    __slots__ = ("path", "type", "size", "mode", "modified_ns", "link_target")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    MODIFIED_NS_FIELD_NUMBER: _ClassVar[int]
+    LINK_TARGET_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    type: FileType
+    size: int
+    mode: int
+    modified_ns: int
+    link_target: str
+    def __init__(self, path: _Optional[str] = ..., type: _Optional[_Union[FileType, str]] = ..., size: _Optional[int] = ..., mode: _Optional[int] = ..., modified_ns: _Optional[int] = ..., link_target: _Optional[str] = ...) -> None: ...
+
+class ListTaskFilesRequest(_message.Message):
+    __slots__ = ("task_id", "attempt_id", "path", "recursive", "page_token")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    attempt_id: int
+    path: str
+    recursive: bool
+    page_token: str
+    def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., path: _Optional[str] = ..., recursive: _Optional[bool] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListTaskFilesResponse(_message.Message):
+    __slots__ = ("attempt_id", "files", "next_page_token")
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    attempt_id: int
+    files: _containers.RepeatedCompositeFieldContainer[TaskFile]
+    next_page_token: str
+    def __init__(self, attempt_id: _Optional[int] = ..., files: _Optional[_Iterable[_Union[TaskFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReadTaskFileRequest(_message.Message):
+    __slots__ = ("task_id", "attempt_id", "path", "offset", "max_bytes", "hash_only")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HASH_ONLY_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    attempt_id: int
+    path: str
+    offset: int
+    max_bytes: int
+    hash_only: bool
+    def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., max_bytes: _Optional[int] = ..., hash_only: _Optional[bool] = ...) -> None: ...
+
+class ReadTaskFileResponse(_message.Message):
+    __slots__ = ("attempt_id", "data", "sha256", "hashed_bytes", "inode")
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    HASHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    attempt_id: int
+    data: bytes
+    sha256: str
+    hashed_bytes: int
+    inode: int
+    def __init__(self, attempt_id: _Optional[int] = ..., data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., hashed_bytes: _Optional[int] = ..., inode: _Optional[int] = ...) -> None: ...
+
+class WriteTaskFileRequest(_message.Message):
+    __slots__ = ("task_id", "attempt_id", "file", "transfer_id", "offset", "data", "end", "sha256")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    attempt_id: int
+    file: TaskFile
+    transfer_id: str
+    offset: int
+    data: bytes
+    end: bool
+    sha256: str
+    def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., file: _Optional[_Union[TaskFile, _Mapping]] = ..., transfer_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class WriteTaskFileResponse(_message.Message):
+    __slots__ = ("attempt_id", "offset")
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    attempt_id: int
+    offset: int
+    def __init__(self, attempt_id: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Controller(_message.Message):
     __slots__ = ()
@@ -1666,7 +1783,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "owner")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -1703,6 +1820,7 @@ class Worker(_message.Message):
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         JOB_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        OWNER_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -1739,7 +1857,8 @@ class Worker(_message.Message):
         timeout_warning_seconds: int
         job_left_ms: int
         job_submitted_at_ms: int
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
+        owner: str
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

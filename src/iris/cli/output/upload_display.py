@@ -1,4 +1,4 @@
-"""Shows the progress of packing and uploading a workspace."""
+"""Shows the progress of packing and uploading a workspace, and of copying files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _QUIET_S = 1.0
 _MB = 1_000_000
 _BAR = 24  # characters
+_EVERY_S = 0.2  # The status line of a copy changes at most this often.
 
 
 def show_progress(output: Output) -> Progress:
@@ -39,3 +40,40 @@ def show_progress(output: Output) -> Progress:
         told.add(stage)
 
     return show
+
+
+class CopyDisplay:
+    """The status line of `iris cp`. A pipe or a file as stderr gets no progress.
+
+    Args:
+        output: Prints the line.
+
+    Attributes:
+        is_quiet: Whether to show nothing.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self.is_quiet = False
+        self._output = output
+        self._label = ""
+        self._began_s = time.monotonic()
+        self._shown_s = 0.0
+        self._copied = 0
+
+    def begin(self, label: str) -> None:
+        """Begin a copy with a label, for example of another task."""
+        self._label = f"{label}: "
+
+    def show(self, done: int, total: int) -> None:
+        """Show how many bytes were copied, of how many, and how fast."""
+        now_s = time.monotonic()
+        taken_s = now_s - self._began_s
+        if self.is_quiet or not self._output.has_status_line or taken_s < _QUIET_S or now_s - self._shown_s < _EVERY_S:
+            return
+        self._shown_s = now_s
+        share = f"{done / _MB:,.1f} of {total / _MB:,.1f} MB"
+        self._output.set_status(f"{self._label}{share}, {done / _MB / taken_s:,.1f} MB/s")
+
+    def end(self) -> None:
+        """Remove the line."""
+        self._output.set_status("")

@@ -16,6 +16,7 @@ from iris.arguments import (
 )
 from iris.client.aio.callbacks import LoopCallbacks
 from iris.client.aio.endpoint_methods import AsyncEndpointMethods
+from iris.client.aio.files.file_methods import AsyncFileMethods
 from iris.client.aio.job import AsyncJob
 from iris.client.aio.list_methods import AsyncListMethods
 from iris.client.aio.log_methods import AsyncLogMethods
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
 
 
 class AsyncIrisClient(
-    AsyncMapMethods, AsyncLogMethods, AsyncEndpointMethods, AsyncRetryMethods, AsyncListMethods, AsyncRemovalMethods
+    AsyncMapMethods,
+    AsyncLogMethods,
+    AsyncEndpointMethods,
+    AsyncRetryMethods,
+    AsyncListMethods,
+    AsyncRemovalMethods,
+    AsyncFileMethods,
 ):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import (
     JobReference,
-    TaskReference,
     check_callable,
     check_flag,
     check_job_id,
@@ -19,6 +18,7 @@ from iris.arguments import (
     check_timeout,
 )
 from iris.client.aio.answers import Answer
+from iris.client.aio.files.task_file_methods import AsyncFileClient, AsyncTaskFileMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.aio.remote_client import AsyncClusterClient
 
 
-class AsyncJobClient(Protocol):
+class AsyncJobClient(AsyncFileClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `AsyncIrisClient` implements this protocol."""
 
     cluster: AsyncClusterClient
@@ -110,8 +110,10 @@ class AsyncJobClient(Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class AsyncTask(TaskReference):
+class AsyncTask(AsyncTaskFileMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
+
+    _client: AsyncJobClient
 
     def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob, task_index: int) -> None:
         self._client = client

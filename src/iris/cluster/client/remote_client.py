@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from iris.arguments import check_seconds
 from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.cluster.client.verbs.endpoints import EndpointVerbs
+from iris.cluster.client.verbs.files import FileVerbs
 from iris.cluster.client.verbs.logs import LogVerbs
 from iris.cluster.client.verbs.machines import MachineVerbs
 from iris.cluster.client.verbs.results import ResultVerbs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class RemoteClusterClient(LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs):
+class RemoteClusterClient(LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs, FileVerbs):
     """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`.
 
     Each base class contains the calls for one subject, such as jobs or logs.

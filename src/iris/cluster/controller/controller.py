@@ -12,6 +12,7 @@ The packages of the controller own the following state:
     scheduling/   The queue, the gangs and their slots.
     workers/      The registered workers, their leases, and the calls that start and stop attempts.
     logs/         The kept logs.
+    outputs/      The stored outputs of attempts.
     api/          The calls of clients, and the clients that watch jobs.
     auth/         The tokens.
 
@@ -54,6 +55,7 @@ from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
+from iris.cluster.controller.outputs.file_calls import FileCalls
 from iris.cluster.controller.removal.job_removal import JobRemoval, JobRetention
 from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
@@ -119,8 +121,8 @@ class Controller:
         watches: The watched jobs.
         list_watches: The watched pages of the list of jobs.
         log_sources: Finds the place from which a log can be read.
-        removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs: The
-            objects that answer the calls of clients and workers. Each one is named after its subject.
+        removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
+        files: The objects that answer the calls of clients and workers. Each one is named after its subject.
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
-        # Clients.
+        self.files = FileCalls(self.jobs, self.saver, self.fleet.workers)
         self._quotas = QuotaUse(quota or Quota())
         unused = UnusedWorkspaces(store, self._stored_jobs, self.saver)
         self.workspaces = Workspaces(store, self._stored_jobs, unused)

@@ -2,6 +2,7 @@
 
 {root}/attempts/{task}/{attempt}/log/          the log of the attempt, see cluster/logs/segments.py
                                  work/         the working directory: a copy of the workspace, or an empty folder
+                                 incoming/     the files that are being copied to the working directory
                                  entrypoint    the pickled callable
                                  inputs        the pickled inputs of the callable, for a task with inputs
                                  result        the pickled return value; `result.*` explain a missing result
@@ -65,6 +66,11 @@ class AttemptDir:
     def work(self) -> Path:
         """The attempt's working directory."""
         return self.path / "work"
+
+    @property
+    def incoming(self) -> Path:
+        """The folder for the parts of files that are being copied to the working directory."""
+        return self.path / "incoming"
 
     @property
     def entrypoint(self) -> Path:

@@ -120,6 +120,24 @@ class WorkerService:
         parse_task_id(request.task_id)
         return await self._worker.write_stdin(request)
 
+    async def list_task_files(
+        self, request: cluster_pb2.ListTaskFilesRequest, ctx: Any
+    ) -> cluster_pb2.ListTaskFilesResponse:
+        """Return a page of the files in the directory of an attempt."""
+        return await self._worker.files.list_files(request)
+
+    async def read_task_file(
+        self, request: cluster_pb2.ReadTaskFileRequest, ctx: Any
+    ) -> cluster_pb2.ReadTaskFileResponse:
+        """Return a part of a file in the directory of an attempt, or the hash of the part."""
+        return await self._worker.files.read_file(request)
+
+    async def write_task_file(
+        self, request: cluster_pb2.WriteTaskFileRequest, ctx: Any
+    ) -> cluster_pb2.WriteTaskFileResponse:
+        """Write a file into the directory of a running attempt."""
+        return await self._worker.files.write_file(request)
+
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Remove the records and files of an ended job from this worker."""
         check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)

@@ -245,7 +245,12 @@ def _build(
         registry.is_running, controller.show, streams, lambda: lease.length_s or DEFAULT_LEASE_S
     )
     token_checker = TokenChecker(
-        settings.worker_id, network.given.token_key, settings.incarnation, streams, attempt_tokens
+        settings.worker_id,
+        network.given.token_key,
+        settings.incarnation,
+        streams,
+        attempt_tokens,
+        registry.owner_of_job,
     )
     registration = _registration(settings, network)
     reporter = Reporter(

@@ -28,6 +28,7 @@ from iris.cluster.worker.cleanup import remove_discarded
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
+from iris.cluster.worker.files.attempt_files import AttemptFiles
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.monitor import AttemptMonitor
 from iris.cluster.worker.limits.sampler import Sampler
@@ -128,6 +129,7 @@ class Worker:
         self._reporter = reporter
         self._log_upload = log_upload
         self._headroom = headroom or WorkerHeadroom(directory.disks)
+        self.files = AttemptFiles(registry, self._headroom)
         self._environment = TaskEnvironment(
             settings.worker_id,
             usable_variables(settings.base_env),
@@ -160,8 +162,7 @@ class Worker:
         )
         self.monitor = AttemptMonitor(registry, sampler, settings.token, strays, self._runner.report)
         self._started_at_s = time.monotonic()
-        self._count = 0
-        self._is_draining = False
+        self._count, self._is_draining = 0, False
 
     def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begin an attempt and return its record. A repeated request returns the record that exists.

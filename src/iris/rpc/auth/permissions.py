@@ -57,10 +57,10 @@ def _own_or_below(caller: Caller, job_id: str) -> str:
     )
 
 
-def _below(caller: Caller, job_id: str) -> str:
+def _below(caller: Caller, job_id: str, action: str = "end") -> str:
     if caller.is_above(job_id):
         return ""
-    return f"a task may only end child jobs of its own job {caller.job_id!r}, not {job_id!r}"
+    return f"a task may only {action} child jobs of its own job {caller.job_id!r}, not {job_id!r}"
 
 
 def _of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
@@ -87,18 +87,32 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     return _own_or_below(caller, job_id)
 
 
+def _writes_as_owner(caller: Caller, request: Any, facts: Facts) -> str:
+    try:
+        job_id, _ = parse_task_id(request.task_id)
+    except InvalidArgumentError:
+        return ""  # The call itself refuses an invalid task id, so this check accepts it.
+    if caller.role == TASK:
+        return _below(caller, job_id, "write files of")
+    return _owned(caller, job_id, facts, "write files of its tasks")
+
+
 def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
     return _own_job(caller, request.job_id)
 
 
 def _of_owner(action: str) -> Check:
     def check(caller: Caller, request: Any, facts: Facts) -> str:
-        owner = facts.owner_of_job(request.job_id)
-        if owner is None or owner == caller.name:
-            return ""  # The call itself refuses an unknown job, so this check accepts it.
-        return f"only the owner {owner!r} of job {request.job_id!r} may {action}, not {caller.name!r}"
+        return _owned(caller, request.job_id, facts, action)
 
     return check
+
+
+def _owned(caller: Caller, job_id: str, facts: Facts, action: str) -> str:
+    owner = facts.owner_of_job(job_id)
+    if owner is None or owner == caller.name:
+        return ""  # The call itself refuses an unknown job, so this check accepts it.
+    return f"only the owner {owner!r} of job {job_id!r} may {action}, not {caller.name!r}"
 
 
 def _resubmits_below(caller: Caller, request: Any, facts: Facts) -> str:
@@ -158,6 +172,9 @@ CONTROLLER_RULES: Rules = {
     "StreamTaskLogs": _row(USER, READER, task=_of_own_or_below),
     "FetchTaskLogs": _row(USER, READER, task=_log_of_own_or_below),
     "FetchLogParts": _row(USER, READER, task=_of_own_or_below),
+    "ListTaskFiles": _row(USER, READER, task=_log_of_own_or_below),
+    "ReadTaskFile": _row(USER, READER, task=_log_of_own_or_below),
+    "WriteTaskFile": _row(user=_writes_as_owner, task=_writes_as_owner),
     "RegisterEndpoint": _row(USER, task=_endpoint_of_own),
     "UnregisterEndpoint": _row(USER, task=_known_endpoint_of_own),
     "LookupEndpoint": _row(USER, READER, TASK),
@@ -193,6 +210,9 @@ WORKER_RULES: Rules = {
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),
     "StreamTaskLogs": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
     "FetchLogParts": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
+    "ListTaskFiles": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),
+    "ReadTaskFile": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),
+    "WriteTaskFile": _row(CONTROLLER, user=_writes_as_owner, task=_writes_as_owner),
 }
 
 # The calls that need no token. `SignIn` checks a token or a code in its request.

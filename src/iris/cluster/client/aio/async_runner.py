@@ -21,6 +21,7 @@ from iris.cluster.client.operations.steps import (
     Result,
     Step,
     StreamNumber,
+    Work,
     Worker,
 )
 from iris.rpc.calls import call_async, stream_async
@@ -139,6 +140,8 @@ class AsyncRunner:
                 async with connection.lifetime.ending():
                     await asyncio.sleep(max(0.0, seconds))
                 return None
+            case Work(function):
+                return await asyncio.to_thread(function)
             case Probe(workers):
                 async with connection.lifetime.ending():
                     return await asyncio.gather(*(connection.answers(*worker) for worker in workers))

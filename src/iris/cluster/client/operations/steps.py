@@ -11,7 +11,7 @@ because a generator that is being closed cannot yield a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NewType, TypeVar
 
@@ -56,6 +56,14 @@ class Pause(Step):
     """A step that waits for some seconds. If the client is closed, the wait ends with an error."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Step):
+    """A step that calls a function which may block, for example to read a file. The result is the function's result.
+    The async client calls the function in a thread."""
+
+    function: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)

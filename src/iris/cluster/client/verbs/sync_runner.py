@@ -21,6 +21,7 @@ from iris.cluster.client.operations.steps import (
     Result,
     Step,
     StreamNumber,
+    Work,
     Worker,
 )
 from iris.rpc.calls import call, stream
@@ -122,6 +123,8 @@ class SyncRunner:
             case Pause(seconds):
                 connection.lifetime.pause(seconds)
                 return None
+            case Work(function):
+                return function()
             case Probe(workers):
                 return self._probe(list(workers))
         raise AssertionError(f"unknown step {step!r}")

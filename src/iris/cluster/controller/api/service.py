@@ -8,6 +8,7 @@ from typing import Any
 
 from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
+from iris.cluster.controller.outputs.service_calls import FileServiceCalls
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
@@ -46,7 +47,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls):
+class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -60,6 +61,7 @@ class ControllerService(SubmissionCalls, TokenCalls):
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
         SubmissionCalls.__init__(self, controller.submissions, controller.resubmissions, controller.workspaces)
         TokenCalls.__init__(self, controller.authority, controller.saver)
+        FileServiceCalls.__init__(self, controller.files)
         self._controller = controller
         self.open_streams = OpenStreams((quota or Quota()).streams)
 

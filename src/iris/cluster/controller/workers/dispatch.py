@@ -88,14 +88,10 @@ def run_tasks_request(
         max_log_bytes=launch.max_log_bytes,
         timeout_warning_seconds=launch.timeout_warning_seconds,
         hosts=hosts,
+        owner=job.owner,
     )
     if launch.inputs_hash:
-        # A worker of an older release ignores these fields, so it cannot start the attempt without its inputs.
-        shared.inputs_hash = launch.inputs_hash
-        shared.input_command.extend(launch.command)
-        shared.input_entrypoint = launch.serialized_entrypoint
-        shared.ClearField("command")
-        shared.ClearField("serialized_entrypoint")
+        _add_inputs(shared, launch)
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms
     if launch.seen_task_indices:
@@ -111,6 +107,15 @@ def run_tasks_request(
         if launch.seen_task_indices:
             place.seen_task_index = launch.seen_task_indices[start.task_index]
     return request
+
+
+def _add_inputs(shared: cluster_pb2.Worker.RunTaskRequest, launch: LaunchJobRequest) -> None:
+    # A worker of an older release ignores these fields, so it cannot start the attempt without its inputs.
+    shared.inputs_hash = launch.inputs_hash
+    shared.input_command.extend(launch.command)
+    shared.input_entrypoint = launch.serialized_entrypoint
+    shared.ClearField("command")
+    shared.ClearField("serialized_entrypoint")
 
 
 async def start_attempts(

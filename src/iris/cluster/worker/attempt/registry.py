@@ -179,6 +179,32 @@ class AttemptRegistry:
             )
         return attempt_id, directory, attempt
 
+    def directory_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
+        """Return the id, the directory and the record of an attempt whose directory is on this disk.
+
+        The record is None for an attempt of an earlier process of this worker.
+
+        Args:
+            task_id: The id of the task.
+            attempt_id: The id of the attempt; None means the newest attempt.
+
+        Raises:
+            InvalidArgumentError: The task id is invalid.
+            NotFoundError: The directory is not on this disk.
+        """
+        parse_task_id(task_id)
+        known = self._directory.attempt_ids(task_id)
+        number = attempt_id if attempt_id is not None else max(known, default=-1)
+        if number not in known:
+            raise NotFoundError(
+                f"worker {self.worker_id} does not have the directory of attempt {number} of task {task_id!r}"
+                if known
+                else f"worker {self.worker_id} does not have the directory of task {task_id!r}",
+                reason=ErrorReason.ATTEMPT_NOT_FOUND,
+                metadata={"task_id": task_id},
+            )
+        return number, self._directory.attempt(task_id, number), self._attempts.get((task_id, number))
+
     @contextlib.contextmanager
     def reading(self, directory: AttemptDir) -> Iterator[None]:
         """Protect the directory of an attempt from removal while the context is open. A caller that reads the attempt's
@@ -200,6 +226,11 @@ class AttemptRegistry:
         """
         unreported = {a.directory.path for a in self._attempts.values() if not (a.is_final and a.reported)}
         return unreported | self._readers.keys()
+
+    def owner_of_job(self, job_id: str) -> str | None:
+        """Return the owner of a job, or None if this process knows no attempt of the job."""
+        owners = (attempt.request.owner for attempt in self._attempts.values() if attempt.request.job_id == job_id)
+        return next(owners, None)
 
     def directories_of(self, job_id: str) -> set[Path]:
         """Return the directories of the attempts of a job that this process knows."""

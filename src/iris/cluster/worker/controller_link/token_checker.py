@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
@@ -23,6 +24,7 @@ class TokenChecker:
         streams: The open streams of this worker; a new object by default.
         attempts: Checks whether the attempts of task tokens still run. Without this object, the tokens of tasks are
             refused.
+        owner_of: Returns the owner of a job, or None if this worker knows no attempt of the job.
 
     Attributes:
         streams: The open streams of this worker.
@@ -36,6 +38,7 @@ class TokenChecker:
         incarnation: str = "",
         streams: AuthenticatedStreams | None = None,
         attempts: AttemptTokens | None = None,
+        owner_of: Callable[[str], str | None] = lambda job_id: None,
     ) -> None:
         self._worker_id = worker_id
         self._incarnation = incarnation
@@ -45,6 +48,7 @@ class TokenChecker:
         self.streams = streams or AuthenticatedStreams()
         self.revocations = 0
         self._attempts = attempts
+        self._owner_of = owner_of
 
     def learn_key(self, token_key: bytes) -> None:
         """Use the public key that the controller sends, unless a key is known already.
@@ -144,5 +148,5 @@ class TokenChecker:
         return None
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return None, because a worker knows no owners of jobs."""
-        return None
+        """Return the owner of a job, or None if this worker knows no attempt of the job."""
+        return self._owner_of(job_id)

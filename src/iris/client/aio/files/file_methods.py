@@ -1,0 +1,104 @@
+"""Contains the methods of `AsyncIrisClient` that copy files from and to tasks."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from iris.arguments import TaskReference
+from iris.client.files.copied import Copied, OnProgress
+from iris.client.files.transfers import download_operation, upload_operation
+from iris.cluster.client.aio.remote_client import AsyncClusterClient
+
+
+class AsyncFileMethods:
+    """The methods of `AsyncIrisClient` that copy files from and to tasks.
+
+    Args:
+        cluster: The low-level client of the cluster.
+    """
+
+    def __init__(self, cluster: AsyncClusterClient) -> None:
+        self.cluster = cluster
+
+    async def download(
+        self,
+        task_id: str | TaskReference,
+        path: str,
+        to: str | os.PathLike[str] | BinaryIO = ".",
+        *,
+        attempt_id: int | None = None,
+        patience_s: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
+        """Copy a file or a directory from a task to this machine.
+
+        While the attempt runs, its working directory is read. Permissions and times of the files are kept. A file that
+        the task writes meanwhile is copied up to the size that it had at the beginning. Each file is written under
+        another name and renamed when it is complete and its hash is right.
+
+        Args:
+            task_id: `"{job_id}/task-{index}"`, or the task's `AsyncTask` handle.
+            path: The file or directory, relative to the task's working directory. `""` is the working directory itself.
+                Symbolic links in the path must stay inside of it.
+            to: A local path. If it is a directory, the copy gets the name of the file below it, as with `cp -r`.
+                `"DIR/."` in `path` copies the contents of a directory instead. Or an open binary file, which gets the
+                bytes of one file.
+            attempt_id: The attempt, from 0. Default: the newest attempt.
+            patience_s: For how many seconds to retry when no server answers. None and `math.inf` retry forever.
+            on_progress: A function that is called as `on_progress(done, total)` with numbers of bytes. `total` grows
+                while the files of a large directory are listed.
+
+        Returns:
+            The local path, the numbers of files and bytes, and the skipped files.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            NotFoundError: There is no such job, task, attempt or file.
+            FailedPreconditionError: The task has not started yet. A path leads out of the working directory. A local
+                file cannot be written.
+            DataLossError: The file changed each time while it was copied.
+            WorkerUnreachableError, ControllerUnreachableError: No server has answered for `patience_s`.
+        """
+        reachable = self.cluster.connection.reachable
+        operation = download_operation(reachable, task_id, path, to, attempt_id, patience_s, on_progress)
+        return await self.cluster.connection.perform(operation)
+
+    async def upload(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        task_id: str | TaskReference,
+        path: str = "",
+        *,
+        patience_s: float | None = 60.0,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
+        """Copy a local file or directory into the working directory of a running task.
+
+        Permissions and times of the files are kept. The task never sees a part of a file, because each file gets its
+        name when it is complete and its hash is right. The job's owner and admins may copy files into a task.
+
+        Args:
+            source: The local path, or an open binary file.
+            task_id: `"{job_id}/task-{index}"`, or the task's `AsyncTask` handle.
+            path: Where to copy, relative to the task's working directory. If it is a directory, or ends with `/`, the
+                copy gets the name of `source` below it. Missing directories are created.
+            patience_s: For how many seconds to retry when no server answers. None and `math.inf` retry forever.
+            on_progress: A function that is called as `on_progress(done, total)` with numbers of bytes. `total` grows
+                while the files of a large directory are listed.
+
+        Returns:
+            The path of the copy, the numbers of files and bytes, and the skipped files.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            NotFoundError: There is no such job or task.
+            FailedPreconditionError: The task does not run. A path leads out of the working directory. A local file
+                cannot be read.
+            ResourceExhaustedError: The disk of the worker is nearly full.
+            PermissionDeniedError: The job belongs to another user.
+            WorkerUnreachableError, ControllerUnreachableError: No server has answered for `patience_s`.
+        """
+        reachable = self.cluster.connection.reachable
+        operation = upload_operation(reachable, source, task_id, path, patience_s, on_progress)
+        return await self.cluster.connection.perform(operation)

@@ -1,0 +1,55 @@
+"""Describes a finished copy, and notifies of the progress of a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iris.arguments import check_callable
+
+OnProgress = Callable[[int, int], None]
+MAX_TRIES = 3  # How often a part of a file is copied again if its hash is wrong, because the file changes meanwhile.
+
+
+@dataclass
+class Copied:
+    """What a copy has copied.
+
+    Attributes:
+        path: The copy: a local path after a download, or a path in the task's directory after an upload. None if a
+            download was written to an open file.
+        files: The number of copied regular files.
+        bytes: The number of copied bytes.
+        skipped: The files that were not copied, each with the reason, for people. Pipes, sockets and devices are not
+            copied, nor are symbolic links that lead out of the copied directory.
+    """
+
+    path: Path | str | None = None
+    files: int = 0
+    bytes: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+class Progress:
+    """The progress of one copy.
+
+    Args:
+        on_progress: A function that is called with the number of copied bytes and the number of all known bytes. None:
+            nobody is notified.
+    """
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = None if on_progress is None else check_callable("on_progress", on_progress)
+        self._done = 0
+        self._total = 0
+
+    def expect(self, count: int) -> None:
+        """Add bytes to the number of all known bytes."""
+        self._total += count
+
+    def add(self, count: int) -> None:
+        """Add copied bytes, and notify the user. A negative number takes back bytes that are copied again."""
+        self._done += count
+        if self._on_progress is not None:
+            self._on_progress(self._done, max(self._done, self._total))

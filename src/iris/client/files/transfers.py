@@ -1,0 +1,76 @@
+"""Checks the arguments of copies, and returns the operations. `FileMethods` documents the arguments and errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from iris.arguments import TaskReference, check_text, check_timeout, refuse
+from iris.client.files.copied import Copied, OnProgress, Progress
+from iris.client.files.download import download
+from iris.client.files.upload import upload
+from iris.cluster.client.operations.files import find_route
+from iris.cluster.client.operations.logs import ReachableWorkers
+from iris.cluster.client.operations.steps import Operation
+from iris.cluster.files.confined_tree import parts_of
+
+LocalFile = str | os.PathLike[str] | BinaryIO
+
+
+def download_operation(
+    reachable: ReachableWorkers,
+    task_id: str | TaskReference,
+    path: str,
+    to: LocalFile,
+    attempt_id: int | None,
+    patience_s: float | None,
+    on_progress: OnProgress | None,
+) -> Operation[Copied]:
+    """Return the operation of `FileMethods.download`."""
+    parts_of(check_text("path", path))
+    local = _local_file("to", to, "write")
+    progress = Progress(on_progress)
+    patience = check_timeout("patience_s", patience_s)
+
+    def run() -> Operation[Copied]:
+        route = yield from find_route(reachable, task_id, attempt_id, patience)
+        return (yield from download(route, path, local, progress))
+
+    return run()
+
+
+def upload_operation(
+    reachable: ReachableWorkers,
+    source: LocalFile,
+    task_id: str | TaskReference,
+    path: str,
+    patience_s: float | None,
+    on_progress: OnProgress | None,
+) -> Operation[Copied]:
+    """Return the operation of `FileMethods.upload`."""
+    parts_of(check_text("path", path))
+    local = _local_file("source", source, "read")
+    progress = Progress(on_progress)
+    patience = check_timeout("patience_s", patience_s)
+
+    def run() -> Operation[Copied]:
+        route = yield from find_route(reachable, task_id, None, patience)
+        return (yield from upload(route, local, path, progress))
+
+    return run()
+
+
+def _local_file(name: str, value: LocalFile, method: str) -> Path | BinaryIO:
+    """Return a local path, or an open binary file. A path that ends with a slash names a directory, which is created
+    for a download."""
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if not isinstance(text, str) or not text:
+            refuse(name, "a path or an open binary file", value)
+        if text.endswith("/") and method == "write":
+            Path(text).mkdir(parents=True, exist_ok=True)
+        return Path(text)
+    if not callable(getattr(value, method, None)):
+        refuse(name, "a path or an open binary file", value)
+    return value

@@ -1,0 +1,150 @@
+"""Answers the calls that list, read and write files of tasks. The worker of an attempt has the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.storage.saver import SavedJobs
+from iris.cluster.controller.workers.worker_record import WorkerRecord
+from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.auth.caller import caller
+from iris.rpc.calls import call_async
+from iris.rpc.peer import Peer
+from iris.rpc.serving.fair_lane import FairLane
+
+_TIMEOUT_S = 25.0  # Shorter than the timeout of clients, so that they learn which server does not answer.
+_AT_ONCE = 64  # Each call keeps up to 1 MiB in memory.
+_PER_CALLER = 8
+
+ListRequest = cluster_pb2.ListTaskFilesRequest
+ListResponse = cluster_pb2.ListTaskFilesResponse
+ReadRequest = cluster_pb2.ReadTaskFileRequest
+ReadResponse = cluster_pb2.ReadTaskFileResponse
+WriteRequest = cluster_pb2.WriteTaskFileRequest
+WriteResponse = cluster_pb2.WriteTaskFileResponse
+Request = TypeVar("Request", ListRequest, ReadRequest, WriteRequest)
+
+
+class FileCalls:
+    """The calls about files of tasks.
+
+    Args:
+        jobs: All jobs.
+        saved: Decides which saved state of a job a caller may see.
+        workers: The workers that have registered, by id.
+    """
+
+    def __init__(self, jobs: JobTable, saved: SavedJobs, workers: Mapping[str, WorkerRecord]) -> None:
+        self._jobs = jobs
+        self._saved = saved
+        self._workers = workers
+        self._lane = FairLane("copies of files", at_once=_AT_ONCE, per_caller=_PER_CALLER, waiting=10_000)
+
+    async def list_files(self, request: ListRequest) -> ListResponse:
+        """Return a page of the files of an attempt.
+
+        Raises:
+            NotFoundError: There is no such job, task, attempt or file.
+            FailedPreconditionError: The task has had no attempt yet, or the path cannot be read.
+            UnavailableError: The worker of the attempt does not answer.
+        """
+        found = await self._find(request)
+        answer: ListResponse = await self._pass_on(found, "list_task_files", request)
+        return answer
+
+    async def read_file(self, request: ReadRequest) -> ReadResponse:
+        """Return a part of a file of an attempt, or its hash. The errors are the errors of `list_files`."""
+        found = await self._find(request)
+        answer: ReadResponse = await self._pass_on(found, "read_task_file", request)
+        return answer
+
+    async def write_file(self, request: WriteRequest) -> WriteResponse:
+        """Write a part of a file into the directory of a running attempt.
+
+        Raises:
+            NotFoundError: There is no such job, task or attempt.
+            FailedPreconditionError: The attempt does not run, or the path cannot be written.
+            UnavailableError: The worker of the attempt does not answer.
+        """
+        found = await self._find(request)
+        if is_task_finished(found.attempt.state):
+            raise FailedPreconditionError(
+                f"attempt {found.attempt.attempt_id} of {request.task_id!r} has ended"
+                f" ({state_name(found.attempt.state)}): files can be written only while it runs",
+                reason=ErrorReason.ATTEMPT_NOT_RUNNING,
+            )
+        answer: WriteResponse = await self._pass_on(found, "write_task_file", request)
+        return answer
+
+    async def _find(self, request: Request) -> _Found:
+        """Find the attempt of a request, and set the attempt's id in the request."""
+        job_id, task_index = parse_task_id(request.task_id)
+        record = await self._jobs.find(job_id)
+        record.check_index(task_index)
+        task = messages.task_status(self._saved.shown(record), task_index)
+        number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1
+        if not task.attempts:
+            raise FailedPreconditionError(
+                f"task {request.task_id!r} has not started yet ({state_name(task.state)}), so it has no files",
+                reason=ErrorReason.ATTEMPT_NOT_RUNNING,
+            )
+        if not 0 <= number < len(task.attempts):
+            raise NotFoundError(
+                f"task {request.task_id!r} has no attempt {number}: it has had {len(task.attempts)}",
+                reason=ErrorReason.ATTEMPT_NOT_FOUND,
+                metadata={"task_id": request.task_id, "attempt_id": str(number)},
+            )
+        request.attempt_id = number
+        return _Found(record, task.attempts[number])
+
+    async def _pass_on(self, found: _Found, method: str, request: Request) -> Any:
+        """Pass a call to the worker of the attempt, and return the worker's answer."""
+        worker = self._workers.get(found.attempt.worker_id)
+        if worker is None or worker.is_dead:
+            raise self._unreachable(found)
+        peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id!r}, which has the files,")
+        async with self._lane.turn(caller().key):
+            try:
+                return await call_async(getattr(worker.stub, method), request, peer, timeout_s=_TIMEOUT_S)
+            except (UnauthenticatedError, PermissionDeniedError) as error:
+                # The worker has refused the token of the controller, not the token of the caller.
+                raise UnavailableError(str(error)) from error
+
+    def _unreachable(self, found: _Found) -> UnavailableError | NotFoundError:
+        attempt = found.attempt
+        if is_task_finished(attempt.state):
+            return NotFoundError(
+                f"the files of attempt {attempt.attempt_id} are gone with its worker {attempt.worker_id!r}: submit the"
+                " job with --output DIR to keep outputs",
+                reason=ErrorReason.FILE_NOT_FOUND,
+            )
+        return UnavailableError(
+            f"worker {attempt.worker_id!r}, which has the files, does not answer",
+            reason=ErrorReason.WORKER_UNREACHABLE,
+            metadata={"worker_id": attempt.worker_id},
+        )
+
+
+class _Found(NamedTuple):
+    """The attempt that a request names.
+
+    Attributes:
+        record: The job.
+        attempt: The attempt.
+    """
+
+    record: JobRecord
+    attempt: cluster_pb2.TaskAttempt
