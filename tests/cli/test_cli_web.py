@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from support.tokens import token
-from support.web_browser import Browser
+from support.web_session_client import SessionClient
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "BROWSER": "", "SSH_CONNECTION": ""}
@@ -20,7 +20,7 @@ def signed_in(link: str) -> str:
     path, _, query = parts.fragment.partition("?")
     found = parse_qs(query)
     assert path == "/signin"
-    with Browser(f"{parts.scheme}://{parts.netloc}") as browser:
+    with SessionClient(f"{parts.scheme}://{parts.netloc}") as browser:
         browser.sign_in(code=found["code"][0])
         assert browser.call("DescribeCluster")["caller"]["name"]
     return found["next"][0]
@@ -41,7 +41,7 @@ def test_link_printed_over_ssh_comes_with_the_command_that_forwards_the_port(rem
 
 def test_link_leads_to_a_job_or_to_the_log_of_a_task(remote_iris: Iris) -> None:
     job = remote_iris("run", "--detach", "--", "true").stdout.strip()
-    found = remote_iris.json("web", job[:-1], DISPLAY=":0")
+    found = remote_iris.json("web", job[:-1])
     assert found.keys() == {"url", "expires_at_ms"}
     assert 0 < found["expires_at_ms"] / 1000 - time.time() <= 300
     assert signed_in(found["url"]) == f"jobs/{job}"

@@ -21,7 +21,7 @@ from support.lossy_proxy import Way
 from support.lossy_world import Case, LossyWorld, launch_request, lossy_world
 from support.tokens import token
 from support.waiting import wait_until
-from support.web_browser import Browser
+from support.web_session_client import SessionClient
 from support.worker_process import running_worker
 
 from iris.cluster.logs.directories import LogDirectories
@@ -231,7 +231,7 @@ def _revoke_token(lost: Case) -> None:
 def _create_sign_in_code(lost: Case) -> None:
     lost.lose()
     code = lost.ask(pb.Controller.CreateSignInCodeRequest()).code
-    with Browser(lost.world.controller.address) as browser:
+    with SessionClient(lost.world.controller.address) as browser:
         browser.sign_in(code=code)
         assert browser.call("DescribeCluster")["caller"]["name"] == "tests"
 
@@ -239,7 +239,7 @@ def _create_sign_in_code(lost: Case) -> None:
 @case("ControllerService/SignIn")
 def _sign_in(lost: Case) -> None:
     code = lost.world.direct.create_sign_in_code().code
-    with Browser(lost.world.controller_proxy.address) as browser:
+    with SessionClient(lost.world.controller_proxy.address) as browser:
         lost.lose(code)
         request_id = lost.unique()
         browser.until_answered(lambda: browser.sign_in(code=code, request_id=request_id))
@@ -248,7 +248,7 @@ def _sign_in(lost: Case) -> None:
 
 @case("ControllerService/SignOut")
 def _sign_out(lost: Case) -> None:
-    with Browser(lost.world.controller_proxy.address) as browser:
+    with SessionClient(lost.world.controller_proxy.address) as browser:
         browser.sign_in(token=token(name=lost.unique()))
         lost.lose()
         assert browser.until_answered(browser.sign_out).status_code in (200, 401), "401: it has ended before"

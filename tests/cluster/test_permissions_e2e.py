@@ -283,7 +283,7 @@ def test_unauthenticated_request_is_refused_before_its_body_is_read(shared_clust
 def test_unknown_path_gets_an_answer_that_names_the_server(shared_cluster: LocalServer) -> None:
     import httpx
 
-    answer = httpx.get(shared_cluster.address)
+    answer = httpx.get(f"{shared_cluster.address}/nothing")
     assert (answer.status_code, answer.text.startswith("This is Iris.")) == (404, True)
 
 

@@ -18,7 +18,7 @@ import pytest
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end, wait_for_state
 from support.tokens import token
 from support.waiting import wait_until
-from support.web_browser import SERVICE, Browser
+from support.web_session_client import SERVICE, SessionClient
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -30,9 +30,9 @@ CHECKED = ("DescribeCluster", "ListJobs", "TerminateJob", "SignOut")
 
 
 @pytest.fixture
-def browser(shared_cluster: LocalServer) -> Iterator[Browser]:
+def browser(shared_cluster: LocalServer) -> Iterator[SessionClient]:
     """A browser that has signed in as a user."""
-    with Browser(shared_cluster.address) as signed_in:
+    with SessionClient(shared_cluster.address) as signed_in:
         signed_in.sign_in(token=token("user", name="ana"))
         yield signed_in
 
@@ -46,7 +46,7 @@ def reason_of(answer: httpx.Response) -> str:
 def test_link_signs_in_once_with_the_role_of_its_maker(shared_cluster: LocalServer, role: str) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token(role, name="ana")) as client:
         code = client.create_sign_in_code().code
-    with Browser(shared_cluster.address) as browser, Browser(shared_cluster.address) as second:
+    with SessionClient(shared_cluster.address) as browser, SessionClient(shared_cluster.address) as second:
         signed_in = browser.sign_in(code=code)["caller"]
         assert (signed_in["name"], signed_in["role"]) == ("ana", role)
         assert browser.call("DescribeCluster")["caller"] == signed_in
@@ -58,7 +58,7 @@ def test_link_signs_in_once_with_the_role_of_its_maker(shared_cluster: LocalServ
         )
 
 
-def test_cookie_is_for_the_session_alone_and_no_script_reads_it(browser: Browser) -> None:
+def test_cookie_is_for_the_session_alone_and_no_script_reads_it(browser: SessionClient) -> None:
     name, *attributes = browser.set_cookie.split("; ")
     assert name == f"iris_session={browser.cookie}"
     assert {one.partition("=")[0] for one in attributes} == {"Path", "Max-Age", "HttpOnly", "SameSite"}
@@ -70,7 +70,7 @@ def test_cookie_is_for_the_session_alone_and_no_script_reads_it(browser: Browser
 
 
 def test_cookie_of_a_page_behind_a_proxy_is_secure_and_below_its_prefix(shared_cluster: LocalServer) -> None:
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         behind = {"origin": "https://iris.example.org", "host": "iris.example.org"}
         answer = browser.sign_in_answer(behind, token=token(), page_path="/clusters/one/")
         assert answer.status_code == 200
@@ -81,7 +81,7 @@ def test_cookie_of_a_page_behind_a_proxy_is_secure_and_below_its_prefix(shared_c
 
 @pytest.mark.parametrize("path", ["", "x", "/x", "x/", "/a;b/", "/a b/", "//\n/", "/" + "a" * 500 + "/"])
 def test_page_path_that_is_no_path_of_a_page_is_refused(shared_cluster: LocalServer, path: str) -> None:
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(token=token(), page_path=path)
     assert answer.status_code == 400
     assert "page_path must be the path of the page" in answer.json()["message"]
@@ -104,7 +104,7 @@ FOREIGN: list[dict[str, str]] = [
 @pytest.mark.parametrize("headers", FOREIGN)
 @pytest.mark.parametrize("method", CHECKED)
 def test_call_with_the_cookie_from_another_page_is_refused(
-    browser: Browser, method: str, headers: dict[str, str]
+    browser: SessionClient, method: str, headers: dict[str, str]
 ) -> None:
     answer = browser.post(method, {}, headers)
     assert answer.status_code in (403, 415)
@@ -113,38 +113,38 @@ def test_call_with_the_cookie_from_another_page_is_refused(
 
 @pytest.mark.parametrize("headers", [one for one in FOREIGN if one.get("host") != "evil.example.org:1"])
 def test_sign_in_from_another_page_is_refused(shared_cluster: LocalServer, headers: dict[str, str]) -> None:
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(headers, token=token())
     assert answer.status_code in (403, 415)
     assert "set-cookie" not in answer.headers
 
 
-def test_cookie_is_ignored_outside_of_its_session(browser: Browser, shared_cluster: LocalServer) -> None:
+def test_cookie_is_ignored_outside_of_its_session(browser: SessionClient, shared_cluster: LocalServer) -> None:
     cookie = {"cookie": f"iris_session={browser.cookie}", "origin": browser.origin}
     for path in (f"{SERVICE}/ListJobs", f"session/{'0' * 32}/{SERVICE}/ListJobs", f"session//{SERVICE}/ListJobs"):
         answer = httpx.post(f"{shared_cluster.address}/{path}", json={}, headers=cookie)
         assert answer.status_code == 401, path
-    with Browser(shared_cluster.address) as other:
+    with SessionClient(shared_cluster.address) as other:
         other.sign_in(token=token("reader", name="bob"))
         other.cookie = browser.cookie
         assert other.post("DescribeCluster").status_code == 401
 
 
-def test_token_in_the_header_of_a_session_call_is_ignored(browser: Browser) -> None:
+def test_token_in_the_header_of_a_session_call_is_ignored(browser: SessionClient) -> None:
     answer = browser.post("ListTokens", {}, {"authorization": f"Bearer {token('admin')}"})
     assert answer.status_code == 403, "the session is a user's"
     answer = browser.post("ListJobs", {}, {"authorization": f"Bearer {token('admin')}", "cookie": ""})
     assert answer.status_code == 401
 
 
-def test_calls_with_get_are_refused_in_a_session(browser: Browser) -> None:
+def test_calls_with_get_are_refused_in_a_session(browser: SessionClient) -> None:
     assert browser.get(f"{SERVICE}/ListJobs?encoding=json&message=%7B%7D").status_code == 403
     assert browser.get("session/x/y").status_code == 404
     assert browser.get("grpc.health.v1.Health/Check").status_code == 404
 
 
 def test_log_is_downloaded_in_a_session_but_never_shown_as_a_page(
-    browser: Browser, cluster: RemoteClusterClient
+    browser: SessionClient, cluster: RemoteClusterClient
 ) -> None:
     job_id = launch(cluster, shell("echo '<script>alert(1)</script>'"))
     wait_for_end(cluster, job_id)
@@ -166,14 +166,14 @@ def test_session_ends_when_its_token_is_revoked_and_its_streams_end(
     made = cluster.create_token(unique("ana"), "user")
     job_id = launch(cluster, shell("echo hello; sleep 1000"))
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         browser.sign_in(token=made.secret)
         lines: list[str] = []
         follow = threading.Thread(
             target=lambda: lines.append(browser.get(f"v1/jobs/{job_id}/logs?follow=1&format=sse").text)
         )
         follow.start()
-        with Browser(shared_cluster.address) as watching:
+        with SessionClient(shared_cluster.address) as watching:
             watching.session_path, watching.cookie = browser.session_path, browser.cookie
             assert watching.post("DescribeCluster").status_code == 200
             cluster.revoke_token(made.token.token_id)
@@ -187,7 +187,7 @@ def test_session_ends_when_its_token_is_revoked_and_its_streams_end(
 def test_sign_out_ends_the_session_and_its_streams(shared_cluster: LocalServer, cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, shell("echo hello; sleep 1000"))
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
-    with Browser(shared_cluster.address) as browser, Browser(shared_cluster.address) as other:
+    with SessionClient(shared_cluster.address) as browser, SessionClient(shared_cluster.address) as other:
         browser.sign_in(token=token("user", name="ana"))
         other.sign_in(token=token("user", name="ana"))
         with httpx.stream(
@@ -205,7 +205,7 @@ def test_sign_out_ends_the_session_and_its_streams(shared_cluster: LocalServer, 
     cluster.terminate_job(job_id)
 
 
-def test_page_cannot_make_sign_in_links(browser: Browser) -> None:
+def test_page_cannot_make_sign_in_links(browser: SessionClient) -> None:
     answer = browser.post("CreateSignInCode")
     assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
 
@@ -227,7 +227,7 @@ def test_token_of_a_task_or_worker_cannot_sign_in(
     more: dict[str, Any] = (
         {"job_id": job_id, "task_index": 0, "attempt_id": 0} if role == "task" else {"worker_id": "w"}
     )
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(token=token(role, **more))
         assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
     with (
@@ -240,7 +240,7 @@ def test_token_of_a_task_or_worker_cannot_sign_in(
 
 @pytest.mark.parametrize("fields", [{}, {"token": ""}, {"token": "nonsense"}, {"code": ""}, {"code": "nonsense"}])
 def test_wrong_token_or_code_is_refused(shared_cluster: LocalServer, fields: dict[str, str]) -> None:
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(**fields)
     assert answer.status_code == 401
     assert "nonsense" not in answer.text
@@ -276,7 +276,7 @@ def test_another_user_of_the_machine_can_use_neither_a_stolen_cookie_nor_a_stole
     shared_cluster: LocalServer, cluster: RemoteClusterClient
 ) -> None:
     headers = {"origin": shared_cluster.address, "content-type": "application/json"}
-    with Browser(shared_cluster.address) as browser:
+    with SessionClient(shared_cluster.address) as browser:
         browser.sign_in(token=token())
         url = f"{browser.base}/{browser.session_path}/{SERVICE}/DescribeCluster"
         cookie = {**headers, "cookie": f"iris_session={browser.cookie}"}
@@ -290,14 +290,14 @@ def test_another_user_of_the_machine_can_use_neither_a_stolen_cookie_nor_a_stole
 
 def test_session_survives_a_restart_of_the_controller_but_not_a_copy_or_a_new_key(tmp_path: Path) -> None:
     directory = tmp_path / "state"
-    with running_cluster(directory, workers=1) as server, Browser(server.address) as browser:
+    with running_cluster(directory, workers=1) as server, SessionClient(server.address) as browser:
         browser.sign_in(token=token("user", name="ana"))
         browser.call("DescribeCluster")
         secret, path = browser.cookie, browser.session_path
         port = int(server.address.rpartition(":")[2])
         found = [one for one in directory.rglob("*") if one.is_file() and secret.encode() in one.read_bytes()]
         assert found == [], "the secret is on the disk"
-    with running_cluster(directory, workers=1, port=port) as server, Browser(server.address) as browser:
+    with running_cluster(directory, workers=1, port=port) as server, SessionClient(server.address) as browser:
         browser.session_path, browser.cookie = path, secret
         assert browser.call("DescribeCluster")["caller"]["name"] == "ana"
 

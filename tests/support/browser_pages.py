@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from support.tokens import token
+from support.web_session_client import SessionClient
 
 BROWSERS = ("chromium-headless-shell", "chromium")
 WEB = Path(__file__).parents[2] / "web"
@@ -56,12 +58,12 @@ class Pages:
         self._contexts: list[BrowserContext] = []
 
     def open(self, address: str, route: str = "#/jobs", *, secret: str | None = None, **options: Any) -> Page:
-        """Open a route of the page in a new browser context, with the admin's token.
+        """Open a route of the page in a new browser context that is signed in with the admin's token.
 
         Args:
             address: The URL of the cluster or of a proxy.
             route: The hash of the view.
-            secret: Another token; an empty text opens the page without a token.
+            secret: Another token; an empty text opens the page without signing in.
             options: Further options of `Browser.new_context`, for example `color_scheme="dark"`.
         """
         context = self._browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
@@ -69,7 +71,7 @@ class Pages:
         self._contexts.append(context)
         chosen = token() if secret is None else secret
         if chosen:
-            context.add_init_script(f"sessionStorage.setItem('iris.token', {json.dumps(chosen)})")
+            _sign_in(context, address.rstrip("/"), chosen)
         return self.open_tab(context, address, route)
 
     def open_tab(self, context: BrowserContext, address: str, route: str = "#/jobs") -> Page:
@@ -99,6 +101,34 @@ class Pages:
     def _note(self, kind: str, text: str) -> None:
         if kind == "error" and not any(words in text for words in _FAILED_REQUEST):
             self.errors.append(text)
+
+
+def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
+    """Sign a browser context in without the form of the page."""
+    with SessionClient(address, verify=False) as client:  # Tests of proxies use certificates of their own.
+        client.sign_in(token=secret)
+    path = f"{client.page_path}{client.session_path}/"
+    host = urlsplit(address).hostname or ""
+    is_secure = address.startswith("https:")
+    context.add_cookies(
+        [
+            {
+                "name": "iris_session",
+                "value": client.cookie,
+                "domain": host,
+                "path": path,
+                "httpOnly": True,
+                "secure": is_secure,
+                "sameSite": "Strict",
+            }
+        ]
+    )
+    stored = json.dumps(f"iris.session {client.page_path}"), json.dumps(client.session_path)
+    # Only the first page stores the session. Otherwise a page could not sign out.
+    context.add_init_script(
+        f"if (!sessionStorage.getItem('stored')) localStorage.setItem({', '.join(stored)});"
+        " sessionStorage.setItem('stored', 'yes');"
+    )
 
 
 def accessibility_problems(page: Page) -> list[str]:

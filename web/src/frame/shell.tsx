@@ -9,7 +9,8 @@ import { JobView } from "../views/job/job_view";
 import { JobsView } from "../views/jobs/jobs_view";
 import { LogsView } from "../views/logs/logs_view";
 import { MachinesView } from "../views/machines/machines_view";
-import { SignInView } from "../views/signin/signin_view";
+import { isUsingLink, SignInView } from "../views/signin/signin_view";
+import { Account } from "./account";
 import { ConnectionBar } from "./connection_bar";
 import { Dialogs } from "./dialog";
 import { route } from "./router";
@@ -35,7 +36,7 @@ const NAVIGATION: readonly { view: ViewName; label: string; covers: readonly Vie
 /** The whole page. */
 export function Shell() {
   const now = route.value;
-  const shown: ViewName = needsSignIn.value ? "signin" : now.view;
+  const shown: ViewName = needsSignIn.value || isUsingLink() ? "signin" : now.view;
   const View = VIEWS[shown];
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
@@ -64,6 +65,7 @@ export function Shell() {
         <button type="button" class="quiet-button theme-switch" onClick={switchTheme}>
           Theme: {theme.value}
         </button>
+        <Account />
       </header>
       <ConnectionBar />
       <main id="main" ref={main} tabIndex={-1}>

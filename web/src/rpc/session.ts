@@ -1,26 +1,143 @@
-// Who the user is: the token that calls send, and whether the page must ask for a token.
+// The session of the page: who is signed in, and below which path the page makes its calls.
+//
+// The browser keeps the secret of the session in a cookie that no script can read. The page keeps only the path of the
+// session, which alone gives no access.
 
-import { Code, ConnectError } from "@connectrpc/connect";
-import { signal } from "@preact/signals";
+import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-web";
+import { computed, signal, type ReadonlySignal } from "@preact/signals";
+import { ControllerService, type Controller_Identity } from "../gen/iris/rpc/cluster_pb";
 
-const KEY = "iris.token";
+/** The address of the page, with a slash at its end. All addresses of calls begin with it, so any path prefix works. */
+export const PAGE_URL = new URL(".", document.baseURI).href;
 
-/** Whether the controller has refused the page's token, so that the page asks for another one. */
-export const needsSignIn = signal(false);
+const PAGE_PATH = new URL(PAGE_URL).pathname;
+// One origin may have the pages of several clusters, behind a proxy with a path for each.
+const KEY = `iris.session ${PAGE_PATH}`;
 
-/** Adds the token to the headers of a call. */
-export function authorise(headers: Headers): void {
-  const token = sessionStorage.getItem(KEY);
-  if (token) headers.set("authorization", `Bearer ${token}`);
+const path = signal<string | null>(stored());
+const identity = signal<Controller_Identity | null>(null);
+const problem = signal<ConnectError | null>(null);
+
+/** Who is signed in; null before the controller has answered, and if nobody is signed in. */
+export const me: ReadonlySignal<Controller_Identity | null> = identity;
+
+/** Whether the page must ask for a token, because the browser has no session or the controller has refused it. */
+export const needsSignIn: ReadonlySignal<boolean> = computed(() => path.value === null);
+
+/** The error because of which the page asks for a token; null if nobody was signed in before. */
+export const signInProblem: ReadonlySignal<ConnectError | null> = problem;
+
+/** Whether the user may end and retry jobs. A reader may not, so the page shows a reader no buttons for it. */
+export const mayChange: ReadonlySignal<boolean> = computed(() => ["user", "admin"].includes(identity.value?.role ?? ""));
+
+/** Whether the user may create and revoke tokens. */
+export const isAdmin: ReadonlySignal<boolean> = computed(() => identity.value?.role === "admin");
+
+/** Returns the address of a call or a download in the session, for example of `v1/jobs/train/logs`. */
+export function sessionUrl(rest: string): string {
+  return `${PAGE_URL}${path.peek() ?? "session"}/${rest}`;
 }
 
-/** Asks for a token if a call was refused because of the token. */
+/** Sends each call below the path of the session, and asks for a token if the controller refuses the session. */
+export const inSession: Interceptor = (next) => async (request) => {
+  const used = path.peek();
+  const url = sessionUrl(request.url.slice(PAGE_URL.length));
+  try {
+    return await next({ ...request, url });
+  } catch (error) {
+    if (path.peek() === used) noteRefusal(error);
+    throw error;
+  }
+};
+
+/** Asks for a token if an error says that the browser is not signed in. */
 export function noteRefusal(error: unknown): void {
-  if (ConnectError.from(error).code === Code.Unauthenticated) needsSignIn.value = true;
+  const failed = ConnectError.from(error);
+  if (failed.code === Code.Unauthenticated) forget(path.peek() === null ? null : failed);
 }
 
-/** Uses a token for the calls of this tab. */
-export function signIn(token: string): void {
-  sessionStorage.setItem(KEY, token);
-  needsSignIn.value = false;
+/** Finds out who is signed in. The page calls this function once, at its start. */
+export async function loadIdentity(): Promise<void> {
+  if (path.peek() === null) return;
+  try {
+    identity.value = (await inside.describeCluster({})).caller ?? null;
+  } catch (error) {
+    const failed = ConnectError.from(error);
+    if (failed.code === Code.PermissionDenied) forget(failed);
+    // After a lost connection the views try again, and their calls find out whether the session has ended.
+    else if (failed.code !== Code.Unauthenticated) setTimeout(() => void loadIdentity(), RETRY_MS);
+  }
+}
+
+export type Credential = { case: "code" | "token"; value: string };
+
+/**
+ * Signs in with a token, or with the code of a link. A link works once: repeat a failed call with the same `requestId`.
+ *
+ * The promise rejects if the controller refuses the token or the code, or cannot be reached.
+ */
+export async function signIn(credential: Credential, requestId: string): Promise<void> {
+  const answer = await outside.signIn({ credential, pagePath: PAGE_PATH, requestId });
+  identity.value = answer.caller ?? null;
+  problem.value = null;
+  path.value = answer.sessionPath;
+  try {
+    localStorage.setItem(KEY, answer.sessionPath);
+  } catch {
+    // A browser may forbid storage. The session then lasts until the page is closed or loaded again.
+  }
+}
+
+/** Ends the session. The browser is signed out also if the controller cannot be reached or knows no session. */
+export async function signOut(): Promise<void> {
+  try {
+    await inside.signOut({});
+  } catch (error) {
+    if (ConnectError.from(error).code !== Code.Unauthenticated) throw error;
+  } finally {
+    forget(null);
+  }
+}
+
+/** Returns a random id for `signIn`. */
+export function newRequestId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const RETRY_MS = 3_000;
+const BASE_URL = PAGE_URL.replace(/\/$/, "");
+const outside = createClient(ControllerService, createConnectTransport({ baseUrl: BASE_URL, useBinaryFormat: true }));
+const inside = createClient(
+  ControllerService,
+  createConnectTransport({ baseUrl: BASE_URL, useBinaryFormat: true, interceptors: [inSession] }),
+);
+
+// Signing in and out in one tab applies to all tabs of the page.
+addEventListener("storage", (event) => {
+  if (event.key !== KEY && event.key !== null) return;
+  path.value = stored();
+  identity.value = null;
+  void loadIdentity();
+});
+
+function forget(why: ConnectError | null): void {
+  path.value = null;
+  identity.value = null;
+  problem.value = why;
+  try {
+    localStorage.removeItem(KEY);
+  } catch {
+    // A browser may forbid storage. Then there is nothing to remove.
+  }
+}
+
+function stored(): string | null {
+  try {
+    const found = localStorage.getItem(KEY);
+    return found !== null && /^session\/[0-9a-f]{32}$/.test(found) ? found : null;
+  } catch {
+    return null;
+  }
 }

@@ -17,8 +17,8 @@ T = TypeVar("T")
 SERVICE = "iris.cluster.ControllerService"
 
 
-class Browser:
-    """A browser at the page of a cluster.
+class SessionClient:
+    """A program that makes the calls of a page at a cluster, as a browser that is at this page makes them.
 
     Args:
         address: The base URL of the page, without a slash at its end.

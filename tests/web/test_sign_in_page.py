@@ -1,0 +1,207 @@
+"""Signing in to the page in a real browser, and what pages of other origins in the same browser can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from support.browser_pages import Pages, accessibility_problems
+from support.cluster import launch, running_cluster, shell, unique, wait_for_state
+from support.page_server import PageServer
+from support.tokens import token
+
+from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer
+from iris.rpc import cluster_pb2 as pb
+
+# A hostile page. It tries to use the session of the cluster's page in each way that a browser has.
+HOSTILE = b"""<!doctype html><meta charset="utf-8"><title>hostile</title><form method="post"></form><iframe></iframe>
+<script>
+const target = new URLSearchParams(location.search);
+const call = (method, type, mode) =>
+  fetch(target.get("base") + "iris.cluster.ControllerService/" + method, {
+    method: "POST", credentials: "include", mode, headers: { "content-type": type }, body: target.get("body"),
+  }).then((answer) => answer.type + " " + answer.status, (error) => "failed");
+async function attack(method) {
+  const seen = {};
+  for (const type of ["application/json", "text/plain", "application/x-www-form-urlencoded"])
+    for (const mode of ["cors", "no-cors"]) seen[type + " " + mode] = await call(method, type, mode);
+  return seen;
+}
+function post(method) {
+  const form = document.forms[0];
+  form.action = target.get("base") + "iris.cluster.ControllerService/" + method;
+  form.enctype = "text/plain";
+  const field = document.createElement("input");
+  // A form of this kind sends `name=value`, which can be made to look like JSON.
+  const body = target.get("body");
+  field.name = body.slice(0, -1) + ', "a": "';
+  field.value = '"}';
+  form.append(field);
+  form.submit();
+}
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A cluster whose page the tests open."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(server: LocalServer) -> Iterator[RemoteClusterClient]:
+    with RemoteClusterClient(server.address) as client:
+        yield client
+
+
+def link(server: LocalServer, job_id: str | None = None, role: str = "user") -> str:
+    """Return a sign-in link of ana, without the address of the cluster."""
+    with IrisClient.remote(server.address, token=token(role, name="ana")) as client:
+        return client.web_link(job_id).removeprefix(f"{server.address}/")
+
+
+def signed_in(page: Page) -> None:
+    """Wait until the page shows who is signed in."""
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def session_path(page: Page) -> str:
+    """Return the path of the page's session."""
+    found = page.evaluate("localStorage.getItem('iris.session /')")
+    assert isinstance(found, str)
+    return found
+
+
+def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(server: LocalServer, pages: Pages) -> None:
+    requests: list[str] = []
+    route = link(server, "some-job")
+    code = re.search(r"code=([^&]+)", route)
+    assert code is not None
+    page = pages.open(server.address, "#/cluster", secret="")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.context.on("request", lambda request: requests.append(f"{request.url} {request.headers.get('referer')}"))
+    tab = pages.open_tab(page.context, server.address, route)
+    signed_in(tab)
+    signed_in(page)  # Signing in in one tab applies to the other tab.
+    assert tab.url == f"{server.address}/#/jobs/some-job"
+    tab.reload()
+    signed_in(tab)
+    assert "ana" in (tab.get_by_role("banner").text_content() or "")
+    assert requests
+    storage = tab.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, history.state])")
+    (cookie,) = tab.context.cookies()
+    for secret in (code[1], cookie["value"]):
+        assert secret not in "\n".join(requests)
+        assert secret not in storage + tab.url + tab.content()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["secure"]) == (True, "Strict", False)
+    assert cookie["path"] == f"/{session_path(tab)}/"
+
+
+def test_link_that_was_used_says_so_and_offers_the_form(server: LocalServer, pages: Pages) -> None:
+    route = link(server)
+    signed_in(pages.open(server.address, route, secret=""))
+    page = pages.open(server.address, route, secret="")
+    expect(page.get_by_role("alert")).to_contain_text("This sign-in link was already used")
+    assert accessibility_problems(page) == []
+    page.get_by_role("button", name="Use a token instead").click()
+    expect(page.get_by_label("Or enter a token")).to_be_visible()
+
+
+def test_form_signs_in_with_a_token_and_shows_why_a_token_is_refused(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, "#/machines", secret="", viewport={"width": 390, "height": 800})
+    field = page.get_by_label("Or enter a token")
+    field.fill("nonsense")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("not a token of this cluster")
+    expect(field).to_be_focused()
+    assert accessibility_problems(page) == []
+    pages.take_screenshots(page, "sign-in")
+    field.fill(token("reader", name="bob"))
+    page.get_by_role("button", name="Sign in").click()
+    signed_in(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Machines")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways on a phone"
+
+
+def test_sign_out_ends_the_session_in_all_tabs(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, link(server), secret="")
+    signed_in(page)
+    other = pages.open_tab(page.context, server.address, "#/machines")
+    signed_in(other)
+    page.get_by_role("button", name="Sign out").click()
+    for tab in (page, other):
+        expect(tab.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert page.context.cookies() == []
+    assert page.evaluate("localStorage.length") == 0
+
+
+def test_revoked_token_leads_to_the_form_with_the_reason(
+    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+) -> None:
+    made = cluster.create_token(unique("ana"), "user")
+    page = pages.open(server.address, "#/cluster", secret=made.secret)
+    signed_in(page)
+    cluster.revoke_token(made.token.token_id)
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+
+
+def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_frame_the_page(
+    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+) -> None:
+    job_id = launch(cluster, shell("sleep 1000"))
+    wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
+    page = pages.open(server.address, link(server), secret="")
+    signed_in(page)
+    base = f"{server.address}/{session_path(page)}/"
+    with PageServer({"/hostile.html": HOSTILE}) as other:
+        # The worst case: the other page has the same host, so it is of the same site, and it knows the session's path.
+        for address in (other.origin, other.origin.replace("127.0.0.1", "localhost")):
+            hostile = page.context.new_page()
+            hostile.goto(f"{address}/hostile.html?base={base}&body=%7B%22jobId%22:%22{job_id}%22%7D")
+            found = hostile.evaluate("attack('TerminateJob')")
+            assert {key for key, value in found.items() if value != "failed"} <= {
+                f"{kind} no-cors" for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded")
+            }, found
+            with hostile.expect_navigation():
+                hostile.evaluate("post('TerminateJob')")
+            hostile.go_back()
+            hostile.evaluate(f"document.querySelector('iframe').src = '{server.address}/'")
+            hostile.wait_for_function("document.querySelector('iframe').contentDocument === null")
+            frame = hostile.frames[1]
+            assert frame.query_selector("#app") is None, "the page is shown in a frame"
+            hostile.close()
+    assert cluster.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
+    signed_in(page)
+    cluster.terminate_job(job_id)
+    pages.errors.clear()
+
+
+def test_other_server_of_the_same_host_does_not_receive_the_cookie(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, link(server), secret="")
+    signed_in(page)
+    with PageServer({"/x.html": b"<!doctype html>"}) as other:
+        tab = page.context.new_page()
+        seen: list[str] = []
+        tab.on("request", lambda request: seen.append(request.all_headers().get("cookie", "")))
+        tab.goto(f"{other.origin}/x.html")
+        tab.reload()
+    assert seen == [""] * len(seen) != []
+
+
+def test_session_survives_a_restart_of_the_controller_with_the_page_open(tmp_path: Path, pages: Pages) -> None:
+    with running_cluster(tmp_path) as server:
+        port = int(server.address.rpartition(":")[2])
+        page = pages.open(server.address, link(server), secret="")
+        signed_in(page)
+    with running_cluster(tmp_path, port=port):
+        page.reload()
+        signed_in(page)
+    pages.errors.clear()
