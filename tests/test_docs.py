@@ -98,7 +98,8 @@ def test_layers_in_contributing_have_the_order_that_import_linter_checks() -> No
 
 def test_contributing_page_lists_every_poe_command() -> None:
     tasks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["poe"]["tasks"]
-    listed = re.findall(r"^\| `uv run poe ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    listed = re.findall(r"^\| `uv run (?:--group docs )?poe ([\w-]+)", text, re.MULTILINE)
     assert sorted(listed) == sorted(name for name in tasks if not name.startswith("_"))
 
 

@@ -258,8 +258,8 @@ def _annotation(annotation: Any, names: Mapping[str, Any] = MappingProxyType({})
 def _default(value: Any) -> str:
     if callable(value):
         return str(value.__name__)
-    if repr(value) == "<factory>":  # of a dataclass
-        return "…"
+    if repr(value) == "<factory>":  # The default of a dataclass is made by a function.
+        return "..."
     return repr(value.value) if isinstance(value, Enum) else repr(value)
 
 
