@@ -201,6 +201,15 @@ def _describe_cluster(lost: Case) -> None:
     assert (answer.engine, answer.place, answer.caller.name) == (direct.engine, direct.place, direct.caller.name)
 
 
+@case("ControllerService/GetUsage")
+def _get_usage(lost: Case) -> None:
+    job_id = lost.launch("true")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    answer = lost.ask(pb.Controller.GetUsageRequest(job_id=job_id, task_indices=[0]))
+    assert list(answer.series) == lost.world.direct.get_usage(job_id, [0])
+
+
 @case("ControllerService/CreateToken")
 def _create_token(lost: Case) -> None:
     name = unique("somebody")

@@ -53,6 +53,7 @@ CONTROLLER = {
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
     "ListEndpoints": "admin user reader T",
+    "GetUsage": "admin user reader T",
     "ListMachines": "admin user reader",
     "ListWorkers": "admin user reader",
     "RegisterWorker": "admin worker",

@@ -40,6 +40,7 @@ READS = {
         "GetJobStatus",
         "GetSubmission",
         "GetTaskStatus",
+        "GetUsage",
         "ListEndpoints",
         "ListJobs",
         "ListMachines",

@@ -57,6 +57,17 @@ class JobClient(FileClient, Protocol):
     def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
         """Terminate a job or one of its tasks."""
 
+    def usage(
+        self,
+        job_id: str | Job,
+        task_index: int | None = None,
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
+        max_points: int = 240,
+    ) -> cluster_pb2.UsageSeries:
+        """Return what a job or one of its tasks has used over time."""
+
     def retry(self, job_id: str | Job, *, name: str | None = None, failed_only: bool = False) -> Job:
         """Submit a job again."""
 
@@ -178,6 +189,12 @@ class Task(TaskFileMethods):
         effect on the other tasks of the job.
         """
         self._client.terminate(self.job_id, self.task_index)
+
+    def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
+        """Return what the task has used over time. `IrisClient.usage` documents the arguments and the result."""
+        return self._client.usage(
+            self.job_id, self.task_index, since_ms=since_ms, until_ms=until_ms, max_points=max_points
+        )
 
     def result(self, timeout: float | None = 0, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
@@ -345,6 +362,11 @@ class Job(JobReference):
     def terminate(self) -> None:
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         self._client.terminate(self.job_id)
+
+    def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
+        """Return what all tasks of the job together have used over time. `IrisClient.usage` documents the arguments and
+        the result."""
+        return self._client.usage(self.job_id, since_ms=since_ms, until_ms=until_ms, max_points=max_points)
 
     def retry(self, *, name: str | None = None, failed_only: bool = False) -> Job:
         """Submit the job again, and return the handle of the new job. `IrisClient.retry` documents the arguments and

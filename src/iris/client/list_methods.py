@@ -1,9 +1,10 @@
-"""Contains the methods of `IrisClient` that list, count and watch jobs."""
+"""Contains the methods of `IrisClient` that list, count and watch jobs, and read what jobs have used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from iris.arguments import JobReference, check_task_index, check_whole_number
 from iris.client.views.lists import JobList
 from iris.cluster.client.operations.list_watching import MOST_JOBS, WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -13,7 +14,7 @@ from iris.rpc import cluster_pb2
 
 
 class ListMethods:
-    """The methods of `IrisClient` that list, count and watch jobs.
+    """The methods of `IrisClient` that list, count and watch jobs, and read what jobs have used.
 
     Args:
         cluster: The low-level client of the cluster.
@@ -148,3 +149,45 @@ class ListMethods:
             patience_s=patience_s,
             on_silence=on_silence,
         )
+
+    def usage(
+        self,
+        job_id: str | JobReference,
+        task_index: int | None = None,
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
+        max_points: int = 240,
+    ) -> cluster_pb2.UsageSeries:
+        """Return what a job or one of its tasks has used over time: CPU, memory and GPUs.
+
+        Workers measure their tasks about every two seconds. A series has at most 240 points, whose step is 2 s for a
+        task of up to 8 minutes, and longer for longer tasks. The series remains with the ended job, and is removed with
+        it.
+
+        Args:
+            job_id: The job: its id, or its `Job` handle.
+            task_index: The task, from 0. None: the sum over all tasks of the job.
+            since_ms: The begin of the time, in milliseconds since the epoch. 0 is the begin of the series. For a begin
+                in the last minutes, the points have a step of 2 s.
+            until_ms: The end of the time, in milliseconds since the epoch. 0 is now.
+            max_points: The largest number of points to return, from 1 to 1000.
+
+        Returns:
+            The series, as a `cluster_pb2.UsageSeries`: `times_ms`, `cpu_millicores` (1000 for one core), `memory_mb`,
+            `gpu_percent` (100 for one GPU) and `gpu_memory_mb` are lists with one item for each point. The lists are
+            empty if nothing was measured.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        found = self.cluster.get_usage(
+            job_id,
+            [] if task_index is None else [check_task_index(task_index)],
+            since_ms=since_ms,
+            until_ms=until_ms,
+            max_points=check_whole_number("max_points", max_points, least=1, most=1000),
+        )
+        return found[0] if found else cluster_pb2.UsageSeries(task_index=task_index)

@@ -292,6 +292,14 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def get_usage(self, request: Controller.GetUsageRequest, ctx: RequestContext[Controller.GetUsageRequest, Controller.GetUsageResponse], /) -> Controller.GetUsageResponse:
+        """
+        Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
+        task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
+        index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
@@ -720,6 +728,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/GetUsage": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetUsage",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.GetUsageRequest,
+                        output=Controller.GetUsageResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_usage,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
                     method=MethodInfo(
@@ -1680,6 +1699,33 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def get_usage(
+        self,
+        request: Controller.GetUsageRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.GetUsageResponse:
+        """
+        Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
+        task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
+        index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetUsage",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.GetUsageRequest,
+                output=Controller.GetUsageResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -2037,6 +2083,14 @@ class ControllerServiceSync(Protocol):
         """
         Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
         client learns whether tasks run on the client's own machine.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_usage(self, request: Controller.GetUsageRequest, ctx: RequestContext[Controller.GetUsageRequest, Controller.GetUsageResponse], /) -> Controller.GetUsageResponse:
+        """
+        Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
+        task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
+        index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2466,6 +2520,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/GetUsage": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetUsage",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.GetUsageRequest,
+                        output=Controller.GetUsageResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_usage,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
                     method=MethodInfo(
@@ -3419,6 +3484,33 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.DescribeClusterRequest,
                 output=Controller.DescribeClusterResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def get_usage(
+        self,
+        request: Controller.GetUsageRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.GetUsageResponse:
+        """
+        Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
+        task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
+        index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetUsage",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.GetUsageRequest,
+                output=Controller.GetUsageResponse,
                 idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),

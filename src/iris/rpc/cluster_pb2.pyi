@@ -516,7 +516,7 @@ class TaskException(_message.Message):
     def __init__(self, pickled: _Optional[bytes] = ..., traceback: _Optional[str] = ..., attempt_id: _Optional[int] = ...) -> None: ...
 
 class TaskAttempt(_message.Message):
-    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal", "out_of_memory", "failure_reason")
+    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal", "out_of_memory", "failure_reason", "placed_at_ms")
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -529,6 +529,7 @@ class TaskAttempt(_message.Message):
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
+    PLACED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     attempt_id: int
     worker_id: str
     state: TaskState
@@ -541,23 +542,56 @@ class TaskAttempt(_message.Message):
     term_signal: int
     out_of_memory: bool
     failure_reason: FailureReason
-    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
+    placed_at_ms: int
+    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., placed_at_ms: _Optional[int] = ...) -> None: ...
 
 class ResourceUsage(_message.Message):
-    __slots__ = ("memory_mb", "disk_mb", "cpu_millicores", "memory_peak_mb", "cpu_percent", "process_count")
+    __slots__ = ("memory_mb", "disk_mb", "cpu_millicores", "memory_peak_mb", "cpu_percent", "process_count", "gpu_percent", "gpu_memory_mb")
     MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     DISK_MB_FIELD_NUMBER: _ClassVar[int]
     CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_PEAK_MB_FIELD_NUMBER: _ClassVar[int]
     CPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
     PROCESS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     memory_mb: int
     disk_mb: int
     cpu_millicores: int
     memory_peak_mb: int
     cpu_percent: int
     process_count: int
-    def __init__(self, memory_mb: _Optional[int] = ..., disk_mb: _Optional[int] = ..., cpu_millicores: _Optional[int] = ..., memory_peak_mb: _Optional[int] = ..., cpu_percent: _Optional[int] = ..., process_count: _Optional[int] = ...) -> None: ...
+    gpu_percent: int
+    gpu_memory_mb: int
+    def __init__(self, memory_mb: _Optional[int] = ..., disk_mb: _Optional[int] = ..., cpu_millicores: _Optional[int] = ..., memory_peak_mb: _Optional[int] = ..., cpu_percent: _Optional[int] = ..., process_count: _Optional[int] = ..., gpu_percent: _Optional[int] = ..., gpu_memory_mb: _Optional[int] = ...) -> None: ...
+
+class UsageSeries(_message.Message):
+    __slots__ = ("task_index", "worker_id", "step_ms", "times_ms", "cpu_millicores", "memory_mb", "gpu_percent", "gpu_memory_mb", "num_tasks", "requested_cpu_millicores", "requested_memory_mb", "requested_gpus")
+    TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_MS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    GPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_GPUS_FIELD_NUMBER: _ClassVar[int]
+    task_index: int
+    worker_id: str
+    step_ms: int
+    times_ms: _containers.RepeatedScalarFieldContainer[int]
+    cpu_millicores: _containers.RepeatedScalarFieldContainer[int]
+    memory_mb: _containers.RepeatedScalarFieldContainer[int]
+    gpu_percent: _containers.RepeatedScalarFieldContainer[int]
+    gpu_memory_mb: _containers.RepeatedScalarFieldContainer[int]
+    num_tasks: _containers.RepeatedScalarFieldContainer[int]
+    requested_cpu_millicores: _containers.RepeatedScalarFieldContainer[int]
+    requested_memory_mb: _containers.RepeatedScalarFieldContainer[int]
+    requested_gpus: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, task_index: _Optional[int] = ..., worker_id: _Optional[str] = ..., step_ms: _Optional[int] = ..., times_ms: _Optional[_Iterable[int]] = ..., cpu_millicores: _Optional[_Iterable[int]] = ..., memory_mb: _Optional[_Iterable[int]] = ..., gpu_percent: _Optional[_Iterable[int]] = ..., gpu_memory_mb: _Optional[_Iterable[int]] = ..., num_tasks: _Optional[_Iterable[int]] = ..., requested_cpu_millicores: _Optional[_Iterable[int]] = ..., requested_memory_mb: _Optional[_Iterable[int]] = ..., requested_gpus: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BuildMetrics(_message.Message):
     __slots__ = ("build_started_ms", "build_finished_ms", "from_cache", "image_tag")
@@ -1700,6 +1734,26 @@ class Controller(_message.Message):
         token_id: str
         expires_at_ms: int
         def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., token_id: _Optional[str] = ..., expires_at_ms: _Optional[int] = ...) -> None: ...
+    class GetUsageRequest(_message.Message):
+        __slots__ = ("job_id", "task_indices", "worker_ids", "since_ms", "until_ms", "max_points")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
+        SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+        MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_indices: _containers.RepeatedScalarFieldContainer[int]
+        worker_ids: _containers.RepeatedScalarFieldContainer[str]
+        since_ms: int
+        until_ms: int
+        max_points: int
+        def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ..., worker_ids: _Optional[_Iterable[str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., max_points: _Optional[int] = ...) -> None: ...
+    class GetUsageResponse(_message.Message):
+        __slots__ = ("series",)
+        SERIES_FIELD_NUMBER: _ClassVar[int]
+        series: _containers.RepeatedCompositeFieldContainer[UsageSeries]
+        def __init__(self, series: _Optional[_Iterable[_Union[UsageSeries, _Mapping]]] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):

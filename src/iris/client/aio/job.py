@@ -60,6 +60,17 @@ class AsyncJobClient(AsyncFileClient, Protocol):
     async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
         """Terminate a job or one of its tasks."""
 
+    async def usage(
+        self,
+        job_id: str | AsyncJob,
+        task_index: int | None = None,
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
+        max_points: int = 240,
+    ) -> cluster_pb2.UsageSeries:
+        """Return what a job or one of its tasks has used over time."""
+
     async def retry(self, job_id: str | AsyncJob, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
         """Submit a job again."""
 
@@ -192,6 +203,12 @@ class AsyncTask(AsyncTaskFileMethods):
         the effect on the other tasks of the job.
         """
         await self._client.terminate(self.job_id, self.task_index)
+
+    async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
+        """Return what the task has used over time. `IrisClient.usage` documents the arguments and the result."""
+        return await self._client.usage(
+            self.job_id, self.task_index, since_ms=since_ms, until_ms=until_ms, max_points=max_points
+        )
 
     async def result(self, timeout: float | None = 0, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
@@ -374,6 +391,11 @@ class AsyncJob(JobReference):
     async def terminate(self) -> None:
         """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         await self._client.terminate(self.job_id)
+
+    async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
+        """Return what all tasks of the job together have used over time. `IrisClient.usage` documents the arguments and
+        the result."""
+        return await self._client.usage(self.job_id, since_ms=since_ms, until_ms=until_ms, max_points=max_points)
 
     async def retry(self, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
         """Submit the job again, and return the handle of the new job. `IrisClient.retry` documents the arguments and

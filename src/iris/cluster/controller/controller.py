@@ -15,6 +15,7 @@ The packages of the controller own the following state:
     outputs/      The stored outputs of attempts.
     api/          The calls of clients, and the clients that watch jobs.
     auth/         The tokens.
+    usage/        What tasks and workers have used over time.
 
 A job changes in three steps. A part of the controller applies an event to the job, and passes the job and the resulting
 instructions to the saver. The saver writes a batch of changes to the disk. Afterwards `_carry_out_batches` notifies the
@@ -72,6 +73,8 @@ from iris.cluster.controller.submission.quotas import Quota, QuotaUse
 from iris.cluster.controller.submission.resubmission import Resubmissions
 from iris.cluster.controller.submission.submit import Submissions
 from iris.cluster.controller.submission.workspaces import Workspaces
+from iris.cluster.controller.usage.history import UsageHistory
+from iris.cluster.controller.usage.queries import UsageQueries
 from iris.cluster.controller.workers.attempt_control import AttemptControl
 from iris.cluster.controller.workers.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.workers.fleet import Fleet
@@ -122,7 +125,7 @@ class Controller:
         list_watches: The watched pages of the list of jobs.
         log_sources: Finds the place from which a log can be read.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
-        files: The objects that answer the calls of clients and workers. Each one is named after its subject.
+        files, usage: The objects that answer the calls of clients and workers. Each one is named after its subject.
     """
 
     def __init__(
@@ -148,8 +151,7 @@ class Controller:
         self._store = store
         self._background = BackgroundTasks()
         self._saving: asyncio.Task[None] | None = None
-        key = key or SigningKey.new()
-        tokens = ClusterTokens(key)
+        tokens = ClusterTokens(key := key or SigningKey.new())
         self.headroom = headroom or Headroom()
         self._stored_jobs = StoredJobs(store)
         self.jobs = JobTable(self._stored_jobs, store.count_ended())
@@ -158,14 +160,14 @@ class Controller:
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
         self.list_watches = self._make_list_watches()
         # Workers.
-        lost = LostAttempts(self.jobs, self.saver)
-        self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lost.end, self._wake_scheduler)
+        lose = LostAttempts(self.jobs, self.saver).end
+        self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lose, self._wake_scheduler)
         liveness = ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness, web_sessions)
         self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = self._make_attempt_control(tokens)
-        self.reports = WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, self._wake_scheduler)
+        self._usage, self.reports = self._make_reports(address)
         # Logs.
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
@@ -181,6 +183,7 @@ class Controller:
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
         self.queries = self._make_queries()
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
+        self.usage = UsageQueries(self.jobs, self._usage, self.slices)
         self.control = JobControl(self.jobs, self.saver)
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
@@ -196,6 +199,11 @@ class Controller:
 
     def _make_attempt_control(self, tokens: ClusterTokens) -> AttemptControl:
         return AttemptControl(self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background)
+
+    def _make_reports(self, address: str) -> tuple[UsageHistory, WorkerReports]:
+        usage = UsageHistory(self._store, self._stored_jobs, self.saver)
+        wake = self._wake_scheduler
+        return usage, WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, wake, usage)
 
     def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
         return JobRemoval(
@@ -254,6 +262,7 @@ class Controller:
                 self.saver.adopt(record)
                 self._add(record)
                 self._quotas.add(record.job.owner, len(record.job.tasks))
+            await self._usage.load(records)
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._carry_out_batches())
@@ -277,6 +286,7 @@ class Controller:
         self._background.start(self.fleet.watch_leases())
         self._background.start(self.removal.run())
         self._background.start(self._stored_bytes.run())
+        self._background.start(self._usage.run())
 
     async def stop(self) -> None:
         """Stop scheduling, and stop calling workers. The controller still answers calls."""
@@ -290,6 +300,7 @@ class Controller:
         if self._log_keeper is not None:
             await self._log_keeper.close()
         if self._saving is not None:
+            await self._usage.close()
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
         self._stored_jobs.close()
@@ -392,6 +403,7 @@ class Controller:
         self._scheduler.job_ended(record.job_id)
         self.stdin.forget_job(record.job_id)
         self._dependencies.job_ended(record)
+        self._usage.job_ended(record)
 
     def _end_orphans(self, parent: JobRecord) -> None:
         """Terminate the child jobs of a job that must end because the job, or the attempt that submitted them, has

@@ -305,6 +305,7 @@ def _start_background(parts: _Parts) -> list[asyncio.Task[None]]:
         _end_with_lease(parts),
         parts.worker.monitor.run(),
         parts.worker.monitor.measure_disks(),
+        parts.worker.monitor.measure_gpus(),
         parts.worker.watch_headroom(),
         parts.cleanup.run(),
         parts.attempt_tokens.run(),

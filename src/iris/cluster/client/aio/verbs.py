@@ -176,6 +176,27 @@ class AsyncVerbs:
         """Return the machines of the cluster, the tasks on them, and the queued gangs."""
         return await self.connection.perform(machines.list_machines())
 
+    async def get_usage(
+        self,
+        job_id: str | JobReference = "",
+        task_indices: Sequence[int] = (),
+        *,
+        worker_ids: Sequence[str] = (),
+        since_ms: int = 0,
+        until_ms: int = 0,
+        max_points: int = 0,
+    ) -> list[cluster_pb2.UsageSeries]:
+        """Return what the tasks of a job, or the tasks on workers, have used over time."""
+        operation = machines.get_usage(
+            job_id,
+            task_indices,
+            worker_ids=worker_ids,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            max_points=max_points,
+        )
+        return await self.connection.perform(operation)
+
     # Endpoints.
 
     async def register_endpoint(

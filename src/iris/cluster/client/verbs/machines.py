@@ -1,7 +1,10 @@
-"""Contains the calls about the engine, the workers and the machines of the cluster."""
+"""Contains the calls about the engine, the workers and the machines of the cluster, and about what tasks use."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from iris.arguments import JobReference
 from iris.cluster.client.operations import machines as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
 from iris.rpc import cluster_pb2
@@ -25,3 +28,42 @@ class MachineVerbs(ClusterVerbs):
     def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """Return the machines of the cluster, the tasks on them, and the queued gangs."""
         return self.connection.perform(operations.list_machines())
+
+    def get_usage(
+        self,
+        job_id: str | JobReference = "",
+        task_indices: Sequence[int] = (),
+        *,
+        worker_ids: Sequence[str] = (),
+        since_ms: int = 0,
+        until_ms: int = 0,
+        max_points: int = 0,
+    ) -> list[cluster_pb2.UsageSeries]:
+        """Return what the tasks of a job, or the tasks on workers, have used over time.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            task_indices: The tasks, each with a series of its own. Without them, the result has one series: the sum
+                over all tasks of the job.
+            worker_ids: The workers, each with a series of its own. Not together with `job_id`.
+            since_ms: The begin of the time, in milliseconds since the epoch. 0 is the begin of the series.
+            until_ms: The end of the time. 0 is now.
+            max_points: The largest number of points of each series, up to 1000. 0 means 240.
+
+        Returns:
+            The series, in the order of the arguments. A task, job or worker without a sample is left out.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        operation = operations.get_usage(
+            job_id,
+            task_indices,
+            worker_ids=worker_ids,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            max_points=max_points,
+        )
+        return self.connection.perform(operation)

@@ -195,6 +195,7 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
         worker_address=attempt.worker_address,
         state=attempt.state,  # type: ignore[arg-type]  # the numbers are the same
         error=attempt.error,
+        placed_at_ms=attempt.placed_at_ms,
         started_at_ms=attempt.started_at_ms,
         finished_at_ms=attempt.finished_at_ms,
         is_worker_failure=attempt.is_worker_failure,

@@ -41,6 +41,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
         "ListTasks": has_many_tasks,
         "GetTaskStatus": lambda request: request.include_result,
         "ListWorkers": always,
+        "GetUsage": lambda request: len(request.task_indices) + len(request.worker_ids) > _MANY_TASKS,
         "ListMachines": always,
         "ListEndpoints": always,
         "ListTokens": always,
@@ -125,6 +126,10 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls):
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: Any) -> Controller.ListMachinesResponse:
         """Return a page of the machines with their allocations, and the queued gangs."""
         return await self._controller.cluster.list_machines(request.page_size, request.page_token)
+
+    async def get_usage(self, request: Controller.GetUsageRequest, ctx: Any) -> Controller.GetUsageResponse:
+        """Return what the tasks of a job, or the tasks on workers, have used over time."""
+        return await self._controller.usage.get_usage(request)
 
     async def report_task_state(
         self, request: Controller.ReportTaskStateRequest, ctx: Any

@@ -203,8 +203,8 @@ class Job:
                 self._mark_changed(task)
         return self.submit()
 
-    def gang_placed(self, gang_id: str, workers: Sequence[WorkerIdentity]) -> list[Instruction]:
-        """Start the attempts of a gang. The gang must have its allocation and its workers.
+    def gang_placed(self, gang_id: str, workers: Sequence[WorkerIdentity], now_ms: int = 0) -> list[Instruction]:
+        """Start the attempts of a gang at the time `now_ms`. The gang must have its allocation and its workers.
 
         Args:
             gang_id: The gang.
@@ -216,7 +216,7 @@ class Job:
         gang.placed = True
         starts: list[Instruction] = []
         for index, worker in zip(gang.task_indices, workers, strict=True):
-            attempt = self.tasks[index].start_attempt(worker)
+            attempt = self.tasks[index].start_attempt(worker, now_ms)
             self._mark_changed(self.tasks[index])
             self.transitions.append(Transition(attempt.state, index, attempt.attempt_id))
             starts.append(StartAttempt(index, attempt.attempt_id, worker.worker_id))

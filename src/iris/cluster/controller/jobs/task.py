@@ -112,6 +112,7 @@ class TaskAttempt:
     exit_code: int | None = None
     term_signal: int | None = None
     error: str = ""
+    placed_at_ms: int = 0  # when the attempt got its slot; 0 in records of older releases
     started_at_ms: int = 0
     finished_at_ms: int = 0
     out_of_memory: bool = False
@@ -190,7 +191,7 @@ class Task:
         """The task's live attempt; None if no attempt of the task is live."""
         return self.attempts[-1] if self.attempts and self.attempts[-1].is_live else None
 
-    def start_attempt(self, worker: WorkerIdentity) -> TaskAttempt:
+    def start_attempt(self, worker: WorkerIdentity, now_ms: int = 0) -> TaskAttempt:
         """PENDING → BUILDING: create and return a new attempt, because the gang has its allocation.
 
         Raises:
@@ -201,6 +202,7 @@ class Task:
                 f"task {self.task_id} must be PENDING to start an attempt, but is {state_name(self.state)}"
             )
         attempt = TaskAttempt(len(self.attempts), worker.worker_id, worker.address, worker.incarnation)
+        attempt.placed_at_ms = now_ms
         self.attempts.append(attempt)
         self.state = BUILDING
         self.exit_code = self.term_signal = None

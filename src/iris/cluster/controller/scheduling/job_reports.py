@@ -254,7 +254,7 @@ class JobReports:
     def _placed(self, gang: GangRecord, record: JobRecord, slots: Sequence[Slot]) -> None:
         self._losses.forget(gang.job_id)
         places = [self._workers.identity_of(slot.worker_id) for slot in slots]
-        self._changes.job_changed(record, record.job.gang_placed(gang.gang_id, places))
+        self._changes.job_changed(record, record.job.gang_placed(gang.gang_id, places, now_ms()))
 
     def _record_slots(self, gang: GangRecord, record: JobRecord, slots: Sequence[Slot]) -> None:
         if slots and gang.gang_id in record.job.gangs:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, INPUTS_SCHEMA, fill_contents
+from iris.cluster.controller.usage.rows import USAGE_SCHEMA
 from iris.errors import FailedPreconditionError
 from iris.system.files import sync_directory
 
@@ -103,6 +104,7 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
 """,
     CONTENTS_SCHEMA,
     INPUTS_SCHEMA,
+    USAGE_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 _COUNTING = 3  # The number of the migration that begins to count the bytes of each user (contents/).

@@ -191,6 +191,11 @@ class Changes:
         self._add("DELETE FROM tokens WHERE token_id=?", (token_id,))
         return self
 
+    def add_rows(self, statement: str, rows: Iterable[Row]) -> Self:
+        """Execute a statement for each row. Parts of the controller with tables of their own use this method."""
+        self.statements.append((statement, list(rows)))
+        return self
+
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
         rows: list[Row] = [
             (task.job_id, task.task_index, dump_task(task), facts[task.task_index].SerializeToString())

@@ -10,6 +10,7 @@ from iris.cluster.controller.jobs.outcomes import outcome_of
 from iris.cluster.controller.jobs.task import AttemptEnd
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.sizes import trim_report
+from iris.cluster.controller.usage.history import UsageHistory
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.types import is_task_finished, parse_task_id
 from iris.reasons import FailureCode
@@ -30,6 +31,7 @@ class WorkerReports:
         address: The controller's base URL, which workers pass to their tasks.
         wake_scheduler: A function to call when a worker has registered or was refused, because a gang may wait for this
             worker.
+        usage: Stores what attempts use over time.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class WorkerReports:
         authority: Authority,
         address: str,
         wake_scheduler: Callable[[], None],
+        usage: UsageHistory,
     ) -> None:
         self._jobs = jobs
         self._fleet = fleet
@@ -47,6 +50,7 @@ class WorkerReports:
         self._authority = authority
         self._address = address
         self._wake_scheduler = wake_scheduler
+        self._usage = usage
 
     async def register(
         self, request: cluster_pb2.Controller.RegisterWorkerRequest
@@ -82,6 +86,7 @@ class WorkerReports:
             for report in self._apply(job_id, reports):
                 if not is_task_finished(report.state):
                     answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+        self._usage.worker_reported(request.worker_id)
         if request.reports:
             await self._saver.saved()
         return answer
@@ -101,7 +106,7 @@ class WorkerReports:
         if record is None:  # The job has ended or was removed, so none of its attempts is live.
             return list(reports)
         job = record.job
-        unwanted, instructions, results = [], [], []
+        unwanted, accepted, instructions, results = [], [], [], []
         for report in reports:
             trim_report(report)
             live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
@@ -112,12 +117,14 @@ class WorkerReports:
                 unwanted.append(report)
                 continue
             record.update_facts(report)
+            accepted.append(report)
             if report.started_at_ms:
                 instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
             if is_task_finished(report.state):
                 if outcome := outcome_of(report):
                     results.append((report.task_index, outcome))
                 instructions += job.attempt_ended(report.task_index, report.attempt_id, _end_of(report), now_ms())
+        self._usage.report(record, accepted)
         self._saver.job_changed(record, instructions, results)
         return unwanted
 

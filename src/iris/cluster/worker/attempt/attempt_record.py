@@ -182,7 +182,7 @@ class Attempt:
 
     def resource_usage(self) -> cluster_pb2.ResourceUsage:
         """Return the attempt's usage as a message."""
-        return cluster_pb2.ResourceUsage(
+        message = cluster_pb2.ResourceUsage(
             memory_mb=self.usage.memory_bytes // 2**20,
             memory_peak_mb=self.usage.memory_peak_bytes // 2**20,
             disk_mb=self.usage.disk_bytes // 2**20,
@@ -190,6 +190,10 @@ class Attempt:
             cpu_percent=round(self.usage.cores * 100),
             process_count=self.usage.processes,
         )
+        if self.usage.gpu_percent is not None:
+            message.gpu_percent = self.usage.gpu_percent
+            message.gpu_memory_mb = self.usage.gpu_memory_bytes // 2**20
+        return message
 
     def build_metrics(self) -> cluster_pb2.BuildMetrics:
         """Return the times of the attempt's preparation as a message."""

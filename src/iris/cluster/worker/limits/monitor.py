@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
-from iris.cluster.worker.limits import usage
+from iris.cluster.worker.limits import gpu_usage, usage
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Sampler, pause_s
 from iris.cluster.worker.supervision.strays import StrayProcesses
@@ -64,6 +65,20 @@ class AttemptMonitor:
                 if attempt.process is not None:
                     attempt.usage.disk_bytes = measured
 
+    async def measure_gpus(self) -> None:
+        """Measure the use of the attempts' GPUs repeatedly until the worker ends."""
+        while True:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            devices = [(attempt, gpu_usage.gpus_of(attempt, visible)) for attempt in self._registry.with_process()]
+            if any(gpus for _, gpus in devices):
+                found = await asyncio.to_thread(gpu_usage.measure)
+                for attempt, gpus in devices:
+                    used = gpu_usage.total(found, gpus)
+                    if attempt.process is not None:
+                        attempt.usage.gpu_percent = None if used is None else used.percent
+                        attempt.usage.gpu_memory_bytes = 0 if used is None else used.memory_mb * 2**20
+            await asyncio.sleep(gpu_usage.GPU_S)
+
     async def _check(self, *, with_report: bool) -> None:
         if with_report:
             for attempt in self._registry.with_process():
@@ -81,6 +96,8 @@ class AttemptMonitor:
                 continue  # The attempt has ended while its processes were measured.
             if with_report:
                 sample.usage.disk_bytes = attempt.usage.disk_bytes
+                sample.usage.gpu_percent = attempt.usage.gpu_percent
+                sample.usage.gpu_memory_bytes = attempt.usage.gpu_memory_bytes
                 attempt.usage = sample.usage
                 self._report(attempt)
             attempt.usage.memory_peak_bytes = sample.usage.memory_peak_bytes

@@ -79,7 +79,7 @@ class Sampler:
         for attempt, process, _ in running:
             processes = [] if process is None else found[process.pid]
             exceeded = None if attempt.enforcer is None else attempt.enforcer.check(processes)
-            samples.append(Sample(processes, usage.measure(attempt.usage, processes), exceeded))
+            samples.append(Sample(processes, usage.measure(attempt.usage, processes, attempt.started_s), exceeded))
         return samples
 
 

@@ -24,6 +24,8 @@ class Usage:
         processes: The number of processes.
         disk_bytes: The disk space that the files in the attempt's directory occupy.
         sampled_at_s: The time of the sample on the monotonic clock.
+        gpu_percent: The use of the attempt's GPUs, 100 for one GPU in full use; None if the use is not known.
+        gpu_memory_bytes: The memory in use on the attempt's GPUs.
     """
 
     memory_bytes: int = 0
@@ -33,14 +35,18 @@ class Usage:
     processes: int = 0
     disk_bytes: int = 0
     sampled_at_s: float = 0.0
+    gpu_percent: int | None = None
+    gpu_memory_bytes: int = 0
 
 
-def measure(before: Usage, held: Sequence[Process]) -> Usage:
+def measure(before: Usage, held: Sequence[Process], started_s: float = 0.0) -> Usage:
     """Return the resource usage of an attempt from a new sample.
 
     Args:
         before: The previous usage; `Usage()` for a new attempt.
         held: The processes of the attempt in the new sample.
+        started_s: When the attempt's process started, on the monotonic clock. The first sample covers the time since
+            then.
     """
     now_s = time.monotonic()
     usage = Usage(
@@ -49,10 +55,13 @@ def measure(before: Usage, held: Sequence[Process]) -> Usage:
         processes=len(held),
         disk_bytes=before.disk_bytes,
         sampled_at_s=now_s,
+        gpu_percent=before.gpu_percent,
+        gpu_memory_bytes=before.gpu_memory_bytes,
     )
     usage.memory_peak_bytes = max(before.memory_peak_bytes, usage.memory_bytes)
-    passed_s = now_s - before.sampled_at_s
-    if before.sampled_at_s and passed_s > 0:
+    since_s = before.sampled_at_s or started_s
+    passed_s = now_s - since_s
+    if since_s and passed_s > 0:
         usage.cores = max(0.0, usage.cpu_s - before.cpu_s) / passed_s
     return usage
 

@@ -1,0 +1,290 @@
+"""Owns what tasks and workers have used over time, and writes the series of tasks to the database.
+
+Workers report what each attempt uses about every two seconds. Each report becomes a sample of the task's series, of the
+sum over its job, and of the sum over its worker. The series of unfinished jobs and of workers are in memory. The series
+of jobs are written to the database about once a minute, and soon after the end of their job. Therefore a kill of the
+controller loses about a minute of them. The series of workers are not stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Changes, Store
+from iris.cluster.controller.submission.request import need_of
+from iris.cluster.controller.usage import rows
+from iris.cluster.controller.usage.series import (
+    TASK_COLUMNS,
+    Points,
+    UsageSeries,
+    clamped,
+    points_per_task,
+)
+from iris.cluster.controller.usage.totals import UsageTotal
+from iris.cluster.types import is_task_finished
+from iris.errors import IrisError
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+Report = cluster_pb2.Controller.ReportTaskStateRequest
+
+MAX_BYTES = 256 * 2**20  # The stored series of all jobs together. Beyond it, the oldest ended jobs lose their series.
+_MAX_WORKERS = 2000  # The series of this many workers are kept, of those that reported last.
+_MAX_ENDED = 1000  # If the disk is full, the series of at most this many ended jobs wait in memory.
+_TICK_S = 5.0
+_TICKS = 12  # The series of unfinished jobs are written with every twelfth tick.
+_PACKED_AT_ONCE = 20  # Packing a series takes about 50 µs. After this many series, the loop does other work.
+_ROWS_AT_ONCE = 500
+_REMOVED_AT_ONCE = 100
+_MIB = 2**20
+_log = logging.getLogger(__name__)
+
+
+class JobUsage:
+    """The series of one unfinished job.
+
+    Args:
+        record: The job.
+        stored: The points that an earlier controller has stored, by task index.
+
+    Attributes:
+        number: The number of the job.
+        tasks: The series of the tasks that have samples, by task index.
+        total: The sum over the tasks.
+        changed: The indices whose series have changed since they were written.
+    """
+
+    def __init__(self, record: JobRecord, stored: dict[int, Points]) -> None:
+        self.number = record.number
+        self._points = points_per_task(len(record.job.tasks))
+        self.total = UsageTotal(stored.pop(rows.SUM_INDEX, None))
+        self.tasks = {index: UsageSeries(TASK_COLUMNS, self._points, life) for index, life in stored.items()}
+        self.changed: set[int] = set()
+        millicores, memory_bytes, gpus = need_of(record.launch).amounts()
+        self.requested = (clamped(millicores), clamped(memory_bytes // _MIB), clamped(gpus))
+
+    def series_of(self, task_index: int) -> UsageSeries:
+        """Return the series of a task, which is created if the task has none."""
+        series = self.tasks.get(task_index)
+        if series is None:
+            series = self.tasks[task_index] = UsageSeries(TASK_COLUMNS, self._points)
+        return series
+
+    def series(self, index: int) -> UsageSeries | None:
+        """Return the series with an index of `rows.py`; None if there is none."""
+        return self.total.series if index == rows.SUM_INDEX else self.tasks.get(index)
+
+
+class UsageHistory:
+    """The series of all unfinished jobs and of the workers.
+
+    Args:
+        store: The database.
+        stored_jobs: Calls functions that read the database, in other threads.
+        saver: Writes the series.
+        max_bytes: The largest number of bytes of all stored series.
+        now: Returns the current time, in milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stored_jobs: StoredJobs,
+        saver: Saver,
+        max_bytes: int = MAX_BYTES,
+        now: Callable[[], int] = now_ms,
+    ) -> None:
+        self._store = store
+        self._stored_jobs = stored_jobs
+        self._saver = saver
+        self._max_bytes = max_bytes
+        self._now = now
+        self._jobs: dict[int, JobUsage] = {}
+        self._ended: OrderedDict[int, JobUsage] = OrderedDict()  # The ended jobs whose series are not written yet.
+        self._workers: OrderedDict[str, UsageTotal] = OrderedDict()  # The worker that reported last comes last.
+
+    # Samples.
+
+    def report(self, record: JobRecord, reports: Iterable[Report]) -> None:
+        """Add a worker's accepted reports about the live attempts of one job."""
+        now_s = self._now() // 1000
+        usage = self._jobs.get(record.number)
+        if usage is None:
+            usage = self._jobs[record.number] = JobUsage(record, {})
+        for report in reports:
+            self._add(record, usage, report, now_s)
+        if usage.total.num_tasks:
+            usage.total.sample(now_s)
+            usage.changed.add(rows.SUM_INDEX)
+
+    def _add(self, record: JobRecord, usage: JobUsage, report: Report, now_s: int) -> None:
+        index, used = report.task_index, report.resource_usage
+        key = (record.number, index)
+        if is_task_finished(report.state):
+            usage.total.remove(key)
+            self._worker(report.worker_id).remove(key)
+            series = usage.series_of(index)
+            # An attempt that ended before its first sample gets one point, with the averages of its whole time.
+            if report.started_at_ms and series.last_s < report.started_at_ms // 1000:
+                memory_mb = max(used.memory_mb, used.memory_peak_mb)
+                series.add(now_s, _values(used, memory_mb))
+                usage.changed.add(index)
+        elif used.process_count > 0:
+            values = _values(used, used.memory_mb)
+            usage.series_of(index).add(now_s, values)
+            usage.changed.add(index)
+            usage.total.set(key, now_s, values, usage.requested)
+            self._worker(report.worker_id).set(key, now_s, values, usage.requested)
+
+    def worker_reported(self, worker_id: str) -> None:
+        """Add a sample of a worker, after its reports were added. A worker without attempts uses nothing."""
+        self._worker(worker_id).sample(self._now() // 1000)
+
+    def _worker(self, worker_id: str) -> UsageTotal:
+        total = self._workers.get(worker_id)
+        if total is None:
+            total = self._workers[worker_id] = UsageTotal()
+            if len(self._workers) > _MAX_WORKERS:
+                self._workers.popitem(last=False)
+        self._workers.move_to_end(worker_id)
+        return total
+
+    def job_ended(self, record: JobRecord) -> None:
+        """Write the series of a job soon, and then drop them from memory, because the job's end is saved."""
+        usage = self._jobs.pop(record.number, None)
+        if usage is not None:
+            self._ended[record.number] = usage
+            if len(self._ended) > _MAX_ENDED:
+                self._ended.popitem(last=False)
+
+    # Reading.
+
+    def worker(self, worker_id: str) -> UsageSeries | None:
+        """Return the series of a worker; None if the worker has not reported."""
+        total = self._workers.get(worker_id)
+        return None if total is None else total.series
+
+    async def series(self, number: int, indices: Sequence[int]) -> dict[int, UsageSeries]:
+        """Return series of a job, by index. An index without samples is left out.
+
+        Args:
+            number: The number of the job.
+            indices: Task indices; `rows.SUM_INDEX` is the sum over the tasks.
+        """
+        usage = self._jobs.get(number) or self._ended.get(number)
+        if usage is not None:
+            found = {index: usage.series(index) for index in indices}
+            return {index: series for index, series in found.items() if series is not None and len(series.life)}
+        return await self._stored_jobs.run(
+            lambda: {
+                index: UsageSeries(len(points.columns), life=points)
+                for index, points in self._stored(partial(rows.read_tasks, number=number, indices=indices)).items()
+            }
+        )
+
+    def _stored(self, read: Callable[[sqlite3.Connection], dict[int, bytes]]) -> dict[int, Points]:
+        """Return stored points. Points that this version cannot read are left out, because only plots need them."""
+        found = {}
+        for index, packed in self._store.read(read).items():
+            try:
+                found[index] = Points.unpack(packed)
+            except ValueError as error:
+                _log.warning("stored usage cannot be read: %s", error)
+        return found
+
+    # The database.
+
+    async def load(self, records: Iterable[JobRecord]) -> None:
+        """Load the series that an earlier controller has stored for unfinished jobs."""
+        for record in records:
+            stored = await self._stored_jobs.run(self._stored, partial(rows.read_job, number=record.number))
+            if stored:
+                self._jobs[record.number] = JobUsage(record, stored)
+
+    async def run(self) -> None:
+        """Write the changed series to the database, forever."""
+        for tick in itertools.count(1):
+            await asyncio.sleep(_TICK_S)
+            try:
+                await self._tick(with_unfinished=tick % _TICKS == 0)
+            except IrisError as error:
+                _log.warning("the usage of tasks cannot be written, trying again later: %s", error)
+            except Exception:  # noqa: BLE001 - After a bug with one series, the others are still written.
+                _log.exception("the usage of tasks cannot be written")
+
+    async def _tick(self, *, with_unfinished: bool) -> None:
+        now_s = self._now() // 1000
+        for usage in self._jobs.values():
+            usage.total.remove_silent(now_s)
+        for total in self._workers.values():
+            total.remove_silent(now_s)
+        await self.write(with_unfinished=with_unfinished)
+
+    async def write(self, *, with_unfinished: bool = True) -> None:
+        """Write the changed series of ended jobs and, if `with_unfinished` is set, of unfinished jobs.
+
+        Raises:
+            IrisError: The series could not be written. They will be written by a later call.
+        """
+        for usage in list(self._ended.values()):
+            await self._write_job(usage)
+            self._ended.pop(usage.number, None)
+        if with_unfinished:
+            for usage in list(self._jobs.values()):
+                await self._write_job(usage)
+        if await self._stored_jobs.run(self._store.read, rows.total_bytes) > self._max_bytes:
+            await self._saver.write_once(_remove_oldest)
+
+    async def _write_job(self, usage: JobUsage) -> None:
+        while usage.changed:
+            indices = list(itertools.islice(usage.changed, _ROWS_AT_ONCE))
+            usage.changed.difference_update(indices)
+            try:
+                packed = await _pack(usage, indices)
+                await self._saver.write_once(partial(_save, packed=packed))
+            except BaseException:
+                usage.changed.update(indices)
+                raise
+
+    async def close(self) -> None:
+        """Write all changed series, if possible."""
+        with contextlib.suppress(IrisError):
+            await self.write()
+
+
+async def _pack(usage: JobUsage, indices: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    packed = []
+    for count, index in enumerate(indices, 1):
+        series = usage.series(index)
+        if series is not None:
+            packed.append((usage.number, index, series.life.pack()))
+        if count % _PACKED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return packed
+
+
+def _save(changes: Changes, packed: Sequence[tuple[int, int, bytes]]) -> None:
+    changes.add_rows(rows.SAVE, packed)
+
+
+def _remove_oldest(changes: Changes) -> None:
+    changes.add_rows(rows.REMOVE_OLDEST, [(_REMOVED_AT_ONCE,)])
+
+
+def _values(used: cluster_pb2.ResourceUsage, memory_mb: int) -> tuple[int, int, int, int]:
+    return (
+        clamped(used.cpu_millicores),
+        clamped(memory_mb),
+        clamped(used.gpu_percent),
+        clamped(used.gpu_memory_mb),
+    )

@@ -1,0 +1,76 @@
+"""Measures how much the NVIDIA GPUs of attempts are used, with the program `nvidia-smi`.
+
+`nvidia-smi` is a part of NVIDIA's driver. If the program is missing or fails, the use of the GPUs is not known.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+
+GPU_S = 10.0  # The seconds between two measurements. One run of `nvidia-smi` takes up to a second of one core.
+_TIMEOUT_S = 10.0
+_QUERY = ("--query-gpu=index,uuid,utilization.gpu,memory.used", "--format=csv,noheader,nounits")
+_FIELDS = 4
+
+
+class GpuUse(NamedTuple):
+    """The use of one GPU: the percentage of time in which it was busy, and its memory in use, in MiB."""
+
+    percent: int
+    memory_mb: int
+
+
+def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
+    """Return the GPUs that an attempt may use: their numbers or the ids that begin with `GPU-`.
+
+    Args:
+        attempt: The attempt.
+        visible_devices: The variable `CUDA_VISIBLE_DEVICES` of the worker. It counts if the job requests GPUs and the
+            controller has not chosen them, because the engine gave this worker its GPUs.
+    """
+    if attempt.request.gpu_ids:
+        return [str(number) for number in attempt.request.gpu_ids]
+    if not attempt.request.resources.device.HasField("gpu"):
+        return []
+    return [word.strip() for word in visible_devices.split(",") if word.strip()]
+
+
+def measure() -> dict[str, GpuUse]:
+    """Return the use of each GPU of this machine, by its number and by its id. The result is empty if it is not known.
+
+    The call takes up to `_TIMEOUT_S` seconds.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    try:
+        done = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return {}
+    return parse(done.stdout)
+
+
+def parse(output: str) -> dict[str, GpuUse]:
+    """Return the use of each GPU from the output of `nvidia-smi`. Lines of another form are ignored.
+
+    Some GPUs cannot measure a value, for which `nvidia-smi` prints a text instead of a number.
+    """
+    found: dict[str, GpuUse] = {}
+    for line in output.splitlines():
+        words = [word.strip() for word in line.split(",")]
+        if len(words) == _FIELDS and words[2].isdecimal() and words[3].isdecimal():
+            found[words[0]] = found[words[1]] = GpuUse(int(words[2]), int(words[3]))
+    return found
+
+
+def total(found: Mapping[str, GpuUse], devices: Iterable[str]) -> GpuUse | None:
+    """Return the sum over some GPUs; None if the use of none of them is known."""
+    known = [found[device] for device in devices if device in found]
+    if not known:
+        return None
+    return GpuUse(sum(use.percent for use in known), sum(use.memory_mb for use in known))

@@ -1,0 +1,44 @@
+"""The use of GPUs, as `nvidia-smi` prints it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.worker.limits import gpu_usage
+from iris.cluster.worker.limits.gpu_usage import GpuUse
+
+PRINTED = """0, GPU-aaaa, 87, 40536
+1, GPU-bbbb, 13, 2
+2, GPU-cccc, [N/A], 5
+"""
+
+
+def test_output_gives_the_use_of_each_gpu_by_number_and_by_id() -> None:
+    found = gpu_usage.parse(PRINTED)
+    assert found == {
+        "0": GpuUse(87, 40536),
+        "GPU-aaaa": GpuUse(87, 40536),
+        "1": GpuUse(13, 2),
+        "GPU-bbbb": GpuUse(13, 2),
+    }
+    assert gpu_usage.total(found, ["0", "GPU-bbbb", "7"]) == GpuUse(100, 40538)
+    assert gpu_usage.total(found, ["2"]) is None
+
+
+@pytest.mark.parametrize("output", ["", "NVIDIA-SMI has failed", "0, GPU-a, 1", "a,b,c,d\n", "\x00"])
+def test_output_of_another_form_gives_nothing(output: str) -> None:
+    assert gpu_usage.parse(output) == {}
+
+
+def test_measuring_runs_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{PRINTED}END\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert gpu_usage.measure()["1"] == GpuUse(13, 2)
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu_usage.measure() == {}
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert gpu_usage.measure() == {}
