@@ -130,8 +130,8 @@ def test_job_and_its_log_go_through_the_transport(shared_cluster: LocalServer) -
 @pytest.mark.parametrize(
     ("transport", "said"),
     [
-        (httpx.Client(), "and not an HTTP client"),
-        (httpx.AsyncHTTPTransport(), "AsyncIrisClient takes an httpx.AsyncBaseTransport"),
+        (httpx.Client(transport=httpx.MockTransport(jobs)), "and not an HTTP client"),
+        (httpx.AsyncBaseTransport(), "AsyncIrisClient takes an httpx.AsyncBaseTransport"),
         (httpx.HTTPTransport, "and not a class"),
         ("http://proxy:3128", "for example httpx.HTTPTransport(retries=1)"),
     ],

@@ -27,7 +27,7 @@ TASKS = 3000
 # Before lists had pages and were made in slices, one round of these readers took four times as long.
 LEASE_S = 5.0
 READERS = 12
-ROUNDS = 5
+ROUNDS = 2
 SERVICE = "/iris.cluster.ControllerService/"
 
 

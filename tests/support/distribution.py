@@ -8,6 +8,7 @@ tests of pure code come last. Then all processes end at about the same time.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,17 @@ def _module(nodeid: str) -> str:
 
 
 def _rank(nodeid: str) -> int:
-    if is_on_ray(nodeid):
+    return _rank_of_path(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _rank_of_path(path: str) -> int:
+    if is_on_ray(path):
         return -1
-    if _is_in_browser(nodeid):
+    if _is_in_browser(path):
         return 1
-    module = _module(nodeid)
+    module = _module(path)
     if module in _SLOW:
         return _SLOW.index(module)
-    path = nodeid.partition("::")[0]
     is_pure = any(path == pure or path.startswith(f"{pure}/") for pure in _PURE)
     return len(_SLOW) + is_pure
