@@ -63,6 +63,17 @@ def hostile(x: int) -> int:
     return x
 
 
+def fails_in_ways(calls: str, ways: list[str]) -> None:
+    with open(calls, "a") as file:
+        file.write(".")
+        way = ways[min(file.tell(), len(ways)) - 1]
+    if way == "die":
+        os._exit(9)
+    if way == "exit":
+        sys.exit(1)
+    raise ValueError(way)
+
+
 def fails_at_first(directory: str, x: int) -> int:
     """Fail in the first try, by an exception or by the end of the process."""
     flag = Path(directory) / str(x)
@@ -142,6 +153,14 @@ def test_input_that_ends_the_process_does_not_make_the_other_inputs_fail(client:
 def test_failed_inputs_are_retried_up_to_max_retries_failure_times(client: IrisClient, tmp_path: Path) -> None:
     inputs = [(str(tmp_path), x) for x in range(4)]
     assert list(client.starmap(fails_at_first, inputs, chunk=4, max_retries_failure=1)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("ways", ["raise die die", "raise raise die", "exit raise die", "exit exit exit"])
+def test_failed_input_is_tried_as_often_as_its_retries_allow(client: IrisClient, tmp_path: Path, ways: str) -> None:
+    inputs = [(str(tmp_path / "calls"), ways.split())]
+    (result,) = client.starmap(fails_in_ways, inputs, max_retries_failure=2, return_exceptions=True)
+    assert isinstance(result, ResultError)
+    assert (tmp_path / "calls").read_text() == "...", "one point for each call"
 
 
 def test_chunk_that_fails_as_a_whole_fails_only_its_own_inputs(client: IrisClient) -> None:

@@ -60,11 +60,13 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
             os.close(read_end)
             tools.become_task_process()
             pipe = _Pipe(write_end, start, first)
-            _work(tools, (entrypoint, pickled_by, result), inputs[start:], (is_star, tries), pipe)
+            _work(tools, (entrypoint, pickled_by, result), inputs[start:], (is_star, tries, failures[start]), pipe)
         os.close(write_end)
         is_ready = False
         for kind, index, *outcome in _frames(pid, read_end):
             is_ready = True
+            if kind == "failure":
+                failures[index] += 1
             if kind == "outcome":
                 size = sum(_size_of(part) for part in outcome)
                 if size > left:
@@ -118,8 +120,19 @@ class _Pipe:
             view = view[os.write(self._descriptor, view) :]
 
 
-def _work(tools: Any, task: tuple[str, str, str], inputs: list[bytes], mode: tuple[bool, int], pipe: _Pipe) -> NoReturn:
-    """Call the callable for each input, in the child process, and end the process like a script."""
+def _work(
+    tools: Any, task: tuple[str, str, str], inputs: list[bytes], mode: tuple[bool, int, int], pipe: _Pipe
+) -> NoReturn:
+    """Call the callable for each input, in the child process, and end the process like a script.
+
+    Args:
+        tools: The module `run_callable`.
+        task: The file of the pickled callable, the Python version that pickled it, and the result file.
+        inputs: The pickled inputs.
+        mode: Whether an input is a tuple of arguments, how often an input may be tried, and how many tries of the first
+            input have failed in earlier child processes.
+        pipe: The pipe to the task's first process.
+    """
     entrypoint, pickled_by, result = task
     try:
         (function, _, kwargs), modules = tools.load_callable(entrypoint, pickled_by)
@@ -128,20 +141,23 @@ def _work(tools: Any, task: tuple[str, str, str], inputs: list[bytes], mode: tup
     sys.argv[0] = getattr(function, "__name__", type(function).__name__)
     own = modules.own_names()
     pipe.send("ready", 0)
-    is_star, tries = mode
+    is_star, tries, failed = mode
     for position, item in enumerate(inputs):
-        for left in range(tries - 1, -1, -1):
-            outcome = _outcome(tools, function, kwargs, item, is_star, own, pipe.job_index(position))
-            if outcome[0] != RAISED or not left:
+        for left in range(tries - failed - 1, -1, -1):
+            is_failure, *outcome = _outcome(tools, function, kwargs, item, is_star, own, pipe.job_index(position))
+            if not is_failure or not left:
                 break
+            # The first process must know of this failure, because the next try may end this process.
+            pipe.send("failure", position)
         pipe.send("outcome", position, *outcome)
+        failed = 0
     sys.exit(0)
 
 
 def _outcome(
     tools: Any, function: Any, kwargs: dict[str, Any], item: bytes, is_star: bool, own: Any, index: int
 ) -> tuple[Any, ...]:
-    """Call the callable for one input, and return the outcome."""
+    """Call the callable for one input. Return whether the call has failed, and then the parts of the outcome."""
     arguments: Any = ()
     try:
         arguments = _load_input(tools, item)
@@ -154,15 +170,16 @@ def _outcome(
         shown = _shown(arguments)
         if not isinstance(error, Exception):
             # The caller must not get a SystemExit or KeyboardInterrupt, which would end the caller's program.
-            return FAILED, b"", f"the callable raised {type(error).__name__}({error})", shown
+            return True, FAILED, b"", f"the callable raised {type(error).__name__}({error})", shown
         sys.stderr.write(f"iris: input {index} failed: {shown}\n")
         data, text = tools.pickle_exception(error, own)
         tools.show_error(error)
-        return RAISED, data, text, shown
+        return True, RAISED, data, text, shown
     try:
-        return VALUE, pickle.dumps(value) if type(value) in _PLAIN else tools.dumps(value, own), ""
+        return False, VALUE, pickle.dumps(value) if type(value) in _PLAIN else tools.dumps(value, own), ""
     except Exception as error:  # noqa: BLE001 - The user's __reduce__ may raise any exception.
-        return FAILED, b"", f"the return value of the callable cannot be pickled: {error}", _shown(arguments)
+        # Another call would return a value of the same kind, so the call is not tried again.
+        return False, FAILED, b"", f"the return value of the callable cannot be pickled: {error}", _shown(arguments)
 
 
 def _load_input(tools: Any, item: bytes) -> Any:
