@@ -62,8 +62,9 @@ export function Shell() {
             </a>
           ))}
         </nav>
-        <button type="button" class="quiet-button theme-switch" onClick={switchTheme}>
-          Theme: {theme.value}
+        <button type="button" class="quiet-button theme-switch" onClick={switchTheme} aria-label={`Theme: ${theme.value}`}>
+          <span class="theme-switch-name">Theme: </span>
+          {theme.value}
         </button>
         <Account />
       </header>

@@ -4,6 +4,7 @@ import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageS
 import { describeError } from "./errors";
 import { pauseBeforeRetry, streamBroke, streamWorks } from "./connection";
 import { Backoff } from "./backoff";
+import { noteRefusal } from "./session";
 import { transport } from "./transport";
 
 type Method<I extends DescMessage, O extends DescMessage> = DescMethodServerStreaming<I, O>;
@@ -75,6 +76,7 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
         return;
       } catch (error) {
         if (signal.aborted) return;
+        noteRefusal(error);
         const failure = describeError(error);
         if (failure.kind !== "connection" && !watchdog.isSilent) throw error;
         sinceMs ||= Date.now();
