@@ -25,6 +25,8 @@ def programs() -> list[object]:
     """
     found: list[object] = []
     for page in PAGES:
+        if page.parent == DOCS / "cookbook":
+            continue  # tests/test_cookbook.py runs the recipes.
         blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
         name = str(page.relative_to(ROOT))
         if page.name == "README.md" and page.parent == ROOT:

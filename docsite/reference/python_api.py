@@ -68,8 +68,8 @@ def _introduction() -> list[str]:
     return [
         wrapped(
             "This page lists the public classes, methods and functions with their arguments and errors. The"
-            " [how-to guides](../README.md#how-to-guides) contain complete programs. `import iris` is quick, because"
-            " each name is imported from its module only when it is first used."
+            " [cookbook](../README.md#cookbook) and the [how-to guides](../README.md#how-to-guides) contain programs."
+            " `import iris` is quick, because each name is imported from its module only when it is first used."
         ),
         wrapped(
             "`JobStatus`, `TaskStatus` and the other messages of the wire are in `iris.rpc.cluster_pb2`, and"
