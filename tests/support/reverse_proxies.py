@@ -46,12 +46,14 @@ class ProxySetup:
         port: The port on which the proxy listens, on loopback.
         target: The port of the controller, on loopback.
         certificate: The certificate that the proxy shows to clients.
+        is_below_a_path: Whether the proxy serves the controller below the path `/iris/`.
     """
 
     directory: Path
     port: int
     target: int
     certificate: Certificate
+    is_below_a_path: bool = False
 
     def write(self, name: str, text: str) -> Path:
         """Write a file for the proxy, and return its path."""
@@ -68,6 +70,25 @@ def page_blocks(language: str, title: str) -> list[str]:
     return blocks
 
 
+def site_of(setup: ProxySetup, language: str, title: str, start: str, end: str) -> str:
+    """Return the configuration of a proxy, with the settings for a path if the setup wants them.
+
+    Args:
+        setup: The setup.
+        language: The language of the code blocks.
+        title: The section with the configuration.
+        start: Where the part begins that the settings for a path replace.
+        end: The text after this part; empty if the part ends with the configuration.
+    """
+    text = page_blocks(language, title)[0]
+    if not setup.is_below_a_path:
+        return text
+    assert start in text, f"{PAGE} does not contain {start!r} any more"
+    before, _, after = text.partition(start)
+    rest = end + after.partition(end)[2] if end else ""
+    return before + page_blocks(language, "Below a path")[0] + rest
+
+
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
     """Return a text with replacements, each of which must find something to replace."""
     for old, new in pairs:
@@ -78,7 +99,7 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
 
 def _nginx(setup: ProxySetup) -> list[str]:
     site = replaced(
-        page_blocks("nginx", "nginx")[0],
+        site_of(setup, "nginx", "nginx", "    location / {", "\n}\n"),
         ("listen 443", f"listen 127.0.0.1:{setup.port}"),
         (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
         ("/etc/ssl/iris.pem", str(setup.certificate.cert)),
@@ -103,7 +124,7 @@ def _nginx(setup: ProxySetup) -> list[str]:
 def _haproxy(setup: ProxySetup) -> list[str]:
     pem = setup.write("iris.pem", setup.certificate.cert.read_text() + setup.certificate.key.read_text())
     text = replaced(
-        page_blocks("haproxy", "haproxy")[0],
+        site_of(setup, "haproxy", "haproxy", "frontend iris", ""),
         ("bind :443", f"bind 127.0.0.1:{setup.port}"),
         (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
         ("/etc/haproxy/iris.pem", str(pem)),
@@ -113,7 +134,7 @@ def _haproxy(setup: ProxySetup) -> list[str]:
 
 def _caddy(setup: ProxySetup) -> list[str]:
     text = replaced(
-        page_blocks("caddyfile", "Caddy")[0],
+        site_of(setup, "caddyfile", "Caddy", "    reverse_proxy", "\n}\n"),
         (_NAME, f"https://127.0.0.1:{setup.port}"),
         (f"127.0.0.1:{_PORT}", f"127.0.0.1:{setup.target}"),
         ("/etc/caddy/iris.pem", str(setup.certificate.cert)),
@@ -126,7 +147,7 @@ def _caddy(setup: ProxySetup) -> list[str]:
 
 def _envoy(setup: ProxySetup) -> list[str]:
     text = replaced(
-        page_blocks("yaml", "Envoy")[0],
+        site_of(setup, "yaml", "Envoy", "              - match: { prefix: / }", "          http_filters:"),
         ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {setup.port}"),
         (f"port_value: {_PORT}", f"port_value: {setup.target}"),
         ("/etc/envoy/iris.pem", str(setup.certificate.cert)),
@@ -175,16 +196,25 @@ KINDS = tuple(_COMMANDS)
 
 
 @contextmanager
-def running_proxy(kind: str, directory: Path, target: int, certificate: Certificate) -> Iterator[str]:
+def running_proxy(
+    kind: str, directory: Path, target: int, certificate: Certificate, *, is_below_a_path: bool = False
+) -> Iterator[str]:
     """Run a proxy in front of a port of loopback, and yield the URL at which clients call it.
 
     The test is skipped if the program is not installed.
+
+    Args:
+        kind: One of `KINDS`.
+        directory: The directory for the files of the proxy.
+        target: The port of the controller.
+        certificate: The certificate that the proxy shows to clients.
+        is_below_a_path: Whether the proxy serves the controller below the path `/iris`, not for SSH.
     """
     with ExitStack() as running:
         if kind == "ssh":
             running.enter_context(_started(_sshd, directory, target, certificate))
-        port = running.enter_context(_started(_COMMANDS[kind], directory, target, certificate))
-        yield f"{'http' if kind == 'ssh' else 'https'}://127.0.0.1:{port}"
+        port = running.enter_context(_started(_COMMANDS[kind], directory, target, certificate, is_below_a_path))
+        yield f"{'http' if kind == 'ssh' else 'https'}://127.0.0.1:{port}{'/iris' if is_below_a_path else ''}"
 
 
 def program(name: str) -> str:
@@ -198,10 +228,14 @@ def program(name: str) -> str:
 
 @contextmanager
 def _started(
-    command: Callable[[ProxySetup], list[str]], directory: Path, target: int, certificate: Certificate
+    command: Callable[[ProxySetup], list[str]],
+    directory: Path,
+    target: int,
+    certificate: Certificate,
+    is_below_a_path: bool = False,
 ) -> Iterator[int]:
     """Run a program that listens on a free port of loopback, and yield the port."""
-    process, port = _listening(command, directory, target, certificate)
+    process, port = _listening(command, directory, target, certificate, is_below_a_path)
     try:
         yield port
     finally:
@@ -210,13 +244,17 @@ def _started(
 
 
 def _listening(
-    command: Callable[[ProxySetup], list[str]], directory: Path, target: int, certificate: Certificate
+    command: Callable[[ProxySetup], list[str]],
+    directory: Path,
+    target: int,
+    certificate: Certificate,
+    is_below_a_path: bool,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a program, on another port if something else takes the first one, and wait until it accepts connections."""
     for attempt in range(_PORT_TRIES):
         port = free_port()
         folder = directory / f"{command.__name__.strip('_')}-{attempt}"
-        setup = ProxySetup(folder, port, target, certificate)
+        setup = ProxySetup(folder, port, target, certificate, is_below_a_path)
         folder.mkdir()
         log = folder / "output.txt"
         words = command(setup)
