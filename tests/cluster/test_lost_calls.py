@@ -6,6 +6,7 @@ attempt, the right states, each endpoint once, and each line once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from connectrpc.errors import ConnectError
 from support.cluster import unique, wait_for_end, wait_for_state
 from support.log_keeping import read
 from support.lossy_proxy import Way
@@ -234,6 +236,18 @@ def _revoke_token(lost: Case) -> None:
     lost.ask(pb.Controller.RevokeTokenRequest(token_id=token_id))
     (known,) = [known for known in lost.world.direct.list_tokens() if known.token_id == token_id]
     assert known.revoked_at_ms
+
+
+@case("ControllerService/WatchCluster")
+def _watch_cluster(lost: Case) -> None:
+    lost.lose()
+    request = pb.Controller.WatchClusterRequest(include_status=True, include_machines=True)
+    first = None
+    while first is None:  # As the page does, which opens a broken stream again.
+        with contextlib.suppress(ConnectError), closing(lost.stream(request)) as messages:
+            first = next(messages)
+    assert (first.complete, first.status.engine) == (True, "fake")
+    assert [machine.name for machine in first.machines] == ["w"]
 
 
 @case("ControllerService/CreateSignInCode")

@@ -55,6 +55,7 @@ CONTROLLER = {
     "ListEndpoints": "admin user reader T",
     "GetUsage": "admin user reader T",
     "ListMachines": "admin user reader",
+    "WatchCluster": "admin user reader",
     "ListWorkers": "admin user reader",
     "RegisterWorker": "admin worker",
     "ReportTaskState": "admin worker",

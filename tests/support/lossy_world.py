@@ -89,6 +89,10 @@ class Case:
         """Make the call. The client repeats the call while it gets no answer."""
         return self.again(partial(call, self._method(), request, Peer("the proxy", "the server")))
 
+    def stream(self, request: Any) -> Any:
+        """Open the stream of the call once."""
+        return self._method()(request)
+
     def again(self, ask: Callable[[], T]) -> T:
         """Make the same call once more, as a user does after an error."""
         for _ in range(self.times // TRIES):

@@ -292,6 +292,14 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def watch_cluster(self, request: Controller.WatchClusterRequest, ctx: RequestContext[Controller.WatchClusterRequest, Controller.WatchClusterResponse], /) -> AsyncIterator[Controller.WatchClusterResponse]:
+        """
+        Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
+        as far as the request asks for them, and then their changes, at most about once in two seconds. A message without
+        fields is a beat, which is sent at least every 15 s.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def get_usage(self, request: Controller.GetUsageRequest, ctx: RequestContext[Controller.GetUsageRequest, Controller.GetUsageResponse], /) -> Controller.GetUsageResponse:
         """
         Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
@@ -728,6 +736,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/WatchCluster": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="WatchCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchClusterRequest,
+                        output=Controller.WatchClusterResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.watch_cluster,
                 ),
                 "/iris.cluster.ControllerService/GetUsage": Endpoint.unary(
                     method=MethodInfo(
@@ -1699,6 +1718,31 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def watch_cluster(
+        self,
+        request: Controller.WatchClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[Controller.WatchClusterResponse]:
+        """
+        Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
+        as far as the request asks for them, and then their changes, at most about once in two seconds. A message without
+        fields is a beat, which is sent at least every 15 s.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchClusterRequest,
+                output=Controller.WatchClusterResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def get_usage(
         self,
         request: Controller.GetUsageRequest,
@@ -2083,6 +2127,14 @@ class ControllerServiceSync(Protocol):
         """
         Returns the engine of this cluster, the place of its controller, and the caller's name and role. From the place, a
         client learns whether tasks run on the client's own machine.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def watch_cluster(self, request: Controller.WatchClusterRequest, ctx: RequestContext[Controller.WatchClusterRequest, Controller.WatchClusterResponse], /) -> Iterator[Controller.WatchClusterResponse]:
+        """
+        Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
+        as far as the request asks for them, and then their changes, at most about once in two seconds. A message without
+        fields is a beat, which is sent at least every 15 s.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2520,6 +2572,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/WatchCluster": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="WatchCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchClusterRequest,
+                        output=Controller.WatchClusterResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.watch_cluster,
                 ),
                 "/iris.cluster.ControllerService/GetUsage": EndpointSync.unary(
                     method=MethodInfo(
@@ -3490,6 +3553,31 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
             use_get=use_get,
+        )
+    def watch_cluster(
+        self,
+        request: Controller.WatchClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[Controller.WatchClusterResponse]:
+        """
+        Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
+        as far as the request asks for them, and then their changes, at most about once in two seconds. A message without
+        fields is a beat, which is sent at least every 15 s.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchClusterRequest,
+                output=Controller.WatchClusterResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
         )
     def get_usage(
         self,

@@ -1289,7 +1289,7 @@ class Controller(_message.Message):
         cpu_millicores: int
         def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ..., cpu_millicores: _Optional[int] = ...) -> None: ...
     class Machine(_message.Message):
-        __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided", "shortage_reason")
+        __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided", "shortage_reason", "used", "worker_ids")
         class Holding(_message.Message):
             __slots__ = ("job_id", "task_indices")
             JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1312,6 +1312,8 @@ class Controller(_message.Message):
         HOLDINGS_FIELD_NUMBER: _ClassVar[int]
         WHY_AVOIDED_FIELD_NUMBER: _ClassVar[int]
         SHORTAGE_REASON_FIELD_NUMBER: _ClassVar[int]
+        USED_FIELD_NUMBER: _ClassVar[int]
+        WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
         name: str
         labels: _containers.ScalarMap[str, str]
         total: Controller.Amounts
@@ -1320,7 +1322,22 @@ class Controller(_message.Message):
         holdings: _containers.RepeatedCompositeFieldContainer[Controller.Machine.Holding]
         why_avoided: str
         shortage_reason: ShortageReason
-        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ...) -> None: ...
+        used: Controller.MachineUse
+        worker_ids: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ..., shortage_reason: _Optional[_Union[ShortageReason, str]] = ..., used: _Optional[_Union[Controller.MachineUse, _Mapping]] = ..., worker_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    class MachineUse(_message.Message):
+        __slots__ = ("cpu_millicores", "memory_bytes", "gpu_percent", "gpu_memory_bytes", "num_tasks")
+        CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+        GPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
+        GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+        NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
+        cpu_millicores: int
+        memory_bytes: int
+        gpu_percent: int
+        gpu_memory_bytes: int
+        num_tasks: int
+        def __init__(self, cpu_millicores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_percent: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ..., num_tasks: _Optional[int] = ...) -> None: ...
     class WaitingGang(_message.Message):
         __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation", "pending_reason")
         class LabelsEntry(_message.Message):
@@ -1754,6 +1771,90 @@ class Controller(_message.Message):
         SERIES_FIELD_NUMBER: _ClassVar[int]
         series: _containers.RepeatedCompositeFieldContainer[UsageSeries]
         def __init__(self, series: _Optional[_Iterable[_Union[UsageSeries, _Mapping]]] = ...) -> None: ...
+    class WatchClusterRequest(_message.Message):
+        __slots__ = ("include_machines", "include_workers", "include_status", "include_events", "events_after")
+        INCLUDE_MACHINES_FIELD_NUMBER: _ClassVar[int]
+        INCLUDE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+        INCLUDE_STATUS_FIELD_NUMBER: _ClassVar[int]
+        INCLUDE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+        EVENTS_AFTER_FIELD_NUMBER: _ClassVar[int]
+        include_machines: bool
+        include_workers: bool
+        include_status: bool
+        include_events: bool
+        events_after: int
+        def __init__(self, include_machines: _Optional[bool] = ..., include_workers: _Optional[bool] = ..., include_status: _Optional[bool] = ..., include_events: _Optional[bool] = ..., events_after: _Optional[int] = ...) -> None: ...
+    class WatchClusterResponse(_message.Message):
+        __slots__ = ("complete", "machines", "removed_machines", "queue", "workers", "removed_workers", "status", "events")
+        COMPLETE_FIELD_NUMBER: _ClassVar[int]
+        MACHINES_FIELD_NUMBER: _ClassVar[int]
+        REMOVED_MACHINES_FIELD_NUMBER: _ClassVar[int]
+        QUEUE_FIELD_NUMBER: _ClassVar[int]
+        WORKERS_FIELD_NUMBER: _ClassVar[int]
+        REMOVED_WORKERS_FIELD_NUMBER: _ClassVar[int]
+        STATUS_FIELD_NUMBER: _ClassVar[int]
+        EVENTS_FIELD_NUMBER: _ClassVar[int]
+        complete: bool
+        machines: _containers.RepeatedCompositeFieldContainer[Controller.Machine]
+        removed_machines: _containers.RepeatedScalarFieldContainer[str]
+        queue: Controller.MachineQueue
+        workers: _containers.RepeatedCompositeFieldContainer[Controller.WorkerHealthStatus]
+        removed_workers: _containers.RepeatedScalarFieldContainer[str]
+        status: Controller.ClusterStatus
+        events: _containers.RepeatedCompositeFieldContainer[Controller.Event]
+        def __init__(self, complete: _Optional[bool] = ..., machines: _Optional[_Iterable[_Union[Controller.Machine, _Mapping]]] = ..., removed_machines: _Optional[_Iterable[str]] = ..., queue: _Optional[_Union[Controller.MachineQueue, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., removed_workers: _Optional[_Iterable[str]] = ..., status: _Optional[_Union[Controller.ClusterStatus, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Controller.Event, _Mapping]]] = ...) -> None: ...
+    class MachineQueue(_message.Message):
+        __slots__ = ("waiting", "num_waiting", "problem")
+        WAITING_FIELD_NUMBER: _ClassVar[int]
+        NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        waiting: _containers.RepeatedCompositeFieldContainer[Controller.WaitingGang]
+        num_waiting: int
+        problem: str
+        def __init__(self, waiting: _Optional[_Iterable[_Union[Controller.WaitingGang, _Mapping]]] = ..., num_waiting: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    class ClusterStatus(_message.Message):
+        __slots__ = ("engine", "version", "started_at_ms", "lease_s", "num_unfinished_jobs", "num_ended_jobs", "disk_total_bytes", "disk_free_bytes", "database_bytes", "shortage")
+        ENGINE_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        STARTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        LEASE_S_FIELD_NUMBER: _ClassVar[int]
+        NUM_UNFINISHED_JOBS_FIELD_NUMBER: _ClassVar[int]
+        NUM_ENDED_JOBS_FIELD_NUMBER: _ClassVar[int]
+        DISK_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+        DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+        DATABASE_BYTES_FIELD_NUMBER: _ClassVar[int]
+        SHORTAGE_FIELD_NUMBER: _ClassVar[int]
+        engine: str
+        version: str
+        started_at_ms: int
+        lease_s: float
+        num_unfinished_jobs: int
+        num_ended_jobs: int
+        disk_total_bytes: int
+        disk_free_bytes: int
+        database_bytes: int
+        shortage: str
+        def __init__(self, engine: _Optional[str] = ..., version: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., lease_s: _Optional[float] = ..., num_unfinished_jobs: _Optional[int] = ..., num_ended_jobs: _Optional[int] = ..., disk_total_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., database_bytes: _Optional[int] = ..., shortage: _Optional[str] = ...) -> None: ...
+    class Event(_message.Message):
+        __slots__ = ("number", "time_ms", "level", "name", "fields")
+        class FieldsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        NUMBER_FIELD_NUMBER: _ClassVar[int]
+        TIME_MS_FIELD_NUMBER: _ClassVar[int]
+        LEVEL_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        FIELDS_FIELD_NUMBER: _ClassVar[int]
+        number: int
+        time_ms: int
+        level: str
+        name: str
+        fields: _containers.ScalarMap[str, str]
+        def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., level: _Optional[str] = ..., name: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):

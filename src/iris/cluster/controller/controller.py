@@ -33,7 +33,6 @@ from typing import TypeVar
 
 from pyqwest import Client
 
-from iris.cluster.controller.api.cluster_view import ClusterView
 from iris.cluster.controller.api.endpoint_calls import EndpointCalls
 from iris.cluster.controller.api.endpoints import Endpoints
 from iris.cluster.controller.api.job_control import JobControl
@@ -57,6 +56,9 @@ from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
 from iris.cluster.controller.outputs.file_calls import FileCalls
+from iris.cluster.controller.overview.cluster_status import ClusterStatus
+from iris.cluster.controller.overview.cluster_view import ClusterView
+from iris.cluster.controller.overview.cluster_watch import ClusterWatch
 from iris.cluster.controller.removal.job_removal import JobRemoval, JobRetention
 from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
@@ -83,6 +85,7 @@ from iris.cluster.controller.workers.reports import WorkerReports
 from iris.cluster.controller.workers.token_liveness import ClusterLiveness
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
+from iris.event_log.recent import RecentEvents
 from iris.reasons import FailureCode
 from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import now_ms
@@ -124,6 +127,7 @@ class Controller:
         watches: The watched jobs.
         list_watches: The watched pages of the list of jobs.
         log_sources: Finds the place from which a log can be read.
+        cluster_watch: The clients that watch the machines, the workers and the events.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, usage: The objects that answer the calls of clients and workers. Each one is named after its subject.
     """
@@ -185,7 +189,7 @@ class Controller:
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
         self.usage = UsageQueries(self.jobs, self._usage, self.slices)
         self.control = JobControl(self.jobs, self.saver)
-        self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
+        self.cluster, self.cluster_watch = self._make_cluster_view(lease_s)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
 
@@ -204,6 +208,12 @@ class Controller:
         usage = UsageHistory(self._store, self._stored_jobs, self.saver)
         wake = self._wake_scheduler
         return usage, WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, wake, usage)
+
+    def _make_cluster_view(self, lease_s: float) -> tuple[ClusterView, ClusterWatch]:
+        name = self._engine.name
+        view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
+        status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
+        return view, ClusterWatch(view, status, RecentEvents())
 
     def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
         return JobRemoval(
@@ -254,6 +264,7 @@ class Controller:
            An earlier controller may have been killed before it reported these ends.
         4. Scheduling begins.
         """
+        logging.getLogger("iris").addHandler(self.cluster_watch.events)
         # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
         number = 0
         while records := await self._stored_jobs.run(self._store.unfinished_after, number):
@@ -296,6 +307,7 @@ class Controller:
         """Stop all parts of the controller, and save the remaining changes. The caller must close the engine before
         this call, and the store after this call.
         """
+        logging.getLogger("iris").removeHandler(self.cluster_watch.events)
         await self.stop()
         if self._log_keeper is not None:
             await self._log_keeper.close()

@@ -183,6 +183,7 @@ CONTROLLER_RULES: Rules = {
     "GetUsage": _row(USER, READER, task=_of_own_or_below),
     "ListWorkers": _row(USER, READER),
     "ListMachines": _row(USER, READER),
+    "WatchCluster": _row(USER, READER),
     "RegisterWorker": _row(worker=_is_it),
     "ReportTaskState": _row(worker=_is_it),
     "ReportTaskStates": _row(worker=_reports_its_own),

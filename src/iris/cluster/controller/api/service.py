@@ -12,7 +12,7 @@ from iris.cluster.controller.outputs.service_calls import FileServiceCalls
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.caller import TASK, caller
+from iris.rpc.auth.caller import ADMIN, TASK, caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
@@ -206,6 +206,16 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls):
         """Yield a page of the list of jobs, and each change of it."""
         self._controller.headroom.check_stream()
         changes = self._controller.list_watches.messages(request, caller().key)
+        async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
+            async for message in messages:
+                yield message
+
+    async def watch_cluster(
+        self, request: Controller.WatchClusterRequest, ctx: Any
+    ) -> AsyncIterator[Controller.WatchClusterResponse]:
+        """Yield the machines, the workers and the events of the cluster, and their changes."""
+        self._controller.headroom.check_stream()
+        changes = self._controller.cluster_watch.messages(request, is_admin=caller().role == ADMIN)
         async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
             async for message in messages:
                 yield message

@@ -247,6 +247,7 @@ class Scheduler:
             allocations=all_allocations(self._gangs, snapshot),
             waiting=[*self._gangs.waiting_at_engine(), *self._gangs.queue],
             reserved_for=self._submitter.reserved_for,
+            workers={slot.worker_id: slot.machine for status in (snapshot or {}).values() for slot in status.slots},
             problem=problem,
         )
 

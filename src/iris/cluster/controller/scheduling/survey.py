@@ -29,6 +29,7 @@ class Survey:
         allocations: All allocations, each with the id of its job.
         waiting: The queued and requested gangs, in no particular order.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
+        workers: The machine of each worker that serves a slot, by worker id.
         problem: Why the engine cannot be reached. Empty if the engine can be reached.
     """
 
@@ -36,6 +37,7 @@ class Survey:
     allocations: list[tuple[str, Allocation]]
     waiting: list[QueuedGang]
     reserved_for: str
+    workers: Mapping[str, str]
     problem: str
 
 

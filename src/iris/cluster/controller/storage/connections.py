@@ -62,6 +62,13 @@ class Connections:
             self._unlock()
             raise
 
+    def bytes_on_disk(self) -> int:
+        """Return the size of the file and its write-ahead log in bytes; 0 if the database is in memory."""
+        if self._path is None:
+            return 0
+        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
+
     def _lock_file(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = try_lock(path.with_name(f"{path.name}.lock"))

@@ -260,6 +260,10 @@ class Store:
         """Make reads in other threads fail, because the controller stops. Only `write` works afterwards."""
         self._connections.interrupt()
 
+    def bytes_on_disk(self) -> int:
+        """Return the size of the database's file and its log in bytes; 0 if the database is in memory."""
+        return self._connections.bytes_on_disk()
+
     def close(self) -> None:
         """Close the database."""
         self._connections.close()

@@ -33,6 +33,13 @@ class Headroom:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
 
+    def disk_bytes(self) -> tuple[int, int]:
+        """Return the size of the disk and its free space in bytes; zeros if the controller stores nothing on a disk."""
+        if self._directory is None:
+            return 0, 0
+        disk = os.statvfs(self._directory)
+        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+
     def check_job(self, size: int) -> None:
         """Refuse a new job if saving the job would leave less disk space or inodes than the headroom.
 

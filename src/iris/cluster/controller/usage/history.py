@@ -174,6 +174,11 @@ class UsageHistory:
         total = self._workers.get(worker_id)
         return None if total is None else total.series
 
+    def worker_now(self, worker_id: str) -> Sequence[int] | None:
+        """Return the sum of what the tasks on a worker use now, by column; None if the worker has not reported."""
+        total = self._workers.get(worker_id)
+        return None if total is None else total.present
+
     async def series(self, number: int, indices: Sequence[int]) -> dict[int, UsageSeries]:
         """Return series of a job, by index. An index without samples is left out.
 

@@ -85,6 +85,11 @@ class UsageTotal:
         self.series.add(now_s, list(map(clamped, self._sums)))
 
     @property
+    def present(self) -> Sequence[int]:
+        """The present sum, by column."""
+        return self._sums
+
+    @property
     def num_tasks(self) -> int:
         """How many attempts are in the sum."""
         return self._sums[TASKS]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 
-from iris.cluster.controller.api import machine_view
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.overview import machine_view
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.scheduling.survey import Survey
 from iris.cluster.controller.workers.fleet import Fleet
@@ -23,17 +23,27 @@ class ClusterView:
         jobs: All jobs.
         fleet: The workers.
         scheduler: Provides the machines and the queue.
+        uses: Knows what the tasks on workers use.
         slices: Makes large answers in small steps.
 
     Attributes:
         engine_name: The name of the engine: local, ray or slurm.
     """
 
-    def __init__(self, engine_name: str, jobs: JobTable, fleet: Fleet, scheduler: Scheduler, slices: Slices) -> None:
+    def __init__(
+        self,
+        engine_name: str,
+        jobs: JobTable,
+        fleet: Fleet,
+        scheduler: Scheduler,
+        uses: machine_view.Uses,
+        slices: Slices,
+    ) -> None:
         self.engine_name = engine_name
         self._jobs = jobs
         self._fleet = fleet
         self._scheduler = scheduler
+        self._uses = uses
         self._slices = slices
 
     async def list_workers(self, page_size: int, page_token: str) -> Page[cluster_pb2.Controller.WorkerHealthStatus]:
@@ -41,13 +51,22 @@ class ClusterView:
         running = await self._slices.run(self._running_jobs())
         return await self._slices.run(self._fleet.health(running, page_size=page_size, page_token=page_token))
 
+    async def all_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
+        """Return all workers and their health."""
+        workers: list[cluster_pb2.Controller.WorkerHealthStatus] = []
+        token = ""
+        while True:
+            page = await self.list_workers(0, token)
+            workers += page.items
+            token = page.next_token
+            if not token:
+                return workers
+
     async def list_machines(self, page_size: int, page_token: str) -> cluster_pb2.Controller.ListMachinesResponse:
         """Return a page of the machines with their allocations. The first page also has the queued gangs."""
         survey = await self._scheduler.survey()
-        page = await self._slices.run(
-            machine_view.machine_page(survey.machines, survey.allocations, page_size=page_size, page_token=page_token)
-        )
-        gangs = [] if page_token else await self._slices.run(self._waiting(survey))
+        page = await self._machine_page(survey, page_size, page_token)
+        gangs = [] if page_token else await self._slices.run(self._waiting(survey, machine_view.MOST_WAITING))
         return cluster_pb2.Controller.ListMachinesResponse(
             engine=self.engine_name,
             machines=page.items,
@@ -57,9 +76,48 @@ class ClusterView:
             next_page_token=page.next_token,
         )
 
-    def _waiting(self, survey: Survey) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
+    async def all_machines(
+        self, most_waiting: int
+    ) -> tuple[list[cluster_pb2.Controller.Machine], cluster_pb2.Controller.MachineQueue]:
+        """Return all machines with their allocations, and the queue.
+
+        Args:
+            most_waiting: The largest number of queued gangs in the result.
+        """
+        survey = await self._scheduler.survey()
+        machines: list[cluster_pb2.Controller.Machine] = []
+        token = ""
+        while True:
+            page = await self._machine_page(survey, 0, token)
+            machines += page.items
+            token = page.next_token
+            if not token:
+                break
+        queue = cluster_pb2.Controller.MachineQueue(
+            waiting=await self._slices.run(self._waiting(survey, most_waiting)),
+            num_waiting=len(survey.waiting),
+            problem=survey.problem,
+        )
+        return machines, queue
+
+    async def _machine_page(
+        self, survey: Survey, page_size: int, page_token: str
+    ) -> Page[cluster_pb2.Controller.Machine]:
+        return await self._slices.run(
+            machine_view.machine_page(
+                survey.machines,
+                survey.allocations,
+                # A worker that serves a whole machine has the name of the machine, and may serve no slot now.
+                {worker_id: worker_id for worker_id in self._fleet.workers} | survey.workers,
+                self._uses,
+                page_size=page_size,
+                page_token=page_token,
+            )
+        )
+
+    def _waiting(self, survey: Survey, most: int) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
         """Make messages about the queued gangs that have waited longest."""
-        first = heapq.nsmallest(machine_view.MOST_WAITING, survey.waiting, key=lambda entry: entry.since_s)
+        first = heapq.nsmallest(most, survey.waiting, key=lambda entry: entry.since_s)
         # A job that has ended since the survey is left out.
         found = [(self._jobs.by_id.get(entry.job_id), entry) for entry in first]
         records = [(record, entry) for record, entry in found if record is not None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
 from iris.cluster.controller.scheduling.waiting.reason_text import default_core_text, queue_text
+from iris.cluster.controller.usage.series import CPU, GPU, GPU_MEMORY, MEMORY, TASKS
 from iris.cluster.engine.base import Machine, Placement, Resources
 from iris.cores import MILLICORES
 from iris.reasons import PendingCode
@@ -26,14 +28,29 @@ _PLACEMENTS = {
 Amounts = cluster_pb2.Controller.Amounts
 
 
+class Uses(Protocol):
+    """Knows what the tasks on workers use."""
+
+    def worker_now(self, worker_id: str) -> Sequence[int] | None:
+        """Return the sum of what the tasks on a worker use now, by column; None if the worker has not reported."""
+
+
 def machine_page(
-    machines: Iterable[Machine], held: Iterable[tuple[str, Allocation]], *, page_size: int, page_token: str
+    machines: Iterable[Machine],
+    held: Iterable[tuple[str, Allocation]],
+    workers: Mapping[str, str],
+    uses: Uses,
+    *,
+    page_size: int,
+    page_token: str,
 ) -> Steps[Page[cluster_pb2.Controller.Machine]]:
     """Make a page of the machines, in the order of their names, each with the jobs and tasks that have slots on it.
 
     Args:
         machines: The engine's machines.
         held: Each granted allocation, with the id of its job.
+        workers: The machine of each worker, by worker id.
+        uses: Knows what the tasks on workers use.
         page_size: The largest number of items in the page (see `cut_named_page`).
         page_token: The token of the previous page; empty for the first page.
 
@@ -50,9 +67,13 @@ def machine_page(
             if not position % 50:
                 yield
     by_name = {machine.name: machine for machine in machines}
+    worker_ids: dict[str, list[str]] = {}
+    for worker_id, name in workers.items():
+        worker_ids.setdefault(name, []).append(worker_id)
 
     def message(name: str) -> cluster_pb2.Controller.Machine:
         machine = by_name[name]
+        ids = sorted(worker_ids.get(name, ()))
         return cluster_pb2.Controller.Machine(
             name=name,
             labels=dict(machine.labels),
@@ -65,6 +86,8 @@ def machine_page(
                 cluster_pb2.Controller.Machine.Holding(job_id=job_id, task_indices=sorted(indices))
                 for job_id, indices in sorted(holders.get(name, {}).items())
             ],
+            used=_use(ids, uses),
+            worker_ids=ids,
         )
 
     return (yield from cut_named_page("machines", sorted(by_name), message, page_size=page_size, page_token=page_token))
@@ -101,6 +124,20 @@ def waiting_messages(
                 )
             )
     return messages
+
+
+def _use(worker_ids: Iterable[str], uses: Uses) -> cluster_pb2.Controller.MachineUse | None:
+    """Return what the tasks on some workers use together; None if no worker has reported."""
+    known = [now for now in map(uses.worker_now, worker_ids) if now is not None]
+    if not known:
+        return None
+    return cluster_pb2.Controller.MachineUse(
+        cpu_millicores=sum(now[CPU] for now in known),
+        memory_bytes=sum(now[MEMORY] for now in known) * 2**20,
+        gpu_percent=sum(now[GPU] for now in known),
+        gpu_memory_bytes=sum(now[GPU_MEMORY] for now in known) * 2**20,
+        num_tasks=sum(now[TASKS] for now in known),
+    )
 
 
 def _code(gang: Gang) -> int:

@@ -1,0 +1,191 @@
+"""Streams the machines, the queue, the workers, the state of the controller and its events to clients, as they change.
+
+All clients share one snapshot. While at least one client watches, the controller makes a new snapshot about every two
+seconds, and sends to each client what has changed since the client's last message. A snapshot that takes long to make
+is made less often, so that clients that watch cost at most a twentieth of the controller's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+
+from iris.cluster.controller.overview.changes import ChangingList
+from iris.cluster.controller.overview.cluster_status import ClusterStatus
+from iris.cluster.controller.overview.cluster_view import ClusterView
+from iris.errors import InvalidArgumentError
+from iris.event_log.recent import RecentEvent, RecentEvents
+from iris.rpc import cluster_pb2
+from iris.system.event_loop import happens
+
+Controller = cluster_pb2.Controller
+WatchClusterRequest = cluster_pb2.Controller.WatchClusterRequest
+WatchClusterResponse = cluster_pb2.Controller.WatchClusterResponse
+
+BEAT_S = 10.0
+PERIOD_S = 2.0
+_SHARE = 20  # After a snapshot, the next one waits for this many times as long as the snapshot took.
+MOST_WAITING = 200
+MOST_EVENTS = 200  # The largest number of events in one message. Older events are left out.
+_LEVELS = {"WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}
+_log = logging.getLogger(__name__)
+
+
+class ClusterWatch:
+    """The clients that watch the cluster.
+
+    Args:
+        view: Makes messages about machines and workers.
+        status: Makes messages about the state of the controller.
+        events: The newest events of the controller.
+
+    Attributes:
+        clients: The number of clients that watch the cluster.
+        events: The newest events of the controller.
+    """
+
+    def __init__(self, view: ClusterView, status: ClusterStatus, events: RecentEvents) -> None:
+        self.clients = 0
+        self._view = view
+        self._status = status
+        self.events = events
+        self._machines: ChangingList[Controller.Machine] = ChangingList()
+        self._workers: ChangingList[Controller.WorkerHealthStatus] = ChangingList()
+        self._queue: tuple[int, Controller.MachineQueue] = (0, Controller.MachineQueue())
+        self._state: tuple[int, Controller.ClusterStatus] = (0, Controller.ClusterStatus())
+        self._made = asyncio.Event()
+        self._making: asyncio.Task[None] | None = None
+        self._is_fresh = False
+
+    async def messages(self, request: WatchClusterRequest, *, is_admin: bool) -> AsyncGenerator[WatchClusterResponse]:
+        """Yield the parts of the cluster that a client has asked for, and then their changes.
+
+        Args:
+            request: The request of the client.
+            is_admin: Whether the client may see who signs in to the page.
+
+        Raises:
+            InvalidArgumentError: The request asks for nothing.
+        """
+        _check(request)
+        client = _Client(request, is_admin=is_admin)
+        self.clients += 1
+        if self._making is None:
+            self._is_fresh = False  # The last snapshot may be old, because no client has watched since.
+            self._making = asyncio.create_task(self._make_snapshots())
+        try:
+            while not self._is_fresh:
+                await self._made.wait()
+            last_s = time.monotonic()
+            while True:
+                made = self._made
+                message = self._message(client)
+                if message.ByteSize() or time.monotonic() - last_s >= BEAT_S:
+                    last_s = time.monotonic()
+                    yield message
+                await happens(made, BEAT_S)
+        finally:
+            self.clients -= 1
+            if not self.clients and self._making is not None:
+                self._making.cancel()
+                self._making = None
+
+    async def _make_snapshots(self) -> None:
+        while True:
+            started_s = time.monotonic()
+            try:
+                await self._make_snapshot()
+            except Exception:  # noqa: BLE001  # Without this, a bug would leave all clients without changes for good.
+                _log.exception("a snapshot of the cluster failed")
+            self._is_fresh = True
+            made, self._made = self._made, asyncio.Event()
+            made.set()
+            await asyncio.sleep(max(PERIOD_S, _SHARE * (time.monotonic() - started_s)))
+
+    async def _make_snapshot(self) -> None:
+        machines, queue = await self._view.all_machines(MOST_WAITING)
+        self._machines.update({one.name: (one.SerializeToString(deterministic=True), one) for one in machines})
+        workers = await self._view.all_workers()
+        self._workers.update({one.worker_id: (_without_heartbeat(one), one) for one in workers})
+        if queue != self._queue[1] or not self._queue[0]:
+            self._queue = (self._queue[0] + 1, queue)
+        state = await asyncio.to_thread(self._status.message)
+        if state != self._state[1]:
+            self._state = (self._state[0] + 1, state)
+
+    def _message(self, client: _Client) -> WatchClusterResponse:
+        """Return what has changed since the last message to a client."""
+        message = WatchClusterResponse()
+        request = client.request
+        if self._machines.is_unknown(client.machines) or self._workers.is_unknown(client.workers):
+            message.complete = True
+            client.machines = client.workers = -1
+        if request.include_machines:
+            machines, message.removed_machines[:] = self._machines.since(client.machines)
+            message.machines.extend(machines)
+            if self._queue[0] > client.queue:
+                client.queue = self._queue[0]
+                message.queue.CopyFrom(self._queue[1])
+        if request.include_workers:
+            workers, message.removed_workers[:] = self._workers.since(client.workers)
+            message.workers.extend(workers)
+        client.machines, client.workers = self._machines.revision, self._workers.revision
+        if request.include_status and self._state[0] > client.state:
+            client.state = self._state[0]
+            message.status.CopyFrom(self._state[1])
+        if request.include_events:
+            events = self.events.after(client.event)
+            client.event = events[-1].number if events else client.event
+            shown = [event for event in events if client.is_admin or not event.name.startswith("session.")]
+            message.events.extend(map(_event, shown[-MOST_EVENTS:]))
+        return message
+
+
+class _Client:
+    """What a client has received.
+
+    Attributes:
+        request: The request of the client.
+        is_admin: Whether the client may see who signs in to the page.
+        machines: The revision of the machines.
+        workers: The revision of the workers.
+        queue: The revision of the queue.
+        state: The revision of the controller's state.
+        event: The number of the last event.
+    """
+
+    def __init__(self, request: WatchClusterRequest, *, is_admin: bool) -> None:
+        self.request = request
+        self.is_admin = is_admin
+        self.machines = self.workers = -1
+        self.queue = self.state = 0
+        self.event = request.events_after
+
+
+def _check(request: WatchClusterRequest) -> None:
+    if not (request.include_machines or request.include_workers or request.include_status or request.include_events):
+        raise InvalidArgumentError(
+            "the request must ask for something: set include_machines, include_workers, include_status or"
+            " include_events"
+        )
+    if request.events_after < 0:
+        raise InvalidArgumentError(f"events_after must be 0 or the number of an event, got {request.events_after}")
+
+
+def _without_heartbeat(worker: Controller.WorkerHealthStatus) -> bytes:
+    key = Controller.WorkerHealthStatus()
+    key.CopyFrom(worker)
+    key.ClearField("last_heartbeat_ms")
+    return key.SerializeToString(deterministic=True)
+
+
+def _event(event: RecentEvent) -> Controller.Event:
+    return Controller.Event(
+        number=event.number,
+        time_ms=round(event.time_s * 1000),
+        level=_LEVELS.get(event.level, "info"),
+        name=event.name,
+        fields=event.fields,
+    )
