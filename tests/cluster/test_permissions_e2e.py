@@ -56,6 +56,7 @@ CONTROLLER = {
     "GetUsage": "admin user reader T",
     "ListMachines": "admin user reader",
     "WatchCluster": "admin user reader",
+    "WatchJobs": "admin user reader",
     "ListWorkers": "admin user reader",
     "RegisterWorker": "admin worker",
     "ReportTaskState": "admin worker",

@@ -108,7 +108,7 @@ class ClusterView:
                 survey.machines,
                 survey.allocations,
                 # A worker that serves a whole machine has the name of the machine, and may serve no slot now.
-                {worker_id: worker_id for worker_id in self._fleet.workers} | survey.workers,
+                {worker_id: worker_id for worker_id in self._fleet.workers} | dict(survey.workers),
                 self._uses,
                 page_size=page_size,
                 page_token=page_token,
