@@ -803,7 +803,7 @@ class StreamTaskLogsResponse(_message.Message):
     def __init__(self, chunks: _Optional[_Iterable[_Union[StreamTaskLogsResponse.Chunk, _Mapping]]] = ...) -> None: ...
 
 class FetchLogPartsRequest(_message.Message):
-    __slots__ = ("job_id", "reads", "filter", "max_bytes", "max_line_bytes")
+    __slots__ = ("job_id", "reads", "filter", "max_bytes", "max_line_bytes", "find")
     class SourceByte(_message.Message):
         __slots__ = ("source", "offset")
         SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -812,31 +812,35 @@ class FetchLogPartsRequest(_message.Message):
         offset: int
         def __init__(self, source: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
     class Read(_message.Message):
-        __slots__ = ("task_index", "attempt_id", "position", "timestamp_ms", "source_byte", "backwards")
+        __slots__ = ("task_index", "attempt_id", "position", "timestamp_ms", "source_byte", "backwards", "stop")
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
         ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
         POSITION_FIELD_NUMBER: _ClassVar[int]
         TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
         SOURCE_BYTE_FIELD_NUMBER: _ClassVar[int]
         BACKWARDS_FIELD_NUMBER: _ClassVar[int]
+        STOP_FIELD_NUMBER: _ClassVar[int]
         task_index: int
         attempt_id: int
         position: int
         timestamp_ms: int
         source_byte: FetchLogPartsRequest.SourceByte
         backwards: bool
-        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., position: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., source_byte: _Optional[_Union[FetchLogPartsRequest.SourceByte, _Mapping]] = ..., backwards: _Optional[bool] = ...) -> None: ...
+        stop: int
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., position: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., source_byte: _Optional[_Union[FetchLogPartsRequest.SourceByte, _Mapping]] = ..., backwards: _Optional[bool] = ..., stop: _Optional[int] = ...) -> None: ...
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_LINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FIND_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     reads: _containers.RepeatedCompositeFieldContainer[FetchLogPartsRequest.Read]
     filter: Worker.FetchLogsFilter
     max_bytes: int
     max_line_bytes: int
-    def __init__(self, job_id: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[FetchLogPartsRequest.Read, _Mapping]]] = ..., filter: _Optional[_Union[Worker.FetchLogsFilter, _Mapping]] = ..., max_bytes: _Optional[int] = ..., max_line_bytes: _Optional[int] = ...) -> None: ...
+    find: str
+    def __init__(self, job_id: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[FetchLogPartsRequest.Read, _Mapping]]] = ..., filter: _Optional[_Union[Worker.FetchLogsFilter, _Mapping]] = ..., max_bytes: _Optional[int] = ..., max_line_bytes: _Optional[int] = ..., find: _Optional[str] = ...) -> None: ...
 
 class FetchLogPartsResponse(_message.Message):
     __slots__ = ("parts",)

@@ -14,7 +14,7 @@ from support.seeds import for_each_seed
 
 from iris.cluster.logs.parts.answer import PartsRequest
 from iris.cluster.logs.parts.places import AtByte, AtPosition, AtTime, Place
-from iris.cluster.logs.parts.read_part import LogPart, PartLimits, read_part_steps
+from iris.cluster.logs.parts.read_part import LogPart, PartLimits, Selection, read_part_steps
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import GAP, SOURCE_ID, SOURCES, decode, parse_gap
 from iris.cluster.logs.segments import list_segments
@@ -44,10 +44,14 @@ def part_of(
     writer: LogWriter | None = None,
     log_filter: LogFilter = EVERYTHING,
     limits: PartLimits = LIMITS,
+    find: str = "",
     backwards: bool = False,
+    stop: int = 0,
     final: bool = True,
 ) -> LogPart:
-    return finish(read_part_steps(path, writer, log_filter, place, limits, backwards=backwards, final=final))
+    selection = Selection(log_filter, LogFilter(regex=find))
+    steps = read_part_steps(path, writer, selection, place, limits, backwards=backwards, stop=stop, final=final)
+    return finish(steps)
 
 
 def lines_in(part: LogPart) -> list[Line]:
@@ -190,6 +194,24 @@ def test_filtered_parts_contain_the_matching_lines_and_search_a_limited_range(pa
     assert found == ([b"line 17000\n", b"line 7000\n"] if is_backwards else [b"line 7000\n", b"line 17000\n"])
 
 
+def test_part_has_the_lines_that_match_both_the_filter_and_the_search(path: Path) -> None:
+    lay_out(path, [("stdout", b"line %d\n" % number, 1000) for number in range(300)], 50)
+    for regex, find in (("7$", "^line 1"), ("^line 1", "7$"), ("", "^line 1.*7$"), ("^line 1.*7$", "")):
+        found = lines_in(part_of(path, log_filter=LogFilter(regex=regex), find=find))
+        numbers = [17, *range(107, 200, 10)]
+        assert [line.data for line in found] == [b"line %d\n" % number for number in numbers]
+
+
+def test_part_ends_at_a_given_position(path: Path) -> None:
+    lay_out(path, [("stdout", b"line %d\n" % number, 1000) for number in range(300)], 50)
+    whole = part_of(path, limits=PartLimits(1 << 20, 1000))
+    half = part_of(path, stop=whole.end // 2, limits=PartLimits(1 << 20, 1000))
+    rest = part_of(path, AtPosition(half.end), limits=PartLimits(1 << 20, 1000))
+    assert half.records + rest.records == whole.records
+    assert whole.end // 2 <= half.end < whole.end // 2 + 100
+    assert not half.at_end
+
+
 def test_filter_by_source_and_time_selects_lines_of_a_part(path: Path) -> None:
     captured = [(("stdout", "stderr")[number % 2], b"%d\n" % number, 1000 + number) for number in range(50)]
     lay_out(path, captured, 10)
@@ -255,9 +277,10 @@ def test_missing_log_is_one_empty_part(path: Path) -> None:
 def test_later_part_of_a_large_segment_is_not_read_from_the_beginning_of_the_segment(path: Path) -> None:
     write(path, [("stdout", b"x" * 4095 + b"\n", 1000) for _ in range(2000)])
     assert len(list_segments(path)) == 1
-    steps = read_part_steps(path, None, EVERYTHING, AtPosition(7_000_000), LIMITS, backwards=False, final=True)
+    everything = Selection(EVERYTHING)
+    steps = read_part_steps(path, None, everything, AtPosition(7_000_000), LIMITS, backwards=False, final=True)
     first = len(list(steps))
-    steps = read_part_steps(path, None, EVERYTHING, AtPosition(7_010_000), LIMITS, backwards=False, final=True)
+    steps = read_part_steps(path, None, everything, AtPosition(7_010_000), LIMITS, backwards=False, final=True)
     assert len(list(steps)) < first / 2
 
 
@@ -271,6 +294,8 @@ def test_later_part_of_a_large_segment_is_not_read_from_the_beginning_of_the_seg
         ({"reads": [{"timestamp_ms": -1}]}, "timestamp_ms must be"),
         ({"reads": [{"source_byte": {"source": "x"}}]}, "source_byte.source must be one of stdout, stderr, build"),
         ({"reads": [{"attempt_id": -1}]}, "attempt_id must be"),
+        ({"reads": [{"backwards": True, "stop": 5}]}, "stop and backwards are mutually exclusive"),
+        ({"reads": [{}], "find": "("}, "the pattern '(' is invalid"),
         ({"reads": [{}], "max_bytes": 3 << 20}, "max_bytes must be"),
         ({"reads": [{}], "filter": {"regex": "("}}, "the pattern '(' is invalid"),
     ],

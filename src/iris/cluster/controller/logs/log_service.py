@@ -184,6 +184,7 @@ class LogService:
             filter=request.filter,
             max_bytes=max_bytes * len(reads),
             max_line_bytes=request.max_line_bytes,
+            find=request.find,
         )
         try:
             async with self._page_calls.turn(caller):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from iris.arguments import MAX_INT64, check_whole_number
 from iris.cluster.logs.parts.places import AtByte, AtPosition, AtTime, Place
-from iris.cluster.logs.parts.read_part import PartLimits, read_part_steps
+from iris.cluster.logs.parts.read_part import PartLimits, Selection, read_part_steps
 from iris.cluster.logs.reading.gap_reasons import WORKER_KILLED
 from iris.cluster.logs.reading.query import LogFilter, parse_filter
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
@@ -35,7 +35,7 @@ class PartsRequest:
 
     Attributes:
         reads: Which parts of which logs the caller wants.
-        log_filter: Selects lines.
+        selection: Selects lines.
         limits: The limits of each part.
 
     Raises:
@@ -55,7 +55,7 @@ class PartsRequest:
         check_whole_number("max_line_bytes", request.max_line_bytes, most=_MAX_LINE_BYTES)
         self.places = [_parse_place(read) for read in request.reads]
         self.reads = request.reads
-        self.log_filter: LogFilter = parse_filter(wanted)
+        self.selection = Selection(parse_filter(wanted), LogFilter(regex=request.find))
         share = (request.max_bytes or _DEFAULT_BYTES) // len(request.reads)
         self.limits = PartLimits(max(_LEAST_BYTES, share), request.max_line_bytes or _DEFAULT_LINE_BYTES)
 
@@ -73,10 +73,11 @@ class PartsRequest:
         part = yield from read_part_steps(
             directory,
             writer,
-            self.log_filter,
+            self.selection,
             self.places[number],
             self.limits,
             backwards=read.backwards,
+            stop=read.stop,
             final=final,
         )
         return Part(
@@ -105,6 +106,9 @@ def refused_part(read: Read, error: Exception) -> Part:
 
 def _parse_place(read: Read) -> Place | None:
     check_whole_number("attempt_id", read.attempt_id)
+    check_whole_number("stop", read.stop, most=MAX_INT64)
+    if read.stop and read.backwards:
+        raise InvalidArgumentError(f"stop and backwards are mutually exclusive, got stop={read.stop}")
     match read.WhichOneof("place"):
         case "position":
             return AtPosition(check_whole_number("position", read.position, most=MAX_INT64))

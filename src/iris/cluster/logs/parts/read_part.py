@@ -15,7 +15,7 @@ from typing import NamedTuple
 from iris.cluster.logs.parts.places import Place, find_position
 from iris.cluster.logs.parts.start_points import LogStarts
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner
-from iris.cluster.logs.reading.query import LogFilter
+from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import Offsets, encode, encode_gap
 from iris.cluster.logs.segments import list_segments, segment_size
 from iris.cluster.logs.writer import LogWriter
@@ -41,6 +41,33 @@ class PartLimits(NamedTuple):
     max_bytes: int
     max_line_bytes: int
     look_bytes: int = LOOK_BYTES
+
+
+class Selection(NamedTuple):
+    """Selects the lines of a part.
+
+    Attributes:
+        log_filter: Selects lines by source, time and pattern.
+        find: Selects those of the lines that match a second pattern.
+    """
+
+    log_filter: LogFilter
+    find: LogFilter = EVERYTHING
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether single lines are selected by their text."""
+        return bool(self.log_filter.regex or self.find.regex)
+
+    def matching(self, block: LineBlock) -> Iterator[tuple[int, int]]:
+        """Yield the beginning and the end of each selected line of a block, as indexes into the data of the block."""
+        first, second = (self.log_filter, self.find) if self.log_filter.regex else (self.find, self.log_filter)
+        if not first.may_match([block]):
+            return
+        for _, start, end in first.matching(block):
+            line = block._replace(data=block.data[start:end], offset=block.offset + start)
+            if not second.regex or any(True for _ in second.matching(line)):
+                yield start, end
 
 
 @dataclass(slots=True)
@@ -70,11 +97,12 @@ class LogPart:
 def read_part_steps(
     directory: Path,
     writer: LogWriter | None,
-    log_filter: LogFilter,
+    selection: Selection,
     place: Place | None,
     limits: PartLimits,
     *,
     backwards: bool,
+    stop: int = 0,
     final: bool,
 ) -> Steps[LogPart]:
     """Read a part of a log, which may still be growing. A missing directory is an empty log.
@@ -85,22 +113,23 @@ def read_part_steps(
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        log_filter: Selects lines by source, time and pattern.
+        selection: Selects lines.
         place: Where the part begins, or ends if `backwards` is set. None stands for the beginning or the present end.
         limits: The limits of the part.
         backwards: Whether to read the lines before the place.
+        stop: The position at which a part that is read forwards ends at the latest; 0 means no limit.
         final: Whether the writer has finished, so that the log includes a partial line at its end.
 
     Raises:
         OSError: The log cannot be read.
     """
-    reading = _PartReading(directory, writer, log_filter, limits, final=final)
+    reading = _PartReading(directory, writer, selection, limits, final=final)
     position = None
     if place is not None:
         position = yield from find_position(directory, writer, place, after=backwards, final=final)
     if backwards:
         return (yield from reading.backwards(position))
-    return (yield from reading.forwards(position or 0))
+    return (yield from reading.forwards(position or 0, stop))
 
 
 class _Range(NamedTuple):
@@ -125,24 +154,28 @@ class _PartReading:
     """Reads one part of a log; see `read_part_steps` for the arguments."""
 
     def __init__(
-        self, directory: Path, writer: LogWriter | None, log_filter: LogFilter, limits: PartLimits, *, final: bool
+        self, directory: Path, writer: LogWriter | None, selection: Selection, limits: PartLimits, *, final: bool
     ) -> None:
         self._directory = directory
         self._writer = writer
-        self._filter = log_filter
+        self._selection = selection
+        self._filter = selection.log_filter
         self._limits = limits
         self._final = final
         self._starts = LogStarts(directory, writer)
         self._size = _size_of(directory, writer)
         # A part ends at the present end of the log, even if the task never stops writing.
         self._stop = None if writer is None or final else self._size
-        self._step_bytes = _STEP_BYTES if log_filter.is_by_source else CHUNK_BYTES
+        self._step_bytes = _STEP_BYTES if not selection.has_pattern else CHUNK_BYTES
 
-    def forwards(self, position: int) -> Steps[LogPart]:
-        """Read from a position on."""
+    def forwards(self, position: int, stop: int) -> Steps[LogPart]:
+        """Read from a position on, up to the position `stop` if it is not 0."""
         walk = yield from self._seek(position)
         begin = walk.reader.position if position > 0 else 0
-        found = yield from self._read(walk, self._stop, self._limits.look_bytes, self._limits.max_bytes)
+        stops = [limit for limit in (self._stop, stop or None) if limit is not None]
+        found = yield from self._read(
+            walk, min(stops) if stops else None, self._limits.look_bytes, self._limits.max_bytes
+        )
         return self._part(found.records, begin, found)
 
     def backwards(self, position: int | None) -> Steps[LogPart]:
@@ -229,11 +262,11 @@ class _PartReading:
             return
         if not self._filter.selects(item):
             return
-        if not self._filter.regex:
+        if not self._selection.has_pattern:
             yield from self._cut(item, 0, len(item.data))
-        elif self._filter.may_match([item]):
-            for _, start, end in self._filter.matching(item):
-                yield from self._cut(item, start, end)
+            return
+        for start, end in self._selection.matching(item):
+            yield from self._cut(item, start, end)
 
     def _cut(self, block: LineBlock, start: int, end: int) -> Iterator[bytes]:
         """Yield lines of a block as records, without the middle of long lines."""

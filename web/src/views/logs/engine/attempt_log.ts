@@ -1,0 +1,153 @@
+// The log of one attempt, as far as the page knows it: its status, its pages in memory, and its growing end.
+
+import { LineAssembler, type Entry, type Line } from "./lines";
+import type { Page, PageCache } from "./page_cache";
+import { BEGINNING, type Offsets } from "./records";
+import type { AttemptStatus, Outcome, Part, StreamChunk } from "./server";
+
+// The growing end of a log becomes a page of the cache when it has more entries than this. Smaller pages are dropped
+// from memory and read again one by one.
+const TAIL_ENTRIES = 2_000;
+
+/** The last page of a log, which grows while a stream delivers the log. */
+interface Tail {
+  begin: number;
+  end: number;
+  entries: Entry[];
+  readonly assembler: LineAssembler;
+}
+
+export class AttemptLog {
+  readonly id: string;
+  workerId = "";
+  startedMs = 0;
+  finishedMs = 0;
+  outcome: Outcome | null = null;
+  /** The position at which the log ends, as far as the page knows. */
+  size = 0;
+  /** The whole log was written, and the page knows its end. */
+  isComplete = false;
+  /** Why the end of the log was lost; empty if it was not. */
+  missingReason = "";
+  /** Why the log cannot be read; empty if it can. */
+  error = "";
+  /** An unfinished line is shown only after the server has asked for it, so that it does not flicker. */
+  private showsUnfinished = false;
+  private tail: Tail | null = null;
+
+  constructor(
+    readonly task: number,
+    readonly attempt: number,
+    private readonly cache: PageCache,
+    private readonly isFiltered: boolean,
+  ) {
+    this.id = `${task}.${attempt}`;
+  }
+
+  /** Whether a stream delivers the rest of the log. */
+  get isFollowed(): boolean {
+    return this.tail !== null;
+  }
+
+  /** From where a stream continues. */
+  get offsets(): Offsets {
+    return this.tail?.assembler.offsets ?? BEGINNING;
+  }
+
+  applyStatus(status: AttemptStatus): void {
+    this.workerId = status.workerId;
+    this.startedMs = status.startedMs;
+    this.finishedMs = status.finishedMs;
+    this.outcome = status.outcome ?? this.outcome;
+  }
+
+  /** Stores a part that was read, and returns it as a page. */
+  addPart(part: Part): Page {
+    this.error = part.error;
+    this.size = Math.max(this.size, part.size);
+    if (part.complete) {
+      this.isComplete = true;
+      this.missingReason = part.missingReason;
+    }
+    const page: Page = {
+      begin: part.begin,
+      end: part.end,
+      entries: entriesOf(part),
+      isLast: part.atEnd,
+      isComplete: part.complete,
+    };
+    this.cache.add(this.id, page);
+    return page;
+  }
+
+  /** Follows the log from the end of a part on. */
+  followFrom(position: number, offsets: Offsets): void {
+    const assembler = new LineAssembler(this.task, this.attempt, offsets, this.isFiltered);
+    this.tail = { begin: position, end: position, entries: [], assembler };
+  }
+
+  /**
+   * Adds a chunk of a stream, and returns the new entries.
+   *
+   * @throws DamagedRecordsError - The records are damaged. The stream must be opened again at `offsets`.
+   */
+  addChunk(chunk: StreamChunk): readonly Entry[] {
+    if (!this.tail) this.followFrom(0, BEGINNING);
+    const tail = this.tail!;
+    const added: Entry[] = tail.assembler.read(chunk.records);
+    this.error = "";
+    if (added.length) this.showsUnfinished = false;
+    if (chunk.flush) this.showsUnfinished = true;
+    if (chunk.end?.complete) {
+      added.push(...tail.assembler.finish());
+      this.isComplete = true;
+      this.missingReason = chunk.end.missingReason;
+      this.outcome ??= chunk.end;
+    }
+    for (const entry of added) tail.entries.push(entry);
+    tail.end = Math.max(tail.end, chunk.position);
+    this.size = Math.max(this.size, tail.end);
+    if (tail.entries.length > TAIL_ENTRIES && tail.end > tail.begin && !this.isComplete) this.closeTail(tail);
+    return added;
+  }
+
+  /** Returns the page that begins at a position; undefined if it is not in memory. */
+  pageFrom(begin: number): Page | undefined {
+    const tail = this.tail;
+    if (tail && begin === tail.begin) {
+      return { ...tail, isLast: true, isComplete: this.isComplete };
+    }
+    return this.cache.from(this.id, begin);
+  }
+
+  /** Returns the page that ends at a position; undefined if it is not in memory. */
+  pageUpTo(end: number): Page | undefined {
+    return this.cache.upTo(this.id, end);
+  }
+
+  /** Returns the growing page at the end of the log; undefined if no stream delivers the log. */
+  lastPage(): Page | undefined {
+    return this.tail ? this.pageFrom(this.tail.begin) : undefined;
+  }
+
+  /** Returns the lines at the end of the log that have no newline yet. */
+  unfinishedLines(): readonly Line[] {
+    return this.showsUnfinished && this.tail ? this.tail.assembler.unfinished() : [];
+  }
+
+  private closeTail(tail: Tail): void {
+    const { begin, end, entries } = tail;
+    this.cache.add(this.id, { begin, end, entries, isLast: false, isComplete: false });
+    this.tail = { begin: end, end, entries: [], assembler: tail.assembler };
+  }
+}
+
+/** Returns the lines and gaps of a part of a log. */
+export function entriesOf(part: Part): Entry[] {
+  if (part.records.length === 0) return [];
+  // The first record may be anywhere in its source, because the records are packed.
+  const assembler = new LineAssembler(part.task, part.attempt, BEGINNING, true);
+  const entries = assembler.read(part.records);
+  entries.push(...assembler.finish());
+  return entries;
+}
