@@ -49,6 +49,11 @@ export class AttemptLog {
     return this.tail !== null;
   }
 
+  /** The position from which a stream delivers the log; 0 if there is no stream. Parts are read up to here. */
+  get followedFrom(): number {
+    return this.tail?.begin ?? 0;
+  }
+
   /** From where a stream continues. */
   get offsets(): Offsets {
     return this.tail?.assembler.offsets ?? BEGINNING;

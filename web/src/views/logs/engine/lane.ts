@@ -74,7 +74,8 @@ export class Lane {
     const log = this.attempts[attempt];
     if (!log) return this.beginning;
     if (log.isComplete && log.outcome) return { attempt: attempt + 1, stage: "start", begin: 0, index: 0 };
-    return { attempt, stage: "lines", begin: Infinity, index: 0 };
+    const last = log.lastPage();
+    return { attempt, stage: "lines", begin: last?.begin ?? Infinity, index: last?.entries.length ?? 0 };
   }
 
   /** Returns the row after a place. */
@@ -91,13 +92,9 @@ export class Lane {
         return { row: separator("end", log), place: after };
       }
       if (place.begin === Infinity) {
-        if (log.isComplete) {
-          place = { ...place, stage: "end" };
-          continue;
-        }
-        const last = log.lastPage();
-        if (!last) return null;
-        return null;
+        if (!log.isComplete) return null;
+        place = { ...place, stage: "end" };
+        continue;
       }
       const page = log.pageFrom(place.begin);
       if (!page) return log.error ? null : { read: readOf(log, { position: place.begin }, false) };
@@ -108,8 +105,9 @@ export class Lane {
           place = { ...place, stage: "end" };
           continue;
         }
-        // Nothing more when the page was read. A stream may have delivered more since then.
-        if (!log.isFollowed || page.begin === log.lastPage()!.begin || page.end === page.begin) return null;
+        // The page was the last one when it was read. The page that a stream fills may follow.
+        if (log.lastPage()?.begin !== page.end) return null;
+        if (page.begin === page.end) return null;
       }
       place = { ...place, begin: page.end, index: place.index - page.entries.length };
     }
@@ -162,7 +160,7 @@ function startOf(log: AttemptLog): Place {
 }
 
 function readOf(log: AttemptLog, place: { position: number } | null, backwards: boolean): PartRead {
-  return { task: log.task, attempt: log.attempt, place, backwards };
+  return { task: log.task, attempt: log.attempt, place, backwards, stop: backwards ? 0 : log.followedFrom };
 }
 
 function separator(kind: "start" | "end", log: AttemptLog): Separator {

@@ -15,6 +15,8 @@ export interface PartRead {
   readonly attempt: number;
   readonly place: PartPlace;
   readonly backwards: boolean;
+  /** The position at which the part ends at the latest; 0 = no limit. */
+  readonly stop: number;
 }
 
 /** A part of the log of an attempt, as in `FetchLogPartsResponse.Part` of the proto file. */

@@ -1,0 +1,206 @@
+// The rows that are on the page: a run of rows of one or several lanes, merged by time. The run grows at both ends, and
+// is shortened at the end that is out of sight.
+
+import type { Lane, Place, Row, Step } from "./lane";
+import { keyOf } from "./lines";
+import type { PartRead } from "./server";
+
+export interface WindowRow {
+  readonly key: string;
+  readonly row: Row;
+  /** The index of the lane. */
+  readonly lane: number;
+  readonly before: Place;
+  readonly after: Place;
+}
+
+/** A group of rows that does not change any more, except the last group. The view draws a group again if it changes. */
+export interface Block {
+  readonly id: number;
+  readonly rows: readonly WindowRow[];
+}
+
+const BLOCK_ROWS = 100;
+const BLOCK_BYTES = 64 << 10; // Long lines make smaller groups, because a group is drawn at once.
+
+/** Reads parts, so that the lanes can continue. */
+export type ReadParts = (reads: readonly PartRead[]) => Promise<void>;
+
+interface Edge {
+  top: Place;
+  bottom: Place;
+}
+
+export class LogWindow {
+  blocks: readonly Block[] = [];
+  private edges: Edge[] = [];
+  private nextId = 1;
+  /** Increases with each reset. A reading that was begun before a reset has no effect. */
+  private epoch = 0;
+
+  constructor(private readonly lanes: readonly Lane[]) {}
+
+  get rowCount(): number {
+    return this.blocks.reduce((count, block) => count + block.rows.length, 0);
+  }
+
+  get first(): WindowRow | undefined {
+    return this.blocks[0]?.rows[0];
+  }
+
+  get last(): WindowRow | undefined {
+    return this.blocks.at(-1)?.rows.at(-1);
+  }
+
+  /** Empties the window, and places it between rows: one place for each lane. */
+  reset(places: readonly Place[]): void {
+    this.epoch += 1;
+    this.blocks = [];
+    this.edges = places.map((place) => ({ top: place, bottom: place }));
+  }
+
+  /** Adds up to `count` rows at the bottom, and returns how many were added. */
+  async extendDown(count: number, read: ReadParts): Promise<number> {
+    const rows = await this.collect(count, read, "bottom");
+    if (!rows) return 0;
+    const blocks = [...this.blocks];
+    const last = blocks.at(-1);
+    let open: WindowRow[] = [];
+    let id = this.nextId++;
+    if (last && !isFull(last.rows)) {
+      blocks.pop();
+      open = [...last.rows];
+      id = last.id;
+    }
+    for (const row of rows) {
+      open.push(row);
+      if (!isFull(open)) continue;
+      blocks.push({ id, rows: open });
+      open = [];
+      id = this.nextId++;
+    }
+    if (open.length) blocks.push({ id, rows: open });
+    this.blocks = blocks;
+    return rows.length;
+  }
+
+  /** Adds up to `count` rows at the top, and returns how many were added. */
+  async extendUp(count: number, read: ReadParts): Promise<number> {
+    const rows = await this.collect(count, read, "top");
+    if (!rows?.length) return 0;
+    rows.reverse();
+    const blocks: Block[] = [];
+    let open: WindowRow[] = [];
+    for (const row of rows) {
+      open.push(row);
+      if (isFull(open)) {
+        blocks.push({ id: this.nextId++, rows: open });
+        open = [];
+      }
+    }
+    if (open.length) blocks.push({ id: this.nextId++, rows: open });
+    this.blocks = [...blocks, ...this.blocks];
+    return rows.length;
+  }
+
+  /** Whether rows can be added at the bottom without reading. */
+  get hasMoreBelow(): boolean {
+    return this.lanes.some((lane, index) => {
+      const edge = this.edges[index];
+      return edge !== undefined && lane.next(edge.bottom) !== null;
+    });
+  }
+
+  /** Drops whole blocks at the top while more than `maxRows` rows remain. */
+  trimTop(maxRows: number): void {
+    let blocks = this.blocks;
+    let rows = this.rowCount;
+    while (blocks.length > 1 && rows - blocks[0]!.rows.length >= maxRows) {
+      for (const row of blocks[0]!.rows) this.edges[row.lane]!.top = row.after;
+      rows -= blocks[0]!.rows.length;
+      blocks = blocks.slice(1);
+    }
+    this.blocks = blocks;
+  }
+
+  /** Drops whole blocks at the bottom while more than `maxRows` rows remain. */
+  trimBottom(maxRows: number): void {
+    let blocks = this.blocks;
+    let rows = this.rowCount;
+    while (blocks.length > 1 && rows - blocks.at(-1)!.rows.length >= maxRows) {
+      const last = blocks.at(-1)!.rows;
+      for (const row of [...last].reverse()) this.edges[row.lane]!.bottom = row.before;
+      rows -= last.length;
+      blocks = blocks.slice(0, -1);
+    }
+    this.blocks = blocks;
+  }
+
+  /** Returns the next rows beyond an end of the window, in the order from the window; null after a reset. */
+  private async collect(count: number, read: ReadParts, end: "top" | "bottom"): Promise<WindowRow[] | null> {
+    const { epoch, lanes } = this;
+    const steps: (Step | undefined)[] = lanes.map(() => undefined);
+    const rows: WindowRow[] = [];
+    while (rows.length < count) {
+      const reads: PartRead[] = [];
+      let best = -1;
+      let bestMs = 0;
+      for (let index = 0; index < lanes.length; index += 1) {
+        const edge = this.edges[index];
+        if (!edge) return null;
+        const lane = lanes[index]!;
+        let step = steps[index];
+        if (step === undefined) {
+          step = steps[index] = end === "bottom" ? lane.next(edge.bottom) : lane.previous(edge.top);
+        }
+        if (step === null) continue;
+        if ("read" in step) {
+          reads.push(step.read);
+          continue;
+        }
+        const timeMs = step.row.timeMs;
+        // Rows of the same time keep the order of the lanes, in both directions.
+        if (best < 0 || (end === "bottom" ? timeMs < bestMs : timeMs >= bestMs)) {
+          best = index;
+          bestMs = timeMs;
+        }
+      }
+      if (reads.length) {
+        try {
+          await read(reads);
+        } catch (error) {
+          if (rows.length === 0 || epoch !== this.epoch) throw error;
+          break; // The places have moved beyond the collected rows, so these rows must not be lost.
+        }
+        if (epoch !== this.epoch) return null;
+        steps.fill(undefined);
+        continue;
+      }
+      if (best < 0) break;
+      const step = steps[best] as { row: Row; place: Place };
+      const edge = this.edges[best]!;
+      const key = rowKey(step.row);
+      if (end === "bottom") {
+        rows.push({ key, row: step.row, lane: best, before: edge.bottom, after: step.place });
+        edge.bottom = step.place;
+      } else {
+        rows.push({ key, row: step.row, lane: best, before: step.place, after: edge.top });
+        edge.top = step.place;
+      }
+      steps[best] = undefined;
+    }
+    return rows;
+  }
+}
+
+/** Returns the key of a row, which permalinks contain. */
+export function rowKey(row: Row): string {
+  return row.kind === "line" || row.kind === "gap" ? keyOf(row) : `${row.task}.${row.attempt}.${row.kind}`;
+}
+
+function isFull(rows: readonly WindowRow[]): boolean {
+  if (rows.length >= BLOCK_ROWS) return true;
+  let bytes = 0;
+  for (const { row } of rows) bytes += row.kind === "line" ? row.data.length : 0;
+  return bytes >= BLOCK_BYTES;
+}
