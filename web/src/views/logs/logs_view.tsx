@@ -1,14 +1,256 @@
-// The logs of a job.
+// The logs of a job: one task, several, or all, merged by time.
 
-import type { Route } from "../../frame/routes";
-import { Empty } from "../../parts/empty";
+import { useComputed, useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { changeQuery } from "../../frame/router";
+import { hrefOf, type Route } from "../../frame/routes";
+import { showToast } from "../../frame/toasts";
+import { Loading } from "../../parts/empty";
+import { countText } from "../../parts/numbers";
+import { StateBadge } from "../../parts/state";
+import { STATES } from "../../parts/states";
+import type { Failure } from "../../rpc/errors";
+import { sessionUrl } from "../../rpc/session";
+import { visibleText } from "./engine/ansi";
+import { markerOf } from "./engine/highlight";
+import { JobWatch, type WatchedJob } from "./job_watch";
+import { LogSession } from "./log_session";
+import { downloadPath, parseFilter, parseLogsQuery, parseTasks, type LogsQuery } from "./logs_query";
+import type { RowSettings } from "./rows";
+import { LogScrollbar } from "./scrollbar";
+import { FindBar, Toolbar } from "./toolbar";
+import { firstKeyInSight, showRow, Viewport } from "./viewport";
+import "./logs.css";
 
 /** The logs of a job. */
-export function LogsView(_: { route: Route }) {
+export function LogsView({ route }: { route: Route }) {
+  const watch = useMemo(() => new JobWatch(route.jobId), [route.jobId]);
+  useEffect(() => () => watch.close(), [watch]);
+  const watched = watch.watched.value;
+  const failure = watch.failure.value;
+  const query = parseLogsQuery(route.query);
+  if (!watched) {
+    return (
+      <>
+        <Title jobId={route.jobId} />
+        {failure ? <FailureNotice failure={failure} /> : <Loading what="the logs" />}
+      </>
+    );
+  }
+  return <Logs jobId={route.jobId} watched={watched} query={query} />;
+}
+
+function Logs({ jobId, watched, query }: { jobId: string; watched: WatchedJob; query: LogsQuery }) {
+  const { job, tasks } = watched;
+  const chosen = useMemo(() => parseTasks(query.tasks, job.numTasks), [query.tasks, job.numTasks]);
+  // A filter by age must not change while the log is shown.
+  const filter = useMemo(() => parseFilter(query, Date.now()), [query.grep, query.since, query.until, query.sources.join(",")]);
+  const shown = chosen ?? [];
+  const session = useMemo(() => {
+    const made = new LogSession(jobId, shown, query.attempt, filter);
+    made.applyTasks([...tasks.values()]);
+    return made;
+  }, [jobId, shown.join(","), query.attempt, filter]);
+  const isValid = chosen !== null && filter.wrong === "";
+  useEffect(() => {
+    if (isValid) session.open(query.line);
+    return () => session.close();
+  }, [session, isValid]);
+  useEffect(() => session.applyTasks([...tasks.values()]), [session, tasks]);
+
+  const attempts = Math.max(1, ...shown.map((index) => tasks.get(index)?.attempts.length ?? 0));
+  const downloadUrl = sessionUrl(downloadPath(jobId, shown, shown.length === job.numTasks, query));
+  const failure = session.failure.value;
+  const problems = {
+    tasks: chosen ? "" : `Expected tasks from 0 to ${job.numTasks - 1}, for example 0,2-5.`,
+    since: filter.wrong === "since" ? "Expected a time such as 10m or 14:05." : "",
+    until: filter.wrong === "until" ? "Expected a time such as 10m or 14:05." : "",
+    grep: failure?.reason === "INVALID_ARGUMENT" ? failure.text : "",
+  };
+  return (
+    <section class="logs">
+      <Title jobId={jobId} watched={watched} />
+      <Toolbar query={query} taskCount={job.numTasks} attempts={attempts} problems={problems} downloadUrl={downloadUrl} />
+      {isValid && <OpenLog key={session} session={session} watched={watched} query={query} downloadUrl={downloadUrl} />}
+    </section>
+  );
+}
+
+interface OpenLogProps {
+  readonly session: LogSession;
+  readonly watched: WatchedJob;
+  readonly query: LogsQuery;
+  readonly downloadUrl: string;
+}
+
+function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
+  const fraction = useSignal(1);
+  const marker = useMemo(() => markerOf(query.find || query.grep), [query.find, query.grep]);
+  const showsTasks = session.tasks.length > 1;
+  const settings: RowSettings = useMemo(
+    () => ({ showsTimes: query.showsTimes, showsTasks, marker, selected: query.line, downloadUrl }),
+    [query.showsTimes, showsTasks, marker, query.line, downloadUrl],
+  );
+  const select = (key: string) => {
+    session.letGo();
+    changeQuery({ line: key });
+  };
+  const move = (by: number) => {
+    const rows = session.rows();
+    const current = rows.findIndex(({ key }) => key === (query.line || firstKeyInSight()));
+    const row = rows[Math.min(rows.length - 1, Math.max(0, current + (query.line ? by : 0)))];
+    if (!row) return;
+    select(row.key);
+    showRow(row.key);
+  };
+  const find = async (direction: "next" | "previous", pattern = currentPattern(query)) => {
+    if (!pattern) return;
+    session.letGo();
+    const from = session.rows().find(({ key }) => key === (query.line || firstKeyInSight()));
+    const match = await session.find(pattern, direction, from);
+    if (match) changeQuery({ line: match.key });
+  };
+  const keys: Readonly<Record<string, () => void>> = {
+    j: () => move(1),
+    k: () => move(-1),
+    ArrowDown: () => move(1),
+    ArrowUp: () => move(-1),
+    g: () => session.toBeginning(),
+    Home: () => session.toBeginning(),
+    G: () => session.toEnd(),
+    End: () => session.toEnd(),
+    f: () => session.toEnd(),
+    n: () => void find("next"),
+    N: () => void find("previous"),
+    "/": () => document.getElementById("log-find")?.focus(),
+    w: () => changeQuery({ wrap: query.wraps ? "" : "1" }),
+    t: () => changeQuery({ times: query.showsTimes ? "" : "1" }),
+    c: () => void copyLink(),
+    Escape: () => changeQuery({ line: "" }),
+  };
+  const onKey = (event: KeyboardEvent) => {
+    const action = keys[event.key];
+    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    action();
+  };
   return (
     <>
-      <h1>Logs</h1>
-      <Empty title="Nothing is shown here yet" />
+      <FindBar
+        query={query}
+        search={session.search.value}
+        onFind={(direction) => void find(direction, currentPattern(query))}
+        onStop={() => session.stopSearch()}
+        onLeave={() => document.getElementById("log-rows")?.focus()}
+      />
+      <Notices session={session} watched={watched} />
+      <div class="log-frame">
+        <Viewport
+          session={session} settings={settings} wraps={query.wraps} onKey={onKey} onSelect={select}
+          onMove={(next) => {
+            fraction.value = next;
+          }}
+        />
+        <LogScrollbar session={session} fraction={fraction.value} />
+        <BackToEnd session={session} />
+      </div>
+      <StatusBar session={session} watched={watched} selected={query.line} />
     </>
   );
+}
+
+/** The pattern in the address at this moment, because a pattern that was just typed is not in `query` yet. */
+function currentPattern(query: LogsQuery): string {
+  return parseLogsQuery(new URLSearchParams(location.hash.split("?").slice(1).join("?"))).find || query.find;
+}
+
+function Title({ jobId, watched }: { jobId: string; watched?: WatchedJob }) {
+  return (
+    <h1 class="log-title">
+      Logs of <a href={hrefOf("job", jobId)}>{visibleText(jobId)}</a> {watched && <StateBadge state={watched.job.state} />}
+    </h1>
+  );
+}
+
+function FailureNotice({ failure, onRetry }: { failure: Failure; onRetry?: () => void }) {
+  return (
+    <p class="log-notice log-notice-failure" role="alert">
+      {visibleText(failure.text)} {failure.advice}{" "}
+      {onRetry && <button type="button" class="quiet-button" onClick={onRetry}>Try again</button>}
+    </p>
+  );
+}
+
+/** Why there is nothing to see: tasks that wait, and logs that cannot be read. */
+function Notices({ session, watched }: { session: LogSession; watched: WatchedJob }) {
+  const waiting = useMemo(() => waitingTasks(session.tasks, watched), [session, watched]);
+  const failure = session.failure.value;
+  const errors = useComputed(() => (session.version.value, session.document.errors())).value;
+  return (
+    <>
+      {failure && <FailureNotice failure={failure} onRetry={() => session.retry()} />}
+      {errors.length > 0 && (
+        <p class="log-notice log-notice-failure" role="alert">
+          The log of {errors.map(({ task, attempt }) => `task ${task}, attempt ${attempt}`).slice(0, 3).join("; ")}
+          {errors.length > 3 && ` and of ${errors.length - 3} more`} cannot be read: {visibleText(errors[0]!.text)}. The page
+          tries again every 2 s.{" "}
+          <button type="button" class="quiet-button" onClick={() => session.retry()}>Try now</button>
+        </p>
+      )}
+      {waiting && <p class="log-notice" role="status">{waiting}</p>}
+    </>
+  );
+}
+
+function waitingTasks(shown: readonly number[], { job, tasks }: WatchedJob): string {
+  const waiting = shown.flatMap((index) => {
+    const task = tasks.get(index);
+    return task && STATES[task.state]?.name === "PENDING" ? [task] : [];
+  });
+  const first = waiting[0];
+  if (!first) return "";
+  const reason = visibleText(first.statusMessage || job.statusMessage || "its turn in the queue has not come");
+  const who = waiting.length === 1 ? `Task ${first.taskIndex} waits` : `${countText(waiting.length)} tasks wait, task ${first.taskIndex}`;
+  return `${who}: ${reason}`;
+}
+
+function BackToEnd({ session }: { session: LogSession }) {
+  const count = session.newLines.value;
+  if (session.isFollowing.value || session.isReading.value || (count === 0 && session.document.isAtEnd)) return null;
+  const text = count > 0 ? `${countText(count)} new ${count === 1 ? "line" : "lines"}, back to the end` : "Back to the end";
+  return (
+    <button type="button" class="button button-primary log-back" onClick={() => session.toEnd()}>
+      {text}
+    </button>
+  );
+}
+
+function StatusBar({ session, watched, selected }: { session: LogSession; watched: WatchedJob; selected: string }) {
+  const isOver = (session.version.value, session.document.lanes.every((lane) => lane.isOver));
+  const state = isOver
+    ? "This is the whole log; every task has ended."
+    : session.isFollowing.value
+      ? "Following: new lines appear as they are written."
+      : "Not following.";
+  return (
+    <p class="log-status muted">
+      <span role="status">{state}</span>
+      {!isOver && watched.job.numTasks > 1 && session.tasks.length > 1 && <span>{countText(session.tasks.length)} tasks, merged by time</span>}
+      {selected && (
+        <span>
+          Selected line: <button type="button" class="quiet-button" onClick={() => void copyLink()}>Copy its link (c)</button>
+          <button type="button" class="quiet-button" onClick={() => changeQuery({ line: "" })}>Clear (Esc)</button>
+        </span>
+      )}
+    </p>
+  );
+}
+
+async function copyLink(): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    showToast("The link is copied.");
+  } catch {
+    showToast("The browser does not allow this page to copy. Copy the address of the page instead.", "error");
+  }
 }

@@ -1,0 +1,337 @@
+// One open document of logs: it follows the stream, reads what comes into sight, and tells the view when to draw.
+
+import { signal } from "@preact/signals";
+import { ControllerService, type TaskStatus } from "../../gen/iris/rpc/cluster_pb";
+import { STATES } from "../../parts/states";
+import { pauseBeforeRetry } from "../../rpc/connection";
+import { describeError, type Failure } from "../../rpc/errors";
+import { keepStream } from "../../rpc/streams";
+import { attemptsOf, chunkOf, ControllerLogs, wireFilter } from "./controller_logs";
+import { LogDocument, SCREEN_ROWS } from "./engine/log_document";
+import type { WindowRow } from "./engine/log_window";
+import type { Match, Direction } from "./engine/search";
+import { isFiltering, type ParsedFilter } from "./logs_query";
+
+// The most rows that are drawn. Rows out of sight are dropped at the other end.
+export const MAX_ROWS = 2_400;
+const PAUSE_MS = 2_000; // Before a log is read again that could not be read.
+const MOST_ADDED_ROWS = 600; // After more new lines than this, the view shows only the last ones.
+
+export interface SearchState {
+  readonly isRunning: boolean;
+  /** How many bytes of records the server has searched. */
+  readonly searchedBytes: number;
+  /** What came of the search, for people; empty if there was a match. */
+  readonly result: string;
+}
+
+/** Why the view moves, so that it knows which row to keep in sight. */
+export type Scroll = "keep" | "end" | "beginning" | { readonly key: string };
+
+export class LogSession {
+  readonly document: LogDocument;
+  /** Increases when the view must be drawn again. */
+  readonly version = signal(0);
+  readonly isFollowing = signal(false);
+  readonly isReading = signal(true);
+  /** How many lines came since the view stopped following. */
+  readonly newLines = signal(0);
+  readonly failure = signal<Failure | null>(null);
+  readonly search = signal<SearchState>({ isRunning: false, searchedBytes: 0, result: "" });
+  /** Where the view scrolls when it is drawn next. */
+  scroll: Scroll = "end";
+  private readonly closing = new AbortController();
+  private searching: AbortController | null = null;
+  private frame = 0;
+  private isUpdating = false;
+  private needsUpdate = false;
+  private isStreaming = false;
+  private isOpen = false;
+  private hasNewStatus: (() => void) | null = null;
+
+  constructor(
+    private readonly jobId: string,
+    readonly tasks: readonly number[],
+    private readonly attempt: number | null,
+    private readonly filter: ParsedFilter,
+  ) {
+    const server = new ControllerLogs(jobId, wireFilter(filter));
+    this.document = new LogDocument(server, { tasks, attempt, isFiltered: isFiltering(filter) });
+  }
+
+  /** Shows the line of a permalink, or the end of the log, and follows the log. */
+  open(line: string): void {
+    void this.guard(async () => {
+      await this.document.openEnds();
+      const found = line === "" ? null : await this.document.toRow(line);
+      if (found) this.scroll = { key: found };
+      else await this.document.toEnd();
+      this.isFollowing.value = found === null;
+      this.scroll = found ? { key: found } : "end";
+      this.isOpen = true;
+      this.isReading.value = false;
+      this.draw();
+      this.startFollowing();
+    });
+  }
+
+  close(): void {
+    this.closing.abort();
+    this.searching?.abort();
+    this.document.close();
+    cancelAnimationFrame(this.frame);
+  }
+
+  applyTasks(tasks: readonly TaskStatus[]): void {
+    for (const task of tasks) {
+      this.document.applyStatus(task.taskIndex, attemptsOf(task), STATES[task.state]?.isFinal ?? false);
+    }
+    this.hasNewStatus?.();
+    this.schedule();
+  }
+
+  // Movements of the user.
+
+  toEnd(): void {
+    this.move(async () => {
+      await this.document.toEnd();
+      this.scroll = "end";
+      this.isFollowing.value = true;
+      this.countAnew();
+    });
+  }
+
+  toBeginning(): void {
+    this.letGo();
+    this.move(async () => {
+      await this.document.toBeginning();
+      this.scroll = "beginning";
+    });
+  }
+
+  toFraction(fraction: number): void {
+    if (fraction >= 0.999) return this.toEnd();
+    this.letGo();
+    this.move(async () => {
+      const before = this.document.window.first;
+      await this.document.toFraction(fraction);
+      const row = this.rowAt(fraction) ?? before;
+      this.scroll = row ? { key: row.key } : "beginning";
+    });
+    return undefined;
+  }
+
+  async toRow(key: string): Promise<void> {
+    if (this.has(key)) {
+      this.letGo();
+      this.scroll = { key };
+      this.draw();
+      return;
+    }
+    this.letGo();
+    await this.move(async () => {
+      const found = await this.document.toRow(key);
+      if (found) this.scroll = { key: found };
+    });
+  }
+
+  /** Adds rows at an end of the window. The view calls this method when the user comes near the end. */
+  extend(end: "up" | "down"): void {
+    if (this.isReading.peek() || !this.isOpen) return;
+    this.move(async () => {
+      const added = end === "up" ? await this.document.extendUp() : await this.document.extendDown();
+      if (added === 0) return;
+      this.scroll = "keep";
+      if (end === "up") this.document.window.trimBottom(MAX_ROWS);
+      else this.document.window.trimTop(MAX_ROWS);
+    });
+  }
+
+  /** Stops following, because the user has scrolled up. */
+  letGo(): void {
+    if (this.isFollowing.peek()) this.countAnew();
+    this.isFollowing.value = false;
+  }
+
+  /** Follows again, because the user has scrolled to the end. */
+  followAgain(): void {
+    if (!this.document.isAtEnd) return;
+    this.isFollowing.value = true;
+    this.countAnew();
+  }
+
+  /** Reads logs again that could not be read. */
+  retry(): void {
+    this.failure.value = null;
+    this.document.forgetErrors();
+    if (!this.isOpen) return this.open("");
+    this.startFollowing();
+    return this.toEnd();
+  }
+
+  /** Finds the next or the previous match, and resolves to it. */
+  async find(pattern: string, direction: Direction, from: WindowRow | undefined): Promise<Match | null> {
+    this.searching?.abort();
+    const searching = (this.searching = new AbortController());
+    const report = (isRunning: boolean, searchedBytes: number, result = "") => {
+      if (this.searching === searching) this.search.value = { isRunning, searchedBytes, result };
+    };
+    report(true, 0);
+    try {
+      const match = await this.document.find(pattern, direction, from, searching.signal, (bytes) => report(true, bytes));
+      report(false, 0, match ? "" : `No ${direction} match`);
+      if (match) await this.toRow(match.key);
+      return match;
+    } catch (error) {
+      const { kind, text } = describeError(error);
+      report(false, 0, kind === "cancelled" ? "The search was stopped" : text);
+      return null;
+    }
+  }
+
+  stopSearch(): void {
+    this.searching?.abort();
+  }
+
+  rows(): WindowRow[] {
+    return this.document.window.blocks.flatMap((block) => block.rows);
+  }
+
+  private has(key: string): boolean {
+    return this.document.window.blocks.some((block) => block.rows.some((row) => row.key === key));
+  }
+
+  /** Returns the row nearest to a part of the document. */
+  private rowAt(fraction: number): WindowRow | undefined {
+    return this.rows().find((row) => this.document.fractionOf(row) >= fraction) ?? this.document.window.last;
+  }
+
+  private countAnew(): void {
+    this.document.addedLines = 0;
+    this.newLines.value = 0;
+  }
+
+  private draw(): void {
+    this.version.value += 1;
+  }
+
+  private move(work: () => Promise<void>): Promise<void> {
+    return this.guard(async () => {
+      this.isReading.value = true;
+      try {
+        await work();
+      } finally {
+        this.isReading.value = false;
+        this.draw();
+      }
+    });
+  }
+
+  private async guard(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+      if (this.isOpen) this.failure.value = null;
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      this.failure.value = describeError(error);
+    }
+  }
+
+  // Following.
+
+  private startFollowing(): void {
+    if (this.isStreaming) return;
+    this.isStreaming = true;
+    void this.guard(async () => {
+      try {
+        await this.follow();
+      } finally {
+        this.isStreaming = false;
+      }
+    });
+  }
+
+  private async follow(): Promise<void> {
+    const { signal: closed } = this.closing;
+    while (!closed.aborted) {
+      if (this.document.hasUnopenedEnds) await this.openEndsAgain();
+      if (this.document.streamPositions().length === 0) {
+        if (!this.document.hasUnopenedEnds && this.document.lanes.every((lane) => lane.isOver)) return;
+        await this.pause();
+        continue;
+      }
+      await keepStream({
+        method: ControllerService.method.streamTaskLogs,
+        request: () => ({
+          jobId: this.jobId,
+          positions: this.document.streamPositions().map(({ task, attempt, offsets }) => ({
+            taskIndex: task,
+            attemptId: attempt,
+            offsets: offsets.map(BigInt),
+          })),
+          follow: true,
+          oneAttempt: this.attempt !== null,
+          filter: wireFilter(this.filter),
+        }),
+        onMessage: ({ chunks }) => {
+          for (const chunk of chunks) this.document.receive(chunkOf(chunk));
+          if (chunks.length) this.schedule();
+        },
+        signal: closed,
+      });
+      // The stream ends when all its logs have ended, and also when a log cannot be read.
+      if (this.document.streamPositions().length) await this.pause();
+    }
+  }
+
+  private async openEndsAgain(): Promise<void> {
+    try {
+      await this.document.openEnds();
+    } catch (error) {
+      if (describeError(error).kind !== "connection") throw error;
+    }
+  }
+
+  private async pause(): Promise<void> {
+    const waiting = new AbortController();
+    this.hasNewStatus = () => waiting.abort();
+    this.closing.signal.addEventListener("abort", () => waiting.abort(), { once: true });
+    await pauseBeforeRetry(PAUSE_MS, waiting.signal);
+    this.hasNewStatus = null;
+  }
+
+  /** Draws once in the next frame, however many chunks arrive until then. */
+  private schedule(): void {
+    this.needsUpdate = true;
+    if (this.frame || this.isUpdating || !this.isOpen) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      void this.update();
+    });
+  }
+
+  private async update(): Promise<void> {
+    this.isUpdating = true;
+    this.needsUpdate = false;
+    try {
+      const { document } = this;
+      if (this.isFollowing.peek()) {
+        if (document.addedLines > MOST_ADDED_ROWS) await document.toEnd();
+        else await document.extendDown(MOST_ADDED_ROWS);
+        document.window.trimTop(2 * SCREEN_ROWS);
+        document.addedLines = 0;
+        if (this.isFollowing.peek()) this.scroll = "end";
+        if (document.window.hasMoreBelow) this.needsUpdate = true;
+      } else {
+        this.newLines.value = document.addedLines;
+        this.scroll = "keep";
+      }
+      this.draw();
+    } catch (error) {
+      if (!this.closing.signal.aborted) this.failure.value = describeError(error);
+    } finally {
+      this.isUpdating = false;
+      if (this.needsUpdate && !this.closing.signal.aborted) this.schedule();
+    }
+  }
+}
