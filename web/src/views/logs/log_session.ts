@@ -137,7 +137,8 @@ export class LogSession {
 
   /** Adds rows at an end of the window. The view calls this method when the user comes near the end. */
   extend(end: "up" | "down"): void {
-    if (this.isReading.peek() || !this.isOpen) return;
+    const { window } = this.document;
+    if (this.isReading.peek() || !this.isOpen || !(end === "up" ? window.hasMoreAbove : window.hasMoreBelow)) return;
     this.move(async () => {
       const added = end === "up" ? await this.document.extendUp() : await this.document.extendDown();
       if (added === 0) return;

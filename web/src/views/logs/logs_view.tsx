@@ -1,8 +1,8 @@
 // The logs of a job: one task, several, or all, merged by time.
 
 import { useComputed, useSignal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
-import { changeQuery } from "../../frame/router";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { changeQuery, route } from "../../frame/router";
 import { hrefOf, type Route } from "../../frame/routes";
 import { showToast } from "../../frame/toasts";
 import { Loading } from "../../parts/empty";
@@ -23,21 +23,21 @@ import { firstKeyInSight, showRow, Viewport } from "./viewport";
 import "./logs.css";
 
 /** The logs of a job. */
-export function LogsView({ route }: { route: Route }) {
-  const watch = useMemo(() => new JobWatch(route.jobId), [route.jobId]);
+export function LogsView({ route: { jobId, query: parameters } }: { route: Route }) {
+  const watch = useMemo(() => new JobWatch(jobId), [jobId]);
   useEffect(() => () => watch.close(), [watch]);
   const watched = watch.watched.value;
   const failure = watch.failure.value;
-  const query = parseLogsQuery(route.query);
+  const query = parseLogsQuery(parameters);
   if (!watched) {
     return (
       <>
-        <Title jobId={route.jobId} />
+        <Title jobId={jobId} />
         {failure ? <FailureNotice failure={failure} /> : <Loading what="the logs" />}
       </>
     );
   }
-  return <Logs jobId={route.jobId} watched={watched} query={query} />;
+  return <Logs jobId={jobId} watched={watched} query={query} />;
 }
 
 function Logs({ jobId, watched, query }: { jobId: string; watched: WatchedJob; query: LogsQuery }) {
@@ -58,6 +58,7 @@ function Logs({ jobId, watched, query }: { jobId: string; watched: WatchedJob; q
   }, [session, isValid]);
   useEffect(() => session.applyTasks([...tasks.values()]), [session, tasks]);
 
+  const [isOpen, setOpen] = useState(false);
   const attempts = Math.max(1, ...shown.map((index) => tasks.get(index)?.attempts.length ?? 0));
   const downloadUrl = sessionUrl(downloadPath(jobId, shown, shown.length === job.numTasks, query));
   const failure = session.failure.value;
@@ -70,7 +71,13 @@ function Logs({ jobId, watched, query }: { jobId: string; watched: WatchedJob; q
   return (
     <section class="logs">
       <Title jobId={jobId} watched={watched} />
-      <Toolbar query={query} taskCount={job.numTasks} attempts={attempts} problems={problems} downloadUrl={downloadUrl} />
+      <div class={`log-controls${isOpen ? "" : " log-controls-closed"}`}>
+        <Toolbar
+          query={query} taskCount={job.numTasks} attempts={attempts} problems={problems} downloadUrl={downloadUrl}
+          isOpen={isOpen} onOpen={() => setOpen(!isOpen)}
+        />
+        {isValid && <OpenFind session={session} query={query} />}
+      </div>
       {isValid && <OpenLog key={session} session={session} watched={watched} query={query} downloadUrl={downloadUrl} />}
     </section>
   );
@@ -103,13 +110,6 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
     select(row.key);
     showRow(row.key);
   };
-  const find = async (direction: "next" | "previous", pattern = currentPattern(query)) => {
-    if (!pattern) return;
-    session.letGo();
-    const from = session.rows().find(({ key }) => key === (query.line || firstKeyInSight()));
-    const match = await session.find(pattern, direction, from);
-    if (match) changeQuery({ line: match.key });
-  };
   const keys: Readonly<Record<string, () => void>> = {
     j: () => move(1),
     k: () => move(-1),
@@ -120,8 +120,8 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
     G: () => session.toEnd(),
     End: () => session.toEnd(),
     f: () => session.toEnd(),
-    n: () => void find("next"),
-    N: () => void find("previous"),
+    n: () => void find(session, "next"),
+    N: () => void find(session, "previous"),
     "/": () => document.getElementById("log-find")?.focus(),
     w: () => changeQuery({ wrap: query.wraps ? "" : "1" }),
     t: () => changeQuery({ times: query.showsTimes ? "" : "1" }),
@@ -136,13 +136,6 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
   };
   return (
     <>
-      <FindBar
-        query={query}
-        search={session.search.value}
-        onFind={(direction) => void find(direction, currentPattern(query))}
-        onStop={() => session.stopSearch()}
-        onLeave={() => document.getElementById("log-rows")?.focus()}
-      />
       <Notices session={session} watched={watched} />
       <div class="log-frame">
         <Viewport
@@ -159,9 +152,26 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
   );
 }
 
-/** The pattern in the address at this moment, because a pattern that was just typed is not in `query` yet. */
-function currentPattern(query: LogsQuery): string {
-  return parseLogsQuery(new URLSearchParams(location.hash.split("?").slice(1).join("?"))).find || query.find;
+function OpenFind({ session, query }: { session: LogSession; query: LogsQuery }) {
+  return (
+    <FindBar
+      query={query}
+      search={session.search.value}
+      onFind={(direction) => void find(session, direction)}
+      onStop={() => session.stopSearch()}
+      onLeave={() => document.getElementById("log-rows")?.focus()}
+    />
+  );
+}
+
+/** Selects the next or the previous match of the pattern in the address. */
+async function find(session: LogSession, direction: "next" | "previous"): Promise<void> {
+  const { find: pattern, line } = parseLogsQuery(route.peek().query);
+  if (!pattern) return;
+  session.letGo();
+  const from = session.rows().find(({ key }) => key === (line || firstKeyInSight()));
+  const match = await session.find(pattern, direction, from);
+  if (match) changeQuery({ line: match.key });
 }
 
 function Title({ jobId, watched }: { jobId: string; watched?: WatchedJob }) {

@@ -16,12 +16,18 @@ export interface ToolbarProps {
   readonly attempts: number;
   readonly problems: Readonly<Record<string, string>>;
   readonly downloadUrl: string;
+  /** Whether the filters are shown on a narrow screen. */
+  readonly isOpen: boolean;
+  readonly onOpen: () => void;
 }
 
 /** What is shown: tasks, attempt, sources and filter. Each choice is part of the address. */
-export function Toolbar({ query, taskCount, attempts, problems, downloadUrl }: ToolbarProps) {
+export function Toolbar({ query, taskCount, attempts, problems, downloadUrl, isOpen, onOpen }: ToolbarProps) {
   return (
     <div class="log-toolbar" role="group" aria-label="What is shown">
+      <button type="button" class="button log-switch log-show-filters" aria-pressed={isOpen} onClick={onOpen}>
+        Filters
+      </button>
       {taskCount > 1 && (
         <TextField
           name="tasks" label="Tasks" value={query.tasks} placeholder={`all ${taskCount}`} problem={problems["tasks"]}
@@ -145,7 +151,7 @@ export function FindBar({ query, search, onFind, onStop, onLeave }: FindBarProps
         apply("next");
       }}
     >
-      <label class="log-field log-field-wide">
+      <label class="log-field log-field-find log-field-wide">
         Find
         <input
           id="log-find" type="search" value={text} placeholder="regular expression  ( / )" spellcheck={false}

@@ -103,12 +103,14 @@ export class LogWindow {
     return rows.length;
   }
 
-  /** Whether rows can be added at the bottom without reading. */
+  /** Whether there may be rows below the window. */
   get hasMoreBelow(): boolean {
-    return this.lanes.some((lane, index) => {
-      const edge = this.edges[index];
-      return edge !== undefined && lane.next(edge.bottom) !== null;
-    });
+    return this.edges.some((edge, index) => this.lanes[index]!.next(edge.bottom) !== null);
+  }
+
+  /** Whether there may be rows above the window. */
+  get hasMoreAbove(): boolean {
+    return this.edges.some((edge, index) => this.lanes[index]!.previous(edge.top) !== null);
   }
 
   /** Drops whole blocks at the top while more than `maxRows` rows remain. */
