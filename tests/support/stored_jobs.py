@@ -15,7 +15,9 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.store import Changes, Store
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
 
 HASH = "ab" * 32
 
@@ -201,6 +203,39 @@ def store_ended_jobs(path: Path, jobs: int, wide: dict[str, int]) -> None:
         job = Job.new(name, tasks, 1000)
         job.submit()
         job.terminate("terminated by a user", 2000)
+        changes.add_job(stored(job), b"")
+    store.write(changes)
+    store.close()
+
+
+def store_long_job(path: Path, sizes: dict[str, int]) -> None:
+    """Write a database of jobs that have ended, without running them. Their tasks have attempts of various lengths.
+
+    Each 50th task has failed twice, and each 20th task has succeeded with its second attempt.
+
+    Args:
+        path: Where the database is made.
+        sizes: The number of tasks of each job, by name.
+    """
+    store, changes = Store(path), Changes()
+    begin_ms = now_ms() - 3_600_000
+    for name, tasks in sizes.items():
+        job = Job.new(name, tasks, begin_ms, coscheduled=False, max_retries_failure=1, max_task_failures=tasks)
+        job.submit()
+        for index in range(tasks):
+            failures = 2 if index % 50 == 7 else 1 if index % 20 == 3 else 0
+            placed_ms = begin_ms + index * 1000 * 3000 // tasks
+            for number in range(failures + (failures < 2)):
+                gang_id = job.tasks[index].gang_id
+                job.gang_placed(gang_id, [WorkerIdentity(f"w{index % 8}", "http://w", "i")], placed_ms)
+                started_ms = placed_ms + 500 + index % 7 * 300
+                end_ms = started_ms + 20_000 + index * 7919 % 90_000
+                job.attempt_running(index, number, started_ms)
+                failed = number < failures
+                end = AttemptEnd(FAILED, end_ms, 3, error="exited with code 3", failure=FailureCode.EXIT_CODE)
+                job.attempt_ended(index, number, end if failed else AttemptEnd(SUCCEEDED, end_ms, 0), end_ms)
+                placed_ms = end_ms + 2000
+        assert job.is_finished
         changes.add_job(stored(job), b"")
     store.write(changes)
     store.close()

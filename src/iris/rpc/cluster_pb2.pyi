@@ -1922,14 +1922,16 @@ class Controller(_message.Message):
         endpoint: Controller.Endpoint
         def __init__(self, endpoint: _Optional[_Union[Controller.Endpoint, _Mapping]] = ...) -> None: ...
     class ListEndpointsRequest(_message.Message):
-        __slots__ = ("prefix", "page_size", "page_token")
+        __slots__ = ("prefix", "page_size", "page_token", "job_id")
         PREFIX_FIELD_NUMBER: _ClassVar[int]
         PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
         PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
         prefix: str
         page_size: int
         page_token: str
-        def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+        job_id: str
+        def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., job_id: _Optional[str] = ...) -> None: ...
     class ListEndpointsResponse(_message.Message):
         __slots__ = ("endpoints", "next_page_token")
         ENDPOINTS_FIELD_NUMBER: _ClassVar[int]

@@ -62,8 +62,9 @@ class EndpointCalls:
         await self._saver.settled()
         return answer
 
-    async def list(self, prefix: str, page_size: int, page_token: str) -> Page[Endpoint]:
-        """Return a page of the endpoints whose names start with a prefix."""
-        page = await self._slices.run(self._endpoints.list(prefix, page_size=page_size, page_token=page_token))
+    async def list(self, prefix: str, page_size: int, page_token: str, job_id: str = "") -> Page[Endpoint]:
+        """Return a page of the endpoints whose names start with a prefix, of one job or of all jobs."""
+        made = self._endpoints.list(prefix, job_id, page_size=page_size, page_token=page_token)
+        page = await self._slices.run(made)
         await self._saver.settled()
         return page

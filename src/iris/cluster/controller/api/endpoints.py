@@ -155,8 +155,14 @@ class Endpoints:
             )
         return endpoint
 
-    def list(self, prefix: str, *, page_size: int = 0, page_token: str = "") -> Steps[Page[Endpoint]]:
+    def list(self, prefix: str, job_id: str = "", *, page_size: int = 0, page_token: str = "") -> Steps[Page[Endpoint]]:
         """Make a page of the endpoints whose names start with a prefix, in the order of their names.
+
+        Args:
+            prefix: The beginning of the names.
+            job_id: Only the endpoints of this job are listed; an empty text lists the endpoints of all jobs.
+            page_size: The largest number of endpoints; 0 for as many as fit into an answer.
+            page_token: The token of the previous page; an empty text for the first page.
 
         Raises:
             InvalidArgumentError: The page size or the page token is invalid.
@@ -166,6 +172,9 @@ class Endpoints:
         # character.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
+        if job_id:
+            own = {one.name for one in self._by_id.values() if one.job_id == job_id} if job_id in self._count else set()
+            names = [name for name in names if name in own]
         return cut_named_page("endpoints", names, self._find, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:

@@ -186,7 +186,9 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls):
         self, request: Controller.ListEndpointsRequest, ctx: Any
     ) -> Controller.ListEndpointsResponse:
         """Return a page of the endpoints whose names start with a prefix."""
-        page = await self._controller.endpoints.list(request.prefix, request.page_size, request.page_token)
+        page = await self._controller.endpoints.list(
+            request.prefix, request.page_size, request.page_token, request.job_id
+        )
         return Controller.ListEndpointsResponse(endpoints=page.items, next_page_token=page.next_token)
 
     async def watch_job(

@@ -1,0 +1,125 @@
+// How the job was submitted: command, resources, policies, and the names of its environment variables.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import type { Controller_GetSubmissionResponse, JobStatus, ResourceSpecProto } from "../../gen/iris/rpc/cluster_pb";
+import { hrefOf } from "../../frame/routes";
+import { bytesText, countText } from "../../parts/numbers";
+import { CopyButton } from "../../parts/copy";
+import { Moment } from "../../parts/time";
+import { durationText } from "../../parts/time_text";
+import { commandLine, visibleText } from "../../parts/visible_text";
+import { controller } from "../../rpc/transport";
+import { describeError } from "../../rpc/errors";
+
+/** The facts as a list of names and values. Values of environment variables are never sent to the page. */
+export function Facts({ job }: { job: JobStatus }) {
+  const [answer, setAnswer] = useState<Controller_GetSubmissionResponse | null>(null);
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    const abort = new AbortController();
+    controller.getSubmission({ jobId: job.jobId }, { signal: abort.signal }).then(setAnswer, (error: unknown) => {
+      const { kind, text } = describeError(error);
+      if (kind !== "cancelled") setProblem(text);
+    });
+    return () => abort.abort();
+  }, [job.jobId]);
+  const submission = answer?.submission;
+  const variables = Object.keys(submission?.environment?.envVars ?? {}).sort();
+  return (
+    <dl class="facts">
+      {submission && <Entrypoint answer={answer} />}
+      {problem && <Fact name="Submission">cannot be loaded: {problem}</Fact>}
+      <Fact name="Tasks">
+        {countText(job.numTasks)}
+        {submission && job.numTasks > 1 && (submission.independentTasks ? ", independent" : ", a gang")}
+        {job.numInputs > 0 && `, ${countText(job.numInputs)} inputs`}
+      </Fact>
+      {submission && <Fact name="Resources of each task">{resourcesText(submission.resources)}</Fact>}
+      {submission && <Fact name="Policies">{policiesText(submission)}</Fact>}
+      {variables.length > 0 && (
+        <Fact name="Environment">
+          <span class="names">
+            {variables.map((name) => (
+              <code key={name}>{visibleText(name)}</code>
+            ))}
+          </span>
+        </Fact>
+      )}
+      {submission?.bundleHash && (
+        <Fact name="Workspace">
+          <code>{submission.bundleHash.slice(0, 12)}</code>
+        </Fact>
+      )}
+      <Fact name="Submitted">
+        <Moment ms={Number(job.submittedAtMs)} /> by {visibleText(job.owner) || "unknown"}
+      </Fact>
+      <Fact name="Started"><Moment ms={Number(job.startedAtMs)} /></Fact>
+      <Fact name="Ended"><Moment ms={Number(job.finishedAtMs)} /></Fact>
+      {job.parentJobId && (
+        <Fact name="Parent job">
+          <a href={hrefOf("job", job.parentJobId)}>{visibleText(job.parentJobId)}</a>
+        </Fact>
+      )}
+      {job.waitsFor.length > 0 && (
+        <Fact name="Waits for">
+          {job.waitsFor.map(({ jobId }) => (
+            <a key={jobId} href={hrefOf("job", jobId)}>{visibleText(jobId)} </a>
+          ))}
+        </Fact>
+      )}
+    </dl>
+  );
+}
+
+function Fact({ name, children }: { name: string; children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+function Entrypoint({ answer }: { answer: Controller_GetSubmissionResponse }) {
+  const words = answer.submission?.command ?? [];
+  if (words.length === 0) {
+    return <Fact name="Callable">{answer.callableBytes ? `a Python callable, ${bytesText(Number(answer.callableBytes))} pickled` : "not stored any more"}</Fact>;
+  }
+  const line = commandLine(words);
+  return (
+    <Fact name="Command">
+      <span class="command">
+        <code dir="ltr" tabIndex={0} role="region" aria-label="Command">{visibleText(line)}</code>
+        <CopyButton text={line} label="the command" />
+      </span>
+    </Fact>
+  );
+}
+
+type Submission = NonNullable<Controller_GetSubmissionResponse["submission"]>;
+
+/** Returns the resources of a task for people, for example `2 cores, 4.0 GiB memory, 1 GPU`. */
+function resourcesText(resources: ResourceSpecProto | undefined): string {
+  const millicores = Number(resources?.cpuMillicores ?? 0n) || 1_000 * (resources?.cpu ?? 0);
+  const memory = Number(resources?.memoryBytes ?? 0n);
+  const device = resources?.device?.device;
+  const parts = [];
+  if (millicores) parts.push(`${millicores / 1_000} ${millicores === 1_000 ? "core" : "cores"}`);
+  if (memory) parts.push(`${bytesText(memory)} memory`);
+  if (device?.case === "gpu") parts.push(`${Math.max(device.value.count, 1)} GPU${device.value.count > 1 ? "s" : ""} ${device.value.variant}`.trim());
+  return parts.join(", ") || "nothing reserved";
+}
+
+function policiesText(submission: Submission): string {
+  const parts = [
+    `${submission.maxRetriesFailure} retries of failures`,
+    `${submission.maxRetriesPreemption} of lost workers`,
+  ];
+  if (submission.maxTaskFailures) parts.push(`tolerates ${submission.maxTaskFailures} failed tasks`);
+  if (submission.maxParallel) parts.push(`${submission.maxParallel} tasks at a time`);
+  if (submission.timeoutSeconds) parts.push(`attempt timeout ${durationText(submission.timeoutSeconds * 1_000)}`);
+  if (submission.jobTimeoutSeconds) parts.push(`job timeout ${durationText(submission.jobTimeoutSeconds * 1_000)}`);
+  if (submission.schedulingTimeoutSeconds) parts.push(`scheduling timeout ${durationText(submission.schedulingTimeoutSeconds * 1_000)}`);
+  return parts.join(", ");
+}

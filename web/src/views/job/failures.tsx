@@ -1,0 +1,72 @@
+// The tasks that have failed or are retried, with the reason and the last lines.
+
+import { useState } from "preact/hooks";
+import { FailureReason, type TaskStatus } from "../../gen/iris/rpc/cluster_pb";
+import { hrefOf } from "../../frame/routes";
+import { StateBadge } from "../../parts/state";
+import { visibleText } from "../../parts/visible_text";
+import { exitText, troubledTasks } from "./job_model";
+import { LastLines } from "./last_lines";
+
+const FIRST = 3;
+const MORE = 20;
+const LINES = 6;
+
+interface Props {
+  jobId: string;
+  tasks: readonly TaskStatus[];
+  onSelect: (taskIndex: number) => void;
+}
+
+/** The section of the troubled tasks; nothing if no attempt has failed. */
+export function Failures({ jobId, tasks, onSelect }: Props) {
+  const [most, setMost] = useState(FIRST);
+  const troubled = troubledTasks(tasks);
+  if (troubled.length === 0) return null;
+  return (
+    <section aria-labelledby="failures-title">
+      <h2 id="failures-title">
+        Failed and retried tasks <span class="muted">{troubled.length}</span>
+      </h2>
+      <ol class="failures">
+        {troubled.slice(0, most).map((task) => (
+          <FailedTask key={task.taskIndex} {...{ jobId, task, onSelect }} />
+        ))}
+      </ol>
+      {troubled.length > most && (
+        <button type="button" class="button" onClick={() => setMost(most + MORE)}>
+          Show more of {troubled.length} tasks
+        </button>
+      )}
+    </section>
+  );
+}
+
+function FailedTask({ jobId, task, onSelect }: { jobId: string; task: TaskStatus; onSelect: Props["onSelect"] }) {
+  const failed = task.attempts.filter((attempt) => attempt.error !== "");
+  const attempt = failed[failed.length - 1];
+  const error = attempt?.error || task.error;
+  return (
+    <li>
+      <div class="failure-head">
+        <button type="button" class="link-button" onClick={() => onSelect(task.taskIndex)}>
+          Task {task.taskIndex}
+        </button>
+        <StateBadge state={task.state} />
+        {attempt && <span>{exitText(attempt)}</span>}
+        <code class="reason">{reasonName(attempt?.failureReason ?? task.failureReason)}</code>
+        {task.attempts.length > 1 && <span class="muted">{task.attempts.length} attempts</span>}
+        <a href={hrefOf("logs", jobId, [["task", String(task.taskIndex)]])}>Log</a>
+      </div>
+      <p class="error-text" dir="auto">{visibleText(error)}</p>
+      {attempt && (
+        <LastLines taskId={task.taskId} attemptId={attempt.attemptId} lines={LINES} version={String(attempt.finishedAtMs)} />
+      )}
+    </li>
+  );
+}
+
+/** Returns the name of a failure code, for example `EXIT_CODE`. A code of a newer controller is shown as a number. */
+export function reasonName(code: number): string {
+  return code === 0 ? "" : (FailureReason[code]?.replace("FAILURE_REASON_", "") ?? `code ${code}`);
+}

@@ -1,0 +1,31 @@
+// Makes the submission of a job that is submitted again. The module is pure.
+
+import { create } from "@bufbuild/protobuf";
+import { Controller_LaunchJobRequestSchema, type Controller_LaunchJobRequest } from "../../gen/iris/rpc/cluster_pb";
+
+const RANDOM_SUFFIX = /-[0-9a-f]{8}$/;
+const MAX_NAME_BYTES = 200;
+
+/** Returns a name with a new random suffix, which replaces an earlier random suffix. */
+export function newName(name: string, random: string): string {
+  let begin = name.replace(RANDOM_SUFFIX, "");
+  const encoder = new TextEncoder();
+  while (encoder.encode(begin).length + 1 + random.length > MAX_NAME_BYTES) begin = Array.from(begin).slice(0, -1).join("");
+  return `${begin.trimEnd()}-${random}`;
+}
+
+/** Returns the submission of a new job that does what an earlier job did. */
+export function retrySubmission(earlier: Controller_LaunchJobRequest, random: string, submissionId: string): Controller_LaunchJobRequest {
+  return create(Controller_LaunchJobRequestSchema, {
+    ...earlier,
+    name: newName(earlier.askedName || earlier.name, random),
+    askedName: "",
+    submissionId,
+    // The new job belongs to the user of the page, not to the task that submitted the earlier job.
+    parentJobId: "",
+    parentTaskIndex: 0,
+    parentAttemptId: 0,
+    stdin: false,
+    after: [],
+  });
+}

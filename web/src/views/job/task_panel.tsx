@@ -1,0 +1,84 @@
+// One task of the job: its attempts, last lines and usage.
+
+import { useEffect, useRef } from "preact/hooks";
+import type { JobStatus, TaskStatus } from "../../gen/iris/rpc/cluster_pb";
+import { hrefOf } from "../../frame/routes";
+import { StateBadge } from "../../parts/state";
+import { Duration, Moment } from "../../parts/time";
+import { visibleText } from "../../parts/visible_text";
+import { EndTaskButton } from "./actions";
+import { reasonName } from "./failures";
+import { exitText } from "./job_model";
+import { LastLines } from "./last_lines";
+import { UsagePlots } from "./usage/usage_plots";
+
+const LINES = 12;
+
+interface Props {
+  job: JobStatus;
+  task: TaskStatus;
+  beat: number;
+  onClose: () => void;
+}
+
+/** The chosen task. The panel gets the focus when another task is chosen. */
+export function TaskPanel({ job, task, beat, onClose }: Props) {
+  const title = useRef<HTMLHeadingElement>(null);
+  useEffect(() => title.current?.focus(), [task.taskIndex]);
+  const newest = task.attempts[task.attempts.length - 1];
+  const ports = Object.entries(task.ports);
+  return (
+    <section class="task-panel" aria-labelledby="task-title">
+      <div class="failure-head">
+        <h2 id="task-title" ref={title} tabIndex={-1}>
+          Task {task.taskIndex}
+        </h2>
+        <StateBadge state={task.state} />
+        <Duration startMs={Number(task.startedAtMs)} endMs={Number(task.finishedAtMs)} />
+        <span>{exitText(task)}</span>
+        <a href={hrefOf("logs", job.jobId, [["task", String(task.taskIndex)]])}>Log</a>
+        <EndTaskButton job={job} task={task} />
+        <button type="button" class="quiet-button" onClick={onClose}>
+          Close
+        </button>
+      </div>
+      {task.statusMessage && <p dir="auto">{visibleText(task.statusMessage)}</p>}
+      {ports.length > 0 && <p class="muted">Ports: {ports.map(([name, port]) => `${visibleText(name)} ${port}`).join(", ")}</p>}
+      {task.attempts.length > 0 && (
+        <div class="scrolled" tabIndex={0} role="region" aria-label={`Attempts of task ${task.taskIndex}`}>
+          <table class="plain-table">
+            <thead>
+              <tr>
+                <th>Attempt</th><th>State</th><th>Started</th><th>Ran for</th><th>Exit</th><th>Reason</th><th>Worker</th>
+              </tr>
+            </thead>
+            <tbody>
+              {[...task.attempts].reverse().map((attempt) => (
+                <tr key={attempt.attemptId}>
+                  <td>{attempt.attemptId}</td>
+                  <td><StateBadge state={attempt.state} /></td>
+                  <td><Moment ms={Number(attempt.startedAtMs)} /></td>
+                  <td><Duration startMs={Number(attempt.startedAtMs)} endMs={Number(attempt.finishedAtMs)} /></td>
+                  <td>{exitText(attempt) || "–"}</td>
+                  <td class="wide-cell" dir="auto">
+                    {attempt.error && <><code class="reason">{reasonName(attempt.failureReason)}</code> {visibleText(attempt.error)}</>}
+                  </td>
+                  <td class="mono">{attempt.workerId}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {newest && (
+        <LastLines
+          taskId={task.taskId}
+          attemptId={newest.attemptId}
+          lines={LINES}
+          version={`${newest.state} ${newest.finishedAtMs > 0n ? "" : beat}`}
+        />
+      )}
+      {task.attempts.length > 0 && <UsagePlots jobId={job.jobId} tasks={[task.taskIndex]} beat={beat} />}
+    </section>
+  );
+}

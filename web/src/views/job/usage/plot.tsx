@@ -1,0 +1,100 @@
+// One plot, drawn by uPlot.
+
+import { effect } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import { theme } from "../../../frame/theme";
+import { timeRange, type Columns, type Measure } from "./usage_data";
+
+const HEIGHT_PX = 150;
+const AXIS_PX = 74;
+
+interface Props {
+  columns: Columns;
+  /** The names of the lines. */
+  labels: readonly string[];
+  /** How many of the last lines are limits, which are dashed. */
+  limits: number;
+  measure: Measure;
+  summary: string;
+}
+
+/** The plot. A screen reader reads the title and the summary. */
+export function Plot({ columns, labels, limits, measure, summary }: Props) {
+  const { title } = measure;
+  const holder = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const latest = useRef(columns);
+  latest.current = columns;
+  const shape = `${labels.join("\n")}|${limits}`;
+  useEffect(() => {
+    const element = holder.current;
+    if (!element) return;
+    const make = () => {
+      plot.current?.destroy();
+      plot.current = new uPlot(options(element, labels, limits, measure), latest.current as uPlot.AlignedData, element);
+    };
+    const stop = effect(() => {
+      void theme.value;
+      make();
+    });
+    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    scheme.addEventListener("change", make);
+    const observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
+    observer.observe(element);
+    return () => {
+      stop();
+      scheme.removeEventListener("change", make);
+      observer.disconnect();
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [shape]);
+  useEffect(() => plot.current?.setData(columns as uPlot.AlignedData), [columns]);
+  return (
+    <figure class="plot">
+      <figcaption>
+        {title} <span class="muted">{summary}</span>
+      </figcaption>
+      <div ref={holder} role="img" aria-label={`${title} over time: ${summary}`} />
+    </figure>
+  );
+}
+
+const LINE_COLOURS = ["--accent", "--state-building", "--state-succeeded", "--state-killed", "--state-worker-failed", "--state-failed"];
+
+function options(element: HTMLElement, labels: readonly string[], limits: number, { text, steps }: Measure): uPlot.Options {
+  const style = getComputedStyle(element);
+  const colour = (name: string) => style.getPropertyValue(name).trim();
+  const axis = {
+    stroke: colour("--muted"),
+    grid: { stroke: colour("--border"), width: 1 },
+    ticks: { stroke: colour("--border"), width: 1 },
+    font: "11px system-ui, sans-serif",
+  };
+  const value = (_: uPlot, raw: number | null) => (raw === null ? "–" : text(raw));
+  return {
+    width: element.clientWidth || 300,
+    height: HEIGHT_PX,
+    cursor: { sync: { key: "usage" }, points: { size: 5 }, drag: { x: true, y: false } },
+    legend: { live: true },
+    scales: { x: { range: (_, first, last) => timeRange(first, last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+    axes: [axis, { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(text), ...(steps ? { incrs: [...steps] } : {}) }],
+    series: [
+      { label: "time" },
+      ...labels.map((label, index) => {
+        const isLimit = index >= labels.length - limits;
+        const stroke = colour(isLimit ? "--muted" : (LINE_COLOURS[index % LINE_COLOURS.length] ?? "--accent"));
+        const only = labels.length - limits === 1 && !isLimit;
+        return {
+          label,
+          stroke,
+          width: isLimit ? 1 : 1.5,
+          value,
+          ...(isLimit ? { dash: [4, 4] } : {}),
+          ...(only ? { fill: `${stroke}24` } : {}),
+        };
+      }),
+    ],
+  };
+}
