@@ -157,7 +157,8 @@ def test_job_of_ten_thousand_tasks_opens(server: LocalServer, pages: Pages) -> N
 def test_child_jobs_are_a_live_tree(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     child = "from iris.client import IrisClient; c = IrisClient.remote(); "
     inner = f"{child}c.run(['true'], name='leaf').wait()"
-    outer = f"import sys, time; {child}c.run([sys.executable, '-c', sys.argv[1]], name='middle').wait(); time.sleep(600)"
+    middle = f"import sys, time; {child}c.run([sys.executable, '-c', sys.argv[1]], name='middle').wait()"
+    outer = f"{middle}; time.sleep(600)"
     job = client.run(["python3", "-c", outer, inner], name=unique("tree"))
     page = pages.open(server.address, address_of(job.job_id))
     tree = page.locator(".job-tree .job-tree")
