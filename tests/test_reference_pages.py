@@ -16,8 +16,10 @@ import iris.client.aio
 from docsite.reference.__main__ import COMMAND, ROOT, stale_files
 from docsite.reference.docstrings import parse
 from docsite.reference.markdown import prose
+from docsite.reference.messages import MESSAGES, PROTO, read_messages
 from docsite.reference.public_names import ASYNC_CLASSES, CLASSES, FUNCTIONS
 from iris.cli.program import program as iris_command
+from iris.rpc.cluster_pb2 import DESCRIPTOR
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -85,7 +87,7 @@ def test_python_page_has_a_section_for_each_public_name() -> None:
         ("needs the extra [storage]", "needs the extra `[storage]`"),
         ("see docs/reference/limits.md.", "see [Limits](limits.md)."),
         ('JOB/task-2 prints {"jobs": […]}', '`JOB/task-2` prints `{"jobs": […]}`'),
-        ("a <b> *c* d_e", r"a \<b> \*c\* d\_e"),
+        ("a <b> *c* failure_reason", r"a \<b> \*c\* `failure_reason`"),
     ],
 )
 def test_words_of_help_texts_become_code_and_links(text: str, expected: str) -> None:
@@ -135,3 +137,40 @@ def test_each_documented_argument_exists_and_each_argument_is_documented() -> No
             if unknown and not accepts_any:
                 wrong.append(f"{name}.{attribute} has no argument {sorted(unknown)}")
     assert wrong == []
+
+
+def test_messages_and_comments_are_read_from_the_proto_file() -> None:
+    text = """
+    // A thing.
+    message Thing {
+      // Two
+      // lines.
+      repeated int32 sizes = 1;
+      message Inner {
+        map<string, int32> ports = 2 [deprecated = true]; // the ports
+      }
+      oneof kind {
+        bytes data = 3; // the data
+      }
+      bool last = 4;
+    }
+    message Empty {}
+    """
+    found = read_messages(text)
+    assert list(found) == ["Thing", "Thing.Inner", "Empty"]
+    assert found["Thing"].comment == "A thing."
+    assert found["Thing"].fields == [
+        ("sizes", "list of int32", "Two lines."),
+        ("data", "bytes", "the data"),
+        ("last", "bool", ""),
+    ]
+    assert found["Thing.Inner"].fields == [("ports", "map<string, int32>", "the ports")]
+
+
+def test_messages_page_has_each_field_of_its_messages() -> None:
+    known = read_messages(PROTO.read_text())
+    for name in MESSAGES:
+        descriptor = DESCRIPTOR.message_types_by_name[name.partition(".")[0]]
+        for part in name.split(".")[1:]:
+            descriptor = descriptor.nested_types_by_name[part]
+        assert [row[0] for row in known[name].fields] == [one.name for one in descriptor.fields], name

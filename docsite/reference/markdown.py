@@ -20,6 +20,7 @@ _CODE = re.compile(
     | (?<![\w-])-[a-zA-Z](?![\w-])                 # -n
     | \bIRIS_[A-Z_]+(?:<[A-Z]+>)?                  # IRIS_PORT_<NAME>
     | \b[A-Z]+_[A-Z_]*[A-Z]\b                      # WORLD_SIZE
+    | \b[a-z]+(?:_[a-z]+)+\b                       # failure_reason
     | \b[A-Z]+/task-\w+                            # JOB/task-2
     | \{[^}]*\}(?:"[^"]*")?                        # {"jobs": […]}
     | \[[a-z0-9]+\]                                # [storage]

@@ -11,6 +11,7 @@ CLASSES = (
     ("LogEntry", "iris"),
     ("LogStream", "iris.client.logs.streams"),
     ("TreeLogStream", "iris.client.logs.tree"),
+    ("Copied", "iris.client.files.copied"),
     ("Resources", "iris"),
     ("JobInfo", "iris"),
     ("JobState", "iris"),

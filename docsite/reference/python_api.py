@@ -72,8 +72,8 @@ def _introduction() -> list[str]:
             " `import iris` is quick, because each name is imported from its module only when it is first used."
         ),
         wrapped(
-            "`JobStatus`, `TaskStatus` and the other messages of the wire are in `iris.rpc.cluster_pb2`, and"
-            f" {page_link('reference/http.md')} describes them."
+            f"{page_link('reference/messages.md')} lists the fields of `JobStatus`, `TaskStatus` and the other messages"
+            " that methods return."
         ),
     ]
 
