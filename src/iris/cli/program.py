@@ -69,6 +69,8 @@ _COMMANDS = {
     "cp": "iris.cli.commands.jobs.cp",
     "kill": "iris.cli.commands.jobs.kill",
     "rm": "iris.cli.commands.jobs.rm",
+    "endpoints": "iris.cli.commands.ports.endpoints",
+    "forward": "iris.cli.commands.ports.forward",
     "machines": "iris.cli.commands.administration.machines",
     "web": "iris.cli.commands.administration.web",
     "up": "iris.cli.commands.administration.up",
@@ -96,6 +98,7 @@ _FOREIGN = {
     **dict.fromkeys(("nodes", "workers", "sinfo"), "'iris machines' shows the machines and the queue"),
     **dict.fromkeys(("restart", "resubmit", "rerun"), "'iris retry JOB' submits a job again"),
     **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
+    **dict.fromkeys(("port-forward", "tunnel", "proxy"), "'iris forward JOB PORT' reaches a port of a task"),
     "config": "'iris context' shows and chooses clusters",
 }
 

@@ -250,6 +250,12 @@ class ClusterConfig:
         default_text="false",
         for_workers=True,
     )
+    no_forward: bool = _option(
+        kinds.SWITCH,
+        False,
+        "Do not let users reach ports of their tasks through the controller with 'iris forward'.",
+        default_text="false",
+    )
     allow_origins: tuple[str, ...] = _option(
         kinds.ORIGINS,
         (),

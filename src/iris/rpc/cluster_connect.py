@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, ListTaskFilesRequest, ListTaskFilesResponse, ReadTaskFileRequest, ReadTaskFileResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker, WriteTaskFileRequest, WriteTaskFileResponse
+from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, ListTaskFilesRequest, ListTaskFilesResponse, ReadTaskFileRequest, ReadTaskFileResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, TunnelMessage, Worker, WriteTaskFileRequest, WriteTaskFileResponse, WriteTunnelResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -305,6 +305,24 @@ class ControllerService(Protocol):
         Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
         task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
         index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def open_tunnel(self, request: Controller.OpenTunnelRequest, ctx: RequestContext[Controller.OpenTunnelRequest, TunnelMessage], /) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens a tunnel to the running attempt of a task, and streams the parts of the tunnel's channels from the worker. Each
+        channel is a connection to a port of the task. The parts from the client are sent by WriteTunnel. If the task does
+        not run, the stream waits for its next attempt. A message without content is a beat, which is sent at least every
+        15 s. A client whose stream broke opens the tunnel again with resume, and loses no bytes. For the job's owner and
+        admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the tunnel to resume is gone, and so are its channels.
+        FAILED_PRECONDITION (FORWARDING_OFF): the cluster was started with --no-forward.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_tunnel(self, request: Controller.WriteTunnelRequest, ctx: RequestContext[Controller.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
+        job's owner and admins. The errors are the errors of OpenTunnel.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -758,6 +776,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_usage,
+                ),
+                "/iris.cluster.ControllerService/OpenTunnel": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="OpenTunnel",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.open_tunnel,
+                ),
+                "/iris.cluster.ControllerService/WriteTunnel": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteTunnel",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_tunnel,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
                     method=MethodInfo(
@@ -1770,6 +1810,58 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def open_tunnel(
+        self,
+        request: Controller.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens a tunnel to the running attempt of a task, and streams the parts of the tunnel's channels from the worker. Each
+        channel is a connection to a port of the task. The parts from the client are sent by WriteTunnel. If the task does
+        not run, the stream waits for its next attempt. A message without content is a beat, which is sent at least every
+        15 s. A client whose stream broke opens the tunnel again with resume, and loses no bytes. For the job's owner and
+        admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the tunnel to resume is gone, and so are its channels.
+        FAILED_PRECONDITION (FORWARDING_OFF): the cluster was started with --no-forward.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenTunnel",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def write_tunnel(
+        self,
+        request: Controller.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
+        job's owner and admins. The errors are the errors of OpenTunnel.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTunnel",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -2143,6 +2235,24 @@ class ControllerServiceSync(Protocol):
         Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
         task_indices and worker_ids, the answer has one series: the sum over all tasks of the job. NOT_FOUND: unknown job or
         index. INVALID_ARGUMENT: the request names neither a job nor workers, or both.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def open_tunnel(self, request: Controller.OpenTunnelRequest, ctx: RequestContext[Controller.OpenTunnelRequest, TunnelMessage], /) -> Iterator[TunnelMessage]:
+        """
+        Opens a tunnel to the running attempt of a task, and streams the parts of the tunnel's channels from the worker. Each
+        channel is a connection to a port of the task. The parts from the client are sent by WriteTunnel. If the task does
+        not run, the stream waits for its next attempt. A message without content is a beat, which is sent at least every
+        15 s. A client whose stream broke opens the tunnel again with resume, and loses no bytes. For the job's owner and
+        admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the tunnel to resume is gone, and so are its channels.
+        FAILED_PRECONDITION (FORWARDING_OFF): the cluster was started with --no-forward.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_tunnel(self, request: Controller.WriteTunnelRequest, ctx: RequestContext[Controller.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
+        job's owner and admins. The errors are the errors of OpenTunnel.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2594,6 +2704,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_usage,
+                ),
+                "/iris.cluster.ControllerService/OpenTunnel": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="OpenTunnel",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.open_tunnel,
+                ),
+                "/iris.cluster.ControllerService/WriteTunnel": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteTunnel",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_tunnel,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
                     method=MethodInfo(
@@ -3606,6 +3738,58 @@ class ControllerServiceClientSync(ConnectClientSync):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def open_tunnel(
+        self,
+        request: Controller.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[TunnelMessage]:
+        """
+        Opens a tunnel to the running attempt of a task, and streams the parts of the tunnel's channels from the worker. Each
+        channel is a connection to a port of the task. The parts from the client are sent by WriteTunnel. If the task does
+        not run, the stream waits for its next attempt. A message without content is a beat, which is sent at least every
+        15 s. A client whose stream broke opens the tunnel again with resume, and loses no bytes. For the job's owner and
+        admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the tunnel to resume is gone, and so are its channels.
+        FAILED_PRECONDITION (FORWARDING_OFF): the cluster was started with --no-forward.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenTunnel",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def write_tunnel(
+        self,
+        request: Controller.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
+        job's owner and admins. The errors are the errors of OpenTunnel.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTunnel",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -3804,6 +3988,18 @@ class WorkerService(Protocol):
     async def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def open_tunnel(self, request: Worker.OpenTunnelRequest, ctx: RequestContext[Worker.OpenTunnelRequest, TunnelMessage], /) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens or resumes a tunnel to an attempt; see the controller's call of the same name. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_tunnel(self, request: Worker.WriteTunnelRequest, ctx: RequestContext[Worker.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through a tunnel; see the controller's call of the same name. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
     def __init__(
@@ -3982,6 +4178,28 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.write_task_file,
+                ),
+                "/iris.cluster.WorkerService/OpenTunnel": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="OpenTunnel",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.open_tunnel,
+                ),
+                "/iris.cluster.WorkerService/WriteTunnel": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteTunnel",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_tunnel,
                 ),
             },
             interceptors=interceptors,
@@ -4383,6 +4601,52 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def open_tunnel(
+        self,
+        request: Worker.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens or resumes a tunnel to an attempt; see the controller's call of the same name. For the controller only.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenTunnel",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def write_tunnel(
+        self,
+        request: Worker.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through a tunnel; see the controller's call of the same name. For the controller only.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTunnel",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -4476,6 +4740,18 @@ class WorkerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def write_task_file(self, request: WriteTaskFileRequest, ctx: RequestContext[WriteTaskFileRequest, WriteTaskFileResponse], /) -> WriteTaskFileResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def open_tunnel(self, request: Worker.OpenTunnelRequest, ctx: RequestContext[Worker.OpenTunnelRequest, TunnelMessage], /) -> Iterator[TunnelMessage]:
+        """
+        Opens or resumes a tunnel to an attempt; see the controller's call of the same name. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_tunnel(self, request: Worker.WriteTunnelRequest, ctx: RequestContext[Worker.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through a tunnel; see the controller's call of the same name. For the controller only.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
 
@@ -4654,6 +4930,28 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.write_task_file,
+                ),
+                "/iris.cluster.WorkerService/OpenTunnel": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="OpenTunnel",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.open_tunnel,
+                ),
+                "/iris.cluster.WorkerService/WriteTunnel": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteTunnel",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_tunnel,
                 ),
             },
             interceptors=interceptors,
@@ -5049,6 +5347,52 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=WriteTaskFileRequest,
                 output=WriteTaskFileResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def open_tunnel(
+        self,
+        request: Worker.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[TunnelMessage]:
+        """
+        Opens or resumes a tunnel to an attempt; see the controller's call of the same name. For the controller only.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenTunnel",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def write_tunnel(
+        self,
+        request: Worker.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through a tunnel; see the controller's call of the same name. For the controller only.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteTunnel",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteTunnelRequest,
+                output=WriteTunnelResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -123,6 +123,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_FILE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_WORKSPACE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_TUNNEL_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_ALREADY_EXISTS: _ClassVar[ErrorReason]
     ERROR_REASON_JOB_EXISTS: _ClassVar[ErrorReason]
     ERROR_REASON_ENDPOINT_EXISTS: _ClassVar[ErrorReason]
@@ -139,6 +140,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_ATTEMPT_NOT_RUNNING: _ClassVar[ErrorReason]
     ERROR_REASON_TRANSFER_UNKNOWN: _ClassVar[ErrorReason]
     ERROR_REASON_NO_STDIN: _ClassVar[ErrorReason]
+    ERROR_REASON_FORWARDING_OFF: _ClassVar[ErrorReason]
     ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_MISSING: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_INVALID: _ClassVar[ErrorReason]
@@ -167,6 +169,18 @@ class DependencyCondition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEPENDENCY_CONDITION_UNSPECIFIED: _ClassVar[DependencyCondition]
     DEPENDENCY_CONDITION_SUCCEEDED: _ClassVar[DependencyCondition]
     DEPENDENCY_CONDITION_ENDED: _ClassVar[DependencyCondition]
+
+class ChannelReset(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHANNEL_RESET_UNSPECIFIED: _ClassVar[ChannelReset]
+    CHANNEL_RESET_BROKEN: _ClassVar[ChannelReset]
+    CHANNEL_RESET_REFUSED: _ClassVar[ChannelReset]
+    CHANNEL_RESET_NO_SUCH_PORT: _ClassVar[ChannelReset]
+    CHANNEL_RESET_FOREIGN_PORT: _ClassVar[ChannelReset]
+    CHANNEL_RESET_LIMIT: _ClassVar[ChannelReset]
+    CHANNEL_RESET_IDLE: _ClassVar[ChannelReset]
+    CHANNEL_RESET_ATTEMPT_ENDED: _ClassVar[ChannelReset]
+    CHANNEL_RESET_LOST: _ClassVar[ChannelReset]
 
 class ConstraintOp(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -280,6 +294,7 @@ ERROR_REASON_LOG_NOT_FOUND: ErrorReason
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason
 ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason
 ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason
+ERROR_REASON_TUNNEL_NOT_FOUND: ErrorReason
 ERROR_REASON_ALREADY_EXISTS: ErrorReason
 ERROR_REASON_JOB_EXISTS: ErrorReason
 ERROR_REASON_ENDPOINT_EXISTS: ErrorReason
@@ -296,6 +311,7 @@ ERROR_REASON_RESULT_DROPPED: ErrorReason
 ERROR_REASON_ATTEMPT_NOT_RUNNING: ErrorReason
 ERROR_REASON_TRANSFER_UNKNOWN: ErrorReason
 ERROR_REASON_NO_STDIN: ErrorReason
+ERROR_REASON_FORWARDING_OFF: ErrorReason
 ERROR_REASON_UNAUTHENTICATED: ErrorReason
 ERROR_REASON_TOKEN_MISSING: ErrorReason
 ERROR_REASON_TOKEN_INVALID: ErrorReason
@@ -321,6 +337,15 @@ ERROR_REASON_REMOTE_TRACEBACK: ErrorReason
 DEPENDENCY_CONDITION_UNSPECIFIED: DependencyCondition
 DEPENDENCY_CONDITION_SUCCEEDED: DependencyCondition
 DEPENDENCY_CONDITION_ENDED: DependencyCondition
+CHANNEL_RESET_UNSPECIFIED: ChannelReset
+CHANNEL_RESET_BROKEN: ChannelReset
+CHANNEL_RESET_REFUSED: ChannelReset
+CHANNEL_RESET_NO_SUCH_PORT: ChannelReset
+CHANNEL_RESET_FOREIGN_PORT: ChannelReset
+CHANNEL_RESET_LIMIT: ChannelReset
+CHANNEL_RESET_IDLE: ChannelReset
+CHANNEL_RESET_ATTEMPT_ENDED: ChannelReset
+CHANNEL_RESET_LOST: ChannelReset
 CONSTRAINT_OP_UNSPECIFIED: ConstraintOp
 CONSTRAINT_OP_EQ: ConstraintOp
 CONSTRAINT_OP_NE: ConstraintOp
@@ -356,6 +381,75 @@ class ErrorInfo(_message.Message):
     domain: str
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ChannelPart(_message.Message):
+    __slots__ = ("channel", "target", "position", "data", "end", "received", "reset", "reset_text")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    RESET_TEXT_FIELD_NUMBER: _ClassVar[int]
+    channel: int
+    target: ChannelTarget
+    position: int
+    data: bytes
+    end: bool
+    received: int
+    reset: ChannelReset
+    reset_text: str
+    def __init__(self, channel: _Optional[int] = ..., target: _Optional[_Union[ChannelTarget, _Mapping]] = ..., position: _Optional[int] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ..., received: _Optional[int] = ..., reset: _Optional[_Union[ChannelReset, str]] = ..., reset_text: _Optional[str] = ...) -> None: ...
+
+class ChannelTarget(_message.Message):
+    __slots__ = ("port", "name")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    name: str
+    def __init__(self, port: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class TunnelMessage(_message.Message):
+    __slots__ = ("opened", "parts", "waiting", "closed")
+    class Opened(_message.Message):
+        __slots__ = ("attempt_id", "channels", "ports")
+        class PortsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: int
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        CHANNELS_FIELD_NUMBER: _ClassVar[int]
+        PORTS_FIELD_NUMBER: _ClassVar[int]
+        attempt_id: int
+        channels: _containers.RepeatedScalarFieldContainer[int]
+        ports: _containers.ScalarMap[str, int]
+        def __init__(self, attempt_id: _Optional[int] = ..., channels: _Optional[_Iterable[int]] = ..., ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    class Closed(_message.Message):
+        __slots__ = ("text", "state")
+        TEXT_FIELD_NUMBER: _ClassVar[int]
+        STATE_FIELD_NUMBER: _ClassVar[int]
+        text: str
+        state: TaskState
+        def __init__(self, text: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ...) -> None: ...
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    opened: TunnelMessage.Opened
+    parts: _containers.RepeatedCompositeFieldContainer[ChannelPart]
+    waiting: str
+    closed: TunnelMessage.Closed
+    def __init__(self, opened: _Optional[_Union[TunnelMessage.Opened, _Mapping]] = ..., parts: _Optional[_Iterable[_Union[ChannelPart, _Mapping]]] = ..., waiting: _Optional[str] = ..., closed: _Optional[_Union[TunnelMessage.Closed, _Mapping]] = ...) -> None: ...
+
+class WriteTunnelResponse(_message.Message):
+    __slots__ = ("again",)
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
+    again: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, again: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class JobDependency(_message.Message):
     __slots__ = ("job_id", "condition")
@@ -1859,6 +1953,34 @@ class Controller(_message.Message):
         name: str
         fields: _containers.ScalarMap[str, str]
         def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., level: _Optional[str] = ..., name: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    class OpenTunnelRequest(_message.Message):
+        __slots__ = ("job_id", "task_index", "tunnel_id", "attempt_id", "resume")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        TUNNEL_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        RESUME_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_index: int
+        tunnel_id: str
+        attempt_id: int
+        resume: bool
+        def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., resume: _Optional[bool] = ...) -> None: ...
+    class WriteTunnelRequest(_message.Message):
+        __slots__ = ("job_id", "task_index", "tunnel_id", "attempt_id", "parts", "close")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        TUNNEL_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        PARTS_FIELD_NUMBER: _ClassVar[int]
+        CLOSE_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_index: int
+        tunnel_id: str
+        attempt_id: int
+        parts: _containers.RepeatedCompositeFieldContainer[ChannelPart]
+        close: bool
+        def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[ChannelPart, _Mapping]]] = ..., close: _Optional[bool] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):
@@ -1944,7 +2066,14 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "owner")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "owner", "last_ports")
+        class LastPortsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: int
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -1982,6 +2111,7 @@ class Worker(_message.Message):
         JOB_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
         OWNER_FIELD_NUMBER: _ClassVar[int]
+        LAST_PORTS_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -2019,7 +2149,8 @@ class Worker(_message.Message):
         job_left_ms: int
         job_submitted_at_ms: int
         owner: str
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
+        last_ports: _containers.ScalarMap[str, int]
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., owner: _Optional[str] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -2030,7 +2161,14 @@ class Worker(_message.Message):
     class RunTasksRequest(_message.Message):
         __slots__ = ("shared", "places")
         class Place(_message.Message):
-            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices", "seen_task_index")
+            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices", "seen_task_index", "last_ports")
+            class LastPortsEntry(_message.Message):
+                __slots__ = ("key", "value")
+                KEY_FIELD_NUMBER: _ClassVar[int]
+                VALUE_FIELD_NUMBER: _ClassVar[int]
+                key: str
+                value: int
+                def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
             TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
             GPU_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -2039,6 +2177,7 @@ class Worker(_message.Message):
             LOCAL_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
             VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
             SEEN_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+            LAST_PORTS_FIELD_NUMBER: _ClassVar[int]
             task_index: int
             attempt_id: int
             gpu_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -2047,7 +2186,8 @@ class Worker(_message.Message):
             local_world_size: int
             visible_devices: _containers.RepeatedScalarFieldContainer[str]
             seen_task_index: int
-            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., seen_task_index: _Optional[int] = ...) -> None: ...
+            last_ports: _containers.ScalarMap[str, int]
+            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., seen_task_index: _Optional[int] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
         SHARED_FIELD_NUMBER: _ClassVar[int]
         PLACES_FIELD_NUMBER: _ClassVar[int]
         shared: Worker.RunTaskRequest
@@ -2167,6 +2307,30 @@ class Worker(_message.Message):
         position: int
         closed: bool
         def __init__(self, position: _Optional[int] = ..., closed: _Optional[bool] = ...) -> None: ...
+    class OpenTunnelRequest(_message.Message):
+        __slots__ = ("task_id", "attempt_id", "tunnel_id", "resume")
+        TASK_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        TUNNEL_ID_FIELD_NUMBER: _ClassVar[int]
+        RESUME_FIELD_NUMBER: _ClassVar[int]
+        task_id: str
+        attempt_id: int
+        tunnel_id: str
+        resume: bool
+        def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., resume: _Optional[bool] = ...) -> None: ...
+    class WriteTunnelRequest(_message.Message):
+        __slots__ = ("task_id", "attempt_id", "tunnel_id", "parts", "close")
+        TASK_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        TUNNEL_ID_FIELD_NUMBER: _ClassVar[int]
+        PARTS_FIELD_NUMBER: _ClassVar[int]
+        CLOSE_FIELD_NUMBER: _ClassVar[int]
+        task_id: str
+        attempt_id: int
+        tunnel_id: str
+        parts: _containers.RepeatedCompositeFieldContainer[ChannelPart]
+        close: bool
+        def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[ChannelPart, _Mapping]]] = ..., close: _Optional[bool] = ...) -> None: ...
     class KillTaskRequest(_message.Message):
         __slots__ = ("task_id", "term_timeout_ms", "attempt_id")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

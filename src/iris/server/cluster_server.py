@@ -242,7 +242,7 @@ class ClusterServer:
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
-        return ControllerService(self._controller, quota), admin
+        return ControllerService(self._controller, quota, forwards=not config.no_forward), admin
 
     async def stop(self) -> None:
         """Stop the cluster: stop placing tasks, wait until workers have ended their tasks, and close the port."""

@@ -1,9 +1,12 @@
-"""Contains the methods of `AsyncIrisClient` about endpoints."""
+"""Contains the methods of `AsyncIrisClient` about endpoints and ports of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from iris.arguments import JobReference
+from iris.client.forwarding.forward import LOOPBACK, AsyncForward
+from iris.client.forwarding.forwarding import PortPair
 from iris.client.submission import parent_job
 from iris.client.waiting import find_endpoint
 from iris.cluster.client.aio.remote_client import AsyncClusterClient
@@ -63,3 +66,40 @@ class AsyncEndpointMethods:
     async def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """Return the endpoints whose names start with a prefix, sorted by name."""
         return await self.cluster.list_endpoints(prefix)
+
+    def forward(
+        self,
+        job_id: str | JobReference,
+        port: int | str,
+        *,
+        task_index: int = 0,
+        local_port: int = 0,
+        local_host: str = LOOPBACK,
+    ) -> AsyncForward:
+        """Return a context manager in which a local port leads to a port of a task, through the controller.
+
+            with client.forward("serve-1a2b3c4d", 8000) as forward:
+                print(httpx.get(forward.url).text)
+
+        The task's machine need not be reachable from this machine. HTTP, WebSocket and every other protocol over TCP
+        work. A connection continues after a lost connection to the controller. If its bytes are lost with the task or
+        its worker, the connection is reset. When the task is retried, new connections reach the next attempt. The
+        block can be entered once, and before the task runs.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            port: The number of a port on which the task listens, or the name of a port that the job has requested with
+                `ports`.
+            task_index: The index of the task.
+            local_port: The number of the local port. 0: any free port. The forward has the number in `local_port`, the
+                address in `address`, and a URL in `url`.
+            local_host: The local address to listen on. Every program that reaches this address reaches the task.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            NotFoundError: (at the beginning of the block) There is no such job or task.
+            PermissionDeniedError: (at the beginning of the block) The job belongs to another user.
+            FailedPreconditionError: (at the beginning of the block) The task has ended, the local port is not free, or
+                the cluster forwards no ports.
+        """
+        return AsyncForward(self.cluster.connection, job_id, task_index, [PortPair(port, local_port)], host=local_host)

@@ -138,6 +138,21 @@ class WorkerService:
         """Write a file into the directory of a running attempt."""
         return await self._worker.files.write_file(request)
 
+    def open_tunnel(
+        self, request: cluster_pb2.Worker.OpenTunnelRequest, ctx: Any
+    ) -> AsyncIterator[cluster_pb2.TunnelMessage]:
+        """Open or resume a tunnel to an attempt, and stream its messages."""
+        parse_task_id(request.task_id)
+        messages = self._worker.tunnels.serve(request)
+        return self._open_streams.limited(caller().key, messages, is_limited=False)
+
+    async def write_tunnel(
+        self, request: cluster_pb2.Worker.WriteTunnelRequest, ctx: Any
+    ) -> cluster_pb2.WriteTunnelResponse:
+        """Send parts of channels through a tunnel."""
+        parse_task_id(request.task_id)
+        return self._worker.tunnels.write(request)
+
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Remove the records and files of an ended job from this worker."""
         check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)

@@ -40,6 +40,8 @@ from iris.cluster.worker.process.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.supervision.strays import StrayProcesses
+from iris.cluster.worker.tunnels.task_ports import TaskPorts
+from iris.cluster.worker.tunnels.tunnels import Tunnels
 from iris.config import DEFAULT_MAX_LOG_BYTES
 from iris.errors import FailedPreconditionError, UnavailableError
 from iris.failpoints import failpoint
@@ -101,6 +103,9 @@ class Worker:
         on_ended: A function that is called with the job id, task index and attempt id of each ended attempt.
         headroom: States whether the machine can start another attempt. By default, the disks of `directory` are
             measured.
+
+    Attributes:
+        tunnels: The tunnels of clients to ports of attempts.
     """
 
     def __init__(
@@ -119,9 +124,8 @@ class Worker:
         on_ended: Callable[[str, int, int], None] = lambda job_id, task_index, attempt_id: None,
         headroom: WorkerHeadroom | None = None,
     ) -> None:
-        self.worker_id = settings.worker_id
+        self.worker_id, self._settings = settings.worker_id, settings
         self.registry = registry
-        self._settings = settings
         self._directory = directory
         self._shutdown = shutdown
         self._controller = controller
@@ -148,7 +152,8 @@ class Worker:
             enforcement=enforcement,
             strays=strays,
         )
-        sampler = Sampler(enforcement)
+        sampler, self._on_ended = Sampler(enforcement), on_ended
+        self.tunnels = self._make_tunnels(sampler)
         self._runner = AttemptRunner(
             registry,
             shutdown,
@@ -158,11 +163,22 @@ class Worker:
             reporter,
             self._build_iris_env,
             TimeoutWarnings(sampler, settings.token, settings.allocation_end_s),
-            on_ended,
+            self._attempt_ended,
         )
         self.monitor = AttemptMonitor(registry, sampler, settings.token, strays, self._runner.report)
         self._started_at_s = time.monotonic()
         self._count, self._is_draining = 0, False
+
+    def _make_tunnels(self, sampler: Sampler) -> Tunnels:
+        ports = TaskPorts(
+            lambda attempt: sampler.find_processes(attempt, attempt.mark(self._settings.token)),
+            (self._settings.bind_host, self._settings.advertise_host),
+        )
+        return Tunnels(self.registry, ports)
+
+    def _attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
+        self._on_ended(job_id, task_index, attempt_id)
+        self.tunnels.attempt_ended(make_task_id(job_id, task_index), attempt_id)
 
     def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begin an attempt and return its record. A repeated request returns the record that exists.
@@ -258,6 +274,7 @@ class Worker:
             one.gpu_ids.extend(slot.gpu_ids)
             one.visible_devices.extend(slot.visible_devices)
             one.token = slot.token
+            one.last_ports.update(slot.last_ports)
             if slot.HasField("seen_task_index"):
                 one.seen_task_index = slot.seen_task_index
             one.local_rank, one.local_world_size = slot.local_rank, slot.local_world_size

@@ -159,6 +159,8 @@ CONTROLLER_RULES: Rules = {
     "TerminateTask": _row(USER, task=_of_below),
     "ForgetJob": _row(user=_of_owner("remove it"), task=_of_below),
     "WriteStdin": _row(user=_of_owner("write its standard input"), task=_of_below),
+    "OpenTunnel": _row(user=_of_owner("reach its ports"), task=_of_own_or_below),
+    "WriteTunnel": _row(user=_of_owner("reach its ports"), task=_of_own_or_below),
     "GetSubmission": _row(USER, READER, task=_of_own_or_below),
     "ResubmitJob": _row(
         user=_of_owner("submit it again, because its environment may contain secrets"), task=_resubmits_below
@@ -207,6 +209,8 @@ WORKER_RULES: Rules = {
     "Drain": _BY_CONTROLLER,
     "ForgetJob": _BY_CONTROLLER,
     "WriteStdin": _BY_CONTROLLER,
+    "OpenTunnel": _BY_CONTROLLER,
+    "WriteTunnel": _BY_CONTROLLER,
     "GetTaskStatus": _row(USER, READER, CONTROLLER),
     "ListTasks": _row(USER, READER, CONTROLLER),
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),

@@ -8,6 +8,8 @@ from typing import Any
 
 from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
+from iris.cluster.controller.forwarding.tunnel_calls import TunnelCalls
+from iris.cluster.controller.forwarding.tunnel_relay import TunnelRelay
 from iris.cluster.controller.outputs.service_calls import FileServiceCalls
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
@@ -48,23 +50,26 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls):
+class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
         controller: The controller.
         quota: Limits the open streams of each user.
+        forwards: Whether clients may reach ports of tasks.
 
     Attributes:
         open_streams: The open streams of all callers. Streams over plain HTTP count, too.
     """
 
-    def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
+    def __init__(self, controller: JobController, quota: Quota | None = None, *, forwards: bool = True) -> None:
         SubmissionCalls.__init__(self, controller.submissions, controller.resubmissions, controller.workspaces)
         TokenCalls.__init__(self, controller.authority, controller.saver)
         FileServiceCalls.__init__(self, controller.files)
+        streams = OpenStreams((quota or Quota()).streams)
+        relay = TunnelRelay(controller.fleet, controller.watches)
+        TunnelCalls.__init__(self, relay, controller.jobs, controller.headroom, streams, is_allowed=forwards)
         self._controller = controller
-        self.open_streams = OpenStreams((quota or Quota()).streams)
 
     @property
     def controller(self) -> JobController:

@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError
@@ -47,25 +48,41 @@ class PortReservations:
         Raises:
             ResourceExhaustedError: No free port was found.
         """
-        self._directory = self._directory or _lock_directory()
         for _ in range(_TRIES):
             port = random.randint(FIRST_PORT, self._last_port)
-            if port in self._locks:
-                continue
-            lock = try_lock(self._directory / str(port))
-            if lock is None:
-                continue
-            try:
-                if _is_free_everywhere(port) if everywhere else _is_free(self._host, port):
-                    self._locks[port] = lock
-                    return port
-            finally:
-                if port not in self._locks:
-                    os.close(lock)
+            if self._try(port, lambda port: _is_free_everywhere(port) if everywhere else _is_free(self._host, port)):
+                return port
         where = "all addresses" if everywhere else self._host
         raise ResourceExhaustedError(
             f"no free port between {FIRST_PORT} and {self._last_port} on {where} ({_TRIES} tried)"
         )
+
+    def reserve_again(self, port: int) -> int:
+        """Reserve the port of an earlier attempt for a retry, and return the port. Return 0 if the port is not free.
+
+        While connections of the earlier attempt are still being closed, the port does not count as free, because some
+        servers could not bind the port.
+        """
+        is_known = FIRST_PORT <= port <= self._last_port
+        return port if is_known and self._try(port, lambda port: _is_free(self._host, port, strictly=True)) else 0
+
+    def _try(self, port: int, is_free: Callable[[int], bool]) -> bool:
+        """Reserve a port if no other attempt has reserved the port and `is_free` returns True. Return whether the port
+        was reserved.
+        """
+        self._directory = self._directory or _lock_directory()
+        if port in self._locks:
+            return False
+        lock = try_lock(self._directory / str(port))
+        if lock is None:
+            return False
+        try:
+            if is_free(port):
+                self._locks[port] = lock
+        finally:
+            if port not in self._locks:
+                os.close(lock)
+        return port in self._locks
 
     def release(self, port: int) -> None:
         """Release the port of an attempt that has ended."""
@@ -88,11 +105,14 @@ def _lock_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="iris-ports-"))
 
 
-def _is_free(host: str, port: int) -> bool:
+def _is_free(host: str, port: int, *, strictly: bool = False) -> bool:
+    """Return whether a port can be bound. A port whose last connections are still being closed (TIME_WAIT) counts as
+    free, unless `strictly` is set.
+    """
     family, place = bind_addresses(host, port)[0]
     with socket.socket(family) as probe:
         # With SO_REUSEADDR, even a port in the state TIME_WAIT can be bound.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0 if strictly else 1)
         try:
             probe.bind(place)
         except OSError as error:

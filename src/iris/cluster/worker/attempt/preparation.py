@@ -50,7 +50,8 @@ class AttemptPreparer:
             # A task may change the file of its attempt. Therefore each attempt gets a copy instead of a hard link.
             directory.hosts.write_text(hosts, encoding="utf-8")
         for name in request.ports:
-            attempt.ports[name.lower()] = self._ports.reserve()
+            last = request.last_ports.get(name.lower(), 0)
+            attempt.ports[name.lower()] = self._ports.reserve_again(last) or self._ports.reserve()
         if request.bundle_hash:
             await self._provide_workspace(attempt)
         else:

@@ -1,0 +1,1 @@
+"""The commands about ports of tasks, and about endpoints."""

@@ -1,0 +1,128 @@
+"""`iris forward`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import Lookup, Target
+from iris.cli.completion import JobName
+from iris.cli.options import address_option, json_option
+from iris.cli.output.printer import Output
+from iris.cluster.names import check_port_name
+from iris.cluster.types import is_job_finished, state_name
+from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
+from iris.rpc.address import is_loopback_host
+
+if TYPE_CHECKING:
+    from iris.client.forwarding.forward import Forward
+
+_MAX_PORT = 65535
+_HELP = """\
+Reach ports of a task from this machine, through the controller, until the task ends or Ctrl-C is pressed.
+
+JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. PORT is a
+number on which the task listens, or the name of a port of 'iris run --port'. LOCAL is the local port: by default the
+same number, or any free port for a name; 0 takes any free port.
+
+\b
+  iris forward train-1a2b3c4d 6006          http://127.0.0.1:6006 shows the task's TensorBoard
+  iris forward serve-5e6f7a8b/task-2 8000:9000
+  iris forward @ web:8080 debug             two ports that the job has requested by name
+  iris forward @ 8000:0 --json              the local address, for a script
+
+HTTP, WebSocket and all other protocols over TCP work. The command waits for a task that does not run yet, and continues
+when the task is retried. Only the job's owner and admins may use it. 'iris endpoints JOB' shows the ports of a job.
+"""
+
+
+class _PortPair(click.ParamType[Any]):
+    """The type of an argument PORT[:LOCAL]: the port, and the local port or None."""
+
+    name = "PORT[:LOCAL]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the port of the task, and the local port."""
+        remote, colon, local = str(value).partition(":")
+        try:
+            port = _number("PORT", remote, 1) if remote.isdecimal() else _name(remote)
+            if not colon:
+                return port, port if isinstance(port, int) else 0
+            return port, _number("LOCAL", local, 0)
+        except InvalidArgumentError as error:
+            self.fail(f"{error}; expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080", param, ctx)
+
+
+def _number(what: str, text: str, least: int) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or not least <= int(text) <= _MAX_PORT:
+        raise InvalidArgumentError(f"{what} must be a number from {least} to {_MAX_PORT}, got {quoted(text)}")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    check_port_name(text)
+    return text
+
+
+@click.command(help=_HELP, short_help="Reach ports of a task from this machine.")
+@click.option(
+    "--listen",
+    metavar="HOST",
+    default="127.0.0.1",
+    help="The local address to listen on. Every program that reaches it reaches the task. Default: 127.0.0.1.",
+)
+@json_option("Print one line of JSON with the local addresses on stdout.")
+@address_option
+@click.argument("job", type=JobName(with_tasks=True), metavar="JOB[/task-N]")
+@click.argument("ports", type=_PortPair(), nargs=-1, required=True, metavar="PORT[:LOCAL]...")
+def forward(
+    *, job: str, ports: tuple[tuple[int | str, int], ...], listen: str, as_json: bool, address: str | None
+) -> None:
+    """See `_HELP`."""
+    from iris.client.forwarding.forward import Forward
+    from iris.client.forwarding.forwarding import PortPair
+
+    output = Output(as_json=as_json)
+    with connect(address) as connection:
+        target = Lookup(connection.client, with_tasks=False).one(job)
+        if is_job_finished(target.job.state):
+            raise FailedPreconditionError(
+                f"job {target.job.job_id!r} has ended ({state_name(target.job.state)}): its ports cannot be reached"
+            )
+        if not is_loopback_host(listen):
+            output.note(f"every machine that reaches {listen} reaches the task, without a token")
+        opened = Forward(
+            connection.client.cluster.connection,
+            target.job.job_id,
+            target.task_index or 0,
+            [PortPair(remote, local) for remote, local in ports],
+            host=listen,
+            on_note=output.note,
+        )
+        with opened:
+            _print_addresses(output, target, opened, [remote for remote, _ in ports])
+            output.note(f"{opened.wait()}; the ports are closed")
+
+
+def _print_addresses(output: Output, target: Target, opened: Forward, ports: list[int | str]) -> None:
+    index = target.task_index or 0
+    addresses = [opened.address_of(number) for number in range(len(ports))]
+    output.event(
+        {
+            "job_id": target.job.job_id,
+            "task_index": index,
+            "forwards": [
+                {"port": port, "address": address, "url": f"http://{address}"}
+                for port, address in zip(ports, addresses, strict=True)
+            ],
+        }
+    )
+    if not output.as_json:
+        lines = [
+            f"{address} -> {target.job.job_id}/task-{index}, port {port}"
+            for port, address in zip(ports, addresses, strict=True)
+        ]
+        output.answer({}, lambda: "\n".join(lines))

@@ -1,0 +1,230 @@
+"""Defines `Forward` and `AsyncForward`: a local port that leads to a port of a task."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from iris.arguments import JobReference, check_callable, check_job_id, check_task_index, check_text, check_timeout
+from iris.client.forwarding.forwarding import Forwarding, PortPair
+from iris.client.forwarding.tunnel_calls import AsyncTunnelCalls, ThreadTunnelCalls
+from iris.cluster.client.aio.connection import AsyncClusterConnection
+from iris.cluster.client.verbs.connection import ClusterConnection
+from iris.errors import DeadlineExceededError, FailedPreconditionError
+
+LOOPBACK = "127.0.0.1"
+_STOP_S = 5.0
+
+
+def _ignore(text: str) -> None:
+    """Drop a message for people."""
+
+
+class _LocalAddresses:
+    """The arguments of a forward, and the addresses of its local ports."""
+
+    def __init__(
+        self,
+        job_id: str | JobReference,
+        task_index: int,
+        ports: Sequence[PortPair],
+        host: str,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._job_id = check_job_id(job_id)
+        self._task_index = check_task_index(task_index)
+        self._ports = ports
+        self._host = check_text("local_host", host, empty=False, accepted="an address of this machine")
+        self._on_note = check_callable("on_note", on_note)
+        self._forwarding: Forwarding | None = None
+
+    @property
+    def local_ports(self) -> list[int]:
+        """The numbers of the local ports.
+
+        Raises:
+            FailedPreconditionError: The forward is not open.
+        """
+        if self._forwarding is None:
+            raise FailedPreconditionError("the forward is not open: use it in a 'with' block")
+        return self._forwarding.local_ports
+
+    @property
+    def local_port(self) -> int:
+        """The number of the local port."""
+        return self.local_ports[0]
+
+    @property
+    def address(self) -> str:
+        """The local address, as `host:port`."""
+        return self.address_of(0)
+
+    @property
+    def url(self) -> str:
+        """The local address, as a URL of HTTP."""
+        return f"http://{self.address}"
+
+    def address_of(self, number: int) -> str:
+        """Return the local address of one of several ports, as `host:port`. `number` counts from 0."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self.local_ports[number]}"
+
+
+class Forward(_LocalAddresses):
+    """A local port that leads to a port of a task, through the controller. `IrisClient.forward` makes it.
+
+    The forward is a context manager. Inside the block, every connection to `address` reaches the task. Connections
+    continue after a lost connection to the controller. When the task is retried, new connections reach its next
+    attempt. A thread of the forward serves the connections.
+    """
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        job_id: str | JobReference,
+        task_index: int,
+        ports: Sequence[PortPair],
+        *,
+        host: str = LOOPBACK,
+        on_note: Callable[[str], None] = _ignore,
+    ) -> None:
+        super().__init__(job_id, task_index, ports, host, on_note)
+        self._connection = connection
+        self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._ended: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="iris-forward", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._started.result()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until the task has ended, and return how it ended, for people.
+
+        Args:
+            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+
+        Raises:
+            DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
+            IrisError: The forward has failed, for example because the token was revoked.
+        """
+        timeout_s = check_timeout("timeout", timeout)
+        try:
+            return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
+        except concurrent.futures.TimeoutError:
+            raise _not_ended(self._job_id, timeout_s) from None
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        calls = ThreadTunnelCalls(self._connection)
+        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
+        starting = asyncio.create_task(forwarding.start())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        try:
+            await starting
+        except BaseException as error:  # noqa: BLE001 - The thread that waits for the start raises the error.
+            self._started.set_exception(error)
+            return
+        self._forwarding = forwarding
+        self._started.set_result(None)
+        ending = asyncio.create_task(forwarding.ended())
+        ending.add_done_callback(self._set_ended)
+        await stopping
+        await forwarding.stop()
+        await asyncio.wait((ending,))
+
+    def _set_ended(self, ending: asyncio.Task[str]) -> None:
+        if ending.cancelled():
+            self._ended.set_exception(FailedPreconditionError("the forward was closed"))
+        elif (error := ending.exception()) is not None:
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(ending.result())
+
+    def _stop(self) -> None:
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):  # The loop has ended already.
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_STOP_S)
+
+
+class AsyncForward(_LocalAddresses):
+    """A local port that leads to a port of a task, through the controller. `AsyncIrisClient.forward` makes it.
+
+    The forward is an asynchronous context manager. Inside the block, every connection to `address` reaches the task.
+    Connections continue after a lost connection to the controller. When the task is retried, new connections reach its
+    next attempt. The event loop serves the connections.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncClusterConnection,
+        job_id: str | JobReference,
+        task_index: int,
+        ports: Sequence[PortPair],
+        *,
+        host: str = LOOPBACK,
+        on_note: Callable[[str], None] = _ignore,
+    ) -> None:
+        super().__init__(job_id, task_index, ports, host, on_note)
+        self._connection = connection
+
+    async def __aenter__(self) -> Self:
+        calls = AsyncTunnelCalls(self._connection)
+        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
+        await forwarding.start()
+        self._forwarding = forwarding
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._forwarding is not None:
+            await self._forwarding.stop()
+
+    async def wait(self, timeout: float | None = None) -> str:
+        """Wait until the task has ended, and return how it ended, for people.
+
+        Args:
+            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+
+        Raises:
+            DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
+            IrisError: The forward has failed, for example because the token was revoked.
+        """
+        timeout_s = check_timeout("timeout", timeout)
+        if self._forwarding is None:
+            raise FailedPreconditionError("the forward is not open: use it in an 'async with' block")
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout_s):
+                return await self._forwarding.ended()
+        except TimeoutError:
+            raise _not_ended(self._job_id, timeout_s) from None
+
+
+def _not_ended(job_id: str, timeout_s: float) -> DeadlineExceededError:
+    return DeadlineExceededError(f"the task of job {job_id!r} has not ended within {timeout_s:g} s")

@@ -1,0 +1,180 @@
+"""Listens on local ports, and joins each accepted connection to a channel of a tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from iris.arguments import check_text, check_whole_number, refuse
+from iris.client.forwarding.session import ForwardSession
+from iris.client.forwarding.tunnel_calls import TunnelCalls
+from iris.cluster.names import check_port_name
+from iris.errors import FailedPreconditionError, IrisError
+from iris.rpc.cluster_pb2 import ChannelTarget
+from iris.rpc.tunnels.channel import READ_BYTES
+
+_BACKLOG = 1024
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class PortPair:
+    """A port of a task, and the local port that leads to it.
+
+    Attributes:
+        remote: The number of the task's port, or the name of a port that the job has requested.
+        local: The number of the local port. 0: any free port.
+    """
+
+    remote: int | str
+    local: int = 0
+
+    def __post_init__(self) -> None:
+        check_port(self.remote)
+        check_whole_number("local_port", self.local, most=MAX_PORT)
+
+    @property
+    def target(self) -> ChannelTarget:
+        """The port of the task, as a message."""
+        return ChannelTarget(name=self.remote) if isinstance(self.remote, str) else ChannelTarget(port=self.remote)
+
+
+def check_port(value: object) -> int | str:
+    """Return a port of a task: a number, or the name of a requested port.
+
+    Raises:
+        InvalidArgumentError: The value is neither.
+    """
+    accepted = f"a number from 1 to {MAX_PORT}, or the name of a port that the job has requested"
+    if isinstance(value, str):
+        if value.isdecimal():
+            refuse("port", accepted, value, "give a number without quotes")
+        check_port_name(check_text("port", value, empty=False, accepted=accepted))
+        return value
+    return check_whole_number("port", value, least=1, most=MAX_PORT, accepted=accepted)
+
+
+class Forwarding:
+    """A forward, on an asyncio loop: its listening sockets and its session.
+
+    Args:
+        calls: The calls to the controller.
+        job_id: The job.
+        task_index: The task.
+        ports: The ports.
+        host: The local address to listen on.
+        on_note: A function that is called with messages for people.
+
+    Attributes:
+        local_ports: The numbers of the local ports, in the order of `ports`. Empty before `start`.
+    """
+
+    def __init__(
+        self,
+        calls: TunnelCalls,
+        job_id: str,
+        task_index: int,
+        ports: Sequence[PortPair],
+        host: str,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._calls = calls
+        self._ports = ports
+        self._host = host
+        names = [pair.remote for pair in ports if isinstance(pair.remote, str)]
+        self._session = ForwardSession(calls, job_id, task_index, names, on_note)
+        self._servers: list[asyncio.Server] = []
+        self._running: asyncio.Task[str] | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
+        self.local_ports: list[int] = []
+
+    async def start(self) -> None:
+        """Bind the local ports, and wait for the first answer of the controller. Connections are accepted afterwards.
+
+        Raises:
+            FailedPreconditionError: A local port cannot be bound, or the task has ended.
+            IrisError: The job is unknown, or the caller may not reach its ports.
+        """
+        try:
+            for pair in self._ports:
+                await self._listen(pair)
+            self._running = asyncio.create_task(self._session.run())
+            answered = asyncio.create_task(self._session.until_answered())
+            await asyncio.wait((self._running, answered), return_when=asyncio.FIRST_COMPLETED)
+            answered.cancel()
+            if self._running.done():
+                self._running.result()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def ended(self) -> str:
+        """Wait until the task has ended, and return how, for people.
+
+        Raises:
+            IrisError: The forward has failed.
+        """
+        assert self._running is not None, "the forward was started"
+        try:
+            return await asyncio.shield(self._running)
+        finally:
+            if self._running.done():
+                self._close_servers()
+
+    async def stop(self) -> None:
+        """Close the local ports and all connections."""
+        self._close_servers()
+        if self._running is not None:
+            self._running.cancel()
+            with contextlib.suppress(asyncio.CancelledError, IrisError):
+                await self._running
+        for task in list(self._accepting):
+            task.cancel()
+        self._calls.close()
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def _listen(self, pair: PortPair) -> None:
+        try:
+            server = await asyncio.start_server(
+                partial(self._accepted, pair.target), self._host, pair.local, limit=READ_BYTES, backlog=_BACKLOG
+            )
+        except (OSError, UnicodeError) as error:
+            raise _cannot_listen(self._host, pair, error) from error
+        self._servers.append(server)
+        self.local_ports.append(server.sockets[0].getsockname()[1])
+
+    def _accepted(self, target: ChannelTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        task = asyncio.create_task(self._join(target, reader, writer))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _join(self, target: ChannelTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            channel = await self._session.open_channel(target)
+        except BaseException:
+            writer.transport.abort()
+            raise
+        channel.attach(reader, writer)
+
+
+def _cannot_listen(host: str, pair: PortPair, error: Exception) -> FailedPreconditionError:
+    number = getattr(error, "errno", None)
+    advice = "0 takes any free port"
+    if number == errno.EADDRINUSE:
+        why = "another program uses the port"
+    elif number == errno.EACCES:
+        why = "only root may use ports below 1024"
+    elif isinstance(error, socket.gaierror | UnicodeError) or number == errno.EADDRNOTAVAIL:
+        why, advice = "this machine has no such address", "127.0.0.1 is this machine only"
+    else:
+        why = getattr(error, "strerror", None) or str(error)
+    return FailedPreconditionError(f"cannot listen on local port {pair.local} at {host}: {why} ({advice})")

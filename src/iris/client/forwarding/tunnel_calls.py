@@ -1,0 +1,105 @@
+"""The calls with which a forward reaches the controller, for the async client and for the sync client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from iris.cluster.client.aio.connection import AsyncClusterConnection
+from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
+from iris.cluster.client.verbs.connection import ClusterConnection
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
+from iris.rpc.http.client.stream_handle import StreamHandle
+
+OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
+WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
+
+
+class TunnelCalls(Protocol):
+    """The two calls of a tunnel, on an asyncio loop."""
+
+    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages."""
+
+    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+        """Send parts of channels."""
+
+    def close(self) -> None:
+        """Free what the calls have used."""
+
+
+class AsyncTunnelCalls:
+    """The calls of an async client.
+
+    Args:
+        connection: The connections of the client.
+    """
+
+    def __init__(self, connection: AsyncClusterConnection) -> None:
+        self._connection = connection
+
+    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages."""
+        return self._connection.items(tunnel_messages(request))
+
+    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+        """Send parts of channels."""
+        return await self._connection.perform(write_tunnel(request))
+
+    def close(self) -> None:
+        """Do nothing: the client owns the connections."""
+
+
+class ThreadTunnelCalls:
+    """The calls of a sync client. Each stream is read in a thread, and parts are sent from another thread.
+
+    Args:
+        connection: The connections of the client.
+    """
+
+    def __init__(self, connection: ClusterConnection) -> None:
+        self._connection = connection
+        self._writer = ThreadPoolExecutor(1, "iris-tunnel-writer")
+
+    async def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages."""
+        loop = asyncio.get_running_loop()
+        # The queue needs no limit, because the worker sends only a limited number of bytes that are not acknowledged.
+        queue: asyncio.Queue[TunnelMessage | BaseException | None] = asyncio.Queue()
+        handle = StreamHandle()
+
+        def put(item: TunnelMessage | BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # The loop of a forward that was closed has ended.
+                loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        def read() -> None:
+            try:
+                for message in self._connection.items(tunnel_messages(request), handle):
+                    put(message)
+                put(None)
+            except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
+                put(error)
+
+        thread = threading.Thread(target=read, name="iris-tunnel-reader", daemon=True)
+        thread.start()
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            handle.abort()
+
+    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+        """Send parts of channels."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, self._connection.perform, write_tunnel(request))
+
+    def close(self) -> None:
+        """End the thread that sends parts, when its last call has ended."""
+        self._writer.shutdown(wait=False, cancel_futures=True)

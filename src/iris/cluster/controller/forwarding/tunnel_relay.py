@@ -1,0 +1,246 @@
+"""Relays the messages of tunnels between a client and the worker of a task.
+
+The controller keeps no bytes and no state of a tunnel. Therefore a client can resume its tunnel after a restart of the
+controller. The messages of the worker go to the client unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+from iris.cluster.controller.api.watch import JobWatches
+from iris.cluster.controller.forwarding.pace import RelayPace
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import RUNNING, Task, TaskAttempt
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.worker_record import WorkerRecord
+from iris.cluster.types import state_name
+from iris.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from iris.event_log import log_event
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import call_async, stream_async
+from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
+from iris.rpc.peer import Peer
+from iris.rpc.tunnels.tunnel import check_tunnel_id
+from iris.system.event_loop import happens
+
+_BEAT_S = 10.0
+_CHECK_S = 0.5  # A worker may register without a change of the job. The relay looks for it once in this many seconds.
+_log = logging.getLogger(__name__)
+
+OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
+WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
+
+
+class TunnelRelay:
+    """Relays all tunnels of a cluster.
+
+    Args:
+        fleet: The workers.
+        watches: Notifies of changes of jobs.
+    """
+
+    def __init__(self, fleet: Fleet, watches: JobWatches) -> None:
+        self._fleet = fleet
+        self._watches = watches
+        self._pace = RelayPace()
+        self._logged: dict[str, set[str]] = {}  # The targets of each open tunnel that the event log already contains.
+
+    async def messages(self, record: JobRecord, request: OpenTunnelRequest, user: str) -> AsyncGenerator[TunnelMessage]:
+        """Yield the messages of a tunnel, until its attempt or its task has ended.
+
+        Args:
+            record: The job.
+            request: The client's request.
+            user: The caller, for the event log.
+
+        Raises:
+            NotFoundError: There is no such task or attempt, or the tunnel to resume is gone.
+            UnavailableError: The worker does not answer.
+        """
+        check_tunnel_id(request.tunnel_id)
+        record.check_index(request.task_index)
+        task = record.job.tasks[request.task_index]
+        attempt = None
+        if request.HasField("attempt_id"):
+            attempt = _attempt(task, request.attempt_id)
+        else:
+            async with aclosing(self._until_running(record, task)) as waiting:
+                async for message in waiting:
+                    yield message
+            attempt = task.live_attempt
+        if attempt is None:
+            yield _closed(task)
+            return
+        worker = self._worker(attempt)
+        if worker is None:
+            yield _lost(attempt, task)
+            return
+        log_event(
+            _log,
+            "tunnel.opened",
+            user=user,
+            task_id=task.task_id,
+            attempt_id=attempt.attempt_id,
+            tunnel_id=request.tunnel_id,
+        )
+        self._logged[request.tunnel_id] = set()
+        try:
+            async with aclosing(self._relayed(worker, task, attempt, request)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            self._logged.pop(request.tunnel_id, None)
+            log_event(_log, "tunnel.closed", user=user, task_id=task.task_id, tunnel_id=request.tunnel_id)
+
+    async def write(self, record: JobRecord, request: WriteTunnelRequest, user: str) -> WriteTunnelResponse:
+        """Pass the parts of a client on to the worker.
+
+        Raises:
+            NotFoundError: There is no such task or attempt, or the tunnel is gone.
+            UnavailableError: The worker does not answer.
+        """
+        check_tunnel_id(request.tunnel_id)
+        record.check_index(request.task_index)
+        task = record.job.tasks[request.task_index]
+        attempt = _attempt(task, request.attempt_id)
+        worker = self._worker(attempt)
+        if worker is None:
+            raise NotFoundError(_lost_text(attempt, task), reason=ErrorReason.TUNNEL_NOT_FOUND)
+        self._log_targets(request, task, user)
+        passed = cluster_pb2.Worker.WriteTunnelRequest(
+            task_id=task.task_id,
+            attempt_id=attempt.attempt_id,
+            tunnel_id=request.tunnel_id,
+            parts=request.parts,
+            close=request.close,
+        )
+        with _as_unavailable():
+            await self._pace.turn()
+            return await call_async(worker.stub.write_tunnel, passed, _peer(worker))
+
+    async def _until_running(self, record: JobRecord, task: Task) -> AsyncGenerator[TunnelMessage]:
+        """Wait until the task has a running attempt whose worker is registered, or has ended. Yield messages that say
+        why the task does not run.
+        """
+        said, said_s = "", 0.0
+        while not task.is_finished:
+            changed = self._watches.next_change(record.job_id)
+            attempt = task.live_attempt
+            if attempt is not None and attempt.state == RUNNING and attempt.worker_id in self._fleet.workers:
+                return
+            text = f"task {task.task_id} is {state_name(task.state)}"
+            if text != said or time.monotonic() - said_s >= _BEAT_S:
+                said, said_s = text, time.monotonic()
+                yield TunnelMessage(waiting=text)
+            await happens(changed, _CHECK_S)
+
+    async def _relayed(
+        self, worker: WorkerRecord, task: Task, attempt: TaskAttempt, request: OpenTunnelRequest
+    ) -> AsyncGenerator[TunnelMessage]:
+        passed = cluster_pb2.Worker.OpenTunnelRequest(
+            task_id=task.task_id, attempt_id=attempt.attempt_id, tunnel_id=request.tunnel_id, resume=request.resume
+        )
+        try:
+            with _as_unavailable():
+                async with aclosing(stream_async(worker.stub.open_tunnel(passed), _peer(worker))) as messages:
+                    await self._pace.turn()
+                    async for message in messages:
+                        yield message
+                        await self._pace.turn()
+        except NotFoundError as error:
+            if error.reason != ErrorReason.ATTEMPT_NOT_FOUND:
+                raise
+            # The process of the worker has changed, or has removed the ended attempt.
+            if attempt.is_live:
+                raise UnavailableError(str(error)) from error
+            yield _lost(attempt, task)
+
+    def _worker(self, attempt: TaskAttempt) -> WorkerRecord | None:
+        """Return the worker of an attempt. Return None if the attempt has ended and its worker is gone.
+
+        Raises:
+            UnavailableError: The attempt is live, and its worker has not registered with this controller yet, or is
+                about to be declared lost.
+        """
+        worker = self._fleet.workers.get(attempt.worker_id)
+        is_same = worker is not None and worker.identity.incarnation == attempt.worker_incarnation
+        if worker is not None and not worker.is_dead and is_same:
+            return worker
+        if not attempt.is_live:
+            return None
+        raise UnavailableError(
+            f"worker {attempt.worker_id!r}, which runs the task, does not answer",
+            reason=ErrorReason.WORKER_UNREACHABLE,
+            metadata={"worker_id": attempt.worker_id},
+        )
+
+    def _log_targets(self, request: WriteTunnelRequest, task: Task, user: str) -> None:
+        """Write each port that a tunnel reaches to the event log, once for each stream of the tunnel."""
+        for part in request.parts:
+            if part.HasField("target"):
+                port = part.target.name or str(part.target.port)
+                logged = self._logged.get(request.tunnel_id, set())
+                if port not in logged and len(logged) < 100:
+                    logged.add(port)
+                    log_event(
+                        _log, "tunnel.used", user=user, task_id=task.task_id, port=port, tunnel_id=request.tunnel_id
+                    )
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Report a worker's refusal of the controller's own token as an outage, because it is no fault of the client."""
+    try:
+        yield
+    except (UnauthenticatedError, PermissionDeniedError) as error:
+        raise UnavailableError(str(error)) from error
+
+
+def _attempt(task: Task, attempt_id: int) -> TaskAttempt:
+    if 0 <= attempt_id < len(task.attempts):
+        return task.attempts[attempt_id]
+    raise NotFoundError(
+        f"task {task.task_id} has no attempt {attempt_id}: its attempts are 0 to {len(task.attempts) - 1}",
+        reason=ErrorReason.ATTEMPT_NOT_FOUND,
+    )
+
+
+def _closed(task: Task) -> TunnelMessage:
+    text = f"task {task.task_id} has ended: {state_name(task.state)}"
+    return TunnelMessage(closed=TunnelMessage.Closed(text=text, state=task.state))  # type: ignore[arg-type]
+
+
+def _lost(attempt: TaskAttempt, task: Task) -> TunnelMessage:
+    return TunnelMessage(closed=TunnelMessage.Closed(text=_lost_text(attempt, task)))
+
+
+def _lost_text(attempt: TaskAttempt, task: Task) -> str:
+    return f"attempt {attempt.attempt_id} of task {task.task_id} has ended, and worker {attempt.worker_id!r} is gone"
+
+
+def _peer(worker: WorkerRecord) -> Peer:
+    return Peer(worker.identity.address, f"worker {worker.identity.worker_id!r}")
+
+
+def check_forwarding(is_allowed: bool) -> None:
+    """Refuse to open a tunnel if the cluster was started with `--no-forward`.
+
+    Raises:
+        FailedPreconditionError: The cluster forwards no ports.
+    """
+    if not is_allowed:
+        raise FailedPreconditionError(
+            "this cluster forwards no ports, because it was started with 'iris up --no-forward'",
+            reason=ErrorReason.FORWARDING_OFF,
+        )

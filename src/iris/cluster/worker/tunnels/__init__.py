@@ -1,0 +1,4 @@
+"""Connects the channels of clients to ports of running attempts, and decides which ports a client may reach.
+
+Only the worker imports this package.
+"""

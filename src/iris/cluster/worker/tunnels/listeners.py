@@ -1,0 +1,78 @@
+"""Finds the sockets that listen on a port of this machine, and the processes that own them, in /proc (see proc(5))."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_LISTENING = "0A"  # The state of a listening socket in /proc/net/tcp.
+
+
+class Listener(NamedTuple):
+    """A listening socket.
+
+    Attributes:
+        inode: The number by which processes refer to the socket.
+        hosts: The addresses of this machine at which the socket can be reached, the best one first.
+    """
+
+    inode: int
+    hosts: tuple[str, ...]
+
+
+def find_listeners(port: int) -> list[Listener]:
+    """Return the TCP sockets that listen on a port. The call reads the table of all connections, so call it in a
+    thread.
+    """
+    found = []
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/self/net/{name}", encoding="ascii") as file:
+                lines = file.readlines()[1:]
+        except OSError:  # The machine may have no IPv6.
+            continue
+        for line in lines:
+            fields = line.split()
+            host, _, hexadecimal = fields[1].rpartition(":")
+            if fields[3] == _LISTENING and int(hexadecimal, 16) == port:
+                found.append(Listener(int(fields[9]), _hosts(_address(host))))
+    return found
+
+
+def own_sockets(pids: Iterable[int], inodes: Iterable[int]) -> set[int]:
+    """Return the inodes of those sockets that one of the processes has open. Call the function in a thread."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: set[int] = set()
+    for pid in pids:
+        try:
+            descriptors = os.listdir(f"/proc/{pid}/fd")
+        except OSError:  # The process has ended, or belongs to another user.
+            continue
+        for descriptor in descriptors:
+            try:
+                inode = wanted.get(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+            except OSError:
+                continue
+            if inode is not None:
+                found.add(inode)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address that /proc/net/tcp shows as hexadecimal words in the byte order of the machine."""
+    words = [int(text[i : i + 8], 16) for i in range(0, len(text), 8)]
+    return ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+
+
+def _hosts(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> tuple[str, ...]:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if not address.is_unspecified:
+        return (str(address),)
+    # A socket at all addresses of IPv6 usually accepts IPv4, too. A machine may lack the loopback address of IPv6.
+    return ("127.0.0.1",) if address.version == 4 else ("::1", "127.0.0.1")

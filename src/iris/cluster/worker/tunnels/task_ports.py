@@ -1,0 +1,145 @@
+"""Decides which ports of an attempt a client may reach, and connects to them.
+
+A client may reach two kinds of ports: those that the job requested at its submission, and those on which a process of
+the attempt listens. No other port is reached, so that a tunnel is no way into the network of the cluster, or to the
+programs of other users on the same machine. The connection always leads to this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.tunnels.listeners import find_listeners, own_sockets
+from iris.errors import quoted
+from iris.rpc import cluster_pb2
+from iris.rpc.address import is_wildcard
+from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget
+from iris.rpc.tunnels.channel import READ_BYTES
+
+# A client may connect shortly before the task listens. Its connection waits for this many seconds.
+_WAIT_S = 10.0
+_CHECK_S = 0.2
+_CONNECT_S = 10.0
+# For this many seconds, further connections to a port need no new look at the processes of the attempt.
+_KNOWN_S = 2.0
+_MAX_KNOWN = 1000
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+FindProcesses = Callable[[Attempt], Awaitable[list[Process]]]
+
+
+class NotConnectedError(Exception):
+    """A channel could not be connected.
+
+    Attributes:
+        code: The reason.
+        text: The reason for people.
+    """
+
+    def __init__(self, code: ChannelReset, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class TaskPorts:
+    """Connects to the ports of this worker's attempts.
+
+    Args:
+        find_processes: Returns the processes of an attempt.
+        hosts: The addresses of this machine to which tasks bind.
+    """
+
+    def __init__(self, find_processes: FindProcesses, hosts: Sequence[str]) -> None:
+        self._find_processes = find_processes
+        own = [host for host in dict.fromkeys(hosts) if host and not is_wildcard(host)]
+        self._hosts = tuple(dict.fromkeys(("127.0.0.1", "::1", *own)))
+        # The hosts at which an attempt's process listens on a port, and until when they count as known.
+        self._known: dict[tuple[int, int], tuple[tuple[str, ...], float]] = {}
+
+    async def connect(self, attempt: Attempt, target: ChannelTarget) -> Streams:
+        """Connect to a port of an attempt. Wait some seconds if no process listens on the port yet.
+
+        Raises:
+            NotConnectedError: The port may not be reached, or no process listens on it.
+        """
+        port = _port_of(attempt, target)
+        is_requested = port in attempt.ports.values()
+        until_s = time.monotonic() + _WAIT_S
+        while True:
+            hosts = await self._hosts_of(attempt, port, is_requested=is_requested)
+            streams = await _connect(hosts, port)
+            if streams is not None:
+                return streams
+            self._known.pop((attempt.number, port), None)
+            if time.monotonic() > until_s or attempt.is_final:
+                name = f" ({target.name!r})" if target.name else ""
+                raise NotConnectedError(
+                    cluster_pb2.CHANNEL_RESET_REFUSED,
+                    f"no process of task {attempt.request.task_id} listens on port {port}{name}",
+                )
+            await asyncio.sleep(_CHECK_S)
+
+    async def _hosts_of(self, attempt: Attempt, port: int, *, is_requested: bool) -> tuple[str, ...]:
+        """Return the hosts at which the attempt's port can be reached. The tuple is empty if no process
+        listens.
+
+        Raises:
+            NotConnectedError: Only other processes listen on a port that the job did not request.
+        """
+        known = self._known.get((attempt.number, port))
+        if known is not None and known[1] > time.monotonic():
+            return known[0]
+        listeners = await asyncio.to_thread(find_listeners, port)
+        own: set[int] = set()
+        if listeners:
+            pids = [process.pid for process in await self._find_processes(attempt)]
+            own = await asyncio.to_thread(own_sockets, pids, [listener.inode for listener in listeners])
+        hosts = tuple(host for listener in listeners if listener.inode in own for host in listener.hosts)
+        if hosts:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[attempt.number, port] = hosts, time.monotonic() + _KNOWN_S
+            return hosts
+        if is_requested:
+            # The server may run outside of the attempt's processes, for example in a container of docker.
+            return self._hosts if listeners else ()
+        if listeners:
+            raise NotConnectedError(
+                cluster_pb2.CHANNEL_RESET_FOREIGN_PORT,
+                f"port {port} was not requested by job {attempt.request.job_id}, and the process that listens on it"
+                " does not belong to the task: request a port with 'iris run --port NAME'",
+            )
+        return ()
+
+
+def _port_of(attempt: Attempt, target: ChannelTarget) -> int:
+    if target.name:
+        port = attempt.ports.get(target.name.lower())
+        if port is None:
+            names = ", ".join(sorted(attempt.ports)) or "none ('iris run --port NAME' requests one)"
+            raise NotConnectedError(
+                cluster_pb2.CHANNEL_RESET_NO_SUCH_PORT,
+                f"task {attempt.request.task_id} has no port named {quoted(target.name)}; its ports are: {names}",
+            )
+        return port
+    if not 1 <= target.port <= 65535:
+        raise NotConnectedError(
+            cluster_pb2.CHANNEL_RESET_NO_SUCH_PORT, f"a port must be from 1 to 65535, got {target.port}"
+        )
+    return target.port
+
+
+async def _connect(hosts: Sequence[str], port: int) -> Streams | None:
+    """Connect to the first host that accepts the connection. Return None if no host does."""
+    for host in hosts:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                return await asyncio.open_connection(host, port, limit=READ_BYTES)
+        except OSError:  # A TimeoutError is an OSError.
+            continue
+    return None

@@ -1,0 +1,235 @@
+"""The tunnels of this worker: opens, resumes, serves and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from iris.cluster.types import state_name
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.tunnels.task_ports import NotConnectedError, TaskPorts
+from iris.errors import NotFoundError, ResourceExhaustedError
+from iris.event_log import log_event
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import ChannelTarget, TunnelMessage, WriteTunnelResponse
+from iris.rpc.tunnels.budget import Budget
+from iris.rpc.tunnels.channel import Channel
+from iris.rpc.tunnels.tunnel import Tunnel, check_tunnel_id
+from iris.system.event_loop import open_file_limit
+
+MESSAGE_BYTES = 256 * 1024  # The largest size of the data in one message.
+BEAT_S = 10.0
+ABANDONED_S = 60.0  # A tunnel ends if its client does not come back within this many seconds after a broken stream.
+IDLE_S = 12 * 3600.0  # A channel ends if it has carried nothing for this many seconds.
+MAX_CHANNELS = 1000  # The largest number of channels of one tunnel.
+MAX_TUNNELS = 1000  # The largest number of tunnels of a worker.
+# Connections that are still open this many seconds after the end of their attempt do not belong to its processes.
+_LINGER_S = 2.0
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+
+
+class Tunnels:
+    """All tunnels of a worker.
+
+    Args:
+        registry: The attempts of this worker.
+        ports: Connects to the ports of attempts.
+    """
+
+    def __init__(self, registry: AttemptRegistry, ports: TaskPorts) -> None:
+        self._registry = registry
+        self._ports = ports
+        self._budget = Budget()
+        self._tunnels: dict[Key, WorkerTunnel] = {}
+        self._max_channels = max(16, min(4 * MAX_CHANNELS, open_file_limit() // 8))
+
+    async def serve(self, request: cluster_pb2.Worker.OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages until the attempt has ended or the client opens the same
+        tunnel again.
+
+        Raises:
+            NotFoundError: There is no such attempt, or the tunnel to resume is gone.
+            ResourceExhaustedError: There are too many tunnels.
+        """
+        check_tunnel_id(request.tunnel_id)
+        attempt = self._registry.find(request.task_id, request.attempt_id)
+        key = request.task_id, request.attempt_id, request.tunnel_id
+        tunnel = self._tunnels.get(key)
+        if tunnel is None:
+            if request.resume:
+                raise _gone(request.tunnel_id)
+            if len(self._tunnels) >= MAX_TUNNELS:
+                raise ResourceExhaustedError(
+                    f"this worker has {MAX_TUNNELS:,} tunnels, which is the limit: try again when some have ended",
+                    reason=ErrorReason.QUOTA_EXCEEDED,
+                )
+            tunnel = self._tunnels[key] = WorkerTunnel(key, attempt, self)
+        async with aclosing(tunnel.messages()) as messages:
+            async for message in messages:
+                yield message
+
+    def write(self, request: cluster_pb2.Worker.WriteTunnelRequest) -> WriteTunnelResponse:
+        """Apply the parts from a client.
+
+        Raises:
+            NotFoundError: The tunnel is not open.
+            InvalidArgumentError: A part contradicts an earlier part.
+        """
+        tunnel = self._tunnels.get((request.task_id, request.attempt_id, request.tunnel_id))
+        if tunnel is None:
+            if request.close:
+                return WriteTunnelResponse()
+            raise _gone(request.tunnel_id)
+        again = tunnel.tunnel.apply(request.parts)
+        if request.close:
+            self.drop(tunnel)
+        return WriteTunnelResponse(again=again)
+
+    def attempt_ended(self, task_id: str, attempt_id: int) -> None:
+        """End the tunnels of an attempt that has ended, as soon as their clients have received the last bytes."""
+        for tunnel in list(self._tunnels.values()):
+            if tunnel.key[:2] == (task_id, attempt_id):
+                tunnel.attempt_ended()
+
+    # For the tunnels of this worker.
+
+    def new_tunnel(self, tunnel: WorkerTunnel) -> Tunnel:
+        """Return the channels of a new tunnel."""
+        return Tunnel(self._budget, on_open=tunnel.connect)
+
+    async def connect(self, tunnel: WorkerTunnel, channel: Channel, target: ChannelTarget) -> None:
+        """Connect a channel to its target, or reset the channel."""
+        try:
+            if len(tunnel.tunnel.channels) > MAX_CHANNELS:
+                raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections")
+            if sum(len(one.tunnel.channels) for one in self._tunnels.values()) > self._max_channels:
+                raise _too_many(f"the tunnels of this worker have {self._max_channels:,} connections")
+            streams = await self._ports.connect(tunnel.attempt, target)
+        except NotConnectedError as error:
+            channel.reset(error.code, error.text)
+        else:
+            channel.attach(*streams)
+
+    def drop(self, tunnel: WorkerTunnel) -> None:
+        """End a tunnel, and close its connections."""
+        if self._tunnels.get(tunnel.key) is tunnel:
+            del self._tunnels[tunnel.key]
+        tunnel.close()
+
+
+class WorkerTunnel:
+    """A tunnel of one client to one attempt.
+
+    Args:
+        key: Identifies the tunnel.
+        attempt: The attempt.
+        tunnels: The tunnels of the worker.
+
+    Attributes:
+        tunnel: The channels.
+    """
+
+    def __init__(self, key: Key, attempt: Attempt, tunnels: Tunnels) -> None:
+        self.key = key
+        self.attempt = attempt
+        self._tunnels = tunnels
+        self._loop = asyncio.get_running_loop()
+        self._streams = 0  # The number of streams that the client has opened. Only the newest stream gets messages.
+        self._is_closed = False
+        self._abandoned: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.tunnel = tunnels.new_tunnel(self)
+        log_event(_log, "tunnel.opened", task_id=key[0], attempt_id=key[1], tunnel_id=key[2])
+
+    async def messages(self) -> AsyncGenerator[TunnelMessage]:
+        """Yield the messages for a new stream of the client."""
+        self._streams += 1
+        number = self._streams
+        self._stop_timer()
+        self.tunnel.wake()  # An earlier stream of the same client ends now.
+        try:
+            opened = TunnelMessage.Opened(
+                attempt_id=self.attempt.request.attempt_id, channels=self.tunnel.channels, ports=self.attempt.ports
+            )
+            yield TunnelMessage(opened=opened)
+            self.tunnel.rewind()
+            while number == self._streams and not self._is_closed:
+                parts = self.tunnel.take(MESSAGE_BYTES)
+                if parts:
+                    self.tunnel.confirm(parts)
+                    yield TunnelMessage(parts=parts)
+                elif self.attempt.is_final and not self.tunnel.channels:
+                    yield self._closed()
+                    self._tunnels.drop(self)
+                elif not await self.tunnel.wait_for_work(BEAT_S):
+                    self._reset_idle()
+                    yield TunnelMessage()
+        finally:
+            if number == self._streams and not self._is_closed:
+                self._abandoned = self._loop.call_later(ABANDONED_S, self._tunnels.drop, self)
+
+    def connect(self, channel: Channel, target: ChannelTarget) -> None:
+        """Begin to connect a channel that the client has opened."""
+        task = asyncio.create_task(self._tunnels.connect(self, channel, target))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def attempt_ended(self) -> None:
+        """Reset the channels of an ended attempt, after the time that its connections need to end by themselves."""
+        self.tunnel.wake()
+        self._loop.call_later(_LINGER_S, self._reset_rest)
+
+    def close(self) -> None:
+        """Close all connections of the tunnel."""
+        self._is_closed = True
+        self._stop_timer()
+        for task in self._connecting:
+            task.cancel()
+        self.tunnel.drop_all()
+        self.tunnel.wake()
+        log_event(_log, "tunnel.closed", task_id=self.key[0], attempt_id=self.key[1], tunnel_id=self.key[2])
+
+    def _reset_rest(self) -> None:
+        for channel in list(self.tunnel.channels.values()):
+            if channel.is_reading:
+                channel.reset(cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED, self._end_text())
+        self.tunnel.wake()
+
+    def _reset_idle(self) -> None:
+        for channel in list(self.tunnel.channels.values()):
+            if self._loop.time() - channel.active_s > IDLE_S:
+                hours = IDLE_S / 3600
+                channel.reset(cluster_pb2.CHANNEL_RESET_IDLE, f"the connection carried nothing for {hours:g} hours")
+
+    def _closed(self) -> TunnelMessage:
+        return TunnelMessage(closed=TunnelMessage.Closed(text=self._end_text()))
+
+    def _end_text(self) -> str:
+        number, task_id = self.attempt.request.attempt_id, self.key[0]
+        return f"attempt {number} of task {task_id} has ended: {state_name(self.attempt.state)}"
+
+    def _stop_timer(self) -> None:
+        if self._abandoned is not None:
+            self._abandoned.cancel()
+            self._abandoned = None
+
+
+def _too_many(what: str) -> NotConnectedError:
+    return NotConnectedError(
+        cluster_pb2.CHANNEL_RESET_LIMIT, f"{what}, which is the limit: close some connections first"
+    )
+
+
+def _gone(tunnel_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"this worker has no tunnel {tunnel_id!r}: the tunnel was closed, or its client was silent for more than"
+        f" {ABANDONED_S:g} s",
+        reason=ErrorReason.TUNNEL_NOT_FOUND,
+        metadata={"tunnel_id": tunnel_id},
+    )

@@ -1,0 +1,143 @@
+"""The two directions of a channel, as pure state: positions, bytes that are kept, ends and acknowledgements.
+
+The end of a direction counts as one more byte. Therefore a direction of 10 bytes is complete when its receiver has
+acknowledged 11.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from iris.errors import InvalidArgumentError
+
+
+class Piece(NamedTuple):
+    """Bytes of one direction.
+
+    Attributes:
+        position: The number of bytes before `data`.
+        data: The bytes.
+        end: Whether nothing follows `data`.
+    """
+
+    position: int
+    data: bytes
+    end: bool
+
+
+class Outgoing:
+    """The direction in which this side sends. Bytes are kept until the other side has acknowledged them."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._first = 0  # The position of the first kept byte.
+        self._taken = 0  # The position up to which bytes, or the end, were taken.
+        self._has_end = False
+        self._acknowledged = 0
+
+    @property
+    def held(self) -> int:
+        """The number of kept bytes."""
+        return len(self._kept)
+
+    @property
+    def has_end(self) -> bool:
+        """Whether `finish` was called."""
+        return self._has_end
+
+    @property
+    def is_all_taken(self) -> bool:
+        """Whether everything that was added, the end included, was taken."""
+        return self._taken == self._size + self._has_end
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the other side has acknowledged the end."""
+        return self._has_end and self._acknowledged == self._size + 1
+
+    @property
+    def _size(self) -> int:
+        return self._first + len(self._kept)
+
+    def add(self, data: bytes) -> None:
+        """Add bytes to the direction."""
+        self._kept += data
+
+    def finish(self) -> None:
+        """Add the end of the direction."""
+        self._has_end = True
+
+    def take(self, max_bytes: int) -> Piece | None:
+        """Return the next bytes to send, at most `max_bytes`. Return None if everything was taken."""
+        if self.is_all_taken:
+            return None
+        position = min(self._taken, self._size)
+        begin = position - self._first
+        data = bytes(memoryview(self._kept)[begin : begin + max_bytes])
+        end = self._has_end and position + len(data) == self._size
+        self._taken = position + len(data) + end
+        return Piece(position, data, end)
+
+    def acknowledge(self, received: int) -> int:
+        """Drop the bytes that the other side has passed on, and return their number.
+
+        Raises:
+            InvalidArgumentError: `received` is larger than the number of bytes that were taken.
+        """
+        most = self._size + self._has_end
+        if received > most:
+            raise InvalidArgumentError(
+                f"received must be at most {most}, the number of bytes of the direction, got {received}"
+            )
+        self._acknowledged = max(self._acknowledged, received)
+        # The other side may acknowledge bytes that it got before a rewind.
+        self._taken = max(self._taken, self._acknowledged)
+        dropped = min(received, self._size) - self._first
+        if dropped <= 0:
+            return 0
+        del self._kept[:dropped]
+        self._first += dropped
+        return dropped
+
+    def rewind(self) -> None:
+        """Take again everything that is not acknowledged, because sent bytes may be lost."""
+        self._taken = self._acknowledged
+
+
+class Incoming:
+    """The direction in which this side receives.
+
+    Attributes:
+        passed_on: The number of bytes, with the end, that were passed on to the connection of this side.
+    """
+
+    def __init__(self) -> None:
+        self._accepted = 0
+        self._has_end = False
+        self.passed_on = 0
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the end has arrived."""
+        return self._has_end
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything, the end included, was passed on."""
+        return self._has_end and self.passed_on == self._accepted + 1
+
+    def accept(self, position: int, data: bytes, *, end: bool) -> bytes | None:
+        """Accept received bytes, and return the bytes that are new. Return None if bytes before `position` are missing.
+
+        Raises:
+            InvalidArgumentError: There are bytes after the end, or the end has moved.
+        """
+        if position > self._accepted:
+            return None
+        new = data[self._accepted - position :]
+        last = position + len(data)
+        if self._has_end and (new or (end and last != self._accepted)):
+            raise InvalidArgumentError(f"the direction has ended after {self._accepted} bytes, got bytes up to {last}")
+        self._accepted += len(new)
+        self._has_end = self._has_end or (end and last == self._accepted)
+        return new
