@@ -12,6 +12,7 @@ CLASSES = (
     ("LogStream", "iris.client.logs.streams"),
     ("TreeLogStream", "iris.client.logs.tree"),
     ("Copied", "iris.client.files.copied"),
+    ("Forward", "iris.client.forwarding.forward"),
     ("Resources", "iris"),
     ("JobInfo", "iris"),
     ("JobState", "iris"),
@@ -25,6 +26,7 @@ ASYNC_CLASSES = (
     ("AsyncMapJob", "iris.client.aio.maps.map_job", "MapJob"),
     ("AsyncLogStream", "iris.client.aio", "LogStream"),
     ("AsyncTreeLogStream", "iris.client.aio.logs.tree", "TreeLogStream"),
+    ("AsyncForward", "iris.client.forwarding.async_forward", "Forward"),
 )
 FUNCTIONS = (
     ("current_job", "iris"),

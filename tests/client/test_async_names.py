@@ -14,6 +14,8 @@ from iris.client import IrisClient, Job, Task
 from iris.client.aio import AsyncIrisClient, AsyncJob, AsyncLogStream, AsyncTask
 from iris.client.aio.logs.tree import AsyncTreeLogStream
 from iris.client.aio.maps.map_job import AsyncMapJob
+from iris.client.forwarding.async_forward import AsyncForward
+from iris.client.forwarding.forward import Forward
 from iris.client.logs.streams import LogStream
 from iris.client.logs.tree import TreeLogStream
 from iris.client.maps.map_job import MapJob
@@ -26,6 +28,7 @@ PAIRS = [
     (Task, AsyncTask),
     (MapJob, AsyncMapJob),
     (LogStream, AsyncLogStream),
+    (Forward, AsyncForward),
     (TreeLogStream, AsyncTreeLogStream),
     (RemoteClusterClient, AsyncRemoteClusterClient),
 ]
@@ -56,6 +59,8 @@ PLAIN = {
     "from_context": "sends nothing, as in the sync client",
     "local": "the cluster starts with the first call",
     "flush": "sends nothing, as in the sync client",
+    "forward": "returns a context manager; the block sends the first request",
+    "address_of": "sends nothing, as in the sync client",
     "lost_worker": "sends nothing, as in the sync client",
 }
 # Parameters that the async methods do not have.
@@ -96,7 +101,9 @@ def test_async_class_has_the_public_names_of_the_sync_class(sync: type, asynchro
 def as_sync(text: str) -> str:
     """Return a text of the async client in the words of the sync client."""
     text = text.replace("AsyncBaseTransport", "BaseTransport")
-    text = re.sub(r"\bAsync(IrisClient|Job|MapJob|Task|LogStream|TreeLogStream|Iterator|Generator)\b", r"\1", text)
+    text = re.sub(
+        r"\bAsync(IrisClient|Job|MapJob|Task|LogStream|TreeLogStream|Forward|Iterator|Generator)\b", r"\1", text
+    )
     return text.replace("Generator[", "Iterator[")
 
 

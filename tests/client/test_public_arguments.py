@@ -181,10 +181,14 @@ WRONG: dict[str, list[Any]] = {
     "until_ms": [*NO_INT64, None],
     "newest_first": NO_FLAG,
     "limit": [*NO_INT32, 0],
+    "port": ["80", "a b", "", 0, 65536, *[value for value in NO_NUMBER if value != "1"]],
+    "local_port": [*NO_NUMBER, 65536, None],
+    "local_host": ["", None, *NO_TEXT],
 }
 # Right values for the arguments that a call has to have.
 RIGHT: dict[str, Any] = {
     "job_id": "train",
+    "port": 8000,
     "data": b"x",
     "position": 0,
     "task_index": 0,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import socket
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -650,6 +652,37 @@ for _service in ("ControllerService", "WorkerService"):
     case(f"{_service}/ListTaskFiles")(_read_files)
     case(f"{_service}/ReadTaskFile")(_read_files)
     case(f"{_service}/WriteTaskFile")(_write_file)
+
+
+def _forward(lost: Case) -> None:
+    program = Path(__file__).parents[1] / "support" / "port_server.py"
+    job_id = lost.launch(f"exec {sys.executable} {program} sink", ports=["sink"])
+    wait_until(lambda: _has_line(lost, job_id), "the server of the task")
+    lost.lose(job_id)
+
+    def send() -> bytes:
+        with (
+            lost.world.client.forward(job_id, "sink") as forward,
+            socket.create_connection(("127.0.0.1", forward.local_port)) as connection,
+        ):
+            connection.sendall(b"once")
+            connection.shutdown(socket.SHUT_WR)
+            return connection.makefile("rb").read()
+
+    assert lost.again(send) == f"4 {hashlib.sha256(b'once').hexdigest()}\n".encode()
+    lost.world.direct.terminate_job(job_id)
+
+
+for _service in ("ControllerService", "WorkerService"):
+    case(f"{_service}/OpenTunnel")(_forward)
+    case(f"{_service}/WriteTunnel")(_forward)
+
+
+def _has_line(lost: Case, job_id: str) -> bool:
+    try:
+        return bool(lost.world.direct.fetch_task_logs(f"{job_id}/task-0"))
+    except NotFoundError:
+        return False
 
 
 def _has_file(lost: Case, job_id: str, path: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from iris.arguments import JobReference
-from iris.client.forwarding.forward import LOOPBACK, AsyncForward
+from iris.client.forwarding.async_forward import AsyncForward
+from iris.client.forwarding.forward import LOOPBACK
 from iris.client.forwarding.forwarding import PortPair
 from iris.client.submission import parent_job
 from iris.client.waiting import find_endpoint

@@ -1,4 +1,4 @@
-"""Defines `Forward` and `AsyncForward`: a local port that leads to a port of a task."""
+"""Defines `Forward`: a local port that leads to a port of a task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Self
 
 from iris.arguments import JobReference, check_callable, check_job_id, check_task_index, check_text, check_timeout
 from iris.client.forwarding.forwarding import Forwarding, PortPair
-from iris.client.forwarding.tunnel_calls import AsyncTunnelCalls, ThreadTunnelCalls
-from iris.cluster.client.aio.connection import AsyncClusterConnection
+from iris.client.forwarding.tunnel_calls import ThreadTunnelCalls
 from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.errors import DeadlineExceededError, FailedPreconditionError
 
@@ -21,12 +20,20 @@ LOOPBACK = "127.0.0.1"
 _STOP_S = 5.0
 
 
-def _ignore(text: str) -> None:
+def ignore_note(text: str) -> None:
     """Drop a message for people."""
 
 
-class _LocalAddresses:
-    """The arguments of a forward, and the addresses of its local ports."""
+class LocalAddresses:
+    """The arguments of a forward, and the addresses of its local ports.
+
+    Args:
+        job_id: The job.
+        task_index: The task.
+        ports: The ports.
+        host: The local address to listen on.
+        on_note: A function that is called with messages for people.
+    """
 
     def __init__(
         self,
@@ -75,7 +82,7 @@ class _LocalAddresses:
         return f"{host}:{self.local_ports[number]}"
 
 
-class Forward(_LocalAddresses):
+class Forward(LocalAddresses):
     """A local port that leads to a port of a task, through the controller. `IrisClient.forward` makes it.
 
     The forward is a context manager. Inside the block, every connection to `address` reaches the task. Connections
@@ -91,7 +98,7 @@ class Forward(_LocalAddresses):
         ports: Sequence[PortPair],
         *,
         host: str = LOOPBACK,
-        on_note: Callable[[str], None] = _ignore,
+        on_note: Callable[[str], None] = ignore_note,
     ) -> None:
         super().__init__(job_id, task_index, ports, host, on_note)
         self._connection = connection
@@ -129,7 +136,7 @@ class Forward(_LocalAddresses):
         try:
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
-            raise _not_ended(self._job_id, timeout_s) from None
+            raise not_ended(self._job_id, timeout_s) from None
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -172,59 +179,6 @@ class Forward(_LocalAddresses):
         self._thread.join(_STOP_S)
 
 
-class AsyncForward(_LocalAddresses):
-    """A local port that leads to a port of a task, through the controller. `AsyncIrisClient.forward` makes it.
-
-    The forward is an asynchronous context manager. Inside the block, every connection to `address` reaches the task.
-    Connections continue after a lost connection to the controller. When the task is retried, new connections reach its
-    next attempt. The event loop serves the connections.
-    """
-
-    def __init__(
-        self,
-        connection: AsyncClusterConnection,
-        job_id: str | JobReference,
-        task_index: int,
-        ports: Sequence[PortPair],
-        *,
-        host: str = LOOPBACK,
-        on_note: Callable[[str], None] = _ignore,
-    ) -> None:
-        super().__init__(job_id, task_index, ports, host, on_note)
-        self._connection = connection
-
-    async def __aenter__(self) -> Self:
-        calls = AsyncTunnelCalls(self._connection)
-        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
-        await forwarding.start()
-        self._forwarding = forwarding
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._forwarding is not None:
-            await self._forwarding.stop()
-
-    async def wait(self, timeout: float | None = None) -> str:
-        """Wait until the task has ended, and return how it ended, for people.
-
-        Args:
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
-
-        Raises:
-            DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
-            IrisError: The forward has failed, for example because the token was revoked.
-        """
-        timeout_s = check_timeout("timeout", timeout)
-        if self._forwarding is None:
-            raise FailedPreconditionError("the forward is not open: use it in an 'async with' block")
-        try:
-            async with asyncio.timeout(None if timeout is None else timeout_s):
-                return await self._forwarding.ended()
-        except TimeoutError:
-            raise _not_ended(self._job_id, timeout_s) from None
-
-
-def _not_ended(job_id: str, timeout_s: float) -> DeadlineExceededError:
+def not_ended(job_id: str, timeout_s: float) -> DeadlineExceededError:
+    """Return the error for a wait whose timeout has passed."""
     return DeadlineExceededError(f"the task of job {job_id!r} has not ended within {timeout_s:g} s")

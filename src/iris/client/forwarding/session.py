@@ -144,6 +144,8 @@ class ForwardSession:
                     raise
                 self._note_silence(error)
                 closed = None
+            # While the stream is broken, new connections wait, because the worker of the attempt may be lost.
+            self._ready.clear()
             if closed is not None:
                 return closed
             await asyncio.sleep(self._backoff.next_s())

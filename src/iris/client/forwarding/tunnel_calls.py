@@ -1,4 +1,4 @@
-"""The calls with which a forward reaches the controller, for the async client and for the sync client."""
+"""The calls with which a forward reaches the controller, and their implementation for the sync client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
 from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.rpc import cluster_pb2
@@ -31,28 +30,6 @@ class TunnelCalls(Protocol):
 
     def close(self) -> None:
         """Free what the calls have used."""
-
-
-class AsyncTunnelCalls:
-    """The calls of an async client.
-
-    Args:
-        connection: The connections of the client.
-    """
-
-    def __init__(self, connection: AsyncClusterConnection) -> None:
-        self._connection = connection
-
-    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
-        """Open or resume a tunnel, and yield its messages."""
-        return self._connection.items(tunnel_messages(request))
-
-    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
-        """Send parts of channels."""
-        return await self._connection.perform(write_tunnel(request))
-
-    def close(self) -> None:
-        """Do nothing: the client owns the connections."""
 
 
 class ThreadTunnelCalls:

@@ -1,0 +1,93 @@
+"""Defines `AsyncForward`: a local port that leads to a port of a task, served by the event loop of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from iris.arguments import JobReference, check_timeout
+from iris.client.forwarding.forward import LOOPBACK, LocalAddresses, ignore_note, not_ended
+from iris.client.forwarding.forwarding import Forwarding, PortPair
+from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, WriteTunnelRequest
+from iris.cluster.client.aio.connection import AsyncClusterConnection
+from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
+from iris.errors import FailedPreconditionError
+from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
+
+
+class AsyncTunnelCalls:
+    """The calls of an async client.
+
+    Args:
+        connection: The connections of the client.
+    """
+
+    def __init__(self, connection: AsyncClusterConnection) -> None:
+        self._connection = connection
+
+    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages."""
+        return self._connection.items(tunnel_messages(request))
+
+    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+        """Send parts of channels."""
+        return await self._connection.perform(write_tunnel(request))
+
+    def close(self) -> None:
+        """Do nothing: the client owns the connections."""
+
+
+class AsyncForward(LocalAddresses):
+    """A local port that leads to a port of a task, through the controller. `AsyncIrisClient.forward` makes it.
+
+    The forward is an asynchronous context manager. Inside the block, every connection to `address` reaches the task.
+    Connections continue after a lost connection to the controller. When the task is retried, new connections reach its
+    next attempt. The event loop serves the connections.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncClusterConnection,
+        job_id: str | JobReference,
+        task_index: int,
+        ports: Sequence[PortPair],
+        *,
+        host: str = LOOPBACK,
+        on_note: Callable[[str], None] = ignore_note,
+    ) -> None:
+        super().__init__(job_id, task_index, ports, host, on_note)
+        self._connection = connection
+
+    async def __aenter__(self) -> Self:
+        calls = AsyncTunnelCalls(self._connection)
+        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
+        await forwarding.start()
+        self._forwarding = forwarding
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._forwarding is not None:
+            await self._forwarding.stop()
+
+    async def wait(self, timeout: float | None = None) -> str:
+        """Wait until the task has ended, and return how it ended, for people.
+
+        Args:
+            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+
+        Raises:
+            DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
+            IrisError: The forward has failed, for example because the token was revoked.
+        """
+        timeout_s = check_timeout("timeout", timeout)
+        if self._forwarding is None:
+            raise FailedPreconditionError("the forward is not open: use it in an 'async with' block")
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout_s):
+                return await self._forwarding.ended()
+        except TimeoutError:
+            raise not_ended(self._job_id, timeout_s) from None
