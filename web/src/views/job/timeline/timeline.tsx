@@ -34,7 +34,7 @@ export function Timeline({ tasks, submittedMs, finishedMs, onOpen }: Props) {
   const rowPx = rowHeight(rows.length, HEIGHT_PX - AXIS_PX);
   const rowsPx = rows.length * rowPx;
   const heightPx = Math.min(HEIGHT_PX, AXIS_PX + rowsPx + 2);
-  const endMs = Math.max(nowMs, submittedMs + 1_000);
+  const endMs = Math.max(nowMs, submittedMs + (finishedMs ? 100 : 1_000));
   const isLong = endMs - submittedMs > 86_400_000;
 
   const scaleOf = (width: number): { scale: Scale; whole: Scale } => {

@@ -42,7 +42,7 @@ export function UsagePlots({ jobId, tasks, beat }: Props) {
   if (loaded.problem) return <p class="muted">The usage cannot be loaded: {loaded.problem}</p>;
   const { series } = loaded;
   const first = series[0];
-  if (!first) return <p class="muted">Nothing was measured yet. Running tasks are measured about every two seconds.</p>;
+  if (!first) return <p class="muted">Nothing was measured. Tasks are measured about every two seconds while they run.</p>;
   const measures = [CPU, MEMORY, ...(series.some((one) => one.gpuPercent.length > 0) ? [GPU, GPU_MEMORY] : [])];
   return (
     <div class="plots">
