@@ -79,6 +79,7 @@ NAMES = frozenset(
         "finish.after",
         "report.before",  # Failpoints around a report about attempts.
         "report.after",
+        "outputs.before",  # The failpoint before each call that sends a part of the outputs of an attempt.
         "handover.before",  # Failpoints around the upload of a part of a log.
         "handover.after",
         "worker.request",

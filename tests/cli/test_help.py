@@ -58,7 +58,7 @@ def test_alias_stands_for_its_command_and_is_listed_in_help(alias: str, name: st
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["stauts"], "no such command 'stauts': did you mean status?"),
+        (["stauts"], "no such command 'stauts': did you mean status"),
         (["cancle"], "did you mean cancel?"),
         (["get"], "'iris ps' lists jobs"),
         (["delete"], "'iris rm JOB' removes an ended job"),

@@ -12,8 +12,10 @@ import pytest
 
 from iris.client import IrisClient, Job, Task
 from iris.client.aio import AsyncIrisClient, AsyncJob, AsyncLogStream, AsyncTask
+from iris.client.aio.files.outputs import AsyncOutput, AsyncOutputs
 from iris.client.aio.logs.tree import AsyncTreeLogStream
 from iris.client.aio.maps.map_job import AsyncMapJob
+from iris.client.files.outputs import Output, Outputs
 from iris.client.forwarding.async_forward import AsyncForward
 from iris.client.forwarding.forward import Forward
 from iris.client.logs.streams import LogStream
@@ -26,6 +28,8 @@ PAIRS = [
     (IrisClient, AsyncIrisClient),
     (Job, AsyncJob),
     (Task, AsyncTask),
+    (Output, AsyncOutput),
+    (Outputs, AsyncOutputs),
     (MapJob, AsyncMapJob),
     (LogStream, AsyncLogStream),
     (Forward, AsyncForward),
@@ -80,7 +84,9 @@ OTHER_DOCUMENTATION = {
 
 
 def names(holder: type) -> set[str]:
-    return {name for name in dir(holder) if not name.startswith("_")}
+    """Return the public names of a class without the names of Python's `list`."""
+    built_in = dir(list) if issubclass(holder, list) else []
+    return {name for name in dir(holder) if not name.startswith("_") and name not in built_in}
 
 
 CASES = [
@@ -102,7 +108,9 @@ def as_sync(text: str) -> str:
     """Return a text of the async client in the words of the sync client."""
     text = text.replace("AsyncBaseTransport", "BaseTransport")
     text = re.sub(
-        r"\bAsync(IrisClient|Job|MapJob|Task|LogStream|TreeLogStream|Forward|Iterator|Generator)\b", r"\1", text
+        r"\bAsync(IrisClient|Job|Output|Outputs|MapJob|Task|LogStream|TreeLogStream|Forward|Iterator|Generator)\b",
+        r"\1",
+        text,
     )
     return text.replace("Generator[", "Iterator[")
 

@@ -685,6 +685,26 @@ def _has_line(lost: Case, job_id: str) -> bool:
         return False
 
 
+@case("ControllerService/StoreOutputs")
+def _store_outputs(lost: Case) -> None:
+    job_id = lost.unique()
+    lost.lose(job_id)
+    assert lost.launch("seq 100000 > out/numbers", name=job_id, outputs=["out"]) == job_id
+    assert wait_for_end(lost.world.direct, job_id).state == pb.JOB_STATE_SUCCEEDED
+    (outputs,) = lost.world.direct.list_outputs(job_id)
+    assert [(file.path, file.size) for file in outputs.files] == [("out", 0), ("out/numbers", 588895)]
+    assert lost.runs(job_id) == [1]
+
+
+@case("ControllerService/ListOutputs")
+def _list_outputs(lost: Case) -> None:
+    job_id = lost.launch("echo x > out/x", outputs=["out"])
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    (outputs,) = lost.ask(pb.Controller.ListOutputsRequest(job_id=job_id)).outputs
+    assert [file.path for file in outputs.files] == ["out", "out/x"]
+
+
 def _has_file(lost: Case, job_id: str, path: str) -> bool:
     try:
         return bool(lost.world.direct.list_task_files(f"{job_id}/task-0", path))

@@ -62,6 +62,8 @@ CONTROLLER = {
     "ReportTaskState": "admin worker",
     "ReportTaskStates": "admin worker",
     "StoreLogs": "admin worker",
+    "StoreOutputs": "admin worker",
+    "ListOutputs": "admin user reader T",
     "FetchBundle": "admin worker",
     "FetchInput": "admin worker",
     "CreateToken": "admin",

@@ -360,3 +360,12 @@ def test_the_wire_speaks_json(client: IrisClient) -> None:
     missing = httpx.post(f"{url}/GetJobStatus", json={"jobId": "nope"}, headers=headers)
     assert missing.status_code == 404
     assert json.loads(missing.text)["code"] == "not_found"
+
+
+def test_outputs_are_stored_when_the_job_has_ended(client: IrisClient, tmp_path: Path) -> None:
+    job = client.run(shell("echo $IRIS_TASK_INDEX > $IRIS_OUTPUT_DIR/index"), replicas=2, outputs=["out"])
+    job.wait(timeout=60)
+    outputs = job.outputs()
+    assert [(file.task_index, file.path, file.size) for file in outputs] == [(0, "out/index", 2), (1, "out/index", 2)]
+    outputs.download(tmp_path)
+    assert [(tmp_path / f"task-{index}/out/index").read_text() for index in range(2)] == ["0\n", "1\n"]

@@ -23,6 +23,7 @@ from support.worker_process import running_worker
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.cluster.logs.directories import LogDirectories
@@ -137,7 +138,7 @@ class Case:
 def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
     """Start the world: a controller and a real worker that uploads its logs, each behind a proxy."""
     engine = FakeEngine({"w": Resources.of(cpu=100, memory_bytes=2**40)})
-    keeping = Keeping(LogDirectories(directory / "kept"))
+    keeping = Keeping(LogDirectories(directory / "kept"), outputs=OutputKeeping(directory / "outputs"))
     with (
         serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,
         LossyProxy(controller.address) as proxy,

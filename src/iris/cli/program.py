@@ -67,6 +67,7 @@ _COMMANDS = {
     "attach": "iris.cli.commands.jobs.attach",
     "wait": "iris.cli.commands.jobs.wait",
     "cp": "iris.cli.commands.jobs.cp",
+    "outputs": "iris.cli.commands.jobs.outputs",
     "kill": "iris.cli.commands.jobs.kill",
     "rm": "iris.cli.commands.jobs.rm",
     "endpoints": "iris.cli.commands.ports.endpoints",

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import (
-    JobReference,
     check_callable,
     check_flag,
     check_job_id,
     check_task_index,
     check_timeout,
 )
-from iris.client.files.task_file_methods import FileClient, TaskFileMethods
+from iris.client.files.task_file_methods import FileClient, JobFileMethods, TaskFileMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -256,8 +255,10 @@ class Task(TaskFileMethods):
         return status
 
 
-class Job(JobReference):
+class Job(JobFileMethods):
     """A handle on a job. Methods that expect a job id accept such a handle, too."""
+
+    _client: JobClient
 
     def __init__(self, client: JobClient, job_id: str | Job) -> None:
         self._client = client

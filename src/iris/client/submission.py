@@ -26,6 +26,7 @@ from iris.arguments import (
     check_names,
     check_path,
     check_seconds,
+    check_text,
     check_text_mapping,
     check_timeout,
     check_utf8,
@@ -36,6 +37,7 @@ from iris.client.shell_environment import Surroundings
 from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
+from iris.cluster.files.output_pack import check_directories
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import (
@@ -241,8 +243,11 @@ def add_limits(
     timeout_warning: float | None,
     kill_grace_period: float,
     max_log_bytes: int,
+    outputs: Sequence[str],
 ) -> None:
-    """Add the timeouts, the timeout warning, the grace period and the limit of the log size to the request."""
+    """Add the timeouts, the timeout warning, the grace period, the log limit and the outputs to the request."""
+    texts = check_items("outputs", outputs, "a list of directories, for example ['out']")
+    request.outputs.extend(check_directories([check_text("an output", text) for text in texts]))
     request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
     request.timeout_seconds = _timeout_seconds("timeout", timeout)
     request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)

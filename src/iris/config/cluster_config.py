@@ -192,6 +192,18 @@ class ClusterConfig:
         "How many bytes of one attempt's log are kept if the job sets no limit. The oldest bytes are removed first.",
         for_workers=True,
     )
+    max_output_bytes: float = _option(
+        kinds.size("unlimited"),
+        10**9,
+        "How many bytes of outputs ('iris run --output') one attempt may leave, or 'unlimited'. Larger outputs are not"
+        " stored.",
+    )
+    max_stored_output_bytes: float = _option(
+        kinds.size("unlimited"),
+        20 * 10**9,
+        "How many bytes of outputs this machine stores, or 'unlimited'. Further outputs are not stored until jobs are"
+        " removed.",
+    )
     log_location: str = _option(
         kinds.URL,
         "",

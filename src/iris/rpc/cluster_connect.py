@@ -356,6 +356,19 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def list_outputs(self, request: Controller.ListOutputsRequest, ctx: RequestContext[Controller.ListOutputsRequest, Controller.ListOutputsResponse], /) -> Controller.ListOutputsResponse:
+        """
+        Returns a page of the stored outputs of a job, by task and attempt. ReadTaskFile returns the contents of a file.
+        FAILED_PRECONDITION: the job was submitted without outputs. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def store_outputs(self, request: Controller.StoreOutputsRequest, ctx: RequestContext[Controller.StoreOutputsRequest, Controller.StoreOutputsResponse], /) -> Controller.StoreOutputsResponse:
+        """
+        Stores a part of the outputs of an attempt, before its worker reports the end. The same part again has no effect.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]):
     def __init__(
@@ -842,6 +855,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.write_task_file,
+                ),
+                "/iris.cluster.ControllerService/ListOutputs": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListOutputs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListOutputsRequest,
+                        output=Controller.ListOutputsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_outputs,
+                ),
+                "/iris.cluster.ControllerService/StoreOutputs": Endpoint.unary(
+                    method=MethodInfo(
+                        name="StoreOutputs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StoreOutputsRequest,
+                        output=Controller.StoreOutputsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.store_outputs,
                 ),
             },
             interceptors=interceptors,
@@ -1966,6 +2001,55 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def list_outputs(
+        self,
+        request: Controller.ListOutputsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.ListOutputsResponse:
+        """
+        Returns a page of the stored outputs of a job, by task and attempt. ReadTaskFile returns the contents of a file.
+        FAILED_PRECONDITION: the job was submitted without outputs. NOT_FOUND: unknown job or index.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListOutputs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListOutputsRequest,
+                output=Controller.ListOutputsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def store_outputs(
+        self,
+        request: Controller.StoreOutputsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.StoreOutputsResponse:
+        """
+        Stores a part of the outputs of an attempt, before its worker reports the end. The same part again has no effect.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="StoreOutputs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StoreOutputsRequest,
+                output=Controller.StoreOutputsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ControllerServiceSync(Protocol):
     """
@@ -2283,6 +2367,19 @@ class ControllerServiceSync(Protocol):
         replaces an earlier file once it is complete and its hash is right. The same part again has no effect. For the job's
         owner and admins. FAILED_PRECONDITION (ATTEMPT_NOT_RUNNING): the attempt does not run. FAILED_PRECONDITION
         (TRANSFER_UNKNOWN): the worker does not have the earlier parts; send the file from its beginning.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_outputs(self, request: Controller.ListOutputsRequest, ctx: RequestContext[Controller.ListOutputsRequest, Controller.ListOutputsResponse], /) -> Controller.ListOutputsResponse:
+        """
+        Returns a page of the stored outputs of a job, by task and attempt. ReadTaskFile returns the contents of a file.
+        FAILED_PRECONDITION: the job was submitted without outputs. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def store_outputs(self, request: Controller.StoreOutputsRequest, ctx: RequestContext[Controller.StoreOutputsRequest, Controller.StoreOutputsResponse], /) -> Controller.StoreOutputsResponse:
+        """
+        Stores a part of the outputs of an attempt, before its worker reports the end. The same part again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2770,6 +2867,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.write_task_file,
+                ),
+                "/iris.cluster.ControllerService/ListOutputs": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListOutputs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListOutputsRequest,
+                        output=Controller.ListOutputsResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_outputs,
+                ),
+                "/iris.cluster.ControllerService/StoreOutputs": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="StoreOutputs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StoreOutputsRequest,
+                        output=Controller.StoreOutputsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.store_outputs,
                 ),
             },
             interceptors=interceptors,
@@ -3888,6 +4007,55 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=WriteTaskFileRequest,
                 output=WriteTaskFileResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_outputs(
+        self,
+        request: Controller.ListOutputsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.ListOutputsResponse:
+        """
+        Returns a page of the stored outputs of a job, by task and attempt. ReadTaskFile returns the contents of a file.
+        FAILED_PRECONDITION: the job was submitted without outputs. NOT_FOUND: unknown job or index.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListOutputs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListOutputsRequest,
+                output=Controller.ListOutputsResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def store_outputs(
+        self,
+        request: Controller.StoreOutputsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.StoreOutputsResponse:
+        """
+        Stores a part of the outputs of an attempt, before its worker reports the end. The same part again has no effect.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="StoreOutputs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StoreOutputsRequest,
+                output=Controller.StoreOutputsResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -201,6 +201,20 @@ class FileType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILE_TYPE_DIRECTORY: _ClassVar[FileType]
     FILE_TYPE_SYMLINK: _ClassVar[FileType]
     FILE_TYPE_OTHER: _ClassVar[FileType]
+
+class OutputReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OUTPUT_REASON_UNSPECIFIED: _ClassVar[OutputReason]
+    OUTPUT_REASON_NOT_ENDED: _ClassVar[OutputReason]
+    OUTPUT_REASON_TOO_LARGE: _ClassVar[OutputReason]
+    OUTPUT_REASON_TOO_MANY_FILES: _ClassVar[OutputReason]
+    OUTPUT_REASON_CLUSTER_LIMIT: _ClassVar[OutputReason]
+    OUTPUT_REASON_SHORTAGE: _ClassVar[OutputReason]
+    OUTPUT_REASON_UNREADABLE: _ClassVar[OutputReason]
+    OUTPUT_REASON_TERMINATED: _ClassVar[OutputReason]
+    OUTPUT_REASON_WORKER_LOST: _ClassVar[OutputReason]
+    OUTPUT_REASON_NOT_COLLECTED: _ClassVar[OutputReason]
+    OUTPUT_REASON_REMOVED: _ClassVar[OutputReason]
 PLACEMENT_UNSPECIFIED: Placement
 PLACEMENT_SPREAD: Placement
 PLACEMENT_TOGETHER: Placement
@@ -360,6 +374,17 @@ FILE_TYPE_REGULAR: FileType
 FILE_TYPE_DIRECTORY: FileType
 FILE_TYPE_SYMLINK: FileType
 FILE_TYPE_OTHER: FileType
+OUTPUT_REASON_UNSPECIFIED: OutputReason
+OUTPUT_REASON_NOT_ENDED: OutputReason
+OUTPUT_REASON_TOO_LARGE: OutputReason
+OUTPUT_REASON_TOO_MANY_FILES: OutputReason
+OUTPUT_REASON_CLUSTER_LIMIT: OutputReason
+OUTPUT_REASON_SHORTAGE: OutputReason
+OUTPUT_REASON_UNREADABLE: OutputReason
+OUTPUT_REASON_TERMINATED: OutputReason
+OUTPUT_REASON_WORKER_LOST: OutputReason
+OUTPUT_REASON_NOT_COLLECTED: OutputReason
+OUTPUT_REASON_REMOVED: OutputReason
 
 class Empty(_message.Message):
     __slots__ = ()
@@ -535,7 +560,7 @@ class JobStatus(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason")
+    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason", "output_warning")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -570,6 +595,7 @@ class TaskStatus(_message.Message):
     LOG_WARNING_FIELD_NUMBER: _ClassVar[int]
     PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_WARNING_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job_id: str
     task_index: int
@@ -597,7 +623,8 @@ class TaskStatus(_message.Message):
     log_warning: str
     pending_reason: PendingReason
     failure_reason: FailureReason
-    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., result_dropped: _Optional[bool] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
+    output_warning: str
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., result_dropped: _Optional[bool] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., output_warning: _Optional[str] = ...) -> None: ...
 
 class TaskException(_message.Message):
     __slots__ = ("pickled", "traceback", "attempt_id")
@@ -1009,6 +1036,12 @@ class TaskFile(_message.Message):
     link_target: str
     def __init__(self, path: _Optional[str] = ..., type: _Optional[_Union[FileType, str]] = ..., size: _Optional[int] = ..., mode: _Optional[int] = ..., modified_ns: _Optional[int] = ..., link_target: _Optional[str] = ...) -> None: ...
 
+class OutputIndex(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[TaskFile]
+    def __init__(self, files: _Optional[_Iterable[_Union[TaskFile, _Mapping]]] = ...) -> None: ...
+
 class ListTaskFilesRequest(_message.Message):
     __slots__ = ("task_id", "attempt_id", "path", "recursive", "page_token")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1094,7 +1127,7 @@ class WriteTaskFileResponse(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after", "outputs")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -1139,6 +1172,7 @@ class Controller(_message.Message):
         NUM_INPUTS_FIELD_NUMBER: _ClassVar[int]
         INPUTS_PER_TASK_FIELD_NUMBER: _ClassVar[int]
         AFTER_FIELD_NUMBER: _ClassVar[int]
+        OUTPUTS_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
         resources: ResourceSpecProto
@@ -1183,7 +1217,8 @@ class Controller(_message.Message):
         num_inputs: int
         inputs_per_task: int
         after: _containers.RepeatedCompositeFieldContainer[JobDependency]
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ...) -> None: ...
+        outputs: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1501,7 +1536,7 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
-        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason", "job_submitted_at_ms")
+        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason", "job_submitted_at_ms", "output_warning")
         class PortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1530,6 +1565,7 @@ class Controller(_message.Message):
         LOG_WARNING_FIELD_NUMBER: _ClassVar[int]
         FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        OUTPUT_WARNING_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         task_id: str
         job_id: str
@@ -1551,7 +1587,8 @@ class Controller(_message.Message):
         log_warning: str
         failure_reason: FailureReason
         job_submitted_at_ms: int
-        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., job_submitted_at_ms: _Optional[int] = ...) -> None: ...
+        output_warning: str
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., job_submitted_at_ms: _Optional[int] = ..., output_warning: _Optional[str] = ...) -> None: ...
     class ReportTaskStateResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -1690,6 +1727,73 @@ class Controller(_message.Message):
         ITEM_FIELD_NUMBER: _ClassVar[int]
         item: bytes
         def __init__(self, item: _Optional[bytes] = ...) -> None: ...
+    class Outputs(_message.Message):
+        __slots__ = ("task_index", "attempt_id", "files", "reason", "missing")
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        FILES_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        MISSING_FIELD_NUMBER: _ClassVar[int]
+        task_index: int
+        attempt_id: int
+        files: _containers.RepeatedCompositeFieldContainer[TaskFile]
+        reason: OutputReason
+        missing: str
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., files: _Optional[_Iterable[_Union[TaskFile, _Mapping]]] = ..., reason: _Optional[_Union[OutputReason, str]] = ..., missing: _Optional[str] = ...) -> None: ...
+    class ListOutputsRequest(_message.Message):
+        __slots__ = ("job_id", "task_indices", "all_attempts", "page_token")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        ALL_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_indices: _containers.RepeatedScalarFieldContainer[int]
+        all_attempts: bool
+        page_token: str
+        def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ..., all_attempts: _Optional[bool] = ..., page_token: _Optional[str] = ...) -> None: ...
+    class ListOutputsResponse(_message.Message):
+        __slots__ = ("outputs", "next_page_token")
+        OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        outputs: _containers.RepeatedCompositeFieldContainer[Controller.Outputs]
+        next_page_token: str
+        def __init__(self, outputs: _Optional[_Iterable[_Union[Controller.Outputs, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    class StoreOutputsRequest(_message.Message):
+        __slots__ = ("worker_id", "task_id", "attempt_id", "incarnation", "job_submitted_at_ms", "total_bytes", "position", "data", "sha256", "index_bytes", "reason", "problem")
+        WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        INCARNATION_FIELD_NUMBER: _ClassVar[int]
+        JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        DATA_FIELD_NUMBER: _ClassVar[int]
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        INDEX_BYTES_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        worker_id: str
+        task_id: str
+        attempt_id: int
+        incarnation: str
+        job_submitted_at_ms: int
+        total_bytes: int
+        position: int
+        data: bytes
+        sha256: str
+        index_bytes: int
+        reason: OutputReason
+        problem: str
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., incarnation: _Optional[str] = ..., job_submitted_at_ms: _Optional[int] = ..., total_bytes: _Optional[int] = ..., position: _Optional[int] = ..., data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., index_bytes: _Optional[int] = ..., reason: _Optional[_Union[OutputReason, str]] = ..., problem: _Optional[str] = ...) -> None: ...
+    class StoreOutputsResponse(_message.Message):
+        __slots__ = ("position", "reason", "refused")
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        REFUSED_FIELD_NUMBER: _ClassVar[int]
+        position: int
+        reason: OutputReason
+        refused: str
+        def __init__(self, position: _Optional[int] = ..., reason: _Optional[_Union[OutputReason, str]] = ..., refused: _Optional[str] = ...) -> None: ...
     class StoreLogsRequest(_message.Message):
         __slots__ = ("worker_id", "pieces")
         class Piece(_message.Message):
@@ -2066,7 +2170,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "owner", "last_ports")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "outputs", "owner", "last_ports")
         class LastPortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -2110,6 +2214,7 @@ class Worker(_message.Message):
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         JOB_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        OUTPUTS_FIELD_NUMBER: _ClassVar[int]
         OWNER_FIELD_NUMBER: _ClassVar[int]
         LAST_PORTS_FIELD_NUMBER: _ClassVar[int]
         job_id: str
@@ -2148,9 +2253,10 @@ class Worker(_message.Message):
         timeout_warning_seconds: int
         job_left_ms: int
         job_submitted_at_ms: int
+        outputs: _containers.RepeatedScalarFieldContainer[str]
         owner: str
         last_ports: _containers.ScalarMap[str, int]
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., owner: _Optional[str] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., owner: _Optional[str] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

@@ -217,7 +217,7 @@ class ClusterServer:
         config, tls = self._config, listening.tls
         path = self._unless_temporary("controller.db")
         self._store = await asyncio.to_thread(Store, path, progress=loading.report)
-        keeping = await _keeping(config, self._directory / "logs")
+        keeping = await _keeping(config, self._directory)
         use_no_proxy()  # The workers, which run already, keep their proxy settings for their tasks.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
@@ -297,7 +297,7 @@ def _check_engine(directory: Path, engine: str, on_progress: Callable[[str], Non
 
 
 async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
-    """Return the settings for stored logs: their directories, limits and remote location.
+    """Return the settings for stored logs and outputs: their directories, limits and remote location.
 
     Raises:
         LocalClusterError: The log location cannot be used.
@@ -305,6 +305,7 @@ async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.logs.remote_store import LogLocation
     from iris.cluster.controller.logs.retention import Retention
+    from iris.cluster.controller.outputs.output_store import OutputKeeping
     from iris.cluster.logs.directories import LogDirectories
 
     location = None
@@ -314,12 +315,20 @@ async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
             await asyncio.to_thread(location.check)
     except IrisError as error:
         raise LocalClusterError(f"--log-location: {error}") from error
+    keep_ms = None if math.isinf(config.keep_logs) else round(config.keep_logs * 1000)
     return Keeping(
-        LogDirectories(directory),
-        Retention(
-            None if math.isinf(config.keep_logs) else round(config.keep_logs * 1000),
-            None if math.isinf(config.keep_log_bytes) else round(config.keep_log_bytes),
-        ),
+        LogDirectories(directory / "logs"),
+        Retention(keep_ms, _limit(config.keep_log_bytes)),
         location,
         config.max_log_bytes,
+        outputs=OutputKeeping(
+            directory / "outputs",
+            _limit(config.max_output_bytes),
+            _limit(config.max_stored_output_bytes),
+            keep_ms,
+        ),
     )
+
+
+def _limit(value: float) -> int | None:
+    return None if math.isinf(value) else round(value)

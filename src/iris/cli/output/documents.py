@@ -63,6 +63,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
         "status_message": task.status_message,
         "pending_reason": _word(PendingCode, task.pending_reason),
         "log_warning": task.log_warning,
+        "output_warning": task.output_warning,
         "retry_at_ms": task.retry_at_ms or None,
         "worker_id": task.worker_id or None,
         "ports": dict(task.ports),

@@ -144,7 +144,7 @@ def tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
             f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
             f"{usage.memory_peak_mb} MB" if task.attempts else "",
             *([ports] if with_ports else []),
-            plain(one_line(task.status_message or task.error or task.log_warning)),
+            plain(one_line(task.status_message or task.error or task.output_warning or task.log_warning)),
         )
     return table
 

@@ -225,6 +225,7 @@ class AsyncIrisClient(
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
+        outputs: Sequence[str] = (),
         if_exists: IfExists = "error",
         on_notice: Callable[[str], None] | None = None,
         on_progress: Progress | None = None,
@@ -297,6 +298,9 @@ class AsyncIrisClient(
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
             max_log_bytes: The size in bytes up to which each attempt's log is kept. When a log grows larger, its oldest
                 lines are removed, and readers see a gap. 0: use the limit of the worker. Its default is 10 GiB.
+            outputs: Directories into which the tasks write files that the cluster stores after the end of each attempt,
+                relative to the working directory. They are created before the start, and `IRIS_OUTPUT_DIR` is the path
+                of the first one. `Job.outputs` returns the stored files.
             if_exists: What happens if another job has the name. `"error"` raises AlreadyExistsError. `"reuse"` returns
                 the handle of that job, whatever its state, its command and its arguments are. `"replace"` removes that
                 job with its logs and results, and submits the new job under the name. `"replace"` needs a job that has
@@ -334,7 +338,8 @@ class AsyncIrisClient(
             retry_on,
             fail_on,
         )
-        add_limits(request, scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes)
+        limits = scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes
+        add_limits(request, *limits, outputs)
         check_if_exists(if_exists)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress, LoopCallbacks().wrap)
         parent = parent_job(await self.cluster.token(), self.cluster.controller_address)

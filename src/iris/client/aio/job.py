@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import (
-    JobReference,
     check_callable,
     check_flag,
     check_job_id,
@@ -18,7 +17,7 @@ from iris.arguments import (
     check_timeout,
 )
 from iris.client.aio.answers import Answer
-from iris.client.aio.files.task_file_methods import AsyncFileClient, AsyncTaskFileMethods
+from iris.client.aio.files.task_file_methods import AsyncFileClient, AsyncJobFileMethods, AsyncTaskFileMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -275,8 +274,10 @@ class AsyncTask(AsyncTaskFileMethods):
         return status
 
 
-class AsyncJob(JobReference):
+class AsyncJob(AsyncJobFileMethods):
     """A handle on a job. Methods that expect a job id accept such a handle, too."""
+
+    _client: AsyncJobClient
 
     def __init__(self, client: AsyncJobClient, job_id: str | AsyncJob) -> None:
         self._client = client

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import BinaryIO, Protocol
 
-from iris.arguments import TaskReference
+from iris.arguments import JobReference, TaskReference
 from iris.client.files.copied import Copied, OnProgress
+from iris.client.files.outputs import Outputs
 
 
 class FileClient(Protocol):
@@ -31,6 +32,11 @@ class FileClient(Protocol):
         on_progress: OnProgress | None = None,
     ) -> Copied:
         """Copy a local file or directory into the working directory of a running task."""
+
+    def outputs(
+        self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
+    ) -> Outputs:
+        """Return the files that the tasks of a job have left as outputs."""
 
 
 class TaskFileMethods(TaskReference):
@@ -63,3 +69,23 @@ class TaskFileMethods(TaskReference):
         `IrisClient.upload` documents the arguments and the errors.
         """
         return self._client.upload(source, self, path, on_progress=on_progress)
+
+    def outputs(self, *, all_attempts: bool = False) -> Outputs:
+        """Return the files that the task has left as outputs.
+
+        `IrisClient.outputs` documents the arguments and the errors.
+        """
+        return self._client.outputs(self.job_id, self.task_index, all_attempts=all_attempts)
+
+
+class JobFileMethods(JobReference):
+    """The method of `Job` that returns outputs."""
+
+    _client: FileClient
+
+    def outputs(self, *, all_attempts: bool = False) -> Outputs:
+        """Return the files that the tasks have left as outputs.
+
+        `IrisClient.outputs` documents the arguments and the errors.
+        """
+        return self._client.outputs(self, all_attempts=all_attempts)

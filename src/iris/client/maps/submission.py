@@ -171,7 +171,7 @@ class MapSubmission:
         add_placement(request, False, None, given("constraints"), None, given("max_parallel"))
         retries, preemptions = given("max_retries_failure", 0), given("max_retries_preemption", 100)
         add_retries(request, 0, retries, preemptions, 1.0, (), ())
-        add_limits(request, given("scheduling_timeout"), given("timeout"), given("job_timeout"), 0, 10.0, 0)
+        add_limits(request, given("scheduling_timeout"), given("timeout"), given("job_timeout"), 0, 10.0, 0, ())
         return request
 
 

@@ -93,7 +93,7 @@ def tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], title: str) -> Table:
                 time_taken(newest.started_at_ms, newest.finished_at_ms) if newest is not None else "",
                 str(task.exit_code) if task.HasField("exit_code") else "",
                 f"{task.resource_usage.memory_peak_mb} MB" if task.attempts else "",
-                task.status_message or task.error or task.log_warning,
+                task.status_message or task.error or task.output_warning or task.log_warning,
             )
         )
     columns = ("task", "state", "attempt", "worker", "time", "exit", "memory", "why")

@@ -56,6 +56,8 @@ from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
 from iris.cluster.controller.outputs.file_calls import FileCalls
+from iris.cluster.controller.outputs.output_calls import OutputCalls
+from iris.cluster.controller.outputs.output_store import OutputStore
 from iris.cluster.controller.overview.cluster_status import ClusterStatus
 from iris.cluster.controller.overview.cluster_view import ClusterView
 from iris.cluster.controller.overview.cluster_watch import ClusterWatch
@@ -129,7 +131,8 @@ class Controller:
         log_sources: Finds the place from which a log can be read.
         cluster_watch: The clients that watch the machines, the workers and the events.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
-        files, usage: The objects that answer the calls of clients and workers. Each one is named after its subject.
+        files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
+            subject.
     """
 
     def __init__(
@@ -151,16 +154,13 @@ class Controller:
         max_bytes_per_user: int | None = None,
         web_sessions: WebSessions | None = None,
     ) -> None:
-        self._engine = engine
-        self._store = store
+        self._engine, self._store = engine, store
         self._background = BackgroundTasks()
         self._saving: asyncio.Task[None] | None = None
         tokens = ClusterTokens(key := key or SigningKey.new())
         self.headroom = headroom or Headroom()
-        self._stored_jobs = StoredJobs(store)
+        self._stored_jobs, self.saver, self.slices = StoredJobs(store), Saver(store), Slices()
         self.jobs = JobTable(self._stored_jobs, store.count_ended())
-        self.saver = Saver(store)
-        self.slices = Slices()
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
         self.list_watches = self._make_list_watches()
         # Workers.
@@ -176,7 +176,10 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
-        self.files = FileCalls(self.jobs, self.saver, self.fleet.workers)
+        keeping = None if kept_logs is None else kept_logs.outputs
+        self._output_store = None if keeping is None else OutputStore(keeping, self.jobs)
+        self.outputs = OutputCalls(self.jobs, self.saver, self._output_store)
+        self.files = FileCalls(self.jobs, self.saver, self.fleet.workers, self._output_store)
         self._quotas = QuotaUse(quota or Quota())
         unused = UnusedWorkspaces(store, self._stored_jobs, self.saver)
         self.workspaces = Workspaces(store, self._stored_jobs, unused)
@@ -227,6 +230,7 @@ class Controller:
             unused,
             retention,
             on_removed=self.list_watches.job_removed,
+            outputs=self._output_store,
         )
 
     def _make_submissions(self) -> Submissions:
@@ -296,6 +300,8 @@ class Controller:
         self._background.start(self._scheduler.watch_engine())
         self._background.start(self.fleet.watch_leases())
         self._background.start(self.removal.run())
+        if self._output_store is not None:
+            self._background.start(self._output_store.run())
         self._background.start(self._stored_bytes.run())
         self._background.start(self._usage.run())
 
@@ -311,6 +317,8 @@ class Controller:
         await self.stop()
         if self._log_keeper is not None:
             await self._log_keeper.close()
+        if self._output_store is not None:
+            self._output_store.close()
         if self._saving is not None:
             await self._usage.close()
             self._saving.cancel()

@@ -29,31 +29,31 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def parts_of(path: str) -> list[str]:
+def parts_of(path: str, what: str = "a path") -> list[str]:
     """Return the parts of a path inside of a directory. Empty parts and "." are left out.
 
     Raises:
         InvalidArgumentError: The path is absolute, contains ".." or NUL, or is too long.
     """
     if path.startswith("/"):
-        refuse_path(path, "is absolute")
+        refuse_path(what, path, "is absolute")
     if "\0" in path:
-        refuse_path(path, "contains NUL")
+        refuse_path(what, path, "contains NUL")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        refuse_path(path, 'contains ".."')
+        refuse_path(what, path, 'contains ".."')
     try:
         length = len(path.encode())
     except UnicodeEncodeError:
-        refuse_path(path, "is not valid text")
+        refuse_path(what, path, "is not valid text")
     if len(parts) > MAX_DEPTH or length > _MAX_PATH:
-        refuse_path(path, f"is longer than {MAX_DEPTH} parts or {_MAX_PATH:,} bytes")
+        refuse_path(what, path, f"is longer than {MAX_DEPTH} parts or {_MAX_PATH:,} bytes")
     return parts
 
 
-def refuse_path(path: str, why: str) -> None:
+def refuse_path(what: str, path: str, why: str) -> None:
     """Raise the error for a path that is not accepted."""
-    raise InvalidArgumentError(f"a path must be relative and must not leave its directory; {quoted(path)} {why}")
+    raise InvalidArgumentError(f"{what} must be relative and must not leave its directory; {quoted(path)} {why}")
 
 
 class ConfinedTree:

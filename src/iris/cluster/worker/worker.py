@@ -29,6 +29,7 @@ from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.files.attempt_files import AttemptFiles
+from iris.cluster.worker.files.collect_outputs import OutputCollector
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.monitor import AttemptMonitor
 from iris.cluster.worker.limits.sampler import Sampler
@@ -125,8 +126,7 @@ class Worker:
         headroom: WorkerHeadroom | None = None,
     ) -> None:
         self.worker_id, self._settings = settings.worker_id, settings
-        self.registry = registry
-        self._directory = directory
+        self.registry, self._directory = registry, directory
         self._shutdown = shutdown
         self._controller = controller
         self._enforcement = enforcement
@@ -164,6 +164,7 @@ class Worker:
             self._build_iris_env,
             TimeoutWarnings(sampler, settings.token, settings.allocation_end_s),
             self._attempt_ended,
+            None if reporter is None else OutputCollector(controller, settings.worker_id, settings.incarnation),
         )
         self.monitor = AttemptMonitor(registry, sampler, settings.token, strays, self._runner.report)
         self._started_at_s = time.monotonic()

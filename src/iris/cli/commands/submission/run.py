@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
 from iris.cli.cluster.lookup import Lookup
+from iris.cli.commands.submission.surroundings import current_folder, surroundings_of
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
 from iris.cli.exit_codes import JobCodeCommand
@@ -53,7 +53,6 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundE
 
 if TYPE_CHECKING:
     from iris.client import Job
-    from iris.client.shell_environment import Surroundings
 
 _HELP = """\
 Run COMMAND as a job, show its lines as they come, and exit with the job's exit code.
@@ -70,6 +69,7 @@ Run COMMAND as a job, show its lines as they come, and exit with the job's exit 
   iris run --retries 3 --retry-on 75 -- ./train.sh     only exit code 75 leads to a retry
   iris run --after prepare --after clean:any -- ./train.sh     when prepare has succeeded and clean has ended
   iris run --timeout 2h --timeout-warning 60s -- python train.py     SIGUSR1 a minute before the end
+  iris run --output out -- python train.py     the files in ./out are stored; see them with 'iris outputs'
   iris run -f job.toml --replicas 8     the options and the command of a job file, with 8 tasks
   iris run -d --name nightly -e WANDB_API_KEY --env-file job.env -- ./nightly.sh
 
@@ -260,6 +260,14 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     is_flag=True,
     help="Send no folder with the job. On another cluster, tasks then start in an empty folder.",
 )
+@click.option(
+    "--output",
+    "outputs",
+    metavar="DIR",
+    multiple=True,
+    help="Store the files that the tasks write into this directory, below their working directory. It is created, and"
+    f" its path is in IRIS_OUTPUT_DIR. 'iris outputs' lists the files. {_MULTIPLE}",
+)
 @click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
 @click.option("--together", is_flag=True, help="Put all tasks on one machine.")
 @click.option(
@@ -427,8 +435,17 @@ def _submit(
 ) -> Job:
     """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
-    folder = None if connection.place == "elsewhere" or workspace else _current_folder()
-    as_given = ("name", "replicas", "max_parallel", "ports", "rendezvous", "max_task_failures", "inherit_env")
+    folder = None if connection.place == "elsewhere" or workspace else current_folder()
+    as_given = (
+        "name",
+        "replicas",
+        "max_parallel",
+        "ports",
+        "rendezvous",
+        "max_task_failures",
+        "inherit_env",
+        "outputs",
+    )
     retries = ("max_retries_failure", "retry_pause", "retry_on", "fail_on")
     timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout")
     return connection.client.run(
@@ -438,7 +455,7 @@ def _submit(
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=all_variables((options["job_file"], *options["env_files"]), options["env"]),
         after=_dependencies(connection, options["after"]),
-        workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),
+        workspace=workspace or (None if folder or options["no_workspace"] else current_folder()),
         working_directory=folder,
         coscheduled=not options["independent"],
         placement="spread" if options["spread"] else "together" if options["together"] else None,
@@ -446,7 +463,7 @@ def _submit(
         if_exists="replace" if options["replace"] else "reuse" if options["reuse"] else "error",
         on_notice=output.note,
         on_progress=show_progress(output),
-        surroundings=replace(_surroundings(connection, output), stdin=feeds),
+        surroundings=replace(surroundings_of(connection, output), stdin=feeds),
     )
 
 
@@ -464,36 +481,3 @@ def _dependencies(connection: Connection, after: tuple[tuple[str, str], ...]) ->
         if found.setdefault(job_id, condition) != condition:
             raise click.UsageError(f"--after names job {job_id} with two different conditions")
     return found
-
-
-def _surroundings(connection: Connection, output: Output) -> Surroundings:
-    """Return the environment of this shell for a job that runs on this machine.
-
-    With the environment of this shell, the job finds the programs of this shell's virtual environment. Otherwise the
-    job would find the programs of the shell in which `iris up` was started. A cluster that this command has started
-    itself already has the environment of this shell.
-    """
-    from iris.client.shell_environment import Surroundings
-
-    if connection.place != "here":
-        return Surroundings()
-    own = Surroundings.of_this_process()
-    if own.left_out:
-        names = ", ".join(repr(name) for name in own.left_out)
-        output.note(f"left out of the environment, because their names or values are not valid text: {names}")
-    return own
-
-
-def _current_folder() -> str:
-    """Return the path of the current folder as the shell shows it, which may contain links."""
-    try:
-        folder = os.getcwd()
-    except FileNotFoundError:
-        raise FailedPreconditionError(
-            "the current folder was removed: change to another folder, or give --workspace"
-        ) from None
-    called = os.environ.get("PWD", "")
-    with contextlib.suppress(OSError):
-        if os.path.isabs(called) and os.path.samefile(called, folder):
-            return called
-    return folder

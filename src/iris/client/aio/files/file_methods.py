@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from iris.arguments import TaskReference
+from iris.arguments import JobReference, TaskReference, check_job_id, check_task_index
+from iris.client.aio.files.outputs import AsyncOutputs
 from iris.client.files.copied import Copied, OnProgress
 from iris.client.files.transfers import download_operation, upload_operation
 from iris.cluster.client.aio.remote_client import AsyncClusterClient
@@ -102,3 +103,24 @@ class AsyncFileMethods:
         reachable = self.cluster.connection.reachable
         operation = upload_operation(reachable, source, task_id, path, patience_s, on_progress)
         return await self.cluster.connection.perform(operation)
+
+    async def outputs(
+        self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
+    ) -> AsyncOutputs:
+        """Return the files that the tasks of a job have left as outputs (`run(outputs=…)`).
+
+        The files are stored after the end of an attempt that has succeeded or failed, before the end becomes known. The
+        attribute `missing` of the list has the attempts whose outputs are not stored, with the reasons.
+
+        Args:
+            job_id: The job: its id, or its `AsyncJob` handle.
+            task_index: Return only the outputs of this task. Default: all tasks.
+            all_attempts: Whether to return the outputs of all attempts, and not only of the newest one of each task.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            FailedPreconditionError: The job was submitted without outputs.
+        """
+        indices = None if task_index is None else [check_task_index(task_index)]
+        answers = await self.cluster.list_outputs(job_id, indices, all_attempts=all_attempts)
+        return AsyncOutputs(self, answers, check_job_id(job_id))

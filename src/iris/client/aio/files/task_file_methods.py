@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO, Protocol
 
-from iris.arguments import TaskReference
+from iris.arguments import JobReference, TaskReference
+from iris.client.aio.files.outputs import AsyncOutputs
 from iris.client.files.copied import Copied, OnProgress
 
 
@@ -31,6 +32,11 @@ class AsyncFileClient(Protocol):
         on_progress: OnProgress | None = None,
     ) -> Copied:
         """Copy a local file or directory into the working directory of a running task."""
+
+    async def outputs(
+        self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
+    ) -> AsyncOutputs:
+        """Return the files that the tasks of a job have left as outputs."""
 
 
 class AsyncTaskFileMethods(TaskReference):
@@ -63,3 +69,23 @@ class AsyncTaskFileMethods(TaskReference):
         `AsyncIrisClient.upload` documents the arguments and the errors.
         """
         return await self._client.upload(source, self, path, on_progress=on_progress)
+
+    async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
+        """Return the files that the task has left as outputs.
+
+        `AsyncIrisClient.outputs` documents the arguments and the errors.
+        """
+        return await self._client.outputs(self.job_id, self.task_index, all_attempts=all_attempts)
+
+
+class AsyncJobFileMethods(JobReference):
+    """The method of `AsyncJob` that returns outputs."""
+
+    _client: AsyncFileClient
+
+    async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
+        """Return the files that the tasks have left as outputs.
+
+        `AsyncIrisClient.outputs` documents the arguments and the errors.
+        """
+        return await self._client.outputs(self, all_attempts=all_attempts)

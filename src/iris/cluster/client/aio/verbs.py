@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from iris.arguments import JobReference, TaskReference, check_timeout
+from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.aio.connection import AsyncClusterConnection
-from iris.cluster.client.operations import endpoints, files, jobs, machines, tokens
+from iris.cluster.client.aio.file_verbs import AsyncFileVerbs
+from iris.cluster.client.operations import endpoints, jobs, machines, tokens
 from iris.cluster.states import JobState
 from iris.rpc import cluster_pb2
 
 
-class AsyncVerbs:
+class AsyncVerbs(AsyncFileVerbs):
     """The calls about jobs, machines, endpoints and tokens.
 
     The classes of `iris.cluster.client.verbs` have the same methods, and document the arguments and errors.
@@ -25,7 +26,7 @@ class AsyncVerbs:
     """
 
     def __init__(self, connection: AsyncClusterConnection) -> None:
-        self.connection = connection
+        super().__init__(connection)
 
     # Jobs.
 
@@ -142,25 +143,6 @@ class AsyncVerbs:
         """Send standard input to the only task of a job that was submitted with `stdin`."""
         operation = jobs.write_stdin(job_id, data, position=position, attempt_id=attempt_id, end=end)
         return await self.connection.perform(operation)
-
-    # Files.
-
-    async def list_task_files(
-        self, task_id: str | TaskReference, path: str = "", *, recursive: bool = False, attempt_id: int | None = None
-    ) -> list[cluster_pb2.TaskFile]:
-        """Return the file at a path in the directory of an attempt."""
-        operation = files.list_task_files(
-            self.connection.reachable, task_id, path, recursive=recursive, attempt_id=attempt_id
-        )
-        return await self.connection.perform(operation)
-
-    async def read_task_file(self, request: cluster_pb2.ReadTaskFileRequest) -> cluster_pb2.ReadTaskFileResponse:
-        """Return a part of a file, or its hash, through the controller."""
-        return await self.connection.perform(files.read_task_file(request))
-
-    async def write_task_file(self, request: cluster_pb2.WriteTaskFileRequest) -> cluster_pb2.WriteTaskFileResponse:
-        """Write a part of a file into the directory of a running attempt, through the controller."""
-        return await self.connection.perform(files.write_task_file(request))
 
     # Machines.
 

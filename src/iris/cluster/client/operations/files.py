@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
-from iris.arguments import MAX_INT32, TaskReference, check_instance, check_text, check_whole_number
+from iris.arguments import (
+    MAX_INT32,
+    JobReference,
+    TaskReference,
+    check_flag,
+    check_instance,
+    check_job_id,
+    check_task_indices,
+    check_text,
+    check_whole_number,
+)
 from iris.cluster.client.operations.jobs import get_task_status
 from iris.cluster.client.operations.logs import ReachableWorkers, find_attempt
 from iris.cluster.client.operations.steps import Call, Operation, Pause, Step, Worker, next_item
+from iris.cluster.files.confined_tree import parts_of
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
 from iris.errors import (
     DeadlineExceededError,
@@ -138,10 +149,11 @@ def list_task_files(
     attempt_id: int | None = None,
 ) -> Operation[list[cluster_pb2.TaskFile]]:
     """Return the file at a path in the directory of an attempt, and with `recursive` all files below it."""
-    check_text("path", path)
+    parts_of(check_text("path", path))
+    is_recursive = check_flag("recursive", recursive)
     route = yield from find_route(reachable, task_id, attempt_id, DEFAULT_PATIENCE_S)
     files: list[cluster_pb2.TaskFile] = []
-    pages = route.list_pages(path, recursive=bool(recursive))
+    pages = route.list_pages(path, recursive=is_recursive)
     while (page := (yield from next_page(pages))) is not None:
         files += page
     return files
@@ -166,3 +178,21 @@ def write_task_file(request: cluster_pb2.WriteTaskFileRequest) -> Operation[clus
     check_instance("request", request, cluster_pb2.WriteTaskFileRequest)
     answer: cluster_pb2.WriteTaskFileResponse = yield Call("write_task_file", request)
     return answer
+
+
+def list_outputs(
+    job_id: str | JobReference, task_indices: Sequence[int] | None = None, *, all_attempts: bool = False
+) -> Operation[list[cluster_pb2.Controller.Outputs]]:
+    """Return the outputs of the attempts of a job, by task and attempt."""
+    request = cluster_pb2.Controller.ListOutputsRequest(
+        job_id=check_job_id(job_id),
+        task_indices=[] if task_indices is None else check_task_indices("task_indices", task_indices),
+        all_attempts=check_flag("all_attempts", all_attempts),
+    )
+    outputs: list[cluster_pb2.Controller.Outputs] = []
+    while True:
+        answer: cluster_pb2.Controller.ListOutputsResponse = yield Call("list_outputs", request)
+        outputs += answer.outputs
+        if not answer.next_page_token:
+            return outputs
+        request.page_token = answer.next_page_token

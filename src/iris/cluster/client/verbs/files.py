@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from iris.arguments import TaskReference
+from collections.abc import Sequence
+
+from iris.arguments import JobReference, TaskReference
 from iris.cluster.client.operations import files as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
 from iris.rpc import cluster_pb2
@@ -57,3 +59,19 @@ class FileVerbs(ClusterVerbs):
             DataLossError: The hash of the complete file is wrong.
         """
         return self.connection.perform(operations.write_task_file(request))
+
+    def list_outputs(
+        self, job_id: str | JobReference, task_indices: Sequence[int] | None = None, *, all_attempts: bool = False
+    ) -> list[cluster_pb2.Controller.Outputs]:
+        """Return the stored outputs of the attempts of a job, by task and attempt.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            task_indices: The tasks. Default: all tasks.
+            all_attempts: Whether to return the outputs of all attempts, and not only of the newest one of each task.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            FailedPreconditionError: The job was submitted without outputs.
+        """
+        return self.connection.perform(operations.list_outputs(job_id, task_indices, all_attempts=all_attempts))

@@ -65,10 +65,10 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCal
     def __init__(self, controller: JobController, quota: Quota | None = None, *, forwards: bool = True) -> None:
         SubmissionCalls.__init__(self, controller.submissions, controller.resubmissions, controller.workspaces)
         TokenCalls.__init__(self, controller.authority, controller.saver)
-        FileServiceCalls.__init__(self, controller.files)
         streams = OpenStreams((quota or Quota()).streams)
         relay = TunnelRelay(controller.fleet, controller.watches)
         TunnelCalls.__init__(self, relay, controller.jobs, controller.headroom, streams, is_allowed=forwards)
+        FileServiceCalls.__init__(self, controller.files, controller.outputs)
         self._controller = controller
 
     @property

@@ -29,7 +29,7 @@ class JobRecord:
     Attributes:
         job: The job's state, which only the job's own methods change.
         launch: The submission, without its workspace.
-        facts: The ports, resource usage, build metrics and log warning of each task, by task index.
+        facts: The ports, resource usage, build metrics and warnings of each task, by task index.
         why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
             write. Empty in the current record.
         number: The place of the job in the order of submission, from 1; 0 before the job is saved.
@@ -84,6 +84,7 @@ class JobRecord:
         facts.resource_usage.CopyFrom(report.resource_usage)
         facts.build_metrics.CopyFrom(report.build_metrics)
         facts.log_warning = report.log_warning
+        facts.output_warning = report.output_warning
         self._add_usage(facts.resource_usage, 1)
 
     def _add_usage(self, usage: cluster_pb2.ResourceUsage, sign: int) -> None:

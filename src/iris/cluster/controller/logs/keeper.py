@@ -27,6 +27,7 @@ from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log
+from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME
 from iris.cluster.logs.folded.reading import folded_tasks
@@ -55,6 +56,7 @@ class Keeping:
         location: The log location, to which complete logs are copied; None if the cluster has none.
         max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
         now_ms: Returns the current time, in milliseconds since the epoch, for the ages of logs.
+        outputs: Where and how outputs are stored; None stores none.
     """
 
     directories: LogDirectories
@@ -62,6 +64,7 @@ class Keeping:
     location: LogLocation | None = None
     max_log_bytes: int = DEFAULT_MAX_LOG_BYTES
     now_ms: Callable[[], int] = now_for_ages_ms
+    outputs: OutputKeeping | None = None
 
 
 class LogKeeper:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.outputs.output_store import OutputStore
+from iris.cluster.controller.outputs.stored_files import list_stored, read_stored, why_missing
 from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.controller.workers.worker_record import WorkerRecord
+from iris.cluster.files.output_pack import StoredPack
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.errors import (
+    DataLossError,
     FailedPreconditionError,
     NotFoundError,
     PermissionDeniedError,
@@ -45,9 +50,13 @@ class FileCalls:
         jobs: All jobs.
         saved: Decides which saved state of a job a caller may see.
         workers: The workers that have registered, by id.
+        outputs: The stored outputs of ended attempts; None if this controller stores none.
     """
 
-    def __init__(self, jobs: JobTable, saved: SavedJobs, workers: Mapping[str, WorkerRecord]) -> None:
+    def __init__(
+        self, jobs: JobTable, saved: SavedJobs, workers: Mapping[str, WorkerRecord], outputs: OutputStore | None
+    ) -> None:
+        self._outputs = outputs
         self._jobs = jobs
         self._saved = saved
         self._workers = workers
@@ -62,12 +71,19 @@ class FileCalls:
             UnavailableError: The worker of the attempt does not answer.
         """
         found = await self._find(request)
+        pack = await self._stored(found, request.path)
+        if pack is not None:
+            return await asyncio.to_thread(list_stored, pack, request)
         answer: ListResponse = await self._pass_on(found, "list_task_files", request)
         return answer
 
     async def read_file(self, request: ReadRequest) -> ReadResponse:
         """Return a part of a file of an attempt, or its hash. The errors are the errors of `list_files`."""
         found = await self._find(request)
+        pack = await self._stored(found, request.path)
+        if pack is not None:
+            async with self._lane.turn(caller().key):
+                return await asyncio.to_thread(read_stored, pack, request)
         answer: ReadResponse = await self._pass_on(found, "read_task_file", request)
         return answer
 
@@ -89,6 +105,23 @@ class FileCalls:
         answer: WriteResponse = await self._pass_on(found, "write_task_file", request)
         return answer
 
+    async def _stored(self, found: _Found, path: str) -> StoredPack | None:
+        """Return the stored outputs of an ended attempt if they have a file at the path, or if the worker is gone."""
+        if self._outputs is None or not found.record.launch.outputs or not is_task_finished(found.attempt.state):
+            return None
+        directory = self._outputs.directory_of(found.record, found.task_index, found.attempt.attempt_id)
+        try:
+            pack = await asyncio.to_thread(self._outputs.pack, directory)
+        except (OSError, ValueError) as error:
+            raise DataLossError(f"the outputs of the attempt cannot be read: {error}") from error
+        if pack is None or pack.find(path) is not None or not self._has_worker(found):
+            return pack
+        return None
+
+    def _has_worker(self, found: _Found) -> bool:
+        worker = self._workers.get(found.attempt.worker_id)
+        return worker is not None and not worker.is_dead
+
     async def _find(self, request: Request) -> _Found:
         """Find the attempt of a request, and set the attempt's id in the request."""
         job_id, task_index = parse_task_id(request.task_id)
@@ -108,7 +141,7 @@ class FileCalls:
                 metadata={"task_id": request.task_id, "attempt_id": str(number)},
             )
         request.attempt_id = number
-        return _Found(record, task.attempts[number])
+        return _Found(record, task_index, task.attempts[number])
 
     async def _pass_on(self, found: _Found, method: str, request: Request) -> Any:
         """Pass a call to the worker of the attempt, and return the worker's answer."""
@@ -126,9 +159,12 @@ class FileCalls:
     def _unreachable(self, found: _Found) -> UnavailableError | NotFoundError:
         attempt = found.attempt
         if is_task_finished(attempt.state):
+            why = "submit the job with --output DIR to keep outputs"
+            if self._outputs is not None and found.record.launch.outputs:
+                directory = self._outputs.directory_of(found.record, found.task_index, attempt.attempt_id)
+                why = f"its outputs are not stored, because {why_missing(self._outputs.stored(directory), attempt)[1]}"
             return NotFoundError(
-                f"the files of attempt {attempt.attempt_id} are gone with its worker {attempt.worker_id!r}: submit the"
-                " job with --output DIR to keep outputs",
+                f"the files of attempt {attempt.attempt_id} are gone with its worker {attempt.worker_id!r}: {why}",
                 reason=ErrorReason.FILE_NOT_FOUND,
             )
         return UnavailableError(
@@ -143,8 +179,10 @@ class _Found(NamedTuple):
 
     Attributes:
         record: The job.
+        task_index: The task.
         attempt: The attempt.
     """
 
     record: JobRecord
+    task_index: int
     attempt: cluster_pb2.TaskAttempt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iris.cluster.controller.outputs.file_calls import FileCalls
+from iris.cluster.controller.outputs.output_calls import OutputCalls
 from iris.rpc import cluster_pb2
 
 
@@ -12,11 +13,25 @@ class FileServiceCalls:
     """The calls of `ControllerService` about files of tasks.
 
     Args:
-        files: Answers the calls.
+        files: Answers the calls about the files of attempts.
+        outputs: Answers the calls that store and list outputs.
     """
 
-    def __init__(self, files: FileCalls) -> None:
+    def __init__(self, files: FileCalls, outputs: OutputCalls) -> None:
         self._files = files
+        self._outputs = outputs
+
+    async def store_outputs(
+        self, request: cluster_pb2.Controller.StoreOutputsRequest, ctx: Any
+    ) -> cluster_pb2.Controller.StoreOutputsResponse:
+        """Store a part of the outputs of an attempt."""
+        return await self._outputs.store_outputs(request)
+
+    async def list_outputs(
+        self, request: cluster_pb2.Controller.ListOutputsRequest, ctx: Any
+    ) -> cluster_pb2.Controller.ListOutputsResponse:
+        """Return a page of the outputs of a job."""
+        return await self._outputs.list_outputs(request)
 
     async def list_task_files(
         self, request: cluster_pb2.ListTaskFilesRequest, ctx: Any

@@ -4,8 +4,8 @@ A job is removed in this order, so that a kill of the controller at any point le
 
 1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed.
 2. The job is removed from the database. From now on the job does not exist, even if the controller is killed.
-3. The logs on this machine are removed. The name of the job is still taken, so no new job can have logs yet. If the
-   controller is killed before this step, a later sweep removes these logs as logs of an unknown job.
+3. The logs and outputs on this machine are removed. The name of the job is still taken, so no new job can have logs
+   yet. If the controller is killed before this step, the next controller removes them, because their job is unknown.
 4. The job is dropped from memory, so that its name is free. Its workers are called to remove their files.
 """
 
@@ -24,6 +24,7 @@ from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.outputs.output_store import OutputStore
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.storage.contents import reading as contents
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -70,6 +71,7 @@ class JobRemoval:
         retention: Which jobs are removed without a request.
         now_ms: Returns the current time for ages, in milliseconds since the epoch.
         on_removed: A function that is called with each removed job.
+        outputs: The stored outputs; None if no outputs are stored.
 
     Attributes:
         first_round: The number of the first gang of a new job. It is not less than the number of gangs of any removed
@@ -89,7 +91,9 @@ class JobRemoval:
         retention: JobRetention,
         now_ms: Callable[[], int] = now_for_ages_ms,
         on_removed: Callable[[JobRecord], None] = lambda record: None,
+        outputs: OutputStore | None = None,
     ) -> None:
+        self._outputs = outputs
         self.first_round = store.read(contents.largest_rounds)
         self._jobs = jobs
         self._store = store
@@ -206,6 +210,8 @@ class JobRemoval:
                 log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
             if self._keeper is not None:
                 await self._keeper.remove_jobs(records)
+            if self._outputs is not None:
+                await self._outputs.remove_jobs(records)
             unused = await self._read(contents.unused_bundles)
             for one in records:
                 bundle_hash = one.launch.bundle_hash

@@ -20,6 +20,7 @@ from iris.cluster.controller.submission.request import (
     replicas_of,
 )
 from iris.cluster.controller.submission.sizes import MAX_WORD_BYTES, check_sizes
+from iris.cluster.files.output_pack import check_directories
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.task_inputs import check_items, items_of
 from iris.cluster.types import MAX_EXIT_CODE
@@ -45,6 +46,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_numbers(request)
     _check_exit_codes(request)
     _check_environment(request)
+    request.outputs[:] = check_directories(request.outputs)
     _check_placement(request)
     _check_rendezvous(request)
     _check_inputs(request)

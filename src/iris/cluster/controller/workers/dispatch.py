@@ -89,6 +89,7 @@ def run_tasks_request(
         timeout_warning_seconds=launch.timeout_warning_seconds,
         hosts=hosts,
         owner=job.owner,
+        outputs=launch.outputs,
     )
     if launch.inputs_hash:
         _add_inputs(shared, launch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import signal
@@ -67,6 +68,8 @@ class Attempt:
         revision: A number that increases with each change that the worker must report to the controller.
         input_text: The task's input, if the job is a command with inputs. None otherwise, and before it was fetched.
         announcement: Makes readers of the log wait until the controller knows that the attempt runs.
+        collection: Sends the outputs of the ended attempt to the controller; None before the process has ended.
+        output_warning: Why the outputs are not stored, for people; empty if they are, or if there are none.
     """
 
     request: cluster_pb2.Worker.RunTaskRequest
@@ -102,6 +105,8 @@ class Attempt:
     revision: int = 0
     input_text: str | None = None
     announcement: Announcement = field(default_factory=Announcement)
+    collection: asyncio.Task[None] | None = None
+    output_warning: str = ""
 
     @property
     def key(self) -> AttemptKey:
@@ -163,7 +168,9 @@ class Attempt:
         if self.is_final:
             return
         self.stop_grace_s = grace_s
-        if self.process is not None:
+        if self.collection is not None:
+            self.collection.cancel()
+        elif self.process is not None:
             self.process.stop(grace_s)
 
     def time_out(self) -> None:
@@ -177,7 +184,9 @@ class Attempt:
         if self.is_final:
             return
         self.stop_grace_s = 0.0
-        if self.process is not None:
+        if self.collection is not None:
+            self.collection.cancel()
+        elif self.process is not None:
             self.process.signal_group(signal.SIGKILL)
 
     def resource_usage(self) -> cluster_pb2.ResourceUsage:
@@ -237,6 +246,7 @@ class Attempt:
             message.error = self.error
             message.failure_reason = int(self.failure)  # type: ignore[assignment]  # Both enums have the same numbers.
             message.result_error = self.result_error
+            message.output_warning = self.output_warning
             message.out_of_memory = self.out_of_memory
             if self.result:
                 message.serialized_result = self.result

@@ -87,6 +87,8 @@ class TaskEnvironment:
         env |= rendezvous_variables(request)
         if request.hosts:
             env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
+        if request.outputs:
+            env["IRIS_OUTPUT_DIR"] = str(attempt.working_directory / request.outputs[0])
         if attempt.input_text is not None:
             env["IRIS_INPUT"] = attempt.input_text
         if request.token:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
+from iris.cluster.files.confined_tree import ConfinedTree
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.ports import PortReservations
 from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
@@ -56,6 +57,10 @@ class AttemptPreparer:
             await self._provide_workspace(attempt)
         else:
             directory.work.mkdir()
+        if request.outputs:
+            with ConfinedTree(attempt.working_directory, "the working directory") as tree:
+                for path in request.outputs:
+                    tree.make_directory(path)
         item = await self._fetch_input(attempt) if request.inputs_hash else b""
         if request.command:
             command = list(request.command)

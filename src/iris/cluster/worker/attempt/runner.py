@@ -15,6 +15,7 @@ from iris.cluster.worker.attempt.outcome import Outcome, conclude, stopped_befor
 from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.controller_link.reporter import Reporter
+from iris.cluster.worker.files.collect_outputs import OutputCollector
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.timeout_warning import TimeoutWarnings
 from iris.cluster.worker.process.attempt_process import AttemptProcess
@@ -69,6 +70,7 @@ class AttemptRunner:
         build_env: Returns the environment of an attempt's process.
         warnings: Warns the processes of an attempt before a time limit ends the attempt.
         on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
+        outputs: Sends the outputs of ended attempts to the controller; None in tests without a controller.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class AttemptRunner:
         build_env: Callable[[Attempt], dict[str, str]],
         warnings: TimeoutWarnings,
         on_ended: Callable[[str, int, int], None],
+        outputs: OutputCollector | None = None,
     ) -> None:
+        self._outputs = outputs
         self._registry = registry
         self._shutdown = shutdown
         self._preparer = preparer
@@ -100,7 +104,8 @@ class AttemptRunner:
            the preparation ends here.
         2. Start the process and report that the attempt runs.
         3. Wait until the main process has ended, no other process of the attempt is left, and the log is complete.
-        4. Read the result, release the ports, and report the end.
+        4. Read the result, and send the outputs to the controller.
+        5. Release the ports, and report the end. Therefore the outputs are stored before anyone learns of the end.
         """
         try:
             command = await self._preparer.prepare(attempt, entrypoint, hosts)
@@ -117,7 +122,8 @@ class AttemptRunner:
                 if limit is not None:
                     limit.cancel()
             self._processes.reaper.group_ended(process.pid)
-            self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage))
+            outcome = conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage)
+            self.finish(attempt, await self._collect(attempt, outcome))
         except Exception as error:  # noqa: BLE001 - The end of the attempt must be reported after any error.
             await self._run_failed(attempt, error)
 
@@ -162,6 +168,26 @@ class AttemptRunner:
 
     def _finish_unstarted(self, attempt: Attempt) -> None:
         self.finish(attempt, stopped_before_start(self._registry.worker_id, self._shutdown.reason))
+
+    async def _collect(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Send the outputs of an attempt that has succeeded or failed. Return how the attempt has ended.
+
+        If the attempt is stopped meanwhile, an attempt that had succeeded ends without success. If the worker is
+        ending, the task is retried elsewhere, because its outputs would be lost otherwise.
+        """
+        is_ended = outcome.state in (cluster_pb2.TASK_STATE_SUCCEEDED, cluster_pb2.TASK_STATE_FAILED)
+        if self._outputs is None or not attempt.request.outputs or not is_ended:
+            return outcome
+        attempt.collection = asyncio.create_task(self._outputs.collect(attempt))
+        await asyncio.wait({attempt.collection})
+        if not attempt.collection.cancelled():
+            return outcome
+        attempt.output_warning = "the outputs are not stored, because the attempt was stopped while they were collected"
+        if outcome.state == cluster_pb2.TASK_STATE_FAILED:
+            return outcome
+        if self._shutdown.reason:
+            return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHUTDOWN, self._shutdown.reason)
+        return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED_ON_WORKER, attempt.output_warning)
 
     async def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
         processes = self._processes
