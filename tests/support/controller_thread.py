@@ -23,6 +23,7 @@ from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.server.asgi_server import HttpServer
 from iris.server.application import controller_applications
 from iris.system.sockets import address_of, bind
+from iris.web.page import page_applications
 
 T = TypeVar("T")
 
@@ -85,7 +86,8 @@ def serving(
             job_retention=job_retention,
             max_bytes_per_user=max_bytes_per_user,
         )
-        server = HttpServer(controller_applications(ControllerService(controller, quota)), listener)
+        applications = controller_applications(ControllerService(controller, quota))
+        server = HttpServer(applications, listener, files=page_applications())
         await controller.start()
         server.start()
         running.append(ControllerThread(controller, address, asyncio.get_running_loop()))

@@ -1,12 +1,13 @@
-// The bar that says that the page has lost its connection, since when, and when it tries again.
+// The bar that says that the page has lost its connection, since when, and when it tries again; or that it is paused.
 
-import { connection, retryNow } from "../rpc/connection";
+import { connection, isPaused, retryNow } from "../rpc/connection";
 import { now } from "../parts/clock";
 import { clockTime, secondsText } from "../parts/time_text";
 
 /** The bar. Nothing is shown while the connection works. */
 export function ConnectionBar() {
   const lost = connection.value;
+  if (!lost && isPaused.value) return <PausedBar />;
   if (!lost) return <div role="status" />;
   const waitMs = Math.max(0, lost.retryAtMs - now.value);
   return (
@@ -20,6 +21,17 @@ export function ConnectionBar() {
       </span>
       <button type="button" class="quiet-button" onClick={retryNow}>
         Try now
+      </button>
+    </div>
+  );
+}
+
+function PausedBar() {
+  return (
+    <div class="connection-bar" role="status">
+      <span>Paused, because other tabs of this page use all connections of the browser.</span>
+      <button type="button" class="quiet-button" onClick={retryNow}>
+        Continue here
       </button>
     </div>
   );

@@ -12,6 +12,7 @@ export interface LostConnection {
 }
 
 const broken = signal<ReadonlyMap<object, LostConnection>>(new Map());
+const paused = signal<ReadonlySet<object>>(new Set());
 const retries = new Set<() => void>();
 
 /** The lost connection; null while all streams work. */
@@ -25,6 +26,9 @@ export const connection: ReadonlySignal<LostConnection | null> = computed(() => 
   };
 });
 
+/** Whether streams of this tab are paused, because tabs that the user has looked at more recently use all connections. */
+export const isPaused: ReadonlySignal<boolean> = computed(() => paused.value.size > 0);
+
 /** Records that a stream is broken. `stream` is any object that stands for the stream. */
 export function streamBroke(stream: object, lost: LostConnection): void {
   broken.value = new Map(broken.peek()).set(stream, lost);
@@ -32,13 +36,19 @@ export function streamBroke(stream: object, lost: LostConnection): void {
 
 /** Records that a stream works again, or is not needed any more. */
 export function streamWorks(stream: object): void {
+  if (paused.peek().has(stream)) paused.value = new Set([...paused.peek()].filter((one) => one !== stream));
   if (!broken.peek().has(stream)) return;
   const rest = new Map(broken.peek());
   rest.delete(stream);
   broken.value = rest;
 }
 
-/** Opens all broken streams now. */
+/** Records that a stream is paused. */
+export function streamPaused(stream: object): void {
+  paused.value = new Set(paused.peek()).add(stream);
+}
+
+/** Opens all broken and paused streams now. */
 export function retryNow(): void {
   for (const retry of [...retries]) retry();
 }
@@ -56,6 +66,25 @@ export function pauseBeforeRetry(ms: number, signal: AbortSignal): Promise<void>
     const timer = setTimeout(end, ms);
     retries.add(end);
     window.addEventListener("online", end);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+  });
+}
+
+const LOOKS = ["focus", "pointerdown", "keydown", "visibilitychange"] as const;
+
+/** Waits until the user turns to this tab, asks to try now, or the signal is aborted. */
+export function untilLook(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      if (document.hidden && !signal.aborted) return;
+      retries.delete(end);
+      for (const name of LOOKS) window.removeEventListener(name, end, true);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    retries.add(end);
+    for (const name of LOOKS) window.addEventListener(name, end, true);
     signal.addEventListener("abort", end);
     if (signal.aborted) end();
   });

@@ -1,17 +1,27 @@
 // Streams of the controller: `openStream` opens one, and `keepStream` opens it again after each lost connection.
 
 import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { createConnectTransport } from "@connectrpc/connect-web";
 import { describeError } from "./errors";
-import { pauseBeforeRetry, streamBroke, streamWorks } from "./connection";
+import { pauseBeforeRetry, streamBroke, streamPaused, streamWorks, untilLook } from "./connection";
 import { Backoff } from "./backoff";
-import { noteRefusal } from "./session";
-import { transport } from "./transport";
+import { inSession, noteRefusal } from "./session";
+import { isSuspended, noteLook, tunnelledFetch } from "./shared/tunnel";
+import { BASE_URL } from "./transport";
 
 type Method<I extends DescMessage, O extends DescMessage> = DescMethodServerStreaming<I, O>;
 
 // Each stream of the controller sends a beat at least every 15 s. A stream that is silent for longer than this time has
 // lost its connection without an error.
 const SILENCE_MS = 40_000;
+
+// The shared worker carries the streams of all tabs.
+const transport = createConnectTransport({
+  baseUrl: BASE_URL,
+  interceptors: [inSession],
+  useBinaryFormat: true,
+  fetch: tunnelledFetch,
+});
 
 /**
  * Opens a stream, and calls `onMessage` with each message in order. The promise resolves when the controller ends the
@@ -46,6 +56,9 @@ export interface KeptStream<I extends DescMessage, O extends DescMessage> {
  * Keeps a stream open until the controller ends it, or `signal` is aborted. After a lost connection the stream is
  * opened again, after pauses that grow to 15 s, and the bar of the page says that the connection was lost.
  *
+ * If the tabs of the page follow more streams than the browser has connections, the stream is paused until the user
+ * looks at this tab.
+ *
  * The promise rejects if the controller refuses the stream, for example because the job is unknown.
  */
 export async function keepStream<I extends DescMessage, O extends DescMessage>(stream: KeptStream<I, O>): Promise<void> {
@@ -76,6 +89,12 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
         return;
       } catch (error) {
         if (signal.aborted) return;
+        if (isSuspended(error)) {
+          streamPaused(stream);
+          await untilLook(signal);
+          await noteLook();
+          continue;
+        }
         noteRefusal(error);
         const failure = describeError(error);
         if (failure.kind !== "connection" && !watchdog.isSilent) throw error;

@@ -5,8 +5,11 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 import { ControllerService } from "../gen/iris/rpc/cluster_pb";
 import { inSession, PAGE_URL } from "./session";
 
+/** The address below which the controller answers calls, without a slash at its end. */
+export const BASE_URL = PAGE_URL.replace(/\/$/, "");
+
 export const transport = createConnectTransport({
-  baseUrl: PAGE_URL.replace(/\/$/, ""),
+  baseUrl: BASE_URL,
   interceptors: [inSession],
   useBinaryFormat: true,
 });

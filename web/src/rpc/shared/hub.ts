@@ -1,0 +1,116 @@
+// The hub of the shared worker: it opens the streams of all tabs, and gives tabs with the same request one stream.
+//
+// 1. A stream that may be shared begins with the whole state. If a further tab asks for the same stream, the hub opens
+//    the stream again for all its tabs. Once the new connection has brought its first message, the old one is closed.
+// 2. At most `limit` streams are open. If one more is needed, the stream whose tabs the user has not looked at for the
+//    longest time is suspended.
+// 3. A stream of one tab is read only as fast as the tab processes it. A shared stream is not delayed by a slow tab:
+//    the slow tab loses the stream, and opens it again.
+
+import { Carried, type Fetch, type Subscription } from "./carried";
+import { HTTP1_STREAMS, PING_MS, type FromWorker, type ToWorker } from "./protocol";
+
+// A tab that has sent nothing for this time has crashed.
+const GONE_MS = 9 * PING_MS;
+
+/** The port to a tab. */
+export interface Port {
+  postMessage(message: FromWorker): void;
+}
+
+/** A tab of the page. `seenAt` is the order in which the user has looked at the tabs. */
+export interface Tab {
+  readonly port: Port;
+  seenAt: number;
+  heardAtMs: number;
+  readonly subscriptions: Map<number, Subscription>;
+}
+
+/** All tabs and streams. `open` makes an HTTP request, and `nowMs` returns the time in ms. */
+export class Hub {
+  private readonly tabs = new Set<Tab>();
+  private readonly streams = new Set<Carried>();
+  private looks = 0;
+  private limit = HTTP1_STREAMS;
+
+  constructor(
+    private readonly open: Fetch,
+    private readonly nowMs: () => number = Date.now,
+  ) {}
+
+  /** The number of open streams. */
+  get size(): number {
+    return this.streams.size;
+  }
+
+  /** Adds a tab, and returns the function that takes the tab's messages. */
+  connect(port: Port): (message: ToWorker) => void {
+    const tab: Tab = { port, seenAt: ++this.looks, heardAtMs: this.nowMs(), subscriptions: new Map() };
+    this.tabs.add(tab);
+    port.postMessage({ kind: "ready" });
+    return (message) => this.receive(tab, message);
+  }
+
+  /** Ends the streams of tabs that have crashed. Call this method about every `PING_MS`. */
+  dropSilentTabs(): void {
+    for (const tab of [...this.tabs]) if (this.nowMs() - tab.heardAtMs > GONE_MS) this.leave(tab);
+  }
+
+  private receive(tab: Tab, message: ToWorker): void {
+    this.tabs.add(tab); // A tab that the browser has kept for the back button may come back.
+    tab.heardAtMs = this.nowMs();
+    switch (message.kind) {
+      case "hello":
+        this.limit = message.limit;
+        break;
+      case "open":
+        this.subscribe(tab, message);
+        break;
+      case "close":
+        this.unsubscribe(tab, message.id);
+        break;
+      case "ack":
+        tab.subscriptions.get(message.id)?.acknowledge(message.bytes);
+        break;
+      case "seen":
+        tab.seenAt = ++this.looks;
+        break;
+      case "bye":
+        this.leave(tab);
+        break;
+      case "ping":
+        break;
+    }
+  }
+
+  private subscribe(tab: Tab, message: ToWorker & { kind: "open" }): void {
+    const key = message.isShareable ? keyOf(message) : null;
+    let stream = [...this.streams].find((one) => key !== null && one.key === key);
+    if (!stream) {
+      stream = new Carried(key, message, this.open, (ended) => this.streams.delete(ended));
+      this.streams.add(stream);
+    }
+    tab.subscriptions.set(message.id, stream.add(tab, message.id));
+    while (this.streams.size > this.limit) this.suspendOne(stream);
+  }
+
+  private unsubscribe(tab: Tab, id: number): void {
+    tab.subscriptions.get(id)?.leave();
+    tab.subscriptions.delete(id);
+  }
+
+  private leave(tab: Tab): void {
+    for (const id of [...tab.subscriptions.keys()]) this.unsubscribe(tab, id);
+    this.tabs.delete(tab);
+  }
+
+  private suspendOne(kept: Carried): void {
+    const others = [...this.streams].filter((stream) => stream !== kept);
+    others.sort((a, b) => a.seenAt - b.seenAt);
+    others[0]?.suspend();
+  }
+}
+
+function keyOf({ url, body }: { url: string; body: Uint8Array }): string {
+  return `${url} ${body.join()}`;
+}

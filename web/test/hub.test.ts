@@ -1,0 +1,204 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { encodeEnvelope } from "@connectrpc/connect/protocol";
+import { Hub } from "../src/rpc/shared/hub";
+import type { FromWorker, ToWorker } from "../src/rpc/shared/protocol";
+
+/** A server whose answers the test writes. */
+class Server {
+  readonly calls: { url: string; aborted: boolean; push: (text: string) => void; end: () => void; cut: () => void; pulls: number }[] = [];
+
+  readonly open = (url: string, init: RequestInit): Promise<Response> => {
+    let body!: ReadableStreamDefaultController<Uint8Array>;
+    const stream = new ReadableStream<Uint8Array>({
+      start: (controller) => void (body = controller),
+      pull: () => void (call.pulls += 1),
+    });
+    const call = {
+      url,
+      aborted: false,
+      pulls: 0,
+      push: (text: string) => body.enqueue(encodeEnvelope(0, new TextEncoder().encode(text))),
+      end: () => body.close(),
+      cut: () => body.error(new TypeError("cut")),
+    };
+    init.signal?.addEventListener("abort", () => {
+      call.aborted = true;
+      body.error(new DOMException("aborted", "AbortError"));
+    });
+    this.calls.push(call);
+    return Promise.resolve(new Response(stream, { headers: { "content-type": "application/connect+proto" } }));
+  };
+}
+
+/** A tab that notes what it gets. */
+class Tab {
+  readonly got: string[] = [];
+  private readonly tell: (message: ToWorker) => void;
+
+  constructor(hub: Hub, private readonly acks = true) {
+    this.tell = hub.connect({ postMessage: (message) => this.take(message) });
+    this.got.length = 0;
+  }
+
+  send(message: ToWorker): void {
+    this.tell(message);
+  }
+
+  open(id: number, name: string, isShareable = true): void {
+    this.tell({ kind: "open", id, url: `/${name}`, headers: [], body: new Uint8Array([1]), isShareable });
+  }
+
+  private take(message: FromWorker): void {
+    if (message.kind === "data") {
+      this.got.push(`${message.id}:${new TextDecoder().decode(message.bytes.subarray(5))}`);
+      if (this.acks) queueMicrotask(() => this.tell({ kind: "ack", id: message.id, bytes: message.bytes.length }));
+    } else if (message.kind !== "ready") {
+      this.got.push(`${message.id}:${message.kind}`);
+    }
+  }
+}
+
+const settle = () => new Promise((resolve) => setTimeout(resolve, 5));
+
+test("tabs with the same request share one stream, and a later tab begins with the whole state", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const [one, other] = [new Tab(hub), new Tab(hub)];
+  one.open(1, "jobs");
+  await settle();
+  server.calls[0]?.push("all");
+  await settle();
+  server.calls[0]?.push("change");
+  await settle();
+  other.open(7, "jobs");
+  await settle();
+  assert.equal(server.calls.length, 2);
+  server.calls[0]?.push("more");
+  await settle();
+  assert.deepEqual(other.got, [], "the later tab gets nothing before a whole state");
+  server.calls[1]?.push("all again");
+  await settle();
+  server.calls[1]?.push("last");
+  await settle();
+  assert.ok(server.calls[0]?.aborted);
+  assert.deepEqual(one.got, ["1:head", "1:all", "1:change", "1:more", "1:all again", "1:last"]);
+  assert.deepEqual(other.got, ["7:head", "7:all again", "7:last"]);
+  assert.equal(hub.size, 1);
+});
+
+test("stream of one tab is not shared", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const [one, other] = [new Tab(hub), new Tab(hub)];
+  one.open(1, "logs", false);
+  other.open(1, "logs", false);
+  await settle();
+  assert.deepEqual([server.calls.length, hub.size], [2, 2]);
+});
+
+test("stream ends for the server when its last tab leaves it", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const [one, other] = [new Tab(hub), new Tab(hub)];
+  one.open(1, "jobs");
+  await settle();
+  server.calls[0]?.push("all");
+  other.open(1, "jobs");
+  await settle();
+  server.calls[1]?.push("all");
+  await settle();
+  one.send({ kind: "close", id: 1 });
+  await settle();
+  assert.ok(!server.calls[1]?.aborted);
+  other.send({ kind: "bye" });
+  await settle();
+  assert.ok(server.calls[1]?.aborted);
+  assert.equal(hub.size, 0);
+});
+
+test("end and loss of a connection reach each tab", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const tab = new Tab(hub);
+  for (const id of [1, 2]) {
+    tab.open(id, `job ${id}`);
+    await settle();
+    server.calls[id - 1]?.push("all");
+    await settle();
+  }
+  server.calls[0]?.end();
+  server.calls[1]?.cut();
+  await settle();
+  assert.deepEqual(tab.got, ["1:head", "1:all", "2:head", "2:all", "1:end", "2:broken"]);
+  assert.equal(hub.size, 0);
+});
+
+test("stream of the tab that was not looked at for the longest time is suspended", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const tabs = Array.from({ length: 5 }, () => new Tab(hub));
+  for (const [index, tab] of tabs.slice(0, 4).entries()) tab.open(1, `job ${index}`);
+  tabs[0]?.send({ kind: "seen" });
+  tabs[4]?.open(1, "job 4");
+  await settle();
+  assert.deepEqual(tabs.map((tab) => tab.got), [[], ["1:suspended"], [], [], []]);
+  assert.equal(hub.size, 4);
+  tabs[1]?.send({ kind: "seen" });
+  tabs[1]?.open(2, "job 1");
+  await settle();
+  assert.deepEqual(tabs[2]?.got, ["1:suspended"]);
+});
+
+test("hub reads a stream of one tab no faster than the tab", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const tab = new Tab(hub, false);
+  tab.open(1, "logs", false);
+  await settle();
+  for (let part = 0; part < 10; part++) server.calls[0]?.push("x".repeat(1 << 20));
+  await settle();
+  const before = tab.got.length;
+  assert.ok(before < 8, `${before} messages of 1 MiB were sent to a tab that processes nothing`);
+  tab.send({ kind: "ack", id: 1, bytes: 3 << 20 });
+  await settle();
+  assert.ok(tab.got.length > before);
+});
+
+test("slow tab loses a shared stream, and the other tab does not wait for it", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const [slow, quick] = [new Tab(hub, false), new Tab(hub)];
+  slow.open(1, "jobs");
+  quick.open(1, "jobs");
+  await settle();
+  for (let part = 0; part < 10; part++) server.calls.at(-1)?.push("x".repeat(1 << 20));
+  await settle();
+  assert.equal(slow.got.at(-1), "1:broken");
+  assert.equal(quick.got.length, 11);
+});
+
+test("tab that has crashed loses its streams", async () => {
+  const server = new Server();
+  let nowMs = 0;
+  const hub = new Hub(server.open, () => nowMs);
+  const [crashed, alive] = [new Tab(hub), new Tab(hub)];
+  crashed.open(1, "one");
+  alive.open(1, "other");
+  nowMs = 170_000;
+  alive.send({ kind: "ping" });
+  nowMs = 200_000;
+  hub.dropSilentTabs();
+  await settle();
+  assert.deepEqual(server.calls.map((call) => call.aborted), [true, false]);
+});
+
+test("answer that is no stream reaches the tab as it is", async () => {
+  const refused = () => Promise.resolve(new Response("no", { status: 502 }));
+  const hub = new Hub(refused);
+  const tab = new Tab(hub);
+  tab.open(1, "jobs");
+  await settle();
+  assert.deepEqual([tab.got[0], tab.got.at(-1)], ["1:head", "1:end"]);
+  assert.equal(hub.size, 0);
+});
