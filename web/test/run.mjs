@@ -26,7 +26,7 @@ try {
     logLevel: "warning",
   });
   const files = names.map((name) => join(outdir, name.replace(".ts", ".mjs")));
-  const { status } = spawnSync(process.execPath, ["--test", ...files], { stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, ["--test", "--test-force-exit", ...files], { stdio: "inherit" });
   process.exitCode = status ?? 1;
 } finally {
   rmSync(outdir, { recursive: true, force: true });
