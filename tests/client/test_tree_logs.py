@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.async_client import open_async_client
-from support.cluster import unique
+from support.cluster import launch, unique
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
 from iris.client.aio import AsyncIrisClient
-from iris.client.logs.tree import MAX_FOLLOWED, JobTree, last_lines
+from iris.client.aio.logs.tree import AsyncTreeLogStream
+from iris.client.logs.read_options import ReadOptions
+from iris.client.logs.tree import JobTree, TreeLogStream, last_lines
 from iris.cluster.client.server_process import LocalServer
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
+
+FOLLOW = ReadOptions.checked(sources=["stdout"])
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -96,12 +107,63 @@ def test_last_lines_of_batches_are_returned_without_the_earlier_lines(count: int
 
 
 def test_job_tree_gives_each_job_once_and_limits_the_followed_jobs() -> None:
-    tree = JobTree("a")
-    jobs = [cluster_pb2.JobStatus(job_id=job_id) for job_id in ("a", "a/b")]
+    tree = JobTree[str]("a", lambda job_id: f"all of {job_id}", max_followed=2)
+    jobs = [cluster_pb2.JobStatus(job_id=job_id) for job_id in ("a", "a/b", "a/c")]
+    tree.add(jobs[:1])
+    assert tree.take_all() == ["a"]
     tree.add(jobs)
     tree.add(jobs)
+    tree.add_paused(["rest of a"])
     assert tree.has_unread
-    assert tree.next_unread(MAX_FOLLOWED) is None
-    assert [tree.next_unread(0), *tree.take_all()] == ["a", "a/b"]
-    assert tree.next_unread(0) is None
+    assert tree.next_source(2) is None
+    assert [tree.next_source(0), tree.next_source(1), tree.next_source(0)] == ["rest of a", "all of a/b", "all of a/c"]
+    assert tree.next_source(0) is None
     assert not tree.has_unread
+
+
+@pytest.fixture
+def wide_tree(client: IrisClient, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The id of a running job with three running child jobs, and the file whose existence ends the child jobs."""
+    gate = tmp_path / "gate"
+    script = f"echo first; while [ ! -e {gate} ]; do sleep 0.05; done; echo last"
+    root = client.run(["sh", "-c", "echo first; exec sleep 600"], name=unique("tree"))
+    for name in ("a", "b", "c"):
+        launch(client.cluster, ["sh", "-c", script], name=name, parent_job_id=root.job_id)
+    wait_until(
+        lambda: len(list(client.stream_tree_logs(root.job_id, sources=["stdout"], follow=False))) == 4,
+        "the first lines",
+    )
+    yield root.job_id, gate
+    root.terminate()
+
+
+def test_jobs_that_exist_at_the_start_are_followed_up_to_the_limit(
+    client: IrisClient, wide_tree: tuple[str, Path]
+) -> None:
+    job_id, gate = wide_tree
+    with TreeLogStream(client.cluster, job_id, FOLLOW, max_followed=2) as stream:
+        batches = stream.batches()
+        for _ in range(2):  # The first pause comes after the existing lines, the second one once jobs are followed.
+            assert [entry.message for batch in iter(batches.__next__, ()) for entry in batch].count("last") == 0
+        assert [thread.name for thread in threading.enumerate()].count("iris-tree-logs") == 2
+        gate.touch()
+        # The root job runs on. Therefore the child jobs are followed one after the other.
+        assert [next(stream).message for _ in range(3)] == ["last"] * 3
+
+
+@pytest.mark.anyio
+async def test_async_follow_keeps_the_limit_and_leaves_no_task_behind(
+    shared_cluster: LocalServer, wide_tree: tuple[str, Path]
+) -> None:
+    job_id, _ = wide_tree
+    async with AsyncIrisClient.remote(shared_cluster.address) as client:
+        before = asyncio.all_tasks()
+        async with AsyncTreeLogStream(client.cluster.connection, job_id, FOLLOW, max_followed=2) as stream:
+            pauses = 0
+            async for batch in stream.batches():
+                pauses += not batch
+                if pauses == 2:
+                    break
+            added = asyncio.all_tasks() - before
+            assert [task.get_coro().__name__ for task in added].count("_forward") == 2
+        assert not asyncio.all_tasks() - before

@@ -12,9 +12,10 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.streams import LogStream, TaskLogReader
@@ -27,6 +28,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
 
 Batch = Sequence[LogEntry]
+Source = TypeVar("Source")
 MAX_FOLLOWED = 200  # At most this many jobs of a tree are followed at once. Each ended job makes room for another job.
 # The list of child jobs is read again after this many seconds. If reading the list takes long, the pause is twenty
 # times as long as the reading, so that readers of large trees do not keep the controller busy.
@@ -50,18 +52,25 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
     return [root, *(job for job in children if job.job_id.startswith(below))]
 
 
-class JobTree:
-    """The known jobs of a tree, and which of these jobs are not read yet.
+class JobTree(Generic[Source]):
+    """The known jobs of a tree, which of these jobs are not read yet, and which sources of lines wait to be followed.
+
+    `Source` is the type of the iterators over the future lines of a job.
 
     Args:
         job_id: The root job.
+        open_job: Returns a source with the existing and future lines of a job, given the job's id.
+        max_followed: At most this many jobs are followed at once.
     """
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, open_job: Callable[[str], Source], max_followed: int = MAX_FOLLOWED) -> None:
         self.job_id = job_id
         self.known: dict[str, cluster_pb2.JobStatus] = {}
+        self._open_job = open_job
+        self._max_followed = max_followed
         self._lock = threading.Lock()  # Two threads may call `add` at the same time.
         self._unread: deque[str] = deque()
+        self._paused: deque[Source] = deque()
 
     def add(self, jobs: Sequence[cluster_pb2.JobStatus]) -> None:
         """Add the jobs of a list that are not known yet."""
@@ -76,9 +85,24 @@ class JobTree:
         """Whether a known job is not read yet."""
         return bool(self._unread)
 
-    def next_unread(self, num_read: int) -> str | None:
-        """Return a job to read next. Return None if there is none, or if `MAX_FOLLOWED` jobs are being read."""
-        return self._unread.popleft() if self._unread and num_read < MAX_FOLLOWED else None
+    def add_paused(self, sources: Iterable[Source]) -> None:
+        """Add the sources of jobs whose existing lines were read, and whose future lines are not followed yet."""
+        self._paused.extend(sources)
+
+    def next_source(self, num_followed: int) -> Source | None:
+        """Return a source to follow next. Jobs whose existing lines were read come first.
+
+        Args:
+            num_followed: How many jobs are being followed.
+
+        Returns:
+            The source, or None if there is none, or if `max_followed` jobs are being followed.
+        """
+        if num_followed >= self._max_followed:
+            return None
+        if self._paused:
+            return self._paused.popleft()
+        return self._open_job(self._unread.popleft()) if self._unread else None
 
     def take_all(self) -> list[str]:
         """Return all jobs that are not read yet."""
@@ -118,10 +142,12 @@ class TreeLogStream(Iterator[LogEntry]):
     Only one thread may iterate over the stream. `close` may be called from any thread.
     """
 
-    def __init__(self, cluster: RemoteClusterClient, job_id: str, options: ReadOptions) -> None:
+    def __init__(
+        self, cluster: RemoteClusterClient, job_id: str, options: ReadOptions, *, max_followed: int = MAX_FOLLOWED
+    ) -> None:
         self._cluster = cluster
         self._options = options
-        self._tree = JobTree(job_id)
+        self._tree = JobTree[Iterator[Batch]](job_id, self._open_later, max_followed)
         self._tree.add(cluster.connection.perform(list_tree(job_id)))
         self._streams: dict[str, LogStream] = {}
         self._is_closed = threading.Event()
@@ -165,10 +191,14 @@ class TreeLogStream(Iterator[LogEntry]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, job_id: str, options: ReadOptions) -> LogStream:
+    def _open(self, job_id: str, options: ReadOptions) -> Iterator[Batch]:
         stream = LogStream(TaskLogReader(self._cluster, job_id, None, options))
         self._streams[job_id] = stream
-        return stream
+        return stream.batches()
+
+    def _open_later(self, job_id: str) -> Iterator[Batch]:
+        """Open a job that was found while others were followed. All its lines are returned."""
+        return self._open(job_id, replace(self._options, tail=None))
 
     def _read(self) -> Generator[Batch]:
         left = self._options.max_lines
@@ -183,28 +213,27 @@ class TreeLogStream(Iterator[LogEntry]):
         """Yield the existing lines of all jobs by time, and then the lines that arrive.
 
         1. Read each stream up to its first pause. A stream that ends before its first pause is read completely.
-        2. With `follow`, read the other streams in threads, and look for new child jobs.
+        2. With `follow`, read the other streams in threads, at most `max_followed` at once. Look for new child jobs.
         """
         options, paused = self._options, list[Iterator[Batch]]()
-        streams = [self._open(job_id, options) for job_id in self._tree.take_all()]
-        existing = [_until_pause(stream.batches(), paused) for stream in streams]
+        existing = [_until_pause(self._open(job_id, options), paused) for job_id in self._tree.take_all()]
         merged: Iterator[Batch] = heapq.merge(*existing, key=lambda batch: batch[0].timestamp_ms)
         yield from merged if options.tail is None else last_lines(merged, options.tail)
         yield ()
         if options.follow:
-            yield from self._follow(paused, replace(options, tail=None))
+            self._tree.add_paused(paused)
+            yield from self._follow()
 
-    def _follow(self, paused: Sequence[Iterator[Batch]], options: ReadOptions) -> Iterator[Batch]:
+    def _follow(self) -> Iterator[Batch]:
         arrived: queue.Queue[Batch | IrisError | None] = queue.Queue(_BUFFERED_BATCHES)
         watch = threading.Thread(target=self._watch_tree, args=(arrived,), name="iris-tree", daemon=True)
-        threads = [_reader(batches, arrived) for batches in paused]
-        for thread in (watch, *threads):
-            thread.start()
-        running = len(paused)
+        watch.start()
+        threads = list[threading.Thread]()
+        running = 0
         try:
             while not self._is_closed.is_set():
-                while (job_id := self._tree.next_unread(running)) is not None:
-                    threads.append(_reader(self._open(job_id, options).batches(), arrived))
+                while (batches := self._tree.next_source(running)) is not None:
+                    threads.append(_reader(batches, arrived))
                     threads[-1].start()
                     running += 1
                 if not running:
@@ -272,7 +301,7 @@ def _reader(batches: Iterator[Batch], arrived: queue.Queue[Batch | IrisError | N
             arrived.put(error)
         arrived.put(None)
 
-    return threading.Thread(target=read, name="iris-logs", daemon=True)
+    return threading.Thread(target=read, name="iris-tree-logs", daemon=True)
 
 
 def _drain(arrived: queue.Queue[Batch | IrisError | None], threads: Sequence[threading.Thread]) -> None:

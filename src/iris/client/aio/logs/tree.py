@@ -9,12 +9,12 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from iris.client.aio.streams import AsyncLogStream, AsyncTaskLogReader
 from iris.client.logs.read_options import ReadOptions
-from iris.client.logs.tree import Batch, JobTree, last_lines, list_tree, pause_between_lists
+from iris.client.logs.tree import MAX_FOLLOWED, Batch, JobTree, last_lines, list_tree, pause_between_lists
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.errors import IrisError, UnavailableError
@@ -37,10 +37,12 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
     Only one task may iterate over the stream. Other tasks of the same event loop may call `close`.
     """
 
-    def __init__(self, connection: AsyncClusterConnection, job_id: str, options: ReadOptions) -> None:
+    def __init__(
+        self, connection: AsyncClusterConnection, job_id: str, options: ReadOptions, *, max_followed: int = MAX_FOLLOWED
+    ) -> None:
         self._connection = connection
         self._options = options
-        self._tree = JobTree(job_id)
+        self._tree = JobTree[AsyncIterator[Batch]](job_id, self._open_later, max_followed)
         self._streams: dict[str, AsyncLogStream] = {}
         self._is_closed = False
         self._batches = self._read()
@@ -101,40 +103,48 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         self._streams[job_id] = stream
         return stream.batches()
 
+    def _open_later(self, job_id: str) -> AsyncIterator[Batch]:
+        """Open a job that was found while others were followed. All its lines are returned."""
+        return self._open(job_id, replace(self._options, tail=None))
+
     async def _read(self) -> AsyncGenerator[Batch]:
         left = self._options.max_lines
-        async for batch in self._all_batches():
-            shown = batch
-            if self._options.max_lines:
-                shown, left = batch[:left], left - len(batch)
-            yield shown
-            if self._options.max_lines and left <= 0:
-                return
+        async with aclosing(self._all_batches()) as batches:
+            async for batch in batches:
+                shown = batch
+                if self._options.max_lines:
+                    shown, left = batch[:left], left - len(batch)
+                yield shown
+                if self._options.max_lines and left <= 0:
+                    return
 
     async def _all_batches(self) -> AsyncGenerator[Batch]:
         await self._read_list()
         options, paused = self._options, list[AsyncIterator[Batch]]()
         sources = [self._open(job_id, options) for job_id in self._tree.take_all()]
-        if options.tail is None:
-            async for batch in _merged(sources, paused):
-                yield batch
-        else:
-            for batch in last_lines(iter([batch async for batch in _merged(sources, paused)]), options.tail):
-                yield batch
+        async with aclosing(_merged(sources, paused)) as merged:
+            if options.tail is None:
+                async for batch in merged:
+                    yield batch
+            else:
+                for batch in last_lines(iter([batch async for batch in merged]), options.tail):
+                    yield batch
         yield ()
         if options.follow:
-            async for batch in self._follow(paused, replace(options, tail=None)):
-                yield batch
+            self._tree.add_paused(paused)
+            async with aclosing(self._follow()) as arriving:
+                async for batch in arriving:
+                    yield batch
 
-    async def _follow(self, paused: Sequence[AsyncIterator[Batch]], options: ReadOptions) -> AsyncGenerator[Batch]:
+    async def _follow(self) -> AsyncGenerator[Batch]:
         arrived: _Arrived = asyncio.Queue(_BUFFERED_BATCHES)
         watch = asyncio.create_task(self._watch_tree(arrived))
-        tasks = [asyncio.create_task(_forward(source, arrived)) for source in paused]
-        running = len(paused)
+        tasks = list[asyncio.Task[None]]()
+        running = 0
         try:
             while not self._is_closed:
-                while (job_id := self._tree.next_unread(running)) is not None:
-                    tasks.append(asyncio.create_task(_forward(self._open(job_id, options), arrived)))
+                while (source := self._tree.next_source(running)) is not None:
+                    tasks.append(asyncio.create_task(_forward(source, arrived)))
                     running += 1
                 if not running:
                     # All known jobs have ended. A child job may have been submitted since the last list was read.
