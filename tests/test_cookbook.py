@@ -6,6 +6,7 @@ The words after the language of a block say what to do with it:
 * `machine=other` runs the block with another home directory, and without the address and token of the cluster.
 * A block `text` is the output of the block before it on stdout. `…` stands for any text.
 * Other blocks of `python` and `sh` are run. Other languages are only shown.
+* A free port takes the place of each of the ports 8000 and 8080, which may be in use on this machine.
 
 The blocks of use-a-notebook.md are cells of IPython.
 """
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,8 +55,16 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     """Return the blocks of code of a page."""
-    found = re.findall(r"^```(\w+)(.*?)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\b80[08]0\b", str(free_port()), page.read_text())
+    found = re.findall(r"^```(\w+)(.*?)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(language, dict(re.findall(r"(\w+)=(\S+)", words)), text) for language, words, text in found]
+
+
+def free_port() -> int:
+    """Return the number of a port that no program uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 class Reader:

@@ -74,6 +74,8 @@ def test_python_page_has_a_section_for_each_public_name() -> None:
     titles = set(re.findall(r"^##+ (\w+)$", (REFERENCE / "python-api.md").read_text(), re.MULTILINE))
     listed = {name for name, *_ in (*CLASSES, *ASYNC_CLASSES, *FUNCTIONS)}
     assert listed <= titles
+    names = [name for name, *_ in (*CLASSES, *ASYNC_CLASSES, *FUNCTIONS)]
+    assert len(names) == len(listed), "a class is listed twice"
     public = {*iris.__all__, *iris.client.__all__, *iris.client.aio.__all__}
     assert public - titles == {"ResourceSpec", "__version__"}, "`Resources` is another name of ResourceSpec"
 

@@ -16,6 +16,7 @@ CLASSES = (
     ("Output", "iris.client.files.outputs"),
     ("MissingOutputs", "iris.client.files.outputs"),
     ("Copied", "iris.client.files.copied"),
+    ("WatchedJobs", "iris.cluster.client.operations.list_watching"),
     ("Resources", "iris"),
     ("JobInfo", "iris"),
     ("JobState", "iris"),
