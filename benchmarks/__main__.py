@@ -27,6 +27,7 @@ NAMES = (
     "growth",
     "greedy_readers",
     "log_route_readers",
+    "forward",
     "task_status",
     "http_versions",
     "import_time",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 import os
 import random
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +29,12 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
 from support.certificates import CertificateAuthority
 from support.chaos_proxy import ChaosProxy, Faults, gentle
 from support.cluster import running_cluster, shell, unique
+from support.port_server import digest_of, stream_of
 from support.reverse_proxies import BARE_HOST, KINDS, free_port, program, running_proxy
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
+from iris.client.forwarding.forward import Forward
 from iris.cluster.client.server_process import LocalServer
 from iris.errors import ControllerUnreachableError, NotFoundError, ResourceExhaustedError, UnauthenticatedError
 from iris.rpc import cluster_pb2 as pb
@@ -139,6 +144,30 @@ def test_error_of_the_controller_passes_a_proxy_unchanged(reach: Behind) -> None
         client.status("no-such-job")
     with reach.connect(token="no-token") as client, pytest.raises(UnauthenticatedError, match="not a token of Iris"):
         client.list_jobs()
+
+
+def test_forward_carries_a_large_transfer_in_each_direction(reach: Behind, run: Callable[..., Job]) -> None:
+    job = run(
+        [sys.executable, ROOT / "tests" / "support" / "port_server.py", "source", "sink"], ports=["source", "sink"]
+    )
+    size = 3 * 1024**2
+    with reach.open_client() as client:
+        with client.forward(job.job_id, "source") as forward, dial(forward) as connection:
+            connection.sendall(b"%d\n" % size)
+            with connection.makefile("rb") as received:
+                assert hashlib.sha256(received.read()).hexdigest() == digest_of(size)
+        with client.forward(job.job_id, "sink") as forward, dial(forward) as connection:
+            for chunk in stream_of(size):
+                connection.sendall(chunk)
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile("rb") as received:
+                assert received.read() == f"{size} {digest_of(size)}\n".encode()
+
+
+def dial(forward: Forward) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", forward.local_port))
+    connection.settimeout(60)
+    return connection
 
 
 @pytest.mark.parametrize(("version", "media_type"), [("1.1", "text/plain"), ("2", "text/event-stream")])
