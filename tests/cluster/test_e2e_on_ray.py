@@ -26,6 +26,7 @@ from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run
     test_nested_jobs_end_with_their_parent,
     test_output_written_on_sigterm_is_kept,
     test_outputs_are_stored_when_the_job_has_ended,
+    test_requested_and_other_ports_are_reached_through_the_controller,
     test_resource_usage,
     test_script_without_its_interpreter_fails_with_the_reason,
     test_task_ends_with_its_first_process_and_ends_its_children,

@@ -45,10 +45,10 @@ def serve(client: IrisClient, *names: str, **options: object) -> Job:
 
 
 @pytest.fixture(scope="module")
-def job(shared_cluster: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+def job(shared_cluster: LocalServer) -> Iterator[Job]:
     """A job with all servers."""
     with IrisClient.remote(shared_cluster.address) as client:
-        started = serve(client, *NAMES, working_directory=tmp_path_factory.mktemp("task"))
+        started = serve(client, *NAMES)
         yield started
         started.terminate()
 
@@ -185,10 +185,10 @@ def test_async_forward_serves_connections_on_the_event_loop(shared_cluster: Loca
 
 
 def test_port_on_which_the_task_listens_is_reached_by_its_number(
-    connect: Callable[[int], socket.socket], client: IrisClient, job: Job
+    connect: Callable[[int], socket.socket], job: Job
 ) -> None:
-    directory = client.cluster.get_submission(job.job_id).submission.working_directory
-    connection = connect(int((Path(directory) / "other-port").read_text()))
+    number = [line.message for line in job.logs()][1]
+    connection = connect(int(number))
     connection.sendall(b"ping")
     assert connection.recv(4) == b"ping"
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts.end_to_end import test_requested_and_other_ports_are_reached_through_the_controller as reach_ports
 from support.cluster import is_alive, launch, shell, wait_for_end
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, worker_pid
 from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.waiting import wait_until
 
+from iris.client import IrisClient
 from iris.rpc import cluster_pb2
 
 skip_where_there_is_none()
@@ -37,6 +39,11 @@ def controller(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monkey
     ) as controller:
         yield controller
     cluster.wait_until_empty()
+
+
+def test_port_of_a_task_on_slurm_is_reached_through_the_controller(controller: StandingCluster) -> None:
+    with IrisClient.remote(controller.address) as client:
+        reach_ports(client)
 
 
 def test_job_on_slurm_runs_from_submission_to_result(controller: StandingCluster) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,23 @@ def test_two_ports_per_task_are_free_distinct_and_known(client: IrisClient) -> N
     assert len({port for pair in ports for port in pair}) == 6
     for task, pair in zip(job.tasks(), ports, strict=True):
         assert [entry.message for entry in task.logs()] == [f"{pair[0]} {pair[1]}"]
+
+
+def test_requested_and_other_ports_are_reached_through_the_controller(client: IrisClient) -> None:
+    program = Path(__file__).parents[1] / "support" / "port_server.py"
+    job = client.run([sys.executable, str(program), "echo", "other"], ports=["echo"])
+    lines = job.logs(follow=True)
+    assert next(lines).message == "listening"
+    other = int(next(lines).message)
+    for port in ("echo", other):
+        with (
+            client.forward(job.job_id, port) as forward,
+            socket.create_connection(("127.0.0.1", forward.local_port)) as connection,
+        ):
+            connection.settimeout(60)
+            connection.sendall(b"hello")
+            assert connection.recv(5) == b"hello"
+    job.terminate()
 
 
 def test_endpoints_from_inside_a_job(client: IrisClient, tmp_path: Path) -> None:

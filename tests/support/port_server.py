@@ -7,7 +7,7 @@ Each NAME is a port that the job has requested, and one of these servers:
 * `sink` reads to the end, and sends the number of bytes and their SHA-256 as a line.
 * `web` is a Starlette application with `GET /hello` and a WebSocket `/ws`, which echoes.
 * `rude` reads a byte, sends three, and resets the connection.
-* `other` listens on a port that the job has not requested, and writes its number into the file `other-port`.
+* `other` is like `echo`, on a port that the job has not requested. Its number is the second line of the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 HOST = "127.0.0.1"
 _CHUNK_BYTES = 64 * 1024
@@ -102,17 +101,17 @@ async def web(port: int) -> asyncio.Task[None]:
 
 
 async def main() -> None:
-    serving = None
+    serving, other = None, 0
     servers = {"echo": echo, "source": source, "sink": sink, "rude": rude}
     for name in sys.argv[1:]:
         if name == "web":
             serving = await web(int(os.environ["IRIS_PORT_WEB"]))
         elif name == "other":
-            server = await asyncio.start_server(echo, HOST, 0)
-            Path("other-port").write_text(str(server.sockets[0].getsockname()[1]))
+            other = (await asyncio.start_server(echo, HOST, 0)).sockets[0].getsockname()[1]
         else:
-            server = await asyncio.start_server(servers[name], HOST, int(os.environ[f"IRIS_PORT_{name.upper()}"]))
+            await asyncio.start_server(servers[name], HOST, int(os.environ[f"IRIS_PORT_{name.upper()}"]))
     print("listening", flush=True)
+    print(other, flush=True)
     await (serving or asyncio.Event().wait())
 
 
