@@ -234,6 +234,14 @@ def test_middle_of_a_long_line_is_left_out_of_a_part(path: Path) -> None:
     assert writer.offsets[0] == 2 + len(line) + 2
 
 
+def test_beginning_of_a_line_with_many_pieces_is_sent_once(path: Path) -> None:
+    size = 5 << 20
+    write(path, [("stdout", b"x" * size + b"\nnext\n", 1000)])
+    part = part_of(path, limits=PartLimits(100_000, 100))
+    payloads = [(offset, payload) for _, _, offset, payload in decode(part.records) if payload]
+    assert payloads == [(0, b"x" * 100), (size, b"\nnext\n")]
+
+
 def test_long_progress_bar_is_sent_as_its_last_state(path: Path) -> None:
     bar = b"".join(b"\r%d%%" % percent for percent in range(101)) + b"\n"
     write(path, [("stderr", bar, 1000)])

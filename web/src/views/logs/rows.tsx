@@ -5,7 +5,7 @@ import { bytesText, countText } from "../../parts/numbers";
 import { StateShape } from "../../parts/state";
 import { styleOf } from "../../parts/states";
 import { durationText, momentText } from "../../parts/time_text";
-import { renderLine, visibleText, type Style } from "./engine/ansi";
+import { textColourOn, renderLine, visibleText, type Style } from "./engine/ansi";
 import { markMatches } from "./engine/highlight";
 import type { Separator } from "./engine/lane";
 import type { Gap, Line } from "./engine/lines";
@@ -135,7 +135,7 @@ function classesOf(style: Style): string {
   const names: string[] = [];
   const [front, back] = style.inverse ? [background, foreground] : [foreground, background];
   if (style.inverse) names.push("ansi-inverse");
-  if (typeof front === "number") names.push(`ansi-${front}`);
+  if (typeof front === "number" && typeof back !== "string") names.push(`ansi-${front}`);
   if (typeof back === "number") names.push(`ansi-on-${back}`);
   for (const name of ["bold", "dim", "italic", "underline", "strike"] as const) if (style[name]) names.push(`ansi-${name}`);
   return names.join(" ");
@@ -143,10 +143,8 @@ function classesOf(style: Style): string {
 
 function coloursOf(style: Style): { color?: string; backgroundColor?: string } | undefined {
   const [front, back] = style.inverse ? [style.background, style.foreground] : [style.foreground, style.background];
-  const colours: { color?: string; backgroundColor?: string } = {};
-  if (typeof front === "string") colours.color = front;
-  if (typeof back === "string") colours.backgroundColor = back;
-  return colours.color || colours.backgroundColor ? colours : undefined;
+  if (typeof back === "string") return { color: textColourOn(back, front), backgroundColor: back };
+  return typeof front === "string" ? { color: front } : undefined;
 }
 
 function clockMs(timeMs: number): string {

@@ -166,6 +166,8 @@ class _PartReading:
         self._size = _size_of(directory, writer)
         # A part ends at the present end of the log, even if the task never stops writing.
         self._stop = None if writer is None or final else self._size
+        # For each source, the offset at which a piece of a line has ended without a newline.
+        self._continued_at: dict[int, int] = {}
         self._step_bytes = _STEP_BYTES if not selection.has_pattern else CHUNK_BYTES
 
     def forwards(self, position: int, stop: int) -> Steps[LogPart]:
@@ -271,6 +273,8 @@ class _PartReading:
     def _cut(self, block: LineBlock, start: int, end: int) -> Iterator[bytes]:
         """Yield lines of a block as records, without the middle of long lines."""
         limit, data = self._limits.max_line_bytes, block.data
+        is_continued = self._continued_at.get(block.source_id) == block.offset + start
+        self._continued_at[block.source_id] = -1 if data.endswith(b"\n", start, end) else block.offset + end
         if end - start <= limit:
             yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start:end])
             return
@@ -281,7 +285,8 @@ class _PartReading:
             if line_end - line > limit:
                 if line > at:
                     yield encode(block.source_id, block.timestamp_ms, block.offset + at, data[at:line])
-                yield from _shortened(block, line, line_end, limit)
+                # A line of 100 MB has many pieces. Its beginning is sent once.
+                yield from _shortened(block, line, line_end, 0 if is_continued and line == start else limit)
                 at = line_end
             line = line_end
         if end > at:
@@ -289,15 +294,16 @@ class _PartReading:
 
 
 def _shortened(block: LineBlock, start: int, end: int, limit: int) -> Iterator[bytes]:
-    """Yield a long line as two records: its beginning, and a record at its end. Of a progress bar, yield only the last
-    state, because a terminal would show only this state.
+    """Yield a long line as two records: its first `limit` bytes, and a record at its end. Of a progress bar, yield only
+    the last state, because a terminal would show only this state.
     """
     data, newline = block.data, block.data.endswith(b"\n", start, end)
     state = data.rfind(b"\r", start, end - 2 if newline else end - 1)
     if state >= 0 and end - state <= limit:
         yield encode(block.source_id, block.timestamp_ms, block.offset + state, data[state:end])
         return
-    yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start : start + limit])
+    if limit:
+        yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start : start + limit])
     end_of_text = end - 1 if newline else end
     yield encode(block.source_id, block.timestamp_ms, block.offset + end_of_text, data[end_of_text:end])
 

@@ -195,6 +195,21 @@ function paletteColour(index: number): number | string | null {
   return hexColour(level(Math.floor(cube / 36)), level(Math.floor(cube / 6) % 6), level(cube % 6));
 }
 
+// The palette of common terminals, for texts on a background that the program has chosen. On the page's own background,
+// the palette of the page's theme is used instead.
+const TERMINAL_PALETTE = [
+  "#000000", "#cd0000", "#00cd00", "#cdcd00", "#1e6bff", "#cd00cd", "#00cdcd", "#e5e5e5",
+  "#7f7f7f", "#ff0000", "#00ff00", "#ffff00", "#5c8cff", "#ff00ff", "#00ffff", "#ffffff",
+];
+
+/** Returns the colour of a text on a background `#rrggbb`. Without a colour of its own, the text is black or white. */
+export function textColourOn(background: string, foreground: number | string | null): string {
+  if (typeof foreground === "string") return foreground;
+  if (foreground !== null) return TERMINAL_PALETTE[foreground] ?? "#ffffff";
+  const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(background.slice(at, at + 2), 16)) as [number, number, number];
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#000000" : "#ffffff";
+}
+
 function hexColour(...channels: number[]): string {
   const byte = (value: number) => Math.min(255, Math.max(0, value || 0)).toString(16).padStart(2, "0");
   return `#${channels.map(byte).join("")}`;

@@ -209,6 +209,25 @@ function join(pieces: readonly Uint8Array[]): Uint8Array {
   return joined;
 }
 
+/** Whether an entry continues a line, of which an earlier page has the beginning. */
+export function continues(before: Entry, entry: Entry): before is Line {
+  return (
+    before.kind === "line" && entry.kind === "line" && before.partial && before.end === entry.start &&
+    before.source === entry.source && before.attempt === entry.attempt && before.task === entry.task
+  );
+}
+
+/** Returns one line for two parts of the line. */
+export function joinLines(before: Line, line: Line): Line {
+  const start = before.start;
+  if (line.data[0] === CARRIAGE_RETURN) return { ...line, start };
+  const length = before.data.length + line.data.length;
+  if (before.skipped > 0 || length > MAX_LINE_BYTES) {
+    return { ...line, start, data: before.data, skipped: before.skipped + line.data.length + line.skipped };
+  }
+  return { ...line, start, data: join([before.data, line.data]) };
+}
+
 /** Returns a key of an entry that no other entry of the same job has. */
 export function keyOf(entry: Entry): string {
   return `${entry.task}.${entry.attempt}.${SOURCES[entry.source]}.${entry.end - 1}`;

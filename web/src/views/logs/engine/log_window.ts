@@ -2,7 +2,7 @@
 // is shortened at the end that is out of sight.
 
 import type { Lane, Place, Row, Step } from "./lane";
-import { keyOf } from "./lines";
+import { continues, joinLines, keyOf } from "./lines";
 import type { PartRead } from "./server";
 
 export interface WindowRow {
@@ -73,7 +73,9 @@ export class LogWindow {
       id = last.id;
     }
     for (const row of rows) {
-      open.push(row);
+      const joined = joinRows(open.at(-1), row);
+      if (joined) open.pop();
+      open.push(joined ?? row);
       if (!isFull(open)) continue;
       blocks.push({ id, rows: open });
       open = [];
@@ -91,8 +93,18 @@ export class LogWindow {
     rows.reverse();
     const blocks: Block[] = [];
     let open: WindowRow[] = [];
+    const [firstBlock, ...rest] = this.blocks;
+    const first = firstBlock?.rows[0];
+    const across = first && joinRows(rows.at(-1), first);
+    if (across) {
+      // A page ends in the middle of a line. The two parts are one row.
+      rows.pop();
+      this.blocks = [{ id: firstBlock!.id, rows: [across, ...firstBlock!.rows.slice(1)] }, ...rest];
+    }
     for (const row of rows) {
-      open.push(row);
+      const joined = joinRows(open.at(-1), row);
+      if (joined) open.pop();
+      open.push(joined ?? row);
       if (isFull(open)) {
         blocks.push({ id: this.nextId++, rows: open });
         open = [];
@@ -100,7 +112,7 @@ export class LogWindow {
     }
     if (open.length) blocks.push({ id: this.nextId++, rows: open });
     this.blocks = [...blocks, ...this.blocks];
-    return rows.length;
+    return rows.length + (across ? 1 : 0);
   }
 
   /** Whether there may be rows below the window. */
@@ -198,6 +210,14 @@ export class LogWindow {
 /** Returns the key of a row, which permalinks contain. */
 export function rowKey(row: Row): string {
   return row.kind === "line" || row.kind === "gap" ? keyOf(row) : `${row.task}.${row.attempt}.${row.kind}`;
+}
+
+/** Returns one row for two parts of a line; undefined if the rows are not parts of one line. */
+function joinRows(before: WindowRow | undefined, row: WindowRow): WindowRow | undefined {
+  if (!before || before.lane !== row.lane || row.row.kind !== "line" || before.row.kind !== "line") return undefined;
+  if (!continues(before.row, row.row)) return undefined;
+  const line = joinLines(before.row, row.row);
+  return { key: rowKey(line), row: line, lane: row.lane, before: before.before, after: row.after };
 }
 
 function isFull(rows: readonly WindowRow[]): boolean {
