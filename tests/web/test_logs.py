@@ -264,7 +264,8 @@ def test_filter_shows_only_matching_lines_and_explains_a_wrong_pattern(
 def test_view_lets_go_when_the_user_scrolls_up_and_counts_the_new_lines(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
-    script = f"seq 500; for i in 1 2; do while [ ! -e {tmp_path}/$i ]; do sleep 0.02; done; seq -f 'new %.0f' 124; done; sleep 300"
+    wait = f"while [ ! -e {tmp_path}/$i ]; do sleep 0.02; done"
+    script = f"seq 500; for i in 1 2; do {wait}; seq -f 'new %.0f' 124; done; sleep 300"
     job_id = launch(client, shell(script))
     log = LogPage(pages, cluster, job_id)
     expect(log.line("500")).to_be_in_viewport()
@@ -287,7 +288,10 @@ def test_tasks_are_merged_by_time_and_single_tasks_can_be_chosen(
 ) -> None:
     script = f"""
     while [ "$(cat {tmp_path}/turn 2>/dev/null)" != $IRIS_TASK_INDEX ]; do sleep 0.01; done
-    echo "task $IRIS_TASK_INDEX speaks"; sleep 0.01; echo $((IRIS_TASK_INDEX + 1)) > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/turn
+    echo "task $IRIS_TASK_INDEX speaks"
+    sleep 0.01
+    echo $((IRIS_TASK_INDEX + 1)) > {tmp_path}/new
+    mv {tmp_path}/new {tmp_path}/turn
     """
     job_id = launch(client, shell(script), replicas=3)
     wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
