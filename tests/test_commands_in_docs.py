@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -81,3 +82,15 @@ def test_command_lines_on_documentation_pages_name_commands_and_options_that_exi
 def test_command_line_with_an_unknown_command_or_option_is_found(line: str) -> None:
     with pytest.raises(click.UsageError):
         parse(words_of(line))
+
+
+def test_advice_about_commands_of_other_tools_names_commands_that_exist() -> None:
+    context = click.Context(program, info_name="iris")
+    for word in ("get", "squeue", "submit", "scancel", "exec", "apply", "scp", "artifacts", "sacct", "watch", "edit"):
+        with pytest.raises(click.UsageError) as raised:
+            program.resolve_command(context, [word])
+        lines = re.findall(r"'(iris [^']*)'", raised.value.format_message())
+        assert lines, word
+        for line in lines:
+            with suppress(BadOptionUsage):  # An advice may name an option without its value.
+                parse(words_of(line))

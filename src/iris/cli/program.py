@@ -100,6 +100,21 @@ _FOREIGN = {
     **dict.fromkeys(("restart", "resubmit", "rerun"), "'iris retry JOB' submits a job again"),
     **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
     **dict.fromkeys(("port-forward", "tunnel", "proxy"), "'iris forward JOB PORT' reaches a port of a task"),
+    **dict.fromkeys(
+        ("exec", "shell", "ssh", "enter"),
+        "no command enters a running task; 'iris cp' copies its files, 'iris forward' reaches its ports, and"
+        " 'iris describe' shows its state",
+    ),
+    **dict.fromkeys(
+        ("apply", "create", "deploy", "serve"),
+        "'iris run -f job.toml' runs a job file, and 'iris run -d -- COMMAND' starts a job that goes on",
+    ),
+    **dict.fromkeys(("scp", "rsync", "download", "upload"), "'iris cp' copies files from and to a task"),
+    **dict.fromkeys(("artifacts", "artefacts", "results"), "'iris outputs JOB' lists the files of 'iris run --output'"),
+    **dict.fromkeys(("history", "sacct"), "'iris ps --all' lists all jobs, also the ended ones"),
+    **dict.fromkeys(("events", "scontrol"), "'iris describe JOB' shows a job with its attempts"),
+    "watch": "'iris status --watch' shows each change of a job, and 'iris ps --watch' of all jobs",
+    "edit": "a job does not change; 'iris run -f job.toml' runs a job file that you have edited",
     "config": "'iris context' shows and chooses clusters",
 }
 
