@@ -15,6 +15,7 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "iris retry": ["how-to/retry-failed-tasks.md"],
     "iris describe": ["how-to/debug-a-failed-task.md"],
+    "iris usage": ["how-to/reserve-resources.md"],
     "iris logs": ["how-to/follow-logs.md"],
     "iris forward": ["how-to/reach-a-port.md"],
     "iris endpoints": ["how-to/connect-tasks.md", "how-to/reach-a-port.md"],

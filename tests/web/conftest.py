@@ -15,7 +15,6 @@ pytest.importorskip("playwright", reason="needs the group browser: run 'uv sync'
 from playwright.sync_api import Browser, expect
 from support.browser_pages import Pages, running_browser
 
-
 # The default of 5 s is too short for a machine that runs many tests at the same time.
 expect.set_options(timeout=30_000)
 
