@@ -118,7 +118,8 @@ def check_millicores(name: str, value: object, *, none: str = "") -> int:
         value: The number of cores.
         none: The meaning of None, for the error's text, if the caller accepts None.
     """
-    accepted = f"a number of cores from 0 to {MAX_INT32} with at most three decimals, such as 2 or 0.25{_or_none(none)}"
+    accepted = f"a number of cores from 0 to {MAX_INT32} with at most three decimals, such as 2, 0.25 or '250m'"
+    accepted += _or_none(none)
     number = _real(value)
     if (
         number is None

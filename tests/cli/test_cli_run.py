@@ -338,3 +338,11 @@ def test_address_is_accepted_before_and_after_the_command(iris: Iris) -> None:
     assert "the port is missing" in iris("--address", "somewhere", "ps", code=1).stderr
     assert "does not answer" in iris("ps", "--address", "127.0.0.1:1", code=1).stderr
     assert "iris up" in iris("ps", code=1).stderr
+
+
+def test_run_that_a_timeout_ends_exits_with_124_as_do_wait_and_attach(remote_iris: Iris) -> None:
+    name = unique("late")
+    assert "timeout" in remote_iris("run", "--name", name, "--timeout", "1s", "--", "sleep", "1000", code=124).stderr
+    remote_iris("wait", name, code=124)
+    remote_iris("attach", name, code=124)
+    remote_iris("logs", "-f", name, code=124)

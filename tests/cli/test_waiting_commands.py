@@ -91,7 +91,7 @@ def test_error_of_iris_itself_exits_with_125_where_the_code_is_the_code_of_a_job
         ({"state": pb.JOB_STATE_FAILED, "exit_code": 127, "failure_reason": pb.FAILURE_REASON_START_FAILED}, 127),
         ({"state": pb.JOB_STATE_FAILED, "failure_reason": pb.FAILURE_REASON_START_FAILED}, 125),
         ({"state": pb.JOB_STATE_FAILED, "failure_reason": pb.FAILURE_REASON_JOB_TIMEOUT}, 124),
-        ({"state": pb.JOB_STATE_FAILED, "failure_reason": pb.FAILURE_REASON_ATTEMPT_TIMEOUT, "exit_code": 143}, 143),
+        ({"state": pb.JOB_STATE_FAILED, "failure_reason": pb.FAILURE_REASON_ATTEMPT_TIMEOUT, "exit_code": 143}, 124),
         ({"state": pb.JOB_STATE_FAILED, "failure_reason": pb.FAILURE_REASON_EXCEPTION}, 1),
         ({"state": pb.JOB_STATE_KILLED, "exit_code": 3}, 143),
         ({"state": pb.JOB_STATE_WORKER_FAILED}, 125),

@@ -106,6 +106,13 @@ def test_map_returns_the_values_in_the_order_of_the_inputs(client: IrisClient) -
     assert list(client.map(square, [])) == []
 
 
+def test_map_handle_waits_for_the_end_and_has_the_state_of_the_job(client: IrisClient) -> None:
+    mapping = client.submit_map(abs, [-1, 2], chunk=1)
+    status = mapping.wait(60, progress=False)
+    assert status.state == mapping.job.status().state
+    assert mapping.state == "SUCCEEDED"
+
+
 def test_starmap_passes_several_arguments_and_kwargs_are_shared(client: IrisClient) -> None:
     assert list(client.starmap(pow, [(2, 3), [3, 2]])) == [8, 9]
     assert list(client.map(scaled, [1, 2], kwargs={"factor": 10}, chunk=2)) == [10, 20]

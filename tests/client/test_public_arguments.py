@@ -126,7 +126,7 @@ WRONG: dict[str, list[Any]] = {
     "replicas": [*NO_INT32, 0, None],
     "max_parallel": [*NO_INT32, 0],
     "resources": [5, "cpu=1", True, ["cpu"], {"cpus": 1}, {"cpu": -1}, {"cpu": BEYOND_INT32}, {1: 1}, {"gpu": None}],
-    "cpu": [-1, 0.0001, "2", True, [1], {"a": 1}, math.nan, math.inf, 1j, object(), 2**31],
+    "cpu": [-1, 0.0001, "two", "-1", "0.5m", "", True, [1], {"a": 1}, math.nan, math.inf, 1j, object(), 2**31],
     "gpu": [*NO_INT32, None],
     "memory": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],
     "size": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],

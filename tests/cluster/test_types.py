@@ -261,8 +261,11 @@ def test_resource_spec_defaults_to_nothing_and_converts_memory_to_bytes() -> Non
     assert ResourceSpec(cpu=4, memory=1000, gpu=1).memory_bytes == 1000
 
 
-@pytest.mark.parametrize(("cpu", "millicores"), [(0, 0), (2, 2000), (0.25, 250), (0.1 + 0.2, 300), (None, None)])
-def test_resource_spec_counts_cores_in_millicores(cpu: float | None, millicores: int | None) -> None:
+@pytest.mark.parametrize(
+    ("cpu", "millicores"),
+    [(0, 0), (2, 2000), (0.25, 250), (0.1 + 0.2, 300), ("250m", 250), ("1.5", 1500), (None, None)],
+)
+def test_resource_spec_counts_cores_in_millicores(cpu: float | str | None, millicores: int | None) -> None:
     assert ResourceSpec(cpu=cpu).cpu_millicores == millicores
 
 
@@ -281,8 +284,8 @@ def test_text_that_is_no_number_of_cores_is_refused(text: str) -> None:
     ("arguments", "shown"),
     [
         ({"cpu": -1}, "cpu must be a number of cores from 0 to 2147483647 with at most three decimals"),
-        ({"cpu": 0.0005}, "such as 2 or 0.25, or None for the default, got 0.0005"),
-        ({"cpu": "2"}, "got '2'"),
+        ({"cpu": 0.0005}, "such as 2, 0.25 or '250m', or None for the default, got 0.0005"),
+        ({"cpu": "two"}, "such as '2', '0.25' or '250m', got 'two'"),
         ({"cpu": True}, "got True"),
         ({"cpu": 2**31}, "got 2147483648"),
         ({"gpu": -1}, "gpu must be a whole number from 0 to 2147483647, got -1"),

@@ -31,7 +31,7 @@ JOB_EXIT_CODES = (
     ("128+n", "Signal n killed the first task that failed; for example 137 after SIGKILL."),
     (
         str(EXIT_TERMINATED),
-        "The job was killed by a user, or ended with its parent job; or SIGTERM ended a task, also at its timeout.",
+        "The job was killed by a user, or ended with its parent job; or SIGTERM ended a task.",
     ),
     ("127, 126", "The task's command was not found, or is not executable."),
     (
@@ -40,7 +40,7 @@ JOB_EXIT_CODES = (
     ),
     (
         str(EXIT_TIMEOUT),
-        "'iris wait --timeout' ended before the job; or the job ended at a timeout before a task had an exit code.",
+        "A timeout ended the job or its first failed task; or 'iris wait --timeout' ended before the job.",
     ),
     (
         str(EXIT_FAILED),
@@ -58,7 +58,8 @@ _NEVER_RAN = (cluster_pb2.FAILURE_REASON_START_FAILED, cluster_pb2.FAILURE_REASO
 def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluster_pb2.LogEnd) -> int:
     """Return the exit code for the final status of a job or a task, or for the end of a task's log.
 
-    The code of a failed job is the code of the first task that failed. It is 128 + n if signal n ended that task.
+    The code of a failed job is the code of the first task that failed. It is 128 + n if signal n ended that task. The
+    code is 124 if a timeout ended the job or the task, whatever the exit code of its process is.
     A job or task without a code gets one of the codes of this module. The code of a succeeded job with failed inputs is
     the code of the first failed input.
     """
@@ -66,14 +67,15 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
     if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
         failed = failed_inputs(status) if isinstance(status, cluster_pb2.JobStatus) else []
         return failed[0].exit_code or EXIT_FAILED if failed else 0
+    if status.failure_reason in _TIMEOUTS:
+        # A task that SIGTERM ended has the exit code 143. The timeout is the cause, and `timeout` exits with 124, too.
+        return EXIT_TIMEOUT
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
     if status.state in (cluster_pb2.JOB_STATE_WORKER_FAILED, cluster_pb2.JOB_STATE_UNSCHEDULABLE):
         return EXIT_IRIS_FAILED
     if status.exit_code:
         return status.exit_code
-    if status.failure_reason in _TIMEOUTS:
-        return EXIT_TIMEOUT
     return EXIT_IRIS_FAILED if status.failure_reason in _NEVER_RAN else EXIT_FAILED
 
 

@@ -85,7 +85,7 @@ _COMMANDS = {
     "proto": "iris.cli.commands.proto",
     "debug": "iris.cli.commands.administration.debug",
 }
-_ALIASES = {"copy": "cp", "list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
+_ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
 
 # Words that people know from kubectl, docker, Slurm and similar tools.
 _FOREIGN = {
@@ -98,7 +98,7 @@ _FOREIGN = {
     **dict.fromkeys(("show", "info", "inspect"), "'iris describe JOB' shows a job and what went wrong"),
     **dict.fromkeys(("tail", "follow"), "'iris logs -f JOB' follows the lines of a job"),
     **dict.fromkeys(("nodes", "workers", "sinfo"), "'iris machines' shows the machines and the queue"),
-    **dict.fromkeys(("restart", "resubmit", "rerun"), "'iris retry JOB' submits a job again"),
+    **dict.fromkeys(("restart", "resubmit"), "'iris retry JOB' submits a job again"),
     **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
     **dict.fromkeys(("port-forward", "tunnel", "proxy"), "'iris forward JOB PORT' reaches a port of a task"),
     **dict.fromkeys(

@@ -27,7 +27,7 @@ from iris.cluster.states import TaskState as TaskState
 from iris.cluster.states import is_job_finished as is_job_finished
 from iris.cluster.states import is_task_finished as is_task_finished
 from iris.cluster.states import state_name as state_name
-from iris.cores import MILLICORES, cores_of
+from iris.cores import MILLICORES, cores_of, read_cores
 from iris.errors import InvalidArgumentError, quoted
 from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
@@ -47,7 +47,8 @@ class ResourceSpec:
     """The resources that each task of a job requests. Zero reserves nothing.
 
     Attributes:
-        cpu: The number of cores, with up to three decimals, such as 2 or 0.25. A task that uses more is not stopped.
+        cpu: The number of cores, with up to three decimals, such as 2 or 0.25, or text such as `"250m"`. A task that
+            uses more is not stopped.
             None, the default, reserves no core for the tasks of a gang. Independent tasks count as one core each if no
             resource is given, because otherwise all of them would start at once. `cpu=0` reserves no core in any case.
         memory: The number of bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is
@@ -58,12 +59,14 @@ class ResourceSpec:
         InvalidArgumentError: (a `ValueError`) An amount is negative, or has more decimals than its resource allows.
     """
 
-    cpu: float | None = None
+    cpu: float | str | None = None
     memory: int | str = 0
     gpu: int = 0
 
     def __post_init__(self) -> None:
-        if self.cpu is not None:
+        if isinstance(self.cpu, str):
+            object.__setattr__(self, "cpu", read_cores(self.cpu))
+        elif self.cpu is not None:
             object.__setattr__(self, "cpu", cores_of(check_millicores("cpu", self.cpu, none="the default")))
         object.__setattr__(self, "gpu", check_whole_number("gpu", self.gpu, most=MAX_INT32))
         size = _check_bytes("memory", self.memory)
@@ -92,7 +95,8 @@ class ResourceSpec:
     @property
     def cpu_millicores(self) -> int | None:
         """The cores in thousandths of a core. None: `cpu` was not given."""
-        return None if self.cpu is None else round(self.cpu * MILLICORES)
+        # The text was replaced by a number in `__post_init__`.
+        return None if self.cpu is None else round(float(self.cpu) * MILLICORES)
 
     @property
     def memory_bytes(self) -> int:

@@ -119,11 +119,15 @@ def write_job_file(path: Path, entries: Mapping[str, Any]) -> None:
     Raises:
         FailedPreconditionError: The file cannot be written.
     """
-    lines = [f"{key} = {value if _is_number(value) else _toml(value)}\n" for key, value in entries.items()]
     try:
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_text("".join(f"{line}\n" for line in toml_lines(entries)), encoding="utf-8")
     except OSError as error:
         raise FailedPreconditionError(f"cannot write the job file {path}: {error.strerror}") from error
+
+
+def toml_lines(entries: Mapping[str, Any]) -> list[str]:
+    """Return a line of TOML for each entry of a job file."""
+    return [f"{key} = {value if _is_number(value) else _toml(value)}" for key, value in entries.items()]
 
 
 def _entry(key: str, value: Any, parameter: click.Parameter) -> Any:

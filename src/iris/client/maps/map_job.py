@@ -11,6 +11,7 @@ from iris.client.job import Job, JobClient
 from iris.client.maps.outcomes import MapOutcomes, Outcome
 from iris.client.results import Loads
 from iris.cluster.pickles.loading import load_here
+from iris.cluster.types import JobState
 from iris.display.board import check_progress, show_progress
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -102,6 +103,33 @@ class MapJob:
         """
         check_callable("loads", loads)
         return loaded(self._outcomes(timeout, False, check_progress(progress)), loads, True)
+
+    @property
+    def state(self) -> JobState:
+        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+        """
+        return self.job.state
+
+    def wait(
+        self, timeout: float | None = None, *, progress: bool | None = None, raise_on_failure: bool = True
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of the job, and return its final status.
+
+        Inputs that failed do not fail the job, unless all inputs failed.
+
+        Args:
+            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            progress: Whether to show how many tasks have ended. None: on a terminal and in a notebook.
+            raise_on_failure: Whether to raise an error if the job has not succeeded.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid.
+            TimeoutError: The job has not ended within `timeout` seconds.
+            JobFailedError: The job has not succeeded.
+        """
+        return self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 
     def terminate(self) -> None:
         """Request the termination of the job. The inputs without a result then have a `ResultError`."""

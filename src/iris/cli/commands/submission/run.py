@@ -89,9 +89,8 @@ Ctrl-C stops the job if its cluster ends with this command; a second Ctrl-C kill
 only stops showing the lines, and the job continues.
 
 The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
-command was not found, 126 if it is not executable, 124 if the job ended at a timeout before a task had an exit code,
-143 if the job was terminated or SIGTERM ended a task at its timeout, 130 after Ctrl-C, and 125 if Iris itself failed or
-could not run the job.
+command was not found, 126 if it is not executable, 124 if a timeout ended the job or the task, 143 if the job was
+terminated, 130 after Ctrl-C, and 125 if Iris itself failed or could not run the job.
 """
 _MULTIPLE = "May be given several times."
 

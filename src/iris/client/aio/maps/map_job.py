@@ -8,11 +8,13 @@ from contextlib import aclosing
 from typing import Any
 
 from iris.arguments import check_callable, check_flag
+from iris.client.aio.answers import Answer
 from iris.client.aio.job import AsyncJob, AsyncJobClient
 from iris.client.maps.map_job import sizes_of
 from iris.client.maps.outcomes import MapOutcomes, Outcome
 from iris.client.results import Loads
 from iris.cluster.pickles.loading import load_here
+from iris.cluster.types import JobState
 from iris.display.board import check_progress, show_progress
 from iris.rpc import cluster_pb2
 
@@ -103,6 +105,33 @@ class AsyncMapJob:
         """
         check_callable("loads", loads)
         return _loaded(self._outcomes(timeout, False, check_progress(progress)), loads, True)
+
+    @property
+    def state(self) -> Answer[JobState]:
+        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`.
+
+        Each access calls the controller.
+        """
+        return self.job.state
+
+    async def wait(
+        self, timeout: float | None = None, *, progress: bool | None = None, raise_on_failure: bool = True
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of the job, and return its final status.
+
+        Inputs that failed do not fail the job, unless all inputs failed.
+
+        Args:
+            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            progress: Whether to show how many tasks have ended. None: on a terminal and in a notebook.
+            raise_on_failure: Whether to raise an error if the job has not succeeded.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid.
+            TimeoutError: The job has not ended within `timeout` seconds.
+            JobFailedError: The job has not succeeded.
+        """
+        return await self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 
     async def terminate(self) -> None:
         """Request the termination of the job. The inputs without a result then have a `ResultError`."""
