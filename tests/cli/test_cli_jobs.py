@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -47,7 +49,12 @@ def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iri
     assert len(whole) == len(remote_iris.json("ps", "--all")["jobs"])
     assert [job["job_id"] for job in remote_iris.json("ps", "--limit", "2")["jobs"]] == whole[:2]
     assert "--limit" in remote_iris("ps", "--limit", "0", code=2).stderr
-    remote_iris("kill", *names)
+    filters = ["--state", "running", "--state", "PENDING", "--name", names[0], "--since", "1h"]
+    other = remote_iris("run", "--detach", "--name", f"{names[0]} too", "--", "sleep", "600").stdout.strip()
+    hint = remote_iris("ps", "--limit", "1", *filters).stderr
+    (told,) = re.findall(r"^iris: 1 more run or wait: iris (ps --all .*)$", hint, re.MULTILINE)
+    assert {job["job_id"] for job in remote_iris.json(*shlex.split(told))["jobs"]} == {names[0], other}
+    remote_iris("kill", *names, other)
 
 
 def test_kill_terminates_the_known_jobs_and_reports_the_unknown_ones(remote_iris: Iris) -> None:

@@ -258,12 +258,13 @@ def test_message_of_iris_leaves_a_prompt_on_a_terminal_intact(remote_iris: Iris)
 def test_ctrl_c_ends_a_follow_and_prints_the_command_that_continues(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"echo one; echo two; {wait_for_file(gate)}; echo three; echo err >&2")
-    logs = remote_iris.start("logs", "-f", name, "--source", "stdout", "--since", "1h")
+    logs = remote_iris.start("logs", "-f", name, "--source", "stdout", "--since", "1h", "--no-exit-code")
     assert [logs.line(), logs.line()] == ["one", "two"]
     logs.interrupt()
     assert logs.exit_code() == 130
     (told,) = re.findall(r"^iris: to continue from here: iris (logs -f .*)$", logs.stderr, re.MULTILINE)
     assert "--since" not in told
+    assert "--no-exit-code" in told
     gate.touch()
     assert remote_iris(*shlex.split(told)).stdout == "three\n"
 

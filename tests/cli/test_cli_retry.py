@@ -34,6 +34,10 @@ def test_taken_name_is_used_again_with_replace_and_its_job_is_shown_with_reuse(r
     refused = remote_iris("run", "--name", name, "--", "echo", "second", code=125)
     assert all(words in refused.stderr for words in ("choose another name", "--replace", "--reuse"))
     assert remote_iris("run", "--name", name, "--replace", "--", "echo", "second").stdout == "second\n"
+    wide = unique("wide")
+    remote_iris("run", "--name", wide, "-n", "2", "--", "echo", "first")
+    shown = remote_iris("run", "--name", wide, "--reuse", "--", "echo", "second").stdout
+    assert sorted(shown.splitlines()) == ["task-0 | first", "task-1 | first"]
     assert "--reuse needs --name" in remote_iris("run", "--reuse", "true", code=2).stderr
 
 

@@ -100,6 +100,8 @@ def test_top_shows_the_running_tasks_with_the_largest_use_first(remote_iris: Iri
     assert tasks[0]["task_id"] == f"{busy}/task-0"
     assert {task["task_id"] for task in tasks[1:]} == {f"{idle}/task-0", f"{idle}/task-1"}
     assert set(tasks[0]) >= {"cpu_millicores", "memory_mb", "memory_peak_mb", "gpu", "worker_id"}
+    assert [task["task_id"] for task in remote_iris.json("top", f"{idle}/task-1")["tasks"]] == [f"{idle}/task-1"]
+    assert len(remote_iris.json("top", f"{idle}/task-1", idle)["tasks"]) == 2
     once = remote_iris("top", "--once", "--limit", "1", busy).stdout.splitlines()
     assert [line.split()[0] for line in once] == ["TASK", f"{busy}/task-0"]
     terminal = remote_iris.terminal("top", busy)

@@ -182,6 +182,13 @@ def test_client_without_any_cluster_gets_an_error_that_explains_how_to_name_one(
                 client.from_context(wrong)  # type: ignore[arg-type]
 
 
+def test_client_is_told_that_the_variable_names_the_cluster_of_iris_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRIS_CONTEXT", "local")
+    for client in (IrisClient, AsyncIrisClient):
+        with pytest.raises(InvalidAddressError, match=r"^IRIS_CONTEXT is 'local', and no cluster of 'iris up' runs"):
+            client.remote()
+
+
 def test_token_of_a_context_overrides_the_environment_but_not_the_argument(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

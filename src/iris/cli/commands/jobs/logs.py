@@ -141,7 +141,10 @@ def logs(
         elif options["raw"]:
             whole = _show_raw(streams[0], output)
         else:
-            again = _words_again(connection, chosen[0].status.job_id, options) if follow and not as_json else ""
+            again = ""
+            if follow and not as_json:
+                job_id = chosen[0].status.job_id
+                again = _words_again(connection, job_id, options, with_exit_code=with_exit_code)
             batches = streams[0].batches()
             # With -f, the stream itself reports retries.
             shown = batches if follow else _with_retries(batches, chosen[0].status, output)
@@ -443,7 +446,7 @@ def _chosen_indices(
     return list(range(status.num_tasks))
 
 
-def _words_again(connection: Connection, job: str, options: Mapping[str, Any]) -> str:
+def _words_again(connection: Connection, job: str, options: Mapping[str, Any], *, with_exit_code: bool | None) -> str:
     """Return the command line that continues to follow the same logs, without `--since` and `--tail`. The caller adds
     `--cursor`."""
     repeated = {
@@ -453,8 +456,9 @@ def _words_again(connection: Connection, job: str, options: Mapping[str, Any]) -
         "--source": options["sources"],
         "--timestamps": options["timestamps"],
         "--route": None if options["route"] == "auto" else options["route"],
+        "--no-exit-code": with_exit_code is False,
     }
-    words = ["iris", "logs", "-f", *connection.options.split(), job]
+    words = ["iris", "logs", "-f", *shlex.split(connection.options), job]
     for name, value in repeated.items():
         if value is True:
             words.append(name)

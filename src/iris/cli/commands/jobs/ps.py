@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from iris.cli.output.documents import job_document
 from iris.cli.output.live_view import Frame, show_live
 from iris.cli.output.printer import Output
 from iris.cluster.types import FINAL_STATES, STATE_NAMES, is_job_finished
+from iris.moments import write_moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,6 +88,13 @@ class _Filter:
         """Return those of the given states that are accepted."""
         return [state for state in states if state in self.states or not self.states]
 
+    def words(self) -> list[str]:
+        """Return the conditions as options of the command line."""
+        words = [word for state in self.states for word in ("--state", state)]
+        for option, value in (("--owner", self.owner), ("--name", self.name)):
+            words += [option, value] if value else []
+        return [*words, "--since", write_moment(self.since_ms)] if self.since_ms else words
+
     def jobs_in(self, watched: WatchedJobs | None, most: int | None) -> list[cluster_pb2.JobStatus] | None:
         """Return the jobs of a watched list that meet all conditions. None if the list is too short to know them."""
         if watched is None:
@@ -141,13 +150,14 @@ def ps(
             return
         shown = _listed(client, wanted, most, most_ended)
         counts = wanted.counts(client)
+        options = shlex.split(connection.options)
     frame = _frame(shown, is_filtered=not wanted.is_empty)
     output.answer(frame.document, frame.view)
     shown_live = sum(not is_job_finished(job.state) for job in shown)
     hidden = {"run or wait": counts[0] - shown_live, "have ended": counts[1] - (len(shown) - shown_live)}
     more = [f"{count} more {what}" for what, count in hidden.items() if count > 0]
     if more:
-        output.note(f"{', '.join(more)}: iris ps --all")
+        output.note(f"{', '.join(more)}: {shlex.join(['iris', 'ps', '--all', *options, *wanted.words()])}")
 
 
 def _listed(

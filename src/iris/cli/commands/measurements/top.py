@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_JOBS = 100
 _HELP = """\
 Show the tasks that run, with the CPU, memory and GPUs that they use, until Ctrl-C. The tasks that use the most come
-first. JOBS restrict the tasks to these jobs.
+first. JOBS restrict the tasks to these jobs. A JOB may be one task, such as train/task-2.
 
 \b
   iris top
@@ -59,7 +59,7 @@ class _Use:
 @click.option("--once", is_flag=True, help="Show the tasks once, and exit.")
 @json_option('Print one JSON document, {"tasks"}, and exit.')
 @address_option
-@click.argument("jobs", metavar="[JOB]...", type=JobName(), nargs=-1)
+@click.argument("jobs", metavar="[JOB]...", type=JobName(with_tasks=True), nargs=-1)
 def top(*, jobs: tuple[str, ...], sort: str, limit: int | None, once: bool, as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
@@ -78,9 +78,15 @@ def top(*, jobs: tuple[str, ...], sort: str, limit: int | None, once: bool, as_j
 
 
 def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> list[_Use]:
-    """Return the tasks that run. `gpus` keeps the number of GPUs of each job's tasks from one call to the next."""
+    """Return the tasks that run: the named tasks, the tasks of the named jobs, or without names the tasks of the newest
+    jobs. `gpus` keeps the number of GPUs of each job's tasks from one call to the next.
+    """
+    wanted: dict[str, set[int | None]] = {}
     if names:
-        jobs = [target.job for target in Lookup(client, with_tasks=False, live_only=True).several(names)]
+        targets = Lookup(client, with_tasks=False, live_only=True).several(names)
+        jobs = list({target.job.job_id: target.job for target in targets}.values())
+        for target in targets:
+            wanted.setdefault(target.job.job_id, set()).add(target.task_index)
     else:
         jobs = client.list_jobs(states=["BUILDING", "RUNNING"], newest_first=True, limit=_MOST_JOBS)
     live = [job for job in jobs if not is_job_finished(job.state) and job.tasks_running]
@@ -90,7 +96,8 @@ def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> l
             if job.job_id not in gpus:
                 device = client.submission(job.job_id).submission.resources.device
                 gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
-            tasks = client.list_tasks(job.job_id)
+            chosen = wanted.get(job.job_id, {None})  # None stands for all tasks of the job.
+            tasks = [task for task in client.list_tasks(job.job_id) if {None, task.task_index} & chosen]
         except (NotFoundError, PermissionDeniedError):
             continue  # The job was removed, or this task may not read it.
         found += [_Use(task, gpus[job.job_id]) for task in tasks if task.state == cluster_pb2.TASK_STATE_RUNNING]

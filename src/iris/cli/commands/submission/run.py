@@ -359,7 +359,9 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            return attach(connection, job, options["replicas"] if inputs is None else len(inputs), output)
+            # An existing job of --reuse may have another number of tasks.
+            num_tasks = job.status().num_tasks if options["reuse"] else len(inputs or ()) or options["replicas"]
+            return attach(connection, job, num_tasks, output)
 
 
 def _set_inputs(options: dict[str, Any]) -> list[str] | None:

@@ -118,6 +118,11 @@ def choose_cluster(address: str | None = None, context: str | None = None) -> Ch
         InvalidAddressError: Nothing names a cluster.
     """
     chosen = find_cluster(address, context)
+    if chosen is None and os.environ.get(CONTEXT_VARIABLE) == LOCAL:
+        raise InvalidAddressError(
+            f"{CONTEXT_VARIABLE} is {LOCAL!r}, and no cluster of 'iris up' runs on this machine: run 'iris up', unset"
+            f" {CONTEXT_VARIABLE}, or give an address ({ACCEPTED_FORMS})"
+        )
     if chosen is None:
         raise InvalidAddressError(
             f"no address was given, {ADDRESS_VARIABLE} is not set, there is no current context, and no cluster of"
