@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cluster import running_cluster, shell, unique
+from support.controller_thread import serving
+from support.fake_engine import FakeEngine
+from support.tokens import token
 from support.waiting import wait_until
+from support.worker_process import running_worker
 
 from iris.client import IrisClient
 from iris.client.aio import AsyncIrisClient
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.engine.base import Resources
 from iris.cluster.types import ResourceSpec
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
@@ -133,3 +140,25 @@ def test_series_of_an_ended_job_survive_a_restart_of_the_controller(tmp_path: Pa
         assert len(before) == 2
     with running_cluster(tmp_path / "state") as server, IrisClient.remote(server.address) as client:
         assert client.cluster.get_usage("kept", [0, 1]) == before
+
+
+def test_use_of_gpus_comes_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '0, GPU-a, 80, 1000'\necho '1, GPU-b, 15, 500'\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    engine = FakeEngine({"w": Resources.of(cpu=2, memory_bytes=2**30, gpu=2)})
+    with (
+        serving(engine, Store(tmp_path / "controller.db")) as controller,
+        running_worker(controller.address, tmp_path / "worker"),
+        IrisClient.remote(controller.address, token=token()) as client,
+    ):
+        job = client.run(["sleep", "600"], resources=ResourceSpec(gpu=2))
+        wait_until(lambda: job.usage().gpu_percent, "a measurement of the GPUs")
+        total = job.usage()
+        assert (max(total.gpu_percent), max(total.gpu_memory_mb)) == (95, 1500)
+        assert max(total.requested_gpus) == 2
+        assert job.status().tasks[0].resource_usage.gpu_percent == 95
+        job.terminate()
+        client.wait(job.job_id)

@@ -209,12 +209,15 @@ class UsageHistory:
 
     # The database.
 
-    async def load(self, records: Iterable[JobRecord]) -> None:
+    async def load(self, records: Sequence[JobRecord]) -> None:
         """Load the series that an earlier controller has stored for unfinished jobs."""
+        found = await self._stored_jobs.run(self._read_jobs, [record.number for record in records])
         for record in records:
-            stored = await self._stored_jobs.run(self._stored, partial(rows.read_job, number=record.number))
-            if stored:
-                self._jobs[record.number] = JobUsage(record, stored)
+            if found[record.number]:
+                self._jobs[record.number] = JobUsage(record, found[record.number])
+
+    def _read_jobs(self, numbers: Sequence[int]) -> dict[int, dict[int, Points]]:
+        return {number: self._stored(partial(rows.read_job, number=number)) for number in numbers}
 
     async def run(self) -> None:
         """Write the changed series to the database, forever."""
