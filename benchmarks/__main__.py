@@ -28,6 +28,8 @@ NAMES = (
     "greedy_readers",
     "log_route_readers",
     "forward",
+    "list_watchers",
+    "page_load",
     "task_status",
     "http_versions",
     "import_time",

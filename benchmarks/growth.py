@@ -47,7 +47,7 @@ def run() -> None:
         with tempfile.TemporaryDirectory(prefix="iris-bench-") as name:
             directory = Path(name) / "state"
             directory.mkdir(mode=0o700)
-            size = _fill(directory / "controller.db", jobs)
+            size = fill(directory / "controller.db", jobs)
             if not jobs:
                 empty_s = p50([_started_s(directory) for _ in range(3)])
                 continue
@@ -116,7 +116,7 @@ def _started_s(directory: Path) -> float:
     return elapsed_s
 
 
-def _fill(path: Path, jobs: int) -> int:
+def fill(path: Path, jobs: int) -> int:
     """Writes ended jobs of one task; the size of the database."""
     store = Store(path)
     for begin in range(0, jobs, _BATCH):
