@@ -21,6 +21,7 @@ _SLOW = (
     "test_slurm_engine",
     "test_following",
     "test_docs",
+    "test_cookbook",
     "test_cli_logs",
     "test_lost_machines",
     "test_slot_workers",
@@ -30,6 +31,7 @@ _SLOW = (
     "test_controller_killed",
     "test_cli_stdin",
     "test_lost_calls",
+    "test_site",
     "test_following_between_proxies",
 )
 # Modules whose tests share nothing and take long: any process may run any of the tests.

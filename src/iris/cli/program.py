@@ -115,7 +115,7 @@ _FOREIGN = {
     **dict.fromkeys(("history", "sacct"), "'iris ps --all' lists all jobs, also the ended ones"),
     **dict.fromkeys(("events", "scontrol"), "'iris describe JOB' shows a job with its attempts"),
     "watch": "'iris status --watch' shows each change of a job, and 'iris ps --watch' of all jobs",
-    "edit": "a job does not change; 'iris run -f job.toml' runs a job file that you have edited",
+    "edit": "a job does not change; 'iris retry JOB --edit' changes a submission and submits it as a new job",
     "config": "'iris context' shows and chooses clusters",
 }
 
