@@ -30,6 +30,7 @@ NAMES = (
     "forward",
     "list_watchers",
     "page_load",
+    "open_pages",
     "task_status",
     "http_versions",
     "import_time",

@@ -108,6 +108,7 @@ WRONG: dict[str, list[Any]] = {
     "without_tasks": NO_FLAG,
     "progress": [value for value in NO_FLAG if value is not None],
     "include_tasks": NO_FLAG,
+    "same_user": NO_FLAG,
     "http2": [flag for flag in NO_FLAG if flag is not None],
     "transport": [5, "http://proxy", object(), httpx.HTTPTransport, httpx.Client(), AsyncTransport()],
     "coscheduled": NO_FLAG,

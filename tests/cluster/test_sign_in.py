@@ -282,10 +282,12 @@ def test_another_user_of_the_machine_can_use_neither_a_stolen_cookie_nor_a_stole
         cookie = {**headers, "cookie": f"iris_session={browser.cookie}"}
         assert as_user(0, url, cookie, {}) == "200"
         assert as_user(65534, url, cookie, {}) == "403 FOREIGN_PAGE"
-    body = {"code": cluster.create_sign_in_code().code, "pagePath": "/"}
+    body = {"code": cluster.create_sign_in_code(same_user=True).code, "pagePath": "/"}
     url = f"{shared_cluster.address}/{SERVICE}/SignIn"
     assert as_user(65534, url, headers, body) == "401 SIGN_IN_CODE_INVALID"
     assert as_user(0, url, headers, body) == "200", "the refused try has not used the code up"
+    printed = {"code": cluster.create_sign_in_code().code, "pagePath": "/"}
+    assert as_user(65534, url, headers, printed) == "200", "a printed link is for whoever has it"
 
 
 def test_session_survives_a_restart_of_the_controller_but_not_a_copy_or_a_new_key(tmp_path: Path) -> None:

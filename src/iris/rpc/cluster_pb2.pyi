@@ -1876,8 +1876,10 @@ class Controller(_message.Message):
         token_id: str
         def __init__(self, token_id: _Optional[str] = ...) -> None: ...
     class CreateSignInCodeRequest(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("same_user",)
+        SAME_USER_FIELD_NUMBER: _ClassVar[int]
+        same_user: bool
+        def __init__(self, same_user: _Optional[bool] = ...) -> None: ...
     class CreateSignInCodeResponse(_message.Message):
         __slots__ = ("code", "expires_at_ms")
         CODE_FIELD_NUMBER: _ClassVar[int]

@@ -104,7 +104,7 @@ def test_code_made_on_this_machine_is_refused_for_another_user(uid: int | None, 
     if is_accepted:
         assert sessions.holder_of_code(code, "", uid) == ANA
     else:
-        with pytest.raises(UnauthenticatedError, match="another user"):
+        with pytest.raises(UnauthenticatedError, match="works only for the user"):
             sessions.holder_of_code(code, "", uid)
 
 

@@ -93,7 +93,7 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
     if any(found.values()) and not as_json:
         output.note(_describe_found(found))
     if started and not as_json:
-        output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
+        output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB, iris web; to end it: iris down")
     if not as_json:
         _note_other_cluster(record, output)
     if not is_loopback_host(record.config.host):

@@ -46,15 +46,16 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
     with connect(address) as connection:
         cluster = connection.client.cluster
         target = None if job is None else Lookup(connection.client, with_tasks=False).one(job)
-        code = cluster.create_sign_in_code()
         base = cluster.controller_address
-    if target is None:
-        link = web_link(base, code.code)
-    else:
-        link = web_link(base, code.code, target.job.job_id, target.task_index)
-    if not print_only and not as_json and _open(link):
-        output.note(f"the page of {base} opens in your browser; if it does not: iris web --print")
-        return
+        shown = ("", None) if target is None else (target.job.job_id, target.task_index)
+        if not print_only and not as_json and _has_browser():
+            # The link is on the command line of the browser, which all users of this machine can see.
+            code = cluster.create_sign_in_code(same_user=True)
+            if webbrowser.open(web_link(base, code.code, *shown)):
+                output.note(f"the page of {base} opens in your browser; if it does not: iris web --print")
+                return
+        code = cluster.create_sign_in_code()
+    link = web_link(base, code.code, *shown)
     output.answer({"url": link, "expires_at_ms": code.expires_at_ms}, lambda: link)
     if as_json:
         return
@@ -65,8 +66,8 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
         output.note(f"for a browser on your own machine, forward the port first: {forward}")
 
 
-def _open(link: str) -> bool:
-    """Open a link in the user's browser. Return False if there is no browser with windows."""
-    has_display = sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
-    # Without a display, Python would start a text browser in the terminal, and a text browser cannot show the page.
-    return has_display and webbrowser.open(link)
+def _has_browser() -> bool:
+    """Return whether this machine may have a browser with windows. Without a display, Python would start a text browser
+    in the terminal, and a text browser cannot show the page.
+    """
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))

@@ -216,11 +216,11 @@ class AsyncVerbs(AsyncFileVerbs):
         """Revoke a token. Streams that were opened with the token end."""
         await self.connection.perform(tokens.revoke_token(token_id))
 
-    async def create_sign_in_code(self) -> cluster_pb2.Controller.CreateSignInCodeResponse:
+    async def create_sign_in_code(self, *, same_user: bool = False) -> cluster_pb2.Controller.CreateSignInCodeResponse:
         """Create a code with which a browser signs in to the cluster's page, once and within five minutes. The browser
         gets the name and the role of this client.
         """
-        return await self.connection.perform(tokens.create_sign_in_code())
+        return await self.connection.perform(tokens.create_sign_in_code(same_user=same_user))
 
     async def token(self) -> str | None:
         """Return the token that this client uses now, for another program that calls the same cluster."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from urllib.parse import quote, urlencode
 
-from iris.arguments import check_text, check_whole_number
+from iris.arguments import check_flag, check_text, check_whole_number
 from iris.cluster.client.operations.steps import Call, Operation
 from iris.cluster.names import check_token_name
 from iris.rpc import cluster_pb2
@@ -39,10 +39,11 @@ def revoke_token(token_id: str) -> Operation[None]:
     yield Call("revoke_token", request)
 
 
-def create_sign_in_code() -> Operation[cluster_pb2.Controller.CreateSignInCodeResponse]:
+def create_sign_in_code(*, same_user: bool = False) -> Operation[cluster_pb2.Controller.CreateSignInCodeResponse]:
     """Create a code with which a browser signs in to the cluster's page."""
     answer: cluster_pb2.Controller.CreateSignInCodeResponse
-    answer = yield Call("create_sign_in_code", cluster_pb2.Controller.CreateSignInCodeRequest())
+    request = cluster_pb2.Controller.CreateSignInCodeRequest(same_user=check_flag("same_user", same_user))
+    answer = yield Call("create_sign_in_code", request)
     return answer
 
 

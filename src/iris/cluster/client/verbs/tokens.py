@@ -46,15 +46,19 @@ class TokenVerbs(ClusterVerbs):
         """
         self.connection.perform(operations.revoke_token(token_id))
 
-    def create_sign_in_code(self) -> cluster_pb2.Controller.CreateSignInCodeResponse:
+    def create_sign_in_code(self, *, same_user: bool = False) -> cluster_pb2.Controller.CreateSignInCodeResponse:
         """Create a code with which a browser signs in to the cluster's page, once and within five minutes. The browser
         gets the name and the role of this client.
+
+        Args:
+            same_user: If the controller is on this machine, accept the code only from programs of this user or of root.
+                All users of a machine can see a link on the command line of a browser.
 
         Raises:
             PermissionDeniedError: The role of this client is not `admin`, `user` or `reader`.
             UnimplementedError: The controller is too old to have a page.
         """
-        return self.connection.perform(operations.create_sign_in_code())
+        return self.connection.perform(operations.create_sign_in_code(same_user=same_user))
 
     def token(self) -> str | None:
         """Return the token that this client uses now, for another program that calls the same cluster."""

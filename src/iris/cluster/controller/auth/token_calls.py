@@ -62,7 +62,7 @@ class TokenCalls:
         known = caller()
         if known.session_id:
             raise PermissionDeniedError("a page cannot make sign-in links: make the link with 'iris web'")
-        code, expires_at_s = self._sessions.create_code(known, _uid())
+        code, expires_at_s = self._sessions.create_code(known, _uid() if request.same_user else None)
         return Controller.CreateSignInCodeResponse(code=code, expires_at_ms=round(expires_at_s * 1000))
 
     async def sign_in(self, request: Controller.SignInRequest, ctx: Any) -> Controller.SignInResponse:

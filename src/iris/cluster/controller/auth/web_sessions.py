@@ -74,7 +74,7 @@ class _Code:
 
     Attributes:
         caller: The caller who has made the code.
-        uid: The user whose program has made the code over this machine's loopback; None if the user is not known.
+        uid: The only user of this machine, apart from root, whose programs may use the code; None allows everybody.
         expires_at_s: When the code expires, in seconds since the epoch.
         request_id: The id of the request that has used the code; None before the code is used.
         session_id: The id of the session that the code has opened.
@@ -109,6 +109,10 @@ class WebSessions:
     def create_code(self, caller: Caller, uid: int | None) -> tuple[str, float]:
         """Return a new code with which a browser may sign in as a caller, and the code's expiry time in seconds since
         the epoch.
+
+        Args:
+            caller: The caller.
+            uid: The only user of this machine, apart from root, whose programs may use the code; None allows everybody.
         """
         now_s = wall_s()
         self._codes = {key: code for key, code in self._codes.items() if code.expires_at_s > now_s}
@@ -138,8 +142,8 @@ class WebSessions:
         # root can read every token of this machine, and may run a proxy for other users.
         if known.uid is not None and uid not in (known.uid, 0):
             raise _bad_code(
-                f"this sign-in link belongs to another user of the cluster's machine (uid {known.uid}): {_ADVICE}."
-                " Behind a proxy, give the command the proxy's address: iris --address URL web"
+                f"this sign-in link works only for the user of the cluster's machine who has made it (uid {known.uid}):"
+                " make a link for another user or another machine with 'iris web --print'"
             )
         return known.caller
 

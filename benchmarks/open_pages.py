@@ -1,0 +1,274 @@
+"""How long submissions and placements take while 50 pages are open, beside the same cluster without pages.
+
+The cluster has a job of 10,000 tasks, most of which wait, and a task that writes 100 MB/s. A process of its own opens
+the connections of 50 pages over HTTP/1.1, with cookies, as browsers do: 20 lists of jobs, 15 views of the large job, 5
+logs of the writing task, 5 views of the machines and 5 of the cluster. A page reads its log with at most 10 MB/s, since
+a browser draws no more. Blocks with and without pages alternate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from benchmarks.measure import CpuClock, aim, p50, p95, show
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer, start_server
+from iris.config import ClusterConfig
+from iris.rpc import cluster_pb2
+
+_NAME = "open_pages"
+_TASKS = 10_000
+_BLOCKS = 6  # of each kind
+_JOBS = 40  # in a block
+_WARM_UP = 10
+_AIM = 1.1
+_LOG_BYTES_PER_S = 10_000_000
+_SERVICE = "iris.cluster.ControllerService"
+_WRITER = """
+import os, time
+block = (b"0123456789" * 9 + b"123456789\\n") * 1000
+start, written = time.monotonic(), 0
+while True:
+    written += os.write(1, block)
+    left = start + written / 100e6 - time.monotonic()
+    if left > 0:
+        time.sleep(left)
+"""
+
+
+@dataclass
+class _Times:
+    """The times of the jobs of one kind of block, in seconds, and the memory of the controller after each block."""
+
+    launches: list[float] = field(default_factory=list)
+    placements: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def run() -> None:
+    """Prints the figures."""
+    with tempfile.TemporaryDirectory(prefix="iris-bench-") as name:
+        config = ClusterConfig(state_dir=Path(name) / "state", port=0, workers=1)
+        server = start_server(config, ends_with_us=True)
+        try:
+            with RemoteClusterClient(server.address, token=server.token, timeout_s=120) as client:
+                _prepare(client)
+                _measure(server, client)
+        finally:
+            server.stop()
+
+
+def _prepare(client: RemoteClusterClient) -> None:
+    total = client.list_machines().machines[0].total.cpu
+    _launch(client, "large", ["sleep", "100000"], replicas=_TASKS, cpu=total, independent=True)
+    _launch(client, "writer", [sys.executable, "-S", "-c", _WRITER], max_log_bytes=1 << 28)
+    for job in client.watch_job("writer"):
+        if job.state == cluster_pb2.JOB_STATE_RUNNING:
+            return
+
+
+def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
+    controller = psutil.Process(server.process.pid)
+    idle, busy = _Times(), _Times()
+    for number in range(_WARM_UP):
+        _run_job(client, f"warm-up-{number}")
+    messages = 0
+    for block in range(_BLOCKS):
+        _run_block(client, controller, f"idle-{block}", idle)
+        with _open_pages(server) as pages:
+            _run_block(client, controller, f"busy-{block}", busy)
+            messages += pages()
+    for what, quiet, loaded in (
+        ("LaunchJob", idle.launches, busy.launches),
+        ("placement", idle.placements, busy.placements),
+    ):
+        ratio = p95(loaded) / p95(quiet)
+        show(
+            _NAME,
+            f"{what}: p50 {p50(quiet) * 1000:.1f} ms without pages, {p50(loaded) * 1000:.1f} ms with 50;"
+            f" p95 {p95(quiet) * 1000:.1f} ms and {p95(loaded) * 1000:.1f} ms: {ratio:.2f} times"
+            f" ({aim(ratio, _AIM, '')})",
+        )
+    show(
+        _NAME,
+        f"controller: {idle.cpu_s / idle.wall_s * 100:.0f} % of a core without pages,"
+        f" {busy.cpu_s / busy.wall_s * 100:.0f} % with 50; memory with pages {busy.memory[0] / 2**20:.0f} MiB after the"
+        f" first block, {busy.memory[-1] / 2**20:.0f} MiB after the last one; {messages / 1e6:.0f} MB to the pages",
+    )
+
+
+def _run_block(client: RemoteClusterClient, controller: psutil.Process, name: str, times: _Times) -> None:
+    clock, start = CpuClock([controller]), time.perf_counter()
+    clock.start()
+    for number in range(_JOBS):
+        launched_s, placed_s = _run_job(client, f"{name}-{number}")
+        times.launches.append(launched_s)
+        times.placements.append(placed_s)
+    clock.stop()
+    times.cpu_s += clock.used_s
+    times.wall_s += time.perf_counter() - start
+    times.memory.append(controller.memory_info().rss)
+
+
+def _run_job(client: RemoteClusterClient, name: str) -> tuple[float, float]:
+    """Return how long the submission of a job took, and how long until its task had a place."""
+    start = time.perf_counter()
+    _launch(client, name, ["true"])
+    launched_s = time.perf_counter() - start
+    placed_s = 0.0
+    for job in client.watch_job(name):
+        if not placed_s and job.state != cluster_pb2.JOB_STATE_PENDING:
+            placed_s = time.perf_counter() - start
+    return launched_s, placed_s
+
+
+def _launch(
+    client: RemoteClusterClient,
+    name: str,
+    command: list[str],
+    *,
+    replicas: int = 1,
+    cpu: int = 0,
+    independent: bool = False,
+    max_log_bytes: int = 0,
+) -> None:
+    request = cluster_pb2.Controller.LaunchJobRequest(
+        name=name, command=command, submission_id=name, independent_tasks=independent
+    )
+    request.resources.replicas, request.resources.cpu = replicas, cpu
+    if max_log_bytes:
+        request.max_log_bytes = max_log_bytes
+    client.launch_job(request)
+
+
+@contextlib.contextmanager
+def _open_pages(server: LocalServer) -> Iterator[Callable[[], int]]:
+    """Open the pages in a process of their own. The yielded function returns how many bytes they have received."""
+    words = [sys.executable, "-m", "benchmarks.open_pages", server.address, server.token]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()  # All streams have had their first message.
+
+        def received() -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        try:
+            yield received
+        finally:
+            process.terminate()
+
+
+class _Page:
+    """The connections of one page.
+
+    Args:
+        address: The address of the controller.
+        session: The path of the session, and its cookie.
+    """
+
+    def __init__(self, address: str, session: tuple[str, str]) -> None:
+        self._address = urlsplit(address)
+        self._path, self._cookie = session
+        self.received = 0
+
+    async def stream(self, method: str, request: dict[str, object], opened: asyncio.Event, limit: float = 0) -> None:
+        """Read a stream for ever, and throw its messages away."""
+        data = json.dumps(request).encode()
+        body = struct.pack(">BI", 0, len(data)) + data
+        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port, limit=1 << 20)
+        writer.write(self._head(method, "application/connect+json", len(body)) + body)
+        start, own = time.monotonic(), 0
+        while data := await reader.read(1 << 18):
+            self.received += len(data)
+            own += len(data)
+            opened.set()
+            if limit and (left_s := start + own / limit - time.monotonic()) > 0:
+                await asyncio.sleep(left_s)
+
+    async def repeat(self, method: str, request: dict[str, object], period_s: float) -> None:
+        """Make a call again and again."""
+        body = json.dumps(request).encode()
+        while True:
+            reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
+            writer.write(self._head(method, "application/json", len(body), "close") + body)
+            self.received += len(await reader.read())
+            writer.close()
+            await asyncio.sleep(period_s)
+
+    def _head(self, method: str, content_type: str, length: int, connection: str = "keep-alive") -> bytes:
+        lines = [
+            f"POST /{self._path}/{_SERVICE}/{method} HTTP/1.1",
+            f"host: {self._address.netloc}",
+            f"origin: {self._address.scheme}://{self._address.netloc}",
+            "sec-fetch-site: same-origin",
+            f"content-type: {content_type}",
+            "connect-protocol-version: 1",
+            f"cookie: iris_session={self._cookie}",
+            f"content-length: {length}",
+            f"connection: {connection}",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def _sign_in(address: str, token: str) -> tuple[str, str]:
+    import httpx
+
+    answer = httpx.post(
+        f"{address}/{_SERVICE}/SignIn", json={"token": token, "pagePath": "/"}, headers={"origin": address}
+    )
+    answer.raise_for_status()
+    return answer.json()["sessionPath"], answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
+
+
+async def _read_pages(address: str, token: str) -> None:
+    session = _sign_in(address, token)
+    pages: list[_Page] = []
+    tasks: list[asyncio.Task[None]] = []
+    opened: list[asyncio.Event] = []
+
+    def page(method: str, request: dict[str, object], limit: float = 0) -> _Page:
+        made, event = _Page(address, session), asyncio.Event()
+        pages.append(made)
+        opened.append(event)
+        tasks.append(asyncio.create_task(made.stream(method, request, event, limit)))
+        return made
+
+    for _ in range(20):
+        page("WatchJobs", {"newestFirst": True, "pageSize": 500})
+    for _ in range(15):
+        view = page("WatchJob", {"jobId": "large", "includeTasks": True})
+        tasks.append(asyncio.create_task(view.repeat("GetUsage", {"jobId": "large"}, 8)))
+    for _ in range(5):
+        page("StreamTaskLogs", {"jobId": "writer", "follow": True, "positions": [{"taskIndex": 0}]}, _LOG_BYTES_PER_S)
+    for _ in range(5):
+        page("WatchCluster", {"includeMachines": True})
+        page("WatchCluster", {"includeWorkers": True, "includeStatus": True, "includeEvents": True})
+    await asyncio.gather(*(event.wait() for event in opened))
+    print("open", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    print(sum(one.received for one in pages), flush=True)
+    await asyncio.gather(*tasks)
+
+
+if __name__ == "__main__":
+    asyncio.run(_read_pages(*sys.argv[1:]))
