@@ -196,8 +196,7 @@ def test_port_on_which_the_task_listens_is_reached_by_its_number(
 def test_port_of_another_process_on_the_machine_is_not_reached(client: IrisClient, job: Job) -> None:
     notes: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as foreign:
-        forward = client.forward(job.job_id, foreign.getsockname()[1])
-        forward._on_note = notes.append
+        forward = client.forward(job.job_id, foreign.getsockname()[1], on_notice=notes.append)
         with forward, closing(dial(forward.address)) as connection, pytest.raises(ConnectionResetError):
             connection.recv(1)
         foreign.setblocking(False)
@@ -263,8 +262,39 @@ def test_forward_waits_for_the_task_and_ends_with_it(client: IrisClient) -> None
             assert connection.recv(5) == b"early"
         job.terminate()
         assert "has ended: KILLED" in forward.wait(60)
+        with pytest.raises(ConnectionRefusedError):
+            dial(forward.address)
     with pytest.raises(FailedPreconditionError, match="has ended: KILLED"):
         client.forward(job.job_id, "echo").__enter__()
+
+
+def test_async_forward_refuses_connections_after_the_end_of_the_task(shared_cluster: LocalServer) -> None:
+    async def run() -> None:
+        async with AsyncIrisClient.remote(shared_cluster.address) as client:
+            first = await client.run(["sleep", "600"], name=unique("first"))
+            job = await client.run(["true"], name=unique("second"), after={first: "ok"})
+            async with client.forward(job.job_id, 80) as forward:
+                reader, _ = await asyncio.open_connection("127.0.0.1", forward.local_port)
+                await first.terminate()
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()  # The connection waits for an attempt, and none will come.
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", forward.local_port)
+                assert "has ended: UNSCHEDULABLE" in await forward.wait()
+            with pytest.raises(FailedPreconditionError, match="was opened before"):
+                await forward.__aenter__()
+
+    asyncio.run(run())
+
+
+def test_forward_listens_on_one_address_of_a_name(client: IrisClient, job: Job) -> None:
+    with client.forward(job.job_id, "echo", local_host="localhost") as forward:
+        assert forward.address == f"localhost:{forward.local_port}"
+        with closing(dial(forward.address)) as connection:
+            connection.sendall(b"ping")
+            assert connection.recv(4) == b"ping"
+    with pytest.raises(FailedPreconditionError, match="was opened before"):
+        forward.__enter__()
 
 
 # A server of HTTP that answers with the number of its attempt, and ends at the request for `/die`.
@@ -377,8 +407,7 @@ def test_kill_of_the_worker_resets_the_connection_and_the_next_attempt_is_reache
     with IrisClient.remote(mortal.address) as client:
         job = serve(client, "source", "echo")
         notes: list[str] = []
-        source = client.forward(job.job_id, "source")
-        source._on_note = notes.append
+        source = client.forward(job.job_id, "source", on_notice=notes.append)
         with source, client.forward(job.job_id, "echo") as echo, closing(dial(source.address)) as connection:
             connection.sendall(b"%d\n" % (200 * MIB))
             assert connection.recv(1)

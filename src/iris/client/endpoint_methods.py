@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from iris.arguments import JobReference
 from iris.client.forwarding.forward import LOOPBACK, Forward
@@ -75,6 +75,7 @@ class EndpointMethods:
         task_index: int = 0,
         local_port: int = 0,
         local_host: str = LOOPBACK,
+        on_notice: Callable[[str], None] | None = None,
     ) -> Forward:
         """Return a context manager in which a local port leads to a port of a task, through the controller.
 
@@ -94,6 +95,8 @@ class EndpointMethods:
             local_port: The number of the local port. 0: any free port. The forward has the number in `local_port`, the
                 address in `address`, and a URL in `url`.
             local_host: The local address to listen on. Every program that reaches this address reaches the task.
+            on_notice: A function that is called with a text when a connection was reset, when the controller does not
+                answer, and when the task is retried. The texts are for people. Default: no notices.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
@@ -102,4 +105,5 @@ class EndpointMethods:
             FailedPreconditionError: (at the beginning of the block) The task has ended, the local port is not free, or
                 the cluster forwards no ports.
         """
-        return Forward(self.cluster.connection, job_id, task_index, [PortPair(port, local_port)], host=local_host)
+        ports = [PortPair(port, local_port)]
+        return Forward(self.cluster.connection, job_id, task_index, ports, host=local_host, on_notice=on_notice)

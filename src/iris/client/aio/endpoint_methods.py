@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from iris.arguments import JobReference
 from iris.client.forwarding.async_forward import AsyncForward
@@ -76,6 +76,7 @@ class AsyncEndpointMethods:
         task_index: int = 0,
         local_port: int = 0,
         local_host: str = LOOPBACK,
+        on_notice: Callable[[str], None] | None = None,
     ) -> AsyncForward:
         """Return a context manager in which a local port leads to a port of a task, through the controller.
 
@@ -95,6 +96,8 @@ class AsyncEndpointMethods:
             local_port: The number of the local port. 0: any free port. The forward has the number in `local_port`, the
                 address in `address`, and a URL in `url`.
             local_host: The local address to listen on. Every program that reaches this address reaches the task.
+            on_notice: A function that is called with a text when a connection was reset, when the controller does not
+                answer, and when the task is retried. The texts are for people. Default: no notices.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
@@ -103,4 +106,5 @@ class AsyncEndpointMethods:
             FailedPreconditionError: (at the beginning of the block) The task has ended, the local port is not free, or
                 the cluster forwards no ports.
         """
-        return AsyncForward(self.cluster.connection, job_id, task_index, [PortPair(port, local_port)], host=local_host)
+        ports = [PortPair(port, local_port)]
+        return AsyncForward(self.cluster.connection, job_id, task_index, ports, host=local_host, on_notice=on_notice)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from iris.arguments import JobReference, check_timeout
-from iris.client.forwarding.forward import LOOPBACK, LocalAddresses, ignore_note, not_ended
+from iris.client.forwarding.forward import LOOPBACK, LocalAddresses, not_ended
 from iris.client.forwarding.forwarding import Forwarding, PortPair
 from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, WriteTunnelRequest
 from iris.cluster.client.aio.connection import AsyncClusterConnection
@@ -31,12 +31,9 @@ class AsyncTunnelCalls:
         """Open or resume a tunnel, and yield its messages."""
         return self._connection.items(tunnel_messages(request))
 
-    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+    async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
         """Send parts of channels."""
-        return await self._connection.perform(write_tunnel(request))
-
-    def close(self) -> None:
-        """Do nothing: the client owns the connections."""
+        return await self._connection.perform(write_tunnel(request, timeout_s))
 
 
 class AsyncForward(LocalAddresses):
@@ -55,14 +52,16 @@ class AsyncForward(LocalAddresses):
         ports: Sequence[PortPair],
         *,
         host: str = LOOPBACK,
-        on_note: Callable[[str], None] = ignore_note,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(job_id, task_index, ports, host, on_note)
+        super().__init__(job_id, task_index, ports, host, on_notice)
         self._connection = connection
 
     async def __aenter__(self) -> Self:
+        if self._forwarding is not None:
+            raise FailedPreconditionError("the forward was opened before: client.forward(…) makes another one")
         calls = AsyncTunnelCalls(self._connection)
-        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
+        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_notice)
         await forwarding.start()
         self._forwarding = forwarding
         return self

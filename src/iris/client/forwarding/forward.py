@@ -20,7 +20,7 @@ LOOPBACK = "127.0.0.1"
 _STOP_S = 5.0
 
 
-def ignore_note(text: str) -> None:
+def _ignore(text: str) -> None:
     """Drop a message for people."""
 
 
@@ -32,7 +32,7 @@ class LocalAddresses:
         task_index: The task.
         ports: The ports.
         host: The local address to listen on.
-        on_note: A function that is called with messages for people.
+        on_notice: A function that is called with messages for people. None: the messages are dropped.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class LocalAddresses:
         task_index: int,
         ports: Sequence[PortPair],
         host: str,
-        on_note: Callable[[str], None],
+        on_notice: Callable[[str], None] | None,
     ) -> None:
         self._job_id = check_job_id(job_id)
         self._task_index = check_task_index(task_index)
         self._ports = ports
         self._host = check_text("local_host", host, empty=False, accepted="an address of this machine")
-        self._on_note = check_callable("on_note", on_note)
+        self._on_notice = _ignore if on_notice is None else check_callable("on_notice", on_notice)
         self._forwarding: Forwarding | None = None
 
     @property
@@ -98,9 +98,9 @@ class Forward(LocalAddresses):
         ports: Sequence[PortPair],
         *,
         host: str = LOOPBACK,
-        on_note: Callable[[str], None] = ignore_note,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(job_id, task_index, ports, host, on_note)
+        super().__init__(job_id, task_index, ports, host, on_notice)
         self._connection = connection
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ended: concurrent.futures.Future[str] = concurrent.futures.Future()
@@ -109,6 +109,8 @@ class Forward(LocalAddresses):
         self._thread = threading.Thread(target=self._run, name="iris-forward", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._thread.ident is not None:
+            raise FailedPreconditionError("the forward was opened before: client.forward(…) makes another one")
         self._thread.start()
         try:
             self._started.result()
@@ -145,7 +147,7 @@ class Forward(LocalAddresses):
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         calls = ThreadTunnelCalls(self._connection)
-        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_note)
+        forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_notice)
         starting = asyncio.create_task(forwarding.start())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -17,7 +17,7 @@ from iris.client.forwarding.tunnel_calls import TunnelCalls
 from iris.cluster.names import check_port_name
 from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc.cluster_pb2 import ChannelTarget
-from iris.rpc.tunnels.channel import READ_BYTES
+from iris.rpc.tunnels.channel import BUFFERED_BYTES, reset_connection
 
 _BACKLOG = 1024
 MAX_PORT = 65535
@@ -105,6 +105,7 @@ class Forwarding:
             for pair in self._ports:
                 await self._listen(pair)
             self._running = asyncio.create_task(self._session.run())
+            self._running.add_done_callback(self._refuse_connections)
             answered = asyncio.create_task(self._session.until_answered())
             await asyncio.wait((self._running, answered), return_when=asyncio.FIRST_COMPLETED)
             answered.cancel()
@@ -121,11 +122,7 @@ class Forwarding:
             IrisError: The forward has failed.
         """
         assert self._running is not None, "the forward was started"
-        try:
-            return await asyncio.shield(self._running)
-        finally:
-            if self._running.done():
-                self._close_servers()
+        return await asyncio.shield(self._running)
 
     async def stop(self) -> None:
         """Close the local ports and all connections."""
@@ -134,18 +131,31 @@ class Forwarding:
             self._running.cancel()
             with contextlib.suppress(asyncio.CancelledError, IrisError):
                 await self._running
-        for task in list(self._accepting):
-            task.cancel()
-        self._calls.close()
+
+    def _refuse_connections(self, running: asyncio.Task[str]) -> None:
+        """Refuse further connections, and reset those that wait for an attempt, because the session has ended."""
+        if not running.cancelled():
+            running.exception()  # `ended` raises the error, if anyone calls it.
+        self._close_servers()
 
     def _close_servers(self) -> None:
         for server in self._servers:
             server.close()
+        for task in list(self._accepting):
+            task.cancel()
 
     async def _listen(self, pair: PortPair) -> None:
         try:
+            # A name may have several addresses. Only one of them is used, because each would get another free port.
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self._host, pair.local, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
             server = await asyncio.start_server(
-                partial(self._accepted, pair.target), self._host, pair.local, limit=READ_BYTES, backlog=_BACKLOG
+                partial(self._accepted, pair.target),
+                str(found[0][4][0]),
+                pair.local,
+                limit=BUFFERED_BYTES,
+                backlog=_BACKLOG,
             )
         except (OSError, UnicodeError) as error:
             raise _cannot_listen(self._host, pair, error) from error
@@ -161,7 +171,7 @@ class Forwarding:
         try:
             channel = await self._session.open_channel(target)
         except BaseException:
-            writer.transport.abort()
+            reset_connection(writer)
             raise
         channel.attach(reader, writer)
 

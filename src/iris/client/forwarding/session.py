@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection
@@ -24,6 +25,7 @@ from iris.errors import (
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
+    UnimplementedError,
 )
 from iris.reasons import ErrorReason
 from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget, TunnelMessage
@@ -31,6 +33,7 @@ from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.channel import Channel
 from iris.rpc.tunnels.tunnel import Tunnel
 from iris.system.backoff import Backoff
+from iris.versions import VERSION
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _FIRST_TRIES = 5  # The first stream is tried this many times. Later streams are tried until the forward is closed.
@@ -38,7 +41,8 @@ _LEAST_WRITE_BYTES, _MOST_WRITE_BYTES = 64 * 1024, 512 * 1024
 # A call should take at most this many seconds, so that other channels do not wait long for their turn.
 _GOOD_CALL_S, _LONG_CALL_S = 0.05, 0.25
 _WAIT_S = 3600.0
-_CLOSE_S = 2.0
+_WRITE_S = 20.0
+_CLOSE_S = 1.0
 _SILENCE_S = 2.0  # A shorter outage is not reported.
 
 
@@ -99,7 +103,13 @@ class ForwardSession:
         """
         try:
             while True:
-                closed = await self._run_tunnel()
+                try:
+                    closed = await self._run_tunnel()
+                except UnimplementedError as error:
+                    raise UnimplementedError(
+                        "the cluster has an older release of Iris that cannot forward ports: install Iris"
+                        f" {VERSION} or later there"
+                    ) from error
                 if closed.state:
                     if not self._answered.is_set():
                         raise FailedPreconditionError(f"{closed.text}: its ports cannot be reached any more")
@@ -201,13 +211,14 @@ class ForwardSession:
                 continue
             began_s = time.monotonic()
             try:
-                answer = await self._calls.write(self._write_request(parts=parts))
+                answer = await self._calls.write(self._write_request(parts=parts), _WRITE_S)
             except NotFoundError as error:
                 if error.reason != ErrorReason.TUNNEL_NOT_FOUND:
                     raise
                 return TunnelMessage.Closed(text=str(error))
             except (UnavailableError, DeadlineExceededError, ResourceExhaustedError):
                 tunnel.rewind()
+                self._adapt(math.inf)
                 await asyncio.sleep(backoff.next_s())
                 continue
             backoff.reset()
@@ -238,7 +249,7 @@ class ForwardSession:
         if self._attempt_id is not None:
             with contextlib.suppress(IrisError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._calls.write(self._write_request(close=True))
+                    await self._calls.write(self._write_request(close=True), _CLOSE_S)
 
     # Messages for people.
 

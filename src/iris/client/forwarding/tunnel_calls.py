@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
@@ -25,15 +24,12 @@ class TunnelCalls(Protocol):
     def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
         """Open or resume a tunnel, and yield its messages."""
 
-    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
-        """Send parts of channels."""
-
-    def close(self) -> None:
-        """Free what the calls have used."""
+    async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
+        """Send parts of channels. All tries of the call together take at most `timeout_s` seconds."""
 
 
 class ThreadTunnelCalls:
-    """The calls of a sync client. Each stream is read in a thread, and parts are sent from another thread.
+    """The calls of a sync client. Each call is made in a thread, which does not keep the program from ending.
 
     Args:
         connection: The connections of the client.
@@ -41,7 +37,6 @@ class ThreadTunnelCalls:
 
     def __init__(self, connection: ClusterConnection) -> None:
         self._connection = connection
-        self._writer = ThreadPoolExecutor(1, "iris-tunnel-writer")
 
     async def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
         """Open or resume a tunnel, and yield its messages."""
@@ -72,11 +67,27 @@ class ThreadTunnelCalls:
         finally:
             handle.abort()
 
-    async def write(self, request: WriteTunnelRequest) -> WriteTunnelResponse:
+    async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
         """Send parts of channels."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, self._connection.perform, write_tunnel(request))
+        answered: asyncio.Future[WriteTunnelResponse] = loop.create_future()
 
-    def close(self) -> None:
-        """End the thread that sends parts, when its last call has ended."""
-        self._writer.shutdown(wait=False, cancel_futures=True)
+        def settle(answer: WriteTunnelResponse | None, error: BaseException | None) -> None:
+            if answered.done():  # The forward was closed meanwhile.
+                return
+            if answer is None:
+                answered.set_exception(error or AssertionError("a call has an answer or an error"))
+            else:
+                answered.set_result(answer)
+
+        def call() -> None:
+            outcome: tuple[WriteTunnelResponse | None, BaseException | None]
+            try:
+                outcome = self._connection.perform(write_tunnel(request, timeout_s)), None
+            except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
+                outcome = None, error
+            with contextlib.suppress(RuntimeError):  # The loop of a forward that was closed has ended.
+                loop.call_soon_threadsafe(settle, *outcome)
+
+        threading.Thread(target=call, name="iris-tunnel-writer", daemon=True).start()
+        return await answered

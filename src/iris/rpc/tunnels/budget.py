@@ -14,7 +14,7 @@ class Budget:
     """The memory of all channels of a process.
 
     The more bytes all channels hold, the less each channel may hold. Therefore a few channels are fast, and a thousand
-    channels need no more than about 130 MiB.
+    channels need no more than about 260 MiB, the buffers of their connections included.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,9 @@ from iris.rpc.cluster_pb2 import ChannelPart, ChannelReset
 from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.directions import Incoming, Outgoing
 
-READ_BYTES = 256 * 1024
+# Streams of connections buffer up to twice this number of bytes that the channel has not read yet.
+BUFFERED_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
 MAX_PART_BYTES = 64 * 1024  # Parts are small, so that the channels of a tunnel take turns.
 _ACKNOWLEDGED_BYTES = 1024**2  # After passing on this many bytes, a channel sends an acknowledgement at once.
 _ACKNOWLEDGED_S = 0.05  # Fewer bytes are acknowledged after this many seconds, if no other part is sent meanwhile.
@@ -95,7 +97,7 @@ class Channel:
             while self._outgoing.held >= self._budget.window:
                 self._changed.clear()
                 await self._changed.wait()
-            data = await reader.read(READ_BYTES)
+            data = await reader.read(min(_READ_BYTES, self._budget.window))
             self.active_s = self._loop.time()
             if not data:
                 break
@@ -274,14 +276,8 @@ class Channel:
         self._stop()
 
     def _abort(self) -> None:
-        """Close the connection with a reset, so that its program does not mistake the end for an orderly one."""
-        if self._writer is None:
-            return
-        connection = self._writer.get_extra_info("socket")
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        if self._writer is not None:
+            reset_connection(self._writer)
 
     def _stop(self) -> None:
         self._stop_timer()
@@ -296,3 +292,12 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def reset_connection(writer: asyncio.StreamWriter) -> None:
+    """Close a connection with a reset, so that its program does not mistake the end for an orderly one."""
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -100,7 +100,7 @@ def forward(
             target.task_index or 0,
             [PortPair(remote, local) for remote, local in ports],
             host=listen,
-            on_note=output.note,
+            on_notice=output.note,
         )
         with opened:
             _print_addresses(output, target, opened, [remote for remote, _ in ports])

@@ -18,7 +18,9 @@ def tunnel_messages(
         yield message
 
 
-def write_tunnel(request: cluster_pb2.Controller.WriteTunnelRequest) -> Operation[cluster_pb2.WriteTunnelResponse]:
-    """Send parts of channels through a tunnel."""
-    answer: cluster_pb2.WriteTunnelResponse = yield Call("write_tunnel", request)
+def write_tunnel(
+    request: cluster_pb2.Controller.WriteTunnelRequest, timeout_s: float
+) -> Operation[cluster_pb2.WriteTunnelResponse]:
+    """Send parts of channels through a tunnel. All tries together take at most `timeout_s` seconds."""
+    answer: cluster_pb2.WriteTunnelResponse = yield Call("write_tunnel", request, timeout_s)
     return answer

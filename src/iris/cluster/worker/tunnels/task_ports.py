@@ -18,7 +18,7 @@ from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.address import is_wildcard
 from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget
-from iris.rpc.tunnels.channel import READ_BYTES
+from iris.rpc.tunnels.channel import BUFFERED_BYTES
 
 # A client may connect shortly before the task listens. Its connection waits for this many seconds.
 _WAIT_S = 10.0
@@ -139,7 +139,7 @@ async def _connect(hosts: Sequence[str], port: int) -> Streams | None:
     for host in hosts:
         try:
             async with asyncio.timeout(_CONNECT_S):
-                return await asyncio.open_connection(host, port, limit=READ_BYTES)
+                return await asyncio.open_connection(host, port, limit=BUFFERED_BYTES)
         except OSError:  # A TimeoutError is an OSError.
             continue
     return None
