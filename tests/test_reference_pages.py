@@ -86,6 +86,8 @@ def test_python_page_has_a_section_for_each_public_name() -> None:
         ("With -f, --tail N shows 'iris logs' lines.", "With `-f`, `--tail N` shows `iris logs` lines."),
         ("The job's tasks' lines", "The job's tasks' lines"),
         ("in IRIS_PORT_<NAME> and WORLD_SIZE", "in `IRIS_PORT_<NAME>` and `WORLD_SIZE`"),
+        ('has "job_id" and "times_ms"', "has `job_id` and `times_ms`"),
+        ("opens $EDITOR", "opens `$EDITOR`"),
         ("needs the extra [storage]", "needs the extra `[storage]`"),
         ("see docs/reference/limits.md.", "see [Limits](limits.md)."),
         ('JOB/task-2 prints {"jobs": […]}', '`JOB/task-2` prints `{"jobs": […]}`'),

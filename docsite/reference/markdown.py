@@ -16,9 +16,11 @@ _CODE = re.compile(
     r"""
     `[^`]+`                                        # text that is marked as code already
     | (?<![\w])'(?P<quoted>[^'\s][^']*)'(?!\w)     # 'iris up'
+    | "(?P<key>[a-z][a-z0-9_]*)"                   # "job_id", a key of JSON
     | (?<![\w-])--[a-z][a-z-]*(?:=[^\s,;.]+|[ ](?:DIR|FILE|NAME|TIME|JOB|CODE|URL|N)\b)?   # --max-parallel, --name NAME
     | (?<![\w-])-[a-zA-Z](?![\w-])                 # -n
     | \bIRIS_[A-Z_]+(?:<[A-Z]+>)?                  # IRIS_PORT_<NAME>
+    | \$[A-Z_]+\b                                 # $EDITOR
     | \b[A-Z]+_[A-Z_]*[A-Z]\b                      # WORLD_SIZE
     | \b[a-z]+(?:_[a-z]+)+\b                       # failure_reason
     | \b[A-Z]+/task-\w+                            # JOB/task-2
@@ -47,7 +49,7 @@ def _mark_code(text: str) -> str:
     parts: list[str] = []
     end = 0
     for match in _CODE.finditer(text):
-        parts += [_escaped(text[end : match.start()]), f"`{(match['quoted'] or match[0]).strip('`')}`"]
+        parts += [_escaped(text[end : match.start()]), f"`{(match['quoted'] or match['key'] or match[0]).strip('`')}`"]
         end = match.end()
     return "".join([*parts, _escaped(text[end:])])
 

@@ -192,6 +192,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 @click.option("--name", type=JOB_NAME, help="The id of the job. Default: the command's name and a random suffix.")
 @click.option(
     "--after",
+    metavar="JOB[:any|ok]",  # click would write the name of the type in capitals
     type=DEPENDENCY,
     multiple=True,
     help=f"Start when this job has succeeded, or with ':any' when it has ended. {_MULTIPLE}",
