@@ -38,6 +38,7 @@ NAMES = (
     "log_capture",
     "log_live",
     "log_many_tasks",
+    "page_logs",
     "async_follows",
     "ray_gang",
     "detection",

@@ -207,6 +207,31 @@ def numbers_of(log: LogPage) -> list[int]:
     return [int(text.split()[1]) for text in log.lines()]
 
 
+@pytest.mark.long
+def test_log_of_two_gigabytes_shows_its_end_and_its_middle(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
+) -> None:
+    count = 20_000_000
+    code = (
+        "import os\n"
+        f"for start in range(0, {count}, 1000):\n"
+        "    data = b''.join(b'line %-93d\\n' % number for number in range(start, start + 1000))\n"
+        "    while data: data = data[os.write(1, data):]\n"
+    )
+    job_id = launch(client, ["python3", "-c", code])
+    wait_for_end(client, job_id)
+    log = LogPage(pages, cluster, job_id)
+    expect(log.page.locator(".log-text", has_text=f"line {count - 1} ").first).to_be_visible()
+    box = log.page.get_by_role("scrollbar").bounding_box()
+    assert box is not None
+    log.page.mouse.click(box["x"] + 5, box["y"] + box["height"] / 2)
+    expect(
+        log.page.locator(".log-text", has_text=re.compile("^line (9[5-9]|10[0-5])[0-9]{5,6} ")).first
+    ).to_be_visible()
+    numbers = numbers_of(log)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 def number_in_sight(log: LogPage) -> int:
     """Return the number of the first line in sight."""
     text: str = log.rows.evaluate(

@@ -36,6 +36,9 @@ export class LogSession {
   readonly isReading = signal(true);
   /** How many lines came since the view stopped following. */
   readonly newLines = signal(0);
+  /** How many bytes of records the server has read, for a filter. */
+  readonly searchedBytes = signal(0);
+  readonly isFiltered: boolean;
   readonly failure = signal<Failure | null>(null);
   readonly search = signal<SearchState>({ isRunning: false, searchedBytes: 0, result: "" });
   /** Where the view scrolls when it is drawn next. */
@@ -56,7 +59,16 @@ export class LogSession {
     private readonly filter: ParsedFilter,
   ) {
     const server = new ControllerLogs(jobId, wireFilter(filter));
-    this.document = new LogDocument(server, { tasks, attempt, isFiltered: isFiltering(filter) });
+    const isFiltered = isFiltering(filter);
+    this.isFiltered = isFiltered;
+    this.document = new LogDocument(server, {
+      tasks,
+      attempt,
+      isFiltered,
+      onRead: () => {
+        this.searchedBytes.value = this.document.searchedBytes;
+      },
+    });
   }
 
   /** Shows the line of a permalink, or the end of the log, and follows the log. */

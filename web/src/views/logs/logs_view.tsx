@@ -6,7 +6,7 @@ import { changeQuery, route } from "../../frame/router";
 import { hrefOf, type Route } from "../../frame/routes";
 import { showToast } from "../../frame/toasts";
 import { Loading } from "../../parts/empty";
-import { countText } from "../../parts/numbers";
+import { bytesText, countText } from "../../parts/numbers";
 import { StateBadge } from "../../parts/state";
 import { STATES } from "../../parts/states";
 import type { Failure } from "../../rpc/errors";
@@ -237,11 +237,14 @@ function BackToEnd({ session }: { session: LogSession }) {
 
 function StatusBar({ session, watched, selected }: { session: LogSession; watched: WatchedJob; selected: string }) {
   const isOver = (session.version.value, session.document.lanes.every((lane) => lane.isOver));
-  const state = isOver
-    ? "This is the whole log; every task has ended."
-    : session.isFollowing.value
-      ? "Following: new lines appear as they are written."
-      : "Not following.";
+  const isSearching = session.isFiltered && session.isReading.value;
+  const state = isSearching
+    ? `Searching for matching lines… ${bytesText(session.searchedBytes.value)} so far.`
+    : isOver
+      ? `This is the whole log${session.isFiltered ? ", filtered" : ""}; every task has ended.`
+      : session.isFollowing.value
+        ? "Following: new lines appear as they are written."
+        : "Not following.";
   return (
     <p class="log-status muted">
       <span role="status">{state}</span>

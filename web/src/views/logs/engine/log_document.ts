@@ -28,6 +28,8 @@ export interface DocumentOptions {
   readonly attempt: number | null;
   /** Whether the server leaves out lines because of a filter. */
   readonly isFiltered: boolean;
+  /** Is called after each reading, for example to show how far a filter has searched. */
+  readonly onRead?: () => void;
 }
 
 export class LogDocument {
@@ -35,6 +37,8 @@ export class LogDocument {
   readonly window: LogWindow;
   /** How many lines a stream has added since the last reset of the count. */
   addedLines = 0;
+  /** How many bytes of records the server has read for this document. */
+  searchedBytes = 0;
   private readonly laneOfTask: ReadonlyMap<number, Lane>;
   /** For each lane, the attempt that a stream reads next; null until the end of the lane was read. */
   private readonly streamed = new Map<Lane, number | null>();
@@ -49,7 +53,7 @@ export class LogDocument {
     const { tasks, attempt, isFiltered } = options;
     this.lanes = tasks.map((task) => new Lane(task, cache, isFiltered, attempt ?? 0, attempt !== null));
     this.laneOfTask = new Map(this.lanes.map((lane) => [lane.task, lane]));
-    this.window = new LogWindow(this.lanes);
+    this.window = new LogWindow(this.lanes, isFiltered);
     this.window.reset(this.lanes.map((lane) => lane.beginning));
   }
 
@@ -289,7 +293,11 @@ export class LogDocument {
     for (let at = 0; at < reads.length; at += READS_OF_A_CALL) {
       parts.push(...(await this.server.fetchParts(reads.slice(at, at + READS_OF_A_CALL), "", this.closing.signal)));
     }
-    for (const part of parts) this.laneOfTask.get(part.task)?.log(part.attempt).addPart(part);
+    for (const part of parts) {
+      this.laneOfTask.get(part.task)?.log(part.attempt).addPart(part);
+      this.searchedBytes += part.end - part.begin;
+    }
+    this.options.onRead?.();
     return parts;
   }
 

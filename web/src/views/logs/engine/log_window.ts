@@ -38,7 +38,14 @@ export class LogWindow {
   /** Increases with each reset. A reading that was begun before a reset has no effect. */
   private epoch = 0;
 
-  constructor(private readonly lanes: readonly Lane[]) {}
+  /**
+   * @param isFiltered - whether the server leaves out lines. A movement then ends when a part has brought the first rows,
+   *   because the server may have to search many gigabytes for the next rows.
+   */
+  constructor(
+    private readonly lanes: readonly Lane[],
+    private readonly isFiltered = false,
+  ) {}
 
   get rowCount(): number {
     return this.blocks.reduce((count, block) => count + block.rows.length, 0);
@@ -180,6 +187,7 @@ export class LogWindow {
         }
       }
       if (reads.length) {
+        if (this.isFiltered && rows.length) break;
         try {
           await read(reads);
         } catch (error) {
