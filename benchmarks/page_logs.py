@@ -11,11 +11,16 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.log_task import LINE_BYTES, writes_by_the_clock, writes_lines
 from benchmarks.measure import aim, p50, p99, show
 from iris.client import IrisClient
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 _RATE = 20
 _COUNT = 200
@@ -41,7 +46,7 @@ new MutationObserver((changes) => {
 
 def run() -> None:
     """Prints the figures."""
-    from playwright.sync_api import Page, sync_playwright
+    from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if program is None:
@@ -78,11 +83,7 @@ def run() -> None:
             browser.close()
 
 
-def _measure_jumps(page: object, open_large: object) -> None:
-    from playwright.sync_api import Page
-
-    assert isinstance(page, Page)
-    assert callable(open_large)
+def _measure_jumps(page: Page, open_large: Callable[[], None]) -> None:
     open_large()
     start = time.perf_counter()
     page.locator(".log-end").wait_for()
