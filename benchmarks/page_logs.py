@@ -89,11 +89,12 @@ def _measure_jumps(page: Page, open_large: Callable[[], None]) -> None:
     page.locator(".log-end").wait_for()
     times = {"the end after the opening": time.perf_counter() - start}
     rows, scrollbar = page.get_by_role("log"), page.get_by_role("scrollbar")
-    for what, value, press in (
-        ("the beginning", 0, lambda: rows.press("g")),
-        ("the middle", 50, lambda: page.mouse.click(1375, 160 + 700 / 2)),
-        ("the end", 100, lambda: rows.press("Shift+G")),
-    ):
+    presses: dict[str, tuple[int, Callable[[], None]]] = {
+        "the beginning": (0, lambda: rows.press("g")),
+        "the middle": (50, lambda: page.mouse.click(1375, 160 + 700 / 2)),
+        "the end": (100, lambda: rows.press("Shift+G")),
+    }
+    for what, (value, press) in presses.items():
         start = time.perf_counter()
         press()
         page.wait_for_function(
