@@ -45,7 +45,8 @@ def test_command_is_imported_only_when_it_is_used() -> None:
     script = "import sys; from iris.cli.program import run_program; sys.argv = ['iris', 'ps', '-h']; run_program();"
     script += "print(*[name for name in sys.modules if name.startswith('iris.cli.commands.')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].split() == ["iris.cli.commands.jobs", "iris.cli.commands.jobs.ps"]
+    ps = "iris.cli.commands.jobs.ps"
+    assert done.stdout.splitlines()[-1].split() == ["iris.cli.commands.jobs", f"{ps}_watch", ps]
 
 
 @pytest.mark.parametrize(("alias", "name"), [("list", "ps"), ("stop", "kill"), ("cancel", "kill"), ("log", "logs")])

@@ -16,6 +16,7 @@ class OddFileSystem(LocalFileSystem):
 
     Attributes:
         error: What every call raises; None: they work.
+        broken: Lists of folders whose paths contain this text fail; empty: none of them fails.
         copied: The names of the files that were copied there or back, in order.
         entered: Set when a copy has begun,
         go_on: which then waits for this.
@@ -24,6 +25,7 @@ class OddFileSystem(LocalFileSystem):
     protocol = "odd"
     cachable = False
     error: ClassVar[Exception | None] = None
+    broken: ClassVar[str] = ""
     copied: ClassVar[list[str]] = []
     entered: ClassVar[threading.Event] = threading.Event()
     go_on: ClassVar[threading.Event] = threading.Event()
@@ -48,6 +50,8 @@ class OddFileSystem(LocalFileSystem):
 
     def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
         self._fail()
+        if self.broken and self.broken in path:
+            raise OSError(f"{path} is broken")
         return super().ls(path, detail, **kwargs)
 
     def cat_file(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,6 +68,7 @@ def odd_files() -> Iterator[None]:
     """Register the protocol `odd://`, and reset the file system: no call fails or waits."""
     fsspec.register_implementation("odd", OddFileSystem, clobber=True)
     OddFileSystem.error = None
+    OddFileSystem.broken = ""
     OddFileSystem.copied.clear()
     OddFileSystem.entered.clear()
     OddFileSystem.go_on.set()

@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
+from support.odd_files import OddFileSystem, odd_files
+from support.stored_jobs import store_long_job
 from support.tokens import token
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.removal.job_removal import JobRetention
 from iris.cluster.controller.storage.contents import reading
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.task_inputs import pack_items
 from iris.errors import (
     FailedPreconditionError,
     NotFoundError,
@@ -198,6 +204,33 @@ def test_old_job_with_a_live_child_job_is_kept_and_does_not_block_other_removals
         assert world.names() == ["two", "three"]
 
 
+def test_repeated_submission_gets_its_first_answer_although_an_awaited_job_was_removed(world: World) -> None:
+    awaited = world.ended("awaited")
+    request = Controller.LaunchJobRequest(name="waits", command=["true"], submission_id="once")
+    request.after.add(job_id=awaited, condition=cluster_pb2.DEPENDENCY_CONDITION_ENDED)
+    assert world.client.launch_job(request) == "waits"
+    world.client.forget_job(awaited)
+    assert world.client.launch_job(request) == "waits"
+    request.submission_id = "another"
+    request.name = "other"
+    with pytest.raises(NotFoundError, match="no job named 'awaited'"):
+        world.client.launch_job(request)
+
+
+def test_old_jobs_are_removed_although_the_stored_logs_of_one_job_cannot_be_removed(tmp_path: Path) -> None:
+    store_long_job(tmp_path / "controller.db", {"job0": 1, "job1": 1, "job2": 1})
+    retention = JobRetention(keep_count=0)
+    with odd_files():
+        keeping = Keeping(LogDirectories(tmp_path / "logs"), location=LogLocation(f"odd://{tmp_path}/there"))
+        OddFileSystem.broken = "job1"
+        with world_of(Store(tmp_path / "controller.db"), kept_logs=keeping, job_retention=retention) as world:
+            world.sweep()
+            assert world.names() == ["job1"]
+            OddFileSystem.broken = ""
+            world.sweep()
+            assert world.names() == []
+
+
 # The limit of the bytes of one user.
 
 
@@ -232,3 +265,23 @@ def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limi
         world.end("one")
         world.end("two")
         world.submit("three", entry_bytes=3_000)
+
+
+def test_stored_inputs_of_an_earlier_job_count_as_bytes_of_the_new_job() -> None:
+    inputs = pack_items([b"vx" + b"i" * 4_000])
+    request = Controller.LaunchJobRequest(
+        command=["echo", "{}"],
+        independent_tasks=True,
+        inputs_hash=hashlib.sha256(inputs).hexdigest(),
+        num_inputs=1,
+        inputs_per_task=1,
+    )
+    with world_of(Store(None), max_bytes_per_user=10_000) as world:
+        request.name, request.inputs_blob = "first", inputs
+        world.client.launch_job(request)
+        request.name, request.inputs_blob = "second", b""
+        world.client.launch_job(request)
+        assert world.stored_bytes().live > 8_000
+        request.name = "third"
+        with pytest.raises(ResourceExhaustedError):
+            world.client.launch_job(request)

@@ -10,9 +10,13 @@ import pytest
 from support.stored_jobs import new_job, stored
 
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_state import Condition
 from iris.cluster.controller.jobs.job_table import JobTable, RecentJobs
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.dependencies import Dependencies
 from iris.cluster.controller.submission.names import claim_name
-from iris.errors import NotFoundError
+from iris.errors import NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +82,28 @@ async def test_concluded_job_leaves_the_memory_and_is_found() -> None:
     assert table.count() == (0, 1)
     assert (await table.find("job")).job is record.job
     assert database.reads == 0, "a job that has just ended is read from memory"
+
+
+async def test_end_of_an_awaited_job_is_reported_although_its_first_read_fails() -> None:
+    database = Database()
+    table = JobTable(database, num_ended=1)
+    database.jobs["old"] = ended("old")
+    saver = Saver(Store(None))
+    tasks: list[asyncio.Task[None]] = []
+
+    def fail_once() -> None:
+        database.during_read = lambda: None
+        raise UnavailableError("the disk does not answer")
+
+    database.during_read = fail_once
+    waiting = stored(new_job("waiting"))
+    waiting.job.waits_for = {"old": Condition.ENDED.value}
+    saver.adopt(waiting)
+    table.add(waiting)
+    Dependencies(table, saver, lambda report: tasks.append(asyncio.create_task(report))).job_added(waiting)
+    await asyncio.gather(*tasks)
+    assert (waiting.job.waits_for, database.reads) == ({}, 2)
+    await saver.close()
 
 
 async def test_concluded_job_in_memory_has_no_entry_point() -> None:

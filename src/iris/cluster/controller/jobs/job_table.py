@@ -67,7 +67,7 @@ class RecentJobs:
         return len(self._records)
 
     def get(self, job_id: str) -> JobRecord | None:
-        """Return a record, which then counts as used; None if the set does not have it."""
+        """Return a record, which then counts as used; None if the cache does not have it."""
         record = self._records.get(job_id)
         if record is not None:
             self._records.move_to_end(job_id)
@@ -83,7 +83,7 @@ class RecentJobs:
             self.dropped += 1
 
     def remove(self, job_id: str) -> None:
-        """Remove a record, if the set has it."""
+        """Remove a record, if the cache has it."""
         record = self._records.pop(job_id, None)
         if record is not None:
             self._bytes -= _size_of(record)

@@ -3,10 +3,11 @@
 A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
 
 1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed.
-2. The job is removed from the database. From now on the job does not exist, even if the controller is killed.
+2. The job is removed from the database and dropped from memory. From now on the job does not exist, even if the
+   controller is killed.
 3. The logs and outputs on this machine are removed. The name of the job is still taken, so no new job can have logs
    yet. If the controller is killed before this step, the next controller removes them, because their job is unknown.
-4. The job is dropped from memory, so that its name is free. Its workers are called to remove their files.
+4. The name of the job becomes free, and its workers are called to remove their files.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from iris.reasons import ErrorReason
 from iris.system.clock import now_for_ages_ms
 
 _SWEEP_S = 60.0  # The seconds between two searches for jobs to remove.
+_AT_ONCE = 50  # At most this many old jobs, besides their child jobs, are in memory for their removal at once.
+_MOST_FAILURES = 10  # After this many failures, the log location or the database probably cannot be used at all.
 _ANSWERS = 1000  # The answers to this many requests are kept for requests that are repeated.
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -147,7 +150,8 @@ class JobRemoval:
         removed = 0
         while chosen := await self._choose():
             before = removed
-            removed += await self._remove_old([ended.job_id for ended in chosen])
+            for start in range(0, len(chosen), _AT_ONCE):
+                removed += await self._remove_old([ended.job_id for ended in chosen[start : start + _AT_ONCE]])
             if removed == before:
                 break  # None of the chosen jobs can be removed now.
         await self._workspaces.remove()
@@ -166,20 +170,39 @@ class JobRemoval:
     async def _remove_old(self, job_ids: Sequence[str]) -> int:
         """Remove old jobs, except the jobs that cannot be removed now. Return how many jobs were removed."""
         async with self._lock:
-            records: dict[str, JobRecord] = {}
+            groups: dict[str, list[JobRecord]] = {}
             for job_id in job_ids:
                 # A child job may have been chosen together with its parent job. A missing job was removed with its
                 # parent job.
-                record = None if job_id in records else await self._jobs.get(job_id)
+                is_chosen = any(one.job_id == job_id for group in groups.values() for one in group)
+                record = None if is_chosen else await self._jobs.get(job_id)
                 if record is None:
                     continue
                 with contextlib.suppress(FailedPreconditionError):  # A later search tries again.
-                    records |= {one.job_id: one for one in await self._with_children(record)}
-            try:
-                return len(await self._remove(list(records.values()))) if records else 0
-            except IrisError as error:
-                _log.warning("old jobs cannot be removed, trying again later: %s", error)
-                return 0
+                    groups[job_id] = await self._with_children(record)
+            removed = await self._try_to_remove(list(groups.values()))
+            if removed is None:
+                # One job may be the cause, for example if its logs at the log location cannot be removed. That job must
+                # not keep the other jobs.
+                removed, failures = 0, 0
+                for group in groups.values():
+                    count = await self._try_to_remove([group])
+                    removed += count or 0
+                    failures += count is None
+                    if failures == _MOST_FAILURES:
+                        break
+            return removed
+
+    async def _try_to_remove(self, groups: Sequence[Sequence[JobRecord]]) -> int | None:
+        """Remove jobs with their child jobs, and return how many jobs were removed. None: an error prevents the removal
+        now.
+        """
+        records = {one.job_id: one for group in groups for one in group}
+        try:
+            return len(await self._remove(list(records.values()))) if records else 0
+        except IrisError as error:
+            _log.warning("old jobs (%s) cannot be removed now: %s", ", ".join(list(records)[:3]), error)
+            return None
 
     async def _with_children(self, record: JobRecord) -> list[JobRecord]:
         """Return a job and all jobs below it.

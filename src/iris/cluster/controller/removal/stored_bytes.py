@@ -56,8 +56,8 @@ class StoredBytes:
     def reserved(self, owner: str, launch: cluster_pb2.Controller.LaunchJobRequest, workspace: bytes) -> Iterator[None]:
         """Return a context manager that counts the contents of a new job while the job is being saved.
 
-        The call reads two rows of the database on the loop, because no await may come between the check and the
-        counting.
+        With a limit, the call reads two rows of the database on the loop, because no await may come between the check
+        and the counting.
 
         Args:
             owner: The owner of the new job.
@@ -67,8 +67,11 @@ class StoredBytes:
         Raises:
             ResourceExhaustedError: The unfinished jobs of the user would exceed the limit.
         """
+        if self._limit is None:
+            yield
+            return
         size = self._size_of(owner, launch, workspace)
-        self._check(owner, size)
+        self._check(owner, size, self._limit)
         self._reserved[owner] += size
         try:
             yield
@@ -87,27 +90,25 @@ class StoredBytes:
         )
         return size if is_live else size + (stored or len(workspace))
 
-    def _check(self, owner: str, size: int) -> None:
-        if self._limit is None:
-            return
+    def _check(self, owner: str, size: int, limit: int) -> None:
         live = self._store.read(partial(contents.bytes_of_user, owner=owner)).live + self._reserved[owner]
-        if live + size <= self._limit:
+        if live + size <= limit:
             return
-        if size > self._limit:
+        if size > limit:
             problem = (
                 f"the entry point and the workspace of this job have {size:,} bytes, over the limit of"
-                f" {self._limit:,} for all jobs of user {quoted(owner)}: make them smaller, or raise the limit"
+                f" {limit:,} for all jobs of user {quoted(owner)}: make them smaller, or raise the limit"
             )
         else:
             problem = (
                 f"the unfinished jobs of user {quoted(owner)} store {live:,} bytes of entry points, workspaces and"
-                f" results, and this job needs {size:,} more, over the limit of {self._limit:,}: wait for some jobs, or"
+                f" results, and this job needs {size:,} more, over the limit of {limit:,}: wait for some jobs, or"
                 " kill some"
             )
         raise ResourceExhaustedError(
             f"{problem} ('iris up --max-bytes-per-user' sets the limit)",
             reason=ErrorReason.QUOTA_EXCEEDED,
-            metadata={"user": owner, "limit": str(self._limit)},
+            metadata={"user": owner, "limit": str(limit)},
         )
 
     async def run(self) -> None:

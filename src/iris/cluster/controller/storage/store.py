@@ -25,7 +25,6 @@ from iris.cluster.controller.storage.connections import Connections
 from iris.cluster.controller.storage.contents.tables import (
     ADD_CONTENTS,
     ADD_INPUTS,
-    COPY_INPUTS,
     DROP_CONTENTS,
     RAISE_ROUNDS,
     REMOVE_BUNDLE,
@@ -90,8 +89,7 @@ class Changes:
 
     def add_job(self, stored: JobRecord, bundle: bytes, inputs: bytes = b"") -> Self:
         """Add a new job, its workspace and the inputs of its tasks. The workspace is left out if `bundle` is empty or
-        the workspace is already stored. If the job has inputs and `inputs` is empty, the inputs of an earlier job with
-        the same hash are copied.
+        the workspace is already stored.
         """
         job, launch = stored.job, stored.launch
         if bundle:
@@ -107,8 +105,6 @@ class Changes:
         self._add(ADD_CONTENTS, (launch.bundle_hash,))
         if inputs:
             self._add(ADD_INPUTS, (launch.inputs_hash, inputs))
-        elif launch.inputs_hash:
-            self._add(COPY_INPUTS, (launch.inputs_hash,))
         if job.is_finished:
             self._end_job(stored)
         else:
@@ -366,6 +362,12 @@ class Store:
         with self._reading() as db:
             row = db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
             return next((bytes(blob) for (blob,) in row), None)
+
+    def inputs(self, inputs_hash: str) -> bytes | None:
+        """Return the inputs of a job; None if no inputs with this hash are stored."""
+        with self._reading() as db:
+            row = db.execute("SELECT blob FROM inputs WHERE hash=? LIMIT 1", (inputs_hash,)).fetchone()
+            return None if row is None else bytes(row[0])
 
     def inputs_part(self, inputs_hash: str, offset: int, length: int) -> bytes | None:
         """Return a part of the inputs of a job; None if no inputs with this hash are stored."""

@@ -6,6 +6,7 @@ The job itself decides what the end of another job means (`Job.dependency_ended`
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,20 +16,27 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.cluster.types import state_name
+from iris.errors import NotFoundError
 from iris.event_log import log_event
+from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0  # The pauses between the reads of a job that cannot be read.
 _log = logging.getLogger(__name__)
 
 
-async def check_dependencies(request: LaunchJobRequest, jobs: JobTable) -> None:
-    """Refuse a submission that waits for an unknown job.
+async def unknown_dependency(request: LaunchJobRequest, jobs: JobTable) -> NotFoundError | None:
+    """Return the error for a submission that waits for an unknown job. None if all jobs for which it waits exist.
 
-    Raises:
-        NotFoundError: There is no job with one of the ids.
+    The error is returned and not raised, because a repeated submission gets its first answer again, even if a job for
+    which the new job waits was removed meanwhile.
     """
-    for dependency in request.after:
-        await jobs.find(dependency.job_id)
+    try:
+        for dependency in request.after:
+            await jobs.find(dependency.job_id)
+    except NotFoundError as error:
+        return error
+    return None
 
 
 class Dependencies:
@@ -54,11 +62,10 @@ class Dependencies:
         end."""
         unknown = []
         for job_id in record.job.waits_for:
-            other = self._jobs.by_id.get(job_id)
-            if other is None or self._jobs.is_concluded(other):
-                unknown.append(job_id)
-            else:
+            if job_id in self._jobs.by_id:
                 self._waiting.setdefault(job_id, {})[record.job_id] = None
+            else:
+                unknown.append(job_id)
         if unknown:
             self._in_background(self._report_ended(record, unknown))
 
@@ -79,8 +86,18 @@ class Dependencies:
         ended jobs can be removed.
         """
         for job_id in job_ids:
-            other = await self._jobs.get(job_id)
+            other = await self._read(job_id)
             self._report(record, job_id, None if other is None else other.job.state)
+
+    async def _read(self, job_id: str) -> JobRecord | None:
+        """Return a job. A failed read is repeated, because the waiting job would otherwise wait forever."""
+        pauses = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        while True:
+            try:
+                return await self._jobs.get(job_id)
+            except Exception as error:  # noqa: BLE001 - After any exception, the next read may succeed.
+                _log.warning("job %s, for which another job waits, cannot be read, trying again: %s", job_id, error)
+            await asyncio.sleep(pauses.next_s())
 
     def _report(self, record: JobRecord, job_id: str, state: int | None) -> None:
         if job_id not in record.job.waits_for or record.job.is_finished:

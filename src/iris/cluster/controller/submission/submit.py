@@ -8,7 +8,7 @@ from iris.cluster.controller.logs.keeper import LogKeeper
 from iris.cluster.controller.removal.job_removal import JobRemoval
 from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.storage.saver import Saver
-from iris.cluster.controller.submission.dependencies import check_dependencies
+from iris.cluster.controller.submission.dependencies import unknown_dependency
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.names import claim_name
 from iris.cluster.controller.submission.parents import check_parent, inherit_environment
@@ -68,20 +68,22 @@ class Submissions:
 
         Args:
             request: The submission. This method changes the request.
-            owner: The name in the caller's token. It becomes the job's owner, unless the job has a parent. A child job
-                has the owner of its parent.
+            owner: The name in the caller's token. The name becomes the job's owner, unless the job has a parent. A
+                child job has the owner of its parent.
         """
         # The job's environment must not contain the client's token, because the token is secret. Each task gets a
         # separate token.
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
-        await check_dependencies(request, self._jobs)
+        unknown = await unknown_dependency(request, self._jobs)
         with self._workspaces.reserved(request):
             workspace = await self._workspaces.check(request)
             parent = await self._jobs.find(request.parent_job_id) if request.parent_job_id else None
             known = await claim_name(request, parent, self._jobs, self._saver)
             if known is not None:
                 return known.job_id
+            if unknown is not None:
+                raise unknown
             owner = owner if parent is None else parent.job.owner
             with self._stored_bytes.reserved(owner, request, workspace):
                 record = self._make_record(request, parent, owner)

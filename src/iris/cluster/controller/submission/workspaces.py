@@ -38,6 +38,9 @@ class Workspaces:
         """Check the workspace of a submission. Return the bytes of the workspace if the store does not have this
         workspace yet.
 
+        If the submission names the stored inputs of an earlier job by their hash, the inputs are put into the
+        submission. Therefore the inputs count towards the limits, and the earlier job may be removed meanwhile.
+
         The result is empty if the job has no workspace, or if the workspace is already stored.
 
         Raises:
@@ -48,7 +51,7 @@ class Workspaces:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
         if request.inputs_hash and not request.inputs_blob:
-            await self._check_stored_inputs(request)
+            request.inputs_blob = await self._stored_inputs(request)
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
         is_stored = not self._unused.is_being_removed(request.bundle_hash) and await self._reading.run(
@@ -86,13 +89,15 @@ class Workspaces:
                 return await self._part(inputs_hash, *place)
         raise NotFoundError(f"the inputs {quoted(inputs_hash)} have no item {task_index}")
 
-    async def _check_stored_inputs(self, request: LaunchJobRequest) -> None:
+    async def _stored_inputs(self, request: LaunchJobRequest) -> bytes:
         last = max(request.seen_task_indices, default=replicas_of(request) - 1)
-        entry = await self._reading.run(self._store.inputs_part, request.inputs_hash, *table_entry(last))
-        if entry is None or item_place(entry) is None:
+        offset, length = table_entry(last)
+        inputs = await self._reading.run(self._store.inputs, request.inputs_hash)
+        if inputs is None or item_place(inputs[offset : offset + length]) is None:
             raise FailedPreconditionError(
                 f"the inputs {request.inputs_hash} of {last + 1} tasks are not stored: send inputs_blob"
             )
+        return inputs
 
     async def _part(self, inputs_hash: str, offset: int, length: int) -> bytes:
         part = await self._reading.run(self._store.inputs_part, inputs_hash, offset, length)

@@ -114,6 +114,12 @@ class Attempt:
         return self.request.task_id, self.request.attempt_id
 
     @property
+    def seen_task_index(self) -> int:
+        """The task index that the task sees. A job that retries some tasks of an earlier job keeps their indices."""
+        request = self.request
+        return request.seen_task_index if request.HasField("seen_task_index") else request.task_index
+
+    @property
     def working_directory(self) -> Path:
         """The directory in which the process starts."""
         return Path(self.request.working_directory) if self.request.working_directory else self.directory.work

@@ -74,9 +74,7 @@ class TaskEnvironment:
             "PWD": str(attempt.working_directory),
             "IRIS_JOB_ID": request.job_id,
             "IRIS_TASK_ID": request.task_id,
-            "IRIS_TASK_INDEX": str(
-                request.seen_task_index if request.HasField("seen_task_index") else request.task_index
-            ),
+            "IRIS_TASK_INDEX": str(attempt.seen_task_index),
             "IRIS_NUM_TASKS": str(request.seen_num_tasks if request.HasField("seen_num_tasks") else request.num_tasks),
             "IRIS_ATTEMPT_ID": str(request.attempt_id),
             "IRIS_WORKER_ID": self.worker_id,

@@ -111,9 +111,9 @@ class AttemptPreparer:
 
     async def _fetch_input(self, attempt: Attempt) -> bytes:
         """Fetch the inputs of the attempt's task from the controller."""
-        asked = attempt.request
-        index = asked.seen_task_index if asked.HasField("seen_task_index") else asked.task_index
-        request = cluster_pb2.Controller.FetchInputRequest(inputs_hash=asked.inputs_hash, task_index=index)
+        request = cluster_pb2.Controller.FetchInputRequest(
+            inputs_hash=attempt.request.inputs_hash, task_index=attempt.seen_task_index
+        )
         answer: cluster_pb2.Controller.FetchInputResponse
         answer = await self._fetch(attempt, self._controller.stub.fetch_input, request)
         return answer.item

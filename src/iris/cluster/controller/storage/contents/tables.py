@@ -105,9 +105,8 @@ CREATE TRIGGER inputs_removed AFTER DELETE ON entry_points BEGIN
     DELETE FROM inputs WHERE number = OLD.number;
 END;
 """
-# Both statements add the inputs of the job whose contents were added last. The number of this job is the last row id.
+# The statement adds the inputs of the job whose contents were added last. The number of this job is the last row id.
 ADD_INPUTS = "INSERT INTO inputs VALUES (last_insert_rowid(), ?, ?)"
-COPY_INPUTS = "INSERT INTO inputs SELECT last_insert_rowid(), hash, blob FROM inputs WHERE hash=? LIMIT 1"
 # Adds the row of contents for the job that was inserted last, after its entry point. The argument is the hash of the
 # job's workspace.
 ADD_CONTENTS = (
