@@ -23,8 +23,8 @@ from iris.cluster.types import ResourceSpec
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 
-# A task that keeps a core busy and has 40 MB of memory, until its input ends. Another one that only sleeps.
-BUSY = "import sys\nkept = bytearray(40_000_000)\nwhile True: pass"
+# A task that is busy for a part of the time and has 40 MB of memory. Another one that only sleeps.
+BUSY = "import time\nkept = bytearray(40_000_000)\nwhile True: sum(range(300_000)); time.sleep(0.05)"
 SPIN = f"if [ $IRIS_TASK_INDEX = 0 ]; then exec python3 -c '{BUSY}'; else exec sleep 600; fi"
 
 

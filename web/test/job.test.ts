@@ -13,7 +13,7 @@ import { cellAfter, cellAt, gridOf } from "../src/views/job/grid_layout";
 import { countStates, exitText, JobModel, treeOf, troubledTasks } from "../src/views/job/job_model";
 import { newName, retrySubmission } from "../src/views/job/retry";
 import { inOrder, momentAt, moved, rowHeight, spansOf, tickStep, xOf, zoomed } from "../src/views/job/timeline/layout";
-import { columnsOf, CPU, GPU, MEMORY, summaryOf, timeRange } from "../src/views/job/usage/usage_data";
+import { columnsOf, CPU, GPU, MEMORY, summaryOf, timeLabel, timeRange } from "../src/views/job/usage/usage_data";
 
 const [PENDING, RUNNING, SUCCEEDED, FAILED, KILLED] = [1, 3, 4, 5, 6];
 
@@ -175,6 +175,8 @@ test("requested amounts of a sum are a line of their own", () => {
   assert.deepEqual(columnsOf([sum], MEMORY), [[0], [512 * 2 ** 20], [1_024 * 2 ** 20]]);
   assert.deepEqual(columnsOf([sum], GPU), [[0], [0.5]]);
   assert.equal(MEMORY.text(1_536 * 2 ** 20), "1.5 GiB");
+  const noon = new Date(2026, 10, 30, 12, 5, 7).getTime() / 1_000;
+  assert.deepEqual([5, 60, 86_400].map((step) => timeLabel(noon, step)), ["12:05:07", "12:05", "11-30"]);
   assert.deepEqual(timeRange(100, 100), [80, 100]);
   assert.deepEqual(timeRange(100, 500), [100, 500]);
 });

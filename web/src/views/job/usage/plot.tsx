@@ -4,7 +4,8 @@ import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import { theme } from "../../../frame/theme";
-import { timeRange, type Columns, type Measure } from "./usage_data";
+import { momentText } from "../../../parts/time_text";
+import { timeLabel, timeRange, type Columns, type Measure } from "./usage_data";
 
 const HEIGHT_PX = 150;
 const AXIS_PX = 74;
@@ -79,9 +80,9 @@ function options(element: HTMLElement, labels: readonly string[], limits: number
     cursor: { sync: { key: "usage" }, points: { size: 5 }, drag: { x: true, y: false } },
     legend: { live: true },
     scales: { x: { range: (_, first, last) => timeRange(first, last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
-    axes: [axis, { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(text), ...(steps ? { incrs: [...steps] } : {}) }],
+    axes: [{ ...axis, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) }, { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(text), ...(steps ? { incrs: [...steps] } : {}) }],
     series: [
-      { label: "time" },
+      { label: "time", value: (_, at: number | null) => (at === null ? "–" : momentText(at * 1_000)) },
       ...labels.map((label, index) => {
         const isLimit = index >= labels.length - limits;
         const stroke = colour(isLimit ? "--muted" : (LINE_COLOURS[index % LINE_COLOURS.length] ?? "--accent"));

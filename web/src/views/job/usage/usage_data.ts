@@ -1,6 +1,7 @@
 // The data of the plots of usage, from the series of the controller. The module is pure.
 
 import type { UsageSeries } from "../../../gen/iris/rpc/cluster_pb";
+import { clockTime, momentText } from "../../../parts/time_text";
 
 /** What a plot shows. */
 export interface Measure {
@@ -56,6 +57,20 @@ export function timeRange(first: number | null, last: number | null): [number, n
 }
 
 const SHORTEST_S = 20;
+
+const MINUTE_S = 60;
+const DAY_S = 86_400;
+
+/**
+ * Returns a label of the horizontal axis: the time of the day, or the date if the labels are days apart.
+ *
+ * @param stepS - the distance of two labels, in seconds
+ */
+export function timeLabel(seconds: number, stepS: number): string {
+  if (stepS >= DAY_S) return momentText(seconds * 1_000).slice(5, 10);
+  const time = clockTime(seconds * 1_000);
+  return stepS < MINUTE_S ? time : time.slice(0, 5);
+}
 
 function memoryText(bytes: number): string {
   if (bytes >= 1024 * MIB) return `${trimmed(bytes / (1024 * MIB))} GiB`;
