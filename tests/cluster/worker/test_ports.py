@@ -213,3 +213,26 @@ def test_port_lock_directory_of_another_user_is_not_used(
     reservations = PortReservations("127.0.0.1")
     port = reservations.reserve()
     reservations.release(port)
+
+
+def test_port_of_an_earlier_attempt_is_reserved_again_if_it_is_free() -> None:
+    reservations = PortReservations("127.0.0.1")
+    port = reservations.reserve()
+    assert reservations.reserve_again(port) == 0  # The port is reserved.
+    reservations.release(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert reservations.reserve_again(port) == 0
+    assert reservations.reserve_again(port) == port
+    assert [reservations.reserve_again(other) for other in (0, 80, 65536)] == [0, 0, 0]
+    reservations.release(port)
+
+
+def test_port_whose_last_connection_is_being_closed_is_not_reserved_again() -> None:
+    reservations = PortReservations("127.0.0.1")
+    port = reservations.reserve()
+    reservations.release(port)
+    with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)) as client:
+        accepted, _ = server.accept()
+        accepted.close()  # The side that closes first keeps the port in the state TIME_WAIT.
+        assert client.recv(1) == b""
+    assert reservations.reserve_again(port) == 0

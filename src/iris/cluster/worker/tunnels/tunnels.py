@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from iris.cluster.types import state_name
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -22,16 +23,29 @@ from iris.rpc.tunnels.tunnel import Tunnel, check_tunnel_id
 from iris.system.event_loop import open_file_limit
 
 MESSAGE_BYTES = 256 * 1024  # The largest size of the data in one message.
-BEAT_S = 10.0
-ABANDONED_S = 60.0  # A tunnel ends if its client does not come back within this many seconds after a broken stream.
-IDLE_S = 12 * 3600.0  # A channel ends if it has carried nothing for this many seconds.
 MAX_CHANNELS = 1000  # The largest number of channels of one tunnel.
 MAX_TUNNELS = 1000  # The largest number of tunnels of a worker.
-# Connections that are still open this many seconds after the end of their attempt do not belong to its processes.
-_LINGER_S = 2.0
 _log = logging.getLogger(__name__)
 
 Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+
+
+@dataclass(frozen=True)
+class TunnelTimes:
+    """The time limits of tunnels, in seconds.
+
+    Attributes:
+        beat_s: How long a stream may be silent.
+        abandoned_s: A tunnel ends if its client does not come back within this time after a broken stream.
+        idle_s: A channel ends if it has carried nothing for this time. Each beat checks this limit.
+        linger_s: A connection that is still open after this time since the end of its attempt is reset, because it does
+            not belong to the attempt's processes.
+    """
+
+    beat_s: float = 10.0
+    abandoned_s: float = 60.0
+    idle_s: float = 12 * 3600.0
+    linger_s: float = 2.0
 
 
 class Tunnels:
@@ -40,9 +54,14 @@ class Tunnels:
     Args:
         registry: The attempts of this worker.
         ports: Connects to the ports of attempts.
+        times: The time limits.
+
+    Attributes:
+        times: The time limits.
     """
 
-    def __init__(self, registry: AttemptRegistry, ports: TaskPorts) -> None:
+    def __init__(self, registry: AttemptRegistry, ports: TaskPorts, times: TunnelTimes | None = None) -> None:
+        self.times = times or TunnelTimes()
         self._registry = registry
         self._ports = ports
         self._budget = Budget()
@@ -63,7 +82,7 @@ class Tunnels:
         tunnel = self._tunnels.get(key)
         if tunnel is None:
             if request.resume:
-                raise _gone(request.tunnel_id)
+                raise self._gone(request.tunnel_id)
             if len(self._tunnels) >= MAX_TUNNELS:
                 raise ResourceExhaustedError(
                     f"this worker has {MAX_TUNNELS:,} tunnels, which is the limit: try again when some have ended",
@@ -85,11 +104,19 @@ class Tunnels:
         if tunnel is None:
             if request.close:
                 return WriteTunnelResponse()
-            raise _gone(request.tunnel_id)
+            raise self._gone(request.tunnel_id)
         again = tunnel.tunnel.apply(request.parts)
         if request.close:
             self.drop(tunnel)
         return WriteTunnelResponse(again=again)
+
+    def _gone(self, tunnel_id: str) -> NotFoundError:
+        return NotFoundError(
+            f"this worker has no tunnel {tunnel_id!r}: the tunnel was closed, or its client was silent for more than"
+            f" {self.times.abandoned_s:g} s",
+            reason=ErrorReason.TUNNEL_NOT_FOUND,
+            metadata={"tunnel_id": tunnel_id},
+        )
 
     def attempt_ended(self, task_id: str, attempt_id: int) -> None:
         """End the tunnels of an attempt that has ended, as soon as their clients have received the last bytes."""
@@ -139,6 +166,7 @@ class WorkerTunnel:
         self.key = key
         self.attempt = attempt
         self._tunnels = tunnels
+        self._times = tunnels.times
         self._loop = asyncio.get_running_loop()
         self._streams = 0  # The number of streams that the client has opened. Only the newest stream gets messages.
         self._is_closed = False
@@ -167,12 +195,12 @@ class WorkerTunnel:
                 elif self.attempt.is_final and not self.tunnel.channels:
                     yield self._closed()
                     self._tunnels.drop(self)
-                elif not await self.tunnel.wait_for_work(BEAT_S):
+                elif not await self.tunnel.wait_for_work(self._times.beat_s):
                     self._reset_idle()
                     yield TunnelMessage()
         finally:
             if number == self._streams and not self._is_closed:
-                self._abandoned = self._loop.call_later(ABANDONED_S, self._tunnels.drop, self)
+                self._abandoned = self._loop.call_later(self._times.abandoned_s, self._tunnels.drop, self)
 
     def connect(self, channel: Channel, target: ChannelTarget) -> None:
         """Begin to connect a channel that the client has opened."""
@@ -183,7 +211,7 @@ class WorkerTunnel:
     def attempt_ended(self) -> None:
         """Reset the channels of an ended attempt, after the time that its connections need to end by themselves."""
         self.tunnel.wake()
-        self._loop.call_later(_LINGER_S, self._reset_rest)
+        self._loop.call_later(self._times.linger_s, self._reset_rest)
 
     def close(self) -> None:
         """Close all connections of the tunnel."""
@@ -203,8 +231,8 @@ class WorkerTunnel:
 
     def _reset_idle(self) -> None:
         for channel in list(self.tunnel.channels.values()):
-            if self._loop.time() - channel.active_s > IDLE_S:
-                hours = IDLE_S / 3600
+            if self._loop.time() - channel.active_s > self._times.idle_s:
+                hours = self._times.idle_s / 3600
                 channel.reset(cluster_pb2.CHANNEL_RESET_IDLE, f"the connection carried nothing for {hours:g} hours")
 
     def _closed(self) -> TunnelMessage:
@@ -223,13 +251,4 @@ class WorkerTunnel:
 def _too_many(what: str) -> NotConnectedError:
     return NotConnectedError(
         cluster_pb2.CHANNEL_RESET_LIMIT, f"{what}, which is the limit: close some connections first"
-    )
-
-
-def _gone(tunnel_id: str) -> NotFoundError:
-    return NotFoundError(
-        f"this worker has no tunnel {tunnel_id!r}: the tunnel was closed, or its client was silent for more than"
-        f" {ABANDONED_S:g} s",
-        reason=ErrorReason.TUNNEL_NOT_FOUND,
-        metadata={"tunnel_id": tunnel_id},
     )
