@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from support.browser_pages import Pages
+from support.cluster import launch as submit
+from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.waiting import wait_until
@@ -88,6 +91,33 @@ def _open(pages: Pages, context: BrowserContext, controller: ControllerThread, n
     tab = pages.open_tab(context, controller.address, f"#/jobs?name=job-{number}")
     expect(tab.get_by_role("link", name=f"job-{number}")).to_be_visible()
     return tab
+
+
+def test_two_tabs_with_twelve_followed_tasks_and_three_lists_are_live_over_six_connections(
+    pages: Pages, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    script = f'echo "first $IRIS_TASK_INDEX"; while [ ! -e {gate} ]; do sleep 0.1; done; echo "last $IRIS_TASK_INDEX"'
+    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
+        jobs = [submit(client, shell(script), replicas=6) for _ in range(2)]
+        first = pages.open(server.address, f"#/jobs/{jobs[0]}/logs")
+        tabs = [first, pages.open_tab(first.context, server.address, f"#/jobs/{jobs[1]}/logs")]
+        for tab in tabs:
+            for index in range(6):
+                expect(tab.locator(".log-row").filter(has_text=f"first {index}")).to_be_visible()
+        lists = [pages.open_tab(first.context, server.address) for _ in range(3)]
+        gate.touch()
+        for tab in tabs:
+            tab.bring_to_front()
+            continues = tab.get_by_role("button", name="Continue here")
+            if continues.is_visible():
+                continues.click()
+            for index in range(6):
+                expect(tab.locator(".log-row").filter(has_text=f"last {index}")).to_be_visible()
+        lists[-1].bring_to_front()
+        for job_id in jobs:
+            expect(lists[-1].get_by_role("row").filter(has_text=job_id)).to_contain_text("succeeded")
+        assert first.evaluate("fetch('icon.svg').then((answer) => answer.status)") == 200
 
 
 def test_page_without_shared_workers_opens_its_own_streams(

@@ -88,8 +88,20 @@ export class MemoryLogs implements LogServer {
     return reads.map((read) => this.part(read, find));
   }
 
-  private encode(task: number, attempt: number) {
-    const { lines } = this.logs.get(`${task}.${attempt}`) ?? { lines: [] };
+  private readonly encoded = new Map<string, ReturnType<MemoryLogs["encodeNow"]>>();
+
+  /** Returns the records of an attempt. They are made again only after further lines were written. */
+  private encode(task: number, attempt: number): ReturnType<MemoryLogs["encodeNow"]> {
+    const key = `${task}.${attempt}`;
+    const { lines } = this.logs.get(key) ?? { lines: [] };
+    const known = this.encoded.get(key);
+    if (known?.records.length === lines.length) return known;
+    const made = this.encodeNow(lines);
+    this.encoded.set(key, made);
+    return made;
+  }
+
+  private encodeNow(lines: readonly Written[]) {
     const offsets: [number, number, number] = [0, 0, 0];
     const positions = [0];
     const starts: Offsets[] = [[0, 0, 0]];
