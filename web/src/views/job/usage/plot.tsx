@@ -79,7 +79,8 @@ function options(element: HTMLElement, labels: readonly string[], limits: number
     height: HEIGHT_PX,
     cursor: { sync: { key: "usage" }, points: { size: 5 }, drag: { x: true, y: false } },
     legend: { live: true },
-    scales: { x: { range: (_, first, last) => timeRange(first, last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+    // For a single point, uPlot proposes an end that is years away.
+    scales: { x: { range: ({ data }, first, last) => timeRange(first, data[0].length === 1 ? first : last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
     axes: [{ ...axis, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) }, { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(text), ...(steps ? { incrs: [...steps] } : {}) }],
     series: [
       { label: "time", value: (_, at: number | null) => (at === null ? "–" : momentText(at * 1_000)) },
