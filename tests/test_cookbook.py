@@ -33,7 +33,7 @@ from iris.cluster.client.server_process import LocalServer
 
 COOKBOOK = Path(__file__).parents[1] / "docs" / "cookbook"
 PAGES = sorted(COOKBOOK.glob("*.md"))
-_LINES_OF_A_SCREEN = 100  # A recipe is short enough to be read at once.
+_LINES_OF_A_SCREEN = 80  # A recipe is short enough to be read at once.
 _CELLS = """\
 import sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -62,8 +62,8 @@ def blocks_of(page: Path) -> list[Block]:
 
 def free_port() -> int:
     """Return the number of a port that no program uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -132,16 +132,16 @@ def assert_output(output: str, expected: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """The cluster of all recipes."""
-    with running_cluster(tmp_path_factory.mktemp("kitchen"), workers=2) as server:
-        yield server
+    with running_cluster(tmp_path_factory.mktemp("recipes"), workers=2) as started:
+        yield started
 
 
 @pytest.fixture
-def reader(kitchen: LocalServer, tmp_path: Path) -> Reader:
+def reader(server: LocalServer, tmp_path: Path) -> Reader:
     """A reader with an empty folder."""
-    return Reader(tmp_path, kitchen.address)
+    return Reader(tmp_path, server.address)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -163,12 +163,12 @@ def test_recipe_fits_a_screen(page: Path) -> None:
 
 
 def test_training_of_the_recipe_continues_from_its_checkpoint_when_its_worker_is_killed(
-    kitchen: LocalServer, reader: Reader
+    server: LocalServer, reader: Reader
 ) -> None:
     (script,) = [block for block in blocks_of(COOKBOOK / "train-with-checkpoints.md") if "file" in block.attributes]
     (reader.folder / "train.py").write_text(script.text)
     checkpoints = reader.folder / "checkpoints"
-    with IrisClient.remote(kitchen.address) as client:
+    with IrisClient.remote(server.address) as client:
         words = ["sh", "-c", f"echo $PPID > worker; exec {sys.executable} train.py {checkpoints}"]
         job = client.run(words, working_directory=str(reader.folder))
         wait_until((checkpoints / "task-0.json").exists, "the first checkpoint")

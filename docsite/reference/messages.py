@@ -26,6 +26,7 @@ MESSAGES = (
     "EnvironmentConfig",
     "Controller.ListMachinesResponse",
     "Controller.Machine",
+    "Controller.MachineUse",
     "Controller.WaitingGang",
     "Controller.Amounts",
 )
