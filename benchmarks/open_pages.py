@@ -3,7 +3,7 @@
 The cluster has a job of 10,000 tasks, most of which wait, and a task that writes 100 MB/s. A process of its own opens
 the connections of 50 pages over HTTP/1.1, with cookies, as browsers do: 20 lists of jobs, 15 views of the large job, 5
 logs of the writing task, 5 views of the machines and 5 of the cluster. A page reads its log with at most 10 MB/s, since
-a browser draws no more. Blocks with and without pages alternate.
+a browser draws no more. Blocks without pages, with the 45 pages that read no log, and with all pages alternate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,11 +31,13 @@ from iris.rpc import cluster_pb2
 
 _NAME = "open_pages"
 _TASKS = 10_000
-_BLOCKS = 6  # of each kind
-_JOBS = 40  # in a block
+_BLOCKS = 4  # of each kind
+_JOBS = 100  # in a block
+_SETTLE_S = 3.0  # after the pages have opened, until the block begins
 _WARM_UP = 10
 _AIM = 1.1
 _LOG_BYTES_PER_S = 10_000_000
+_KINDS = {"none": "no page", "quiet": "45 pages without logs", "all": "50 pages"}
 _SERVICE = "iris.cluster.ControllerService"
 _WRITER = """
 import os, time
@@ -84,32 +86,28 @@ def _prepare(client: RemoteClusterClient) -> None:
 
 def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
     controller = psutil.Process(server.process.pid)
-    idle, busy = _Times(), _Times()
+    times = {kind: _Times() for kind in _KINDS}
     for number in range(_WARM_UP):
         _run_job(client, f"warm-up-{number}")
-    messages = 0
     for block in range(_BLOCKS):
-        _run_block(client, controller, f"idle-{block}", idle)
-        with _open_pages(server) as pages:
-            _run_block(client, controller, f"busy-{block}", busy)
-            messages += pages()
-    for what, quiet, loaded in (
-        ("LaunchJob", idle.launches, busy.launches),
-        ("placement", idle.placements, busy.placements),
-    ):
-        ratio = p95(loaded) / p95(quiet)
+        for kind in _KINDS:
+            with _open_pages(server, kind):
+                time.sleep(_SETTLE_S)
+                _run_block(client, controller, f"{kind}-{block}", times[kind])
+    quiet = times["none"]
+    for kind, words in _KINDS.items():
+        one = times[kind]
+        ratios = []
+        for known, measured in ((quiet.launches, one.launches), (quiet.placements, one.placements)):
+            ratio = p95(measured) / p95(known)
+            beside = "" if kind == "none" else f", {ratio:.2f} times ({aim(ratio, _AIM, '')})"
+            ratios.append(f"p50 {p50(measured) * 1000:.1f} ms, p95 {p95(measured) * 1000:.1f} ms{beside}")
+        show(_NAME, f"{words}: LaunchJob {ratios[0]}; placement {ratios[1]}")
         show(
             _NAME,
-            f"{what}: p50 {p50(quiet) * 1000:.1f} ms without pages, {p50(loaded) * 1000:.1f} ms with 50;"
-            f" p95 {p95(quiet) * 1000:.1f} ms and {p95(loaded) * 1000:.1f} ms: {ratio:.2f} times"
-            f" ({aim(ratio, _AIM, '')})",
+            f"{words}: controller {one.cpu_s / one.wall_s * 100:.0f} % of a core, memory {one.memory[0] / 2**20:.0f} MiB"
+            f" after the first block, {one.memory[-1] / 2**20:.0f} MiB after the last one",
         )
-    show(
-        _NAME,
-        f"controller: {idle.cpu_s / idle.wall_s * 100:.0f} % of a core without pages,"
-        f" {busy.cpu_s / busy.wall_s * 100:.0f} % with 50; memory with pages {busy.memory[0] / 2**20:.0f} MiB after the"
-        f" first block, {busy.memory[-1] / 2**20:.0f} MiB after the last one; {messages / 1e6:.0f} MB to the pages",
-    )
 
 
 def _run_block(client: RemoteClusterClient, controller: psutil.Process, name: str, times: _Times) -> None:
@@ -157,23 +155,14 @@ def _launch(
 
 
 @contextlib.contextmanager
-def _open_pages(server: LocalServer) -> Iterator[Callable[[], int]]:
-    """Open the pages in a process of their own. The yielded function returns how many bytes they have received."""
-    words = [sys.executable, "-m", "benchmarks.open_pages", server.address, server.token]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
+def _open_pages(server: LocalServer, kind: str) -> Iterator[None]:
+    """Open the pages of a kind in a process of their own."""
+    words = [sys.executable, "-m", "benchmarks.open_pages", server.address, server.token, kind]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # All streams have had their first message.
-
-        def received() -> int:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
+        process.stdout.readline()  # All streams have begun.
         try:
-            yield received
+            yield
         finally:
             process.terminate()
 
@@ -189,7 +178,6 @@ class _Page:
     def __init__(self, address: str, session: tuple[str, str]) -> None:
         self._address = urlsplit(address)
         self._path, self._cookie = session
-        self.received = 0
 
     async def stream(self, method: str, request: dict[str, object], opened: asyncio.Event, limit: float = 0) -> None:
         """Read a stream for ever, and throw its messages away."""
@@ -199,7 +187,6 @@ class _Page:
         writer.write(self._head(method, "application/connect+json", len(body)) + body)
         start, own = time.monotonic(), 0
         while data := await reader.read(1 << 18):
-            self.received += len(data)
             own += len(data)
             opened.set()
             if limit and (left_s := start + own / limit - time.monotonic()) > 0:
@@ -211,7 +198,7 @@ class _Page:
         while True:
             reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
             writer.write(self._head(method, "application/json", len(body), "close") + body)
-            self.received += len(await reader.read())
+            await reader.read()
             writer.close()
             await asyncio.sleep(period_s)
 
@@ -240,34 +227,30 @@ def _sign_in(address: str, token: str) -> tuple[str, str]:
     return answer.json()["sessionPath"], answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
 
 
-async def _read_pages(address: str, token: str) -> None:
+async def _read_pages(address: str, token: str, kind: str) -> None:
     session = _sign_in(address, token)
-    pages: list[_Page] = []
     tasks: list[asyncio.Task[None]] = []
     opened: list[asyncio.Event] = []
 
     def page(method: str, request: dict[str, object], limit: float = 0) -> _Page:
         made, event = _Page(address, session), asyncio.Event()
-        pages.append(made)
         opened.append(event)
         tasks.append(asyncio.create_task(made.stream(method, request, event, limit)))
         return made
 
-    for _ in range(20):
+    for _ in range(20 if kind != "none" else 0):
         page("WatchJobs", {"newestFirst": True, "pageSize": 500})
-    for _ in range(15):
+    for _ in range(15 if kind != "none" else 0):
         view = page("WatchJob", {"jobId": "large", "includeTasks": True})
         tasks.append(asyncio.create_task(view.repeat("GetUsage", {"jobId": "large"}, 8)))
-    for _ in range(5):
+    for _ in range(5 if kind == "all" else 0):
         page("StreamTaskLogs", {"jobId": "writer", "follow": True, "positions": [{"taskIndex": 0}]}, _LOG_BYTES_PER_S)
-    for _ in range(5):
+    for _ in range(5 if kind != "none" else 0):
         page("WatchCluster", {"includeMachines": True})
         page("WatchCluster", {"includeWorkers": True, "includeStatus": True, "includeEvents": True})
     await asyncio.gather(*(event.wait() for event in opened))
     print("open", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    print(sum(one.received for one in pages), flush=True)
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks, asyncio.Event().wait())
 
 
 if __name__ == "__main__":
