@@ -105,8 +105,8 @@ def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
         show(_NAME, f"{words}: LaunchJob {ratios[0]}; placement {ratios[1]}")
         show(
             _NAME,
-            f"{words}: controller {one.cpu_s / one.wall_s * 100:.0f} % of a core, memory {one.memory[0] / 2**20:.0f} MiB"
-            f" after the first block, {one.memory[-1] / 2**20:.0f} MiB after the last one",
+            f"{words}: controller {one.cpu_s / one.wall_s * 100:.0f} % of a core, memory"
+            f" {one.memory[0] / 2**20:.0f} MiB after the first block and {one.memory[-1] / 2**20:.0f} MiB after the last",
         )
 
 
