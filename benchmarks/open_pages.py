@@ -103,10 +103,12 @@ def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
             beside = "" if kind == "none" else f", {ratio:.2f} times ({aim(ratio, _AIM, '')})"
             ratios.append(f"p50 {p50(measured) * 1000:.1f} ms, p95 {p95(measured) * 1000:.1f} ms{beside}")
         show(_NAME, f"{words}: LaunchJob {ratios[0]}; placement {ratios[1]}")
+        first, last = (size / 2**20 for size in (one.memory[0], one.memory[-1]))
+        share = one.cpu_s / one.wall_s * 100
         show(
             _NAME,
-            f"{words}: controller {one.cpu_s / one.wall_s * 100:.0f} % of a core, memory"
-            f" {one.memory[0] / 2**20:.0f} MiB after the first block and {one.memory[-1] / 2**20:.0f} MiB after the last",
+            f"{words}: controller {share:.0f} % of a core, memory {first:.0f} MiB after the first block, {last:.0f} MiB"
+            " after the last one",
         )
 
 

@@ -77,9 +77,10 @@ def own_origin(request: WebRequest) -> str:
         given = f"{request.method} and the content type {quoted(request.content_type)}"
         raise _foreign(f"a page makes calls with POST and one of {', '.join(_CONTENT_TYPES)}, got {given}")
     if not request.origin or not _is_same_host(request.origin, request.host):
+        page = f"a page of {quoted(request.origin)}" if request.origin else "a program that names no page (Origin)"
         raise _foreign(
-            f"the call comes from a page of {quoted(request.origin or 'no origin')}, and this server was called as"
-            f" {quoted(request.host)}: {_ADVICE}. A proxy must pass on the header Host as it is, with its port"
+            f"the call comes from {page}, and this server was called as {quoted(request.host)}: {_ADVICE}. A proxy must"
+            " pass on the header Host as it is, with its port"
         )
     if request.fetch_site not in ("", "same-origin"):
         raise _foreign(f"the browser says that the call comes from another page ({request.fetch_site}): {_ADVICE}")
