@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import running_cluster
+from support.ports import free_port
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -58,13 +58,6 @@ def blocks_of(page: Path) -> list[Block]:
     text = re.sub(r"\b80[08]0\b", str(free_port()), page.read_text())
     found = re.findall(r"^```(\w+)(.*?)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(language, dict(re.findall(r"(\w+)=(\S+)", words)), text) for language, words, text in found]
-
-
-def free_port() -> int:
-    """Return the number of a port that no program uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Reader:

@@ -59,12 +59,12 @@ def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iri
 
 def test_kill_terminates_the_known_jobs_and_reports_the_unknown_ones(remote_iris: Iris) -> None:
     one, other = (remote_iris.detach("exec sleep 600") for _ in range(2))
-    done = remote_iris("kill", one, "nobody", other, "--wait", "--json", code=1)
+    done = remote_iris("kill", one, "unknown-job", other, "--wait", "--json", code=1)
     assert {(job["job_id"], job["state"]) for job in json.loads(done.stdout)["jobs"]} == {
         (one, "KILLED"),
         (other, "KILLED"),
     }
-    assert "'nobody'" in done.stderr
+    assert "'unknown-job'" in done.stderr
     assert "had ended" in remote_iris("kill", one).stdout
 
 
@@ -73,10 +73,10 @@ def test_rm_removes_ended_jobs_and_reports_the_others(remote_iris: Iris) -> None
     running = remote_iris.detach("exec sleep 600")
     for name in (ended, other):
         remote_iris.wait_for(name, "SUCCEEDED")
-    done = remote_iris("rm", ended, running, "nobody", "--json", code=1)
+    done = remote_iris("rm", ended, running, "unknown-job", "--json", code=1)
     assert json.loads(done.stdout) == {"removed": [ended]}
     assert f"iris kill --wait {running}" in done.stderr
-    assert "'nobody'" in done.stderr
+    assert "'unknown-job'" in done.stderr
     assert ended not in remote_iris("ps", "--all").stdout
     assert "only the whole job" in remote_iris("rm", f"{running}/task-0", code=1).stderr
     assert "no job that has ended matches" in remote_iris("rm", f"{running}*", code=1).stderr
@@ -212,7 +212,7 @@ def test_number_without_a_unit_is_seconds_for_every_option(remote_iris: Iris) ->
         ("--replicas", "99999999999", "must be a whole number from 1 to 2147483647, got 99999999999"),
         ("--retries", "two", "must be a whole number from 0 to 2147483647, got 'two'"),
         ("--cpu", "two", "cpu must be a number of cores from 0 to 2147483647"),
-        ("--cpu", "0.0005", "with at most three decimals, such as 2 or 0.25, got 0.0005"),
+        ("--cpu", "0.0005", "with at most three decimals, such as 2, 0.25 or '250m', got 0.0005"),
         ("--timeout", "99999999999", "must be at most 2147483647 seconds (68 years), got '99999999999'"),
         ("--job-timeout", "100000d", "must be at most 2147483647 seconds (68 years), got '100000d'"),
         ("--name", "a\u200bb", "the invisible character U+200B (ZERO WIDTH SPACE)"),

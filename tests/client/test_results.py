@@ -98,7 +98,7 @@ def test_task_result_waits_up_to_its_timeout(client: IrisClient, tmp_path: Path)
 
 def test_results_of_an_unknown_job_or_task_are_not_found(client: IrisClient) -> None:
     with pytest.raises(NotFoundError):
-        client.job("nobody").results()
+        client.job("unknown-job").results()
     job = client.run(["true"])
     with pytest.raises(NotFoundError, match="has no task 5"):
         list(client.cluster.stream_results(job.job_id, [5]))

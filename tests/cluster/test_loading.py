@@ -10,24 +10,16 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.tokens import keep_key
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import start_server
 from iris.config import ClusterConfig
 from iris.errors import LocalClusterError
-from iris.system.sockets import bind, port_of
 
 _HEALTH = "/grpc.health.v1.Health/Check"
 _OLD_DATABASE = Path(__file__).parent / "controller" / "databases" / "schema-2.sql"
-
-
-def free_port() -> int:
-    listener = bind("127.0.0.1", 0)
-    try:
-        return port_of(listener)
-    finally:
-        listener.close()
 
 
 def post(port: int, path: str) -> tuple[int, dict[str, str]]:

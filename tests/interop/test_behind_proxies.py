@@ -30,7 +30,8 @@ from support.certificates import CertificateAuthority
 from support.chaos_proxy import ChaosProxy, Faults, gentle
 from support.cluster import running_cluster, shell, unique
 from support.port_server import digest_of, stream_of
-from support.reverse_proxies import BARE_HOST, KINDS, free_port, program, running_proxy
+from support.ports import free_port
+from support.reverse_proxies import BARE_HOST, KINDS, program, running_proxy
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job

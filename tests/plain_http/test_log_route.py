@@ -138,7 +138,7 @@ def test_error_of_the_log_route_names_the_accepted_values(curl: Curl) -> None:
     assert (status, headers["content-type"]) == (400, "application/json")
     assert json.loads(body)["code"] == "invalid_argument"
     assert json.loads(body)["details"][0]["debug"]["reason"] == "INVALID_ARGUMENT"
-    assert curl.status(curl.url("nobody"))[0] == 404
+    assert curl.status(curl.url("unknown-job"))[0] == 404
     assert curl.status(f"{url}?task=1")[0] == 404
     assert curl.status(f"{url}?attempt=1")[0] == 404
     assert curl.status(f"{url}?cursor=abc")[0] == 400
@@ -155,7 +155,7 @@ def test_head_request_gets_the_answer_of_get_without_a_body(curl: Curl) -> None:
     status, headers, body = curl.status(curl.url(job, "format=ndjson"), "--head")
     assert (status, headers["content-type"], body) == (200, "application/x-ndjson", "")
     assert headers["x-content-type-options"] == "nosniff"
-    assert curl.status(curl.url("nobody"), "--head")[::2] == (404, "")
+    assert curl.status(curl.url("unknown-job"), "--head")[::2] == (404, "")
 
 
 def test_token_of_a_reader_may_read_any_log_and_token_of_a_task_only_its_own_job(curl: Curl) -> None:
@@ -165,7 +165,7 @@ def test_token_of_a_reader_may_read_any_log_and_token_of_a_task_only_its_own_job
     wait_until(lambda: curl.cluster.get_task_status(live, 0).attempts, "an attempt")
     of_task = token(TASK, job_id=live, task_index=0, attempt_id=0)
     assert curl.status(curl.url(job), token=of_task)[0] == 403
-    assert curl.status(curl.url("nobody"), token=of_task)[0] == 403
+    assert curl.status(curl.url("unknown-job"), token=of_task)[0] == 403
     assert curl.status(curl.url(live), token=of_task)[0] == 200
     curl.cluster.terminate_job(live)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Certificate
+from support.ports import free_port
 from support.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
@@ -266,12 +267,6 @@ def _listening(
         if process.poll() is None:
             return process, port
     raise AssertionError(f"{command.__name__} has not started: {log.read_text()}")
-
-
-def free_port() -> int:
-    """Return a port of loopback that nothing uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _accepts(port: int) -> bool:

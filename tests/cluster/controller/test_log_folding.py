@@ -309,13 +309,16 @@ def fold_in_process(logs: KeptLogs, failpoint: str) -> int:
     return subprocess.run([sys.executable, "-c", FOLD, logs.directories.root], env=environment, check=False).returncode
 
 
-async def test_new_job_is_accepted_although_the_database_of_folded_logs_is_damaged(tmp_path: Path) -> None:
+async def test_new_job_is_accepted_although_the_database_of_folded_logs_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = await folded(tmp_path, b"all of it\n")
     await before.keeper.close()
     logs = KeptLogs(tmp_path, location="")
     logs.keeper.start()
     (logs.directories.root / "folded.db").write_bytes(b"damaged" * 1000)
     logs.keeper.job_launched("new", 3)
+    assert "the folded logs of an earlier job with the same name cannot be removed" in caplog.text
     await logs.keeper.close()
 
 

@@ -41,7 +41,7 @@ async def test_complete_logs_of_ended_attempts_are_copied(tmp_path: Path) -> Non
     logs.add_ended("ended", b"all of it\n")
     logs.add_job("runs")
     logs.write("runs", b"some of it\n", close=False)
-    logs.write("nobody knows this", b"left by somebody\n")
+    logs.write("unknown-job", b"left by somebody\n")
     await logs.keeper.sweep()
     assert files(logs.stored("ended")) == files(logs.path("ended"))
     assert len(list(logs.there.iterdir())) == 1
@@ -267,16 +267,16 @@ async def test_too_old_log_stays_while_the_log_location_is_unreachable(
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
-# Of nobody's
+# Logs of unknown jobs.
 
 
 async def test_old_log_of_an_unknown_job_is_removed_completely(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
-    logs.write("nobody", b"one\n")
-    logs.write("nobody", b"two\n", 1)
+    logs.write("unknown-job", b"one\n")
+    logs.write("unknown-job", b"two\n", 1)
     logs.now_ms += DAY_MS - HOUR_MS
     await logs.keeper.sweep()
-    assert len(list(logs.path("nobody").parent.iterdir())) == 2
+    assert len(list(logs.path("unknown-job").parent.iterdir())) == 2
     logs.now_ms = time.time_ns() // 1_000_000 + DAY_MS + 1
     await logs.keeper.sweep()
     assert list(logs.directories.root.iterdir()) == []

@@ -101,7 +101,7 @@ def test_pages_contain_all_tasks_of_a_job_in_index_order(
     assert list_tasks(stub, job_id, 0, "") == (list(range(7)), "")
     assert list_tasks(stub, job_id, 7, "") == (list(range(7)), "")
     with pytest.raises(NotFoundError):
-        list_tasks(stub, "nobody", 5, "")
+        list_tasks(stub, "unknown-job", 5, "")
 
 
 def test_invalid_page_token_or_size_is_refused(
