@@ -31,6 +31,7 @@ NAMES = (
     "list_watchers",
     "page_load",
     "open_pages",
+    "copy_files",
     "task_status",
     "http_versions",
     "import_time",

@@ -1067,20 +1067,22 @@ class ListTaskFilesResponse(_message.Message):
     def __init__(self, attempt_id: _Optional[int] = ..., files: _Optional[_Iterable[_Union[TaskFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ReadTaskFileRequest(_message.Message):
-    __slots__ = ("task_id", "attempt_id", "path", "offset", "max_bytes", "hash_only")
+    __slots__ = ("task_id", "attempt_id", "path", "offset", "max_bytes", "hash_only", "with_hash")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     HASH_ONLY_FIELD_NUMBER: _ClassVar[int]
+    WITH_HASH_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     attempt_id: int
     path: str
     offset: int
     max_bytes: int
     hash_only: bool
-    def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., max_bytes: _Optional[int] = ..., hash_only: _Optional[bool] = ...) -> None: ...
+    with_hash: bool
+    def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., max_bytes: _Optional[int] = ..., hash_only: _Optional[bool] = ..., with_hash: _Optional[bool] = ...) -> None: ...
 
 class ReadTaskFileResponse(_message.Message):
     __slots__ = ("attempt_id", "data", "sha256", "hashed_bytes", "inode")

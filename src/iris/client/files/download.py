@@ -184,20 +184,25 @@ class _FileCopy:
         """Copy a block. Return whether its hash is right; None if the file was replaced or has become shorter."""
         digest, begin = hashlib.sha256(), self.done
         while (left := begin + size - self.done) > 0:
-            answer = yield from self._read(self.done, min(PART_BYTES, left), hash_only=False)
+            # A block of one part needs no other call for its hash. Most files have only one such block.
+            answer = yield from self._read(self.done, min(PART_BYTES, left), with_hash=size <= PART_BYTES)
             if answer is None or not answer.data:
                 return None
             digest.update(answer.data)
             yield Work(partial(self._to.write, answer.data))
             self.done += len(answer.data)
             self._progress.add(len(answer.data))
+            if answer.sha256 and len(answer.data) == size:
+                return answer.sha256 == digest.hexdigest()
         answer = yield from self._read(begin, size, hash_only=True)
         return None if answer is None else answer.sha256 == digest.hexdigest()
 
-    def _read(self, offset: int, size: int, *, hash_only: bool) -> Operation[cluster_pb2.ReadTaskFileResponse | None]:
+    def _read(
+        self, offset: int, size: int, *, hash_only: bool = False, with_hash: bool = False
+    ) -> Operation[cluster_pb2.ReadTaskFileResponse | None]:
         """Return the answer of a call; None if the path leads to another file than before."""
         request = cluster_pb2.ReadTaskFileRequest(
-            path=self._file.path, offset=offset, max_bytes=size, hash_only=hash_only
+            path=self._file.path, offset=offset, max_bytes=size, hash_only=hash_only, with_hash=with_hash
         )
         answer: cluster_pb2.ReadTaskFileResponse = yield from self._route.call("read_task_file", request)
         self._inode = answer.inode if self._inode is None else self._inode

@@ -42,6 +42,8 @@ def read_stored(pack: StoredPack, request: cluster_pb2.ReadTaskFileRequest) -> c
     count = min(request.max_bytes or most, most)
     if not request.hash_only:
         answer.data = pack.read(file, request.offset, count)
+        if request.with_hash:
+            answer.sha256, answer.hashed_bytes = hashlib.sha256(answer.data).hexdigest(), len(answer.data)
         return answer
     digest, done = hashlib.sha256(), 0
     while done < count:

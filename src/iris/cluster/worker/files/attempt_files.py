@@ -164,6 +164,8 @@ def _read(fd: int, request: cluster_pb2.ReadTaskFileRequest, answer: cluster_pb2
         answer.inode = os.fstat(fd).st_ino & (1 << 63) - 1
         if not request.hash_only:
             answer.data = os.pread(fd, count, request.offset)
+            if request.with_hash:
+                answer.sha256, answer.hashed_bytes = hashlib.sha256(answer.data).hexdigest(), len(answer.data)
             return
         digest, done = hashlib.sha256(), 0
         while done < count:
