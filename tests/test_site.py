@@ -16,9 +16,12 @@ ROOT = Path(__file__).parents[1]
 # Tags that load a file when the page is shown, and the attribute with the address of the file.
 LOADING = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("furo") is None, reason="needs the dependency group docs: uv sync --group docs"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("furo") is None, reason="needs the dependency group docs: uv sync --group docs"
+    ),
+    pytest.mark.timeout(400),  # The build computes for 10 s, which a busy machine makes minutes.
+]
 
 
 @pytest.fixture(scope="module")
