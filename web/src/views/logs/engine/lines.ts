@@ -107,32 +107,30 @@ export class LineAssembler {
   private readData({ source, timeMs, offset, payload }: DataRecord, entries: Entry[]): void {
     const known = this.received[source]! - offset;
     if (known >= payload.length && !(known === 0 && payload.length === 0)) return;
-    let bytes = known > 0 ? payload.subarray(known) : payload;
+    const bytes = known > 0 ? payload.subarray(known) : payload;
     let at = Math.max(offset, offset + known);
     if (known < 0) {
       at = offset;
       this.jump(source, offset, timeMs, entries);
     }
-    for (;;) {
-      const newline = bytes.indexOf(NEWLINE);
-      if (newline < 0) break;
+    let start = 0;
+    for (let newline; (newline = bytes.indexOf(NEWLINE, start)) >= 0; start = newline + 1) {
+      const line = bytes.subarray(start, newline);
       const pending = this.pending[source];
       if (pending) {
-        this.append(pending, at, bytes.subarray(0, newline));
+        this.append(pending, at + start, line);
         pending.timeMs = timeMs;
         entries.push(this.line(source, pending, false, at + newline + 1));
         this.pending[source] = null;
       } else {
-        entries.push(this.wholeLine(source, timeMs, at, bytes.subarray(0, newline)));
+        entries.push(this.wholeLine(source, timeMs, at + start, line));
       }
-      at += newline + 1;
-      bytes = bytes.subarray(newline + 1);
     }
     this.received[source] = at + bytes.length;
-    if (bytes.length === 0) return;
-    const pending = (this.pending[source] ??= { start: at, timeMs, pieces: [], length: 0, skipped: 0 });
+    if (start === bytes.length) return;
+    const pending = (this.pending[source] ??= { start: at + start, timeMs, pieces: [], length: 0, skipped: 0 });
     pending.timeMs = timeMs;
-    this.append(pending, at, bytes);
+    this.append(pending, at + start, bytes.subarray(start));
   }
 
   /** Continues at a later offset. */
@@ -188,8 +186,8 @@ export class LineAssembler {
 
   private wholeLine(source: number, timeMs: number, start: number, bytes: Uint8Array): Line {
     const end = start + bytes.length + 1;
-    const pending: Pending = { start, timeMs, pieces: [], length: 0, skipped: 0 };
     if (bytes.length > MAX_LINE_BYTES) {
+      const pending: Pending = { start, timeMs, pieces: [], length: 0, skipped: 0 };
       this.append(pending, start, bytes);
       return this.line(source, pending, false, end);
     }

@@ -39,8 +39,8 @@ export class LogWindow {
   private epoch = 0;
 
   /**
-   * @param isFiltered - whether the server leaves out lines. A movement then ends when a part has brought the first rows,
-   *   because the server may have to search many gigabytes for the next rows.
+   * @param isFiltered - whether the server leaves out lines. A movement then reads each lane once, perhaps without a
+   *   row, because the server may have to search many gigabytes for the next rows. New lines are drawn meanwhile.
    */
   constructor(
     private readonly lanes: readonly Lane[],
@@ -162,6 +162,7 @@ export class LogWindow {
     const { epoch, lanes } = this;
     const steps: (Step | undefined)[] = lanes.map(() => undefined);
     const rows: WindowRow[] = [];
+    let hasRead = false;
     while (rows.length < count) {
       const reads: PartRead[] = [];
       let best = -1;
@@ -187,7 +188,8 @@ export class LogWindow {
         }
       }
       if (reads.length) {
-        if (this.isFiltered && rows.length) break;
+        if (this.isFiltered && hasRead) break;
+        hasRead = true;
         try {
           await read(reads);
         } catch (error) {
