@@ -64,6 +64,10 @@ WRONG: dict[str, list[Any]] = {
     "IrisClient.terminate.task_index": NO_INT32,
     "stream_task_index": NO_INT32,
     "IrisClient.outputs.task_index": NO_INT32,
+    "IrisClient.usage.task_index": NO_INT32,
+    "RemoteClusterClient.get_usage.task_indices": [value for value in NO_INDICES if value != []],
+    "worker_ids": NO_NAMES,
+    "max_points": [*NO_INT32, 1001],
     "task_indices": NO_INDICES,
     "path": [*NO_TEXT, None, "/etc/passwd", "../x", "a/../x"],
     "to": [5, True, ["a"], object(), None, ""],
@@ -183,6 +187,7 @@ WRONG: dict[str, list[Any]] = {
     "position": [*NO_INT64, None],
     "end": NO_FLAG,
     "id_prefix": [*NO_TEXT, None],
+    "id_contains": [*NO_TEXT, None],
     "owner": [*NO_TEXT, None],
     "states": [*NO_LIST, None, ["DONE"], [""], [1.5], [None], ["UNSPECIFIED"], [0]],
     "since_ms": [*NO_INT64, None],
@@ -219,6 +224,7 @@ RIGHT: dict[str, Any] = {
     "wanted": cluster_pb2.Worker.FetchLogsFilter(),
     "RemoteClusterClient.resubmit_job.submission": cluster_pb2.Controller.LaunchJobRequest(),
     "RemoteClusterClient.launch_job.request": cluster_pb2.Controller.LaunchJobRequest(),
+    "RemoteClusterClient.fetch_log_parts.request": cluster_pb2.FetchLogPartsRequest(),
     "RemoteClusterClient.stream_task_logs.request": cluster_pb2.StreamTaskLogsRequest(),
     "command": ["true"],
     "function": print,
@@ -242,6 +248,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "Entrypoint.__init__.kwargs": {"callable": print},
     "IrisClient.wait.stream_task_index": {"stream_logs": True},
     "Job.wait.stream_task_index": {"stream_logs": True},
+    "RemoteClusterClient.get_usage.task_indices": {"job_id": "train"},
+    "LocalClusterClient.get_usage.task_indices": {"job_id": "train"},
 }
 # Words by which errors name an argument, where they do not use its own name.
 SAID_AS: dict[str, tuple[str, ...]] = {

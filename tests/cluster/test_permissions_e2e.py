@@ -49,6 +49,8 @@ CONTROLLER = {
     "ListTaskFiles": "admin user reader T",
     "ReadTaskFile": "admin user reader T",
     "WriteTaskFile": "admin user",
+    "OpenTunnel": "admin user T",
+    "WriteTunnel": "admin user T",
     "RegisterEndpoint": "admin user T",
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
@@ -87,7 +89,11 @@ WORKER = {
     "ListTaskFiles": "admin user reader controller T",
     "ReadTaskFile": "admin user reader controller T",
     "WriteTaskFile": "admin user controller",
+    "OpenTunnel": "controller",
+    "WriteTunnel": "controller",
 }
+# A user may make these calls for the user's own jobs only. A job that does not exist is no other user's.
+NEED_OWNER = ("WriteStdin", "ResubmitJob", "ForgetJob", "OpenTunnel", "WriteTunnel")
 ROLES = ("admin", "user", "reader", "worker", "task", "controller")
 
 
@@ -175,7 +181,7 @@ def test_every_controller_call_checks_the_role_of_its_caller(
 ) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         fields = fields_for(running, "nobody")
-        if method.startswith("Terminate") or method in ("WriteStdin", "ResubmitJob", "ForgetJob"):
+        if method.startswith("Terminate") or method in NEED_OWNER:
             fields["job_id"] = running if role == "task" else "nobody's"
         if method == "WriteTaskFile" and role != "task":
             fields["task_id"] = "nobody's/task-0"

@@ -4,6 +4,7 @@ calls.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
@@ -79,16 +80,18 @@ class ErrorInterceptor:
         self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
     ) -> AsyncIterator[Any]:
         """Make a call whose answer is a stream."""
-        return self._with_wire_errors(call_next(request, ctx))
+        return self._with_wire_errors(call_next, request, ctx)
 
-    async def _with_wire_errors(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _with_wire_errors(
+        self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
+    ) -> AsyncIterator[Any]:
         try:
-            async for message in messages:
-                yield message
+            # A service may refuse a request before it returns an iterator. Therefore the call itself is in the block.
+            async with contextlib.aclosing(cast(Any, call_next(request, ctx))) as messages:
+                async for message in messages:
+                    yield message
         except Exception as error:
             raise _wire_error(error) from error
-        finally:
-            await cast(Any, messages).aclose()
 
 
 def _wire_error(error: Exception) -> ConnectError:
