@@ -13,7 +13,7 @@ import { cellAfter, cellAt, gridOf } from "../src/views/job/grid_layout";
 import { countStates, exitText, JobModel, treeOf, troubledTasks } from "../src/views/job/job_model";
 import { newName, retrySubmission } from "../src/views/job/retry";
 import { inOrder, momentAt, moved, rowHeight, spansOf, tickStep, xOf, zoomed } from "../src/views/job/timeline/layout";
-import { columnsOf, CPU, GPU, MEMORY, summaryOf, timeLabel, timeRange } from "../src/views/job/usage/usage_data";
+import { axisValues, columnsOf, CPU, GPU, largestValue, MEMORY, summaryOf, timeLabel, timeRange } from "../src/views/job/usage/usage_data";
 
 const [PENDING, RUNNING, SUCCEEDED, FAILED, KILLED] = [1, 3, 4, 5, 6];
 
@@ -166,6 +166,18 @@ test("series with different steps share the times of a plot", () => {
   assert.deepEqual(columnsOf([first, second], CPU), [[0, 2, 4, 60], [1, 0.5, 0.5, 0.25], [null, null, 2, null]]);
   assert.equal(summaryOf(first, CPU), "last 0.25 cores, most 1 core");
   assert.equal(summaryOf(create(UsageSeriesSchema, {}), CPU), "");
+});
+
+test("vertical axis ends at a round value above the largest value", () => {
+  assert.deepEqual(axisValues(1.6), [0, 0.5, 1, 1.5, 2]);
+  assert.deepEqual(axisValues(4), [0, 1, 2, 3, 4]);
+  assert.deepEqual(axisValues(6 * 2 ** 20, MEMORY.steps), [0, 2, 4, 6].map((mib) => mib * 2 ** 20));
+});
+
+test("request far above the use does not hide the use", () => {
+  assert.equal(largestValue(2, 8), 8);
+  assert.equal(largestValue(2, 9), 2);
+  assert.equal(largestValue(0, 9), 9);
 });
 
 test("requested amounts of a sum are a line of their own", () => {

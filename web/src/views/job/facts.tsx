@@ -12,6 +12,8 @@ import { commandLine, visibleText } from "../../parts/visible_text";
 import { controller } from "../../rpc/transport";
 import { describeError } from "../../rpc/errors";
 
+const MOST_OPEN_NAMES = 6; // A longer list of environment variables is folded.
+
 /** The facts as a list of names and values. Values of environment variables are never sent to the page. */
 export function Facts({ job }: { job: JobStatus }) {
   const [answer, setAnswer] = useState<Controller_GetSubmissionResponse | null>(null);
@@ -33,17 +35,20 @@ export function Facts({ job }: { job: JobStatus }) {
       <Fact name="Tasks">
         {countText(job.numTasks)}
         {submission && job.numTasks > 1 && (submission.independentTasks ? ", independent" : ", a gang")}
-        {job.numInputs > 0 && `, ${countText(job.numInputs)} inputs`}
+        {job.numInputs > 0 && `, ${numbered(job.numInputs, "input", "inputs")}`}
       </Fact>
       {submission && <Fact name="Resources of each task">{resourcesText(submission.resources)}</Fact>}
       {submission && <Fact name="Policies">{policiesText(submission)}</Fact>}
       {variables.length > 0 && (
         <Fact name="Environment">
-          <span class="names">
-            {variables.map((name) => (
-              <code key={name}>{visibleText(name)}</code>
-            ))}
-          </span>
+          <details class="environment" open={variables.length <= MOST_OPEN_NAMES}>
+            <summary>{variables.length === 1 ? "1 name" : `${variables.length} names`}</summary>
+            <span class="names">
+              {variables.map((name) => (
+                <code key={name}>{visibleText(name)}</code>
+              ))}
+            </span>
+          </details>
         </Fact>
       )}
       {submission?.bundleHash && (
@@ -54,8 +59,8 @@ export function Facts({ job }: { job: JobStatus }) {
       <Fact name="Submitted">
         <Moment ms={Number(job.submittedAtMs)} /> by {visibleText(job.owner) || "unknown"}
       </Fact>
-      <Fact name="Started"><Moment ms={Number(job.startedAtMs)} /></Fact>
-      <Fact name="Ended"><Moment ms={Number(job.finishedAtMs)} /></Fact>
+      {job.startedAtMs > 0n && <Fact name="Started"><Moment ms={Number(job.startedAtMs)} /></Fact>}
+      {job.finishedAtMs > 0n && <Fact name="Ended"><Moment ms={Number(job.finishedAtMs)} /></Fact>}
       {job.parentJobId && (
         <Fact name="Parent job">
           <a href={hrefOf("job", job.parentJobId)}>{visibleText(job.parentJobId)}</a>
@@ -113,13 +118,17 @@ function resourcesText(resources: ResourceSpecProto | undefined): string {
 
 function policiesText(submission: Submission): string {
   const parts = [
-    `${submission.maxRetriesFailure} retries of failures`,
+    `${numbered(submission.maxRetriesFailure, "retry", "retries")} of failures`,
     `${submission.maxRetriesPreemption} of lost workers`,
   ];
-  if (submission.maxTaskFailures) parts.push(`tolerates ${submission.maxTaskFailures} failed tasks`);
-  if (submission.maxParallel) parts.push(`${submission.maxParallel} tasks at a time`);
+  if (submission.maxTaskFailures) parts.push(`tolerates ${numbered(submission.maxTaskFailures, "failed task", "failed tasks")}`);
+  if (submission.maxParallel) parts.push(`${numbered(submission.maxParallel, "task", "tasks")} at a time`);
   if (submission.timeoutSeconds) parts.push(`attempt timeout ${durationText(submission.timeoutSeconds * 1_000)}`);
   if (submission.jobTimeoutSeconds) parts.push(`job timeout ${durationText(submission.jobTimeoutSeconds * 1_000)}`);
   if (submission.schedulingTimeoutSeconds) parts.push(`scheduling timeout ${durationText(submission.schedulingTimeoutSeconds * 1_000)}`);
   return parts.join(", ");
+}
+
+function numbered(count: number, one: string, several: string): string {
+  return `${countText(count)} ${count === 1 ? one : several}`;
 }

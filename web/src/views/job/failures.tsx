@@ -5,7 +5,7 @@ import { FailureReason, type TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { hrefOf } from "../../frame/routes";
 import { StateBadge } from "../../parts/state";
 import { visibleText } from "../../parts/visible_text";
-import { exitText, troubledTasks } from "./job_model";
+import { exitText, hasFailed, troubledTasks } from "./job_model";
 import { LastLines } from "./last_lines";
 
 const FIRST = 3;
@@ -45,20 +45,21 @@ export function Failures({ jobId, tasks, onSelect }: Props) {
 function FailedTask({ jobId, task, onSelect }: { jobId: string; task: TaskStatus; onSelect: Props["onSelect"] }) {
   const failed = task.attempts.filter((attempt) => attempt.error !== "");
   const attempt = failed[failed.length - 1];
+  const ending = attempt ? exitText(attempt) : "";
   const error = attempt?.error || task.error;
   return (
-    <li>
+    <li class={hasFailed(task) ? undefined : "failure-retried"}>
       <div class="failure-head">
         <button type="button" class="link-button" onClick={() => onSelect(task.taskIndex)}>
           Task {task.taskIndex}
         </button>
         <StateBadge state={task.state} />
-        {attempt && <span>{exitText(attempt)}</span>}
+        {attempt && ending && <span>{task.attempts.length > 1 && `attempt ${attempt.attemptId}: `}{ending}</span>}
         <code class="reason">{reasonName(attempt?.failureReason ?? task.failureReason)}</code>
         {task.attempts.length > 1 && <span class="muted">{task.attempts.length} attempts</span>}
         <a href={hrefOf("logs", jobId, [["task", String(task.taskIndex)]])}>Log</a>
       </div>
-      <p class="error-text" dir="auto">{visibleText(error)}</p>
+      {error !== ending && <p class="error-text" dir="auto">{visibleText(error)}</p>}
       {attempt && (
         <LastLines taskId={task.taskId} attemptId={attempt.attemptId} lines={LINES} version={String(attempt.finishedAtMs)} />
       )}

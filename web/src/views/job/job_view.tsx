@@ -8,7 +8,7 @@ import { Empty, Loading } from "../../parts/empty";
 import { countText } from "../../parts/numbers";
 import { StateBadge, StateBar } from "../../parts/state";
 import { styleOf } from "../../parts/states";
-import { Duration } from "../../parts/time";
+import { Duration, Moment } from "../../parts/time";
 import { visibleText } from "../../parts/visible_text";
 import { JobActions } from "./actions";
 import { ChildJobs } from "./child_jobs";
@@ -58,7 +58,6 @@ export function JobView({ route }: { route: Route }) {
         <JobActions job={job} />
       </div>
       <JobState job={job} />
-      <Facts job={job} />
       <Failures jobId={jobId} tasks={tasks} onSelect={select} />
       <section aria-labelledby="tasks-title">
         <h2 id="tasks-title">
@@ -83,6 +82,10 @@ export function JobView({ route }: { route: Route }) {
       </section>
       <ChildJobs jobId={jobId} isFinal={isFinal} />
       {!isFinal && <Endpoints jobId={jobId} beat={beat} />}
+      <section aria-labelledby="details-title">
+        <h2 id="details-title">Details</h2>
+        <Facts job={job} />
+      </section>
     </article>
   );
 }
@@ -103,16 +106,22 @@ function JobTitle({ jobId }: { jobId: string }) {
 }
 
 function JobState({ job }: { job: JobStatus }) {
+  const ending = exitText(job);
+  const reason = reasonName(job.failureReason);
   const why = job.error || job.statusMessage;
   return (
     <>
       <p class="failure-head">
         <StateBadge state={job.state} />
         <Duration startMs={Number(job.submittedAtMs)} endMs={Number(job.finishedAtMs)} />
-        <span>{exitText(job)}</span>
-        {job.failureReason > 0 && <code class="reason">{reasonName(job.failureReason)}</code>}
+        {ending && <span>{ending}</span>}
+        {reason && reason !== "EXIT_CODE" && <code class="reason">{reason}</code>}
+        <span class="muted">
+          submitted <Moment ms={Number(job.submittedAtMs)} />
+          {job.owner && ` by ${visibleText(job.owner)}`}
+        </span>
       </p>
-      {why && <p class={[5, 7, 8].includes(job.state) ? "error-text" : undefined} dir="auto">{visibleText(why)}</p>}
+      {why && why !== ending && <p class={[5, 7, 8].includes(job.state) ? "error-text" : undefined} dir="auto">{visibleText(why)}</p>}
     </>
   );
 }

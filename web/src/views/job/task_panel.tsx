@@ -61,7 +61,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
                   <td><Duration startMs={Number(attempt.startedAtMs)} endMs={Number(attempt.finishedAtMs)} /></td>
                   <td>{exitText(attempt) || "–"}</td>
                   <td class="wide-cell" dir="auto">
-                    {attempt.error && <><code class="reason">{reasonName(attempt.failureReason)}</code> {visibleText(attempt.error)}</>}
+                    {attempt.error && <><code class="reason">{reasonName(attempt.failureReason)}</code> {attempt.error !== exitText(attempt) && visibleText(attempt.error)}</>}
                   </td>
                   <td class="mono">{attempt.workerId}</td>
                 </tr>

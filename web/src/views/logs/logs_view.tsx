@@ -92,6 +92,7 @@ interface OpenLogProps {
 
 function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
   const fraction = useSignal(1);
+  const isWhole = useSignal(false);
   const marker = useMemo(() => markerOf(query.find || query.grep), [query.find, query.grep]);
   const showsTasks = session.tasks.length > 1;
   const settings: RowSettings = useMemo(
@@ -140,11 +141,12 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
       <div class="log-frame">
         <Viewport
           session={session} settings={settings} wraps={query.wraps} onKey={onKey} onSelect={select}
-          onMove={(next) => {
+          onMove={(next, isAllInSight) => {
             fraction.value = next;
+            isWhole.value = isAllInSight;
           }}
         />
-        <LogScrollbar session={session} fraction={fraction.value} />
+        <LogScrollbar session={session} fraction={fraction.value} isWhole={isWhole.value} />
         <BackToEnd session={session} />
       </div>
       <StatusBar session={session} watched={watched} selected={query.line} />

@@ -118,7 +118,7 @@ function SeparatorRow({ row, rowKey, selected, settings }: RowProps & { row: Sep
         <StateShape state={state} /> {name} {styleOf(state).label}
         {exitText(outcome)}
         {ran}
-        {outcome?.error && <span class="log-reason">: {visibleText(outcome.error)}</span>}
+        {outcome?.error && !exitText(outcome).endsWith(` ${outcome.error}`) && <span class="log-reason">: {visibleText(outcome.error)}</span>}
         {log.missingReason && <span class="log-reason"> The end of the log is missing: {visibleText(log.missingReason)}</span>}
       </span>
     </div>

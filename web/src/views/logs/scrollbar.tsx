@@ -8,9 +8,18 @@ import type { LogSession } from "./log_session";
 
 const STEP = 0.01;
 const PAGE = 0.1;
+const THUMB_PX = 28;
 const DRAG_MS = 120; // While the user drags, the log is read at most this often.
 
-export function LogScrollbar({ session, fraction }: { session: LogSession; fraction: number }) {
+interface Props {
+  readonly session: LogSession;
+  /** The part of the log that is above the row in sight. */
+  readonly fraction: number;
+  /** Whether all rows are in sight. The thumb then fills the scrollbar. */
+  readonly isWhole: boolean;
+}
+
+export function LogScrollbar({ session, fraction, isWhole }: Props) {
   const track = useRef<HTMLDivElement>(null);
   const [dragged, setDragged] = useState<number | null>(null);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
@@ -72,7 +81,7 @@ export function LogScrollbar({ session, fraction }: { session: LogSession; fract
       onPointerCancel={() => setDragged(null)}
       onKeyDown={onKey}
     >
-      <div class="log-thumb" style={{ top: `calc(${shown * 100}% - ${shown * 28}px)` }}>
+      <div class="log-thumb" style={isWhole ? { top: "0", height: "100%" } : { top: `calc(${shown * 100}% - ${shown * THUMB_PX}px)`, height: `${THUMB_PX}px` }}>
         {dragged !== null && <span class="log-thumb-text">{text}</span>}
       </div>
     </div>

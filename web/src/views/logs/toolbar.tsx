@@ -48,7 +48,7 @@ export function Toolbar({ query, taskCount, attempts, problems, downloadUrl, isO
           </select>
         </label>
       )}
-      <label class="log-field">
+      <label class="log-field log-field-source">
         Source
         <select
           value={query.sources.join(",")}
@@ -154,7 +154,7 @@ export function FindBar({ query, search, onFind, onStop, onLeave }: FindBarProps
       <label class="log-field log-field-find log-field-wide">
         Find
         <input
-          id="log-find" type="search" value={text} placeholder="regular expression  ( / )" spellcheck={false}
+          id="log-find" type="search" value={text} placeholder="expression  ( / )" spellcheck={false}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === "Enter" && event.shiftKey) {

@@ -19,8 +19,8 @@ export interface ViewportProps {
   readonly wraps: boolean;
   readonly onKey: (event: KeyboardEvent) => void;
   readonly onSelect: (key: string) => void;
-  /** Is called with the part of the document that is in sight. */
-  readonly onMove: (fraction: number) => void;
+  /** Is called with the part of the document that is in sight, and whether this is the whole document. */
+  readonly onMove: (fraction: number, isWhole: boolean) => void;
 }
 
 export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: ViewportProps) {
@@ -36,7 +36,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
     expectedTop.current = element.scrollTop;
     session.scroll = session.isFollowing.peek() ? "end" : "keep";
     anchor.current = anchorOf(element);
-    onMove(fractionInSight(session, anchor.current));
+    onMove(fractionInSight(session, anchor.current), isWholeInSight(session, element));
     addRows(element);
   }, [version, session, settings.showsTimes, wraps]);
 
@@ -58,7 +58,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
       const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < AT_END_PIXELS;
       if (isAtEnd) session.followAgain();
       else session.letGo();
-      onMove(fractionInSight(session, anchor.current));
+      onMove(fractionInSight(session, anchor.current), isWholeInSight(session, element));
     }
     addRows(element);
   };
@@ -127,6 +127,10 @@ function anchorOf(element: HTMLElement): Anchor | null {
     }
   }
   return null;
+}
+
+function isWholeInSight({ document, isReading }: LogSession, element: HTMLElement): boolean {
+  return !document.window.hasMoreAbove && document.isAtEnd && !isReading.peek() && element.scrollHeight <= element.clientHeight;
 }
 
 function fractionInSight(session: LogSession, anchor: Anchor | null): number {

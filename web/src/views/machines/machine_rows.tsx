@@ -66,7 +66,7 @@ function MachineRow({ machine, isChosen, hasGpus, hasLabels }: RowProps) {
       <MeterCell share={shares.get("CPU")} label="CPU" />
       <MeterCell share={shares.get("Memory")} label="Memory" />
       {hasGpus && <MeterCell share={shares.get("GPU")} label="GPUs" />}
-      <td data-label="Held by">
+      <td class="wide-cell" data-label="Held by">
         <Holders machine={machine} />
       </td>
       {hasLabels && (
@@ -97,7 +97,7 @@ export function MachineState({ machine }: { machine: Machine }) {
 
 function Holders({ machine }: { machine: Machine }) {
   const bySize = [...machine.holdings].sort((a, b) => b.taskIndices.length - a.taskIndices.length);
-  if (bySize.length === 0) return <span class="muted">nobody</span>;
+  if (bySize.length === 0) return <span class="muted">no job</span>;
   return (
     <>
       {bySize.slice(0, SHOWN_JOBS).map(({ jobId, taskIndices }) => (

@@ -26,13 +26,13 @@ export function Queue({ queue }: { queue: MachineQueue }) {
           <tbody>
             {waiting.map((gang, index) => (
               <tr key={`${gang.jobId} ${index}`}>
-                <td class="wide-cell">
+                <td class="wide-cell queue-job">
                   <a href={hrefOf("job", gang.jobId)}>
                     <bdi>{gang.jobId}</bdi>
                   </a>
                 </td>
-                <td data-label="Needs">{needText(gang)}</td>
-                <td class="numbers" data-label="Waits since">
+                <td class="queue-needs" data-label="Needs">{needText(gang)}</td>
+                <td class="numbers queue-needs" data-label="Waits since">
                   <Age ms={toNumber(gang.sinceMs)} />
                 </td>
                 <td class="wide-cell" data-label="Why">

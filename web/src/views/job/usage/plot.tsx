@@ -5,10 +5,12 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import { theme } from "../../../frame/theme";
 import { momentText } from "../../../parts/time_text";
-import { timeLabel, timeRange, type Columns, type Measure } from "./usage_data";
+import { axisValues, largest, largestValue, timeLabel, timeRange, type Columns, type Measure } from "./usage_data";
 
 const HEIGHT_PX = 150;
+const TIME_AXIS_PX = 26;
 const AXIS_PX = 74;
+const FEW_POINTS = 3; // So few points need a mark, because one point makes no line.
 
 interface Props {
   columns: Columns;
@@ -73,27 +75,40 @@ function options(element: HTMLElement, labels: readonly string[], limits: number
     ticks: { stroke: colour("--border"), width: 1 },
     font: "11px system-ui, sans-serif",
   };
-  const value = (_: uPlot, raw: number | null) => (raw === null ? "–" : text(raw));
+  const value = (_: uPlot, raw: number | null) => (raw === null ? "" : text(raw));
+  const isLimit = (line: number) => line >= labels.length - limits;
+  const valuesOf = ({ data }: uPlot) => {
+    const lines = data.slice(1) as (number | null)[][];
+    const mostOf = (wanted: boolean) => largest(lines.filter((_, line) => isLimit(line) === wanted).map(largest));
+    return axisValues(largestValue(mostOf(false), mostOf(true)) || 1, steps);
+  };
   return {
     width: element.clientWidth || 300,
     height: HEIGHT_PX,
     cursor: { sync: { key: "usage" }, points: { size: 5 }, drag: { x: true, y: false } },
-    legend: { live: true },
+    legend: { live: true, markers: { width: 2, dash: (_, line) => (isLimit(line - 1) ? "dashed" : "solid") } },
     // For a single point, uPlot proposes an end that is years away.
-    scales: { x: { range: ({ data }, first, last) => timeRange(first, data[0].length === 1 ? first : last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
-    axes: [{ ...axis, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) }, { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(text), ...(steps ? { incrs: [...steps] } : {}) }],
+    scales: {
+      x: { range: ({ data }, first, last) => timeRange(first, data[0].length === 1 ? first : last) },
+      y: { range: (plot) => [0, valuesOf(plot).at(-1) ?? 1] },
+    },
+    axes: [
+      { ...axis, size: TIME_AXIS_PX, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) },
+      { ...axis, size: AXIS_PX, splits: valuesOf, values: (_, splits) => splits.map(text) },
+    ],
     series: [
-      { label: "time", value: (_, at: number | null) => (at === null ? "–" : momentText(at * 1_000)) },
+      { label: "", value: (_, at: number | null) => (at === null ? "" : momentText(at * 1_000)) },
       ...labels.map((label, index) => {
-        const isLimit = index >= labels.length - limits;
-        const stroke = colour(isLimit ? "--muted" : (LINE_COLOURS[index % LINE_COLOURS.length] ?? "--accent"));
-        const only = labels.length - limits === 1 && !isLimit;
+        const isDashed = isLimit(index);
+        const stroke = colour(isDashed ? "--muted" : (LINE_COLOURS[index % LINE_COLOURS.length] ?? "--accent"));
+        const only = labels.length - limits === 1 && !isDashed;
         return {
           label,
           stroke,
-          width: isLimit ? 1 : 1.5,
+          width: isDashed ? 1 : 1.5,
           value,
-          ...(isLimit ? { dash: [4, 4] } : {}),
+          points: { show: ({ data }: uPlot) => !isDashed && data[0].length < FEW_POINTS },
+          ...(isDashed ? { dash: [4, 4] } : {}),
           ...(only ? { fill: `${stroke}24` } : {}),
         };
       }),

@@ -12,7 +12,7 @@ export interface Measure {
   /** One unit of the wire in units of the plot. */
   readonly factor: number;
   readonly text: (value: number) => string;
-  /** The distances of the labels of the vertical axis; without them, any round number. */
+  /** The possible distances of the labels of the vertical axis, ascending; without them, any round number. */
   readonly steps?: readonly number[];
 }
 
@@ -72,6 +72,28 @@ export function timeLabel(seconds: number, stepS: number): string {
   return stepS < MINUTE_S ? time : time.slice(0, 5);
 }
 
+const MOST_STEPS = 4;
+const ROUND_STEPS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** (power - 3))).flat();
+
+/**
+ * Returns the labels of the vertical axis, from zero to a round value that is not below the largest value.
+ *
+ * @param most - the largest value of the plot
+ * @param steps - the possible distances of two labels, ascending
+ */
+export function axisValues(most: number, steps: readonly number[] = ROUND_STEPS): number[] {
+  const step = steps.find((one) => most <= one * MOST_STEPS) ?? most;
+  const count = Math.max(1, Math.ceil(most / step - 1e-9));
+  return Array.from({ length: count + 1 }, (_, index) => index * step);
+}
+
+const FAR_ABOVE = 4;
+
+/** Returns the largest value that a plot shows. A request far above the use is left out, because it hides the use. */
+export function largestValue(used: number, requested: number): number {
+  return used > 0 && requested > used * FAR_ABOVE ? used : Math.max(used, requested);
+}
+
 function memoryText(bytes: number): string {
   if (bytes >= 1024 * MIB) return `${trimmed(bytes / (1024 * MIB))} GiB`;
   return `${trimmed(bytes / MIB)} MiB`;
@@ -112,10 +134,18 @@ function spread(times: readonly number[], series: UsageSeries, values: readonly 
   });
 }
 
-/** Returns the newest and the largest value of a series, for people; empty if there is no value. */
+/** Returns the largest value, or 0 if there is none. */
+export function largest(values: readonly (number | null)[]): number {
+  return values.reduce<number>((most, value) => Math.max(most, value ?? 0), 0);
+}
+
+/** Returns the newest, the largest and the requested value of a series, for people; empty if there is no value. */
 export function summaryOf(series: UsageSeries, measure: Measure): string {
   const values = measure.used(series).map((value) => Number(value) * measure.factor);
   const last = values[values.length - 1];
   if (last === undefined) return "";
-  return `last ${measure.text(last)}, most ${measure.text(values.reduce((most, value) => Math.max(most, value), 0))}`;
+  const parts = [`last ${measure.text(last)}`, `most ${measure.text(largest(values))}`];
+  const requested = largest(measure.requested(series).map((value) => Number(value) * measure.factor));
+  if (requested > 0) parts.push(`requested ${measure.text(requested)}`);
+  return parts.join(", ");
 }
