@@ -56,9 +56,6 @@ export function Facts({ job }: { job: JobStatus }) {
           <code>{submission.bundleHash.slice(0, 12)}</code>
         </Fact>
       )}
-      <Fact name="Submitted">
-        <Moment ms={Number(job.submittedAtMs)} /> by {visibleText(job.owner) || "unknown"}
-      </Fact>
       {job.startedAtMs > 0n && <Fact name="Started"><Moment ms={Number(job.startedAtMs)} /></Fact>}
       {job.finishedAtMs > 0n && <Fact name="Ended"><Moment ms={Number(job.finishedAtMs)} /></Fact>}
       {job.parentJobId && (

@@ -11,6 +11,7 @@ import { LastLines } from "./last_lines";
 const FIRST = 3;
 const MORE = 20;
 const LINES = 6;
+const RETRIED_LINES = 3;
 
 interface Props {
   jobId: string;
@@ -35,7 +36,7 @@ export function Failures({ jobId, tasks, onSelect }: Props) {
       </ol>
       {troubled.length > most && (
         <button type="button" class="button" onClick={() => setMost(most + MORE)}>
-          Show more of {troubled.length} tasks
+          Show {Math.min(MORE, troubled.length - most)} more
         </button>
       )}
     </section>
@@ -61,7 +62,7 @@ function FailedTask({ jobId, task, onSelect }: { jobId: string; task: TaskStatus
       </div>
       {error !== ending && <p class="error-text" dir="auto">{visibleText(error)}</p>}
       {attempt && (
-        <LastLines taskId={task.taskId} attemptId={attempt.attemptId} lines={LINES} version={String(attempt.finishedAtMs)} />
+        <LastLines taskId={task.taskId} attemptId={attempt.attemptId} lines={hasFailed(task) ? LINES : RETRIED_LINES} version={String(attempt.finishedAtMs)} />
       )}
     </li>
   );

@@ -60,15 +60,20 @@ export function JobView({ route }: { route: Route }) {
       <JobState job={job} />
       <Failures jobId={jobId} tasks={tasks} onSelect={select} />
       <section aria-labelledby="tasks-title">
-        <h2 id="tasks-title">
-          Tasks <span class="muted">{countText(job.numTasks)}</span> <a href={hrefOf("logs", jobId)}>Logs of all tasks</a>
-        </h2>
-        <Counts counts={countStates(tasks)} />
+        <div class="section-tools">
+          <h2 id="tasks-title">
+            Tasks <span class="muted">{countText(job.numTasks)}</span>
+          </h2>
+          <Counts counts={countStates(tasks)} />
+          <a href={hrefOf("logs", jobId)}>Logs of all tasks</a>
+        </div>
+        <div class="state-bar-line">
+          <StateBar counts={countStates(tasks)} />
+        </div>
         <TaskGrid tasks={tasks} selected={selected} onSelect={select} />
         {task && <TaskPanel job={job} task={task} beat={beat} onClose={() => changeQuery({ task: "" })} />}
       </section>
       <section aria-labelledby="timeline-title">
-        <h2 id="timeline-title">Timeline</h2>
         <Timeline
           tasks={tasks}
           submittedMs={Number(job.submittedAtMs)}
@@ -128,15 +133,12 @@ function JobState({ job }: { job: JobStatus }) {
 
 function Counts({ counts }: { counts: readonly { state: number; count: number }[] }) {
   return (
-    <div class="state-counts">
-      <StateBar counts={counts} />
-      <p class="failure-head">
-        {counts.map(({ state, count }) => (
-          <span key={state} class="state-count">
-            <span class="numbers">{countText(count)}</span> <StateBadge state={state} />
-          </span>
-        ))}
-      </p>
-    </div>
+    <span class="state-counts">
+      {counts.map(({ state, count }) => (
+        <span key={state} class="state-count">
+          <span class="numbers">{countText(count)}</span> <StateBadge state={state} />
+        </span>
+      ))}
+    </span>
   );
 }

@@ -117,7 +117,8 @@ function drawGrid({ context, width, height, colour }: Surface, { scale, submitte
     const x = Math.round(GUTTER_PX + xOf(scale, submittedMs + tick * step)) + 0.5;
     context.moveTo(x, AXIS_PX - 4);
     context.lineTo(x, height);
-    if (x < width - 30) context.fillText(tickText(tick * step, isLong, submittedMs), x + 3, AXIS_PX / 2);
+    const text = tickText(tick * step, isLong, submittedMs);
+    if (x + 3 + context.measureText(text).width < width) context.fillText(text, x + 3, AXIS_PX / 2);
   }
   context.moveTo(0, AXIS_PX - 0.5);
   context.lineTo(width, AXIS_PX - 0.5);

@@ -94,7 +94,7 @@ export function tickStep(scale: Scale): number {
   return STEPS.find((step) => step >= wanted) ?? Math.ceil(wanted / (30 * 86_400_000)) * 30 * 86_400_000;
 }
 
-const TALLEST_ROW = 22;
+const TALLEST_ROW = 16;
 const LOWEST_ROW = 4;
 
 /** Returns the height of each row, in whole pixels. Rows of large jobs are low, and the rest is scrolled. */

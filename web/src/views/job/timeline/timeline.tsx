@@ -110,6 +110,7 @@ export function Timeline({ tasks, submittedMs, finishedMs, onOpen }: Props) {
   return (
     <>
       <div class="section-tools">
+        <h2 id="timeline-title">Timeline</h2>
         <label>
           Order <OrderSelect order={order} onChange={setOrder} />
         </label>
@@ -172,7 +173,9 @@ function OrderSelect({ order, onChange }: { order: Order; onChange: (order: Orde
 function Legend() {
   return (
     <span class="legend muted" aria-hidden="true">
-      <span class="legend-queued" /> queued <span class="legend-building" /> building <span class="legend-running" /> running
+      <span><i class="legend-queued" />queued</span>
+      <span><i class="legend-building" />building</span>
+      <span><i class="legend-running" />running</span>
     </span>
   );
 }

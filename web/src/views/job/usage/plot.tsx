@@ -7,7 +7,7 @@ import { theme } from "../../../frame/theme";
 import { momentText } from "../../../parts/time_text";
 import { axisValues, largest, largestValue, timeLabel, timeRange, type Columns, type Measure } from "./usage_data";
 
-const HEIGHT_PX = 150;
+const HEIGHT_PX = 136;
 const TIME_AXIS_PX = 26;
 const AXIS_PX = 74;
 const FEW_POINTS = 3; // So few points need a mark, because one point makes no line.
