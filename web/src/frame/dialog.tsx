@@ -28,12 +28,18 @@ export function confirm(question: Question): Promise<boolean> {
   });
 }
 
-/** The question that is open at the moment, as a modal dialog. Escape answers no. */
+/** The question that is open at the moment, as a modal dialog. Escape answers no. Afterwards the focus is where it was. */
 export function Dialogs() {
   const open = asked.value;
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    if (open) element.current?.showModal();
+    if (!open) return;
+    const asker = document.activeElement;
+    element.current?.showModal();
+    // The browser gives the focus back when a dialog is closed, but not when it is removed.
+    return () => {
+      if (asker instanceof HTMLElement) asker.focus();
+    };
   }, [open]);
   if (!open) return null;
   const { title, text, action, dangerous } = open.question;

@@ -33,9 +33,11 @@ export function EndTaskButton({ job, task }: { job: JobStatus; task: TaskStatus 
   return <ActionButton run={() => endTask(job, task)}>End task</ActionButton>;
 }
 
+// The button stays enabled while its action runs, because a disabled button cannot get the focus back from the dialog.
 function ActionButton({ run, children }: { run: () => Promise<void>; children: ComponentChildren }) {
   const [isBusy, setBusy] = useState(false);
   const onClick = async () => {
+    if (isBusy) return;
     setBusy(true);
     try {
       await run();
@@ -46,7 +48,7 @@ function ActionButton({ run, children }: { run: () => Promise<void>; children: C
     }
   };
   return (
-    <button type="button" class="button" disabled={isBusy} onClick={() => void onClick()}>
+    <button type="button" class="button" aria-disabled={isBusy} onClick={() => void onClick()}>
       {children}
     </button>
   );
