@@ -9,6 +9,7 @@ import { axisValues, largest, largestValue, timeLabel, timeRange, type Columns, 
 
 const HEIGHT_PX = 136;
 const TIME_AXIS_PX = 26;
+const TIME_LABEL_PX = 76; // The least distance of two labels.
 const AXIS_PX = 74;
 const FEW_POINTS = 3; // So few points need a mark, because one point makes no line.
 
@@ -93,7 +94,7 @@ function options(element: HTMLElement, labels: readonly string[], limits: number
       y: { range: (plot) => [0, valuesOf(plot).at(-1) ?? 1] },
     },
     axes: [
-      { ...axis, size: TIME_AXIS_PX, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) },
+      { ...axis, size: TIME_AXIS_PX, space: TIME_LABEL_PX, values: (_, splits, __, ___, stepS) => splits.map((at) => timeLabel(at, stepS)) },
       { ...axis, size: AXIS_PX, splits: valuesOf, values: (_, splits) => splits.map(text) },
     ],
     series: [
