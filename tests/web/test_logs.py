@@ -203,6 +203,56 @@ def test_large_log_shows_its_end_its_middle_and_its_beginning_without_loading_th
     assert received < 12_000_000
 
 
+def test_task_that_writes_as_fast_as_it_can_leaves_the_page_responsive_and_its_log_whole(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
+) -> None:
+    gate, first, last = tmp_path / "gate", 10_000_000, 43_333_332
+    script = f"echo line 0; while [ ! -e {gate} ]; do sleep 0.02; done; seq {first} {last}; exit 3"
+    job_id = launch(client, shell(script))
+    log = LogPage(pages, cluster, job_id)
+    expect(log.line("line 0")).to_be_visible()
+    received = 0
+
+    def count(event: dict[str, float]) -> None:
+        nonlocal received
+        received += int(event["encodedDataLength"])
+
+    network = log.page.context.new_cdp_session(log.page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", count)
+    log.page.evaluate("() => { frames = 0; (function count() { frames += 1; requestAnimationFrame(count); })(); }")
+    gate.touch()
+    expect(log.page.get_by_text("Following the end only")).to_be_visible()
+    wrap = log.page.get_by_role("button", name="Wrap")
+    for pressed in ("true", "false"):
+        before = log.page.evaluate("frames")
+        wrap.click()
+        expect(wrap).to_have_attribute("aria-pressed", pressed)
+        log.page.wait_for_function("before => frames > before + 5", arg=before)
+    assert log.page.locator(".log-row").count() < 2_500
+    expect(log.page.locator(".log-end")).to_contain_text("failed with exit code 3")
+    expect(log.line(str(last))).to_be_in_viewport()
+    assert received < 60_000_000, "of 300 MB, the page receives little more than it shows"
+
+    skipped = log.page.locator(".log-skipped")
+    expect(skipped).to_contain_text(re.compile(r"About \d+ MiB .* Scroll up to read them"))
+    seen = last
+
+    def reads_on() -> bool:
+        nonlocal seen
+        log.scroll_up(5_000)
+        numbers = [int(text) for text in log.lines()]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "the lines follow each other"
+        assert numbers[-1] >= seen - 1, f"no line is missing below line {seen}"
+        seen = numbers[0]
+        return seen < last - 1_500
+
+    wait_until(reads_on, "lines far above the last one")
+    log.press("g")
+    expect(log.line(str(first))).to_be_visible()
+    expect(skipped).to_have_count(0)
+
+
 def numbers_of(log: LogPage) -> list[int]:
     return [int(text.split()[1]) for text in log.lines()]
 

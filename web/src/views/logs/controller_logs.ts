@@ -34,7 +34,12 @@ export class ControllerLogs implements LogServer {
     private readonly filter: WireFilter,
   ) {}
 
-  async fetchParts(reads: readonly PartRead[], find: string, signal: AbortSignal): Promise<readonly Part[]> {
+  async fetchParts(
+    reads: readonly PartRead[],
+    find: string,
+    signal: AbortSignal,
+    maxBytes = PART_BYTES,
+  ): Promise<readonly Part[]> {
     if (reads.length === 0) return [];
     const request = {
       jobId: this.jobId,
@@ -46,7 +51,7 @@ export class ControllerLogs implements LogServer {
         stop: BigInt(read.stop),
       })),
       filter: this.filter,
-      maxBytes: PART_BYTES,
+      maxBytes,
       maxLineBytes: MAX_LINE_BYTES,
       find,
     };

@@ -1,21 +1,20 @@
 // One open document of logs: it follows the stream, reads what comes into sight, and tells the view when to draw.
 
 import { signal } from "@preact/signals";
-import { ControllerService, type TaskStatus } from "../../gen/iris/rpc/cluster_pb";
+import type { TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { STATES } from "../../parts/states";
-import { pauseBeforeRetry } from "../../rpc/connection";
 import { describeError, type Failure } from "../../rpc/errors";
-import { keepStream } from "../../rpc/streams";
-import { attemptsOf, chunkOf, ControllerLogs, wireFilter } from "./controller_logs";
+import { attemptsOf, ControllerLogs, wireFilter } from "./controller_logs";
 import { LogDocument, SCREEN_ROWS } from "./engine/log_document";
 import type { WindowRow } from "./engine/log_window";
 import type { Match, Direction } from "./engine/search";
+import { LogFollower } from "./log_follower";
 import { isFiltering, type ParsedFilter } from "./logs_query";
 
 // The most rows that are drawn. Rows out of sight are dropped at the other end.
 export const MAX_ROWS = 2_400;
-const PAUSE_MS = 2_000; // Before a log is read again that could not be read.
 const MOST_ADDED_ROWS = 600; // After more new lines than this, the view shows only the last ones.
+const JUMP_ROWS = 150; // These rows are drawn several times per second, and fill a screen of 2,400 pixels.
 
 export interface SearchState {
   readonly isRunning: boolean;
@@ -44,19 +43,18 @@ export class LogSession {
   /** Where the view scrolls when it is drawn next. */
   scroll: Scroll = "end";
   private readonly closing = new AbortController();
+  private readonly follower: LogFollower;
   private searching: AbortController | null = null;
   private frame = 0;
   private isUpdating = false;
   private needsUpdate = false;
-  private isStreaming = false;
   private isOpen = false;
-  private hasNewStatus: (() => void) | null = null;
 
   constructor(
-    private readonly jobId: string,
+    jobId: string,
     readonly tasks: readonly number[],
-    private readonly attempt: number | null,
-    private readonly filter: ParsedFilter,
+    attempt: number | null,
+    filter: ParsedFilter,
   ) {
     const server = new ControllerLogs(jobId, wireFilter(filter));
     const isFiltered = isFiltering(filter);
@@ -68,6 +66,18 @@ export class LogSession {
       onRead: () => {
         this.searchedBytes.value = this.document.searchedBytes;
       },
+    });
+    this.follower = new LogFollower({
+      document: this.document,
+      jobId,
+      isOneAttempt: attempt !== null,
+      filter: wireFilter(filter),
+      isSeen: () => this.isFollowing.peek(),
+      onNews: () => this.schedule(),
+      onFailure: (error) => {
+        this.failure.value = describeError(error);
+      },
+      signal: this.closing.signal,
     });
   }
 
@@ -83,7 +93,7 @@ export class LogSession {
       this.isOpen = true;
       this.isReading.value = false;
       this.draw();
-      this.startFollowing();
+      void this.guard(() => this.follower.run());
     });
   }
 
@@ -98,7 +108,7 @@ export class LogSession {
     for (const task of tasks) {
       this.document.applyStatus(task.taskIndex, attemptsOf(task), STATES[task.state]?.isFinal ?? false);
     }
-    this.hasNewStatus?.();
+    this.follower.noteStatus();
     this.schedule();
   }
 
@@ -110,6 +120,7 @@ export class LogSession {
       this.scroll = "end";
       this.isFollowing.value = true;
       this.countAnew();
+      this.follower.noteLook();
     });
   }
 
@@ -151,10 +162,12 @@ export class LogSession {
   extend(end: "up" | "down"): void {
     const { window } = this.document;
     if (this.isReading.peek() || !this.isOpen || !(end === "up" ? window.hasMoreAbove : window.hasMoreBelow)) return;
+    // While the view follows the log, rows above are needed only to fill the screen.
+    if (end === "up" && this.isFollowing.peek() && window.rowCount >= JUMP_ROWS) return;
     this.move(async () => {
       const added = end === "up" ? await this.document.extendUp() : await this.document.extendDown();
       if (added === 0) return;
-      this.scroll = "keep";
+      this.scroll = this.isFollowing.peek() ? "end" : "keep";
       if (end === "up") this.document.window.trimBottom(MAX_ROWS);
       else this.document.window.trimTop(MAX_ROWS);
     });
@@ -178,7 +191,7 @@ export class LogSession {
     this.failure.value = null;
     this.document.forgetErrors();
     if (!this.isOpen) return this.open("");
-    this.startFollowing();
+    void this.guard(() => this.follower.run());
     return this.toEnd();
   }
 
@@ -221,6 +234,7 @@ export class LogSession {
 
   private countAnew(): void {
     this.document.addedLines = 0;
+    this.document.hasJumped = false;
     this.newLines.value = 0;
   }
 
@@ -250,69 +264,6 @@ export class LogSession {
     }
   }
 
-  // Following.
-
-  private startFollowing(): void {
-    if (this.isStreaming) return;
-    this.isStreaming = true;
-    void this.guard(async () => {
-      try {
-        await this.follow();
-      } finally {
-        this.isStreaming = false;
-      }
-    });
-  }
-
-  private async follow(): Promise<void> {
-    const { signal: closed } = this.closing;
-    while (!closed.aborted) {
-      if (this.document.hasUnopenedEnds) await this.openEndsAgain();
-      if (this.document.streamPositions().length === 0) {
-        if (!this.document.hasUnopenedEnds && this.document.lanes.every((lane) => lane.isOver)) return;
-        await this.pause();
-        continue;
-      }
-      await keepStream({
-        method: ControllerService.method.streamTaskLogs,
-        request: () => ({
-          jobId: this.jobId,
-          positions: this.document.streamPositions().map(({ task, attempt, offsets }) => ({
-            taskIndex: task,
-            attemptId: attempt,
-            offsets: offsets.map(BigInt),
-          })),
-          follow: true,
-          oneAttempt: this.attempt !== null,
-          filter: wireFilter(this.filter),
-        }),
-        onMessage: ({ chunks }) => {
-          for (const chunk of chunks) this.document.receive(chunkOf(chunk));
-          if (chunks.length) this.schedule();
-        },
-        signal: closed,
-      });
-      // The stream ends when all its logs have ended, and also when a log cannot be read.
-      if (this.document.streamPositions().length) await this.pause();
-    }
-  }
-
-  private async openEndsAgain(): Promise<void> {
-    try {
-      await this.document.openEnds();
-    } catch (error) {
-      if (describeError(error).kind !== "connection") throw error;
-    }
-  }
-
-  private async pause(): Promise<void> {
-    const waiting = new AbortController();
-    this.hasNewStatus = () => waiting.abort();
-    this.closing.signal.addEventListener("abort", () => waiting.abort(), { once: true });
-    await pauseBeforeRetry(PAUSE_MS, waiting.signal);
-    this.hasNewStatus = null;
-  }
-
   /** Draws once in the next frame, however many chunks arrive until then. */
   private schedule(): void {
     this.needsUpdate = true;
@@ -329,10 +280,13 @@ export class LogSession {
     try {
       const { document } = this;
       if (this.isFollowing.peek()) {
-        if (document.addedLines > MOST_ADDED_ROWS) await document.toEnd();
+        const isFar = document.hasJumped || document.addedLines > MOST_ADDED_ROWS;
+        // Reset before the wait, because more lines can arrive meanwhile. The next update then shows their end.
+        document.addedLines = 0;
+        document.hasJumped = false;
+        if (isFar) await document.toEnd(JUMP_ROWS);
         else await document.extendDown(MOST_ADDED_ROWS);
         document.window.trimTop(2 * SCREEN_ROWS);
-        document.addedLines = 0;
         if (this.isFollowing.peek()) this.scroll = "end";
         if (document.window.hasMoreBelow) this.needsUpdate = true;
       } else {

@@ -229,7 +229,8 @@ function waitingTasks(shown: readonly number[], { job, tasks }: WatchedJob): str
 function BackToEnd({ session }: { session: LogSession }) {
   const count = session.newLines.value;
   if (session.isFollowing.value || session.isReading.value || (count === 0 && session.document.isAtEnd)) return null;
-  const text = count > 0 ? `${countText(count)} new ${count === 1 ? "line" : "lines"}, back to the end` : "Back to the end";
+  const more = session.document.hasJumped ? "More than " : "";
+  const text = count > 0 ? `${more}${countText(count)} new ${count === 1 ? "line" : "lines"}, back to the end` : "Back to the end";
   return (
     <button type="button" class="button button-primary log-back" onClick={() => session.toEnd()}>
       {text}
@@ -239,17 +240,21 @@ function BackToEnd({ session }: { session: LogSession }) {
 
 function StatusBar({ session, watched, selected }: { session: LogSession; watched: WatchedJob; selected: string }) {
   const isOver = (session.version.value, session.document.lanes.every((lane) => lane.isOver));
+  const skipped = session.document.skippedBytes();
   const isSearching = session.isFiltered && session.isReading.value;
   const state = isSearching
     ? `Searching for matching lines… ${bytesText(session.searchedBytes.value)} so far.`
     : isOver
       ? `This is the whole log${session.isFiltered ? ", filtered" : ""}; every task has ended.`
-      : session.isFollowing.value
-        ? "Following: new lines appear as they are written."
-        : "Not following.";
+      : session.isFollowing.value && session.document.isBehind
+        ? "Following the end only: new lines come too fast to show them all."
+        : session.isFollowing.value
+          ? "Following: new lines appear as they are written."
+          : "Not following.";
   return (
     <p class="log-status muted">
       <span role="status">{state}</span>
+      {skipped > 0 && <span>About {bytesText(skipped)} before these lines were skipped. Scroll up to read them.</span>}
       {!isOver && watched.job.numTasks > 1 && session.tasks.length > 1 && <span>{countText(session.tasks.length)} tasks, merged by time</span>}
       {selected && (
         <span>

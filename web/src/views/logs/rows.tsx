@@ -59,6 +59,19 @@ export function UnfinishedRow({ line, settings }: { line: Line; settings: RowSet
   return <LineRow line={line} rowKey="" selected=" log-row-unfinished" settings={settings} />;
 }
 
+/**
+ * Stands above the first drawn row if lines before it were skipped. No line is missing: the lines are read when the
+ * user scrolls up.
+ */
+export function SkippedRow({ bytes }: { bytes: number }) {
+  if (bytes <= 0) return null;
+  return (
+    <div class="log-row log-separator log-skipped">
+      <span class="log-text">About {bytesText(bytes)} were written too fast to show here. Scroll up to read them.</span>
+    </div>
+  );
+}
+
 function LineRow({ line, rowKey, selected, settings }: RowProps & { line: Line }) {
   const { showsTimes, showsTasks, marker, downloadUrl } = settings;
   const source = SOURCES[line.source]!;

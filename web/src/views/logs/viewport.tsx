@@ -2,7 +2,7 @@
 // their ends, the session adds rows at one end and drops rows at the other, and the row in sight stays where it is.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { BlockRows, UnfinishedRow, type RowSettings } from "./rows";
+import { BlockRows, SkippedRow, UnfinishedRow, type RowSettings } from "./rows";
 import type { LogSession } from "./log_session";
 
 const NEAR_END_SCREENS = 1.5; // Rows are added when fewer than this many screens of rows are left.
@@ -84,6 +84,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
       onKeyDown={onKey}
       onClick={onClick}
     >
+      <SkippedRow bytes={session.document.skippedBytes()} />
       {session.document.window.blocks.map((block) => (
         <BlockRows key={block.id} block={block} settings={settings} />
       ))}

@@ -17,6 +17,12 @@ interface Tail {
   readonly assembler: LineAssembler;
 }
 
+/** A range of positions of which the page has shown samples only, because the task wrote too fast. */
+export interface Skipped {
+  readonly from: number;
+  readonly to: number;
+}
+
 export class AttemptLog {
   readonly id: string;
   workerId = "";
@@ -31,6 +37,8 @@ export class AttemptLog {
   missingReason = "";
   /** Why the log cannot be read; empty if it can. */
   error = "";
+  /** What the page has skipped most recently; null if it has skipped nothing. */
+  skipped: Skipped | null = null;
   /** An unfinished line is shown only after the server has asked for it, so that it does not flicker. */
   private showsUnfinished = false;
   private tail: Tail | null = null;
@@ -89,6 +97,26 @@ export class AttemptLog {
   followFrom(position: number, offsets: Offsets): void {
     const assembler = new LineAssembler(this.task, this.attempt, offsets, this.isFiltered);
     this.tail = { begin: position, end: position, entries: [], assembler };
+  }
+
+  /**
+   * Follows the log from its present end on, which `part` contains. A stream does not deliver the lines in between:
+   * they are read by their positions. Returns how many bytes and about how many lines were added to the log since then.
+   */
+  jumpTo(part: Part): { bytes: number; lines: number } {
+    const { tail } = this;
+    const from = tail?.end ?? 0;
+    const bytes = part.end - from;
+    if (bytes < 0 && !part.complete) return { bytes: 0, lines: 0 }; // Another server has less of the log.
+    if (tail && tail.entries.length > 0 && tail.end > tail.begin) this.closeTail(tail);
+    if (part.begin > from) {
+      const isNew = this.skipped === null || (tail !== null && tail.end > tail.begin);
+      this.skipped = { from: isNew ? from : this.skipped!.from, to: part.end };
+    }
+    if (part.complete) this.tail = null;
+    else this.followFrom(part.end, part.offsets);
+    const entries = this.cache.from(this.id, part.begin)?.entries.length ?? 0;
+    return { bytes, lines: part.end > part.begin ? (entries * bytes) / (part.end - part.begin) : entries };
   }
 
   /**

@@ -105,9 +105,9 @@ export class Lane {
           place = { ...place, stage: "end" };
           continue;
         }
-        // The page was the last one when it was read. The page that a stream fills may follow.
-        if (log.lastPage()?.begin !== page.end) return null;
-        if (page.begin === page.end) return null;
+        // The page was the last one when it was read. The log may have grown since.
+        if (log.isFollowed ? log.followedFrom === page.begin || log.followedFrom < page.end : !log.isComplete) return null;
+        if (page.begin === page.end) return { read: readOf(log, { position: page.begin }, false) };
       }
       place = { ...place, begin: page.end, index: place.index - page.entries.length };
     }

@@ -5,6 +5,7 @@ import { entriesOf, type AttemptLog } from "./attempt_log";
 import { Lane, type Place } from "./lane";
 import { LogWindow, rowKey, type WindowRow } from "./log_window";
 import type { Line } from "./lines";
+import { isCalm } from "./pace";
 import { PageCache } from "./page_cache";
 import { BEGINNING, SOURCES, type Offsets, type Source } from "./records";
 import { findMatch, type Direction, type Match } from "./search";
@@ -14,6 +15,9 @@ import type { AttemptStatus, LogServer, Part, PartRead, StreamChunk } from "./se
 export const SCREEN_ROWS = 300;
 const CACHE_BYTES = 48 << 20;
 const READS_OF_A_CALL = 64;
+const MOST_BYTES_OF_A_CALL = 2 << 20;
+/** How many bytes a jump reads at the end of a log: enough for a screen, and not many lines even if lines are short. */
+const JUMP_BYTES = 64 << 10;
 const MOST_SIZED_ATTEMPTS = 60; // The sizes of this many earlier attempts are read for the scrollbar.
 
 export interface StreamPosition {
@@ -37,11 +41,15 @@ export class LogDocument {
   readonly window: LogWindow;
   /** How many lines a stream has added since the last reset of the count. */
   addedLines = 0;
+  /** Whether `jump` has left out lines since the last reset, so that more lines were added than `addedLines`. */
+  hasJumped = false;
   /** How many bytes of records the server has read for this document. */
   searchedBytes = 0;
   private readonly laneOfTask: ReadonlyMap<number, Lane>;
   /** For each lane, the attempt that a stream reads next; null until the end of the lane was read. */
   private readonly streamed = new Map<Lane, number | null>();
+  /** The lanes that grow faster than the page draws lines, and when each end was read last, in ms. */
+  private readonly behind = new Map<Lane, number>();
   private queue: Promise<unknown> = Promise.resolve();
   private readonly closing = new AbortController();
 
@@ -94,12 +102,12 @@ export class LogDocument {
     });
   }
 
-  /** From where a stream continues: a position for each lane that is not over. */
+  /** From where a stream continues: a position for each lane that is not over and not too fast. */
   streamPositions(): StreamPosition[] {
     const positions: StreamPosition[] = [];
     for (const lane of this.lanes) {
       const attempt = this.streamed.get(lane) ?? null;
-      if (attempt === null || lane.isOver || (lane.onlyOne && attempt !== lane.first)) continue;
+      if (attempt === null || this.behind.has(lane) || lane.isOver || (lane.onlyOne && attempt !== lane.first)) continue;
       positions.push({ task: lane.task, attempt, offsets: lane.attempts[attempt]?.offsets ?? BEGINNING });
     }
     return positions;
@@ -113,7 +121,7 @@ export class LogDocument {
   /** Adds a chunk of a stream. `window.extendDown` then finds the new rows. */
   receive(chunk: StreamChunk): void {
     const lane = this.laneOfTask.get(chunk.task);
-    if (!lane) return;
+    if (!lane || this.behind.has(lane)) return;
     if (lane.onlyOne && chunk.attempt !== lane.first) return;
     const log = lane.log(chunk.attempt);
     if (chunk.error) {
@@ -124,12 +132,64 @@ export class LogDocument {
     if (chunk.end?.complete) this.streamed.set(lane, chunk.attempt + 1);
   }
 
+  // Logs that are too fast.
+
+  /** Leaves the logs of tasks out of the stream, because they grow too fast. `jump` reads their ends. */
+  fallBehind(tasks: readonly number[], nowMs: number): void {
+    for (const task of tasks) {
+      const lane = this.laneOfTask.get(task);
+      if (lane && !this.behind.has(lane)) this.behind.set(lane, nowMs);
+    }
+  }
+
+  /** Whether some logs are too fast for a stream. */
+  get isBehind(): boolean {
+    return this.behind.size > 0;
+  }
+
+  /**
+   * Reads the present ends of logs that are too fast: with one call, so at most 64 logs, in turn. Resolves to whether a
+   * stream can deliver some of these logs again.
+   */
+  jump(clockMs: () => number): Promise<boolean> {
+    return this.run(async () => {
+      const lanes = [...this.behind.keys()].slice(0, READS_OF_A_CALL);
+      const attemptOf = (lane: Lane) => this.streamed.get(lane) ?? lane.first;
+      const reads = lanes.map((lane) => ({ task: lane.task, attempt: attemptOf(lane), place: null, backwards: true, stop: 0 }));
+      let isSlower = false;
+      for (const part of await this.readParts(reads, Math.min(MOST_BYTES_OF_A_CALL, JUMP_BYTES * reads.length))) {
+        const lane = this.laneOfTask.get(part.task)!;
+        const elapsedMs = clockMs() - this.behind.get(lane)!;
+        this.behind.delete(lane); // The lane becomes the last one in the order of the map.
+        // A stream delivers the next attempt, and says what is wrong with a log.
+        const grown = part.error ? null : lane.log(part.attempt).jumpTo(part);
+        if (part.complete) this.streamed.set(lane, part.attempt + 1);
+        if (!grown || part.complete || isCalm({ ...grown, elapsedMs })) isSlower = true;
+        else this.behind.set(lane, clockMs());
+        if (grown?.bytes) this.hasJumped = true;
+      }
+      return isSlower;
+    });
+  }
+
+  /** How many bytes before the first row of the window the page has skipped, because tasks wrote too fast. */
+  skippedBytes(): number {
+    return this.lanes.reduce((sum, lane, index) => {
+      const top = this.window.topOf(index);
+      const log = top && lane.attempts[top.attempt];
+      if (!top || !log?.skipped) return sum;
+      const { from, to } = log.skipped;
+      const position = positionOf(log, top);
+      return position > from && position <= to ? sum + position - from : sum;
+    }, 0);
+  }
+
   // Movements. Each resolves to whether the window has moved.
 
-  toEnd(): Promise<void> {
+  toEnd(rows = SCREEN_ROWS): Promise<void> {
     return this.run(async () => {
       this.window.reset(this.lanes.map((lane) => lane.end));
-      await this.window.extendUp(SCREEN_ROWS, this.store);
+      await this.window.extendUp(rows, this.store);
       await this.window.extendDown(SCREEN_ROWS, this.store);
     });
   }
@@ -250,7 +310,7 @@ export class LogDocument {
     if (!lane || total === 0) return 0;
     let before = 0;
     for (const log of this.shownLogs(lane)) {
-      if (log.attempt === row.row.attempt) return clamp((before + positionOf(log, row)) / total);
+      if (log.attempt === row.row.attempt) return clamp((before + positionOf(log, row.before)) / total);
       before += log.size;
     }
     return 0;
@@ -288,10 +348,11 @@ export class LogDocument {
     await this.readParts(reads);
   };
 
-  private async readParts(reads: readonly PartRead[]): Promise<Part[]> {
+  private async readParts(reads: readonly PartRead[], maxBytes?: number): Promise<Part[]> {
     const parts: Part[] = [];
     for (let at = 0; at < reads.length; at += READS_OF_A_CALL) {
-      parts.push(...(await this.server.fetchParts(reads.slice(at, at + READS_OF_A_CALL), "", this.closing.signal)));
+      const some = reads.slice(at, at + READS_OF_A_CALL);
+      parts.push(...(await this.server.fetchParts(some, "", this.closing.signal, maxBytes)));
     }
     for (const part of parts) {
       this.laneOfTask.get(part.task)?.log(part.attempt).addPart(part);
@@ -379,8 +440,7 @@ function placeFromPart(log: AttemptLog, part: Part | undefined): Place {
   return { attempt, stage: "lines", begin: part && !part.error ? part.begin : 0, index: 0 };
 }
 
-function positionOf(log: AttemptLog, row: WindowRow): number {
-  const { stage, begin, index } = row.before;
+function positionOf(log: AttemptLog, { stage, begin, index }: Place): number {
   if (stage === "start") return 0;
   if (stage === "end" || begin === Infinity) return log.size;
   const page = log.pageFrom(begin);

@@ -122,6 +122,11 @@ export class LogWindow {
     return rows.length + (across ? 1 : 0);
   }
 
+  /** The place of a lane before its first row in the window. */
+  topOf(lane: number): Place | undefined {
+    return this.edges[lane]?.top;
+  }
+
   /** Whether there may be rows below the window. */
   get hasMoreBelow(): boolean {
     return this.edges.some((edge, index) => this.lanes[index]!.next(edge.bottom) !== null);

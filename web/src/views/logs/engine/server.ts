@@ -40,8 +40,9 @@ export interface LogServer {
    * Returns one part for each read, in order.
    *
    * @param find - only lines that also match this RE2 pattern; empty = all lines
+   * @param maxBytes - about how many bytes of records all parts together have at most; by default 256 KiB
    */
-  fetchParts(reads: readonly PartRead[], find: string, signal: AbortSignal): Promise<readonly Part[]>;
+  fetchParts(reads: readonly PartRead[], find: string, signal: AbortSignal, maxBytes?: number): Promise<readonly Part[]>;
 }
 
 /** How an attempt has ended. */
