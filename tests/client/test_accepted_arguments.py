@@ -115,8 +115,8 @@ def test_resources_given_as_mapping_equal_the_same_resource_spec(client: IrisCli
         ({"disk": 1}, "resources must not have the key 'disk': expected 'cpu', 'memory' or 'gpu'"),
         (
             {"cpu": 0.0005},
-            "cpu must be a number of cores from 0 to 2147483647 with at most three decimals, such as 2 or 0.25, or None"
-            " for the default, got 0.0005",
+            "cpu must be a number of cores from 0 to 2147483647 with at most three decimals, such as 2, 0.25 or '250m',"
+            " or None for the default, got 0.0005",
         ),
     ],
 )

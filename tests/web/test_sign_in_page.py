@@ -148,8 +148,7 @@ def test_revoked_token_leads_to_the_form_with_the_reason(
     page = pages.open(server.address, "#/cluster", secret=made.secret)
     signed_in(page)
     cluster.revoke_token(made.token.token_id)
-    page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+    expect(page.get_by_role("alert")).to_contain_text("This token was revoked")
     expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 from collections.abc import Coroutine
 from typing import Any
 
@@ -35,6 +34,8 @@ def raise_file_limit() -> None:
     """Raise the limit of open files to the hard limit. A worker needs four open files for an attempt and one for a
     reader.
     """
+    import resource  # Clients also import this module, and some of their systems do not have `resource`.
+
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -42,6 +43,8 @@ def raise_file_limit() -> None:
 
 def open_file_limit() -> int:
     """Return the number of files that this process may have open."""
+    import resource
+
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
