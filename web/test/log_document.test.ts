@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LogDocument } from "../src/views/logs/engine/log_document";
 import type { Row } from "../src/views/logs/engine/lane";
-import type { AttemptStatus } from "../src/views/logs/engine/server";
+import type { AttemptStatus, Part, PartRead } from "../src/views/logs/engine/server";
 import { MemoryLogs, textOf, type Written } from "./log_records";
 
 const numbered = (count: number, from = 0, startMs = 1000): Written[] =>
@@ -202,6 +202,69 @@ test("failed read loses no row, and the next movement tries again", async () => 
   await assert.rejects(fresh.toBeginning().then(() => fresh.extendDown(50)));
   while (await fresh.extendDown(13)) { /* to the end */ }
   assert.deepEqual(rows(fresh), ["start 0", ...lines(100), "end 0: 0"]);
+});
+
+/** Logs that were removed, or that cannot be read, from some moment on. */
+class LostLogs extends MemoryLogs {
+  answer: "logs" | "error" | "removed" = "logs";
+
+  override async fetchParts(reads: readonly PartRead[], find: string): Promise<readonly Part[]> {
+    assert.ok(this.reads.length < 1_000, "a part is read again and again");
+    const parts = await super.fetchParts(reads, find);
+    if (this.answer === "logs") return parts;
+    const isRemoved = this.answer === "removed";
+    return parts.map(({ task, attempt }) => ({
+      task, attempt, records: new Uint8Array(), begin: 0, end: 0, size: 0, offsets: [0, 0, 0], atEnd: isRemoved,
+      complete: isRemoved, missingReason: isRemoved ? "it was removed" : "", error: isRemoved ? "" : "the worker does not answer",
+    }));
+  }
+}
+
+test("movements end in a log that cannot be read, and read the log when it can be read again", async () => {
+  const server = new LostLogs();
+  server.write(0, 0, numbered(100), true);
+  server.answer = "error";
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toEnd();
+  await document.toBeginning();
+  await document.toFraction(0.5);
+  assert.equal(await document.toRow("0.0.stdout.50"), "0.0.start");
+  assert.deepEqual(document.errors().map(({ text }) => text), ["the worker does not answer"]);
+  server.answer = "logs";
+  document.forgetErrors();
+  await document.toBeginning();
+  assert.deepEqual(rows(document), ["start 0", ...lines(100), "end 0: 0"]);
+});
+
+test("movements end in a log that is removed while it is shown", async () => {
+  for (const move of ["up", "down"] as const) {
+    const server = new LostLogs();
+    server.write(0, 0, numbered(1000), true);
+    const document = open(server, [0]);
+    document.applyStatus(0, [ended(0, 4, 0)], true);
+    await document.openEnds();
+    await document.toFraction(0.5);
+    server.answer = "removed";
+    server.reads.length = 0;
+    if (move === "up") while (await document.extendUp()) { /* to the beginning */ }
+    else while (await document.extendDown()) { /* to the end */ }
+    assert.equal(move === "up" ? rows(document)[0] : rows(document).at(-1), move === "up" ? "start 0" : "end 0: 0");
+    await document.toEnd();
+    await document.toBeginning();
+    await document.toFraction(0.3);
+  }
+});
+
+test("attempt that has written nothing has a beginning and an end", async () => {
+  const server = new LostLogs();
+  server.write(0, 0, [], true);
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toEnd();
+  assert.deepEqual(rows(document), ["start 0", "end 0: 0"]);
 });
 
 test("task without an attempt is followed from its first attempt", async () => {

@@ -49,6 +49,16 @@ test("records that arrive again after a lost connection add nothing", () => {
   }
 });
 
+test("damaged records add nothing, so that the same records are read whole afterwards", () => {
+  const lines = assembler();
+  const bytes = concat(record(0, 1, 0, "one\n"), record(0, 2, 4, "two\n"));
+  const damaged = bytes.slice();
+  damaged[damaged.length - 1]! ^= 1;
+  assert.throws(() => lines.read(damaged), DamagedRecordsError);
+  assert.deepEqual(lines.offsets, [0, 0, 0]);
+  assert.deepEqual(texts(lines.read(bytes)), ["one", "two"]);
+});
+
 test("gap stands between the lines with its size and its cause", () => {
   const lines = assembler();
   const found = lines.read(concat(record(0, 1, 0, "one\nhal"), gapRecord(0, 2, 7, 100, "the disk was full"), record(0, 3, 107, "f\n")));

@@ -77,7 +77,7 @@ function partOf(part: FetchLogPartsResponse_Part): Part {
   return {
     task: part.taskIndex,
     attempt: part.attemptId,
-    records: part.records,
+    records: detached(part.records),
     begin: toNumber(part.begin),
     end: toNumber(part.end),
     size: toNumber(part.size),
@@ -89,12 +89,17 @@ function partOf(part: FetchLogPartsResponse_Part): Part {
   };
 }
 
+/** Returns bytes without the rest of their message, because lines would keep all logs of the message in memory. */
+function detached(bytes: Uint8Array): Uint8Array {
+  return 2 * bytes.length < bytes.buffer.byteLength ? bytes.slice() : bytes;
+}
+
 export function chunkOf(chunk: StreamTaskLogsResponse_Chunk): StreamChunk {
   const { end } = chunk;
   return {
     task: chunk.taskIndex,
     attempt: chunk.attemptId,
-    records: chunk.records,
+    records: detached(chunk.records),
     flush: chunk.flush,
     error: chunk.error,
     position: toNumber(chunk.position),

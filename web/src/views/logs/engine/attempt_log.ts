@@ -3,7 +3,7 @@
 import { LineAssembler, type Entry, type Line } from "./lines";
 import type { Page, PageCache } from "./page_cache";
 import { BEGINNING, type Offsets } from "./records";
-import type { AttemptStatus, Outcome, Part, StreamChunk } from "./server";
+import type { AttemptStatus, Outcome, Part, PartRead, StreamChunk } from "./server";
 
 // The growing end of a log becomes a page of the cache when it has more entries than this. Smaller pages are dropped
 // from memory and read again one by one.
@@ -74,23 +74,21 @@ export class AttemptLog {
     this.outcome = status.outcome ?? this.outcome;
   }
 
-  /** Stores a part that was read, and returns it as a page. */
-  addPart(part: Part): Page {
+  /** Stores a part that was read as a page. A part with an error has no page. */
+  addPart(part: Part, { place, backwards }: PartRead): void {
     this.error = part.error;
-    this.size = Math.max(this.size, part.size);
+    if (part.error) return;
     if (part.complete) {
       this.isComplete = true;
       this.missingReason = part.missingReason;
     }
-    const page: Page = {
-      begin: part.begin,
-      end: part.end,
-      entries: entriesOf(part),
-      isLast: part.atEnd,
-      isComplete: part.complete,
-    };
-    this.cache.add(this.id, page);
-    return page;
+    // The log may be shorter than before, because its end was lost with its worker, or because the log was removed.
+    this.size = place === null && backwards ? part.end : Math.max(this.size, part.size);
+    // The page must be found at the position that was asked for, or it would be read again and again.
+    const asked = place !== null && "position" in place ? place.position : null;
+    const begin = asked !== null && !backwards ? asked : part.begin;
+    const end = asked !== null && backwards ? asked : Math.max(begin, part.end);
+    this.cache.add(this.id, { begin, end, entries: entriesOf(part), isLast: part.atEnd, isComplete: part.complete });
   }
 
   /** Follows the log from the end of a part on. */
@@ -156,6 +154,11 @@ export class AttemptLog {
   /** Returns the page that ends at a position; undefined if it is not in memory. */
   pageUpTo(end: number): Page | undefined {
     return this.cache.upTo(this.id, end);
+  }
+
+  /** Returns the page at the end of the log; undefined if it is not in memory. */
+  endPage(): Page | undefined {
+    return this.lastPage() ?? (this.size > 0 ? this.pageUpTo(this.size) : this.pageFrom(0));
   }
 
   /** Returns the growing page at the end of the log; undefined if no stream delivers the log. */

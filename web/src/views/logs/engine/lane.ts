@@ -124,7 +124,7 @@ export class Lane {
       }
       if (!log) return null;
       if (place.stage === "end" || place.begin === Infinity) {
-        const last = log.lastPage() ?? log.pageUpTo(log.size);
+        const last = log.endPage();
         if (!last && log.error) return { row: separator("start", log), place: startOf(log) };
         if (!last) return { read: readOf(log, null, true) };
         place = { attempt: log.attempt, stage: "lines", begin: last.begin, index: last.entries.length };

@@ -78,10 +78,15 @@ export class LineAssembler {
     return [...this.received];
   }
 
-  /** Returns the lines and gaps that records complete. */
+  /**
+   * Returns the lines and gaps that records complete.
+   *
+   * @throws DamagedRecordsError - The records are damaged. None of them was read, so that no line of them is lost when
+   *   the stream is opened again at `offsets`.
+   */
   read(records: Uint8Array): Entry[] {
     const entries: Entry[] = [];
-    for (const record of decodeRecords(records)) {
+    for (const record of [...decodeRecords(records)]) {
       if (record.gap !== null) {
         this.jump(record.source, record.offset, record.timeMs, entries);
         this.addGap(record.source, record.offset + record.gap.missing, record.timeMs, record.gap.reason, entries);
@@ -158,7 +163,8 @@ export class LineAssembler {
 
   private append(pending: Pending, at: number, bytes: Uint8Array): void {
     if (pending.length + bytes.length <= MAX_LINE_BYTES) {
-      if (bytes.length) pending.pieces.push(bytes);
+      // A copy, so that a short piece of a long message does not keep the message in memory.
+      if (bytes.length) pending.pieces.push(bytes.slice());
       pending.length += bytes.length;
       return;
     }
@@ -171,7 +177,6 @@ export class LineAssembler {
       bytes = bytes.subarray(state);
     }
     const kept = bytes.subarray(0, MAX_LINE_BYTES - pending.length);
-    // A copy, so that a short part of a long record does not keep the record in memory.
     if (kept.length) pending.pieces.push(kept.slice());
     pending.length += kept.length;
     pending.skipped += bytes.length - kept.length;

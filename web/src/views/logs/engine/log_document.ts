@@ -354,10 +354,10 @@ export class LogDocument {
       const some = reads.slice(at, at + READS_OF_A_CALL);
       parts.push(...(await this.server.fetchParts(some, "", this.closing.signal, maxBytes)));
     }
-    for (const part of parts) {
-      this.laneOfTask.get(part.task)?.log(part.attempt).addPart(part);
+    parts.forEach((part, index) => {
+      this.laneOfTask.get(part.task)?.log(part.attempt).addPart(part, reads[index]!);
       this.searchedBytes += part.end - part.begin;
-    }
+    });
     this.options.onRead?.();
     return parts;
   }
@@ -396,7 +396,9 @@ export class LogDocument {
   private async placeIn(log: AttemptLog, place: { position: number }): Promise<Place> {
     if (log.isFollowed && place.position >= log.followedFrom) return placeFromPart(log, undefined);
     const read = { task: log.task, attempt: log.attempt, place, backwards: false, stop: log.followedFrom };
-    return placeFromPart(log, (await this.readParts([read]))[0]);
+    const [part] = await this.readParts([read]);
+    const found = placeFromPart(log, part);
+    return found.begin === part?.begin ? { ...found, begin: place.position } : found;
   }
 
   private async placeOfByte(log: AttemptLog, source: Source, byte: number): Promise<Place> {
