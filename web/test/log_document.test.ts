@@ -238,6 +238,21 @@ test("movements end in a log that cannot be read, and read the log when it can b
   assert.deepEqual(rows(document), ["start 0", ...lines(100), "end 0: 0"]);
 });
 
+test("log whose stream has failed is unread until the stream delivers it again", async () => {
+  const server = new MemoryLogs();
+  const document = open(server, [0, 1]);
+  for (const task of [0, 1]) {
+    server.write(task, 0, numbered(5));
+    document.applyStatus(task, [running(0)], false);
+  }
+  await document.openEnds();
+  assert.equal(document.hasUnreadEnds, false);
+  document.receive({ ...server.chunk(1, 0, 5), error: "the worker does not answer" });
+  assert.equal(document.hasUnreadEnds, true);
+  document.receive(server.chunk(1, 0, 0));
+  assert.equal(document.hasUnreadEnds, false);
+});
+
 test("movements end in a log that is removed while it is shown", async () => {
   for (const move of ["up", "down"] as const) {
     const server = new LostLogs();

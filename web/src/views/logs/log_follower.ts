@@ -14,6 +14,8 @@ import type { LogDocument } from "./engine/log_document";
 import { countLines, IDLE_JUMP_MS, JUMP_MS, Pace } from "./engine/pace";
 
 const PAUSE_MS = 2_000; // Before a log is read again that could not be read.
+// The stream of the other logs goes on for hours, so it is opened again at intervals of this time for such a log.
+const REOPEN_MS = 15_000;
 
 export interface Followed {
   readonly document: LogDocument;
@@ -56,6 +58,11 @@ export class LogFollower {
     this.endPause?.();
   }
 
+  /** Opens the stream again now, with the logs that could not be read. */
+  reopen(): void {
+    this.round.abort();
+  }
+
   /** Reads the ends of fast logs soon, because the user looks at the end again. */
   noteLook(): void {
     this.endJumpPause?.();
@@ -67,7 +74,12 @@ export class LogFollower {
       if (document.hasUnopenedEnds) await this.openEnds();
       const round = (this.round = new AbortController());
       if (document.streamPositions().length > 0) {
-        await this.stream(AbortSignal.any([signal, round.signal]), round);
+        const reopening = setInterval(() => document.hasUnreadEnds && round.abort(), REOPEN_MS);
+        try {
+          await this.stream(AbortSignal.any([signal, round.signal]), round);
+        } finally {
+          clearInterval(reopening);
+        }
         if (round.signal.aborted) continue;
         // The stream ends when all its logs have ended, and also when a log cannot be read.
         if (document.streamPositions().length === 0) continue;

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import type { TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { STATES } from "../../parts/states";
+import { pauseBeforeRetry } from "../../rpc/connection";
 import { describeError, type Failure } from "../../rpc/errors";
 import { attemptsOf, ControllerLogs, wireFilter } from "./controller_logs";
 import { LogDocument, SCREEN_ROWS } from "./engine/log_document";
@@ -13,6 +14,7 @@ import { isFiltering, type ParsedFilter } from "./logs_query";
 
 // The most rows that are drawn. Rows out of sight are dropped at the other end.
 export const MAX_ROWS = 2_400;
+const PAUSE_MS = 2_000; // Before rows are read again that could not be read.
 const MOST_ADDED_ROWS = 600; // After more new lines than this, the view shows only the last ones.
 const JUMP_ROWS = 150; // These rows are drawn several times per second, and fill a screen of 2,400 pixels.
 
@@ -165,12 +167,23 @@ export class LogSession {
     // While the view follows the log, rows above are needed only to fill the screen.
     if (end === "up" && this.isFollowing.peek() && window.rowCount >= JUMP_ROWS) return;
     this.move(async () => {
-      const added = end === "up" ? await this.document.extendUp() : await this.document.extendDown();
+      const added = await this.restAfterFailure(end === "up" ? this.document.extendUp() : this.document.extendDown());
       if (added === 0) return;
       this.scroll = this.isFollowing.peek() ? "end" : "keep";
       if (end === "up") this.document.window.trimBottom(MAX_ROWS);
       else this.document.window.trimTop(MAX_ROWS);
     });
+  }
+
+  /** Shows the error of a reading, and waits, because the view asks for the same rows again as soon as it is drawn. */
+  private async restAfterFailure<T>(reading: Promise<T>): Promise<T> {
+    try {
+      return await reading;
+    } catch (error) {
+      if (!this.closing.signal.aborted) this.failure.value = describeError(error);
+      await pauseBeforeRetry(PAUSE_MS, this.closing.signal);
+      throw error;
+    }
   }
 
   /** Stops following, because the user has scrolled up. */
@@ -191,6 +204,7 @@ export class LogSession {
     this.failure.value = null;
     this.document.forgetErrors();
     if (!this.isOpen) return this.open("");
+    this.follower.reopen();
     void this.guard(() => this.follower.run());
     return this.toEnd();
   }

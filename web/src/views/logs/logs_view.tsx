@@ -105,8 +105,9 @@ function OpenLog({ session, watched, query, downloadUrl }: OpenLogProps) {
   };
   const move = (by: number) => {
     const rows = session.rows();
-    const current = rows.findIndex(({ key }) => key === (query.line || firstKeyInSight()));
-    const row = rows[Math.min(rows.length - 1, Math.max(0, current + (query.line ? by : 0)))];
+    const selected = rows.findIndex(({ key }) => key === query.line);
+    const next = selected >= 0 ? selected + by : rows.findIndex(({ key }) => key === firstKeyInSight());
+    const row = rows[Math.min(rows.length - 1, Math.max(0, next))];
     if (!row) return;
     select(row.key);
     showRow(row.key);
@@ -171,7 +172,9 @@ async function find(session: LogSession, direction: "next" | "previous"): Promis
   const { find: pattern, line } = parseLogsQuery(route.peek().query);
   if (!pattern) return;
   session.letGo();
-  const from = session.rows().find(({ key }) => key === (line || firstKeyInSight()));
+  // A selected line that is far out of sight is not in the window.
+  const rows = session.rows();
+  const from = rows.find(({ key }) => key === line) ?? rows.find(({ key }) => key === firstKeyInSight());
   const match = await session.find(pattern, direction, from);
   if (match) changeQuery({ line: match.key });
 }
@@ -205,7 +208,7 @@ function Notices({ session, watched }: { session: LogSession; watched: WatchedJo
         <p class="log-notice log-notice-failure" role="alert">
           The log of {errors.map(({ task, attempt }) => `task ${task}, attempt ${attempt}`).slice(0, 3).join("; ")}
           {errors.length > 3 && ` and of ${errors.length - 3} more`} cannot be read: {visibleText(errors[0]!.text)}. The page
-          tries again every 2 s.{" "}
+          tries again by itself.{" "}
           <button type="button" class="quiet-button" onClick={() => session.retry()}>Try now</button>
         </p>
       )}
@@ -241,7 +244,7 @@ function BackToEnd({ session }: { session: LogSession }) {
 function StatusBar({ session, watched, selected }: { session: LogSession; watched: WatchedJob; selected: string }) {
   const isOver = (session.version.value, session.document.lanes.every((lane) => lane.isOver));
   const skipped = session.document.skippedBytes();
-  const isSearching = session.isFiltered && session.isReading.value;
+  const isSearching = session.isFiltered && session.isReading.value && !session.failure.value;
   const state = isSearching
     ? `Searching for matching lines… ${bytesText(session.searchedBytes.value)} so far.`
     : isOver

@@ -118,6 +118,14 @@ export class LogDocument {
     return this.lanes.some((lane) => (this.streamed.get(lane) ?? null) === null);
   }
 
+  /** Whether the ends of some lanes cannot be read now, so that the present stream does not deliver them. */
+  get hasUnreadEnds(): boolean {
+    return this.lanes.some((lane) => {
+      const attempt = this.streamed.get(lane) ?? null;
+      return attempt === null || Boolean(lane.attempts[attempt]?.error);
+    });
+  }
+
   /** Adds a chunk of a stream. `window.extendDown` then finds the new rows. */
   receive(chunk: StreamChunk): void {
     const lane = this.laneOfTask.get(chunk.task);
