@@ -21,7 +21,10 @@ export function LastLines({ taskId, attemptId, lines, version }: Props) {
   useEffect(() => {
     const abort = new AbortController();
     controller.fetchTaskLogs({ taskId, attemptId, filter: { tail: lines } }, { signal: abort.signal }).then(
-      ({ logs }) => setEntries(logs),
+      ({ logs }) => {
+        setEntries(logs);
+        setProblem("");
+      },
       (error: unknown) => {
         const { kind, text } = describeError(error);
         if (kind !== "cancelled") setProblem(text);

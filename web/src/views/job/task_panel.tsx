@@ -72,13 +72,14 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
       )}
       {newest && (
         <LastLines
+          key={`${task.taskId} ${newest.attemptId}`} // never shows the lines of another attempt
           taskId={task.taskId}
           attemptId={newest.attemptId}
           lines={LINES}
           version={`${newest.state} ${newest.finishedAtMs > 0n ? "" : beat}`}
         />
       )}
-      {task.attempts.length > 0 && <UsagePlots jobId={job.jobId} tasks={[task.taskIndex]} beat={beat} />}
+      {task.attempts.length > 0 && <UsagePlots key={task.taskIndex} jobId={job.jobId} tasks={[task.taskIndex]} beat={beat} />}
     </section>
   );
 }

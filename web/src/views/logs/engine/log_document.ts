@@ -14,6 +14,7 @@ import type { AttemptStatus, LogServer, Part, PartRead, StreamChunk } from "./se
 /** How many rows a movement shows first. It fills the largest screens. */
 export const SCREEN_ROWS = 300;
 const CACHE_BYTES = 48 << 20;
+const LANE_BYTES = 32 << 10; // To merge lanes, the page needs one page of each lane in memory at the same time.
 const READS_OF_A_CALL = 64;
 const MOST_BYTES_OF_A_CALL = 2 << 20;
 /** How many bytes a jump reads at the end of a log: enough for a screen, and not many lines even if lines are short. */
@@ -57,7 +58,7 @@ export class LogDocument {
     private readonly server: LogServer,
     private readonly options: DocumentOptions,
   ) {
-    const cache = new PageCache(CACHE_BYTES);
+    const cache = new PageCache(Math.max(CACHE_BYTES, options.tasks.length * LANE_BYTES));
     const { tasks, attempt, isFiltered } = options;
     this.lanes = tasks.map((task) => new Lane(task, cache, isFiltered, attempt ?? 0, attempt !== null));
     this.laneOfTask = new Map(this.lanes.map((lane) => [lane.task, lane]));
