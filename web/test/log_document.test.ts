@@ -213,7 +213,7 @@ class LostLogs extends MemoryLogs {
     const parts = await super.fetchParts(reads, find);
     if (this.answer === "logs") return parts;
     const isRemoved = this.answer === "removed";
-    return parts.map(({ task, attempt }) => ({
+    return parts.map(({ task, attempt }): Part => ({
       task, attempt, records: new Uint8Array(), begin: 0, end: 0, size: 0, offsets: [0, 0, 0], atEnd: isRemoved,
       complete: isRemoved, missingReason: isRemoved ? "it was removed" : "", error: isRemoved ? "" : "the worker does not answer",
     }));
