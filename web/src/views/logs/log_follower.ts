@@ -127,6 +127,8 @@ export class LogFollower {
     const lines = chunks.reduce((sum, { records }) => sum + countLines(records), 0);
     if (this.pace.accepts(bytes, lines, performance.now())) {
       for (const chunk of chunks) document.receive(chunkOf(chunk));
+      // The server of a log broke, so the stream has nothing more of this log. The stream of the other logs goes on.
+      if (chunks.some(({ end }) => end && !end.complete)) setTimeout(() => round.abort(), PAUSE_MS);
       onNews();
       return;
     }
