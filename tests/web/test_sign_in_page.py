@@ -103,6 +103,14 @@ def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(server: Local
     assert cookie["path"] == f"/{session_path(tab)}/"
 
 
+def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, "#/cluster", secret="")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.goto(f"{server.address}/{link(server, 'some-job')}")  # Only the hash differs, so the page is not loaded again.
+    signed_in(page)
+    assert page.url == f"{server.address}/#/jobs/some-job"
+
+
 def test_link_that_was_used_says_so_and_offers_the_form(server: LocalServer, pages: Pages) -> None:
     route = link(server)
     signed_in(pages.open(server.address, route, secret=""))

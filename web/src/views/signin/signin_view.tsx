@@ -15,7 +15,7 @@ const link = signal<(LinkCode & { requestId: string }) | null>(null);
 
 /**
  * Takes the code out of the page's address, so that it stays neither there nor in the browser's history. The page calls
- * this function at its start, before anything else reads the address.
+ * this function at its start, before anything else reads the address, and after each change of the hash.
  */
 export function takeLinkCode(): void {
   const found = codeOfLink(location.hash);
