@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { encodeEnvelope } from "@connectrpc/connect/protocol";
 import { Hub } from "../src/rpc/shared/hub";
 import type { FromWorker, ToWorker } from "../src/rpc/shared/protocol";
+import { Tunnel } from "../src/rpc/shared/tunnel";
 
 /** A server whose answers the test writes. */
 class Server {
@@ -134,6 +135,26 @@ test("end and loss of a connection reach each tab", async () => {
   assert.equal(hub.size, 0);
 });
 
+test("end before the first message reaches a tab with the head of the answer", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const tab = new Tab(hub);
+  tab.open(1, "jobs");
+  await settle();
+  server.calls[0]?.end();
+  await settle();
+  assert.deepEqual(tab.got, ["1:head", "1:end"]);
+  assert.equal(hub.size, 0);
+});
+
+test("stream that the page has closed before the worker has started is never opened", async () => {
+  const sent: ToWorker[] = [];
+  const tunnel = new Tunnel({ postMessage: (message: ToWorker) => sent.push(message) } as unknown as MessagePort);
+  const closed = tunnel.fetch("/jobs", { signal: AbortSignal.abort() }, new Uint8Array(), true);
+  await assert.rejects(closed, { name: "AbortError" });
+  assert.deepEqual(sent, []);
+});
+
 test("stream of the tab that was not looked at for the longest time is suspended", async () => {
   const server = new Server();
   const hub = new Hub(server.open);
@@ -178,7 +199,7 @@ test("slow tab loses a shared stream, and the other tab does not wait for it", a
   assert.equal(quick.got.length, 11);
 });
 
-test("tab that has crashed loses its streams", async () => {
+test("tab that has crashed loses its streams, and a tab that was only silent is told so", async () => {
   const server = new Server();
   let nowMs = 0;
   const hub = new Hub(server.open, () => nowMs);
@@ -191,6 +212,7 @@ test("tab that has crashed loses its streams", async () => {
   hub.dropSilentTabs();
   await settle();
   assert.deepEqual(server.calls.map((call) => call.aborted), [true, false]);
+  assert.deepEqual([crashed.got, alive.got], [["1:broken"], []]);
 });
 
 test("answer that is no stream reaches the tab as it is", async () => {

@@ -137,7 +137,11 @@ export class Carried {
         if (isFirst) this.switchTo(run, response);
         await this.send(run, encodeEnvelope(read.value.flags, read.value.data) as Uint8Array<ArrayBuffer>);
       }
-      for (const one of this.followersOf(run)) one.finish("end");
+      for (const one of this.followersOf(run)) {
+        // A proxy may end an answer before its first message. The tab must get the answer, or it would wait for ever.
+        if (one.run === null) one.head(response);
+        one.finish("end");
+      }
     } catch (error) {
       for (const one of this.followersOf(run)) one.finish("broken", String(error));
     } finally {

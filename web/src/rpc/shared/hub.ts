@@ -51,9 +51,18 @@ export class Hub {
     return (message) => this.receive(tab, message);
   }
 
-  /** Ends the streams of tabs that have crashed. Call this method about every `PING_MS`. */
+  /**
+   * Ends the streams of tabs that have crashed. Call this method about every `PING_MS`.
+   *
+   * A tab of a computer that has slept is silent, too. Such a tab is told that its streams are broken, and opens them
+   * again.
+   */
   dropSilentTabs(): void {
-    for (const tab of [...this.tabs]) if (this.nowMs() - tab.heardAtMs > GONE_MS) this.leave(tab);
+    for (const tab of [...this.tabs]) {
+      if (this.nowMs() - tab.heardAtMs <= GONE_MS) continue;
+      for (const one of [...tab.subscriptions.values()]) one.finish("broken", "the tab was silent for too long");
+      this.leave(tab);
+    }
   }
 
   private receive(tab: Tab, message: ToWorker): void {

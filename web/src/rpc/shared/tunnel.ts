@@ -6,7 +6,7 @@
 import { HTTP1_STREAMS, HTTP2_STREAMS, PING_MS, type FromWorker, type ToWorker } from "./protocol";
 
 // If the worker has not answered after this time, the tab opens its streams itself.
-const START_MS = 1_500;
+const START_MS = 5_000;
 
 /** The error of a stream that the worker has closed, because other tabs need its connection. */
 export class SuspendedError extends Error {
@@ -42,14 +42,19 @@ export class Tunnel {
     const id = ++this.lastId;
     const headers = [...new Headers(init.headers)] as [string, string][];
     return new Promise<Response>((resolve, reject) => {
+      const aborted = () => new DOMException("The page has closed the stream.", "AbortError");
+      if (init.signal?.aborted) {
+        reject(aborted()); // The view was left while the worker started.
+        return;
+      }
       const stream: OpenStream = { head: resolve, fail: reject, body: null };
       this.streams.set(id, stream);
       init.signal?.addEventListener("abort", () => {
         if (!this.streams.delete(id)) return;
         this.send({ kind: "close", id });
-        const aborted = new DOMException("The page has closed the stream.", "AbortError");
-        stream.body?.error(aborted);
-        reject(aborted);
+        const error = aborted();
+        stream.body?.error(error);
+        reject(error);
       });
       this.send({ kind: "open", id, url, headers, body, isShareable });
     });
