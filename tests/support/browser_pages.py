@@ -131,6 +131,15 @@ def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
     )
 
 
+def try_now(page: Page) -> None:
+    """Click the button "Try now" or "Continue here" in the bar about the connection, if the page shows the bar.
+
+    The page opens its streams again by itself, too. Therefore the bar may disappear at any time, and a click of
+    Playwright could wait for a button that does not come back.
+    """
+    page.evaluate("document.querySelector('.connection-bar button')?.click()")
+
+
 def accessibility_problems(page: Page) -> list[str]:
     """Return what axe finds in the page: one line for each serious or critical problem and each of its elements."""
     if not _AXE.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, try_now
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end
 from support.stored_jobs import failed, new_job, stored, succeeded
 from support.tokens import keep_key
@@ -193,7 +193,7 @@ def test_lost_connection_is_said_and_ends_with_the_return_of_the_controller(page
     expect(page.get_by_text(re.compile(r"The connection was lost at \d\d:\d\d:\d\d"))).to_be_visible()
     expect(page.get_by_role("link", name=job_id)).to_be_visible()
     with running_cluster(tmp_path / "first", port=first.port):
-        page.get_by_role("button", name="Try now").click()
+        try_now(page)
         expect(page.get_by_text("The connection was lost")).not_to_be_visible()
         expect(page.get_by_role("row").filter(has_text=job_id)).to_contain_text("succeeded")
     pages.errors.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -102,7 +103,7 @@ def test_cluster_shows_the_controller_the_leases_and_the_events(
     pages.take_screenshots(page, "cluster")
     assert accessibility_problems(page) == []
     page.get_by_label("only warnings and errors").check()
-    assert "problems=1" in page.url
+    expect(page).to_have_url(re.compile("problems=1"))
     page.set_viewport_size(PHONE)
     assert fits(page)
     assert accessibility_problems(page) == []

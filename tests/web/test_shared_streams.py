@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
-from support.browser_pages import Pages
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from support.browser_pages import Pages, try_now
 from support.cluster import launch as submit
 from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
@@ -52,7 +52,7 @@ def test_twelve_tabs_with_the_same_list_share_one_stream_and_all_of_them_are_liv
     job_id = launch(client, "shared")
     for tab in tabs:
         expect(tab.get_by_role("link", name=job_id)).to_be_visible()
-    assert clients_of_lists(controller) == [1]
+    wait_until(lambda: clients_of_lists(controller) == [1], "one shared stream")
     client.terminate_job(job_id)
     for tab in tabs:
         expect(tab.get_by_role("row").filter(has_text=job_id)).to_contain_text("killed")
@@ -72,8 +72,8 @@ def test_tabs_with_different_lists_leave_connections_for_calls_and_continue_when
     expect(first.get_by_role("link", name="job-0")).to_be_visible()
     tabs = [first, *(_open(pages, first.context, controller, number) for number in range(1, 8))]
     wait_until(lambda: len(clients_of_lists(controller)) == 4, "four streams")
-    paused = [tab for tab in tabs if tab.get_by_text("Paused, because other tabs").is_visible()]
-    assert len(paused) == 4
+    wait_until(lambda: len(paused_tabs(tabs)) == 4, "four paused tabs")
+    paused = paused_tabs(tabs)
     # A call in any tab gets a connection at once, although eight lists are open.
     last = tabs[-1]
     last.get_by_role("link", name="Cluster").click()
@@ -84,7 +84,24 @@ def test_tabs_with_different_lists_leave_connections_for_calls_and_continue_when
     number = tabs.index(tab)
     job_id = launch(client, f"job-{number}-new")
     expect(tab.get_by_role("link", name=job_id)).to_be_visible()
-    assert len(clients_of_lists(controller)) <= 4
+    wait_until(lambda: len(clients_of_lists(controller)) <= 4, "at most four streams")
+
+
+def paused_tabs(tabs: list[Page]) -> list[Page]:
+    """Return the tabs that say that their stream is paused."""
+    return [tab for tab in tabs if tab.get_by_text("Paused, because other tabs").is_visible()]
+
+
+def see(tab: Page, row: Locator) -> None:
+    """Look at a tab until it shows a row. If the stream of the tab is paused, the tab continues the stream."""
+
+    def is_shown() -> bool:
+        if not row.is_visible():
+            try_now(tab)
+        return row.is_visible()
+
+    tab.bring_to_front()
+    wait_until(is_shown, "the row")
 
 
 def _open(pages: Pages, context: BrowserContext, controller: ControllerThread, number: int) -> Page:
@@ -106,17 +123,14 @@ def test_two_tabs_with_twelve_followed_tasks_and_three_lists_are_live_over_six_c
             for index in range(6):
                 expect(tab.locator(".log-row").filter(has_text=f"first {index}")).to_be_visible()
         lists = [pages.open_tab(first.context, server.address) for _ in range(3)]
+        for tab in lists:
+            expect(tab.get_by_role("link", name=jobs[0])).to_be_visible()
         gate.touch()
         for tab in tabs:
-            tab.bring_to_front()
-            continues = tab.get_by_role("button", name="Continue here")
-            if continues.is_visible():
-                continues.click()
             for index in range(6):
-                expect(tab.locator(".log-row").filter(has_text=f"last {index}")).to_be_visible()
-        lists[-1].bring_to_front()
+                see(tab, tab.locator(".log-row").filter(has_text=f"last {index}"))
         for job_id in jobs:
-            expect(lists[-1].get_by_role("row").filter(has_text=job_id)).to_contain_text("succeeded")
+            see(lists[-1], lists[-1].get_by_role("row").filter(has_text=job_id).filter(has_text="succeeded"))
         assert first.evaluate("fetch('icon.svg').then((answer) => answer.status)") == 200
 
 
