@@ -103,6 +103,15 @@ def test_changes_of_a_job_show_in_machines_queue_status_and_events(
             assert continued.first.events[0] == ended[-1]
 
 
+def test_client_with_events_of_an_earlier_controller_gets_the_events_from_the_beginning(
+    shared_cluster: LocalServer,
+) -> None:
+    with closing(Watcher(shared_cluster, Request(include_events=True))) as watching:
+        assert watching.first.events
+    with closing(Watcher(shared_cluster, Request(include_events=True, events_after=1 << 40))) as later:
+        assert later.first.events[0].number <= watching.first.events[-1].number
+
+
 def cluster_server(cluster: RemoteClusterClient) -> Any:
     """An object with the address of a cluster."""
     return type("Server", (), {"address": cluster.controller_address})

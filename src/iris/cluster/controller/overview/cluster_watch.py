@@ -71,6 +71,8 @@ class ClusterWatch:
         """
         _check(request)
         client = _Client(request, is_admin=is_admin)
+        if client.event > self.events.last_number:
+            client.event = 0  # The client has events of an earlier controller process, which counted further.
         self.clients += 1
         if self._making is None:
             self._is_fresh = False  # The last snapshot may be old, because no client has watched since.
