@@ -133,6 +133,9 @@ def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
     )
     options = shlex.split(command.partition(" iris run ")[0])
     assert "--no-dev" in options
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    # uv installs each default group, and --no-dev leaves out only the group dev.
+    assert tool.get("uv", {}).get("default-groups", ["dev"]) == ["dev"]
     extras = {options[index + 1] for index, option in enumerate(options) if option == "--extra"}
     assert extras == {"server", "cli"}, "what iris run needs without a cluster"
 

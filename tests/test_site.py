@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from support.browser_pages import running_browser
 
 from docsite.site.build import build_site
 
@@ -69,6 +68,9 @@ def test_site_loads_only_its_own_files(site: Path) -> None:
 
 
 def test_site_works_in_a_browser_without_a_server(site: Path) -> None:
+    pytest.importorskip("playwright", reason="needs the group browser: run 'uv sync'")
+    from support.browser_pages import running_browser
+
     requests: list[str] = []
     with running_browser() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 800})

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import pytest
 from support.waiting import wait_until
+
+from iris.cli.cluster.lookup import Target
+from iris.cli.commands.jobs.cp import _download
+from iris.cli.output.printer import Output
+from iris.cli.output.upload_display import CopyDisplay
+from iris.client import IrisClient
+from iris.errors import ControllerUnreachableError
+from iris.rpc import cluster_pb2
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
@@ -69,3 +79,15 @@ def test_wrong_command_lines_are_refused_with_the_next_step(remote_iris: Iris) -
     remote_iris("wait", job)
     assert "must not leave its directory" in remote_iris("cp", f"{job}:../x", ".", code=1).stderr
     assert json.loads(remote_iris("status", job, "--json").stdout)["state"] == "SUCCEEDED"
+
+
+def test_lost_controller_ends_the_copies_of_several_tasks_with_its_own_error(tmp_path: Path) -> None:
+    class Unreachable:
+        def download(self, *_: object, **__: object) -> None:
+            raise ControllerUnreachableError("the controller does not answer")
+
+    target = Target(cluster_pb2.JobStatus(job_id="job", num_tasks=2))
+    display = CopyDisplay(Output(as_json=False))
+    # The error is also an OSError, and must not be reported as an error of the local folder.
+    with pytest.raises(ControllerUnreachableError, match="the controller does not answer"):
+        _download(cast(IrisClient, Unreachable()), target, "out", str(tmp_path), None, display)

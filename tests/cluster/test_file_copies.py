@@ -107,7 +107,9 @@ def test_large_file_survives_the_way_to_the_task_and_back(client: IrisClient, ta
     name = unique("large")
     sent = client.upload(source, task, f"{name}/deep/")
     assert (sent.path, sent.bytes) == (f"{name}/deep/source", 5 * MIB + 17)
-    client.download(task, f"{name}/deep/source", tmp_path / "back")
+    totals: list[int] = []
+    client.download(task, f"{name}/deep/source", tmp_path / "back", on_progress=lambda _, total: totals.append(total))
+    assert set(totals) == {5 * MIB + 17}
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
     back = (tmp_path / "back").stat()
     assert (stat.S_IMODE(back.st_mode), back.st_mtime_ns) == (0o640, 1234567890123456789)
@@ -153,6 +155,10 @@ def test_invalid_arguments_are_refused_with_the_argument(client: IrisClient, tas
         client.download(task, "nope", tmp_path)
     with pytest.raises(FailedPreconditionError, match="No such file"):
         client.upload(tmp_path / "nope", task)
+    (tmp_path / "file").touch()
+    for to in (f"{tmp_path}/file/", f"{tmp_path}/file/below/"):
+        with pytest.raises(FailedPreconditionError, match=rf"{to}: .+"):
+            client.download(task, "out/one", to)
     with pytest.raises(InvalidArgumentError, match="must name a file"):
         client.upload(io.BytesIO(), task, "out")
     with pytest.raises(FailedPreconditionError, match="not a directory"):

@@ -264,8 +264,11 @@ def test_forward_waits_for_the_task_and_ends_with_it(client: IrisClient) -> None
         assert "has ended: KILLED" in forward.wait(60)
         with pytest.raises(ConnectionRefusedError):
             dial(forward.address)
+    refused = client.forward(job.job_id, "echo")
     with pytest.raises(FailedPreconditionError, match="has ended: KILLED"):
-        client.forward(job.job_id, "echo").__enter__()
+        refused.__enter__()
+    with pytest.raises(FailedPreconditionError, match="the forward is not open"):
+        refused.wait()
 
 
 def test_async_forward_refuses_connections_after_the_end_of_the_task(shared_cluster: LocalServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from functools import partial
 from pathlib import Path
@@ -53,11 +54,12 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
     if top.type == cluster_pb2.FILE_TYPE_DIRECTORY:
         root = _directory_for(path, to)
     elif top.type == cluster_pb2.FILE_TYPE_REGULAR:
-        root = to / _last_part(path) if to.is_dir() else to
+        root = to / _last_part(path) if os.path.isdir(to) else to
     else:
         raise FailedPreconditionError(f"{quoted(path)} is not a regular file or a directory, so it cannot be copied")
     copied = Copied(root)
     if top.type == cluster_pb2.FILE_TYPE_REGULAR:
+        progress.expect(top.size)
         with LocalFolder(root.parent) as folder:
             yield from _copy_file(route, top, root.name, folder, progress, copied)
         return copied
@@ -76,7 +78,7 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
 def _directory_for(path: str, to: Path) -> Path:
     """Return the local directory for the contents of a directory of a task, by the rules of `cp -r`."""
     name = _last_part(path)
-    return to / name if name and to.is_dir() else to
+    return to / name if name and os.path.isdir(to) else to
 
 
 def _last_part(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from iris.arguments import TaskReference, check_text, check_timeout, refuse
 from iris.client.files.copied import Copied, OnProgress, Progress
 from iris.client.files.download import download
+from iris.client.files.local_folder import local_error
 from iris.client.files.upload import upload
 from iris.cluster.client.operations.files import find_route
 from iris.cluster.client.operations.logs import ReachableWorkers
@@ -69,7 +70,10 @@ def _local_file(name: str, value: LocalFile, method: str) -> Path | BinaryIO:
         if not isinstance(text, str) or not text:
             refuse(name, "a path or an open binary file", value)
         if text.endswith("/") and method == "write":
-            Path(text).mkdir(parents=True, exist_ok=True)
+            try:
+                Path(text).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise local_error(error, text) from error
         return Path(text)
     if not callable(getattr(value, method, None)):
         refuse(name, "a path or an open binary file", value)

@@ -99,23 +99,31 @@ def _send_file(
     there = TaskFile()
     there.CopyFrom(file)
     there.type = cluster_pb2.FILE_TYPE_REGULAR
+    begin = _position(source)
     for tries in range(1, MAX_TRIES + 1):
         sending = _Sending(route, there, source, progress)
         try:
             copied.bytes += yield from sending.send()
         except (DataLossError, FailedPreconditionError) as error:
-            if not _may_send_again(error, source) or tries == MAX_TRIES:
+            if begin is None or not _is_lost(error) or tries == MAX_TRIES:
                 raise
             progress.add(-sending.sent)
-            source.seek(0)
+            source.seek(begin)
             continue
         copied.files += 1
         return
 
 
-def _may_send_again(error: IrisError, source: BinaryIO) -> bool:
-    is_lost = isinstance(error, DataLossError) or error.reason == ErrorReason.TRANSFER_UNKNOWN
-    return is_lost and source.seekable()
+def _position(source: BinaryIO) -> int | None:
+    """Return the position at which a stream is read. Return None if the stream cannot be read again from there."""
+    try:
+        return source.tell() if source.seekable() else None
+    except (AttributeError, OSError):  # The stream has only `read`.
+        return None
+
+
+def _is_lost(error: IrisError) -> bool:
+    return isinstance(error, DataLossError) or error.reason == ErrorReason.TRANSFER_UNKNOWN
 
 
 class _Sending:

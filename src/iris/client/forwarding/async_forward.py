@@ -80,6 +80,7 @@ class AsyncForward(LocalAddresses):
 
         Raises:
             DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
+            FailedPreconditionError: The forward is not open.
             IrisError: The forward has failed, for example because the token was revoked.
         """
         timeout_s = check_timeout("timeout", timeout)

@@ -132,16 +132,24 @@ class Forward(LocalAddresses):
 
         Raises:
             DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
+            FailedPreconditionError: The forward is not open.
             IrisError: The forward has failed, for example because the token was revoked.
         """
         timeout_s = check_timeout("timeout", timeout)
+        if self._forwarding is None:
+            raise FailedPreconditionError("the forward is not open: use it in a 'with' block")
         try:
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
             raise not_ended(self._job_id, timeout_s) from None
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)  # For example, no file descriptor is left for an event loop.
 
     async def _serve(self) -> None:
         self._stopping = asyncio.Event()

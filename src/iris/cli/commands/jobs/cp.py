@@ -121,13 +121,14 @@ def _download(
         folder = Path(to) / f"task-{index}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedPreconditionError(f"{folder}: {error.strerror}") from error
+        try:
             copied = client.download(task_id, path, folder, attempt_id=attempt_id, on_progress=display.show)
             results.append(_Result(task_id, copied, None))
         except (NotFoundError, FailedPreconditionError) as error:
             # An error of one task is reported at the end, so that the files of the other tasks are copied.
             results.append(_Result(task_id, None, error))
-        except OSError as error:
-            raise FailedPreconditionError(f"{folder}: {error.strerror}") from error
     return results
 
 

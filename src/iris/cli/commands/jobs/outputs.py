@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _HELP = """\
 Show the files that the tasks of a job have left as outputs.
 
-JOB is an id, the beginning of an id, or '@' for your latest job. JOB/task-N shows one task. Outputs are the files in
-the directories of 'iris run --output DIR'. They are stored after the end of each attempt that has succeeded or failed.
-They are removed when they are as old as logs may become, and with 'iris rm'.
+JOB is an id, the beginning of an id, or '@' for your latest job. Default: your latest job. JOB/task-N shows one task.
+Outputs are the files in the directories of 'iris run --output DIR'. They are stored after the end of each attempt that
+has succeeded or failed. They are removed when they are as old as logs may become, and with 'iris rm'.
 
 \b
   iris run --output out -- sh -c 'echo 0.5 > out/loss'
@@ -38,7 +38,7 @@ The command exits with 1 if outputs of an attempt are missing, and says why.
 @click.option("--all-attempts", is_flag=True, help="Show all attempts, not only the newest one of each task.")
 @json_option()
 @address_option
-@click.argument("job", type=JobName(with_tasks=True), metavar="JOB", default=LATEST)
+@click.argument("job", type=JobName(with_tasks=True), metavar="[JOB]", default=LATEST)
 def outputs(*, job: str, all_attempts: bool, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json)
