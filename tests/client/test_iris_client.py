@@ -394,11 +394,12 @@ def test_importing_the_client_imports_no_server() -> None:
 def test_client_can_be_imported_without_unix_modules() -> None:
     program = (
         "import os, sys, time\n"
+        "flags = ('O_CLOEXEC', 'O_DIRECTORY', 'O_NOFOLLOW', 'O_NONBLOCK')\n"
         "for module in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):\n"
         "    sys.modules[module] = None\n"
         "for name in [name for name in vars(time) if name.startswith(('clock_', 'CLOCK_'))]:\n"
         "    delattr(time, name)\n"
-        "for name in ('fork', 'geteuid', 'getuid', 'killpg', 'pidfd_open', 'register_at_fork', 'setsid'):\n"
+        "for name in ('fork', 'geteuid', 'getuid', 'killpg', 'pidfd_open', 'register_at_fork', 'setsid', *flags):\n"
         "    if hasattr(os, name):\n"
         "        delattr(os, name)\n"
         "import iris.client\n"

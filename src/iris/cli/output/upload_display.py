@@ -58,11 +58,11 @@ class CopyDisplay:
         self._label = ""
         self._began_s = time.monotonic()
         self._shown_s = 0.0
-        self._copied = 0
 
     def begin(self, label: str) -> None:
         """Begin a copy with a label, for example of another task."""
         self._label = f"{label}: "
+        self._began_s = time.monotonic()
 
     def show(self, done: int, total: int) -> None:
         """Show how many bytes were copied, of how many, and how fast."""

@@ -24,9 +24,12 @@ from iris.reasons import ErrorReason
 MAX_DEPTH = 100  # The longest path, in parts. Each part of a path needs an open file while the path is resolved.
 _MAX_LINKS = 40  # Linux follows as many links in one path.
 _MAX_PATH = 4096  # The longest path of Linux, in bytes.
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = ("O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
+# Windows has none of these flags. The client is imported there, too, and `ConfinedTree` refuses to work there.
+_ONLY_DIRECTORY, _NO_FOLLOW, _NO_WAIT, _CLOSE_IN_CHILD = (getattr(os, name, 0) for name in _FLAGS)
+OPEN_DIRECTORY = os.O_RDONLY | _ONLY_DIRECTORY | _NO_FOLLOW | _CLOSE_IN_CHILD
 # With O_NONBLOCK, opening a pipe does not wait for the other end of the pipe.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | _NO_FOLLOW | _NO_WAIT | _CLOSE_IN_CHILD
 
 
 def parts_of(path: str, what: str = "a path") -> list[str]:
@@ -64,13 +67,16 @@ class ConfinedTree:
         name: The name of the directory in errors.
 
     Raises:
+        FailedPreconditionError: This system cannot open files without following links.
         OSError: The directory cannot be opened.
     """
 
     def __init__(self, root: Path, name: str = "the attempt's directory") -> None:
         self._root = root
         self._name = name
-        self._fd = os.open(root, _DIRECTORY)
+        if not _NO_FOLLOW:
+            raise FailedPreconditionError("this system cannot copy directories safely: copy them on Linux or macOS")
+        self._fd = os.open(root, OPEN_DIRECTORY)
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +156,7 @@ class ConfinedTree:
         """Open a directory, and return its descriptor. The errors are the errors of `open_file`."""
         with self.locate(path) as (directory, name):
             try:
-                return os.open(name, _DIRECTORY, dir_fd=directory)
+                return os.open(name, OPEN_DIRECTORY, dir_fd=directory)
             except OSError as error:
                 raise self._explained(error, path) from error
 
@@ -205,7 +211,7 @@ class ConfinedTree:
             if create:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o777, dir_fd=directory)
-            return os.open(name, _DIRECTORY, dir_fd=directory)
+            return os.open(name, OPEN_DIRECTORY, dir_fd=directory)
         except OSError as error:
             raise self._explained(error, path) from error
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from iris.cluster.files.confined_tree import MAX_DEPTH, ConfinedTree, parts_of
+from iris.cluster.files.confined_tree import MAX_DEPTH, OPEN_DIRECTORY, ConfinedTree, parts_of
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import FileType, TaskFile
@@ -14,7 +14,6 @@ from iris.rpc.cluster_pb2 import FileType, TaskFile
 MAX_NAMES = 1_000_000  # The largest number of files in one directory that is listed, because all names are sorted.
 _PAGE_FILES = 1000
 _PAGE_BYTES = 1 << 20
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def list_page(tree: ConfinedTree, path: str, *, recursive: bool, page_token: str) -> tuple[list[TaskFile], str]:
@@ -98,7 +97,7 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
             yield file
         if stat.S_ISDIR(status.st_mode) and len(path) <= MAX_DEPTH:
             try:
-                fd = os.open(name, _DIRECTORY, dir_fd=directory)
+                fd = os.open(name, OPEN_DIRECTORY, dir_fd=directory)
             except OSError:
                 continue  # The task has replaced the directory, or has removed the permission to read it.
             try:
