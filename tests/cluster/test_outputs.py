@@ -9,6 +9,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
@@ -19,6 +20,7 @@ from iris.client import IrisClient
 from iris.client.aio import AsyncIrisClient
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.outputs.output_store import OutputKeeping, OutputStore, Stored
+from iris.cluster.files.output_pack import StoredPack
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 
@@ -189,6 +191,29 @@ def test_worker_that_is_killed_during_the_collection_is_said_and_the_task_runs_a
             missing = client.outputs(job, all_attempts=True).missing
             assert [one.reason for one in missing] == ["WORKER_LOST", "WORKER_LOST"]
             assert "was lost before it had sent them" in missing[0].text
+
+
+def test_unfinished_outputs_count_with_their_whole_size_after_a_restart(tmp_path: Path) -> None:
+    keeping = OutputKeeping(tmp_path, max_total_bytes=100)
+
+    def send(store: OutputStore, directory: str, **fields: Any) -> pb.Controller.StoreOutputsResponse:
+        request = pb.Controller.StoreOutputsRequest(task_id="a/task-0", **fields)
+        return asyncio.run(store.store(tmp_path / directory, request))
+
+    first = OutputStore(keeping, jobs=None)  # type: ignore[arg-type]
+    assert send(first, "task-1/0", total_bytes=80, data=b"x" * 10).position == 10
+    first.close()
+    second = OutputStore(keeping, jobs=None)  # type: ignore[arg-type]
+    assert send(second, "task-1/0", total_bytes=80, position=10, data=b"x" * 10).position == 20
+    assert send(second, "task-2/0", total_bytes=30).reason == pb.OUTPUT_REASON_CLUSTER_LIMIT
+    second.close()
+
+
+def test_pack_with_a_damaged_index_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "pack"
+    path.write_bytes(b"\xff" * 20)
+    with pytest.raises(ValueError, match="the index of the pack is damaged"):
+        StoredPack(path, 20)
 
 
 def test_old_outputs_are_removed_and_the_reason_stays(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from iris.event_log.events import JsonFormatter, TextFormatter, log_event
 from iris.event_log.output import EventLogHandler
+from iris.event_log.recent import RecentEvents
 
 
 class Lines(logging.Handler):
@@ -118,3 +119,14 @@ def test_process_rotates_its_stderr_and_keeps_the_traceback_of_its_crash(tmp_pat
     assert ended.returncode == 1
     assert len(list(tmp_path.iterdir())) == 4
     assert path.read_text().endswith("SystemError: a crash\n")
+
+
+def test_record_that_cannot_be_formatted_is_left_out_of_the_recent_events(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = RecentEvents()
+    logger.addHandler(events)
+    logger.warning("%d workers", "no number")
+    logger.warning("%d workers", 2)
+    assert [(event.number, event.fields) for event in events.after(0)] == [(1, {"text": "2 workers"})]
+    assert "Logging error" in capsys.readouterr().err

@@ -48,10 +48,14 @@ class RecentEvents(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record. `logging` calls this method, and holds the lock of the handler meanwhile."""
-        if isinstance(record, EventRecord):
-            name, fields = record.msg, {key: _text(value) for key, value in record.fields.items()}
-        else:
-            name, fields = "message", {"text": _text(record.getMessage())}
+        try:
+            if isinstance(record, EventRecord):
+                name, fields = record.msg, {key: _text(value) for key, value in record.fields.items()}
+            else:
+                name, fields = "message", {"text": _text(record.getMessage())}
+        except Exception:  # noqa: BLE001 - A record that cannot be formatted must not fail in the code that logs it.
+            self.handleError(record)
+            return
         self._last += 1
         self._events.append(RecentEvent(self._last, record.created, record.levelname, name, fields))
 

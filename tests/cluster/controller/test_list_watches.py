@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
@@ -16,7 +17,8 @@ from support.waiting import wait_until
 
 from iris.cluster.client.operations.list_watching import WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.api.job_lists.list_watches import JobListWatch
+from iris.cluster.controller.api.job_lists.list_watches import JobListWatch, JobListWatches
+from iris.cluster.controller.api.job_lists.pages import JobPages, PageChoice
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.submission.quotas import Quota
 from iris.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError
@@ -232,3 +234,47 @@ def test_watches_count_as_open_streams_of_their_user(tmp_path_factory: pytest.Te
         pytest.raises(ResourceExhaustedError, match="streams open"),
     ):
         next(one.watch_jobs())
+
+
+class SlowPages(JobPages):
+    """Pages whose reads after the first one wait until the test lets them pass, and then lack the removed jobs."""
+
+    def __init__(self, pages: JobPages) -> None:
+        vars(self).update(vars(pages))
+        self.reads = 0
+        self.removed: set[int] = set()
+        self.is_reading, self.may_read = asyncio.Event(), asyncio.Event()
+
+    async def read(self, choice: PageChoice) -> dict[int, pb.JobStatus]:
+        self.reads += 1
+        if self.reads > 1:
+            self.is_reading.set()
+            await self.may_read.wait()
+        return {number: job for number, job in (await super().read(choice)).items() if number not in self.removed}
+
+
+def test_client_that_comes_while_the_page_is_read_again_does_not_keep_a_removed_job(
+    controller: ControllerThread,
+) -> None:
+    request = pb.Controller.WatchJobsRequest(id_prefix="old-", newest_first=True, page_size=1)
+
+    async def watch() -> set[int]:
+        made, jobs = controller.controller, controller.controller.jobs
+        pages = SlowPages(made.list_watches.pages)
+        watches = JobListWatches(jobs, pages, made.saver, made.slices)
+        early, late = watches.messages(request, "early"), watches.messages(request, "late")
+        (first,) = (await anext(early)).jobs
+        record = await jobs.get(first.job_id)
+        assert record is not None
+        pages.removed.add(record.number)
+        watches.job_removed(record)
+        await pages.is_reading.wait()
+        shown = {job.number for job in (await anext(late)).jobs}
+        pages.may_read.set()
+        message = await anext(late)
+        shown = shown - set(message.left) | {job.number for job in message.jobs}
+        for stream in (early, late):
+            await stream.aclose()
+        return shown & pages.removed
+
+    assert not controller.run(watch())

@@ -194,6 +194,22 @@ def test_filtered_parts_contain_the_matching_lines_and_search_a_limited_range(pa
     assert found == ([b"line 17000\n", b"line 7000\n"] if is_backwards else [b"line 7000\n", b"line 17000\n"])
 
 
+def test_part_that_is_searched_backwards_has_a_limited_size(path: Path) -> None:
+    # The newer 3 MB do not match, therefore a step of 2.5 MB backwards reaches the older lines, which all match.
+    lines = [b"%s %044d\n" % (b"old" if number < 120_000 else b"new", number) for number in range(180_000)]
+    writer = LogWriter(path)
+    for start in range(0, len(lines), 100):
+        writer.append("stdout", b"".join(lines[start : start + 100]), 1000)
+    options: dict[str, Any] = {"writer": writer, "find": "^old", "limits": PartLimits(10_000, 1000)}
+    part = next(part for part in backwards(path, **options) if part.records)
+    assert len(part.records) < 2_000_000
+    count = len(lines_in(part))
+    assert [line.data for line in lines_in(part)] == lines[120_000 - count : 120_000]
+    before = part_of(path, AtPosition(part.begin), backwards=True, **options)
+    assert lines_in(before)[-1].data == lines[120_000 - count - 1]
+    writer.close()
+
+
 def test_part_has_the_lines_that_match_both_the_filter_and_the_search(path: Path) -> None:
     lay_out(path, [("stdout", b"line %d\n" % number, 1000) for number in range(300)], 50)
     for regex, find in (("7$", "^line 1"), ("^line 1", "7$"), ("", "^line 1.*7$"), ("^line 1.*7$", "")):

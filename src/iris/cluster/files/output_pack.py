@@ -13,6 +13,8 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from iris.cluster.files.confined_tree import ConfinedTree, parts_of
 from iris.cluster.files.listing import list_page
 from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
@@ -158,6 +160,9 @@ class StoredPack:
     Args:
         path: The file with the pack.
         index_bytes: The size of the index at the end of the pack.
+
+    Raises:
+        OSError, ValueError: The pack cannot be read.
     """
 
     def __init__(self, path: Path, index_bytes: int) -> None:
@@ -165,7 +170,11 @@ class StoredPack:
         size = path.stat().st_size
         with path.open("rb") as opened:
             opened.seek(size - index_bytes)
-            self.files = list(cluster_pb2.OutputIndex.FromString(opened.read()).files)
+            index = opened.read()
+        try:
+            self.files = list(cluster_pb2.OutputIndex.FromString(index).files)
+        except DecodeError as error:
+            raise ValueError(f"the index of the pack is damaged: {error}") from error
         self._by_path = {file.path: file for file in self.files}
         self._begins: dict[str, int] = {}
         position = 0

@@ -175,9 +175,14 @@ class LogService:
         """Return the parts of the reads with the given numbers, from a worker. If the worker does not answer, the parts
         have errors.
         """
-        worker = self._sources.workers[worker_id]
-        peer = Peer(worker.identity.address, f"worker {worker_id!r}, which has the log,")
         reads = [request.reads[number] for number in numbers]
+        worker = self._sources.workers.get(worker_id)
+        if worker is None:  # The worker was removed after the reads were grouped.
+            return {
+                number: refused_part(read, worker_unreachable(worker_id))
+                for number, read in zip(numbers, reads, strict=True)
+            }
+        peer = Peer(worker.identity.address, f"worker {worker_id!r}, which has the log,")
         of_worker = FetchLogPartsRequest(
             job_id=request.job_id,
             reads=reads,

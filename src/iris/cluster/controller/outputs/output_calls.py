@@ -78,28 +78,19 @@ class OutputCalls:
                 f"job {record.job_id!r} was submitted without outputs: submit it with 'iris run --output DIR', or"
                 " outputs=[…]"
             )
-        attempts = self._attempts(record, request)
+        shown = self._saved.shown(record)
+        attempts = _attempts(shown, request)
         begin = int(request.page_token) if request.page_token.isascii() and request.page_token.isdigit() else 0
         answer, size = Controller.ListOutputsResponse(), 0
-        for number, (index, attempt) in enumerate(attempts[begin:], begin):
+        for number, (index, attempt_id) in enumerate(attempts[begin:], begin):
             if number - begin >= _PAGE_ATTEMPTS or size > _PAGE_BYTES:
                 answer.next_page_token = str(number)
                 break
+            attempt = messages.task_status(shown, index).attempts[attempt_id]
             outputs = await asyncio.to_thread(self._outputs, record, index, attempt)
             size += outputs.ByteSize()
             answer.outputs.append(outputs)
         return answer
-
-    def _attempts(
-        self, record: JobRecord, request: Controller.ListOutputsRequest
-    ) -> list[tuple[int, cluster_pb2.TaskAttempt]]:
-        shown = self._saved.shown(record)
-        indices = sorted(set(request.task_indices)) or range(len(record.job.tasks))
-        found = []
-        for index in indices:
-            attempts = messages.task_status(shown, index).attempts
-            found += [(index, attempt) for attempt in (attempts if request.all_attempts else attempts[-1:])]
-        return found
 
     def _outputs(
         self, record: JobRecord, index: int, attempt: cluster_pb2.TaskAttempt
@@ -120,3 +111,14 @@ class OutputCalls:
             reason, outputs.missing = why_missing(stored, attempt)
             outputs.reason = reason  # type: ignore[assignment] # The number of an enum.
         return outputs
+
+
+def _attempts(shown: JobRecord, request: Controller.ListOutputsRequest) -> list[tuple[int, int]]:
+    """Return the task index and the number of each requested attempt. No messages are made, because a job may have very
+    many attempts, and a page contains only a few of them.
+    """
+    found = []
+    for index in sorted(set(request.task_indices)) or range(len(shown.job.tasks)):
+        count = len(shown.job.tasks[index].attempts)
+        found += [(index, number) for number in range(0 if request.all_attempts else max(0, count - 1), count)]
+    return found

@@ -151,8 +151,10 @@ class OutputStore:
         self, directory: Path, request: cluster_pb2.Controller.StoreOutputsRequest
     ) -> cluster_pb2.Controller.StoreOutputsResponse:
         pack = directory / _PACK
-        if directory not in self._known_sizes():
-            refused = self._refusal(request.total_bytes)
+        known = self._known_sizes().get(directory)
+        # After a restart of the controller, the known size is the size of the part that an earlier controller received.
+        if known is None or known < request.total_bytes:
+            refused = self._refusal(request.total_bytes, known or 0)
             if refused is not None:
                 return self._refuse(directory, request, *refused)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,8 +171,8 @@ class OutputStore:
         _write_stored(directory, stored)
         return self._answer(request, stored)
 
-    def _refusal(self, size: int) -> tuple[Reason, str] | None:
-        """Return why outputs of a size are not stored, or None."""
+    def _refusal(self, size: int, received: int) -> tuple[Reason, str] | None:
+        """Return why outputs of a size, of which `received` bytes are counted already, are not stored; or None."""
         keeping = self._keeping
         if keeping.max_bytes is not None and size > keeping.max_bytes:
             return (
@@ -178,7 +180,7 @@ class OutputStore:
                 f"they have {size:,} bytes, and one attempt may leave {keeping.max_bytes:,}: write less, or raise"
                 " 'iris up --max-output-bytes'",
             )
-        total = sum(self._known_sizes().values())
+        total = sum(self._known_sizes().values()) - received
         if keeping.max_total_bytes is not None and total + size > keeping.max_total_bytes:
             return (
                 cluster_pb2.OUTPUT_REASON_CLUSTER_LIMIT,
@@ -187,7 +189,7 @@ class OutputStore:
             )
         keeping.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         free = shutil.disk_usage(keeping.root).free
-        if free < size + _DISK_HEADROOM_BYTES:
+        if free < size - received + _DISK_HEADROOM_BYTES:
             return (
                 cluster_pb2.OUTPUT_REASON_SHORTAGE,
                 f"they have {size:,} bytes, and the disk of the controller has {free:,} free in {keeping.root}: free"

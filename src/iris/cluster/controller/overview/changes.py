@@ -56,6 +56,8 @@ class ChangingList(Generic[M]):
         """Return the items that have changed after a revision, by name, and the names of removed items. After the
         revision -1, return the whole list.
         """
+        if revision >= self.revision:
+            return [], []
         changed = [message for _, (at, _, message) in sorted(self._items.items()) if at > revision]
         removed = [] if revision < 0 else sorted(name for name, at in self._removed.items() if at > revision)
         return changed, removed

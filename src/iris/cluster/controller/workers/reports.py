@@ -124,8 +124,8 @@ class WorkerReports:
                 if outcome := outcome_of(report):
                     results.append((report.task_index, outcome))
                 instructions += job.attempt_ended(report.task_index, report.attempt_id, _end_of(report), now_ms())
-        self._usage.report(record, accepted)
         self._saver.job_changed(record, instructions, results)
+        self._usage.report(record, accepted)
         return unwanted
 
 

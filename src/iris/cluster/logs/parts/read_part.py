@@ -7,6 +7,7 @@ neighbouring parts neither repeat nor lose a line. The rules that make lines fro
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ class _Range(NamedTuple):
 
     Attributes:
         records: The selected lines.
+        begin: The position after the lines that were left out for their size; None if no lines were left out.
         end: The position after the last record that was read.
         offsets: For each source, where the next line begins.
         at_end: Whether the log ends here.
@@ -144,10 +146,42 @@ class _Range(NamedTuple):
     """
 
     records: list[bytes]
+    begin: int | None
     end: int
     offsets: Offsets
     at_end: bool
     truncated: bool
+
+
+class _Found:
+    """The selected lines of a range, by the steps in which the range is read.
+
+    Args:
+        newest_bytes: If not 0, the first steps are dropped while the other steps have this many bytes.
+
+    Attributes:
+        size: The bytes of the lines.
+        begin: The position after the dropped steps; None if no step was dropped.
+    """
+
+    def __init__(self, newest_bytes: int) -> None:
+        self.size = 0
+        self.begin: int | None = None
+        self._newest_bytes = newest_bytes
+        self._steps: deque[tuple[int, int, list[bytes]]] = deque()  # The position, the size and the lines of each step.
+
+    def add(self, position: int, records: list[bytes]) -> None:
+        """Add the lines of the step that begins at a position."""
+        size = sum(map(len, records))
+        self._steps.append((position, size, records))
+        self.size += size
+        while self._newest_bytes and self.size - self._steps[0][1] >= self._newest_bytes:
+            self.size -= self._steps.popleft()[1]
+            self.begin = self._steps[0][0]
+
+    def records(self) -> list[bytes]:
+        """Return the lines."""
+        return [record for _, _, records in self._steps for record in records]
 
 
 class _PartReading:
@@ -200,12 +234,12 @@ class _PartReading:
                 span *= 4  # The record before `upper` is longer than the range.
                 continue
             to_end = end_of_part is None and position is None and self._final
-            found = yield from self._read(walk, None if to_end else upper)
+            found = yield from self._read(walk, None if to_end else upper, newest_bytes=self._limits.max_bytes)
             end_of_part = end_of_part or found
             ranges.append(found.records)
             size += sum(map(len, found.records))
             looked += upper - begin
-            upper = begin
+            upper = begin if found.begin is None else found.begin
             if begin == 0 or 2 * size >= self._limits.max_bytes or looked >= self._limits.look_bytes:
                 break
             span = min(2 * span, _WIDEST_SPAN, self._limits.look_bytes - looked)
@@ -227,25 +261,31 @@ class _PartReading:
         return walk
 
     def _read(
-        self, walk: LineScanner, stop: int | None, look_bytes: int | None = None, max_bytes: int = 0
+        self,
+        walk: LineScanner,
+        stop: int | None,
+        look_bytes: int | None = None,
+        max_bytes: int = 0,
+        newest_bytes: int = 0,
     ) -> Steps[_Range]:
-        """Read the selected lines up to the position `stop`, or up to the limits, or up to the end of the log."""
-        records: list[bytes] = []
+        """Read the selected lines up to the position `stop`, or up to the limits, or up to the end of the log.
+
+        If `newest_bytes` is not 0, about this many bytes of the last lines are kept, and the lines before are left out.
+        """
+        found = _Found(newest_bytes)
         begin = walk.reader.position
-        size, at_end, truncated = 0, False, False
-        while (stop is None or walk.reader.position < stop) and not (max_bytes and size >= max_bytes):
+        at_end, truncated = False, False
+        while (stop is None or walk.reader.position < stop) and not (max_bytes and found.size >= max_bytes):
             if look_bytes is not None and walk.reader.position - begin >= look_bytes:
                 break
             room = self._step_bytes if stop is None else min(self._step_bytes, stop - walk.reader.position)
+            before = walk.reader.position
             items = walk.read(room, final=self._final)
             if items is None:
                 at_end = True
                 items = [*walk.leftovers()] if self._final else []
                 truncated = walk.reader.truncated
-            for item in items:
-                for record in self._pack(item):
-                    records.append(record)
-                    size += len(record)
+            found.add(before, [record for item in items for record in self._pack(item)])
             if at_end:
                 break
             self._starts.passed(walk)
@@ -254,7 +294,7 @@ class _PartReading:
         at_end = at_end or (not self._final and self._stop is not None and position >= self._stop)
         offsets = walk.reader.offsets if at_end and self._final else walk.offsets
         walk.reader.close()
-        return _Range(records, position, offsets, at_end, truncated)
+        return _Range(found.records(), found.begin, position, offsets, at_end, truncated)
 
     def _pack(self, item: LineBlock | Gap) -> Iterator[bytes]:
         """Yield the selected lines of a block, or a gap, as records."""

@@ -170,8 +170,8 @@ class JobListWatch:
         self._wake = asyncio.Event()
         # The event for which clients wait. Each announcement sets this event and replaces it by a new event.
         self._announced = asyncio.Event()
-        # The stored messages, by the versions that the receiving clients know.
-        self._messages: dict[Versions | None, WatchJobsResponse] = {}
+        # The stored messages, by the versions that the receiving clients know and the versions that they then know.
+        self._messages: dict[tuple[Versions | None, Versions], WatchJobsResponse] = {}
         self._error: IrisError | None = None
         self._following = asyncio.create_task(self._follow())
 
@@ -205,7 +205,7 @@ class JobListWatch:
             if self._counts is not None:
                 now = (self._page.version, self._counts.version)
                 if known != now:
-                    message, known = self._message(known, self._counts), now
+                    message, known = self._message(known, now, self._counts), now
                     yield message
             while not announced.is_set():
                 if not await happens(announced, _FIRST_BEAT_S if known is None else BEAT_S):
@@ -314,9 +314,10 @@ class JobListWatch:
         announced, self._announced = self._announced, asyncio.Event()
         announced.set()
 
-    def _message(self, known: Versions | None, counts: StateCounts) -> WatchJobsResponse:
-        """Return the message with the changes since the versions that a client knows."""
-        message = self._messages.get(known)
+    def _message(self, known: Versions | None, now: Versions, counts: StateCounts) -> WatchJobsResponse:
+        """Return the message with the changes from the versions that a client knows to the versions `now`."""
+        # The page may change before the announcement that drops the stored messages. Then their versions are old.
+        message = self._messages.get((known, now))
         if message is None:
             self.built += 1
             message = WatchJobsResponse()
@@ -324,5 +325,5 @@ class JobListWatch:
             counts.fill(message)
             while len(self._messages) >= _MAX_MESSAGES:
                 del self._messages[next(iter(self._messages))]
-            self._messages[known] = message
+            self._messages[known, now] = message
         return message
