@@ -152,6 +152,11 @@ def test_outputs_over_a_limit_are_refused_with_the_reason_and_removal_makes_spac
         assert reason(many.job_id) == "TOO_MANY_FILES"
 
 
+def state_of(pid: int) -> str:
+    """Return the state of a process, for example `T` for a stopped process (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_collection_continues_after_a_kill_of_the_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller is killed while outputs arrive; the job ends when the next controller has all of them."""
     monkeypatch.setenv("IRIS_FAILPOINTS", "outputs.before=stop@3")
@@ -167,6 +172,8 @@ def test_collection_continues_after_a_kill_of_the_controller(tmp_path: Path, mon
             pack = cluster.directory / "outputs"
             wait_until(lambda: sum(file.stat().st_size for file in pack.glob("*/0/pack")) >= 2 * MIB, "two parts")
         worker = cluster.worker().pid
+        # The worker stops itself a moment after the controller has written the second part.
+        wait_until(lambda: state_of(worker) == "T", "the stop of the worker")
         cluster.kill()
         os.kill(worker, signal.SIGCONT)
         cluster.start()
