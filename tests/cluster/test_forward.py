@@ -226,6 +226,11 @@ def test_local_port_in_use_is_refused_by_name(client: IrisClient, job: Job) -> N
             client.forward(job.job_id, "echo", local_port=number).__enter__()
 
 
+def test_wait_of_a_forward_that_is_not_open_is_refused(client: IrisClient, job: Job) -> None:
+    with pytest.raises(FailedPreconditionError, match="is not open"):
+        client.forward(job.job_id, "echo").wait(0)
+
+
 # Who may reach a port.
 
 

@@ -242,6 +242,58 @@ def test_reset_of_one_side_resets_the_connection_of_the_other_side_after_the_byt
     asyncio.run(run())
 
 
+def test_reset_is_sent_though_the_connection_never_pauses() -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        budget = Budget()
+        budget.add(10**9)  # Each direction gets the smallest window.
+        tunnel = Tunnel(budget)
+        channel = tunnel.open(ChannelTarget(port=1))
+        channel.attach(*await asyncio.open_connection(sock=theirs))
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(ours, bytes(64 * WINDOW_BYTES)))
+        while budget.held < 10**9 + LEAST_WINDOW_BYTES:  # noqa: ASYNC110 - Nothing announces the change.
+            await asyncio.sleep(0)
+        channel.reset(cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED, "the attempt has ended")
+        received = 0
+        while not (part := tunnel.take(1000)[0]).reset:
+            received += len(part.data)
+            assert received < WINDOW_BYTES
+            tunnel.apply([cluster_pb2.ChannelPart(channel=1, received=received)])
+            await asyncio.sleep(0)
+        sending.cancel()
+        tunnel.drop_all()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+def test_bytes_for_a_connection_that_its_program_has_closed_reset_the_channel(library: str) -> None:
+    async def run() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        connection = await asyncio.open_connection(*listener.getsockname())
+        program, _ = listener.accept()
+        tunnel = Tunnel(Budget())
+        tunnel.open(ChannelTarget(port=1)).attach(*connection)
+        program.close()
+        listener.close()
+        parts = tunnel.take(1000)
+        while not any(part.end for part in parts):
+            await tunnel.wait_for_work(60)
+            parts = tunnel.take(1000)
+        position = 0
+        while not any(part.reset for part in parts):
+            tunnel.apply([cluster_pb2.ChannelPart(channel=1, position=position, data=b"x")])
+            position += 1
+            assert position < 1000
+            for _ in range(10):
+                await asyncio.sleep(0)
+            parts = tunnel.take(1000)
+        tunnel.drop_all()
+
+    pytest.importorskip(library).run(run())
+
+
 def test_channel_that_the_other_side_lost_is_dropped_and_reported() -> None:
     async def run() -> None:
         client, worker = Tunnel(Budget()), Tunnel(Budget(), on_open=lambda channel, target: None)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
-from support.cluster import running_cluster
+from support.cluster import is_alive, running_cluster
 from support.tokens import keep_key
 from support.waiting import wait_until
 
@@ -42,12 +42,19 @@ def run(program: str) -> str:
     ).stdout
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # The process has just ended.
+        return []
+
+
 def test_prepared_workers_without_an_order_end_on_request_and_with_their_server() -> None:
     killed, waiting = run(PREPARE + END_TWO).splitlines()
     assert killed == "False -9"
     discarded, running, pid = waiting.split()
     assert (discarded, running) == ("0", "None")
-    wait_until(lambda: not psutil.pid_exists(int(pid)), f"the end of {pid}, whose server has ended")
+    wait_until(lambda: not is_alive(int(pid)), f"the end of {pid}, whose server has ended")
 
 
 def test_server_has_a_single_thread_when_it_forks_workers() -> None:
@@ -59,13 +66,12 @@ def test_first_workers_are_forked_from_the_server_and_a_killed_one_is_started_an
     with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
         forked = psutil.Process(server.process.pid).children()
         assert [worker.name() for worker in forked] == ["iris-worker"] * 2
-        kept, killed = forked
-        killed.kill()
+        forked[1].kill()
         wait_until(
             lambda: [
                 worker
                 for worker in psutil.Process(server.process.pid).children()
-                if worker != kept and "iris.cluster.worker" in worker.cmdline()
+                if worker not in forked and "iris.cluster.worker" in command_of(worker)
             ],
             "another worker",
         )
@@ -85,4 +91,4 @@ def test_forked_workers_that_outlive_their_server_are_adopted_and_ended(tmp_path
     assert second.found["workers_running"] == 1
     assert worker.is_running()
     second.stop()
-    wait_until(lambda: not worker.is_running(), "the end of the adopted worker")
+    wait_until(lambda: not is_alive(worker.pid), "the end of the adopted worker")

@@ -112,8 +112,8 @@ def test_tunnel_whose_client_stays_away_is_closed(tmp_path: Path) -> None:
             await next_message()
             world.write(opening(data=b"hello"))
             task = await world.accept()
-        task.settimeout(60)
-        assert await asyncio.to_thread(task.recv, 100) == b"hello"
+            task.settimeout(60)
+            assert await asyncio.to_thread(task.recv, 100) == b"hello"
         with pytest.raises(ConnectionResetError):
             await asyncio.to_thread(task.recv, 100)
         with pytest.raises(NotFoundError) as caught:
@@ -169,6 +169,25 @@ def test_tunnel_ends_after_the_attempt_and_resets_foreign_connections(tmp_path: 
         task.close()
 
     in_world(tmp_path, scenario, linger_s=0.01)
+
+
+def test_port_of_an_ended_attempt_is_not_reached(tmp_path: Path) -> None:
+    """Another attempt may already have the port, for example an attempt of another user."""
+
+    async def scenario(world: World) -> None:
+        async with world.stream() as next_message:
+            await next_message()
+            world.attempt.state = pb.TASK_STATE_FAILED
+            world.tunnels.attempt_ended("job/task-0", 0)
+            world.write(opening())
+            while not (await next_message()).HasField("closed"):
+                pass
+            assert [part.reset for part in world.received] == [pb.CHANNEL_RESET_ATTEMPT_ENDED]
+            world.server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                world.server.accept()
+
+    in_world(tmp_path, scenario, linger_s=0.5)
 
 
 def test_channels_over_the_limit_are_reset(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ class Forward(LocalAddresses):
             timeout: The seconds after which to give up. None and `math.inf` wait forever.
 
         Raises:
+            FailedPreconditionError: The forward is not open.
             DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
             FailedPreconditionError: The forward is not open.
             IrisError: The forward has failed, for example because the token was revoked.

@@ -114,6 +114,8 @@ class ForwardSession:
                     if not self._answered.is_set():
                         raise FailedPreconditionError(f"{closed.text}: its ports cannot be reached any more")
                     return closed.text
+                # The controller may not know of the attempt's end yet, and would name the same attempt at once.
+                await asyncio.sleep(_FIRST_PAUSE_S)
         finally:
             await self._close_tunnel()
 

@@ -87,16 +87,22 @@ class Channel:
     async def _copy(self, copy: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await copy()
-        except OSError as error:
-            self.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the connection was lost: {error}")
+        except (OSError, RuntimeError) as error:
+            # uvloop raises RuntimeError, with the connection's internal state, if the connection is already closed.
+            why = error if isinstance(error, OSError) else "it is already closed"
+            self.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the connection was lost: {why}")
             self._abort()
 
     async def _copy_out(self, reader: asyncio.StreamReader) -> None:
-        """Send what the connection brings, up to its end."""
-        while True:
+        """Send what the connection brings, up to its end. After a reset by this side, read only once more. Otherwise a
+        connection that never pauses would delay the reset forever.
+        """
+        is_last = False
+        while not is_last:
             while self._outgoing.held >= self._budget.window:
                 self._changed.clear()
                 await self._changed.wait()
+            is_last = self.was_reset
             data = await reader.read(min(_READ_BYTES, self._budget.window))
             self.active_s = self._loop.time()
             if not data:
@@ -126,7 +132,8 @@ class Channel:
             self._abort()
             self._on_ready(self)
             return
-        with contextlib.suppress(OSError):  # The program at the other end may have closed the connection already.
+        # The program at the other end may have closed the connection already.
+        with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()
         self._incoming.passed_on += 1
         self._acknowledge_soon()
@@ -298,6 +305,7 @@ def reset_connection(writer: asyncio.StreamWriter) -> None:
     """Close a connection with a reset, so that its program does not mistake the end for an orderly one."""
     connection = writer.get_extra_info("socket")
     if connection is not None:
-        with contextlib.suppress(OSError):
+        # uvloop raises ValueError for a connection that is already closed.
+        with contextlib.suppress(OSError, ValueError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

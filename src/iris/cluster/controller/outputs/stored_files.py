@@ -17,14 +17,19 @@ _INODE = 1  # A stored file never changes, therefore all of them have the same n
 
 
 def list_stored(pack: StoredPack, request: cluster_pb2.ListTaskFilesRequest) -> cluster_pb2.ListTaskFilesResponse:
-    """Return a page of the files in stored outputs, as the worker does for a directory."""
+    """Return a page of the files in stored outputs, as the worker does for a directory.
+
+    The order of the files and the tokens are the same as on the worker. Therefore a client can continue here a list
+    that it began before the end of the attempt.
+    """
     top = _find(pack, request.path)
-    files = [top]
+    files = [] if request.page_token else [top]
     if request.recursive and top.type == cluster_pb2.FILE_TYPE_DIRECTORY:
-        files += pack.below(top.path)
-    begin = int(request.page_token) if request.page_token.isascii() and request.page_token.isdigit() else 0
-    page = files[begin : begin + _PAGE_FILES]
-    token = str(begin + _PAGE_FILES) if begin + _PAGE_FILES < len(files) else ""
+        after = request.page_token.split("/") if request.page_token else []
+        below = sorted(((file.path.split("/"), file) for file in pack.below(top.path)), key=lambda pair: pair[0])
+        files += [file for parts, file in below if parts > after]
+    page = files[:_PAGE_FILES]
+    token = page[-1].path if len(page) < len(files) else ""
     return cluster_pb2.ListTaskFilesResponse(attempt_id=request.attempt_id, files=page, next_page_token=token)
 
 

@@ -117,7 +117,8 @@ class IncomingFiles:
                 transfer = self._transfers[key] = _Transfer(directory.incoming / request.transfer_id)
                 with contextlib.suppress(FileExistsError):
                     directory.incoming.mkdir(mode=0o700)
-                os.close(os.open(transfer.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(transfer.file, flags, 0o600))
             self._transfers.move_to_end(key)
             while len(self._transfers) > MAX_TRANSFERS:
                 _, dropped = self._transfers.popitem(last=False)

@@ -65,18 +65,24 @@ class TaskPorts:
         """Connect to a port of an attempt. Wait some seconds if no process listens on the port yet.
 
         Raises:
-            NotConnectedError: The port may not be reached, or no process listens on it.
+            NotConnectedError: The port may not be reached, no process listens on it, or the attempt has ended.
         """
         port = _port_of(attempt, target)
         is_requested = port in attempt.ports.values()
         until_s = time.monotonic() + _WAIT_S
         while True:
             hosts = await self._hosts_of(attempt, port, is_requested=is_requested)
+            if attempt.is_final:
+                # The ports of an ended attempt may already belong to an attempt of another user.
+                raise NotConnectedError(
+                    cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED,
+                    f"attempt {attempt.request.attempt_id} of task {attempt.request.task_id} has ended",
+                )
             streams = await _connect(hosts, port)
             if streams is not None:
                 return streams
             self._known.pop((attempt.number, port), None)
-            if time.monotonic() > until_s or attempt.is_final:
+            if time.monotonic() > until_s:
                 name = f" ({target.name!r})" if target.name else ""
                 raise NotConnectedError(
                     cluster_pb2.CHANNEL_RESET_REFUSED,
