@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from support.cluster import iris_processes, parent_of, running_cluster, shell
+from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.waiting import wait_until
@@ -112,12 +113,10 @@ def wait_for_attempt(client: IrisClient, job: Job, attempt_id: int, task_index: 
     )
 
 
-def worker_of(server: LocalServer, number: int) -> int:
-    """The process of a worker of a cluster of this machine; its reaper has the same command."""
-    name = f"--worker-id local-{number} "
-    processes = {pid for pid, command in iris_processes().items() if name in command}
-    (pid,) = (pid for pid in processes if parent_of(pid) == server.process.pid)
-    return pid
+def worker_of(server: LocalServer) -> int:
+    """Return the process id of the only worker of a cluster on this machine."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    return worker.pid
 
 
 # --- on one machine: what workers write lies in the state directory at once
@@ -128,7 +127,7 @@ def test_logs_survive_a_killed_worker_and_a_restart_of_the_cluster(tmp_path: Pat
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         job = client.run(writer.command)
         seen = wait_for_lines(client, job, 100)
-        os.kill(worker_of(server, 0), signal.SIGKILL)
+        os.kill(worker_of(server), signal.SIGKILL)
         wait_for_attempt(client, job, 1)
         first = read(client, job)
         assert len(first.times) >= seen
