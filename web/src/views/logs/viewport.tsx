@@ -63,6 +63,11 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
     addRows(element);
   };
 
+  // At the first drawn row, the wheel moves nothing, and therefore the element sends no scroll event.
+  const onWheel = () => {
+    if (scroller.current) addRows(scroller.current);
+  };
+
   const onClick = (event: MouseEvent) => {
     const target = event.target as HTMLElement;
     const row = target.closest<HTMLElement>("[data-key]");
@@ -81,6 +86,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
       aria-busy={session.isReading.value}
       tabIndex={0}
       onScroll={onScroll}
+      onWheel={onWheel}
       onKeyDown={onKey}
       onClick={onClick}
     >
