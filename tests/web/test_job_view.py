@@ -196,6 +196,7 @@ def test_buttons_end_retry_and_forget_a_job_after_a_confirmation(
     page = pages.open(server.address, address_of(job.job_id, "?task=0"))
     page.get_by_role("button", name="End task").click()
     dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(page.get_by_role("button", name="End task")).to_be_focused()
