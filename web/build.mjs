@@ -13,6 +13,7 @@ import { gzipSync } from "node:zlib";
 import { hashOfInputs } from "./inputs.mjs";
 
 const MAX_GZIP_BYTES = 150_000;
+const LICENSES = "licenses.txt";
 const web = fileURLToPath(new URL(".", import.meta.url));
 const repository = join(web, "..");
 const assets = join(repository, "src", "iris", "web", "assets");
@@ -42,13 +43,27 @@ if (watches) {
   await (await context(options)).watch();
   console.log("watching; Ctrl-C ends");
 } else {
-  await build(options);
+  const { metafile } = await build({ ...options, metafile: true });
+  writeFileSync(join(assets, LICENSES), licensesOf(Object.keys(metafile.inputs)));
   writeFileSync(join(assets, "inputs.sha256"), `${hashOfInputs(repository)}\n`);
   checkSize();
 }
 
+/** Returns the licenses of the packages whose files are in the bundles. The page itself does not load this text. */
+function licensesOf(inputs) {
+  const names = inputs.map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter(Boolean);
+  const texts = [...new Set(names)].sort().map((name) => {
+    const directory = join(web, "node_modules", name);
+    const { version, license } = JSON.parse(readFileSync(join(directory, "package.json"), "utf8"));
+    const file = readdirSync(directory).find((entry) => /^licen[cs]e/i.test(entry));
+    return `${name} ${version}, license ${license}\n${file ? `\n${readFileSync(join(directory, file), "utf8").trim()}\n` : ""}`;
+  });
+  return `The page of Iris contains code of these packages.\n\n${texts.join("\n----\n\n")}`;
+}
+
 function checkSize() {
-  const files = readdirSync(assets).map((name) => join(assets, name)).filter((path) => statSync(path).isFile());
+  const loaded = readdirSync(assets).filter((name) => name !== LICENSES);
+  const files = loaded.map((name) => join(assets, name)).filter((path) => statSync(path).isFile());
   const bytes = files.reduce((sum, path) => sum + gzipSync(readFileSync(path)).length, 0);
   console.log(`the page has ${Math.round(bytes / 1000)} kB compressed`);
   if (bytes > MAX_GZIP_BYTES) {
