@@ -27,7 +27,8 @@ def jobs(shared_cluster: LocalServer) -> Iterator[dict[str, Job]]:
         fails = ["sh", "-c", "test $IRIS_TASK_INDEX = 0 || exit 3"]
         jobs = {
             "good": client.run(["true"], name=unique("good"), replicas=2),
-            "bad": client.run(fails, name=unique("bad"), replicas=2, coscheduled=False),
+            # The second task starts after the end of the first task, because its failure ends the job.
+            "bad": client.run(fails, name=unique("bad"), replicas=2, coscheduled=False, max_parallel=1),
             "runs": client.run(["sleep", "600"], name=unique("runs")),
         }
         for name in ("good", "bad"):
