@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,10 +34,10 @@ SlurmctldPort={controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={directory}/munge.socket
+AuthInfo=socket={sockets}/munge.socket
 CredType=cred/munge
 StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/%n
+SlurmdSpoolDir={sockets}/%n
 SlurmctldPidFile={directory}/slurmctld.pid
 SlurmdPidFile={directory}/%n.pid
 SlurmctldLogFile={directory}/slurmctld.log
@@ -108,6 +109,8 @@ class SlurmCluster:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        # The path of a Unix socket has at most 107 bytes, and directories of tests have long names.
+        self._sockets = Path(tempfile.mkdtemp(prefix="slurm-"))
         self.nodes = tuple(nodes)
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._mark = f"IRIS_TEST_SLURM={secrets.token_hex(8)}"
@@ -116,14 +119,17 @@ class SlurmCluster:
 
     def _write_files(self, slurmd_timeout_s: int, keep_ended_s: int) -> None:
         directory = self._directory
-        for name in ("state", "devices", *(node.name for node in self.nodes)):
+        for name in ("state", "devices"):
             (directory / name).mkdir(exist_ok=True)
+        for node in self.nodes:
+            (self._sockets / node.name).mkdir()
         key = directory / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         ports = _free_ports(1 + len(self.nodes))
         lines = _CONFIG.format(
             directory=directory,
+            sockets=self._sockets,
             controller_port=ports[0],
             slurmd_timeout_s=slurmd_timeout_s,
             keep_ended_s=keep_ended_s,
@@ -164,6 +170,7 @@ class SlurmCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _start_munge(self) -> None:
         where = self._directory
@@ -172,14 +179,14 @@ class SlurmCluster:
             "munged",
             "--foreground",
             "--force",  # also where the directories above belong to others
-            f"--socket={where}/munge.socket",
+            f"--socket={self._sockets}/munge.socket",
             f"--key-file={where}/munge.key",
             f"--pid-file={where}/munged.pid",
             f"--log-file={where}/munged.log",
             f"--seed-file={where}/munge.seed",
             "--num-threads=4",
         )
-        wait_until(lambda: (where / "munge.socket").exists(), "munged")
+        wait_until(lambda: (self._sockets / "munge.socket").exists(), "munged")
 
     def start_controller(self) -> None:
         """Start slurmctld, which loads its saved state."""
