@@ -103,3 +103,10 @@ def test_error_in_the_edited_file_opens_the_editor_again_with_the_message(remote
     ):
         script = f"""grep -q Error "$1" || {{ sed -i '/^env/,/^]/d' "$1"; echo '{line}' >> "$1"; }}"""
         assert message in remote_iris("retry", name, "--edit", code=125, **editor(remote_iris, script)).stderr
+
+
+def test_edit_without_an_editor_and_a_terminal_is_refused(remote_iris: Iris) -> None:
+    name = unique("edited")
+    remote_iris("run", "--name", name, "--", "true")
+    refused = remote_iris("retry", name, "--edit", code=125, EDITOR="", VISUAL="")
+    assert "--edit needs a terminal, or a program in VISUAL or EDITOR" in refused.stderr

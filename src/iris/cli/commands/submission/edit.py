@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,13 @@ _CORRECTABLE = (InvalidArgumentError, AlreadyExistsError, ResourceExhaustedError
 
 
 def edit_in_editor(text: str) -> str | None:
-    """Open $VISUAL or $EDITOR with a text, and return the saved text. None: the user has saved nothing."""
+    """Open $VISUAL or $EDITOR with a text, and return the saved text. None: the user has saved nothing.
+
+    Raises:
+        InvalidArgumentError: No editor is set, and there is no terminal. A default editor would wait without end.
+    """
+    if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or sys.stdin.isatty()):
+        raise InvalidArgumentError("--edit needs a terminal, or a program in VISUAL or EDITOR: set EDITOR")
     return click.edit(text, extension=".toml", require_save=True)
 
 
