@@ -36,7 +36,7 @@ class Progress:
 
     Args:
         on_progress: A function that is called with the number of copied bytes and the number of all known bytes. None:
-            nobody is notified.
+            the progress is not reported.
     """
 
     def __init__(self, on_progress: OnProgress | None) -> None:
