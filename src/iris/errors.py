@@ -40,8 +40,10 @@ from typing import Any, ClassVar
 
 from iris.reasons import ErrorReason
 
-_MAX_TEXT = 4000  # In a message, the text of an error is cut to this number of characters.
-_QUOTED = 100  # A quoted text is cut to this many characters, and any other value to twice as many.
+# In a message, the text of an error is cut to this number of characters.
+_MAX_TEXT = 4000
+# A quoted text is cut to this many characters, and any other value to twice as many.
+_QUOTED = 100
 
 # Characters that change what a terminal shows: the controls of C0 and C1 (except newline and tab), Unicode's line ends,
 # marks that turn the direction of text around, and surrogates.

@@ -45,7 +45,8 @@ VARIABLE = "IRIS_FAILPOINTS"
 NAMES = frozenset(
     {
         # The following names are failpoints of the controller.
-        "store.commit.before",  # Failpoints around the commit of a transaction to the database.
+        # Failpoints around the commit of a transaction to the database.
+        "store.commit.before",
         "store.commit.after",
         "migrate.before",  # Failpoints around the migration of the jobs of an older database.
         "migrate.after",
@@ -79,8 +80,10 @@ NAMES = frozenset(
         "finish.after",
         "report.before",  # Failpoints around a report about attempts.
         "report.after",
-        "outputs.before",  # The failpoint before each call that sends a part of the outputs of an attempt.
-        "handover.before",  # Failpoints around the upload of a part of a log.
+        # The failpoint before each call that sends a part of the outputs of an attempt.
+        "outputs.before",
+        # Failpoints around the upload of a part of a log.
+        "handover.before",
         "handover.after",
         "worker.request",
         "worker.reply.before",

@@ -696,7 +696,7 @@ def test_follow_survives_proxies_that_cut_idle_connections(
     patience_s, idle_s = 6.0, 0.3
     with reach.between(always(Faults(idle_s=idle_s)), 0), reach.open_client() as client:
         # The follow goes on for longer than the patience, because the server answers on each new connection. On a busy
-        # machine some connections are cut before the answer. Therefore the patience is long enough for many connections.
+        # machine some connections are cut before the answer. Therefore the patience covers many connections.
         stream = client.stream_task_logs(
             job.job_id, 0, route=reach.route, on_notice=lambda text: None, patience_s=patience_s
         )

@@ -16,9 +16,12 @@ import click
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
-EXIT_ERROR = 1  # The code for an error in a command that does not exit with the code of a job.
-EXIT_FAILED = 1  # A task failed although its process exited with 0, for example because its result could not be stored.
-EXIT_TIMEOUT = 124  # The program `timeout` of the GNU coreutils exits with the same code.
+# The code for an error in a command that does not exit with the code of a job.
+EXIT_ERROR = 1
+# A task failed although its process exited with 0, for example because its result could not be stored.
+EXIT_FAILED = 1
+# The program `timeout` of the GNU coreutils exits with the same code.
+EXIT_TIMEOUT = 124
 EXIT_IRIS_FAILED = 125
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE

@@ -32,8 +32,10 @@ class Wrap(Protocol):
     def __call__(self, function: Callable[Arguments, None], /) -> Callable[Arguments, None]: ...
 
 
-_SHOWN = 3  # The largest number of files that a notice names.
-_QUIET_S = 1.0  # A notice is sent only if packing or sending takes longer than this many seconds.
+# The largest number of files that a notice names.
+_SHOWN = 3
+# A notice is sent only if packing or sending takes longer than this many seconds.
+_QUIET_S = 1.0
 _MB = 1_000_000
 
 

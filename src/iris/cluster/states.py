@@ -25,8 +25,10 @@ STATE_NAMES = {
 }
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 _NUMBERS = {name: number for number, name in STATE_NAMES.items()}
-_UNKNOWN = "STATE_"  # If only a newer server knows a state, the state's name is this text and its number.
-_PREFIXES = ("JOB_STATE_", "TASK_STATE_")  # The names in the messages begin with these texts.
+# If only a newer server knows a state, the state's name is this text and its number.
+_UNKNOWN = "STATE_"
+# The names in the messages begin with these texts.
+_PREFIXES = ("JOB_STATE_", "TASK_STATE_")
 
 
 def is_job_finished(state: int | State) -> bool:

@@ -31,10 +31,14 @@ from iris.terminal.width import cut_row
 
 Kind = Literal["terminal", "notebook", "lines"]
 
-QUIET_S = 0.5  # Work that takes less than this number of seconds is not shown.
-_PAUSE_S = 0.1  # The shortest time between two drawings, in seconds.
-_TICK_S = 1.0  # The longest time between two drawings, in seconds, because the shown elapsed time counts seconds.
-_LINES_S = 10.0  # The shortest time in seconds between two printed lines that differ only in numbers.
+# Work that takes less than this number of seconds is not shown.
+QUIET_S = 0.5
+# The shortest time between two drawings, in seconds.
+_PAUSE_S = 0.1
+# The longest time between two drawings, in seconds, because the shown elapsed time counts seconds.
+_TICK_S = 1.0
+# The shortest time in seconds between two printed lines that differ only in numbers.
+_LINES_S = 10.0
 _MOST_ROWS = 8
 _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 

@@ -14,8 +14,10 @@ from typing import TypeVar
 T = TypeVar("T", str, bytes)
 RESET = b"\x1b[0m"
 _RESETS = (RESET, b"\x1b[m")
-_MOST_COLOURS = 16  # The largest number of colour sequences that are repeated at the start of a line.
-_LONGEST_PENDING = 64  # The largest number of characters kept of a control sequence whose end has not arrived.
+# The largest number of colour sequences that are repeated at the start of a line.
+_MOST_COLOURS = 16
+# The largest number of characters kept of a control sequence whose end has not arrived.
+_LONGEST_PENDING = 64
 _CSI = "(?:\x1b\\[|\x9b)"
 _STRING = "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])"  # OSC, DCS, SOS, PM, APC
 _TOKENS = re.compile(

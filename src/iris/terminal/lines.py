@@ -78,7 +78,8 @@ class Lines:
         # The origin of the unfinished line at the end of the output. None if the output ends with a complete line.
         self._open: _Line | None = None
         self._open_has_prefix = False
-        self._broken: set[_Line] = set()  # The unfinished lines that were partly written and then interrupted.
+        # The unfinished lines that were partly written and then interrupted.
+        self._broken: set[_Line] = set()
         # For each unfinished line that is held back: its prefix and its data.
         self._held: dict[_Line, tuple[bytes, bytes]] = {}
         # The filters of control sequences. A stream gets a filter when its first control sequence arrives.

@@ -39,9 +39,12 @@ class Screen:
         self.lines = Lines(stdout.is_terminal)
         self.lines_apart = self.lines if stdout.place == stderr.place else Lines(stderr.is_terminal)
         self.status = ""
-        self._rows: list[bytes] = []  # The rows on the terminal.
-        self._widths: list[int] = []  # The width of each row in columns.
-        self._columns = 0  # The width of the terminal when the rows were drawn.
+        # The rows on the terminal.
+        self._rows: list[bytes] = []
+        # The width of each row in columns.
+        self._widths: list[int] = []
+        # The width of the terminal when the rows were drawn.
+        self._columns = 0
 
     def emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:
         """Write data above the rows and redraw the rows, in one write if possible.

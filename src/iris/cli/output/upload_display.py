@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 _QUIET_S = 1.0
 _MB = 1_000_000
-_BAR = 24  # characters
-_EVERY_S = 0.2  # The status line of a copy changes at most this often.
+# characters
+_BAR = 24
+# The status line of a copy changes at most this often.
+_EVERY_S = 0.2
 
 
 def show_progress(output: Output) -> Progress:

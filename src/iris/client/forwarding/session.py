@@ -73,8 +73,10 @@ class ForwardSession:
         self._on_note = on_note
         self._budget = Budget()
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        self._answered = asyncio.Event()  # Set by the first message of the controller.
-        self._ready = asyncio.Event()  # Set while a tunnel to a running attempt is open.
+        # Set by the first message of the controller.
+        self._answered = asyncio.Event()
+        # Set while a tunnel to a running attempt is open.
+        self._ready = asyncio.Event()
         self._tunnel: Tunnel | None = None
         self._tunnel_id = ""
         self._attempt_id: int | None = None

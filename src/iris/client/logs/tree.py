@@ -29,7 +29,8 @@ from iris.rpc.calls import DEFAULT_TIMEOUT_S
 
 Batch = Sequence[LogEntry]
 Source = TypeVar("Source")
-MAX_FOLLOWED = 200  # At most this many jobs of a tree are followed at once. Each ended job makes room for another job.
+# At most this many jobs of a tree are followed at once. Each ended job makes room for another job.
+MAX_FOLLOWED = 200
 # The list of child jobs is read again after this many seconds. If reading the list takes long, the pause is twenty
 # times as long as the reading, so that readers of large trees do not keep the controller busy.
 _LIST_S = 1.0

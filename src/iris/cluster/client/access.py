@@ -104,7 +104,8 @@ class ClusterAccess:
         if not address:
             return False
         if is_loopback(address) and not is_loopback(self.address):
-            return False  # The worker's address is a loopback address, but the worker runs on another machine.
+            # The worker's address is a loopback address, but the worker runs on another machine.
+            return False
         # The token of a cluster with TLS must not be sent without TLS.
         return not self.address.startswith("https://") or is_loopback(address) or address.startswith("https")
 

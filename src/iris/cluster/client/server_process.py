@@ -31,8 +31,10 @@ from iris.system.private_dir import check_private, make_private, open_private
 _SILENT_S = 60.0
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
-EVENT_LOG = "server.log"  # The name of the event log in the state directory.
-LOADING = "loading"  # The key of a message of a starting server with its progress.
+# The name of the event log in the state directory.
+EVENT_LOG = "server.log"
+# The key of a message of a starting server with its progress.
+LOADING = "loading"
 
 
 @dataclass(slots=True)

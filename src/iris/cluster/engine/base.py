@@ -88,8 +88,10 @@ class Placement(enum.Enum):
     """
 
     ANY = "any"
-    SPREAD = "spread"  # Each slot is on a different machine.
-    TOGETHER = "together"  # All slots are on one machine.
+    # Each slot is on a different machine.
+    SPREAD = "spread"
+    # All slots are on one machine.
+    TOGETHER = "together"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,12 @@ from typing import Self
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
 
-MAX_DEPTH = 100  # The longest path, in parts. Each part of a path needs an open file while the path is resolved.
-_MAX_LINKS = 40  # Linux follows as many links in one path.
-_MAX_PATH = 4096  # The longest path of Linux, in bytes.
+# The longest path, in parts. Each part of a path needs an open file while the path is resolved.
+MAX_DEPTH = 100
+# Linux follows as many links in one path.
+_MAX_LINKS = 40
+# The longest path of Linux, in bytes.
+_MAX_PATH = 4096
 _FLAGS = ("O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
 # Windows has none of these flags. The client is imported there, too, and `ConfinedTree` refuses to work there.
 _ONLY_DIRECTORY, _NO_FOLLOW, _NO_WAIT, _CLOSE_IN_CHILD = (getattr(os, name, 0) for name in _FLAGS)

@@ -21,8 +21,10 @@ from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedEr
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import TaskFile
 
-MAX_FILES = 10_000  # The largest number of files and directories in the outputs of one attempt.
-MAX_DIRECTORIES = 100  # The largest number of output directories of a job.
+# The largest number of files and directories in the outputs of one attempt.
+MAX_FILES = 10_000
+# The largest number of output directories of a job.
+MAX_DIRECTORIES = 100
 _HASH_STEP = 1 << 20
 
 

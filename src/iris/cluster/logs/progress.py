@@ -43,10 +43,14 @@ Outcome = NextAttempt | NoAttempt
 
 
 class _Stage(Enum):
-    TO_READ = auto()  # In the stage TO_READ, no stream reads the attempt, or the attempt does not exist yet.
-    READING = auto()  # In the stage READING, a stream reads the attempt.
-    READ = auto()  # In the stage READ, the attempt was read to its end, and the next status is awaited.
-    OVER = auto()  # In the stage OVER, nothing more of the task will be read.
+    # In the stage TO_READ, no stream reads the attempt, or the attempt does not exist yet.
+    TO_READ = auto()
+    # In the stage READING, a stream reads the attempt.
+    READING = auto()
+    # In the stage READ, the attempt was read to its end, and the next status is awaited.
+    READ = auto()
+    # In the stage OVER, nothing more of the task will be read.
+    OVER = auto()
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ An answer is the position, in bytes of records, at which the next part must begi
 `RETRY_LATER`.
 """
 
-UNWANTED = -1  # The answer `UNWANTED` means that the controller wants nothing more of this log.
+# The answer `UNWANTED` means that the controller wants nothing more of this log.
+UNWANTED = -1
 # The answer `RETRY_LATER` means that the controller cannot store this log now, for example on a full disk.
 RETRY_LATER = -2

@@ -15,8 +15,10 @@ import types
 from typing import Any
 
 _TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
-_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # The attributes that `lru_cache` sets.
-NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # The function `copyreg.__newobj__`.
+# The attributes that `lru_cache` sets.
+_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})
+# The function `copyreg.__newobj__`.
+NEW_OBJECT: Any = object().__reduce_ex__(2)[0]
 _DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
 _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 

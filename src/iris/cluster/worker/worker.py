@@ -52,8 +52,10 @@ from iris.system.clock import now_ms
 
 _HEADROOM_S = 1.0  # The worker checks once in this many seconds whether it has headroom for another attempt.
 _SHUTDOWN_GRACE_S = 5.0
-_FORGOTTEN_AT_ONCE = 50  # After removing the directories of this many tasks, the event loop does other work.
-_STDIN_TIMEOUT_S = 8.0  # The seconds that a call with standard input waits for space in the pipe.
+# After removing the directories of this many tasks, the event loop does other work.
+_FORGOTTEN_AT_ONCE = 50
+# The seconds that a call with standard input waits for space in the pipe.
+_STDIN_TIMEOUT_S = 8.0
 _SENDER_GONE = f"standard input ends here, because its sender has been silent for {SENDER_GONE_S:g} s"
 
 

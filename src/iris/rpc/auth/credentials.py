@@ -14,7 +14,8 @@ from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.auth.permissions import OPEN
 
 TokenSource = Callable[[], str | None]
-TOKEN_FILE = "token"  # The name of the file with the token of the user who started the cluster.
+# The name of the file with the token of the user who started the cluster.
+TOKEN_FILE = "token"
 # The name of the file with the server key. Whoever can read the server key can sign a token for any user.
 KEY_FILE = "token-key"
 

@@ -12,7 +12,8 @@ from iris.system.event_loop import open_file_limit
 
 Message = TypeVar("Message")
 
-MAX_POSITIONS = 10_000  # The largest number of logs in one stream, because a job has at most this number of tasks.
+# The largest number of logs in one stream, because a job has at most this number of tasks.
+MAX_POSITIONS = 10_000
 # The largest number of logs in all streams together. For each log, the server needs about a kilobyte of memory.
 _MAX_ALL_POSITIONS = 200_000
 _MAX_POSITIONS_OF_CALLER = 50_000

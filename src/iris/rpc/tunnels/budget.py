@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 _MIB = 1024**2
-WINDOW_BYTES = 4 * _MIB  # One direction of a channel holds at most this many bytes.
-LEAST_WINDOW_BYTES = 64 * 1024  # One direction may always hold this many bytes.
+# One direction of a channel holds at most this many bytes.
+WINDOW_BYTES = 4 * _MIB
+# One direction may always hold this many bytes.
+LEAST_WINDOW_BYTES = 64 * 1024
 _WIDE_UNTIL_BYTES = 32 * _MIB
 _MIDDLE_BYTES = _MIB // 2
 _MIDDLE_UNTIL_BYTES = 64 * _MIB

@@ -19,10 +19,14 @@ from iris.rpc.tunnels.directions import Incoming, Outgoing
 # Streams of connections buffer up to twice this number of bytes that the channel has not read yet.
 BUFFERED_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
-MAX_PART_BYTES = 64 * 1024  # Parts are small, so that the channels of a tunnel take turns.
-_ACKNOWLEDGED_BYTES = 1024**2  # After passing on this many bytes, a channel sends an acknowledgement at once.
-_ACKNOWLEDGED_S = 0.05  # Fewer bytes are acknowledged after this many seconds, if no other part is sent meanwhile.
-_AGAIN_S = 0.1  # The pause before a refused part is sent again.
+# Parts are small, so that the channels of a tunnel take turns.
+MAX_PART_BYTES = 64 * 1024
+# After passing on this many bytes, a channel sends an acknowledgement at once.
+_ACKNOWLEDGED_BYTES = 1024**2
+# Fewer bytes are acknowledged after this many seconds, if no other part is sent meanwhile.
+_ACKNOWLEDGED_S = 0.05
+# The pause before a refused part is sent again.
+_AGAIN_S = 0.1
 
 
 class Channel:
@@ -54,8 +58,10 @@ class Channel:
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._queue: deque[bytes] = deque()  # Received bytes that were not passed on yet.
         self._queued = 0
-        self._told = 0  # The acknowledgement in the last part that was taken.
-        self._confirmed = 0  # The acknowledgement in the last part that certainly arrived.
+        # The acknowledgement in the last part that was taken.
+        self._told = 0
+        # The acknowledgement in the last part that certainly arrived.
+        self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
         self._reset: tuple[ChannelReset, str] | None = None  # The code and the text of a reset by this side.

@@ -30,8 +30,10 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._kept = bytearray()
-        self._first = 0  # The position of the first kept byte.
-        self._taken = 0  # The position up to which bytes, or the end, were taken.
+        # The position of the first kept byte.
+        self._first = 0
+        # The position up to which bytes, or the end, were taken.
+        self._taken = 0
         self._has_end = False
         self._acknowledged = 0
 

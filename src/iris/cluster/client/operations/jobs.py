@@ -33,8 +33,10 @@ _SHORTEST_TIMEOUT_S = 0.001
 _NEW_FIELDS = (
     "max_parallel",
     "num_inputs",
-)  # The fields of a submission that an old controller would ignore without an error.
-PAGE_SIZE = 500  # The largest number of entries in one page of a list.
+    # The fields of a submission that an old controller would ignore without an error.
+)
+# The largest number of entries in one page of a list.
+PAGE_SIZE = 500
 
 
 def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:

@@ -20,8 +20,10 @@ from google.protobuf.message import Message
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-Worker = tuple[str, str]  # The id and the address of a worker.
-PROBE_MS = 500  # A worker that does not answer a probe within this many milliseconds counts as unreachable.
+# The id and the address of a worker.
+Worker = tuple[str, str]
+# A worker that does not answer a probe within this many milliseconds counts as unreachable.
+PROBE_MS = 500
 StreamNumber = NewType("StreamNumber", int)
 
 

@@ -120,7 +120,8 @@ class ClusterConnection:
 
     def _worker_transport(self, address: str) -> HttpTransport:
         if self._given is not None:
-            return self._transport  # A given transport is used for all addresses, and is closed once.
+            # A given transport is used for all addresses, and is closed once.
+            return self._transport
         # HTTP/2 is never required of a worker, because a worker may be reached through a proxy that speaks HTTP/1.1.
         http2 = False if self._access.http2 is False else None
         return HttpTransport(address, http2=http2, tls=self._access.tls, lifetime=self.lifetime)

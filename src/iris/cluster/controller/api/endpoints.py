@@ -16,10 +16,14 @@ from iris.rpc.serving.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_MAX_REMOVED = 1000  # The ids of this many removed endpoints are remembered for each job.
-MAX_ENDPOINT_BYTES = 4096  # The largest size of an endpoint's address and metadata together.
-MAX_ENDPOINTS_OF_JOB = 20_000  # The largest number of endpoints of a job: two for each task of the largest job.
-MAX_ENDPOINTS = 100_000  # The largest number of endpoints of a cluster. All endpoints are in memory.
+# The ids of this many removed endpoints are remembered for each job.
+_MAX_REMOVED = 1000
+# The largest size of an endpoint's address and metadata together.
+MAX_ENDPOINT_BYTES = 4096
+# The largest number of endpoints of a job: two for each task of the largest job.
+MAX_ENDPOINTS_OF_JOB = 20_000
+# The largest number of endpoints of a cluster. All endpoints are in memory.
+MAX_ENDPOINTS = 100_000
 
 
 class Endpoints:

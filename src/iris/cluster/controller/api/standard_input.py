@@ -21,8 +21,10 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.event_loop import happens
 
-_WAIT_S = 8.0  # The seconds for which a client's call waits until an attempt starts.
-_PAUSE_S = 0.1  # The seconds between two calls to a worker that has not started the attempt yet.
+# The seconds for which a client's call waits until an attempt starts.
+_WAIT_S = 8.0
+# The seconds between two calls to a worker that has not started the attempt yet.
+_PAUSE_S = 0.1
 
 Request = cluster_pb2.Controller.WriteStdinRequest
 Response = cluster_pb2.Controller.WriteStdinResponse

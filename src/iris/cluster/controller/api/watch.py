@@ -25,10 +25,14 @@ from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
-_MERGE_S = 0.02  # The seconds for which changes are gathered into one message. The end of a job is sent at once.
-_PACE_S = 0.001  # The pause between two messages grows by this many seconds for each client.
-_MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a job need the same message.
+# The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+BEAT_S = 10.0
+# The seconds for which changes are gathered into one message. The end of a job is sent at once.
+_MERGE_S = 0.02
+# The pause between two messages grows by this many seconds for each client.
+_PACE_S = 0.001
+# The number of messages kept for reuse. Most clients of a job need the same message.
+_MAX_MESSAGES = 8
 
 
 class JobWatches:

@@ -18,7 +18,8 @@ from iris.reasons import ErrorReason
 T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
-_READ_TRIES = 3  # A read for a job is repeated up to this many times if other jobs end during the read.
+# A read for a job is repeated up to this many times if other jobs end during the read.
+_READ_TRIES = 3
 # The approximate memory that the objects of a record take, besides its submission.
 _JOB_BYTES = 3000
 _TASK_BYTES = 4000

@@ -30,8 +30,10 @@ from iris.cluster.logs.folded.reading import find_folded
 from iris.cluster.logs.segments import AWAY, END, WRITTEN, LogEnd, encode_end, list_segment_files
 from iris.failpoints import failpoint
 
-MAX_FOLDED_BYTES = 1 << 20  # A log with more bytes stays in files.
-OLD = ".old-"  # The names of directories that are being removed begin with this text.
+# A log with more bytes stays in files.
+MAX_FOLDED_BYTES = 1 << 20
+# The names of directories that are being removed begin with this text.
+OLD = ".old-"
 # The file that marks a log as copied to the log location. The mark is ignored if another file of the log is newer.
 STORED = "stored"
 _BATCH_LOGS = 200

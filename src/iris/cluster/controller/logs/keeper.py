@@ -39,9 +39,12 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
-_SWEEP_S = 60.0  # The seconds between two sweeps.
-_SWEEP_SHARE = 0.02  # Sweeps may take at most this share of the time.
-_IN_USE_MS = 3_600_000  # A log that was fetched for a reader stays on this machine for one hour.
+# The seconds between two sweeps.
+_SWEEP_S = 60.0
+# Sweeps may take at most this share of the time.
+_SWEEP_SHARE = 0.02
+# A log that was fetched for a reader stays on this machine for one hour.
+_IN_USE_MS = 3_600_000
 _log = logging.getLogger(__name__)
 
 

@@ -35,8 +35,10 @@ from iris.rpc.cluster_pb2 import (
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_PAGE_TIMEOUT_S = 10.0  # The timeout, in seconds, of a call to a worker for a page of a log.
-_MAX_PAGE_CALLS = 256  # The largest number of calls to workers for pages at the same time.
+# The timeout, in seconds, of a call to a worker for a page of a log.
+_PAGE_TIMEOUT_S = 10.0
+# The largest number of calls to workers for pages at the same time.
+_MAX_PAGE_CALLS = 256
 _MAX_PAGE_CALLS_OF_CALLER = 16
 
 

@@ -41,8 +41,10 @@ from iris.cluster.logs.segments import (
 )
 from iris.errors import IrisError
 
-_QUIET_MS = 600_000  # A log of an ended attempt counts as complete after 10 minutes without a new part.
-_FOLD_AFTER_MS = 60_000  # A log is folded a minute after the end of its attempt, because readers mostly read new logs.
+# A log of an ended attempt counts as complete after 10 minutes without a new part.
+_QUIET_MS = 600_000
+# A log is folded a minute after the end of its attempt, because readers mostly read new logs.
+_FOLD_AFTER_MS = 60_000
 # A log without an end is folded after one day without a new part, because a worker that was stopped for a while may
 # continue to write the log.
 _FOLD_UNCLOSED_MS = 86_400_000

@@ -30,8 +30,10 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_TIMEOUT_S = 25.0  # Shorter than the timeout of clients, so that they learn which server does not answer.
-_AT_ONCE = 64  # Each call keeps up to 1 MiB in memory.
+# Shorter than the timeout of clients, so that they learn which server does not answer.
+_TIMEOUT_S = 25.0
+# Each call keeps up to 1 MiB in memory.
+_AT_ONCE = 64
 _PER_CALLER = 8
 
 ListRequest = cluster_pb2.ListTaskFilesRequest

@@ -37,8 +37,10 @@ from iris.system.clock import now_for_ages_ms
 from iris.system.files import write_file
 
 _PACK, _STORED = "pack", "stored.json"
-_DISK_HEADROOM_BYTES = 256 << 20  # Outputs leave at least this much of the controller's disk free.
-_ABANDONED_MS = 86_400_000  # A pack that is still incomplete after this time belongs to an attempt of a lost worker.
+# Outputs leave at least this much of the controller's disk free.
+_DISK_HEADROOM_BYTES = 256 << 20
+# A pack that is still incomplete after this time belongs to an attempt of a lost worker.
+_ABANDONED_MS = 86_400_000
 _SWEEP_S = 600.0
 _OPEN_PACKS = 16  # The indexes of this many packs stay in memory.
 _HASH_STEP = 1 << 20

@@ -24,7 +24,8 @@ from iris.cluster.logs.entries.log_entry import cursors
 from iris.errors import InvalidArgumentError, IrisError, quoted
 from iris.moments import LAST_MS
 
-RETRY_MS = 1000  # How long a browser waits before it connects again.
+# How long a browser waits before it connects again.
+RETRY_MS = 1000
 # An event of several tasks contains the positions of all tasks, and a browser sends these positions in one header.
 # Therefore the number of tasks is limited.
 MAX_TASKS = 1000

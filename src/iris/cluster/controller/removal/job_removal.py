@@ -38,10 +38,14 @@ from iris.event_log import log_event
 from iris.reasons import ErrorReason
 from iris.system.clock import now_for_ages_ms
 
-_SWEEP_S = 60.0  # The seconds between two searches for jobs to remove.
-_AT_ONCE = 50  # At most this many old jobs, besides their child jobs, are in memory for their removal at once.
-_MOST_FAILURES = 10  # After this many failures, the log location or the database probably cannot be used at all.
-_ANSWERS = 1000  # The answers to this many requests are kept for requests that are repeated.
+# The seconds between two searches for jobs to remove.
+_SWEEP_S = 60.0
+# At most this many old jobs, besides their child jobs, are in memory for their removal at once.
+_AT_ONCE = 50
+# After this many failures, the log location or the database probably cannot be used at all.
+_MOST_FAILURES = 10
+# The answers to this many requests are kept for requests that are repeated.
+_ANSWERS = 1000
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 

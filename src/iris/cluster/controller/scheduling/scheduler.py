@@ -119,9 +119,12 @@ class Scheduler:
         self._submitter = Submitter(
             engine, self._gangs, workers, self._reports, self._explanations, withdraw_after_s, clock
         )
-        self._job_timers: Timers[str] = Timers()  # The times when job timeouts expire.
-        self._problem = ""  # Why the engine cannot be reached; empty if it can be reached.
-        self._next_explanation_s = 0.0  # The next time when the reasons of all waiting gangs are updated.
+        # The times when job timeouts expire.
+        self._job_timers: Timers[str] = Timers()
+        # Why the engine cannot be reached; empty if it can be reached.
+        self._problem = ""
+        # The next time when the reasons of all waiting gangs are updated.
+        self._next_explanation_s = 0.0
         self._wake = asyncio.Event()
 
     # Calls of the controller.

@@ -19,8 +19,10 @@ from pathlib import Path
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.locks import try_lock
 
-_MAX_SPARE = 4  # Connections that no thread uses are kept for the next readers, up to this number.
-_BUSY_S = 5.0  # How long a reader waits for the lock of the file, in seconds. Locks last for milliseconds.
+# Connections that no thread uses are kept for the next readers, up to this number.
+_MAX_SPARE = 4
+# How long a reader waits for the lock of the file, in seconds. Locks last for milliseconds.
+_BUSY_S = 5.0
 
 
 class Connections:

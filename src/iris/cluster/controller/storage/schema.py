@@ -107,8 +107,10 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     USAGE_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
-_COUNTING = 3  # The number of the migration that begins to count the bytes of each user (contents/).
-_PACKING = 2  # The number of the migration that moves the jobs to new tables, and packs ended jobs (pack_jobs.py).
+# The number of the migration that begins to count the bytes of each user (contents/).
+_COUNTING = 3
+# The number of the migration that moves the jobs to new tables, and packs ended jobs (pack_jobs.py).
+_PACKING = 2
 
 Progress = Callable[[int, int], None]
 """A function that reports a migration. Its arguments are the number of migrated jobs and the number of all jobs."""

@@ -15,8 +15,10 @@ from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
-INODE_HEADROOM = 1000  # The number of inodes kept free for files of the database, workers and logs.
-_INODE_SHARE = 20  # If this number is more than one twentieth of the disk's inodes, one twentieth is kept free instead.
+# The number of inodes kept free for files of the database, workers and logs.
+INODE_HEADROOM = 1000
+# If this number is more than one twentieth of the disk's inodes, one twentieth is kept free instead.
+_INODE_SHARE = 20
 # The controller needs free file descriptors for calls, connections to workers, and logs. If its limit of descriptors is
 # low, it keeps a quarter of them free.
 DESCRIPTOR_HEADROOM = 64

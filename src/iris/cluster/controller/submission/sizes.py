@@ -14,8 +14,10 @@ from iris.rpc.address import parse_address
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-MAX_JOB_ID_BYTES = 1000  # The size limit of a job's id, which contains the names of all its parent jobs.
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # Clients use the same limit for entrypoints (cluster/client/pickling.py).
+# The size limit of a job's id, which contains the names of all its parent jobs.
+MAX_JOB_ID_BYTES = 1000
+# Clients use the same limit for entrypoints (cluster/client/pickling.py).
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2
 # The limit for workspaces is higher than the limit of clients (cluster/client/workspace_archive.py), because clients
 # check the size before compression, and compression may enlarge files.
 MAX_BUNDLE_BYTES = 110 * 1024**2

@@ -38,12 +38,17 @@ from iris.system.clock import now_ms
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-MAX_BYTES = 256 * 2**20  # The stored series of all jobs together. Beyond it, the oldest ended jobs lose their series.
-_MAX_WORKERS = 2000  # The series of this many workers are kept, of those that reported last.
-_MAX_ENDED = 1000  # If the disk is full, the series of at most this many ended jobs wait in memory.
+# The stored series of all jobs together. Beyond it, the oldest ended jobs lose their series.
+MAX_BYTES = 256 * 2**20
+# The series of this many workers are kept, of those that reported last.
+_MAX_WORKERS = 2000
+# If the disk is full, the series of at most this many ended jobs wait in memory.
+_MAX_ENDED = 1000
 _TICK_S = 5.0
-_TICKS = 12  # The series of unfinished jobs are written with every twelfth tick.
-_PACKED_AT_ONCE = 20  # Packing a series takes about 50 µs. After this many series, the loop does other work.
+# The series of unfinished jobs are written with every twelfth tick.
+_TICKS = 12
+# Packing a series takes about 50 µs. After this many series, the loop does other work.
+_PACKED_AT_ONCE = 20
 _ROWS_AT_ONCE = 500
 _REMOVED_AT_ONCE = 100
 _MIB = 2**20
@@ -110,8 +115,10 @@ class UsageHistory:
         self._max_bytes = max_bytes
         self._now = now
         self._jobs: dict[int, JobUsage] = {}
-        self._ended: OrderedDict[int, JobUsage] = OrderedDict()  # The ended jobs whose series are not written yet.
-        self._workers: OrderedDict[str, UsageTotal] = OrderedDict()  # The worker that reported last comes last.
+        # The ended jobs whose series are not written yet.
+        self._ended: OrderedDict[int, JobUsage] = OrderedDict()
+        # The worker that reported last comes last.
+        self._workers: OrderedDict[str, UsageTotal] = OrderedDict()
 
     # Samples.
 

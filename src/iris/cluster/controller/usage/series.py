@@ -16,10 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-STEP_S = 2  # The shortest step. Workers measure their attempts about once in this many seconds.
-LIFE_POINTS = 240  # The points of a life ring: 8 minutes at the shortest step, and half of that after each doubling.
-LEAST_POINTS = 60  # The points of a life ring in a job with very many tasks.
-_POINTS_OF_A_JOB = 240_000  # The tasks of one job share about this many points.
+# The shortest step. Workers measure their attempts about once in this many seconds.
+STEP_S = 2
+# The points of a life ring: 8 minutes at the shortest step, and half of that after each doubling.
+LIFE_POINTS = 240
+# The points of a life ring in a job with very many tasks.
+LEAST_POINTS = 60
+# The tasks of one job share about this many points.
+_POINTS_OF_A_JOB = 240_000
 _FORMAT = 1
 _HEADER = struct.Struct("<BBII")
 _LARGEST = 2**32 - 1

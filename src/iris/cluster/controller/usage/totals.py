@@ -16,8 +16,10 @@ from iris.cluster.controller.usage.series import (
     clamped,
 )
 
-SAMPLE_S = 4  # Each sum gets at most one sample in this many seconds.
-SILENT_S = 30  # An attempt without a sample for this many seconds does not count any more.
+# Each sum gets at most one sample in this many seconds.
+SAMPLE_S = 4
+# An attempt without a sample for this many seconds does not count any more.
+SILENT_S = 30
 
 
 class UsageTotal:

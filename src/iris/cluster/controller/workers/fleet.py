@@ -86,9 +86,12 @@ class Fleet:
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._fenced = store.load_fenced()  # The time of each fence, by worker id and incarnation, oldest first.
-        self._forgotten: dict[str, float] = {}  # The time when each worker was forgotten, by worker id, oldest first.
-        self._refused: dict[str, str] = {}  # The reason why each worker was refused, by worker id.
+        # The time of each fence, by worker id and incarnation, oldest first.
+        self._fenced = store.load_fenced()
+        # The time when each worker was forgotten, by worker id, oldest first.
+        self._forgotten: dict[str, float] = {}
+        # The reason why each worker was refused, by worker id.
+        self._refused: dict[str, str] = {}
         self._saver = saver
         self._tokens = tokens
         self._http_client = http_client

@@ -43,10 +43,14 @@ from iris.system.private_dir import inherited_umask, make_private
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
-_AFTER_FAILURE_S = 10.0  # The pause before a gang whose workers could not start is submitted again.
-_CLOSE_S = 17.0  # The time for workers to end their tasks and upload their logs.
-_AT_ONCE = 200  # The number of jobs in one command line.
-_MAX_NAME = 1000  # Slurm accepts names of up to 1,024 bytes.
+# The pause before a gang whose workers could not start is submitted again.
+_AFTER_FAILURE_S = 10.0
+# The time for workers to end their tasks and upload their logs.
+_CLOSE_S = 17.0
+# The number of jobs in one command line.
+_AT_ONCE = 200
+# Slurm accepts names of up to 1,024 bytes.
+_MAX_NAME = 1000
 _log = logging.getLogger(__name__)
 
 

@@ -18,9 +18,12 @@ from iris.cluster.logs.reading.line_numbers import LogIdentity, identify_log
 from iris.cluster.logs.reading.numbered_lines import START, Point
 from iris.cluster.logs.writer import LogWriter
 
-_SPACING = 512 << 10  # Two neighbouring points of a log are at least this many bytes of records apart.
-_MOST_TAIL_BYTES = 4 << 10  # A point with longer partial lines is not stored, because it would take much memory.
-_MOST_POINTS = 1024  # The most stored points of one log.
+# Two neighbouring points of a log are at least this many bytes of records apart.
+_SPACING = 512 << 10
+# A point with longer partial lines is not stored, because it would take much memory.
+_MOST_TAIL_BYTES = 4 << 10
+# The most stored points of one log.
+_MOST_POINTS = 1024
 _MOST_LOGS = 32
 
 

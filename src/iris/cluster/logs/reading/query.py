@@ -17,7 +17,8 @@ from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
-MAX_PATTERN = 10_000  # A pattern has at most this many characters.
+# A pattern has at most this many characters.
+MAX_PATTERN = 10_000
 # `_KNOWS_ENDS` finds the parts of an RE2 pattern that match the ends of the text or any byte, or that change the
 # meaning of `^` and `$`.
 _KNOWS_ENDS = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
@@ -149,8 +150,10 @@ class _Pattern:
         import re2  # Importing re2 takes milliseconds, so re2 is imported only when a filter has a pattern.
 
         options = re2.Options()
-        options.log_errors = False  # The caller gets the error, so RE2 must not write the error to the worker's stderr.
-        options.never_capture = True  # RE2 need not find groups, because only the existence of a match matters.
+        # The caller gets the error, so RE2 must not write the error to the worker's stderr.
+        options.log_errors = False
+        # RE2 need not find groups, because only the existence of a match matters.
+        options.never_capture = True
         try:
             self._of_line = re2.compile(regex, options)
             options.never_nl = True

@@ -19,8 +19,10 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
-_FETCH_TIMEOUT_S = 300.0  # The timeout of one try to fetch a workspace.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # The seconds between two tries to fetch a workspace.
+# The timeout of one try to fetch a workspace.
+_FETCH_TIMEOUT_S = 300.0
+# The seconds between two tries to fetch a workspace.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class AttemptPreparer:

@@ -29,7 +29,8 @@ from iris.errors import (
 
 # The client applies the same limits when it packs a workspace. The worker checks the limits again, because a few bytes
 # can unpack to gigabytes.
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # All files of a workspace together may have this size after decompression.
+# All files of a workspace together may have this size after decompression.
+MAX_WORKSPACE_BYTES = 100 * 1024**2
 # A workspace may contain this many files, links and folders. Folders that occur only in the paths of other members
 # count, too.
 MAX_WORKSPACE_MEMBERS = 50_000
@@ -43,8 +44,10 @@ _MAX_HEADER_BYTES = 128 * 1024
 _MAX_NAME_BYTES = 255
 # Linux limits a path to 4,096 bytes. The rest of these bytes is left for the path of the worker directory.
 _MAX_PATH_BYTES = 4000
-_MAX_LINKS = 40  # One path may go through at most this many symbolic links.
-_MAX_STEPS = 5_000_000  # Resolving all links may take at most this many steps. One step takes less than a microsecond.
+# One path may go through at most this many symbolic links.
+_MAX_LINKS = 40
+# Resolving all links may take at most this many steps. One step takes less than a microsecond.
+_MAX_STEPS = 5_000_000
 
 
 def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: int = MAX_WORKSPACE_MEMBERS) -> None:

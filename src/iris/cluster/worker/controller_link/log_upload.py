@@ -42,14 +42,16 @@ from iris.system.event_loop import happens
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
-_PIECES = 500  # One call has at most this many parts of logs.
+# One call has at most this many parts of logs.
+_PIECES = 500
 # The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
 # the timeout. If the machine fails during this time, everything written since the beginning of the call is lost.
 _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-_LONGEST_LOG_PAUSE_S = 60.0  # The longest pause in the upload of one log.
+# The longest pause in the upload of one log.
+_LONGEST_LOG_PAUSE_S = 60.0
 # The upload of a log is given up after this many calls that the controller answered with the same position.
 _TRIES = 10
 _log = logging.getLogger(__name__)

@@ -30,7 +30,8 @@ from iris.reasons import FailureCode
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
-_SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the worker's time.
+# Measuring the memory of one attempt takes at most this share of the worker's time.
+_SHARE = 0.02
 # The exit code of a process killed by SIGKILL, and of a shell whose last command was killed by SIGKILL.
 _KILLED = 128 + signal.SIGKILL
 # When memory runs out, the kernel kills the process with the highest score. The kernel adds this number to the score of

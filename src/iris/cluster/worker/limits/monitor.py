@@ -16,8 +16,10 @@ from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Sampler, pause_s
 from iris.cluster.worker.supervision.strays import StrayProcesses
 
-_REPORT_EVERY = 4  # Every fourth check also reports the usage and kills stray processes.
-_DISK_S = 30.0  # Directories are measured less often than processes, because measuring a directory costs more.
+# Every fourth check also reports the usage and kills stray processes.
+_REPORT_EVERY = 4
+# Directories are measured less often than processes, because measuring a directory costs more.
+_DISK_S = 30.0
 _log = logging.getLogger(__name__)
 
 

@@ -173,7 +173,8 @@ def start_launcher() -> Launcher:
     if pid == 0:
         try:
             ours.close()
-            os.setsid()  # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
+            # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
+            os.setsid()
             # A SIGTERM to the launcher is passed on to the worker.
             signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))
             gc.freeze()

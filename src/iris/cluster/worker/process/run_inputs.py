@@ -29,8 +29,10 @@ from typing import Any, NoReturn
 VALUE, RAISED, FAILED = 0, 1, 2
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1024 * 1024
-_FRAME_BYTES = 64  # The pickle of an outcome needs at most this many bytes besides its data and texts.
-_SHOWN_CHARACTERS = 200  # The `repr` of an input is cut to this length.
+# The pickle of an outcome needs at most this many bytes besides its data and texts.
+_FRAME_BYTES = 64
+# The `repr` of an input is cut to this length.
+_SHOWN_CHARACTERS = 200
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 

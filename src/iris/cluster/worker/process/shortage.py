@@ -23,9 +23,12 @@ from iris.system.event_loop import open_file_limit
 # the disk's size.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
-DESCRIPTOR_RESERVE = 64  # An attempt needs about five descriptors.
-_SHARE = 20  # On a small disk, the headroom is the disk's size divided by `_SHARE`.
-_LEAST_INODES = 16  # One attempt needs about ten inodes.
+# An attempt needs about five descriptors.
+DESCRIPTOR_RESERVE = 64
+# On a small disk, the headroom is the disk's size divided by `_SHARE`.
+_SHARE = 20
+# One attempt needs about ten inodes.
+_LEAST_INODES = 16
 # Some shortages cannot be measured, and are found only because a start has failed. After such a failure, the worker
 # accepts no attempt for this time.
 _FIRST_REST_S, _LONGEST_REST_S = 5.0, 60.0

@@ -22,9 +22,12 @@ from iris.rpc.tunnels.channel import Channel
 from iris.rpc.tunnels.tunnel import Tunnel, check_tunnel_id
 from iris.system.event_loop import open_file_limit
 
-MESSAGE_BYTES = 256 * 1024  # The largest size of the data in one message.
-MAX_CHANNELS = 1000  # The largest number of channels of one tunnel.
-MAX_TUNNELS = 1000  # The largest number of tunnels of a worker.
+# The largest size of the data in one message.
+MESSAGE_BYTES = 256 * 1024
+# The largest number of channels of one tunnel.
+MAX_CHANNELS = 1000
+# The largest number of tunnels of a worker.
+MAX_TUNNELS = 1000
 _log = logging.getLogger(__name__)
 
 Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.

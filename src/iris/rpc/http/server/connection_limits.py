@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # The largest size of the request line and all headers together.
 MAX_HEADERS = 100
-MAX_REQUEST_BYTES = 4 * 1024**2  # The largest size of a request, unless `large` has another limit.
+# The largest size of a request, unless `large` has another limit.
+MAX_REQUEST_BYTES = 4 * 1024**2
 # The largest size of a request in JSON, because reading JSON needs seven times this size in memory and blocks other
 # calls.
 MAX_JSON_BYTES = 16 * 1024**2
@@ -35,7 +36,8 @@ BODY_BYTES_PER_S = 16 * 1024
 # The server closes an idle connection after this time. Clients of Iris and common proxies keep an idle connection for
 # 60 s or less, so that usually the client closes the connection first.
 KEEPALIVE_S = 75
-LEAVE_S = 2  # After a refusal, the connection stays open for this many seconds, so that the client can read the error.
+# After a refusal, the connection stays open for this many seconds, so that the client can read the error.
+LEAVE_S = 2
 # The largest number of requests over HTTP/2 that run at the same time, on all connections of a server together. One
 # connection can carry many requests, so the limit of connections does not limit these requests.
 MAX_REQUESTS = 10_000

@@ -35,8 +35,10 @@ class _Phase(Enum):
     IDLE = auto()  # In the phase IDLE, the server waits for a request on the connection.
     HEAD = auto()
     BODY = auto()
-    COMPLETE = auto()  # In the phase COMPLETE, the whole request has arrived, and its answer may take any time.
-    LEAVING = auto()  # In the phase LEAVING, the request was refused, and the rest of the request is discarded.
+    # In the phase COMPLETE, the whole request has arrived, and its answer may take any time.
+    COMPLETE = auto()
+    # In the phase LEAVING, the request was refused, and the rest of the request is discarded.
+    LEAVING = auto()
 
 
 class Http1Connection(HttpToolsProtocol):
@@ -56,10 +58,14 @@ class Http1Connection(HttpToolsProtocol):
         self._phase = _Phase.HEAD
         # The request that is being answered, or the last answered request.
         self._running: RequestResponseCycle | None = None
-        self._seconds = 0  # The number of seconds since the phase changed.
-        self._requests = 0  # The number of requests that have begun.
-        self._head_bytes = 0  # The number of bytes of an incomplete head.
-        self._header_bytes = 0  # The number of bytes of all headers found so far.
+        # The number of seconds since the phase changed.
+        self._seconds = 0
+        # The number of requests that have begun.
+        self._requests = 0
+        # The number of bytes of an incomplete head.
+        self._head_bytes = 0
+        # The number of bytes of all headers found so far.
+        self._header_bytes = 0
         self._body_bytes = 0
         self._framing_bytes = 0  # The number of bytes between the chunks of a body.
         self._max_body_bytes = MAX_REQUEST_BYTES

@@ -55,8 +55,10 @@ _READ_ANSWER_S = 1
 
 class _Phase(Enum):
     OPEN = auto()
-    CLOSING = auto()  # In the phase CLOSING, the client must open no more streams, and the open streams continue.
-    LEAVING = auto()  # In the phase LEAVING, all streams have ended, and all input is discarded.
+    # In the phase CLOSING, the client must open no more streams, and the open streams continue.
+    CLOSING = auto()
+    # In the phase LEAVING, all streams have ended, and all input is discarded.
+    LEAVING = auto()
 
 
 class Http2Connection(asyncio.Protocol):
@@ -89,12 +91,17 @@ class Http2Connection(asyncio.Protocol):
         self._framing = Http2Framing()
         self._output = Http2Output(self._framing, server_state)
         self._phase = _Phase.OPEN
-        self._seconds = 0  # The number of seconds since the phase changed or the connection became idle.
-        self._partial_s = 0  # The number of seconds for which a frame has been incomplete.
+        # The number of seconds since the phase changed or the connection became idle.
+        self._seconds = 0
+        # The number of seconds for which a frame has been incomplete.
+        self._partial_s = 0
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other call
-        self._streams: dict[int, Http2Stream] = {}  # The requests that are not answered yet.
-        self._running = 0  # The number of applications that run, also for lost streams.
-        self._receiving: dict[Http2Stream, None] = {}  # The requests that are not complete yet.
+        # The requests that are not answered yet.
+        self._streams: dict[int, Http2Stream] = {}
+        # The number of applications that run, also for lost streams.
+        self._running = 0
+        # The requests that are not complete yet.
+        self._receiving: dict[Http2Stream, None] = {}
         # The streams that were answered before the whole request had arrived, by stream id.
         self._answered_early: dict[int, Http2Stream] = {}
 

@@ -15,8 +15,10 @@ from typing import Any
 from hpack import Decoder, HeaderTuple
 from hpack.table import HeaderTable
 
-_REMEMBERED = 16  # For each connection, at most this many heads are remembered.
-_LARGEST_BYTES = 4096  # A head is remembered only if its encoded form has at most this many bytes.
+# For each connection, at most this many heads are remembered.
+_REMEMBERED = 16
+# A head is remembered only if its encoded form has at most this many bytes.
+_LARGEST_BYTES = 4096
 
 
 class RememberingDecoder(Decoder):

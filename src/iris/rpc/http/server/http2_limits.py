@@ -24,7 +24,8 @@ MAX_FRAME_BYTES = 16 * 1024
 # The largest size of a head, compressed or not, that is read to its end. A head between MAX_HEAD_BYTES and this size is
 # answered with an error. A larger head closes the connection, because the state of the compression is lost.
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
-_HEAD_FRAMES = 32  # The largest number of frames for one head.
+# The largest number of frames for one head.
+_HEAD_FRAMES = 32
 # A data frame with fewer bytes that does not end its request counts as a costly frame.
 _SMALL_DATA_BYTES = 256
 

@@ -34,14 +34,18 @@ from iris.system.event_loop import happens
 WatchJobsRequest = cluster_pb2.Controller.WatchJobsRequest
 WatchJobsResponse = cluster_pb2.Controller.WatchJobsResponse
 
-BEAT_S = 10.0  # The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+# The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+BEAT_S = 10.0
 # While the list is loaded, a beat is sent after this many seconds, because clients wait 10 s for the first message.
 _FIRST_BEAT_S = 2.0
-_PACE_S = 0.25  # The shortest time between two announcements.
-_PACE_PER_CLIENT_S = 0.002  # The pause between two announcements grows by this many seconds for each client.
+# The shortest time between two announcements.
+_PACE_S = 0.25
+# The pause between two announcements grows by this many seconds for each client.
+_PACE_PER_CLIENT_S = 0.002
 # A change after a quiet time is announced after this many seconds, so that several changes share one message.
 _MERGE_S = 0.02
-_MAX_MESSAGES = 8  # The number of messages kept for reuse. Most clients of a list need the same message.
+# The number of messages kept for reuse. Most clients of a list need the same message.
+_MAX_MESSAGES = 8
 # A load of the list is repeated if jobs were removed during the load. After this many loads, the counts may include
 # some of these jobs.
 _LOADS = 3
@@ -54,7 +58,8 @@ _FLOOD = 2
 
 _log = logging.getLogger(__name__)
 
-Versions = tuple[int, int]  # the versions of the page and of the counts
+# the versions of the page and of the counts
+Versions = tuple[int, int]
 # A job's number, the job, and its state and message at one moment. The message is None if the job is not on the page.
 _State = tuple[int, Job, int, cluster_pb2.JobStatus | None]
 

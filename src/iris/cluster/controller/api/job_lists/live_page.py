@@ -47,8 +47,10 @@ class LivePage:
         self._order: list[int] = []  # the sort keys of the jobs on the page, sorted
         self._bytes = 0
         self._has_more = False
-        self._left: deque[tuple[int, int]] = deque()  # versions, and the numbers of the jobs that left
-        self._forgotten = 0  # the version of the newest job that was dropped from `_left`
+        # versions, and the numbers of the jobs that left
+        self._left: deque[tuple[int, int]] = deque()
+        # the version of the newest job that was dropped from `_left`
+        self._forgotten = 0
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries

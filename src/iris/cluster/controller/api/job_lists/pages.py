@@ -27,8 +27,10 @@ from iris.rpc.serving.steps import Steps
 
 ListRequest = cluster_pb2.Controller.ListJobsRequest | cluster_pb2.Controller.WatchJobsRequest
 
-LIST_NAME = "jobs"  # the beginning of the page tokens
-LAST_NUMBER = 2**62  # This number is higher than the number of every job.
+# the beginning of the page tokens
+LIST_NAME = "jobs"
+# This number is higher than the number of every job.
+LAST_NUMBER = 2**62
 # If a job ends during a count, the count is repeated. After this many tries, the last count is returned, although some
 # jobs may be missing from it.
 _COUNT_TRIES = 5
