@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 import click
 
 _SUGGESTIONS = 3
+_WORDS_KEY = "iris.words"  # The key of `click.Context.meta` for the words of the outermost group.
+
+
+def given_words(context: click.Context) -> list[str]:
+    """Return the words of the command line that follow the options of the outermost group."""
+    words: list[str] = context.meta.get(_WORDS_KEY, [])
+    return words
+
+
+def _no_hint(words: Sequence[str]) -> str:
+    return ""
 
 
 class SuggestingGroup(click.Group):
     """A group that names similar commands in the error about an unknown command.
 
     Args:
-        foreign: The advice for words that name commands in other tools, by the word.
+        hint: A function that returns the hint for words of other tools; empty if it knows none.
         attributes: The arguments of `click.Group`.
     """
 
-    def __init__(self, *args: Any, foreign: Mapping[str, str] = MappingProxyType({}), **attributes: Any) -> None:
+    def __init__(self, *args: Any, hint: Callable[[Sequence[str]], str] = _no_hint, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self._foreign = foreign
+        self._hint = hint
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -33,15 +43,16 @@ class SuggestingGroup(click.Group):
         Raises:
             UsageError: There is no such command. The message suggests similar commands.
         """
+        ctx.meta.setdefault(_WORDS_KEY, list(args))
         word = args[0]
         if ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None:
             return super().resolve_command(ctx, args)
-        raise click.UsageError(f"no such command {word!r}: {self._advice(ctx, word)}", ctx)
+        raise click.UsageError(f"no such command {word!r}: {self._advice(ctx, args)}", ctx)
 
-    def _advice(self, ctx: click.Context, word: str) -> str:
-        if word in self._foreign:
-            return self._foreign[word]
-        near = difflib.get_close_matches(word, self.accepted_words(ctx), n=_SUGGESTIONS)
+    def _advice(self, ctx: click.Context, words: Sequence[str]) -> str:
+        if hint := self._hint(words):
+            return hint
+        near = difflib.get_close_matches(words[0], self.accepted_words(ctx), n=_SUGGESTIONS)
         return f"did you mean {' or '.join(near)}?" if near else f"'{ctx.command_path} --help' lists all commands"
 
     def accepted_words(self, ctx: click.Context) -> list[str]:

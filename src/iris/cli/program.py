@@ -19,10 +19,11 @@ import click
 
 from iris.cli.completion import COMPLETION_VARIABLE
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
-from iris.cli.lazy_group import LazyGroup
+from iris.cli.hints.hint_texts import hint_for_command, hint_for_option
+from iris.cli.lazy_group import LazyGroup, given_words
 from iris.cli.options import ADDRESS_HELP, CONTEXT, context_option
 from iris.cli.output.printer import report_error
-from iris.errors import IrisError
+from iris.errors import IrisError, NotFoundError
 from iris.terminal.encoding import ReplacingStream
 from iris.terminal.outlet import OutputClosedError
 
@@ -87,41 +88,12 @@ _COMMANDS = {
 }
 _ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}
 
-# Words that people know from kubectl, docker, Slurm and similar tools.
-_FOREIGN = {
-    **dict.fromkeys(("get", "jobs", "queue", "squeue"), "'iris ps' lists jobs, and 'iris status JOB' shows tasks"),
-    **dict.fromkeys(("submit", "sbatch", "start"), "'iris run -d -- COMMAND' submits a job without waiting for it"),
-    **dict.fromkeys(("srun", "map"), "'iris run -- COMMAND' runs a job; --each and --array run it for many inputs"),
-    **dict.fromkeys(
-        ("delete", "remove", "scancel"), "'iris kill JOB' ends a job, and 'iris rm JOB' removes an ended job"
-    ),
-    **dict.fromkeys(("show", "info", "inspect"), "'iris describe JOB' shows a job and what went wrong"),
-    **dict.fromkeys(("tail", "follow"), "'iris logs -f JOB' follows the lines of a job"),
-    **dict.fromkeys(("nodes", "workers", "sinfo"), "'iris machines' shows the machines and the queue"),
-    **dict.fromkeys(("restart", "resubmit"), "'iris retry JOB' submits a job again"),
-    **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
-    **dict.fromkeys(("port-forward", "tunnel", "proxy"), "'iris forward JOB PORT' reaches a port of a task"),
-    **dict.fromkeys(
-        ("exec", "shell", "ssh", "enter"),
-        "no command enters a running task; 'iris cp' copies its files, 'iris forward' reaches its ports, and"
-        " 'iris describe' shows its state",
-    ),
-    **dict.fromkeys(
-        ("apply", "create", "deploy", "serve"),
-        "'iris run -f job.toml' runs a job file, and 'iris run -d -- COMMAND' starts a job that goes on",
-    ),
-    **dict.fromkeys(("scp", "rsync", "download", "upload"), "'iris cp' copies files from and to a task"),
-    **dict.fromkeys(("artifacts", "artefacts", "results"), "'iris outputs JOB' lists the files of 'iris run --output'"),
-    **dict.fromkeys(("history", "sacct"), "'iris ps --all' lists all jobs, also the ended ones"),
-    **dict.fromkeys(("events", "scontrol"), "'iris describe JOB' shows a job with its attempts"),
-    "watch": "'iris status --watch' shows each change of a job, and 'iris ps --watch' of all jobs",
-    "edit": "a job does not change; 'iris retry JOB --edit' changes a submission and submits it as a new job",
-    "config": "'iris context' shows and chooses clusters",
-}
-
 
 class _Program(LazyGroup):
-    """A group of commands that prints nothing after Ctrl-C, unlike click, which prints an empty line."""
+    """A group of commands that adds hints to errors about words of other tools.
+
+    After Ctrl-C, the group prints nothing, unlike click, which prints an empty line.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, as `click.Group` does."""
@@ -129,13 +101,32 @@ class _Program(LazyGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise _Interrupted from error
+        except click.NoSuchOption as error:
+            command = error.ctx.command.name or "" if error.ctx is not None else ""
+            if hint := hint_for_option(command, error.option_name, given_words(ctx)):
+                raise click.UsageError(f"no such option {error.option_name!r}: {hint}", error.ctx) from None
+            raise
+        except click.UsageError as error:
+            raise _with_hint(ctx, error) from None
+        except NotFoundError as error:
+            if hint := hint_for_command(given_words(ctx)):
+                raise NotFoundError(f"{error}; {hint}", reason=error.reason) from error
+            raise
+
+
+def _with_hint(context: click.Context, error: click.UsageError) -> click.UsageError:
+    """Return an error about a command line such as `describe pod x`, with a hint if the words are of another tool."""
+    hint = hint_for_command(given_words(context))
+    if not hint or hint in error.message:
+        return error
+    return click.UsageError(f"{error.message.rstrip('.')}: {hint}", error.ctx)
 
 
 @click.group(
     cls=_Program,
     modules=_COMMANDS,
     aliases=_ALIASES,
-    foreign=_FOREIGN,
+    hint=hint_for_command,
     context_settings=CONTEXT,
     help=_HELP,
     epilog=_EPILOG,

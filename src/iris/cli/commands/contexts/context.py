@@ -69,7 +69,7 @@ _FOREIGN = {
 
 @click.group(
     cls=SuggestingGroup,
-    foreign=_FOREIGN,
+    hint=lambda words: _FOREIGN.get(words[0], ""),
     help=_HELP,
     short_help="Show and choose clusters by name.",
     context_settings=CONTEXT,
