@@ -82,12 +82,30 @@ def test_forward_ends_with_the_job(remote_iris: Iris, client: IrisClient) -> Non
         ("0", "PORT must be a number from 1 to 65535, got '0'"),
         ("99999", "PORT must be a number from 1 to 65535, got '99999'"),
         ("80:", "LOCAL must be a number from 0 to 65535, got ''"),
-        ("80:x", "LOCAL must be a number from 0 to 65535, got 'x'"),
+        ("80:x-", "LOCAL must be a number from 0 to 65535, got 'x-'"),
+        ("8080:web", "the port of the task comes first: write web:8080"),
         ("a b", "expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080"),
     ],
 )
 def test_forward_of_an_invalid_port_is_refused(remote_iris: Iris, port: str, said: str) -> None:
     assert said in remote_iris("forward", "job", port, code=2).stderr
+
+
+def test_taken_local_port_is_refused_with_the_command_that_takes_a_free_one(remote_iris: Iris, job: Job) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        refused = remote_iris("forward", f"{job.job_id}/task-1", f"echo:{taken}", "8000:0", code=1).stderr
+    assert f"another program uses local port {taken}" in refused
+    assert f"'iris forward {job.job_id}/task-1 echo:0 8000:0'" in refused
+
+
+def test_reversed_pair_of_numbers_is_noticed(remote_iris: Iris, job: Job) -> None:
+    number = job.tasks()[0].status().ports["echo"]
+    running = remote_iris.start("forward", job.job_id, f"1:{number}", "--listen", "127.0.0.3")
+    running.line()
+    running.says(f"the task has port {number} ('echo'), but 1 is the port of the task")
+    running.interrupt()
+    assert running.exit_code() == 130
 
 
 def test_forward_of_an_unknown_name_lists_the_names(remote_iris: Iris, job: Job) -> None:

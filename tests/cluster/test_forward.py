@@ -19,6 +19,7 @@ import pytest
 from support.chaos_proxy import ChaosProxy, Faults, gentle
 from support.cluster import unique
 from support.port_server import digest_of, stream_of
+from support.ports import free_port
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.tokens import token
 from support.waiting import wait_until
@@ -196,14 +197,17 @@ def test_port_on_which_the_task_listens_is_reached_by_its_number(
 def test_port_of_another_process_on_the_machine_is_not_reached(client: IrisClient, job: Job) -> None:
     notes: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as foreign:
-        forward = client.forward(job.job_id, foreign.getsockname()[1], on_notice=notes.append)
+        port, local = foreign.getsockname()[1], free_port()
+        forward = client.forward(job.job_id, port, local_port=local, on_notice=notes.append)
         with forward, closing(dial(forward.address)) as connection, pytest.raises(ConnectionResetError):
             connection.recv(1)
         foreign.setblocking(False)
         with pytest.raises(BlockingIOError):
             foreign.accept()
     (note,) = notes
+    assert note.startswith("a connection was reset: ")
     assert "does not belong to the task" in note
+    assert f"{port} is the port of the task, and {local} the local port" in note
 
 
 def test_name_of_a_port_that_the_job_has_not_requested_is_refused(client: IrisClient, job: Job) -> None:

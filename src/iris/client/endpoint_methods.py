@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from iris.arguments import JobReference
 from iris.client.forwarding.forward import LOOPBACK, Forward
-from iris.client.forwarding.forwarding import PortPair
+from iris.client.forwarding.port_pairs import PortPair
 from iris.client.submission import parent_job
 from iris.client.waiting import find_endpoint
 from iris.cluster.client.remote_client import RemoteClusterClient

@@ -9,7 +9,8 @@ from typing import Self
 
 from iris.arguments import JobReference, check_timeout
 from iris.client.forwarding.forward import LOOPBACK, LocalAddresses, not_ended
-from iris.client.forwarding.forwarding import Forwarding, PortPair
+from iris.client.forwarding.forwarding import Forwarding
+from iris.client.forwarding.port_pairs import PortPair
 from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, WriteTunnelRequest
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel

@@ -7,57 +7,16 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from iris.arguments import check_text, check_whole_number, refuse
+from iris.client.forwarding.port_pairs import PortPair
 from iris.client.forwarding.session import ForwardSession
 from iris.client.forwarding.tunnel_calls import TunnelCalls
-from iris.cluster.names import check_port_name
 from iris.errors import FailedPreconditionError, IrisError
-from iris.rpc.cluster_pb2 import ChannelTarget
 from iris.rpc.tunnels.channel import BUFFERED_BYTES, reset_connection
 
 _BACKLOG = 1024
-MAX_PORT = 65535
-
-
-@dataclass(frozen=True)
-class PortPair:
-    """A port of a task, and the local port that leads to it.
-
-    Attributes:
-        remote: The number of the task's port, or the name of a port that the job has requested.
-        local: The number of the local port. 0: any free port.
-    """
-
-    remote: int | str
-    local: int = 0
-
-    def __post_init__(self) -> None:
-        check_port(self.remote)
-        check_whole_number("local_port", self.local, most=MAX_PORT)
-
-    @property
-    def target(self) -> ChannelTarget:
-        """The port of the task, as a message."""
-        return ChannelTarget(name=self.remote) if isinstance(self.remote, str) else ChannelTarget(port=self.remote)
-
-
-def check_port(value: object) -> int | str:
-    """Return a port of a task: a number, or the name of a requested port.
-
-    Raises:
-        InvalidArgumentError: The value is neither.
-    """
-    accepted = f"a number from 1 to {MAX_PORT}, or the name of a port that the job has requested"
-    if isinstance(value, str):
-        if value.isdecimal():
-            refuse("port", accepted, value, "give a number without quotes")
-        check_port_name(check_text("port", value, empty=False, accepted=accepted))
-        return value
-    return check_whole_number("port", value, least=1, most=MAX_PORT, accepted=accepted)
 
 
 class Forwarding:
@@ -87,8 +46,7 @@ class Forwarding:
         self._calls = calls
         self._ports = ports
         self._host = host
-        names = [pair.remote for pair in ports if isinstance(pair.remote, str)]
-        self._session = ForwardSession(calls, job_id, task_index, names, on_note)
+        self._session = ForwardSession(calls, job_id, task_index, ports, on_note)
         self._servers: list[asyncio.Server] = []
         self._running: asyncio.Task[str] | None = None
         self._accepting: set[asyncio.Task[None]] = set()
@@ -151,7 +109,7 @@ class Forwarding:
                 self._host, pair.local, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             server = await asyncio.start_server(
-                partial(self._accepted, pair.target),
+                partial(self._accepted, pair),
                 str(found[0][4][0]),
                 pair.local,
                 limit=BUFFERED_BYTES,
@@ -162,14 +120,14 @@ class Forwarding:
         self._servers.append(server)
         self.local_ports.append(server.sockets[0].getsockname()[1])
 
-    def _accepted(self, target: ChannelTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
-        task = asyncio.create_task(self._join(target, reader, writer))
+    def _accepted(self, pair: PortPair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        task = asyncio.create_task(self._join(pair, reader, writer))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
 
-    async def _join(self, target: ChannelTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _join(self, pair: PortPair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            channel = await self._session.open_channel(target)
+            channel = await self._session.open_channel(pair)
         except BaseException:
             reset_connection(writer)
             raise
@@ -187,4 +145,7 @@ def _cannot_listen(host: str, pair: PortPair, error: Exception) -> FailedPrecond
         why, advice = "this machine has no such address", "127.0.0.1 is this machine only"
     else:
         why = getattr(error, "strerror", None) or str(error)
-    return FailedPreconditionError(f"cannot listen on local port {pair.local} at {host}: {why} ({advice})")
+    return FailedPreconditionError(
+        f"cannot listen on local port {pair.local} at {host}: {why} ({advice})",
+        metadata={"local_port_in_use": str(pair.local)} if number == errno.EADDRINUSE else None,
+    )

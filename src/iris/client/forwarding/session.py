@@ -13,9 +13,10 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
+from iris.client.forwarding.port_pairs import PortPair
 from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, TunnelCalls, WriteTunnelRequest
 from iris.cluster.types import make_task_id
 from iris.errors import (
@@ -28,7 +29,8 @@ from iris.errors import (
     UnimplementedError,
 )
 from iris.reasons import ErrorReason
-from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget, TunnelMessage
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import ChannelReset, TunnelMessage
 from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.channel import Channel
 from iris.rpc.tunnels.tunnel import Tunnel
@@ -44,6 +46,7 @@ _WAIT_S = 3600.0
 _WRITE_S = 20.0
 _CLOSE_S = 1.0
 _SILENCE_S = 2.0  # A shorter outage is not reported.
+_UNREACHED = (cluster_pb2.CHANNEL_RESET_REFUSED, cluster_pb2.CHANNEL_RESET_FOREIGN_PORT)
 
 
 class ForwardSession:
@@ -53,7 +56,7 @@ class ForwardSession:
         calls: The calls to the controller.
         job_id: The job.
         task_index: The task.
-        names: The names of requested ports that the job must have.
+        ports: The pairs of ports. The job must have requested the ports with names.
         on_note: A function that is called with messages for people.
     """
 
@@ -62,14 +65,14 @@ class ForwardSession:
         calls: TunnelCalls,
         job_id: str,
         task_index: int,
-        names: Collection[str],
+        ports: Sequence[PortPair],
         on_note: Callable[[str], None],
     ) -> None:
         self._calls = calls
         self._job_id = job_id
         self._task_index = task_index
         self._task_id = make_task_id(job_id, task_index)
-        self._names = names
+        self._ports = ports
         self._on_note = on_note
         self._budget = Budget()
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
@@ -85,11 +88,11 @@ class ForwardSession:
         self._is_silence_told = False
         self._last_note = ""
 
-    async def open_channel(self, target: ChannelTarget) -> Channel:
+    async def open_channel(self, pair: PortPair) -> Channel:
         """Open a channel to a port of the task. Wait until an attempt of the task runs."""
         while self._tunnel is None or not self._ready.is_set():
             await self._ready.wait()
-        return self._tunnel.open(target)
+        return self._tunnel.open(pair.target)
 
     async def until_answered(self) -> None:
         """Wait until the controller has answered for the first time."""
@@ -184,7 +187,8 @@ class ForwardSession:
         return None
 
     def _opened(self, tunnel: Tunnel, opened: TunnelMessage.Opened) -> None:
-        missing = [name for name in self._names if name.lower() not in opened.ports]
+        names = [pair.remote for pair in self._ports if isinstance(pair.remote, str)]
+        missing = [name for name in names if name.lower() not in opened.ports]
         if missing:
             known = ", ".join(sorted(opened.ports)) or "none ('iris run --port NAME' requests one)"
             raise NotFoundError(f"job {self._job_id!r} has no port named {missing[0]!r}; its ports are: {known}")
@@ -195,11 +199,15 @@ class ForwardSession:
             self._attempt_id = opened.attempt_id
             if opened.attempt_id:
                 self._note(f"connections go to attempt {opened.attempt_id} of {self._task_id} now")
+            for notice in filter(None, (pair.reversal_notice(opened.ports) for pair in self._ports)):
+                self._note(notice)
         tunnel.rewind()
         self._ready.set()
 
     def _channel_was_reset(self, channel: Channel, code: ChannelReset, text: str) -> None:
-        self._note(text)
+        hints = [pair.order_hint for pair in self._ports if pair.target == channel.target]
+        hint = next(filter(None, hints), "") if code in _UNREACHED else ""
+        self._note(f"a connection was reset: {text}{hint and f' ({hint})'}")
 
     # To the worker.
 

@@ -39,6 +39,7 @@ class Channel:
         target: Where the other side connects the channel. None: the other side has opened the channel.
 
     Attributes:
+        target: Where the other side connects the channel. None: the other side has opened the channel.
         active_s: When the channel last carried a part or bytes, in seconds of the loop's clock.
     """
 
@@ -50,7 +51,7 @@ class Channel:
         target: cluster_pb2.ChannelTarget | None = None,
     ) -> None:
         self.number = number
-        self._target = target
+        self.target = target
         self._budget = budget
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
@@ -210,8 +211,8 @@ class Channel:
         if not self.is_ready:
             return None
         part = ChannelPart(channel=self.number, received=self._incoming.passed_on)
-        if self._target is not None and not self._target_taken:
-            part.target.CopyFrom(self._target)
+        if self.target is not None and not self._target_taken:
+            part.target.CopyFrom(self.target)
             self._target_taken = True
         piece = self._outgoing.take(min(max_bytes, MAX_PART_BYTES))
         if piece is not None:

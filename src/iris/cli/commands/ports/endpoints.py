@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Endpoint = cluster_pb2.Controller.Endpoint
 
 _HELP = """\
-Show the endpoints that jobs have registered, and the ports of 'iris run --port' of running tasks.
+Show the endpoints that jobs have registered, and the ports that running tasks have requested with 'iris run --port'.
 
 JOB is an id of a job or task, the beginning of an id, or '@' for your latest job. Without JOB, all endpoints and ports
 are shown.
@@ -35,7 +35,8 @@ are shown.
   iris endpoints --json | jq -r '.endpoints[] | [.name, .address] | @tsv'
   iris endpoints @ --json | jq '.ports[] | select(.name == "web") | .port'
 
-'iris forward JOB PORT' reaches a port from this machine.
+A port on which a task listens without --port is not shown. 'iris forward JOB PORT' reaches both kinds of ports from
+this machine.
 """
 
 
@@ -112,7 +113,7 @@ def _document(registered: list[Endpoint], ports: list[_Port]) -> dict[str, Any]:
 
 def _view(registered: list[Endpoint], ports: list[_Port]) -> str | RenderableType:
     if not registered and not ports:
-        return "no endpoints, and no ports of running tasks"
+        return "no endpoints, and no running task has requested a port with 'iris run --port'"
     from rich.console import Group
 
     from iris.cli.output.columns import Columns

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +28,8 @@ Reach ports of a task from this machine, through the controller, until the task 
 
 JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. PORT is a
 number on which the task listens, or the name of a port of 'iris run --port'. LOCAL is the local port: by default the
-same number, or any free port for a name; 0 takes any free port.
+same number, or any free port for a name; 0 takes any free port. The port of the task comes first; in 'kubectl
+port-forward' and 'docker run -p' it comes last.
 
 \b
   iris forward train-1a2b3c4d 6006          http://127.0.0.1:6006 shows the task's TensorBoard
@@ -51,6 +54,8 @@ class _PortPair(click.ParamType[Any]):
             port = _number("PORT", remote, 1) if remote.isdecimal() else _name(remote)
             if not colon:
                 return port, port if isinstance(port, int) else 0
+            if isinstance(port, int) and re.fullmatch("[A-Za-z_]+[A-Za-z0-9_]*", local, re.ASCII):
+                raise InvalidArgumentError(f"the port of the task comes first: write {local}:{port}")
             return port, _number("LOCAL", local, 0)
         except InvalidArgumentError as error:
             self.fail(f"{error}; expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080", param, ctx)
@@ -83,7 +88,7 @@ def forward(
 ) -> None:
     """See `_HELP`."""
     from iris.client.forwarding.forward import Forward
-    from iris.client.forwarding.forwarding import PortPair
+    from iris.client.forwarding.port_pairs import PortPair
 
     output = Output(as_json=as_json)
     with connect(address) as connection:
@@ -102,9 +107,30 @@ def forward(
             host=listen,
             on_notice=output.note,
         )
-        with opened:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(opened)
+            except FailedPreconditionError as error:
+                raise _with_command(error, job, ports, listen, connection.options) from None
             _print_addresses(output, target, opened, [remote for remote, _ in ports])
             output.note(f"{opened.wait()}; the ports are closed")
+
+
+def _with_command(
+    error: FailedPreconditionError, job: str, ports: tuple[tuple[int | str, int], ...], listen: str, options: str
+) -> FailedPreconditionError:
+    """Return an error that names the command with a free port, if another program uses a local port."""
+    taken = error.metadata.get("local_port_in_use")
+    if taken is None:
+        return error
+    pairs = [f"{remote}:{0 if str(local) == taken else local}" for remote, local in ports]
+    host = [] if is_loopback_host(listen) else ["--listen", listen]
+    command = shlex.join(["iris", "forward", *shlex.split(options), *host, job, *pairs])
+    return FailedPreconditionError(
+        f"another program uses local port {taken} at {listen}: choose another local port, or let the system choose"
+        f" one with '{command}'",
+        metadata=error.metadata,
+    )
 
 
 def _print_addresses(output: Output, target: Target, opened: Forward, ports: list[int | str]) -> None:
