@@ -2,16 +2,16 @@
 
 The cluster has a job of 10,000 tasks, most of which wait, and a task that writes 100 MB/s. A process of its own opens
 the connections of 50 pages over HTTP/1.1, with cookies, as browsers do: 20 lists of jobs, 15 views of the large job, 5
-logs of the writing task, 5 views of the machines and 5 of the cluster. A page reads its log with at most 10 MB/s, since
-a browser draws no more. Blocks without pages, with the 45 pages that read no log, and with all pages alternate.
+logs of the writing task, 5 views of the machines and 5 of the cluster. `page_clients.py` says which calls the pages
+make. Blocks without pages, with the 45 pages that read no log, and with all pages alternate.
+
+`IRIS_BENCH_PAGES=lists,jobs` measures other kinds of pages than these two, for example one sort of page alone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import struct
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from benchmarks.measure import CpuClock, aim, p50, p95, show
+from benchmarks.page_clients import LARGE_JOB, LOUD_JOB
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer, start_server
 from iris.config import ClusterConfig
@@ -36,9 +36,9 @@ _JOBS = 100  # in a block
 _SETTLE_S = 3.0  # after the pages have opened, until the block begins
 _WARM_UP = 10
 _AIM = 1.1
-_LOG_BYTES_PER_S = 10_000_000
 _KINDS = {"none": "no page", "quiet": "45 pages without logs", "all": "50 pages"}
-_SERVICE = "iris.cluster.ControllerService"
+if chosen := os.environ.get("IRIS_BENCH_PAGES"):
+    _KINDS = {"none": "no page"} | {kind: f"pages of the kind {kind}" for kind in chosen.split(",")}
 _WRITER = """
 import os, time
 block = (b"0123456789" * 9 + b"123456789\\n") * 1000
@@ -77,9 +77,9 @@ def run() -> None:
 
 def _prepare(client: RemoteClusterClient) -> None:
     total = client.list_machines().machines[0].total.cpu
-    _launch(client, "large", ["sleep", "100000"], replicas=_TASKS, cpu=total, independent=True)
-    _launch(client, "writer", [sys.executable, "-S", "-c", _WRITER], max_log_bytes=1 << 28)
-    for job in client.watch_job("writer"):
+    _launch(client, LARGE_JOB, ["sleep", "100000"], replicas=_TASKS, cpu=total, independent=True)
+    _launch(client, LOUD_JOB, [sys.executable, "-S", "-c", _WRITER], max_log_bytes=1 << 28)
+    for job in client.watch_job(LOUD_JOB):
         if job.state == cluster_pb2.JOB_STATE_RUNNING:
             return
 
@@ -159,101 +159,16 @@ def _launch(
 @contextlib.contextmanager
 def _open_pages(server: LocalServer, kind: str) -> Iterator[None]:
     """Open the pages of a kind in a process of their own."""
-    words = [sys.executable, "-m", "benchmarks.open_pages", server.address, server.token, kind]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    if kind == "none":
+        yield
+        return
+    words = [sys.executable, "-m", "benchmarks.page_clients", server.address, kind]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()  # All streams have begun.
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-class _Page:
-    """The connections of one page.
-
-    Args:
-        address: The address of the controller.
-        session: The path of the session, and its cookie.
-    """
-
-    def __init__(self, address: str, session: tuple[str, str]) -> None:
-        self._address = urlsplit(address)
-        self._path, self._cookie = session
-
-    async def stream(self, method: str, request: dict[str, object], opened: asyncio.Event, limit: float = 0) -> None:
-        """Read a stream for ever, and throw its messages away."""
-        data = json.dumps(request).encode()
-        body = struct.pack(">BI", 0, len(data)) + data
-        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port, limit=1 << 20)
-        writer.write(self._head(method, "application/connect+json", len(body)) + body)
-        start, own = time.monotonic(), 0
-        while data := await reader.read(1 << 18):
-            own += len(data)
-            opened.set()
-            if limit and (left_s := start + own / limit - time.monotonic()) > 0:
-                await asyncio.sleep(left_s)
-
-    async def repeat(self, method: str, request: dict[str, object], period_s: float) -> None:
-        """Make a call again and again."""
-        body = json.dumps(request).encode()
-        while True:
-            reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
-            writer.write(self._head(method, "application/json", len(body), "close") + body)
-            await reader.read()
-            writer.close()
-            await asyncio.sleep(period_s)
-
-    def _head(self, method: str, content_type: str, length: int, connection: str = "keep-alive") -> bytes:
-        lines = [
-            f"POST /{self._path}/{_SERVICE}/{method} HTTP/1.1",
-            f"host: {self._address.netloc}",
-            f"origin: {self._address.scheme}://{self._address.netloc}",
-            "sec-fetch-site: same-origin",
-            f"content-type: {content_type}",
-            "connect-protocol-version: 1",
-            f"cookie: iris_session={self._cookie}",
-            f"content-length: {length}",
-            f"connection: {connection}",
-        ]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def _sign_in(address: str, token: str) -> tuple[str, str]:
-    import httpx
-
-    answer = httpx.post(
-        f"{address}/{_SERVICE}/SignIn", json={"token": token, "pagePath": "/"}, headers={"origin": address}
-    )
-    answer.raise_for_status()
-    return answer.json()["sessionPath"], answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
-
-
-async def _read_pages(address: str, token: str, kind: str) -> None:
-    session = _sign_in(address, token)
-    tasks: list[asyncio.Task[None]] = []
-    opened: list[asyncio.Event] = []
-
-    def page(method: str, request: dict[str, object], limit: float = 0) -> _Page:
-        made, event = _Page(address, session), asyncio.Event()
-        opened.append(event)
-        tasks.append(asyncio.create_task(made.stream(method, request, event, limit)))
-        return made
-
-    for _ in range(20 if kind != "none" else 0):
-        page("WatchJobs", {"newestFirst": True, "pageSize": 500})
-    for _ in range(15 if kind != "none" else 0):
-        view = page("WatchJob", {"jobId": "large", "includeTasks": True})
-        tasks.append(asyncio.create_task(view.repeat("GetUsage", {"jobId": "large"}, 8)))
-    for _ in range(5 if kind == "all" else 0):
-        page("StreamTaskLogs", {"jobId": "writer", "follow": True, "positions": [{"taskIndex": 0}]}, _LOG_BYTES_PER_S)
-    for _ in range(5 if kind != "none" else 0):
-        page("WatchCluster", {"includeMachines": True})
-        page("WatchCluster", {"includeWorkers": True, "includeStatus": True, "includeEvents": True})
-    await asyncio.gather(*(event.wait() for event in opened))
-    print("open", flush=True)
-    await asyncio.gather(*tasks, asyncio.Event().wait())
-
-
-if __name__ == "__main__":
-    asyncio.run(_read_pages(*sys.argv[1:]))
+        process.stdin.write(f"{server.token}\n")
+        process.stdin.flush()
+        if not process.stdout.readline():
+            raise RuntimeError(f"the pages of the kind {kind} did not open")
+        yield
+        process.stdin.close()

@@ -1,0 +1,260 @@
+"""Pages of browsers, in one process: `python -m benchmarks.page_clients ADDRESS KIND`. Reads the token from stdin.
+
+Prints a line when all pages have their first messages, and ends when stdin is closed. The pages make the calls of the
+TypeScript code in `web/src`, with the same requests, in the same binary format and at the same times:
+
+* A list of jobs follows the list.
+* A view of a job follows the job and its child jobs. Every 8 s, the view loads the usage and the endpoints.
+* A view of a log opens a stream at the end of the log. The log writes more than the view draws. Therefore the view
+  closes the stream after the first burst, and then reads the last 64 KiB of the log twice a second.
+* A view of the machines follows them, and loads the usage of the workers every 4 s.
+* A view of the cluster follows the workers, the state of the controller and the events.
+
+Browsers run on other machines, so the work of this process must not slow the controller. The process has the lowest
+priority, and reads messages without parsing them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from google.protobuf.message import Message
+
+from iris.rpc import cluster_pb2
+from iris.system.event_loop import run_loop
+
+Controller = cluster_pb2.Controller
+Answer = TypeVar("Answer", bound=Message)
+
+LARGE_JOB, LOUD_JOB = "large", "loud"
+# The number of pages of each sort, by the kind of a block of the benchmark.
+_COUNTS = {"quiet": (20, 15, 0, 5, 5), "all": (20, 15, 5, 5, 5), "lists": (20, 0, 0, 0, 0), "jobs": (0, 15, 0, 0, 0)}
+_COUNTS |= {"logs": (0, 0, 5, 0, 0), "machines": (0, 0, 0, 5, 0), "clusters": (0, 0, 0, 0, 5)}
+KINDS = tuple(_COUNTS)
+_SERVICE = "iris.cluster.ControllerService"
+_LIST_PAGE = 1_000  # `PAGE_SIZE` of web/src/views/jobs/conditions.ts
+_CHILDREN = 1_000  # `MOST_JOBS` of web/src/views/job/child_jobs.tsx
+_ENDPOINTS = 100  # `MOST` of web/src/views/job/endpoints.tsx
+_USAGE_S = 8.0  # `USAGE_MS` of web/src/views/job/watch_job.ts
+_WORKER_USAGE_S, _WORKER_POINTS = 4.0, 120  # web/src/views/machines/worker_usage.tsx
+# `PART_BYTES`, `MAX_LINE_BYTES` of web/src/views/logs/controller_logs.ts and `JUMP_BYTES` of engine/log_document.ts
+_PART_BYTES, _LINE_BYTES, _JUMP_BYTES = 256 << 10, 16 << 10, 64 << 10
+# `JUMP_MS` and `BURST_LINES` of web/src/views/logs/engine/pace.ts. The lines of the log have 100 bytes.
+_JUMP_S, _BURST_BYTES = 0.5, 20_000 * 100
+_READ_BYTES = 1 << 18
+
+
+class Browser:
+    """A browser that is signed in to the page.
+
+    Args:
+        address: The address of the controller.
+        token: The token with which the browser signs in.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        import httpx
+
+        self._address = urlsplit(address)
+        answer = httpx.post(
+            f"{address}/{_SERVICE}/SignIn", json={"token": token, "pagePath": "/"}, headers={"origin": address}
+        )
+        answer.raise_for_status()
+        self._path: str = answer.json()["sessionPath"]
+        self._cookie = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
+
+    async def connect(self) -> Connection:
+        """Open a connection to the controller."""
+        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port, limit=1 << 20)
+        return Connection(reader, writer, self)
+
+    def head(self, method: str, content_type: str, length: int) -> bytes:
+        """Return the head of a request."""
+        lines = [
+            f"POST /{self._path}/{_SERVICE}/{method} HTTP/1.1",
+            f"host: {self._address.netloc}",
+            f"origin: {self._address.scheme}://{self._address.netloc}",
+            "sec-fetch-site: same-origin",
+            "accept-encoding: gzip, deflate, br, zstd",
+            f"content-type: {content_type}",
+            "connect-protocol-version: 1",
+            f"cookie: iris_session={self._cookie}",
+            f"content-length: {length}",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Connection:
+    """A connection of a browser over HTTP/1.1.
+
+    Args:
+        reader: Reads from the socket.
+        writer: Writes to the socket.
+        browser: The browser.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, browser: Browser) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._browser = browser
+
+    async def stream(self, method: str, request: Message) -> AsyncIterator[int]:
+        """Call a method whose answer is a stream, and yield the size of each read from the socket."""
+        data = request.SerializeToString()
+        body = struct.pack(">BI", 0, len(data)) + data
+        self._writer.write(self._browser.head(method, "application/connect+proto", len(body)) + body)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head.partition(b"\r\n")[0], head
+        while data := await self._reader.read(_READ_BYTES):
+            yield len(data)
+
+    async def call(self, method: str, request: Message) -> bytes:
+        """Call a method with one answer, and return the encoded answer."""
+        body = request.SerializeToString()
+        self._writer.write(self._browser.head(method, "application/proto", len(body)) + body)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head.partition(b"\r\n")[0], head
+        assert b"transfer-encoding: chunked" in head.lower(), head
+        data = b""
+        while size := int(await self._reader.readline(), 16):
+            data += (await self._reader.readexactly(size + 2))[:-2]
+        await self._reader.readline()
+        return data
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
+
+class Pages:
+    """The pages of a browser.
+
+    Args:
+        browser: The browser.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._running: list[asyncio.Task[None]] = []
+        self._opened: list[asyncio.Event] = []
+
+    async def opened(self) -> None:
+        """Wait until each stream and each repeated call has had its first answer."""
+        waiting = [asyncio.create_task(self._all_opened()), *self._running]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._running:
+            if task.done():
+                task.result()
+
+    async def _all_opened(self) -> None:
+        for event in self._opened:
+            await event.wait()
+
+    def open_list(self) -> None:
+        """Open a list of jobs."""
+        self._follow("WatchJobs", Controller.WatchJobsRequest(newest_first=True, page_size=_LIST_PAGE))
+
+    def open_job(self, job_id: str) -> None:
+        """Open a view of a job."""
+        self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
+        self._follow("WatchJobs", Controller.WatchJobsRequest(id_prefix=f"{job_id}/", page_size=_CHILDREN))
+        self._repeat("GetUsage", Controller.GetUsageRequest(job_id=job_id), _USAGE_S)
+        self._repeat("ListEndpoints", Controller.ListEndpointsRequest(job_id=job_id, page_size=_ENDPOINTS), _USAGE_S)
+
+    def open_log(self, job_id: str) -> None:
+        """Open a view of the log of a job's only task, which writes faster than a page draws."""
+        self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
+        self._start(self._read_log(job_id, self._event()))
+
+    def open_machines(self, worker_ids: list[str]) -> None:
+        """Open a view of the machines."""
+        self._follow("WatchCluster", Controller.WatchClusterRequest(include_machines=True))
+        usage = Controller.GetUsageRequest(worker_ids=worker_ids, max_points=_WORKER_POINTS)
+        self._repeat("GetUsage", usage, _WORKER_USAGE_S)
+
+    def open_cluster(self) -> None:
+        """Open a view of the cluster."""
+        request = Controller.WatchClusterRequest(include_workers=True, include_status=True, include_events=True)
+        self._follow("WatchCluster", request)
+
+    def _event(self) -> asyncio.Event:
+        self._opened.append(asyncio.Event())
+        return self._opened[-1]
+
+    def _start(self, page: Coroutine[Any, Any, None]) -> None:
+        self._running.append(asyncio.create_task(page))
+
+    def _follow(self, method: str, request: Message) -> None:
+        self._start(self._read_stream(method, request, self._event()))
+
+    def _repeat(self, method: str, request: Message, period_s: float) -> None:
+        self._start(self._call_again(method, request, period_s, self._event()))
+
+    async def _read_stream(self, method: str, request: Message, opened: asyncio.Event) -> None:
+        async for _ in (await self._browser.connect()).stream(method, request):
+            opened.set()
+
+    async def _call_again(self, method: str, request: Message, period_s: float, opened: asyncio.Event) -> None:
+        connection = await self._browser.connect()
+        while True:
+            await connection.call(method, request)
+            opened.set()
+            await asyncio.sleep(period_s)
+
+    async def _read_log(self, job_id: str, opened: asyncio.Event) -> None:
+        reading = await self._browser.connect()
+
+        async def read_end(max_bytes: int) -> cluster_pb2.FetchLogPartsResponse:
+            read = cluster_pb2.FetchLogPartsRequest.Read(task_index=0, attempt_id=0, backwards=True)
+            request = cluster_pb2.FetchLogPartsRequest(
+                job_id=job_id, reads=[read], max_bytes=max_bytes, max_line_bytes=_LINE_BYTES
+            )
+            data = await reading.call("FetchLogParts", request)
+            return cluster_pb2.FetchLogPartsResponse.FromString(data if not opened.is_set() else b"")
+
+        part = (await read_end(_PART_BYTES)).parts[0]
+        position = cluster_pb2.LogPosition(task_index=0, attempt_id=0, offsets=part.offsets)
+        following = await self._browser.connect()
+        burst = 0
+        request = cluster_pb2.StreamTaskLogsRequest(job_id=job_id, positions=[position], follow=True)
+        async for size in following.stream("StreamTaskLogs", request):
+            burst += size
+            if burst > _BURST_BYTES:
+                break
+        following.close()
+        opened.set()
+        while True:
+            await read_end(_JUMP_BYTES)
+            await asyncio.sleep(_JUMP_S)
+
+
+async def _open_pages(address: str, kind: str, token: str) -> None:
+    pages = Pages(Browser(address, token))
+    lists, jobs, logs, machines, clusters = _COUNTS[kind]
+    for _ in range(lists):
+        pages.open_list()
+    for _ in range(jobs):
+        pages.open_job(LARGE_JOB)
+    for _ in range(logs):
+        pages.open_log(LOUD_JOB)
+    for _ in range(machines):
+        pages.open_machines(["local-0"])
+    for _ in range(clusters):
+        pages.open_cluster()
+    start = time.monotonic()
+    await pages.opened()
+    print(f"open after {time.monotonic() - start:.1f} s", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    os._exit(0)  # The streams have no end.
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    run_loop(_open_pages(sys.argv[1], sys.argv[2], sys.stdin.readline().strip()))
