@@ -6,8 +6,9 @@ No server, socket or process takes part, and nothing waits.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -100,8 +101,18 @@ class World:
         self.job_changed(record, job.submit())
         return job
 
-    def make_pass(self) -> None:
-        asyncio.run(self.scheduler.make_pass(explain_all=True))
+    def make_pass(self, *, explain_all: bool = True) -> None:
+        asyncio.run(self.scheduler.make_pass(explain_all=explain_all))
+
+    async def outage(self) -> None:
+        """Let the scheduler find the engine unreachable, and make the engine reachable again."""
+        self.engine.reachable = False
+        running = asyncio.create_task(self.scheduler.run())
+        self.scheduler.wake()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        running.cancel()
+        self.engine.reachable = True
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
@@ -167,6 +178,67 @@ def test_older_gang_gets_a_reservation_after_the_first_turn_of_later_gangs(world
     world.make_pass()
     assert reason(large).code is PendingCode.INSUFFICIENT_FREE
     assert reason(later).code is PendingCode.RESERVED
+
+
+def calls_of_a_pass(world: World) -> int:
+    """Return how many Python functions one pass calls."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        world.make_pass()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_pass_that_explains_all_calls_as_many_functions_for_2000_queued_gangs_as_for_one(world: World) -> None:
+    world.submit("runs", 4, replicas=2)
+    first = world.submit("one", 3)
+    for _ in range(2):
+        world.make_pass()
+    one = calls_of_a_pass(world)
+    many = world.submit("many", 3, replicas=2000, independent=True)
+    for _ in range(2):
+        world.make_pass()
+    assert calls_of_a_pass(world) < 1.2 * one
+    assert {gang.reason for gang in many.gangs.values()} == {reason(first)}
+
+
+def test_new_gang_that_was_explained_with_an_outdated_cause_gets_the_cause_of_its_kind(world: World) -> None:
+    world.submit("runs", 2, replicas=2)
+    world.make_pass()
+    old = world.submit("old", 3)
+    world.make_pass()
+    before = reason(old)
+    world.engine.others_take("a", Resources.of(cpu=1))
+    new = world.submit("new", 3)
+    world.make_pass(explain_all=False)
+    assert (reason(old), reason(new) == before) == (before, False)
+    world.engine.others_take("a", Resources() - Resources.of(cpu=1))
+    world.make_pass()
+    assert reason(new) == reason(old) == before
+
+
+def test_waiting_reason_contains_the_last_loss_of_the_job_until_one_of_its_tasks_starts(world: World) -> None:
+    world.workers.registered.remove("b")
+    job = world.submit("job", 4, replicas=4, independent=True)
+    world.make_pass()
+    (waiting,) = [gang for index, gang in enumerate(job.gangs.values()) if index == 3]
+    assert waiting.reason is not None
+    before = waiting.reason
+    world.pass_time(60.0)
+    world.make_pass()
+    assert waiting.reason.earlier_loss is not None
+    assert replace(waiting.reason, earlier_loss=None) == before
+    world.workers.registered.add("b")
+    world.make_pass()
+    world.make_pass()
+    assert (waiting.placed, waiting.reason) == (False, before)
 
 
 def test_gang_that_can_never_fit_ends_its_job(world: World) -> None:
@@ -279,6 +351,17 @@ def test_unreachable_engine_is_a_waiting_reason_and_timeouts_still_expire(world:
     with pytest.raises(UnavailableError):
         world.pass_time(10.0)
     assert job.state == UNSCHEDULABLE
+
+
+def test_waiting_reasons_lose_the_problem_of_the_engine_when_the_engine_answers_again(world: World) -> None:
+    world.submit("runs", 4, replicas=2)
+    job = world.submit("job", 1)
+    world.make_pass()
+    before = reason(job)
+    asyncio.run(world.outage())
+    assert reason(job).code is PendingCode.ENGINE_UNREACHABLE
+    world.make_pass()
+    assert reason(job) == before
 
 
 def test_lost_slot_ends_its_attempt_and_stops_calls_to_its_worker(world: World) -> None:

@@ -62,11 +62,13 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
+        self._changed: dict[str, None] = {}  # The jobs whose last loss has changed. The dict is an ordered set.
 
     def add(self, job_id: str, loss: Loss) -> None:
         """Record a loss."""
         is_behind = loss.kind is LossKind.UNREGISTERED
         self._rows[job_id] = _LossRow(self.count(job_id) + 1, loss, is_behind)
+        self._changed[job_id] = None
 
     def count(self, job_id: str) -> int:
         """Return the number of losses of the job since its last start."""
@@ -93,7 +95,13 @@ class JobLosses:
 
     def forget(self, job_id: str) -> None:
         """Forget the losses of a job, because the job's attempts start or the job has ended."""
-        self._rows.pop(job_id, None)
+        if self._rows.pop(job_id, None) is not None:
+            self._changed[job_id] = None
+
+    def pop_changed(self) -> list[str]:
+        """Return the jobs whose last loss has changed since the last call."""
+        changed, self._changed = self._changed, {}
+        return list(changed)
 
 
 class Explanations:
@@ -122,6 +130,17 @@ class Explanations:
         if self._last.cause is not cause or self._last.earlier_loss is not loss:
             self._last = PendingReason(cause, loss)
         self.set_reason(job_id, gang_id, self._last)
+
+    def pop_changed_losses(self) -> list[str]:
+        """Return the jobs whose last loss has changed since the last call. The reasons of these jobs' waiting gangs are
+        out of date.
+        """
+        return self._losses.pop_changed()
+
+    def gangs_of(self, job_id: str) -> list[str]:
+        """Return the ids of a job's gangs; an empty list if the job has ended."""
+        record = self._jobs.get(job_id)
+        return [] if record is None else list(record.job.gangs)
 
     def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
         """Add the problem with an unreachable engine to the reason why a gang waits."""

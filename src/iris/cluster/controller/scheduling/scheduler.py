@@ -396,6 +396,7 @@ class Scheduler:
             newcomers.clear()
             for gang in self._gangs.in_state(Queued, Requested, Granted):
                 self._explanations.add_engine_problem(gang.job_id, gang.gang_id, problem)
+            self._submitter.forget_reasons()
         self._explanations.publish()
 
     def _deliver(self, gang: GangRecord, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from iris.cluster.controller.scheduling.capacity import GangKind, MachineSet
 from iris.cluster.controller.scheduling.gang_states import (
@@ -72,7 +72,9 @@ class Submitter:
         self._withdraw_after_s = withdraw_after_s
         self._clock = clock
         self._machine_set: MachineSet | None = None
-        self._last_causes: dict[GangKind, Cause] = {}
+        # The cause that all queued gangs of a kind have, apart from gangs without a reason. A kind is missing if its
+        # gangs may have different causes.
+        self._common_causes: dict[GangKind, Cause] = {}
         self.machines: Sequence[Machine] = ()
         self.reserved_for = ""
 
@@ -114,6 +116,12 @@ class Submitter:
             if explain_all or entry.gang.gang_id in just_submitted:
                 self._explain_requested(result, entry.gang)
         self._explain_queued(result, explain_all=explain_all)
+
+    def forget_reasons(self) -> None:
+        """Set the reasons of all queued gangs anew in the next pass that explains all, because other code has changed
+        some of these reasons.
+        """
+        self._common_causes.clear()
 
     def _check_blocking(self, blocking: set[str]) -> None:
         now_s = self._clock()
@@ -166,27 +174,49 @@ class Submitter:
             self._explanations.explain(gang.job_id, gang.gang_id, cause)
 
     def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
-        """Set the reasons of queued gangs. Gangs that arrived after the plan was made are skipped."""
+        """Set the reasons of queued gangs. Gangs that arrived after the plan was made are skipped.
+
+        The pass visits only the new gangs of a kind if the cause of the kind is the same as before. Otherwise each
+        second would cost some milliseconds for each thousand queued gangs.
+        """
         queue = self._gangs.queue
-        gangs_by_kind: dict[GangKind, list[str]] = {}
-        if explain_all:
-            gangs_by_kind = {kind: list(gangs) for kind, gangs in queue.by_kind().items()}
-        else:
-            for gang_id in queue.newcomers:
-                gangs_by_kind.setdefault(queue.kind_of(gang_id), []).append(gang_id)
-        causes: dict[GangKind, Cause] = {}
-        for kind, gang_ids in gangs_by_kind.items():
+        newcomers: dict[GangKind, list[str]] = {}
+        for gang_id in queue.newcomers:
+            newcomers.setdefault(queue.kind_of(gang_id), []).append(gang_id)
+        common: dict[GangKind, Cause] = {}
+        by_kind = queue.by_kind()
+        for kind in list(by_kind if explain_all else newcomers):
             cause = result.cause_of(kind)
             if cause is None:
                 continue
-            # If the cause has not changed, the reason object of the last pass is used again, because comparing
-            # identical objects is fast.
-            last = self._last_causes.get(kind)
-            causes[kind] = cause = last if last == cause else cause
-            for gang_id in gang_ids:
-                queue.newcomers.pop(gang_id, None)
-                gang = self._gangs.get(gang_id)
-                if gang is not None:
-                    self._explanations.explain(gang.job_id, gang_id, cause)
+            last = self._common_causes.get(kind)
+            is_known = last == cause
+            # If the cause has not changed, the object of the last pass is used again, because comparing identical
+            # objects is fast.
+            common[kind] = cause = last if last is not None and is_known else cause
+            is_known = is_known or not explain_all
+            self._explain_kind(list(newcomers.get(kind, ()) if is_known else by_kind[kind]), cause)
         if explain_all:
-            self._last_causes = causes
+            self._common_causes = common
+            for job_id in self._explanations.pop_changed_losses():
+                self._explain_job(job_id)
+        else:
+            for kind, cause in common.items():
+                if self._common_causes.get(kind) is not cause:
+                    # The older gangs of this kind still have another cause.
+                    self._common_causes.pop(kind, None)
+
+    def _explain_kind(self, gang_ids: Iterable[str], cause: Cause) -> None:
+        for gang_id in gang_ids:
+            self._gangs.queue.newcomers.pop(gang_id, None)
+            gang = self._gangs.get(gang_id)
+            if gang is not None:
+                self._explanations.explain(gang.job_id, gang_id, cause)
+
+    def _explain_job(self, job_id: str) -> None:
+        """Set the reasons of a job's queued gangs again, because the reasons contain the job's last loss."""
+        queue = self._gangs.queue
+        for gang_id in self._explanations.gangs_of(job_id):
+            cause = self._common_causes.get(queue.kind_of(gang_id)) if gang_id in queue else None
+            if cause is not None:
+                self._explanations.explain(job_id, gang_id, cause)
