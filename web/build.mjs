@@ -21,7 +21,7 @@ const watches = process.argv.includes("--watch");
 
 const options = {
   absWorkingDir: web,
-  entryPoints: { app: "src/main.tsx", worker: "src/worker.ts" },
+  entryPoints: { app: "src/main.tsx", start: "src/start.ts", worker: "src/worker.ts" },
   outdir: assets,
   bundle: true,
   format: "esm",

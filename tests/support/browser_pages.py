@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 from support.tokens import token
 from support.web_session_client import SessionClient
 
@@ -79,7 +80,9 @@ class Pages:
         page = context.new_page()
         page.on("pageerror", lambda error: self.errors.append(f"exception: {error}"))
         page.on("console", lambda message: self._note(message.type, message.text))
-        page.goto(f"{address.rstrip('/')}/{route}")
+        # pytest shows these lines if the test fails.
+        page.on("requestfailed", lambda request: print(f"failed request: {request.url}: {request.failure}"))
+        _go_to(page, f"{address.rstrip('/')}/{route}")
         return page
 
     def take_screenshots(self, page: Page, name: str) -> None:
@@ -101,6 +104,22 @@ class Pages:
     def _note(self, kind: str, text: str) -> None:
         if kind == "error" and not any(words in text for words in _FAILED_REQUEST):
             self.errors.append(text)
+
+
+def _go_to(page: Page, url: str) -> None:
+    """Open an address. The address is opened again if the network of this computer has changed meanwhile.
+
+    Tests that run at the same time create network interfaces for simulated machines. Chromium then drops the requests
+    that wait for a connection. A window of Chromium loads such a page again by itself, but a headless tab does not.
+    """
+    for _ in range(5):
+        try:
+            page.goto(url)
+            return
+        except PlaywrightError as error:
+            if "ERR_NETWORK_CHANGED" not in error.message:
+                raise
+    raise AssertionError(f"the network changed during each request of {url}")
 
 
 def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
@@ -132,7 +151,7 @@ def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
 
 
 def try_now(page: Page) -> None:
-    """Click the button "Try now" or "Continue here" in the bar about the connection, if the page shows the bar.
+    """Click the button "Try now" or "Update at once" in the bar about the connection, if the page shows the bar.
 
     The page opens its streams again by itself, too. Therefore the bar may disappear at any time, and a click of
     Playwright could wait for a button that does not come back.

@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
         yield running
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/app.js", "/app.css", "/icon.svg"])
+@pytest.mark.parametrize("path", ["/", "/index.html", "/start.js", "/app.js", "/app.css", "/icon.svg"])
 def test_file_of_the_page_has_strict_headers_and_is_served_again_only_after_a_change(
     server: LocalServer, path: str
 ) -> None:

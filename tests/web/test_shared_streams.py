@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
-from support.browser_pages import Pages, try_now
+from playwright.sync_api import BrowserContext, Page, expect
+from support.browser_pages import Pages
 from support.cluster import launch as submit
 from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
@@ -16,6 +16,7 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.storage.store import Store
 from iris.rpc import cluster_pb2 as pb
 
@@ -63,7 +64,7 @@ def test_twelve_tabs_with_the_same_list_share_one_stream_and_all_of_them_are_liv
     wait_until(lambda: not clients_of_lists(controller), "the end of the shared stream")
 
 
-def test_tabs_with_different_lists_leave_connections_for_calls_and_continue_when_looked_at(
+def test_tabs_with_more_lists_than_connections_take_turns_and_leave_connections_for_calls(
     controller: ControllerThread, client: RemoteClusterClient, pages: Pages
 ) -> None:
     for number in range(8):
@@ -71,37 +72,24 @@ def test_tabs_with_different_lists_leave_connections_for_calls_and_continue_when
     first = pages.open(controller.address, "#/jobs?name=job-0")
     expect(first.get_by_role("link", name="job-0")).to_be_visible()
     tabs = [first, *(_open(pages, first.context, controller, number) for number in range(1, 8))]
-    wait_until(lambda: len(clients_of_lists(controller)) == 4, "four streams")
-    wait_until(lambda: len(paused_tabs(tabs)) == 4, "four paused tabs")
-    paused = paused_tabs(tabs)
+    wait_until(lambda: len(tabs_in_turns(tabs)) >= 4, "tabs that say that they take turns")
     # A call in any tab gets a connection at once, although eight lists are open.
-    last = tabs[-1]
-    last.get_by_role("link", name="Cluster").click()
-    expect(last.get_by_role("heading", level=1)).to_have_text("Cluster")
-    tab = paused[0]
-    tab.get_by_role("button", name="Continue here").click()
-    expect(tab.get_by_text("Paused, because other tabs")).not_to_be_visible()
-    number = tabs.index(tab)
-    job_id = launch(client, f"job-{number}-new")
-    expect(tab.get_by_role("link", name=job_id)).to_be_visible()
-    wait_until(lambda: len(clients_of_lists(controller)) <= 4, "at most four streams")
+    assert first.evaluate("fetch('icon.svg').then((answer) => answer.status)") == 200
+    new = [launch(client, f"job-{number}-new") for number in range(8)]
+    for tab, job_id in zip(tabs, new, strict=True):
+        expect(tab.get_by_role("link", name=job_id)).to_be_visible()
+        assert len(clients_of_lists(controller)) <= 4 + 1, "at most four streams, and one whose end is under way"
+    tab = tabs_in_turns(tabs)[0]
+    tab.get_by_role("button", name="Update at once").click()
+    expect(tab.get_by_text(TAKES_TURNS)).not_to_be_visible()
 
 
-def paused_tabs(tabs: list[Page]) -> list[Page]:
-    """Return the tabs that say that their stream is paused."""
-    return [tab for tab in tabs if tab.get_by_text("Paused, because other tabs").is_visible()]
+TAKES_TURNS = "updated every few seconds"
 
 
-def see(tab: Page, row: Locator) -> None:
-    """Look at a tab until it shows a row. If the stream of the tab is paused, the tab continues the stream."""
-
-    def is_shown() -> bool:
-        if not row.is_visible():
-            try_now(tab)
-        return row.is_visible()
-
-    tab.bring_to_front()
-    wait_until(is_shown, "the row")
+def tabs_in_turns(tabs: list[Page]) -> list[Page]:
+    """Return the tabs that say that their streams are open in turns only."""
+    return [tab for tab in tabs if tab.get_by_text(TAKES_TURNS).is_visible()]
 
 
 def _open(pages: Pages, context: BrowserContext, controller: ControllerThread, number: int) -> Page:
@@ -110,28 +98,60 @@ def _open(pages: Pages, context: BrowserContext, controller: ControllerThread, n
     return tab
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A cluster that runs tasks."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
 def test_two_tabs_with_twelve_followed_tasks_and_three_lists_are_live_over_six_connections(
-    pages: Pages, tmp_path: Path
+    server: LocalServer, pages: Pages, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     script = f'echo "first $IRIS_TASK_INDEX"; while [ ! -e {gate} ]; do sleep 0.1; done; echo "last $IRIS_TASK_INDEX"'
-    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
+    with RemoteClusterClient(server.address) as client:
         jobs = [submit(client, shell(script), replicas=6) for _ in range(2)]
-        first = pages.open(server.address, f"#/jobs/{jobs[0]}/logs")
-        tabs = [first, pages.open_tab(first.context, server.address, f"#/jobs/{jobs[1]}/logs")]
+    first = pages.open(server.address, f"#/jobs/{jobs[0]}/logs")
+    tabs = [first, pages.open_tab(first.context, server.address, f"#/jobs/{jobs[1]}/logs")]
+    for tab in tabs:
+        for index in range(6):
+            expect(tab.locator(".log-row").filter(has_text=f"first {index}")).to_be_visible()
+    lists = [pages.open_tab(first.context, server.address) for _ in range(3)]
+    for tab in lists:
+        expect(tab.get_by_role("link", name=jobs[0])).to_be_visible()
+    gate.touch()
+    for tab in tabs:
+        for index in range(6):
+            expect(tab.locator(".log-row").filter(has_text=f"last {index}")).to_be_visible()
+    for job_id in jobs:
+        row = lists[-1].get_by_role("row").filter(has_text=job_id)
+        expect(row.filter(has_text="succeeded")).to_be_visible()
+    assert first.evaluate("fetch('icon.svg').then((answer) => answer.status)") == 200
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(12, marks=pytest.mark.long)])
+def test_followed_logs_of_different_jobs_are_all_live_over_six_connections(
+    server: LocalServer, pages: Pages, tmp_path: Path, count: int
+) -> None:
+    script = f"for turn in 1 2; do while [ ! -e {tmp_path}/$turn ]; do sleep 0.1; done; echo line $turn; done; exit 3"
+    with RemoteClusterClient(server.address) as client:
+        jobs = [submit(client, shell(f"echo line 0; {script}")) for _ in range(count)]
+    first = pages.open(server.address, f"#/jobs/{jobs[0]}/logs")
+    tabs = [first, *(pages.open_tab(first.context, server.address, f"#/jobs/{job}/logs") for job in jobs[1:])]
+    for tab in tabs:
+        expect(tab.locator(".log-row").filter(has_text="line 0")).to_be_visible()
+    for turn in (1, 2):
+        (tmp_path / str(turn)).touch()
         for tab in tabs:
-            for index in range(6):
-                expect(tab.locator(".log-row").filter(has_text=f"first {index}")).to_be_visible()
-        lists = [pages.open_tab(first.context, server.address) for _ in range(3)]
-        for tab in lists:
-            expect(tab.get_by_role("link", name=jobs[0])).to_be_visible()
-        gate.touch()
-        for tab in tabs:
-            for index in range(6):
-                see(tab, tab.locator(".log-row").filter(has_text=f"last {index}"))
-        for job_id in jobs:
-            see(lists[-1], lists[-1].get_by_role("row").filter(has_text=job_id).filter(has_text="succeeded"))
-        assert first.evaluate("fetch('icon.svg').then((answer) => answer.status)") == 200
+            expect(tab.locator(".log-row").filter(has_text=f"line {turn}")).to_be_visible()
+    for tab in tabs:
+        expect(tab.get_by_text("This is the whole log")).to_be_visible()
+        assert tab.locator(".log-row:not(.log-separator) .log-text").all_text_contents() == [
+            "line 0",
+            "line 1",
+            "line 2",
+        ]
 
 
 def test_page_without_shared_workers_opens_its_own_streams(

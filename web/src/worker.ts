@@ -5,6 +5,7 @@ import { PING_MS, type ToWorker } from "./rpc/shared/protocol";
 
 // The library types of TypeScript for workers and for pages exclude each other.
 const scope = globalThis as unknown as { onconnect: ((event: MessageEvent) => void) | null };
+const ROTATE_MS = 100;
 const hub = new Hub((url, init) => fetch(url, init));
 
 scope.onconnect = (event) => {
@@ -14,3 +15,4 @@ scope.onconnect = (event) => {
   port.onmessage = (message: MessageEvent<ToWorker>) => receive(message.data);
 };
 setInterval(() => hub.dropSilentTabs(), PING_MS);
+setInterval(() => hub.rotate(), ROTATE_MS);

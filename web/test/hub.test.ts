@@ -54,7 +54,7 @@ class Tab {
     if (message.kind === "data") {
       this.got.push(`${message.id}:${new TextDecoder().decode(message.bytes.subarray(5))}`);
       if (this.acks) queueMicrotask(() => this.tell({ kind: "ack", id: message.id, bytes: message.bytes.length }));
-    } else if (message.kind !== "ready") {
+    } else if (message.kind !== "ready" && message.kind !== "pong") {
       this.got.push(`${message.id}:${message.kind}`);
     }
   }
@@ -149,7 +149,7 @@ test("end before the first message reaches a tab with the head of the answer", a
 
 test("stream that the page has closed before the worker has started is never opened", async () => {
   const sent: ToWorker[] = [];
-  const tunnel = new Tunnel({ postMessage: (message: ToWorker) => sent.push(message) } as unknown as MessagePort);
+  const tunnel = new Tunnel({ postMessage: (message: ToWorker) => sent.push(message) } as unknown as MessagePort, 1_000);
   const closed = tunnel.fetch("/jobs", { signal: AbortSignal.abort() }, new Uint8Array(), true);
   await assert.rejects(closed, { name: "AbortError" });
   assert.deepEqual(sent, []);
@@ -223,4 +223,70 @@ test("answer that is no stream reaches the tab as it is", async () => {
   await settle();
   assert.deepEqual([tab.got[0], tab.got.at(-1)], ["1:head", "1:end"]);
   assert.equal(hub.size, 0);
+});
+
+test("suspended streams take turns, and each turn ends when the stream is quiet", async () => {
+  const server = new Server();
+  let nowMs = 0;
+  const hub = new Hub(server.open, () => nowMs);
+  const tabs = Array.from({ length: 7 }, () => new Tab(hub));
+  tabs.forEach((tab, index) => tab.open(1, `job ${index}`));
+  await settle();
+  const suspended = () => tabs.flatMap((tab, index) => (tab.got.at(-1)?.endsWith("suspended") ? [index] : []));
+  assert.deepEqual(suspended(), [0, 1, 2]);
+  for (const index of suspended()) tabs[index]?.send({ kind: "wait", id: 9 });
+  const served = new Set<number>();
+  const longest = tabs.map(() => 0);
+  const turnedAt = tabs.map(() => 0);
+  for (; nowMs < 60_000; nowMs += 100) {
+    for (const call of server.calls) if (!call.aborted && call.pulls && nowMs % 1_000 === 0) call.push("x");
+    await new Promise((resolve) => setImmediate(resolve));
+    hub.rotate();
+    for (const [index, tab] of tabs.entries()) {
+      if (tab.got.at(-1) === "9:turn") {
+        longest[index] = Math.max(longest[index]!, nowMs - turnedAt[index]!);
+        turnedAt[index] = nowMs;
+        served.add(index);
+        tab.open(1, `job ${index}`);
+        tab.got.push("open");
+      } else if (tab.got.at(-1) === "1:suspended") {
+        tab.got.push("waits");
+        tab.send({ kind: "wait", id: 9 });
+      }
+    }
+    assert.ok(hub.size <= 4, `${hub.size} streams are open`);
+  }
+  assert.deepEqual([...served].sort(), [0, 1, 2, 3, 4, 5], "all take turns, except the tab that was opened last");
+  assert.ok(Math.max(...longest) <= 8_000, `a stream was suspended for ${Math.max(...longest)} ms`);
+});
+
+test("tab that needs all connections lends one of them to the other tabs", async () => {
+  const server = new Server();
+  let nowMs = 0;
+  const hub = new Hub(server.open, () => nowMs);
+  const [waiting, busy] = [new Tab(hub), new Tab(hub)];
+  waiting.open(1, "list");
+  for (let id = 1; id <= 4; id++) busy.open(id, `job ${id}`, false);
+  await settle();
+  assert.deepEqual(waiting.got, ["1:suspended"]);
+  waiting.send({ kind: "wait", id: 2 });
+  nowMs = 5_000;
+  hub.rotate();
+  assert.deepEqual([waiting.got.at(-1), busy.got], ["2:turn", ["4:suspended"]]);
+  hub.rotate();
+  waiting.open(3, "list");
+  assert.equal(hub.size, 4);
+});
+
+test("tab that waits no more gets no turn", async () => {
+  const server = new Server();
+  let nowMs = 0;
+  const hub = new Hub(server.open, () => nowMs);
+  const tab = new Tab(hub);
+  tab.send({ kind: "wait", id: 1 });
+  tab.send({ kind: "wait", id: 2 });
+  tab.send({ kind: "unwait", id: 1 });
+  nowMs = 5_000;
+  hub.rotate();
+  assert.deepEqual(tab.got, ["2:turn"]);
 });

@@ -1,4 +1,5 @@
-// The bar that says that the page has lost its connection, since when, and when it tries again; or that it is paused.
+// The bar that says that the page has lost its connection, since when, and when it tries again; or that other tabs use
+// all connections of the browser.
 
 import { connection, isPaused, retryNow } from "../rpc/connection";
 import { now } from "../parts/clock";
@@ -29,9 +30,9 @@ export function ConnectionBar() {
 function PausedBar() {
   return (
     <div class="connection-bar" role="status">
-      <span>Paused, because other tabs of this page use all connections of the browser.</span>
+      <span>This tab is updated every few seconds, because other tabs of this page use all connections of the browser.</span>
       <button type="button" class="quiet-button" onClick={retryNow}>
-        Continue here
+        Update at once
       </button>
     </div>
   );

@@ -13,6 +13,7 @@ import { isUsingLink, SignInView } from "../views/signin/signin_view";
 import { Account } from "./account";
 import { ConnectionBar } from "./connection_bar";
 import { Dialogs } from "./dialog";
+import { FailureBoundary } from "./failure_boundary";
 import { route } from "./router";
 import { hrefOf, type Route, type ViewName } from "./routes";
 import { switchTheme, theme } from "./theme";
@@ -70,7 +71,9 @@ export function Shell() {
       </header>
       <ConnectionBar />
       <main id="main" ref={main} tabIndex={-1}>
-        <View key={`${shown} ${now.jobId}`} route={now} />
+        <FailureBoundary key={`${shown} ${now.jobId}`}>
+          <View route={now} />
+        </FailureBoundary>
       </main>
       <Toasts />
       <Dialogs />

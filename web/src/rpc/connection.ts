@@ -26,7 +26,7 @@ export const connection: ReadonlySignal<LostConnection | null> = computed(() => 
   };
 });
 
-/** Whether streams of this tab are paused, because tabs that the user has looked at more recently use all connections. */
+/** Whether streams of this tab are open in turns only, because other tabs use all connections of the browser. */
 export const isPaused: ReadonlySignal<boolean> = computed(() => paused.value.size > 0);
 
 /** Records that a stream is broken. `stream` is any object that stands for the stream. */
@@ -34,18 +34,22 @@ export function streamBroke(stream: object, lost: LostConnection): void {
   broken.value = new Map(broken.peek()).set(stream, lost);
 }
 
-/** Records that a stream works again, or is not needed any more. */
+/** Records that a stream works again. */
 export function streamWorks(stream: object): void {
-  if (paused.peek().has(stream)) paused.value = new Set([...paused.peek()].filter((one) => one !== stream));
   if (!broken.peek().has(stream)) return;
   const rest = new Map(broken.peek());
   rest.delete(stream);
   broken.value = rest;
 }
 
-/** Records that a stream is paused. */
+/** Records that a stream is suspended, and is open in turns only. */
 export function streamPaused(stream: object): void {
-  paused.value = new Set(paused.peek()).add(stream);
+  if (!paused.peek().has(stream)) paused.value = new Set(paused.peek()).add(stream);
+}
+
+/** Records that a stream stays open, or is not needed any more. */
+export function streamContinues(stream: object): void {
+  if (paused.peek().has(stream)) paused.value = new Set([...paused.peek()].filter((one) => one !== stream));
 }
 
 /** Opens all broken and paused streams now. */
@@ -73,15 +77,15 @@ export function pauseBeforeRetry(ms: number, signal: AbortSignal): Promise<void>
 
 const LOOKS = ["focus", "pointerdown", "keydown", "visibilitychange"] as const;
 
-/** Waits until the user turns to this tab, asks to try now, or the signal is aborted. */
-export function untilLook(signal: AbortSignal): Promise<void> {
+/** Waits until the user turns to this tab or asks to try now, and resolves to true; to false if the signal is aborted. */
+export function untilLook(signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     const end = () => {
       if (document.hidden && !signal.aborted) return;
       retries.delete(end);
       for (const name of LOOKS) window.removeEventListener(name, end, true);
       signal.removeEventListener("abort", end);
-      resolve();
+      resolve(!signal.aborted);
     };
     retries.add(end);
     for (const name of LOOKS) window.addEventListener(name, end, true);

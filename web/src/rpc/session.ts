@@ -46,23 +46,35 @@ export const inSession: Interceptor = (next) => async (request) => {
   try {
     return await next({ ...request, url });
   } catch (error) {
-    if (path.peek() === used) noteRefusal(error);
+    noteRefusal(error, used);
     throw error;
   }
 };
 
-/** Asks for a token if an error says that the browser is not signed in. */
-export function noteRefusal(error: unknown): void {
+/** The path of the session, which `noteRefusal` needs; null if nobody is signed in. */
+export function sessionPath(): string | null {
+  return path.peek();
+}
+
+/**
+ * Asks for a token if an error says that the browser is not signed in. Nothing happens if the user has signed in again
+ * since the call was made. `used` is the `sessionPath` with which the call was made.
+ */
+export function noteRefusal(error: unknown, used: string | null): void {
+  if (path.peek() !== used) return;
   const failed = ConnectError.from(error);
   if (failed.code === Code.Unauthenticated) forget(path.peek() === null ? null : failed);
 }
 
 /** Finds out who is signed in. The page calls this function once, at its start. */
 export async function loadIdentity(): Promise<void> {
-  if (path.peek() === null) return;
+  const used = path.peek();
+  if (used === null) return;
   try {
-    identity.value = (await inside.describeCluster({})).caller ?? null;
+    const { caller } = await inside.describeCluster({});
+    if (path.peek() === used) identity.value = caller ?? null;
   } catch (error) {
+    if (path.peek() !== used) return; // The user has signed in again or signed out meanwhile.
     const failed = ConnectError.from(error);
     if (failed.code === Code.PermissionDenied) forget(failed);
     // After a lost connection the views try again, and their calls find out whether the session has ended.
@@ -108,11 +120,11 @@ export function newRequestId(): string {
 
 const RETRY_MS = 3_000;
 const BASE_URL = PAGE_URL.replace(/\/$/, "");
-const outside = createClient(ControllerService, createConnectTransport({ baseUrl: BASE_URL, useBinaryFormat: true }));
-const inside = createClient(
-  ControllerService,
-  createConnectTransport({ baseUrl: BASE_URL, useBinaryFormat: true, interceptors: [inSession] }),
-);
+// A browser waits for an answer for ever. The connection may be lost without an error.
+const DEADLINE_MS = 20_000;
+const options = { baseUrl: BASE_URL, useBinaryFormat: true, defaultTimeoutMs: DEADLINE_MS };
+const outside = createClient(ControllerService, createConnectTransport(options));
+const inside = createClient(ControllerService, createConnectTransport({ ...options, interceptors: [inSession] }));
 
 // Signing in and out in one tab applies to all tabs of the page.
 addEventListener("storage", (event) => {
@@ -123,11 +135,13 @@ addEventListener("storage", (event) => {
 });
 
 function forget(why: ConnectError | null): void {
+  const ended = path.peek();
   path.value = null;
   identity.value = null;
   problem.value = why;
   try {
-    localStorage.removeItem(KEY);
+    // Another tab may have signed in again.
+    if (localStorage.getItem(KEY) === ended) localStorage.removeItem(KEY);
   } catch {
     // A browser may forbid storage. Then there is nothing to remove.
   }

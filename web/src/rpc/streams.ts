@@ -3,10 +3,11 @@
 import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { describeError } from "./errors";
-import { pauseBeforeRetry, streamBroke, streamPaused, streamWorks, untilLook } from "./connection";
+import { pauseBeforeRetry, streamBroke, streamContinues, streamPaused, streamWorks, untilLook } from "./connection";
 import { Backoff } from "./backoff";
-import { inSession, noteRefusal } from "./session";
-import { isSuspended, noteLook, tunnelledFetch } from "./shared/tunnel";
+import { inSession, noteRefusal, sessionPath } from "./session";
+import { isSuspended } from "./shared/tunnel";
+import { noteLook, tunnelledFetch, untilTurn } from "./shared/tunnelled_fetch";
 import { BASE_URL } from "./transport";
 
 type Method<I extends DescMessage, O extends DescMessage> = DescMethodServerStreaming<I, O>;
@@ -14,6 +15,8 @@ type Method<I extends DescMessage, O extends DescMessage> = DescMethodServerStre
 // Each stream of the controller sends a beat at least every 15 s. A stream that is silent for longer than this time has
 // lost its connection without an error.
 const SILENCE_MS = 40_000;
+// A stream that was suspended, and has been open for this time since, is not called paused any more.
+const STAYING_MS = 5_000;
 
 // The shared worker carries the streams of all tabs.
 const transport = createConnectTransport({
@@ -56,8 +59,8 @@ export interface KeptStream<I extends DescMessage, O extends DescMessage> {
  * Keeps a stream open until the controller ends it, or `signal` is aborted. After a lost connection the stream is
  * opened again, after pauses that grow to 15 s, and the bar of the page says that the connection was lost.
  *
- * If the tabs of the page follow more streams than the browser has connections, the stream is paused until the user
- * looks at this tab.
+ * If the tabs of the page follow more streams than the browser has connections, the stream is open in turns: every few
+ * seconds it gets what is new. It stays open again when the user looks at this tab.
  *
  * The promise rejects if the controller refuses the stream, for example because the job is unknown.
  */
@@ -65,9 +68,11 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
   const { method, request, onMessage, onOpen, signal } = stream;
   const backoff = new Backoff();
   let sinceMs = 0;
+  let staying: ReturnType<typeof setTimeout> | undefined;
   try {
     while (!signal.aborted) {
       let isFirst = true;
+      const used = sessionPath();
       const watchdog = new Watchdog(signal);
       try {
         await openStream(
@@ -80,6 +85,7 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
               sinceMs = 0;
               backoff.reset();
               streamWorks(stream);
+              staying = setTimeout(() => streamContinues(stream), STAYING_MS);
               onOpen?.();
             }
             onMessage(message);
@@ -91,11 +97,10 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
         if (signal.aborted) return;
         if (isSuspended(error)) {
           streamPaused(stream);
-          await untilLook(signal);
-          await noteLook();
+          if (await lookOrTurn(signal)) streamContinues(stream);
           continue;
         }
-        noteRefusal(error);
+        noteRefusal(error, used);
         const failure = describeError(error);
         if (failure.kind !== "connection" && !watchdog.isSilent) throw error;
         sinceMs ||= Date.now();
@@ -103,12 +108,40 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
         streamBroke(stream, { sinceMs, retryAtMs: Date.now() + waitMs, why: failure.reason && failure.text });
         await pauseBeforeRetry(waitMs, signal);
       } finally {
+        clearTimeout(staying);
         watchdog.stop();
       }
     }
   } finally {
     streamWorks(stream);
+    streamContinues(stream);
   }
+}
+
+/** Waits until the user looks at this tab, and resolves to true; or until a visible tab has its turn, to false. */
+async function lookOrTurn(signal: AbortSignal): Promise<boolean> {
+  const waiting = new AbortController();
+  const either = AbortSignal.any([signal, waiting.signal]);
+  const turn = untilVisible(either).then(() => untilTurn(either));
+  const hasLooked = await Promise.race([untilLook(either), turn.then(() => false)]);
+  waiting.abort();
+  if (hasLooked) noteLook();
+  return hasLooked;
+}
+
+/** Waits until this tab is visible, or the signal is aborted. */
+function untilVisible(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const check = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", check);
+      signal.removeEventListener("abort", check);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", check);
+    signal.addEventListener("abort", check);
+    check();
+  });
 }
 
 /** Aborts a stream that is silent for too long, and a stream whose signal is aborted. */

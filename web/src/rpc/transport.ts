@@ -8,10 +8,14 @@ import { inSession, PAGE_URL } from "./session";
 /** The address below which the controller answers calls, without a slash at its end. */
 export const BASE_URL = PAGE_URL.replace(/\/$/, "");
 
+// A call may search much of a log, or bring 2 MiB over a slow connection.
+const DEADLINE_MS = 60_000;
+
 export const transport = createConnectTransport({
   baseUrl: BASE_URL,
   interceptors: [inSession],
   useBinaryFormat: true,
+  defaultTimeoutMs: DEADLINE_MS,
 });
 
 /** The calls of the controller. Use `openStream` or `keepStream` for streams, so that tabs share them. */

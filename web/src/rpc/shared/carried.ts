@@ -1,6 +1,6 @@
 // One stream that the shared worker carries for one or several tabs.
 
-import { createEnvelopeReadableStream, encodeEnvelope } from "@connectrpc/connect/protocol";
+import { envelopesOf } from "./envelopes";
 import type { Tab } from "./hub";
 import type { FromWorker } from "./protocol";
 
@@ -79,6 +79,10 @@ export class Subscription {
 
 /** A stream. `key` is null if tabs cannot share the stream. `onEnd` is called once, when no connection is open. */
 export class Carried {
+  /** When the newest connection was opened, in ms. */
+  openedAtMs: number;
+  /** When the newest connection has brought its last message, in ms; 0 before its first message. */
+  heardAtMs = 0;
   private readonly subscriptions = new Set<Subscription>();
   private readonly runs = new Set<Run>();
   private hasEnded = false;
@@ -87,8 +91,11 @@ export class Carried {
     readonly key: string | null,
     private readonly request: StreamRequest,
     private readonly open: Fetch,
+    private readonly nowMs: () => number,
     private readonly onEnd: (stream: Carried) => void,
-  ) {}
+  ) {
+    this.openedAtMs = nowMs();
+  }
 
   /** When the user has last looked at a tab with this stream, as a number in order. */
   get seenAt(): number {
@@ -101,6 +108,8 @@ export class Carried {
     this.subscriptions.add(subscription);
     const run = { abort: new AbortController() };
     this.runs.add(run);
+    this.openedAtMs = this.nowMs();
+    this.heardAtMs = 0;
     void this.follow(run);
     return subscription;
   }
@@ -132,10 +141,12 @@ export class Carried {
         await this.refuse(run, response);
         return;
       }
-      const reader = createEnvelopeReadableStream(response.body).getReader();
-      for (let read = await reader.read(), isFirst = true; !read.done; read = await reader.read(), isFirst = false) {
+      let isFirst = true;
+      for await (const envelope of envelopesOf(response.body)) {
         if (isFirst) this.switchTo(run, response);
-        await this.send(run, encodeEnvelope(read.value.flags, read.value.data) as Uint8Array<ArrayBuffer>);
+        isFirst = false;
+        this.heardAtMs = this.nowMs();
+        await this.send(run, envelope);
       }
       for (const one of this.followersOf(run)) {
         // A proxy may end an answer before its first message. The tab must get the answer, or it would wait for ever.

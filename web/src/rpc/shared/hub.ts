@@ -4,7 +4,9 @@
 //    the stream again for all its tabs. Once the new connection has brought its first message, the old one is closed.
 // 2. At most `limit` streams are open. If one more is needed, the stream whose tabs the user has not looked at for the
 //    longest time is suspended.
-// 3. A stream of one tab is read only as fast as the tab processes it. A shared stream is not delayed by a slow tab:
+// 3. Suspended streams of visible tabs take turns: every few seconds, each of them is open until it has nothing more to
+//    say. The streams of the tab that the user has looked at last stay open, except one if they need all connections.
+// 4. A stream of one tab is read only as fast as the tab processes it. A shared stream is not delayed by a slow tab:
 //    the slow tab loses the stream, and opens it again.
 
 import { Carried, type Fetch, type Subscription } from "./carried";
@@ -12,6 +14,11 @@ import { HTTP1_STREAMS, PING_MS, type FromWorker, type ToWorker } from "./protoc
 
 // A tab that has sent nothing for this time has crashed.
 const GONE_MS = 9 * PING_MS;
+const TURN_PAUSE_MS = 3_000; // A suspended stream is opened again at most once in this time.
+// A turn ends when the stream has been quiet for QUIET_MS, and lasts at most TURN_MS.
+const QUIET_MS = 250;
+const TURN_MS = 2_000;
+const RESERVED_MS = 1_000; // A tab opens its stream within this time, or has been closed.
 
 /** The port to a tab. */
 export interface Port {
@@ -26,10 +33,21 @@ export interface Tab {
   readonly subscriptions: Map<number, Subscription>;
 }
 
+/** A suspended stream that waits for its turn since a time in ms. */
+interface Turn {
+  readonly tab: Tab;
+  readonly id: number;
+  readonly sinceMs: number;
+}
+
 /** All tabs and streams. `open` makes an HTTP request, and `nowMs` returns the time in ms. */
 export class Hub {
   private readonly tabs = new Set<Tab>();
   private readonly streams = new Set<Carried>();
+  /** The suspended streams that wait for their turn, in the order of their turns. */
+  private waiting: Turn[] = [];
+  /** The turns that were given to tabs, and whose streams the tabs have not opened yet. */
+  private given: { readonly tab: Tab; readonly atMs: number }[] = [];
   private looks = 0;
   private limit = HTTP1_STREAMS;
 
@@ -61,7 +79,23 @@ export class Hub {
     for (const tab of [...this.tabs]) {
       if (this.nowMs() - tab.heardAtMs <= GONE_MS) continue;
       for (const one of [...tab.subscriptions.values()]) one.finish("broken", "the tab was silent for too long");
+      for (const turn of this.waiting) if (turn.tab === tab) tab.port.postMessage({ kind: "turn", id: turn.id });
       this.leave(tab);
+    }
+  }
+
+  /** Gives connections to suspended streams, in turn. Call this method some times per second. */
+  rotate(): void {
+    const nowMs = this.nowMs();
+    while (this.waiting.length > 0 && nowMs - this.waiting[0]!.sinceMs >= TURN_PAUSE_MS) {
+      if (this.streams.size + this.reserved(nowMs) >= this.limit) {
+        const ended = this.endedTurn(nowMs);
+        if (!ended) return;
+        ended.suspend();
+      }
+      const { tab, id } = this.waiting.shift()!;
+      this.given.push({ tab, atMs: nowMs });
+      tab.port.postMessage({ kind: "turn", id });
     }
   }
 
@@ -87,7 +121,14 @@ export class Hub {
       case "bye":
         this.leave(tab);
         break;
+      case "wait":
+        this.waiting.push({ tab, id: message.id, sinceMs: this.nowMs() });
+        break;
+      case "unwait":
+        this.waiting = this.waiting.filter((turn) => turn.tab !== tab || turn.id !== message.id);
+        break;
       case "ping":
+        tab.port.postMessage({ kind: "pong" });
         break;
     }
   }
@@ -95,8 +136,10 @@ export class Hub {
   private subscribe(tab: Tab, message: ToWorker & { kind: "open" }): void {
     const key = message.isShareable ? keyOf(message) : null;
     let stream = [...this.streams].find((one) => key !== null && one.key === key);
+    const turn = this.given.findIndex((one) => one.tab === tab);
+    if (turn >= 0) this.given.splice(turn, 1);
     if (!stream) {
-      stream = new Carried(key, message, this.open, (ended) => this.streams.delete(ended));
+      stream = new Carried(key, message, this.open, this.nowMs, (ended) => this.streams.delete(ended));
       this.streams.add(stream);
     }
     tab.subscriptions.set(message.id, stream.add(tab, message.id));
@@ -110,7 +153,26 @@ export class Hub {
 
   private leave(tab: Tab): void {
     for (const id of [...tab.subscriptions.keys()]) this.unsubscribe(tab, id);
+    this.waiting = this.waiting.filter((turn) => turn.tab !== tab);
     this.tabs.delete(tab);
+  }
+
+  /** Returns the number of connections that are kept for tabs which were given a turn within the last second. */
+  private reserved(nowMs: number): number {
+    this.given = this.given.filter(({ atMs }) => nowMs - atMs < RESERVED_MS);
+    return this.given.length;
+  }
+
+  /** Returns the stream whose turn has ended for the longest time; undefined if there is none. */
+  private endedTurn(nowMs: number): Carried | undefined {
+    const newest = Math.max(...[...this.streams].map((stream) => stream.seenAt));
+    const ofLastTab = [...this.streams].filter((stream) => stream.seenAt === newest);
+    const kept = new Set(ofLastTab.slice(0, this.limit - 1));
+    const ended = [...this.streams].filter((stream) => {
+      const isQuiet = stream.heardAtMs > 0 && nowMs - stream.heardAtMs >= QUIET_MS;
+      return !kept.has(stream) && (isQuiet || nowMs - stream.openedAtMs >= TURN_MS);
+    });
+    return ended.sort((a, b) => a.openedAtMs - b.openedAtMs)[0];
   }
 
   private suspendOne(kept: Carried): void {

@@ -21,13 +21,20 @@ export type ToWorker =
   | { readonly kind: "ack"; readonly id: number; readonly bytes: number }
   /** The user looks at the tab now. */
   | { readonly kind: "seen" }
-  /** The tab still exists. */
+  /** The tab still exists. The worker answers with `pong`. */
   | { readonly kind: "ping" }
+  /** A stream of the tab was suspended, and the tab waits for its turn to open the stream again. */
+  | { readonly kind: "wait"; readonly id: number }
+  /** The tab waits no more. */
+  | { readonly kind: "unwait"; readonly id: number }
   /** The tab is closed, or kept by the browser for the back button. All its streams end. */
   | { readonly kind: "bye" };
 
 export type FromWorker =
   | { readonly kind: "ready" }
+  | { readonly kind: "pong" }
+  /** The tab may open the stream for which it has sent `wait`. */
+  | { readonly kind: "turn"; readonly id: number }
   | { readonly kind: "head"; readonly id: number; readonly status: number; readonly headers: readonly (readonly [string, string])[] }
   | { readonly kind: "data"; readonly id: number; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly kind: "end"; readonly id: number }
@@ -40,5 +47,7 @@ export type FromWorker =
 export const HTTP1_STREAMS = 4;
 /** The number of streams over HTTP/2, where all streams share one connection. */
 export const HTTP2_STREAMS = 64;
+/** The name of the worker. Tabs that run another release of the page have a worker of their own. */
+export const WORKER_NAME = "iris 2";
 /** The time between two pings of a tab, in ms. Browsers may delay the timers of hidden tabs by a minute. */
 export const PING_MS = 20_000;

@@ -1,12 +1,6 @@
-// The tab's side of the shared worker: `tunnelledFetch` is a `fetch` for streams, which the worker carries.
-//
-// Browsers open at most six connections of HTTP/1.1 to a server, for all tabs together. Without the worker, six streams
-// would block all other calls of all tabs.
+// The connection of a tab to the shared worker, which carries the tab's streams.
 
-import { HTTP1_STREAMS, HTTP2_STREAMS, PING_MS, type FromWorker, type ToWorker } from "./protocol";
-
-// If the worker has not answered after this time, the tab opens its streams itself.
-const START_MS = 5_000;
+import type { FromWorker, ToWorker } from "./protocol";
 
 /** The error of a stream that the worker has closed, because other tabs need its connection. */
 export class SuspendedError extends Error {
@@ -24,13 +18,59 @@ interface OpenStream {
   body: ReadableStreamDefaultController<Uint8Array> | null;
 }
 
-/** The connection of this tab to the worker. */
-export class Tunnel {
-  private readonly streams = new Map<number, OpenStream>();
-  private lastId = 0;
+// A timer that fires this much too late has been held back by the browser, and proves nothing about the worker.
+const LATE_MS = 1_000;
 
-  constructor(private readonly port: MessagePort) {
+/** The connection of this tab to the worker. The worker must answer a ping within `replyMs`, or it is dead. */
+export class Tunnel {
+  /** The worker is dead. All streams have been broken. */
+  isDead = false;
+  private readonly streams = new Map<number, OpenStream>();
+  private readonly turns = new Map<number, () => void>();
+  private lastId = 0;
+  private hasHeard = false;
+  private probing: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly port: MessagePort,
+    private readonly replyMs: number,
+  ) {
     port.onmessage = (event: MessageEvent<FromWorker>) => this.receive(event.data);
+  }
+
+  /** Finds out whether the worker is alive. Browsers do not tell a tab that a shared worker has crashed. */
+  probe(): void {
+    if (this.probing !== undefined || this.isDead) return;
+    this.hasHeard = false;
+    this.send({ kind: "ping" });
+    const dueMs = Date.now() + this.replyMs;
+    this.probing = setTimeout(() => {
+      this.probing = undefined;
+      if (this.hasHeard) return;
+      if (Date.now() - dueMs > LATE_MS) this.probe();
+      else this.die();
+    }, this.replyMs);
+  }
+
+  /** Waits until the worker has a connection for a suspended stream, or the signal is aborted. */
+  turn(signal: AbortSignal): Promise<void> {
+    const id = ++this.lastId;
+    return new Promise((resolve) => {
+      const end = () => {
+        signal.removeEventListener("abort", cancel);
+        this.turns.delete(id);
+        resolve();
+      };
+      const cancel = () => {
+        this.send({ kind: "unwait", id });
+        end();
+      };
+      if (this.isDead || signal.aborted) return resolve();
+      this.turns.set(id, end);
+      signal.addEventListener("abort", cancel);
+      this.send({ kind: "wait", id });
+      return undefined;
+    });
   }
 
   send(message: ToWorker): void {
@@ -57,17 +97,34 @@ export class Tunnel {
         reject(error);
       });
       this.send({ kind: "open", id, url, headers, body, isShareable });
+      this.probe();
     });
   }
 
   /** Ends all streams of this tab, because the browser closes the tab or keeps it for the back button. */
   leave(): void {
     this.send({ kind: "bye" });
-    for (const id of [...this.streams.keys()]) this.receive({ kind: "broken", id, text: "the tab was left" });
+    this.breakAll("the tab was left");
+  }
+
+  private die(): void {
+    this.isDead = true;
+    this.port.close();
+    this.breakAll("the shared worker does not answer");
+    for (const end of [...this.turns.values()]) end();
+  }
+
+  private breakAll(text: string): void {
+    for (const id of [...this.streams.keys()]) this.receive({ kind: "broken", id, text });
   }
 
   private receive(message: FromWorker): void {
-    if (message.kind === "ready") return;
+    this.hasHeard = true;
+    if (message.kind === "ready" || message.kind === "pong") return;
+    if (message.kind === "turn") {
+      this.turns.get(message.id)?.();
+      return;
+    }
     const stream = this.streams.get(message.id);
     if (!stream) return; // The tab has closed the stream meanwhile.
     switch (message.kind) {
@@ -112,61 +169,4 @@ export class Tunnel {
     );
     return new Response(received.pipeThrough(counted), { status, headers: headers.map(([name, value]) => [name, value]) });
   }
-}
-
-// Streams of these calls begin with the whole state. Therefore tabs with the same request can share one stream.
-const SHAREABLE = /\/(WatchJob|WatchJobs)$/;
-
-let starting: Promise<Tunnel | null> | null = null;
-
-/** Makes a request of a stream like `fetch`, through the worker. Without a worker, the tab makes the request itself. */
-export const tunnelledFetch: typeof fetch = async (input, init) => {
-  starting ??= start();
-  const connected = await starting;
-  const body = init?.body;
-  if (!connected || typeof input !== "string" || !(body instanceof Uint8Array)) return fetch(input as RequestInfo, init);
-  return connected.fetch(input, init ?? {}, new Uint8Array(body), SHAREABLE.test(input));
-};
-
-/** Tells the worker that the user looks at this tab, before the tab opens a suspended stream again. */
-export async function noteLook(): Promise<void> {
-  (await starting)?.send({ kind: "seen" });
-}
-
-async function start(): Promise<Tunnel | null> {
-  if (typeof SharedWorker === "undefined") return null;
-  try {
-    const worker = new SharedWorker(new URL("worker.js", document.baseURI), { name: "iris 1", type: "module" });
-    const isReady = await new Promise<boolean>((resolve) => {
-      worker.port.onmessage = () => resolve(true);
-      worker.onerror = () => resolve(false);
-      setTimeout(() => resolve(false), START_MS);
-    });
-    if (!isReady) {
-      worker.port.close();
-      return null;
-    }
-    const connected = new Tunnel(worker.port);
-    connected.send({ kind: "hello", limit: speaksHttp2() ? HTTP2_STREAMS : HTTP1_STREAMS });
-    keepAlive(connected);
-    return connected;
-  } catch {
-    return null; // Some browsers forbid workers, for example with strict settings for privacy.
-  }
-}
-
-function keepAlive(connected: Tunnel): void {
-  setInterval(() => connected.send({ kind: "ping" }), PING_MS);
-  const look = () => {
-    if (!document.hidden) connected.send({ kind: "seen" });
-  };
-  document.addEventListener("visibilitychange", look);
-  window.addEventListener("focus", look);
-  window.addEventListener("pageshow", look);
-  window.addEventListener("pagehide", () => connected.leave());
-}
-
-function speaksHttp2(): boolean {
-  const [navigation] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
-  return ["h2", "h3"].includes(navigation?.nextHopProtocol ?? "");
 }
