@@ -144,6 +144,20 @@ def test_recipe_works_as_printed(page: Path, reader: Reader) -> None:
             pytest.skip(f"needs {program}")
     blocks = blocks_of(page)
     assert len(blocks) >= 2
+    follow_page(page, reader)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_recipe_works_again_in_the_same_folder(page: Path, reader: Reader) -> None:
+    follow_page(page, reader)
+    shutil.rmtree(reader.folder / "checkpoints", ignore_errors=True)  # A training continues from its checkpoints.
+    follow_page(page, reader)
+
+
+def follow_page(page: Path, reader: Reader) -> None:
+    """Do what a page says, in order."""
+    blocks = blocks_of(page)
     if page.stem == "use-a-notebook":
         reader.run([sys.executable, "-c", _CELLS], text="\0".join(block.text for block in blocks))
     else:
