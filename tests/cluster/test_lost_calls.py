@@ -656,6 +656,29 @@ for _service in ("ControllerService", "WorkerService"):
     case(f"{_service}/WriteTaskFile")(_write_file)
 
 
+def _read_stacks(lost: Case) -> None:
+    job_id = lost.launch("echo up; exec sleep 300")
+    wait_until(lambda: _has_line(lost, job_id), "the task")
+    lost.lose(job_id)
+    attempt = pb.Worker.StackedAttempt(task_id=f"{job_id}/task-0")
+    is_controller = lost.call.startswith("Controller")
+    if lost.call.endswith("ReadStacks"):
+        read = pb.Controller.ReadStacksRequest(job_id=job_id)
+        (task,) = lost.ask(read if is_controller else pb.Worker.ReadStacksRequest(attempts=[attempt])).tasks
+        assert [process.reason for process in task.processes] == [pb.STACK_REASON_NOT_PYTHON]
+    else:
+        sample = pb.Controller.SampleStacksRequest(job_id=job_id, seconds=1)
+        of_worker = pb.Worker.SampleStacksRequest(attempts=[attempt], seconds=1)
+        (sampled,) = lost.ask(sample if is_controller else of_worker).tasks
+        assert sampled.reason == pb.STACK_REASON_NOT_PYTHON
+    lost.world.direct.terminate_job(job_id)
+
+
+for _service in ("ControllerService", "WorkerService"):
+    case(f"{_service}/ReadStacks")(_read_stacks)
+    case(f"{_service}/SampleStacks")(_read_stacks)
+
+
 def _forward(lost: Case) -> None:
     program = Path(__file__).parents[1] / "support" / "port_server.py"
     job_id = lost.launch(f"exec {sys.executable} {program} sink", ports=["sink"])

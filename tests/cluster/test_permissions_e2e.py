@@ -51,6 +51,8 @@ CONTROLLER = {
     "WriteTaskFile": "admin user",
     "OpenTunnel": "admin user T",
     "WriteTunnel": "admin user T",
+    "ReadStacks": "admin user T",
+    "SampleStacks": "admin user T",
     "RegisterEndpoint": "admin user T",
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
@@ -91,9 +93,11 @@ WORKER = {
     "WriteTaskFile": "admin user controller",
     "OpenTunnel": "controller",
     "WriteTunnel": "controller",
+    "ReadStacks": "controller",
+    "SampleStacks": "controller",
 }
 # A user may make these calls for the user's own jobs only. A job that does not exist is no other user's.
-NEED_OWNER = ("WriteStdin", "ResubmitJob", "ForgetJob", "OpenTunnel", "WriteTunnel")
+NEED_OWNER = ("WriteStdin", "ResubmitJob", "ForgetJob", "OpenTunnel", "WriteTunnel", "ReadStacks", "SampleStacks")
 ROLES = ("admin", "user", "reader", "worker", "task", "controller")
 
 

@@ -51,7 +51,9 @@ READS = {
         "ListTokens",
         "ListWorkers",
         "LookupEndpoint",
+        "ReadStacks",
         "ReadTaskFile",
+        "SampleStacks",
     },
     "WorkerService": {
         "FetchLogParts",
@@ -60,7 +62,9 @@ READS = {
         "HealthCheck",
         "ListTaskFiles",
         "ListTasks",
+        "ReadStacks",
         "ReadTaskFile",
+        "SampleStacks",
     },
 }
 

@@ -68,6 +68,7 @@ _COMMANDS = {
     "logs": "iris.cli.commands.jobs.logs",
     "attach": "iris.cli.commands.jobs.attach",
     "wait": "iris.cli.commands.jobs.wait",
+    "stack": "iris.cli.commands.inspect.stack",
     "cp": "iris.cli.commands.jobs.cp",
     "outputs": "iris.cli.commands.jobs.outputs",
     "kill": "iris.cli.commands.jobs.kill",

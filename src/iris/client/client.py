@@ -15,6 +15,7 @@ from iris.arguments import (
 )
 from iris.client.endpoint_methods import EndpointMethods
 from iris.client.files.file_methods import FileMethods
+from iris.client.inspect.inspect_methods import InspectMethods
 from iris.client.job import Job
 from iris.client.list_methods import ListMethods
 from iris.client.log_methods import LogMethods
@@ -50,7 +51,16 @@ if TYPE_CHECKING:
     import httpx
 
 
-class IrisClient(MapMethods, LogMethods, EndpointMethods, RetryMethods, ListMethods, RemovalMethods, FileMethods):
+class IrisClient(
+    MapMethods,
+    LogMethods,
+    EndpointMethods,
+    RetryMethods,
+    ListMethods,
+    RemovalMethods,
+    FileMethods,
+    InspectMethods,
+):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster

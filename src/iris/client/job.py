@@ -15,6 +15,7 @@ from iris.arguments import (
     check_timeout,
 )
 from iris.client.files.task_file_methods import FileClient, JobFileMethods, TaskFileMethods
+from iris.client.inspect.handle_methods import InspectClient, JobInspectMethods, TaskInspectMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.remote_client import RemoteClusterClient
 
 
-class JobClient(FileClient, Protocol):
+class JobClient(FileClient, InspectClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `IrisClient` implements this protocol."""
 
     cluster: RemoteClusterClient
@@ -117,7 +118,7 @@ class JobClient(FileClient, Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class Task(TaskFileMethods):
+class Task(TaskFileMethods, TaskInspectMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
 
     _client: JobClient
@@ -255,7 +256,7 @@ class Task(TaskFileMethods):
         return status
 
 
-class Job(JobFileMethods):
+class Job(JobFileMethods, JobInspectMethods):
     """A handle on a job. Methods that expect a job id accept such a handle, too."""
 
     _client: JobClient

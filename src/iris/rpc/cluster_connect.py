@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, ListTaskFilesRequest, ListTaskFilesResponse, ReadTaskFileRequest, ReadTaskFileResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, TunnelMessage, Worker, WriteTaskFileRequest, WriteTaskFileResponse, WriteTunnelResponse
+from .cluster_pb2 import Controller, Empty, FetchLogPartsRequest, FetchLogPartsResponse, HealthResponse, ListTaskFilesRequest, ListTaskFilesResponse, ReadStacksResponse, ReadTaskFileRequest, ReadTaskFileResponse, SampleStacksResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, TunnelMessage, Worker, WriteTaskFileRequest, WriteTaskFileResponse, WriteTunnelResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -323,6 +323,22 @@ class ControllerService(Protocol):
         """
         Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
         job's owner and admins. The errors are the errors of OpenTunnel.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def read_stacks(self, request: Controller.ReadStacksRequest, ctx: RequestContext[Controller.ReadStacksRequest, ReadStacksResponse], /) -> ReadStacksResponse:
+        """
+        Returns the call stacks of all processes of the newest attempts of a job's tasks. The controller asks all workers at
+        once. A task or process whose stacks cannot be read has a reason instead, so the call itself succeeds. Values of
+        variables may be secrets. For the job's owner and admins. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def sample_stacks(self, request: Controller.SampleStacksRequest, ctx: RequestContext[Controller.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
+        """
+        Samples the call stacks of all processes of the newest attempts of a job's tasks for some seconds, and returns the
+        number of samples with each stack, summed over all tasks. A longer profile is the sum of several calls. For the
+        job's owner and admins. NOT_FOUND: unknown job or index. INVALID_ARGUMENT: the duration is not 1 to 10 seconds.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -811,6 +827,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.write_tunnel,
+                ),
+                "/iris.cluster.ControllerService/ReadStacks": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadStacks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ReadStacksRequest,
+                        output=ReadStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.read_stacks,
+                ),
+                "/iris.cluster.ControllerService/SampleStacks": Endpoint.unary(
+                    method=MethodInfo(
+                        name="SampleStacks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SampleStacksRequest,
+                        output=SampleStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.sample_stacks,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
                     method=MethodInfo(
@@ -1897,6 +1935,60 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def read_stacks(
+        self,
+        request: Controller.ReadStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadStacksResponse:
+        """
+        Returns the call stacks of all processes of the newest attempts of a job's tasks. The controller asks all workers at
+        once. A task or process whose stacks cannot be read has a reason instead, so the call itself succeeds. Values of
+        variables may be secrets. For the job's owner and admins. NOT_FOUND: unknown job or index.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadStacks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ReadStacksRequest,
+                output=ReadStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def sample_stacks(
+        self,
+        request: Controller.SampleStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> SampleStacksResponse:
+        """
+        Samples the call stacks of all processes of the newest attempts of a job's tasks for some seconds, and returns the
+        number of samples with each stack, summed over all tasks. A longer profile is the sum of several calls. For the
+        job's owner and admins. NOT_FOUND: unknown job or index. INVALID_ARGUMENT: the duration is not 1 to 10 seconds.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SampleStacks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SampleStacksRequest,
+                output=SampleStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -2337,6 +2429,22 @@ class ControllerServiceSync(Protocol):
         """
         Sends parts of channels to the worker, through a tunnel that is open. The same parts again have no effect. For the
         job's owner and admins. The errors are the errors of OpenTunnel.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_stacks(self, request: Controller.ReadStacksRequest, ctx: RequestContext[Controller.ReadStacksRequest, ReadStacksResponse], /) -> ReadStacksResponse:
+        """
+        Returns the call stacks of all processes of the newest attempts of a job's tasks. The controller asks all workers at
+        once. A task or process whose stacks cannot be read has a reason instead, so the call itself succeeds. Values of
+        variables may be secrets. For the job's owner and admins. NOT_FOUND: unknown job or index.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def sample_stacks(self, request: Controller.SampleStacksRequest, ctx: RequestContext[Controller.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
+        """
+        Samples the call stacks of all processes of the newest attempts of a job's tasks for some seconds, and returns the
+        number of samples with each stack, summed over all tasks. A longer profile is the sum of several calls. For the
+        job's owner and admins. NOT_FOUND: unknown job or index. INVALID_ARGUMENT: the duration is not 1 to 10 seconds.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2823,6 +2931,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.write_tunnel,
+                ),
+                "/iris.cluster.ControllerService/ReadStacks": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadStacks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ReadStacksRequest,
+                        output=ReadStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.read_stacks,
+                ),
+                "/iris.cluster.ControllerService/SampleStacks": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="SampleStacks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.SampleStacksRequest,
+                        output=SampleStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.sample_stacks,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
                     method=MethodInfo(
@@ -3909,6 +4039,60 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def read_stacks(
+        self,
+        request: Controller.ReadStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadStacksResponse:
+        """
+        Returns the call stacks of all processes of the newest attempts of a job's tasks. The controller asks all workers at
+        once. A task or process whose stacks cannot be read has a reason instead, so the call itself succeeds. Values of
+        variables may be secrets. For the job's owner and admins. NOT_FOUND: unknown job or index.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadStacks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ReadStacksRequest,
+                output=ReadStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def sample_stacks(
+        self,
+        request: Controller.SampleStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> SampleStacksResponse:
+        """
+        Samples the call stacks of all processes of the newest attempts of a job's tasks for some seconds, and returns the
+        number of samples with each stack, summed over all tasks. A longer profile is the sum of several calls. For the
+        job's owner and admins. NOT_FOUND: unknown job or index. INVALID_ARGUMENT: the duration is not 1 to 10 seconds.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SampleStacks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.SampleStacksRequest,
+                output=SampleStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -4168,6 +4352,15 @@ class WorkerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def read_stacks(self, request: Worker.ReadStacksRequest, ctx: RequestContext[Worker.ReadStacksRequest, ReadStacksResponse], /) -> ReadStacksResponse:
+        """
+        These calls read the call stacks of attempts; see the controller's calls of the same names. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def sample_stacks(self, request: Worker.SampleStacksRequest, ctx: RequestContext[Worker.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
     def __init__(
@@ -4368,6 +4561,28 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.write_tunnel,
+                ),
+                "/iris.cluster.WorkerService/ReadStacks": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadStacks",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.ReadStacksRequest,
+                        output=ReadStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.read_stacks,
+                ),
+                "/iris.cluster.WorkerService/SampleStacks": Endpoint.unary(
+                    method=MethodInfo(
+                        name="SampleStacks",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.SampleStacksRequest,
+                        output=SampleStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.sample_stacks,
                 ),
             },
             interceptors=interceptors,
@@ -4815,6 +5030,53 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def read_stacks(
+        self,
+        request: Worker.ReadStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadStacksResponse:
+        """
+        These calls read the call stacks of attempts; see the controller's calls of the same names. For the controller only.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadStacks",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.ReadStacksRequest,
+                output=ReadStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    async def sample_stacks(
+        self,
+        request: Worker.SampleStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> SampleStacksResponse:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SampleStacks",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.SampleStacksRequest,
+                output=SampleStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -4920,6 +5182,15 @@ class WorkerServiceSync(Protocol):
         """
         Sends parts of channels through a tunnel; see the controller's call of the same name. For the controller only.
         """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_stacks(self, request: Worker.ReadStacksRequest, ctx: RequestContext[Worker.ReadStacksRequest, ReadStacksResponse], /) -> ReadStacksResponse:
+        """
+        These calls read the call stacks of attempts; see the controller's calls of the same names. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def sample_stacks(self, request: Worker.SampleStacksRequest, ctx: RequestContext[Worker.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
 
@@ -5120,6 +5391,28 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.write_tunnel,
+                ),
+                "/iris.cluster.WorkerService/ReadStacks": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadStacks",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.ReadStacksRequest,
+                        output=ReadStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.read_stacks,
+                ),
+                "/iris.cluster.WorkerService/SampleStacks": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="SampleStacks",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.SampleStacksRequest,
+                        output=SampleStacksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.sample_stacks,
                 ),
             },
             interceptors=interceptors,
@@ -5566,4 +5859,51 @@ class WorkerServiceClientSync(ConnectClientSync):
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+        )
+    def read_stacks(
+        self,
+        request: Worker.ReadStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> ReadStacksResponse:
+        """
+        These calls read the call stacks of attempts; see the controller's calls of the same names. For the controller only.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadStacks",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.ReadStacksRequest,
+                output=ReadStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def sample_stacks(
+        self,
+        request: Worker.SampleStacksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> SampleStacksResponse:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="SampleStacks",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.SampleStacksRequest,
+                output=SampleStacksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
         )

@@ -215,6 +215,20 @@ class OutputReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_REASON_WORKER_LOST: _ClassVar[OutputReason]
     OUTPUT_REASON_NOT_COLLECTED: _ClassVar[OutputReason]
     OUTPUT_REASON_REMOVED: _ClassVar[OutputReason]
+
+class StackReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STACK_REASON_UNSPECIFIED: _ClassVar[StackReason]
+    STACK_REASON_NOT_RUNNING: _ClassVar[StackReason]
+    STACK_REASON_WORKER_UNREACHABLE: _ClassVar[StackReason]
+    STACK_REASON_WORKER_TOO_OLD: _ClassVar[StackReason]
+    STACK_REASON_TOOL_MISSING: _ClassVar[StackReason]
+    STACK_REASON_PERMISSION: _ClassVar[StackReason]
+    STACK_REASON_NOT_PYTHON: _ClassVar[StackReason]
+    STACK_REASON_UNSUPPORTED: _ClassVar[StackReason]
+    STACK_REASON_TIMEOUT: _ClassVar[StackReason]
+    STACK_REASON_ENDED: _ClassVar[StackReason]
+    STACK_REASON_FAILED: _ClassVar[StackReason]
 PLACEMENT_UNSPECIFIED: Placement
 PLACEMENT_SPREAD: Placement
 PLACEMENT_TOGETHER: Placement
@@ -385,6 +399,17 @@ OUTPUT_REASON_TERMINATED: OutputReason
 OUTPUT_REASON_WORKER_LOST: OutputReason
 OUTPUT_REASON_NOT_COLLECTED: OutputReason
 OUTPUT_REASON_REMOVED: OutputReason
+STACK_REASON_UNSPECIFIED: StackReason
+STACK_REASON_NOT_RUNNING: StackReason
+STACK_REASON_WORKER_UNREACHABLE: StackReason
+STACK_REASON_WORKER_TOO_OLD: StackReason
+STACK_REASON_TOOL_MISSING: StackReason
+STACK_REASON_PERMISSION: StackReason
+STACK_REASON_NOT_PYTHON: StackReason
+STACK_REASON_UNSUPPORTED: StackReason
+STACK_REASON_TIMEOUT: StackReason
+STACK_REASON_ENDED: StackReason
+STACK_REASON_FAILED: StackReason
 
 class Empty(_message.Message):
     __slots__ = ()
@@ -1125,6 +1150,128 @@ class WriteTaskFileResponse(_message.Message):
     attempt_id: int
     offset: int
     def __init__(self, attempt_id: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class StackFrame(_message.Message):
+    __slots__ = ("function", "file", "line")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    file: str
+    line: int
+    def __init__(self, function: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ...) -> None: ...
+
+class StackVariable(_message.Message):
+    __slots__ = ("name", "value", "is_argument")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    IS_ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    is_argument: bool
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., is_argument: _Optional[bool] = ...) -> None: ...
+
+class StackVariables(_message.Message):
+    __slots__ = ("variables",)
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    variables: _containers.RepeatedCompositeFieldContainer[StackVariable]
+    def __init__(self, variables: _Optional[_Iterable[_Union[StackVariable, _Mapping]]] = ...) -> None: ...
+
+class ThreadStack(_message.Message):
+    __slots__ = ("name", "thread_id", "is_active", "holds_gil", "frames", "variables")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_GIL_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    thread_id: int
+    is_active: bool
+    holds_gil: bool
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    variables: _containers.RepeatedCompositeFieldContainer[StackVariables]
+    def __init__(self, name: _Optional[str] = ..., thread_id: _Optional[int] = ..., is_active: _Optional[bool] = ..., holds_gil: _Optional[bool] = ..., frames: _Optional[_Iterable[int]] = ..., variables: _Optional[_Iterable[_Union[StackVariables, _Mapping]]] = ...) -> None: ...
+
+class ProcessStacks(_message.Message):
+    __slots__ = ("pid", "parent_pid", "command", "state", "threads", "reason", "problem")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_PID_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    parent_pid: int
+    command: str
+    state: str
+    threads: _containers.RepeatedCompositeFieldContainer[ThreadStack]
+    reason: StackReason
+    problem: str
+    def __init__(self, pid: _Optional[int] = ..., parent_pid: _Optional[int] = ..., command: _Optional[str] = ..., state: _Optional[str] = ..., threads: _Optional[_Iterable[_Union[ThreadStack, _Mapping]]] = ..., reason: _Optional[_Union[StackReason, str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class TaskStacks(_message.Message):
+    __slots__ = ("task_index", "attempt_id", "worker_id", "read_at_ms", "processes", "reason", "problem")
+    TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    task_index: int
+    attempt_id: int
+    worker_id: str
+    read_at_ms: int
+    processes: _containers.RepeatedCompositeFieldContainer[ProcessStacks]
+    reason: StackReason
+    problem: str
+    def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., read_at_ms: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[ProcessStacks, _Mapping]]] = ..., reason: _Optional[_Union[StackReason, str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ReadStacksResponse(_message.Message):
+    __slots__ = ("frames", "tasks")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[StackFrame]
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskStacks]
+    def __init__(self, frames: _Optional[_Iterable[_Union[StackFrame, _Mapping]]] = ..., tasks: _Optional[_Iterable[_Union[TaskStacks, _Mapping]]] = ...) -> None: ...
+
+class SampledStack(_message.Message):
+    __slots__ = ("frames", "samples")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    samples: int
+    def __init__(self, frames: _Optional[_Iterable[int]] = ..., samples: _Optional[int] = ...) -> None: ...
+
+class SampledTask(_message.Message):
+    __slots__ = ("task_index", "attempt_id", "worker_id", "samples", "processes", "reason", "problem")
+    TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    task_index: int
+    attempt_id: int
+    worker_id: str
+    samples: int
+    processes: int
+    reason: StackReason
+    problem: str
+    def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., samples: _Optional[int] = ..., processes: _Optional[int] = ..., reason: _Optional[_Union[StackReason, str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class SampleStacksResponse(_message.Message):
+    __slots__ = ("frames", "stacks", "tasks")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    STACKS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[StackFrame]
+    stacks: _containers.RepeatedCompositeFieldContainer[SampledStack]
+    tasks: _containers.RepeatedCompositeFieldContainer[SampledTask]
+    def __init__(self, frames: _Optional[_Iterable[_Union[StackFrame, _Mapping]]] = ..., stacks: _Optional[_Iterable[_Union[SampledStack, _Mapping]]] = ..., tasks: _Optional[_Iterable[_Union[SampledTask, _Mapping]]] = ...) -> None: ...
 
 class Controller(_message.Message):
     __slots__ = ()
@@ -2089,6 +2236,28 @@ class Controller(_message.Message):
         parts: _containers.RepeatedCompositeFieldContainer[ChannelPart]
         close: bool
         def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[ChannelPart, _Mapping]]] = ..., close: _Optional[bool] = ...) -> None: ...
+    class ReadStacksRequest(_message.Message):
+        __slots__ = ("job_id", "task_indices", "with_variables")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        WITH_VARIABLES_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_indices: _containers.RepeatedScalarFieldContainer[int]
+        with_variables: bool
+        def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ..., with_variables: _Optional[bool] = ...) -> None: ...
+    class SampleStacksRequest(_message.Message):
+        __slots__ = ("job_id", "task_indices", "seconds", "rate", "with_idle")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+        SECONDS_FIELD_NUMBER: _ClassVar[int]
+        RATE_FIELD_NUMBER: _ClassVar[int]
+        WITH_IDLE_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_indices: _containers.RepeatedScalarFieldContainer[int]
+        seconds: int
+        rate: int
+        with_idle: bool
+        def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ..., seconds: _Optional[int] = ..., rate: _Optional[int] = ..., with_idle: _Optional[bool] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata", "task_index", "attempt_id")
         class MetadataEntry(_message.Message):
@@ -2441,6 +2610,31 @@ class Worker(_message.Message):
         parts: _containers.RepeatedCompositeFieldContainer[ChannelPart]
         close: bool
         def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[ChannelPart, _Mapping]]] = ..., close: _Optional[bool] = ...) -> None: ...
+    class StackedAttempt(_message.Message):
+        __slots__ = ("task_id", "attempt_id")
+        TASK_ID_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        task_id: str
+        attempt_id: int
+        def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ...) -> None: ...
+    class ReadStacksRequest(_message.Message):
+        __slots__ = ("attempts", "with_variables")
+        ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+        WITH_VARIABLES_FIELD_NUMBER: _ClassVar[int]
+        attempts: _containers.RepeatedCompositeFieldContainer[Worker.StackedAttempt]
+        with_variables: bool
+        def __init__(self, attempts: _Optional[_Iterable[_Union[Worker.StackedAttempt, _Mapping]]] = ..., with_variables: _Optional[bool] = ...) -> None: ...
+    class SampleStacksRequest(_message.Message):
+        __slots__ = ("attempts", "seconds", "rate", "with_idle")
+        ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+        SECONDS_FIELD_NUMBER: _ClassVar[int]
+        RATE_FIELD_NUMBER: _ClassVar[int]
+        WITH_IDLE_FIELD_NUMBER: _ClassVar[int]
+        attempts: _containers.RepeatedCompositeFieldContainer[Worker.StackedAttempt]
+        seconds: int
+        rate: int
+        with_idle: bool
+        def __init__(self, attempts: _Optional[_Iterable[_Union[Worker.StackedAttempt, _Mapping]]] = ..., seconds: _Optional[int] = ..., rate: _Optional[int] = ..., with_idle: _Optional[bool] = ...) -> None: ...
     class KillTaskRequest(_message.Message):
         __slots__ = ("task_id", "term_timeout_ms", "attempt_id")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

@@ -17,6 +17,7 @@ from iris.arguments import (
 from iris.client.aio.callbacks import LoopCallbacks
 from iris.client.aio.endpoint_methods import AsyncEndpointMethods
 from iris.client.aio.files.file_methods import AsyncFileMethods
+from iris.client.aio.inspect.inspect_methods import AsyncInspectMethods
 from iris.client.aio.job import AsyncJob
 from iris.client.aio.list_methods import AsyncListMethods
 from iris.client.aio.log_methods import AsyncLogMethods
@@ -60,6 +61,7 @@ class AsyncIrisClient(
     AsyncListMethods,
     AsyncRemovalMethods,
     AsyncFileMethods,
+    AsyncInspectMethods,
 ):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 

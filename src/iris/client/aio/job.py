@@ -18,6 +18,7 @@ from iris.arguments import (
 )
 from iris.client.aio.answers import Answer
 from iris.client.aio.files.task_file_methods import AsyncFileClient, AsyncJobFileMethods, AsyncTaskFileMethods
+from iris.client.aio.inspect.handle_methods import AsyncInspectClient, AsyncJobInspectMethods, AsyncTaskInspectMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.aio.remote_client import AsyncClusterClient
 
 
-class AsyncJobClient(AsyncFileClient, Protocol):
+class AsyncJobClient(AsyncFileClient, AsyncInspectClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `AsyncIrisClient` implements this protocol."""
 
     cluster: AsyncClusterClient
@@ -120,7 +121,7 @@ class AsyncJobClient(AsyncFileClient, Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class AsyncTask(AsyncTaskFileMethods):
+class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
 
     _client: AsyncJobClient
@@ -274,7 +275,7 @@ class AsyncTask(AsyncTaskFileMethods):
         return status
 
 
-class AsyncJob(AsyncJobFileMethods):
+class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
     """A handle on a job. Methods that expect a job id accept such a handle, too."""
 
     _client: AsyncJobClient

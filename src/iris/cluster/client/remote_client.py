@@ -14,6 +14,7 @@ from iris.cluster.client.verbs.files import FileVerbs
 from iris.cluster.client.verbs.logs import LogVerbs
 from iris.cluster.client.verbs.machines import MachineVerbs
 from iris.cluster.client.verbs.results import ResultVerbs
+from iris.cluster.client.verbs.stacks import StackVerbs
 from iris.cluster.client.verbs.tokens import TokenVerbs
 from iris.cluster.client.verbs.watching import WatchVerbs
 from iris.rpc.calls import DEFAULT_TIMEOUT_S
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     import httpx
 
 
-class RemoteClusterClient(LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs, FileVerbs):
+class RemoteClusterClient(
+    LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs, FileVerbs, StackVerbs
+):
     """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`.
 
     Each base class contains the calls for one subject, such as jobs or logs.

@@ -153,6 +153,18 @@ class WorkerService:
         parse_task_id(request.task_id)
         return self._worker.tunnels.write(request)
 
+    async def read_stacks(
+        self, request: cluster_pb2.Worker.ReadStacksRequest, ctx: Any
+    ) -> cluster_pb2.ReadStacksResponse:
+        """Return the call stacks of attempts."""
+        return await self._worker.stacks.read(request)
+
+    async def sample_stacks(
+        self, request: cluster_pb2.Worker.SampleStacksRequest, ctx: Any
+    ) -> cluster_pb2.SampleStacksResponse:
+        """Sample the call stacks of attempts, and return their sums."""
+        return await self._worker.stacks.sample(request)
+
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Remove the records and files of an ended job from this worker."""
         check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)

@@ -30,8 +30,11 @@ from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.files.attempt_files import AttemptFiles
 from iris.cluster.worker.files.collect_outputs import OutputCollector
+from iris.cluster.worker.inspect.attempt_stacks import AttemptStacks
+from iris.cluster.worker.inspect.py_spy import PySpy
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.monitor import AttemptMonitor
+from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Sampler
 from iris.cluster.worker.limits.timeout_warning import TimeoutWarnings
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
@@ -109,6 +112,7 @@ class Worker:
 
     Attributes:
         tunnels: The tunnels of clients to ports of attempts.
+        stacks: Reads the call stacks of attempts.
     """
 
     def __init__(
@@ -154,8 +158,9 @@ class Worker:
             enforcement=enforcement,
             strays=strays,
         )
-        sampler, self._on_ended = Sampler(enforcement), on_ended
-        self.tunnels = self._make_tunnels(sampler)
+        self._sampler, self._on_ended = Sampler(enforcement), on_ended
+        self.tunnels = self._make_tunnels()
+        self.stacks = AttemptStacks(registry, self._find_processes, PySpy(strays))
         self._runner = AttemptRunner(
             registry,
             shutdown,
@@ -164,20 +169,19 @@ class Worker:
             self._headroom,
             reporter,
             self._build_iris_env,
-            TimeoutWarnings(sampler, settings.token, settings.allocation_end_s),
+            TimeoutWarnings(self._sampler, settings.token, settings.allocation_end_s),
             self._attempt_ended,
             None if reporter is None else OutputCollector(controller, settings.worker_id, settings.incarnation),
         )
-        self.monitor = AttemptMonitor(registry, sampler, settings.token, strays, self._runner.report)
-        self._started_at_s = time.monotonic()
-        self._count, self._is_draining = 0, False
+        self.monitor = AttemptMonitor(registry, self._sampler, settings.token, strays, self._runner.report)
+        self._started_at_s, self._count, self._is_draining = time.monotonic(), 0, False
 
-    def _make_tunnels(self, sampler: Sampler) -> Tunnels:
-        ports = TaskPorts(
-            lambda attempt: sampler.find_processes(attempt, attempt.mark(self._settings.token)),
-            (self._settings.bind_host, self._settings.advertise_host),
-        )
-        return Tunnels(self.registry, ports)
+    def _make_tunnels(self) -> Tunnels:
+        hosts = (self._settings.bind_host, self._settings.advertise_host)
+        return Tunnels(self.registry, TaskPorts(self._find_processes, hosts))
+
+    async def _find_processes(self, attempt: Attempt) -> list[Process]:
+        return await self._sampler.find_processes(attempt, attempt.mark(self._settings.token))
 
     def _attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
         self._on_ended(job_id, task_index, attempt_id)

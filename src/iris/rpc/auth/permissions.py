@@ -161,6 +161,8 @@ CONTROLLER_RULES: Rules = {
     "WriteStdin": _row(user=_of_owner("write its standard input"), task=_of_below),
     "OpenTunnel": _row(user=_of_owner("reach its ports"), task=_of_own_or_below),
     "WriteTunnel": _row(user=_of_owner("reach its ports"), task=_of_own_or_below),
+    "ReadStacks": _row(user=_of_owner("read the stacks of its tasks"), task=_of_own_or_below),
+    "SampleStacks": _row(user=_of_owner("sample the stacks of its tasks"), task=_of_own_or_below),
     "GetSubmission": _row(USER, READER, task=_of_own_or_below),
     "ResubmitJob": _row(
         user=_of_owner("submit it again, because its environment may contain secrets"), task=_resubmits_below
@@ -213,6 +215,8 @@ WORKER_RULES: Rules = {
     "WriteStdin": _BY_CONTROLLER,
     "OpenTunnel": _BY_CONTROLLER,
     "WriteTunnel": _BY_CONTROLLER,
+    "ReadStacks": _BY_CONTROLLER,
+    "SampleStacks": _BY_CONTROLLER,
     "GetTaskStatus": _row(USER, READER, CONTROLLER),
     "ListTasks": _row(USER, READER, CONTROLLER),
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from iris.arguments import JobReference, check_timeout
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.aio.file_verbs import AsyncFileVerbs
+from iris.cluster.client.aio.stack_verbs import AsyncStackVerbs
 from iris.cluster.client.operations import endpoints, jobs, machines, tokens
 from iris.cluster.states import JobState
 from iris.rpc import cluster_pb2
 
 
-class AsyncVerbs(AsyncFileVerbs):
+class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
     """The calls about jobs, machines, endpoints and tokens.
 
     The classes of `iris.cluster.client.verbs` have the same methods, and document the arguments and errors.

@@ -10,6 +10,7 @@ from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.forwarding.tunnel_calls import TunnelCalls
 from iris.cluster.controller.forwarding.tunnel_relay import TunnelRelay
+from iris.cluster.controller.inspect.stack_calls import StackCalls
 from iris.cluster.controller.outputs.service_calls import FileServiceCalls
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
@@ -50,7 +51,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls):
+class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -69,6 +70,7 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCal
         relay = TunnelRelay(controller.fleet, controller.watches)
         TunnelCalls.__init__(self, relay, controller.jobs, controller.headroom, streams, is_allowed=forwards)
         FileServiceCalls.__init__(self, controller.files, controller.outputs)
+        StackCalls.__init__(self, controller.jobs, controller.fleet.workers)
         self._controller = controller
 
     @property

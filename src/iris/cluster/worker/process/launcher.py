@@ -32,7 +32,10 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
+
+from iris.cluster.worker.process.tracing import allow_tracer, needs_tracer, yama_scope
 
 _LENGTH = struct.Struct("!I")
 _STREAMS = 3
@@ -196,7 +199,7 @@ def _serve(connection: socket.socket, worker_pid: int) -> None:
             elif os.getppid() != worker_pid:
                 return
             else:
-                answer = _start(Program(**asked), streams)
+                answer = _start(Program(**asked), streams, worker_pid)
             for descriptor in streams:
                 os.close(descriptor)
             _send(connection, answer)
@@ -206,13 +209,17 @@ def _serve(connection: socket.socket, worker_pid: int) -> None:
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
+def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # Setting the limit fails if it is above the hard limit. The process then keeps its present limit.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
+    # Where Yama restricts tracing, the process must allow the worker to read its stacks, before it executes the
+    # program. The process inherits nothing of the kind, so this needs code between fork and exec. Such code is safe
+    # here, because the launcher has a single thread.
+    before_exec = partial(allow_tracer, worker_pid) if needs_tracer(yama_scope()) else None
     try:
         # Without a shell and without a preexec_fn, Python starts the process by vfork. A start by vfork takes well
         # under a millisecond.
@@ -224,6 +231,7 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            preexec_fn=before_exec,
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}

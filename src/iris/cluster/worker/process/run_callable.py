@@ -57,6 +57,7 @@ def main() -> None:
     sys.argv[:] = [entrypoint]
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _show_thread_error
+    _allow_stacks_of_forks()
     if len(rest) > 1:
         _load_beside("run_inputs").run_inputs(sys.modules[__name__], entrypoint, result, *rest)
         return
@@ -74,6 +75,26 @@ def main() -> None:
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
+
+
+def _allow_stacks_of_forks() -> None:
+    """Let forked processes of this task, such as those of `multiprocessing`, allow the worker to read their stacks.
+
+    This is needed only under Yama's setting 1. The kernel keeps the tracer of this process, which the launcher has set,
+    but does not pass it on to forked processes (`iris.cluster.worker.process.tracing`).
+    """
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
+            if file.read().strip() != "1":
+                return
+        with open(f"/proc/{os.getppid()}/stat") as file:
+            worker = int(file.read().rpartition(")")[2].split()[1])  # The parent of this process is the launcher.
+    except (OSError, ValueError, IndexError):
+        return
+    import ctypes  # Only machines with this setting need the import.
+
+    prctl = ctypes.CDLL(None).prctl
+    os.register_at_fork(after_in_child=lambda: prctl(0x59616D61, worker, 0, 0, 0))
 
 
 # In a task with inputs, this program loads `run_inputs.py`, which calls the functions below.

@@ -32,6 +32,14 @@ class StrayProcesses:
         self._token = token
         self._own_pids = set(own_pids)
 
+    def spare(self, pid: int) -> None:
+        """Leave a child of this process alone. Otherwise it counts as left behind by an attempt."""
+        self._own_pids.add(pid)
+
+    def release(self, pid: int) -> None:
+        """Forget a child that has ended."""
+        self._own_pids.discard(pid)
+
     async def kill(self) -> None:
         """Kill the inherited processes that belong to no running attempt.
 

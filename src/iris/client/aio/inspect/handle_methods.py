@@ -1,0 +1,44 @@
+"""Contains the methods of `AsyncJob` and `AsyncTask` that look inside of running tasks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from iris.arguments import JobReference, TaskReference
+from iris.client.inspect.stacks import JobStacks, TaskStacks
+
+
+class AsyncInspectClient(Protocol):
+    """The client methods that look inside of running tasks. `AsyncIrisClient` implements this protocol."""
+
+    async def stacks(
+        self, job_id: str | JobReference, task_index: int | None = None, *, variables: bool = False
+    ) -> JobStacks:
+        """Return the call stacks of tasks."""
+
+
+class AsyncTaskInspectMethods(TaskReference):
+    """The methods of `AsyncTask` that look inside of the running task."""
+
+    _client: AsyncInspectClient
+
+    async def stacks(self, *, variables: bool = False) -> TaskStacks:
+        """Return where the task is: the call stacks of all threads of its Python processes.
+
+        `IrisClient.stacks` documents the arguments and the errors.
+        """
+        return (await self._client.stacks(self.job_id, self.task_index, variables=variables)).tasks[0]
+
+
+class AsyncJobInspectMethods(JobReference):
+    """The methods of `AsyncJob` that look inside of the running tasks."""
+
+    _client: AsyncInspectClient
+
+    async def stacks(self, *, variables: bool = False) -> JobStacks:
+        """Return where the tasks are: the call stacks of all threads of their Python processes. `print` shows a summary
+        in which identical stacks of many tasks are merged.
+
+        `IrisClient.stacks` documents the arguments and the errors.
+        """
+        return await self._client.stacks(self.job_id, variables=variables)

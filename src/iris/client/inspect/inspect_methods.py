@@ -1,0 +1,44 @@
+"""Contains the methods of `IrisClient` that look inside of running tasks."""
+
+from __future__ import annotations
+
+from iris.arguments import JobReference, check_job_id, check_task_index
+from iris.client.inspect.stacks import JobStacks, from_answer
+from iris.cluster.client.remote_client import RemoteClusterClient
+
+
+class InspectMethods:
+    """The methods of `IrisClient` that look inside of running tasks.
+
+    Args:
+        cluster: The low-level client of the cluster.
+    """
+
+    def __init__(self, cluster: RemoteClusterClient) -> None:
+        self.cluster = cluster
+
+    def stacks(
+        self, job_id: str | JobReference, task_index: int | None = None, *, variables: bool = False
+    ) -> JobStacks:
+        """Return where the tasks of a job are: the call stacks of all threads of their Python processes.
+
+        All tasks are read at about the same time, and they continue meanwhile. A task or process that cannot be read
+        has a `reason` instead of stacks, for example because it has ended or is not a Python program. The workers need
+        the extra [inspect].
+
+        Args:
+            job_id: The job: its id, or its `Job` handle.
+            task_index: The task. Default: all tasks.
+            variables: Whether to read the values of local variables. They may be secrets. Each use is an event in the
+                event log of the controller.
+
+        Returns:
+            The stacks. `print(stacks)` shows a summary in which identical stacks of many tasks are merged.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            PermissionDeniedError: You are neither the owner of the job nor an admin.
+        """
+        job_id = check_job_id(job_id)
+        indices = None if task_index is None else [check_task_index(task_index)]
+        return from_answer(job_id, self.cluster.read_stacks(job_id, indices, variables=variables))

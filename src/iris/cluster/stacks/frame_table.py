@@ -1,0 +1,40 @@
+"""Keeps each frame of an answer once. Stacks refer to frames by their positions.
+
+The tasks of a gang usually run the same program, so the table of an answer stays small even if many tasks answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from iris.rpc.cluster_pb2 import StackFrame
+
+
+class FrameTable:
+    """The frames of one answer.
+
+    Attributes:
+        frames: The frames, each once, in the order in which they were added.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[StackFrame] = []
+        self._positions: dict[tuple[str, str, int], int] = {}
+
+    def add(self, function: str, file: str, line: int) -> int:
+        """Return the position of a frame, which is added unless the table has it already."""
+        key = function, file, line
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.frames)
+            self.frames.append(StackFrame(function=function, file=file, line=line))
+        return position
+
+    def translation(self, frames: Iterable[StackFrame]) -> list[int]:
+        """Add the frames of another table. Return the position in this table of each frame of the other one."""
+        return [self.add(frame.function, frame.file, frame.line) for frame in frames]
+
+
+def translate(positions: Sequence[int], translation: Sequence[int]) -> list[int]:
+    """Return the positions of a stack in another table. Positions that its table does not have are left out."""
+    return [translation[position] for position in positions if 0 <= position < len(translation)]

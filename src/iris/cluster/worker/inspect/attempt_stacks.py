@@ -1,0 +1,148 @@
+"""Answers the calls that read and sample the call stacks of attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from iris.arguments import check_whole_number
+from iris.cluster.stacks.frame_table import FrameTable
+from iris.cluster.stacks.merging import StackCounts
+from iris.cluster.types import parse_task_id
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.inspect.process_facts import is_python, name_and_state, parents_first
+from iris.cluster.worker.inspect.py_spy import PySpy
+from iris.cluster.worker.inspect.py_spy_output import StackProblem
+from iris.cluster.worker.limits.process_table import Process
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import ProcessStacks, ReadStacksResponse, SampledTask, SampleStacksResponse, TaskStacks
+from iris.system.clock import now_ms
+
+DEFAULT_RATE = 100
+_MOST_PROCESSES = 256  # Of one attempt; the others are only counted.
+_NOT_RUNNING = StackProblem(cluster_pb2.STACK_REASON_NOT_RUNNING, "the task has no running process")
+_NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is not a Python program")
+_ALL_FOREIGN = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "no process of the task is a Python program")
+
+StackedAttempt = cluster_pb2.Worker.StackedAttempt
+FindProcesses = Callable[[Attempt], Awaitable[list[Process]]]
+
+
+class _Found(NamedTuple):
+    """An attempt of a request with its processes.
+
+    Attributes:
+        task_index: The task.
+        attempt_id: The attempt.
+        processes: Its running processes; the parent of a process is before the process.
+    """
+
+    task_index: int
+    attempt_id: int
+    processes: list[Process]
+
+
+class AttemptStacks:
+    """The call stacks of the attempts of one worker.
+
+    Args:
+        registry: The attempts.
+        find_processes: Returns the processes of an attempt.
+        py_spy: Reads the stacks of processes.
+    """
+
+    def __init__(self, registry: AttemptRegistry, find_processes: FindProcesses, py_spy: PySpy) -> None:
+        self._registry = registry
+        self._find_processes = find_processes
+        self._py_spy = py_spy
+
+    async def read(self, request: cluster_pb2.Worker.ReadStacksRequest) -> ReadStacksResponse:
+        """Return the stacks of attempts.
+
+        Raises:
+            InvalidArgumentError: A task id is invalid.
+        """
+        table = FrameTable()
+
+        async def read_task(found: _Found) -> TaskStacks:
+            task = TaskStacks(
+                task_index=found.task_index,
+                attempt_id=found.attempt_id,
+                worker_id=self._registry.worker_id,
+                read_at_ms=now_ms(),
+            )
+            readings = (self._read(one, table, with_variables=request.with_variables) for one in found.processes)
+            task.processes.extend(await asyncio.gather(*readings))
+            if not task.processes:
+                task.reason, task.problem = _NOT_RUNNING
+            return task
+
+        tasks = await asyncio.gather(*(read_task(found) for found in await self._find(request.attempts)))
+        return ReadStacksResponse(frames=table.frames, tasks=tasks)
+
+    async def sample(self, request: cluster_pb2.Worker.SampleStacksRequest) -> SampleStacksResponse:
+        """Sample the stacks of attempts, and return their sums.
+
+        Raises:
+            InvalidArgumentError: A task id, the duration or the rate is invalid.
+        """
+        check_whole_number("seconds", request.seconds, least=1, most=10)
+        check_whole_number("rate", request.rate, most=1000)
+        counts = StackCounts()
+
+        async def sample_task(found: _Found) -> SampledTask:
+            task = SampledTask(
+                task_index=found.task_index, attempt_id=found.attempt_id, worker_id=self._registry.worker_id
+            )
+            python = await asyncio.to_thread(_python_only, found.processes)
+            samplings = (
+                self._py_spy.record(
+                    process.pid,
+                    counts,
+                    seconds=request.seconds,
+                    rate=request.rate or DEFAULT_RATE,
+                    with_idle=request.with_idle,
+                )
+                for process in python
+            )
+            results = await asyncio.gather(*samplings)
+            sampled = [result for result in results if isinstance(result, int)]
+            task.samples, task.processes = sum(sampled), len(sampled)
+            problems = [result for result in results if isinstance(result, StackProblem)]
+            if not sampled:
+                none = _ALL_FOREIGN if found.processes else _NOT_RUNNING
+                task.reason, task.problem = problems[0] if problems else none
+            return task
+
+        tasks = await asyncio.gather(*(sample_task(found) for found in await self._find(request.attempts)))
+        return SampleStacksResponse(frames=counts.table.frames, stacks=counts.messages(), tasks=tasks)
+
+    async def _find(self, attempts: Iterable[StackedAttempt]) -> list[_Found]:
+        found = []
+        for wanted in attempts:
+            _, task_index = parse_task_id(wanted.task_id)
+            attempt = self._registry.get(wanted.task_id, wanted.attempt_id)
+            processes: list[Process] = []
+            if attempt is not None and attempt.process is not None and attempt.has_live_process:
+                processes = parents_first(await self._find_processes(attempt))[:_MOST_PROCESSES]
+            found.append(_Found(task_index, wanted.attempt_id, processes))
+        return found
+
+    async def _read(self, process: Process, table: FrameTable, *, with_variables: bool) -> ProcessStacks:
+        name, state = name_and_state(process.pid)
+        entry = ProcessStacks(pid=process.pid, parent_pid=process.parent, command=name, state=state)
+        if not await asyncio.to_thread(is_python, process.pid):
+            entry.reason, entry.problem = _NOT_PYTHON
+            return entry
+        threads = await self._py_spy.dump(process.pid, table, with_variables=with_variables)
+        if isinstance(threads, StackProblem):
+            entry.reason, entry.problem = threads
+        else:
+            entry.threads.extend(threads)
+        return entry
+
+
+def _python_only(processes: Iterable[Process]) -> list[Process]:
+    return [process for process in processes if is_python(process.pid)]

@@ -1,0 +1,163 @@
+"""Runs py-spy, with a deadline and a limited number of processes.
+
+py-spy reads the memory of a process and does not stop the process (`--nonblocking`). Therefore a reading can be
+inconsistent while the process is busy. Such a reading is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+from iris.cluster.stacks.frame_table import FrameTable
+from iris.cluster.stacks.merging import StackCounts
+from iris.cluster.worker.inspect.py_spy_output import StackProblem, parse_dump, parse_samples, problem_in
+from iris.cluster.worker.process.tracing import explain_refusal
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import ThreadStack
+
+# Each run of py-spy uses a core for some hundredths of a second, because it reads the symbols of the interpreter.
+_AT_ONCE = 4
+_TRIES = 4
+_DUMP_S = 5.0
+_RECORD_EXTRA_S = 10.0  # Starting py-spy and ending a record take this many seconds at most.
+_NO_TOOL = StackProblem(
+    cluster_pb2.STACK_REASON_TOOL_MISSING,
+    "py-spy is not installed beside the worker: install 'iris-cluster[inspect]' in the environment of the worker, or"
+    " put py-spy into its PATH",
+)
+
+
+class OwnProcesses(Protocol):
+    """The processes of the worker that belong to no attempt. `StrayProcesses` implements this protocol."""
+
+    def spare(self, pid: int) -> None:
+        """Leave a child of this process alone. Otherwise it counts as left behind by an attempt."""
+
+    def release(self, pid: int) -> None:
+        """Forget a child that has ended."""
+
+
+class PySpy:
+    """Runs py-spy for the calls of one worker.
+
+    Args:
+        own: Learns about the processes of py-spy.
+        program: The path of py-spy; None finds it beside the interpreter of this process and in PATH.
+    """
+
+    def __init__(self, own: OwnProcesses, program: str | None = None) -> None:
+        self._own = own
+        self._program = program
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def dump(self, pid: int, table: FrameTable, *, with_variables: bool) -> list[ThreadStack] | StackProblem:
+        """Return the stacks of all threads of a process, or why they cannot be read.
+
+        Args:
+            pid: The process.
+            table: The table for the frames.
+            with_variables: Whether to return the local variables.
+        """
+        program = self._find()
+        if program is None:
+            return _NO_TOOL
+        command = [program, "dump", "--json", "--nonblocking", "--full-filenames", "--pid", str(pid)]
+        problem = _NO_TOOL
+        for _ in range(_TRIES):
+            async with self._turns:
+                done = await self._run([*command, *["--locals"] * with_variables], _DUMP_S)
+            if isinstance(done, StackProblem):
+                return done
+            try:
+                return parse_dump(done.stdout, table, with_variables=with_variables)
+            except ValueError:
+                problem = problem_in(done.stderr, partial(explain_refusal, pid, program))
+            if problem.reason != cluster_pb2.STACK_REASON_FAILED:
+                break
+        return problem
+
+    async def record(
+        self, pid: int, counts: StackCounts, *, seconds: int, rate: int, with_idle: bool
+    ) -> int | StackProblem:
+        """Sample the stacks of a process, and return the number of samples, or why there are none.
+
+        Args:
+            pid: The process.
+            counts: The sums, to which the samples are added.
+            seconds: How long to sample.
+            rate: The samples per second.
+            with_idle: Whether to count threads that wait.
+        """
+        program = self._find()
+        if program is None:
+            return _NO_TOOL
+        # The samples go to a file, because py-spy also writes its messages to stdout.
+        with tempfile.NamedTemporaryFile("r", prefix="iris-samples-", encoding="utf-8", errors="replace") as file:
+            command = [program, "record", "--nonblocking", "--full-filenames", "--format", "raw", "--output", file.name]
+            command += ["--duration", str(seconds), "--rate", str(rate), *["--idle"] * with_idle, "--pid", str(pid)]
+            done = await self._run(command, seconds + _RECORD_EXTRA_S)
+            if isinstance(done, StackProblem):
+                return done
+            samples = parse_samples(await asyncio.to_thread(file.read), counts)
+        if samples or not _has_error(done.stderr):
+            return samples  # A process whose threads all wait has no samples.
+        return problem_in(done.stderr, partial(explain_refusal, pid, program))
+
+    def _find(self) -> str | None:
+        if self._program is not None:
+            return self._program if os.access(self._program, os.X_OK) else None
+        beside = os.path.join(sysconfig.get_path("scripts"), "py-spy")
+        return beside if os.access(beside, os.X_OK) else shutil.which("py-spy")
+
+    async def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str] | StackProblem:
+        """Run a command. Its exit code means nothing, because another part of the worker may have collected it."""
+        environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 - The start takes a millisecond, and its id is needed at once.
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            return StackProblem(cluster_pb2.STACK_REASON_FAILED, f"py-spy cannot be started: {error.strerror}")
+        self._own.spare(process.pid)
+        waiting = asyncio.ensure_future(asyncio.to_thread(_communicate, process, timeout_s))
+        try:
+            done = await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            process.kill()
+            await asyncio.wait([waiting])
+            raise
+        finally:
+            self._own.release(process.pid)
+        if done is None:
+            return StackProblem(
+                cluster_pb2.STACK_REASON_TIMEOUT, f"py-spy did not finish within {timeout_s:.0f} seconds"
+            )
+        return done
+
+
+def _communicate(process: subprocess.Popen[str], timeout_s: float) -> subprocess.CompletedProcess[str] | None:
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return None
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def _has_error(stderr: str) -> bool:
+    return "Error:" in stderr or "denied" in stderr.lower()
