@@ -42,7 +42,7 @@ def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iri
     done = remote_iris("ps", "--limit", "2")
     assert len(done.stdout.splitlines()) == 3, "a header, and two jobs"
     assert names[2] in done.stdout, "the newest first"
-    assert "more run or wait" in done.stderr
+    assert re.search("[0-9]+ more runs? or waits?: ", done.stderr)
     assert "iris ps --all" in done.stderr
     whole = [job["job_id"] for job in remote_iris.json("ps")["jobs"]]
     assert set(names) <= set(whole)
@@ -52,7 +52,7 @@ def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iri
     filters = ["--state", "running", "--state", "PENDING", "--name", names[0], "--since", "1h"]
     other = remote_iris("run", "--detach", "--name", f"{names[0]} too", "--", "sleep", "600").stdout.strip()
     hint = remote_iris("ps", "--limit", "1", *filters).stderr
-    (told,) = re.findall(r"^iris: 1 more run or wait: iris (ps --all .*)$", hint, re.MULTILINE)
+    (told,) = re.findall(r"^iris: 1 more runs or waits: iris (ps --all .*)$", hint, re.MULTILINE)
     assert {job["job_id"] for job in remote_iris.json(*shlex.split(told))["jobs"]} == {names[0], other}
     remote_iris("kill", *names, other)
 

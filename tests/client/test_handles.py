@@ -158,7 +158,7 @@ def test_table_of_many_tasks_shows_the_first_ones_and_counts_the_others() -> Non
 
     tasks = [cluster_pb2.TaskStatus(task_index=index, job_id="big") for index in range(1000)]
     lines = str(TaskStatusList(tasks)).splitlines()
-    assert (len(lines), lines[0], lines[-1]) == (53, "1000 tasks of job big", "… and 950 more tasks")
+    assert (len(lines), lines[0], lines[-1]) == (53, "1,000 tasks of job big", "… and 950 more tasks")
 
 
 def test_table_of_a_job_shows_failed_tasks_first() -> None:

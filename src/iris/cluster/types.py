@@ -28,6 +28,7 @@ from iris.cluster.states import is_job_finished as is_job_finished
 from iris.cluster.states import is_task_finished as is_task_finished
 from iris.cluster.states import state_name as state_name
 from iris.cores import MILLICORES, cores_of, read_cores
+from iris.counts import counted
 from iris.errors import InvalidArgumentError, quoted
 from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
 from iris.task_ids import make_task_id as make_task_id
@@ -266,8 +267,8 @@ class JobInfo:
             raise InvalidArgumentError(f"{HOSTS_VARIABLE}={self.hosts_file!r} cannot be read: {reason}") from error
         if len(hosts) != self.num_tasks:
             raise InvalidArgumentError(
-                f"{HOSTS_VARIABLE}={self.hosts_file!r} has {len(hosts)} lines: expected one host for each of"
-                f" {self.num_tasks} tasks"
+                f"{HOSTS_VARIABLE}={self.hosts_file!r} has {counted(len(hosts), 'line')}: expected one host for each of"
+                f" {counted(self.num_tasks, 'task')}"
             )
         return hosts
 

@@ -95,7 +95,7 @@ def test_each_user_has_a_separate_quota() -> None:
     quotas.check("ann", 5)
     quotas.add("ann", 5)
     quotas.check("bob", 5)
-    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 unfinished jobs"):
+    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 unfinished job,"):
         quotas.check("ann", 1)
     quotas.remove("ann", 5)
     quotas.check("ann", 5)

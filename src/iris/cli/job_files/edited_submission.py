@@ -12,6 +12,7 @@ import click
 
 from iris.cli.job_files.job_file import defaults_of, read_job_file, toml_lines
 from iris.cores import MILLICORES, cores_of
+from iris.counts import counted
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
@@ -147,7 +148,7 @@ def _kept_parts(answer: cluster_pb2.Controller.GetSubmissionResponse) -> list[st
     if submission.working_directory:
         parts.append(f"the directory {quoted(submission.working_directory)}")
     if submission.num_inputs:
-        parts.append(f"the {submission.num_inputs} inputs")
+        parts.append(f"the {counted(submission.num_inputs, 'input')}")
     return ["", f"Unchanged: {', '.join(parts)}."] if parts else []
 
 

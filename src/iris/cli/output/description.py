@@ -11,6 +11,7 @@ from iris.cli.output.columns import facts
 from iris.cli.output.submission_facts import submission_facts
 from iris.cli.output.tables import attempts_table, one_line, plain, state_text, tasks_table, words_of_time
 from iris.cluster.types import is_job_finished
+from iris.counts import counted
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -90,7 +91,9 @@ def description(
     shown = tasks[:_SHOWN_TASKS]
     parts: list[RenderableType] = [facts(_facts(job, submission, now)), "", tasks_table(shown, now)]
     if len(shown) < len(tasks):
-        parts.append(plain(f"… and {len(tasks) - len(shown)} more tasks: iris status {shlex.quote(job.job_id)}"))
+        parts.append(
+            plain(f"… and {counted(len(tasks) - len(shown), 'more task')}: iris status {shlex.quote(job.job_id)}")
+        )
     attempts = [
         (task, attempt)
         for task in shown

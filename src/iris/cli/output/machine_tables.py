@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from iris.cli.output.columns import Columns
 from iris.cli.output.tables import plain, words_of_time
 from iris.cluster.amounts import cores_in, millicores_in
+from iris.counts import counted
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -48,7 +49,7 @@ def _summary(answer: cluster_pb2.Controller.ListMachinesResponse) -> str:
     alive = [machine for machine in answer.machines if machine.alive]
     avoided = [machine for machine in answer.machines if machine.why_avoided]
     dead = len(answer.machines) - len(alive) - len(avoided)
-    count = f"{len(alive):,} machine{'' if len(alive) == 1 else 's'}"
+    count = counted(len(alive), "machine")
     away = f" and {dead:,} not alive" if dead else ""
     away += f" and {len(avoided):,} without room for new tasks" if avoided else ""
     free = _sum(machine.free for machine in alive)
@@ -118,7 +119,7 @@ def _holders(machine: Machine) -> str:
         count = len(holding.task_indices)
         shown.append(f"{holding.job_id} ({f'{count} tasks' if count > 1 else f'task {holding.task_indices[0]}'})")
     more = len(by_size) - len(shown)
-    return ", ".join(shown) + (f" and {more} more job{'s' if more > 1 else ''}" if more else "")
+    return ", ".join(shown) + (f" and {counted(more, 'more job')}" if more else "")
 
 
 def _sum(amounts: Iterable[Amounts]) -> Amounts:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from iris.cores import MILLICORES, cores_of
+from iris.counts import counted
 from iris.durations import write_span
 from iris.rpc import cluster_pb2
 
@@ -73,7 +74,11 @@ def submission_facts(answer: Answer) -> list[tuple[str, str]]:
 def _entrypoint(answer: Answer) -> str:
     if answer.submission.command:
         return shlex.join(answer.submission.command)
-    return f"a Python callable of {answer.callable_bytes:,} bytes" if answer.callable_bytes else "no longer stored"
+    return (
+        f"a Python callable of {counted(answer.callable_bytes, 'byte')}"
+        if answer.callable_bytes
+        else "no longer stored"
+    )
 
 
 def _tasks(launch: LaunchRequest) -> str:
@@ -105,7 +110,7 @@ def _machines(launch: LaunchRequest) -> list[str]:
 
 def _names(names: list[str], *, complete: bool) -> str:
     if complete:
-        return f"the whole environment of the shell, {len(names)} variables"
+        return f"the whole environment of the shell, {counted(len(names), 'variable')}"
     more = len(names) - _SHOWN_NAMES
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
@@ -129,7 +134,7 @@ def _retries(launch: LaunchRequest) -> list[str]:
     found = [f"up to {launch.max_retries_failure} after a failure"] if launch.max_retries_failure else []
     found += [f"only after exit code {', '.join(map(str, launch.retry_on))}"] if launch.retry_on else []
     found += [f"never after exit code {', '.join(map(str, launch.fail_on))}"] if launch.fail_on else []
-    return found + ([f"{launch.max_task_failures} tasks may fail"] if launch.max_task_failures else [])
+    return found + ([f"{counted(launch.max_task_failures, 'task')} may fail"] if launch.max_task_failures else [])
 
 
 def _millicores(launch: LaunchRequest) -> int:
@@ -146,4 +151,4 @@ def _size(amount: int) -> str:
     for unit, name in _UNITS:
         if amount >= unit and amount % unit == 0:
             return f"{amount // unit} {name}"
-    return f"{amount:,} bytes"
+    return counted(amount, "byte")

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 from iris.arguments import check_path
 from iris.client.files.copied import Copied, OnProgress
 from iris.cluster.types import make_task_id
+from iris.counts import counted
 from iris.rpc import cluster_pb2
 
 
@@ -87,7 +88,7 @@ class Output(StoredFile):
         object.__setattr__(self, "_client", client)
 
     def __repr__(self) -> str:
-        return f"<Output {self.task_id}:{self.path} ({self.size:,} bytes)>"
+        return f"<Output {self.task_id}:{self.path} ({counted(self.size, 'byte')})>"
 
     def download(self, to: str | os.PathLike[str] | BinaryIO = ".", *, on_progress: OnProgress | None = None) -> Copied:
         """Copy the file to this machine. `IrisClient.download` documents the arguments and the errors."""

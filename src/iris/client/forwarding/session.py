@@ -19,6 +19,7 @@ from contextlib import aclosing
 from iris.client.forwarding.port_pairs import PortPair
 from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, TunnelCalls, WriteTunnelRequest
 from iris.cluster.types import make_task_id
+from iris.counts import counted, word_for
 from iris.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -135,7 +136,9 @@ class ForwardSession:
             await asyncio.wait((writing, streaming), return_when=asyncio.FIRST_COMPLETED)
             closed = streaming.result() if streaming.done() else writing.result()
             if self._tunnel.channels:
-                self._note(f"{len(self._tunnel.channels)} connections were reset: {closed.text}")
+                self._note(
+                    f"{counted(len(self._tunnel.channels), 'connection was', 'connections were')} reset: {closed.text}"
+                )
             return closed
         finally:
             self._ready.clear()
@@ -194,7 +197,9 @@ class ForwardSession:
             raise NotFoundError(f"job {self._job_id!r} has no port named {missing[0]!r}; its ports are: {known}")
         lost = tunnel.drop_missing(set(opened.channels))
         if lost:
-            self._note(f"{len(lost)} connections to {self._task_id} were lost")
+            self._note(
+                f"{counted(len(lost), 'connection')} to {self._task_id} {word_for(len(lost), 'was', 'were')} lost"
+            )
         if self._attempt_id is None:
             self._attempt_id = opened.attempt_id
             if opened.attempt_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from iris.cluster.types import FINAL_STATES, JobState, TaskState, is_job_finished, state_name
+from iris.counts import counted
 from iris.display.progress import Progress
 from iris.display.table import Table
 from iris.durations import words_of_seconds
@@ -135,13 +136,13 @@ def jobs_table(jobs: Sequence[cluster_pb2.JobStatus]) -> Table:
         for job in list(reversed(jobs))[:MOST_ROWS]
     ]
     columns = ("job", "state", "tasks", "age", "time", "why")
-    return Table(count_of(jobs, "job"), columns, rows, _left_out(len(jobs), "earlier jobs"), COLOURS)
+    return Table(count_of(jobs, "job"), columns, rows, _left_out(len(jobs), "earlier job"), COLOURS)
 
 
 def count_of(items: Iterable[object], what: str) -> str:
     """Return the number of items in words, for example `2 jobs`."""
     count = len(list(items))
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return counted(count, what)
 
 
 def time_taken(started_at_ms: int, finished_at_ms: int) -> str:
@@ -162,4 +163,4 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus) -> int 
 
 
 def _left_out(count: int, what: str) -> str:
-    return f"… and {count - MOST_ROWS} more {what}" if count > MOST_ROWS else ""
+    return f"… and {counted(count - MOST_ROWS, f'more {what}')}" if count > MOST_ROWS else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iris.client.views.job_tables import MOST_ROWS, count_of
 from iris.cluster.amounts import cores_in
+from iris.counts import counted
 from iris.display.table import Table
 from iris.durations import words_of_seconds
 from iris.rpc import cluster_pb2
@@ -38,10 +39,10 @@ def machines_tables(answer: cluster_pb2.Controller.ListMachinesResponse) -> list
             (gang.job_id, str(gang.slots), words_of_seconds((now - gang.since_ms) / 1000), gang.reason)
             for gang in answer.waiting[:MOST_ROWS]
         ]
-        note = _left_out(answer.num_waiting, "waiting gangs")
+        note = _left_out(answer.num_waiting, "waiting gang")
         tables.append(Table("", ("waiting", "tasks", "since", "why"), waiting, note))
     return tables
 
 
 def _left_out(count: int, what: str) -> str:
-    return f"… and {count - MOST_ROWS} more {what}" if count > MOST_ROWS else ""
+    return f"… and {counted(count - MOST_ROWS, f'more {what}')}" if count > MOST_ROWS else ""

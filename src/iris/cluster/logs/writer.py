@@ -27,6 +27,7 @@ from iris.cluster.logs.records import (
 from iris.cluster.logs.records import Source as Source
 from iris.cluster.logs.segments import ORIGIN, LogEnd, RecordBoundary, write_end
 from iris.config import DEFAULT_MAX_LOG_BYTES
+from iris.counts import counted, word_for
 
 _SEGMENT_BYTES = 16 << 20
 _SMALLEST_SEGMENT_BYTES = 64 << 10
@@ -238,7 +239,8 @@ class LogWriter:
         """A text for people about the output that is missing because of disk errors; empty if nothing is missing."""
         if not self.lost:
             return ""
-        return f"{self.lost:,} bytes of its log are missing: {self.removed or self._why_lost}"
+        verb = word_for(self.lost, "is", "are")
+        return f"{counted(self.lost, 'byte')} of its log {verb} missing: {self.removed or self._why_lost}"
 
     def reason(self, source_id: int) -> str:
         """Return the reason why the last bytes of a source were not written; "" if all bytes were written."""

@@ -12,6 +12,7 @@ import click
 from iris.cli.cluster.cluster_record import Record, exclusive, is_running, read_record, remove_record
 from iris.cli.options import json_option
 from iris.cli.output.printer import Output
+from iris.counts import counted, word_for
 from iris.errors import UnavailableError
 from iris.system.process_identity import identify_process
 
@@ -56,7 +57,8 @@ def down(*, as_json: bool) -> None:
     if record is not None:
         text = f"the cluster at {address} has ended"
     elif workers:
-        text = f"no cluster is up; {workers} worker{'s' * (workers != 1)} of one whose server was killed have ended"
+        verb = word_for(workers, "has", "have")
+        text = f"no cluster is up; {counted(workers, 'worker')} of one whose server was killed {verb} ended"
     else:
         text = "no cluster is up"
     output.answer(document, lambda: text)

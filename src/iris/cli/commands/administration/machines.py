@@ -11,6 +11,7 @@ from iris.cli.options import address_option, json_option
 from iris.cli.output.documents import machines_document
 from iris.cli.output.printer import Output
 from iris.cluster.amounts import millicores_in
+from iris.counts import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,10 +53,11 @@ def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
         output.note(f"the engine cannot be reached, and this is its last known state: {answer.problem}")
     if as_json:
         return
-    hidden = {"machines": len(answer.machines) - len(shown), "queued gangs": len(answer.waiting) - len(waiting)}
+    hidden = {"machine": len(answer.machines) - len(shown), "queued gang": len(answer.waiting) - len(waiting)}
     if any(hidden.values()):
         output.note(
-            ", ".join(f"{count} more {what}" for what, count in hidden.items() if count) + ": iris machines --all"
+            ", ".join(counted(count, f"more {what}") for what, count in hidden.items() if count)
+            + ": iris machines --all"
         )
     if answer.num_waiting > len(answer.waiting):
         output.note(f"{answer.num_waiting:,} gangs are queued; the list has the first {len(answer.waiting):,}")

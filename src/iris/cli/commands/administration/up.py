@@ -18,6 +18,7 @@ from iris.cluster.client.contexts.choose_cluster import find_cluster
 from iris.cluster.client.running_cluster import state_home
 from iris.cluster.client.server_process import check_server_extra
 from iris.config import ClusterConfig, read_config_file
+from iris.counts import counted
 from iris.errors import FailedPreconditionError, NotFoundError
 from iris.rpc.address import is_loopback_host
 
@@ -183,7 +184,7 @@ def _words(value: object) -> str:
 
 def _describe_copied(record: Record, copied: Mapping[str, Any]) -> str:
     count = copied["jobs_not_taken_over"]
-    jobs = f"{count} jobs that had not ended were" if count != 1 else "1 job that had not ended was"
+    jobs = counted(count, "job that had not ended was", "jobs that had not ended were")
     return (
         f"{record.state_dir} is a copy of {copied['original']}: this is a new cluster, with a key of its own, that"
         f" leaves the original alone. {jobs} not taken over (KILLED here), and tokens that were made there are not"
@@ -194,8 +195,8 @@ def _describe_copied(record: Record, copied: Mapping[str, Any]) -> str:
 def _describe_found(found: Mapping[str, int]) -> str:
     jobs, workers = found["jobs_going_on"], found["workers_running"]
     return (
-        f"found the state of an earlier cluster: {jobs} job{'s' * (jobs != 1)} going on,"
-        f" {workers} worker{'s' * (workers != 1)} still running, {found['jobs_ended']} ended"
+        f"found the state of an earlier cluster: {counted(jobs, 'job')} going on,"
+        f" {counted(workers, 'worker')} still running, {found['jobs_ended']} ended"
     )
 
 

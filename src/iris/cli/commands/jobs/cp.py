@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import click
 
@@ -17,6 +17,7 @@ from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import CopyDisplay
 from iris.cluster.types import make_task_id
+from iris.counts import counted
 from iris.errors import FailedPreconditionError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
@@ -194,6 +195,5 @@ def _report(output: Output, results: list[_Result]) -> int:
     return EXIT_ERROR if any(result.error for result in results) else 0
 
 
-def _words(copy: dict[str, object]) -> str:
-    files = copy["files"]
-    return f"copied {files} {'file' if files == 1 else 'files'}, {copy['bytes']:,} bytes, to {copy['path']}"
+def _words(copy: dict[str, Any]) -> str:
+    return f"copied {counted(copy['files'], 'file')}, {counted(copy['bytes'], 'byte')}, to {copy['path']}"

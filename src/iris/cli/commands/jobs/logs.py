@@ -21,6 +21,7 @@ from iris.cli.output.job_labels import JobLabels
 from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_job_finished, state_name
+from iris.counts import counted
 from iris.errors import InvalidArgumentError, IrisError, NotFoundError
 
 if TYPE_CHECKING:
@@ -440,7 +441,7 @@ def _chosen_indices(
             most = max((len(task.attempts) for task in status.tasks), default=0)
             raise NotFoundError(
                 f"no task of job {status.job_id!r} has an attempt {attempt}:"
-                f" no task has had more than {most} attempts, which count from 0"
+                f" no task has had more than {counted(most, 'attempt')}, and attempts count from 0"
             )
         return found
     return list(range(status.num_tasks))

@@ -17,6 +17,7 @@ from iris.cli.output.documents import job_document
 from iris.cli.output.live_view import Frame, show_live
 from iris.cli.output.printer import Output
 from iris.cluster.types import FINAL_STATES, STATE_NAMES, is_job_finished
+from iris.counts import counted
 from iris.moments import write_moment
 
 if TYPE_CHECKING:
@@ -154,8 +155,9 @@ def ps(
     frame = _frame(shown, is_filtered=not wanted.is_empty)
     output.answer(frame.document, frame.view)
     shown_live = sum(not is_job_finished(job.state) for job in shown)
-    hidden = {"run or wait": counts[0] - shown_live, "have ended": counts[1] - (len(shown) - shown_live)}
-    more = [f"{count} more {what}" for what, count in hidden.items() if count > 0]
+    live, ended = counts[0] - shown_live, counts[1] - (len(shown) - shown_live)
+    more = [counted(live, "more runs or waits", "more run or wait")] if live > 0 else []
+    more += [counted(ended, "more has ended", "more have ended")] if ended > 0 else []
     if more:
         output.note(f"{', '.join(more)}: {shlex.join(['iris', 'ps', '--all', *options, *wanted.words()])}")
 

@@ -13,6 +13,7 @@ from iris.cli.completion import JobName
 from iris.cli.options import address_option, json_option
 from iris.cli.output.printer import Output
 from iris.cores import MILLICORES
+from iris.counts import counted
 from iris.durations import words_of_seconds
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def usage(*, job: str, each_task: bool, as_json: bool, address: str | None) -> N
     measured = [one for one in series if one.times_ms]
     output.answer(document, lambda: _table(measured) if measured else _nothing(job_id))
     if each_task and target.task_index is None and count > _MOST_TASKS and not as_json:
-        output.note(f"{count - _MOST_TASKS:,} more tasks: iris usage --tasks --json")
+        output.note(f"{counted(count - _MOST_TASKS, 'more task')}: iris usage --tasks --json")
 
 
 def _nothing(job_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 
 from iris.client.files.copied import Copied, OnProgress
 from iris.client.files.outputs import StoredFile, folders_of, read_outputs
+from iris.counts import counted
 from iris.rpc import cluster_pb2
 
 
@@ -43,7 +44,7 @@ class AsyncOutput(StoredFile):
         object.__setattr__(self, "_client", client)
 
     def __repr__(self) -> str:
-        return f"<AsyncOutput {self.task_id}:{self.path} ({self.size:,} bytes)>"
+        return f"<AsyncOutput {self.task_id}:{self.path} ({counted(self.size, 'byte')})>"
 
     async def download(
         self, to: str | os.PathLike[str] | BinaryIO = ".", *, on_progress: OnProgress | None = None

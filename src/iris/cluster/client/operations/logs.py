@@ -16,6 +16,7 @@ from iris.arguments import (
 from iris.cluster.client.operations.jobs import get_task_status
 from iris.cluster.client.operations.steps import Call, OpenStream, Operation, Probe, Worker
 from iris.cluster.types import make_task_id, parse_task_id
+from iris.counts import counted
 from iris.errors import DeadlineExceededError, NotFoundError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 
@@ -138,7 +139,7 @@ def find_attempt(task: cluster_pb2.TaskStatus, attempt_id: int | None) -> cluste
             return attempt
     raise NotFoundError(
         f"task {make_task_id(task.job_id, task.task_index)!r} has no attempt {attempt_id}"
-        f": the task has had {len(task.attempts)} attempts, which count from 0"
+        f": the task has had {counted(len(task.attempts), 'attempt')}, and attempts count from 0"
     )
 
 

@@ -24,6 +24,7 @@ from iris.cluster.controller.jobs.task import (
 )
 from iris.cluster.controller.scheduling.waiting.reason_text import default_core_text, pending_text
 from iris.cluster.types import state_name
+from iris.counts import counted, word_for
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES
@@ -219,7 +220,7 @@ def _job_message(job: Job) -> str:
         return ""
     if job.ending is not None:
         left = job.tally.count(BUILDING) + job.tally.count(RUNNING)
-        return f"ending as {state_name(job.ending)}: {left} tasks are being stopped"
+        return f"ending as {state_name(job.ending)}: {counted(left, 'task is', 'tasks are')} being stopped"
     if not job.tally.count(PENDING):
         return ""
     if job.waits_for:
@@ -281,7 +282,8 @@ def _why_deferred(job: Job) -> str:
     """Return the reason why tasks wait because of `max_parallel`; empty if no task waits for this reason."""
     if not job.deferred:
         return ""
-    return f"waiting: max_parallel is {job.max_parallel}, and {len(job.gangs)} tasks of the job run or wait for room"
+    verb = word_for(len(job.gangs), "runs or waits for room", "run or wait for room")
+    return f"waiting: max_parallel is {job.max_parallel}, and {counted(len(job.gangs), 'task')} of the job {verb}"
 
 
 def _why_waiting(job: Job, gang: Gang) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from iris.counts import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -124,5 +126,5 @@ def _readable_time(milliseconds: int) -> str:
     for unit, size in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000)):
         if milliseconds >= size and milliseconds % size == 0:
             count = milliseconds // size
-            return f"{count} {unit}{'s' if count != 1 else ''}"
+            return counted(count, unit)
     return f"{milliseconds / 1000:g} s"

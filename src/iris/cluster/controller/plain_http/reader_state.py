@@ -17,6 +17,7 @@ from iris.cluster.logs.entries.start import first_positions
 from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, complete_end, end_without_attempt
 from iris.cluster.logs.records import MAX_PAYLOAD, SOURCES
 from iris.cluster.types import is_task_finished
+from iris.counts import counted
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
@@ -243,7 +244,7 @@ def find_indices(record: JobRecord, query: LogQuery) -> Sequence[int]:
     if not found:
         most = max((len(task.attempts) for task in tasks), default=0)
         raise NotFoundError(
-            f"no task of job {record.job_id!r} has an attempt {attempt_id}: no task has had more than {most} attempts,"
-            " which count from 0"
+            f"no task of job {record.job_id!r} has an attempt {attempt_id}: no task has had more than"
+            f" {counted(most, 'attempt')}, and attempts count from 0"
         )
     return found

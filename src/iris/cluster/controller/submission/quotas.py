@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from iris.counts import counted, word_for
 from iris.errors import ResourceExhaustedError, quoted
 from iris.reasons import ErrorReason
 
@@ -47,14 +48,15 @@ class QuotaUse:
         Raises:
             ResourceExhaustedError: The user has too many unfinished jobs or tasks.
         """
-        for what, has, more, limit, option in (
-            ("jobs", self._jobs[user], 1, self._quota.jobs, "--max-jobs-per-user"),
-            ("tasks of jobs", self._tasks[user], tasks, self._quota.tasks, "--max-tasks-per-user"),
+        for one, many, has, more, limit, option in (
+            ("job", "jobs", self._jobs[user], 1, self._quota.jobs, "--max-jobs-per-user"),
+            ("task of a job", "tasks of jobs", self._tasks[user], tasks, self._quota.tasks, "--max-tasks-per-user"),
         ):
             if has + more > limit:
-                user_has = f"user {quoted(user)} has" if user else "there are"
+                user_has = f"user {quoted(user)} has" if user else word_for(has, "there is", "there are")
+                found = counted(has, f"unfinished {one}", f"unfinished {many}")
                 raise ResourceExhaustedError(
-                    f"{user_has} {has:,} unfinished {what}, and {more:,} more would exceed the limit of"
+                    f"{user_has} {found}, and {more:,} more would exceed the limit of"
                     f" {limit:,}: wait for some, or kill some ('iris ps', 'iris kill'; 'iris up {option}' sets the"
                     " limit)",
                     reason=ErrorReason.QUOTA_EXCEEDED,

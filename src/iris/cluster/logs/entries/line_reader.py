@@ -10,6 +10,7 @@ from operator import add
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.entries.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import GAP, MAX_PAYLOAD, SOURCES, Offsets, decode, parse_gap
+from iris.counts import counted, word_for
 
 # To limit its memory, a reader keeps at most `MAX_HELD_LINE_BYTES` of a partial line. Longer lines are returned in
 # parts.
@@ -250,7 +251,8 @@ class RawReader:
                 missing -= max(0, self._received[source_id] - offset)
                 if missing > 0:
                     self._received[source_id] = max(offset, self._received[source_id]) + missing
-                    self._on_missing(f"{missing:,} bytes of {SOURCES[source_id]} are missing: {cause}")
+                    verb = word_for(missing, "is", "are")
+                    self._on_missing(f"{counted(missing, 'byte')} of {SOURCES[source_id]} {verb} missing: {cause}")
                 continue
             known = self._received[source_id] - offset
             if known < len(payload):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from iris.cluster.logs.cursor import Position, encode_cursors
 from iris.cluster.logs.entries.line_cursor import NO_OTHER_POSITIONS, OtherPositions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
+from iris.counts import counted, word_for
 
 
 class EntryOrigin:
@@ -162,7 +163,7 @@ class LogEntry:
 
     def _describe_gap(self) -> str:
         count, cause = self._origin.missing
-        return f"{count:,} bytes of {self.source} are missing here: {cause}"
+        return f"{counted(count, 'byte')} of {self.source} {word_for(count, 'is', 'are')} missing here: {cause}"
 
     def _key(self) -> tuple[object, ...]:
         origin = self._origin

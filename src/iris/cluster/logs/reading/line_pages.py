@@ -14,6 +14,7 @@ from iris.cluster.logs.reading.query import EVERYTHING, LogFilter, parse_filter
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import SOURCES, Source
 from iris.cluster.logs.writer import LogWriter
+from iris.counts import word_for
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import Steps, finish
 
@@ -325,7 +326,8 @@ def _line(block: LineBlock, number: int, start: int, end: int) -> NumberedLine:
 
 def _gap_line(gap: Gap) -> NumberedLine:
     source = SOURCES[gap.source_id]
-    words = f"[iris: {gap.missing} bytes of {source} are missing here: {gap.reason}]"
+    nouns, verb = word_for(gap.missing, "byte"), word_for(gap.missing, "is", "are")
+    words = f"[iris: {gap.missing} {nouns} of {source} {verb} missing here: {gap.reason}]"
     return NumberedLine(gap.number, gap.timestamp_ms, source, words.encode(), False, gap.missing)
 
 

@@ -15,6 +15,7 @@ from iris.cluster.files.output_pack import OutputPack, OutputsChangedError
 from iris.cluster.files.transfer_sizes import PART_BYTES
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerConnection
+from iris.counts import counted
 from iris.errors import DeadlineExceededError, IrisError, ResourceExhaustedError, UnavailableError
 from iris.event_log import log_event
 from iris.failpoints import failpoint
@@ -25,6 +26,7 @@ from iris.system.backoff import Backoff
 _CALL_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _MAX_RESTARTS = 3  # How often the outputs are sent again from their beginning if their hash is wrong.
+_SKIPPED = "pipes, sockets or other special files were"
 _log = logging.getLogger(__name__)
 Request = cluster_pb2.Controller.StoreOutputsRequest
 Response = cluster_pb2.Controller.StoreOutputsResponse
@@ -55,11 +57,15 @@ class OutputCollector:
             with await asyncio.to_thread(ConfinedTree, attempt.working_directory, "the working directory") as tree:
                 pack = await asyncio.to_thread(OutputPack, tree, attempt.request.outputs)
                 refused = await self._send(attempt, pack)
-            text = f"{pack.num_files} files, {pack.contents_bytes:,} bytes"
+            text = f"{counted(pack.num_files, 'file')}, {counted(pack.contents_bytes, 'byte')}"
             if refused:
                 self._give_up(attempt, refused)
                 return
-            skipped = f"; {pack.skipped} pipes, sockets or other special files were left out" if pack.skipped else ""
+            skipped = (
+                f"; {counted(pack.skipped, 'pipe, socket or other special file was', _SKIPPED)} left out"
+                if pack.skipped
+                else ""
+            )
             attempt.write_build_line(f"stored the outputs: {text}{skipped}")
             log_event(_log, "outputs.stored", task_id=attempt.request.task_id, attempt_id=attempt.request.attempt_id)
         except ResourceExhaustedError as error:

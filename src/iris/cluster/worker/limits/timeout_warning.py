@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.limits.process_table import Process, read_process
 from iris.cluster.worker.limits.sampler import Sampler
+from iris.counts import counted
 from iris.event_log import log_event
 
 SIGNAL = signal.SIGUSR1
@@ -110,7 +111,7 @@ class TimeoutWarnings:
                     left_s=left_s,
                     processes=signalled,
                 )
-                count = "1 process" if signalled == 1 else f"{signalled} processes"
+                count = counted(signalled, "process", "processes")
                 attempt.write_build_line(f"sent SIGUSR1 to {count}: {limit.name} ends the attempt in {left_s} s")
                 return
             if not is_noted:

@@ -26,6 +26,7 @@ from iris.cluster.controller.workers.unavailability import MissingKind, MissingW
 from iris.cluster.engine.base import Placement, Resources
 from iris.cluster.lease_terms import format_span
 from iris.cores import cores_of
+from iris.counts import counted
 from iris.reasons import PendingCode
 
 _RESOURCE_NAMES = ("cpu", "memory", "gpu")  # The names are in the order of `Resources.amounts`.
@@ -158,7 +159,7 @@ def _summary_text(machines: MachineSummary) -> str:
     if machines.sums is None:
         return text
     sums = _machine_text(machines.sums, machines.scarce, with_name=False)
-    return f"{text} and {machines.count - len(machines.shown)} more machines; {sums} in all"
+    return f"{text} and {counted(machines.count - len(machines.shown), 'more machine')}; {sums} in all"
 
 
 def _machine_text(machine: MachineAmounts, scarce: tuple[int, ...], *, with_name: bool) -> str:
@@ -170,7 +171,7 @@ def _machine_text(machine: MachineAmounts, scarce: tuple[int, ...], *, with_name
 def _unavailable_text(machines: UnavailableMachines) -> str:
     words = []
     if machines.dead:
-        words.append(f"{machines.dead} {'machines are' if machines.dead > 1 else 'machine is'} not alive")
+        words.append(f"{counted(machines.dead, 'machine is', 'machines are')} not alive")
     if machines.example is not None:
         name, why = machines.example
         words.append(f"{name} takes nothing new: {why}")
