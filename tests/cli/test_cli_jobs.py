@@ -42,7 +42,7 @@ def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iri
     done = remote_iris("ps", "--limit", "2")
     assert len(done.stdout.splitlines()) == 3, "a header, and two jobs"
     assert names[2] in done.stdout, "the newest first"
-    assert re.search("[0-9]+ more runs? or waits?: ", done.stderr)
+    assert re.search("[0-9]+ more runs? or waits?", done.stderr)
     assert "iris ps --all" in done.stderr
     whole = [job["job_id"] for job in remote_iris.json("ps")["jobs"]]
     assert set(names) <= set(whole)

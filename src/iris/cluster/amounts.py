@@ -1,4 +1,4 @@
-"""Reads the amounts of resources in messages."""
+"""Reads the amounts of resources in messages, and the amounts that a submission implies."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ def millicores_in(amounts: cluster_pb2.Controller.Amounts) -> int:
 def cores_in(amounts: cluster_pb2.Controller.Amounts) -> int | float:
     """Return the CPU of an amount in cores: an `int` for whole cores, and otherwise a `float`."""
     return cores_of(millicores_in(amounts))
+
+
+def counts_a_core(request: cluster_pb2.Controller.LaunchJobRequest) -> bool:
+    """Return True if each task counts as one core because the submission asks for no resources.
+
+    This rule is for independent tasks only. Without it, all tasks of a large job would start at once on one machine.
+    """
+    resources = request.resources
+    is_given = resources.HasField("cpu") or resources.HasField("cpu_millicores") or resources.HasField("device")
+    return request.independent_tasks and not is_given and not resources.memory_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from iris.cluster.amounts import counts_a_core
 from iris.cores import MILLICORES, cores_of
 from iris.counts import counted
 from iris.durations import write_span
@@ -93,7 +94,8 @@ def _tasks(launch: LaunchRequest) -> str:
 
 def _resources(launch: LaunchRequest) -> list[str]:
     millicores, memory, gpus = _millicores(launch), launch.resources.memory_bytes, _gpus(launch)
-    found = [f"{cores_of(millicores):g} cpu"] if millicores else []
+    implied = " (an independent task that requests nothing counts as one core)" if counts_a_core(launch) else ""
+    found = [f"{cores_of(millicores):g} cpu{implied}"] if millicores else []
     found += [f"{_size(memory)} memory"] if memory else []
     return found + ([f"{gpus} gpu"] if gpus else [])
 
@@ -139,6 +141,8 @@ def _retries(launch: LaunchRequest) -> list[str]:
 
 def _millicores(launch: LaunchRequest) -> int:
     resources = launch.resources
+    if counts_a_core(launch):
+        return MILLICORES
     return resources.cpu_millicores if resources.HasField("cpu_millicores") else resources.cpu * MILLICORES
 
 

@@ -98,7 +98,7 @@ def tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], title: str) -> Table:
             )
         )
     columns = ("task", "state", "attempt", "worker", "time", "exit", "memory", "why")
-    return Table(title, columns, rows, _left_out(len(tasks), "tasks"), COLOURS)
+    return Table(title, columns, rows, _left_out(len(tasks), "task"), COLOURS)
 
 
 def task_tables(task: cluster_pb2.TaskStatus) -> list[Table]:
@@ -117,7 +117,7 @@ def task_tables(task: cluster_pb2.TaskStatus) -> list[Table]:
             for attempt in task.attempts[-MOST_ROWS:]
         ]
         columns = ("attempt", "state", "worker", "time", "exit", "why")
-        tables.append(Table("", columns, rows, _left_out(len(task.attempts), "earlier attempts"), COLOURS))
+        tables.append(Table("", columns, rows, _left_out(len(task.attempts), "earlier attempt"), COLOURS))
     return tables
 
 

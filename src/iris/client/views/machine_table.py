@@ -32,7 +32,7 @@ def machines_tables(answer: cluster_pb2.Controller.ListMachinesResponse) -> list
     title = f"{answer.engine}: {count_of(answer.machines, 'machine')}, {answer.num_waiting} waiting"
     if answer.problem:
         title += f"; the engine does not answer: {answer.problem}"
-    tables = [Table(title, columns, rows, _left_out(len(answer.machines), "machines"), _COLOURS)]
+    tables = [Table(title, columns, rows, _left_out(len(answer.machines), "machine"), _COLOURS)]
     if answer.waiting:
         now = now_ms()
         waiting = [

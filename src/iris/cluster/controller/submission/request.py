@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iris.cluster.amounts import counts_a_core
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_state import Condition
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS
@@ -71,16 +72,6 @@ def need_of(request: LaunchJobRequest) -> Resources:
     if resources.HasField("cpu_millicores"):
         return Resources(resources.cpu_millicores, resources.memory_bytes, gpu)
     return Resources.of(resources.cpu, resources.memory_bytes, gpu)
-
-
-def counts_a_core(request: LaunchJobRequest) -> bool:
-    """Return True if each task counts as one core because the submission asks for no resources.
-
-    This rule is for independent tasks only. Without it, all tasks of a large job would start at once on one machine.
-    """
-    resources = request.resources
-    is_given = resources.HasField("cpu") or resources.HasField("cpu_millicores") or resources.HasField("device")
-    return request.independent_tasks and not is_given and not resources.memory_bytes
 
 
 def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:
