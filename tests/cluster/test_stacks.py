@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
 import sys
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -194,3 +198,45 @@ def test_busy_task_ends_as_usual_after_many_readings(client: IrisClient, tmp_pat
     assert [entry.data for entry in client.cluster.fetch_task_logs(f"{job_id}/task-0")] == ["up", "True"]
     assert len(read) == 50
     assert sum(read) >= 48  # A reading of a busy process may be inconsistent four times in a row.
+
+
+def test_profile_of_two_busy_tasks_is_summed_and_written_by_the_command(
+    client: IrisClient, shared_cluster: LocalServer, tmp_path: Path
+) -> None:
+    stop, program = tmp_path / "stop", tmp_path / "busy.py"
+    stop.touch()
+    program.write_text(BUSY)
+    job_id = launch(client.cluster, shell(f"{sys.executable} {program} {stop}; true"), replicas=2)
+    wait_until(lambda: lines_of(client.cluster, job_id, 2) == 2, "the tasks to be busy")
+    progress: list[tuple[int, int]] = []
+    profile = client.profile(job_id, duration_s=1, on_progress=lambda *done: progress.append(done))
+    assert progress == [(1, 1)]
+    assert [(task.task_index, task.reason, task.samples > 0) for task in profile.tasks] == [
+        (0, "", True),
+        (1, "", True),
+    ]
+    assert profile.samples == sum(task.samples for task in profile.tasks)
+    assert {share.function: share.file for share in profile.functions()}["spin"] == str(program)
+    main = next(share for share in profile.functions() if share.function == "<module>")
+    assert main.total_samples >= 0.9 * profile.samples
+    file = tmp_path / "one.svg"
+    words = ["-o", str(file), "--duration", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "iris.cli", "profile", f"{job_id}/task-0", *words],
+        env=os.environ | {"IRIS_CONTROLLER_ADDRESS": shared_cluster.address, "IRIS_TOKEN": token("admin")},
+        capture_output=True,
+        check=True,
+    )
+    document = json.loads(done.stdout)
+    assert [task["task_id"] for task in document["tasks"]] == [f"{job_id}/task-0"]
+    assert document["samples"] > 0
+    assert ET.parse(file).getroot().tag.endswith("svg")
+    stop.write_text("stop")
+    assert wait_for_end(client.cluster, job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_profile_of_a_waiting_task_has_samples_only_with_idle_threads(client: IrisClient, gang: str) -> None:
+    read_when_settled(client, gang)
+    assert client.job(gang).tasks()[1].profile(duration_s=1).samples == 0
+    waiting = client.profile(gang, 1, duration_s=1, idle=True)
+    assert "next_batch" in {share.function for share in waiting.functions()}

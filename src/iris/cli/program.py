@@ -69,6 +69,7 @@ _COMMANDS = {
     "attach": "iris.cli.commands.jobs.attach",
     "wait": "iris.cli.commands.jobs.wait",
     "stack": "iris.cli.commands.inspect.stack",
+    "profile": "iris.cli.commands.inspect.profile",
     "cp": "iris.cli.commands.jobs.cp",
     "outputs": "iris.cli.commands.jobs.outputs",
     "kill": "iris.cli.commands.jobs.kill",

@@ -41,8 +41,12 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("get", "jobs", "queue", "squeue", "app list", "status pods", "status jobs"), _PS),
     **dict.fromkeys(("get nodes", "get node", "nodes", "workers", "sinfo", "top nodes", "top node"), _NODES),
     **dict.fromkeys(
-        ("py-spy", "pyspy", "stacks", "hang", "gdb", "pstack", "threads"),
+        ("stacks", "hang", "gdb", "pstack", "threads"),
         "'iris stack JOB' shows where all tasks of a job are, with identical stacks merged",
+    ),
+    **dict.fromkeys(
+        ("py-spy", "pyspy", "perf", "flamegraph", "cprofile"),
+        "'iris profile JOB' samples the stacks of all tasks, and 'iris stack JOB' shows them once",
     ),
     **dict.fromkeys(("get events", "events", "scontrol"), "'iris describe JOB' shows a job with its attempts"),
     "get svc": "'iris endpoints' shows endpoints, and the ports of running tasks",

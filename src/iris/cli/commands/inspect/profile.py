@@ -1,0 +1,158 @@
+"""`iris profile`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import LATEST, Lookup, Target
+from iris.cli.completion import JobName
+from iris.cli.exit_codes import EXIT_ERROR
+from iris.cli.options import DURATION, POSITIVE_COUNT, address_option, json_option
+from iris.cli.output.printer import Output
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from iris.client import IrisClient
+    from iris.client.inspect.profile import Profile
+
+_ENDINGS = {"speedscope": ".speedscope.json", "flamegraph": ".svg", "collapsed": ".collapsed.txt"}
+_FORMATS = ("text", *_ENDINGS)
+_SHOWN_FUNCTIONS = 200
+_HELP = """\
+Show where the tasks of a job spend their time: sample the call stacks of their Python processes, and sum the samples.
+
+JOB samples all tasks at the same time, and JOB/task-N one task. The tasks continue, and are not stopped for a sample.
+Ctrl-C ends the sampling and shows the samples so far.
+
+\b
+  iris profile                                       your latest job: the most frequent functions
+  iris profile train-1a2b3c4d/task-0 --duration 30s
+  iris profile @ -o train.svg                        a flame graph, which a browser opens
+  iris profile @ --format speedscope                 a file for https://www.speedscope.app
+  iris profile @ --json | jq '.functions[0]'
+
+Only threads that use the CPU are counted, unless --idle is given. 'iris stack' shows where the tasks are now. Only the
+owner of a job and admins can sample it. The workers need the extra [inspect] (py-spy).
+"""
+
+
+@click.command(help=_HELP, short_help="Show where the tasks of a job spend their time.")
+@click.option("--duration", metavar="TIME", type=DURATION, default="10s", help="How long to sample. Default: 10s.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    help="The form of the result. Default: the form that belongs to the ending of FILE, otherwise text.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    metavar="FILE",
+    help="Write the result to FILE, or to stdout if FILE is '-'. Default: stdout for text, and a file with the name of"
+    " the job for the other forms.",
+)
+@click.option("--rate", metavar="N", type=POSITIVE_COUNT, default="100", help="Samples per second. Default: 100.")
+@click.option("--idle", is_flag=True, help="Count also threads that wait.")
+@json_option(
+    'Print one JSON document: {"job_id", "seconds", "rate", "samples", "functions", "tasks"}. Each function has'
+    ' "self_samples" and "total_samples". --output then gets the result as well.'
+)
+@address_option
+@click.argument("job", metavar="[JOB]", type=JobName(with_tasks=True), default=LATEST)
+def profile(
+    *,
+    job: str,
+    duration: float,
+    form: str | None,
+    path: str | None,
+    rate: int,
+    idle: bool,
+    as_json: bool,
+    address: str | None,
+) -> int:
+    """See `_HELP`."""
+    if as_json and path == "-":
+        raise click.UsageError("--json and --output - exclude each other, because both write to stdout")
+    form = form or _form_of(path)
+    output = Output(as_json=as_json)
+    with connect(address) as connection:
+        target = Lookup(connection.client, with_tasks=False).one(job)
+        found = _sample(connection.client, target, output, round(duration), rate, idle=idle)
+    document = _document(found)
+    if form == "text" and path in (None, "-"):
+        output.answer(document, lambda: str(found))
+    elif path == "-":
+        output.show_raw(_written(found, form).encode())
+    else:
+        to = path or target.name.replace("/", "-") + _ENDINGS.get(form, ".txt")
+        if path or not as_json:
+            _write(Path(to), _written(found, form))
+            document["path"] = os.path.abspath(to)
+        output.answer(document, lambda: f"{str(found).splitlines()[0]}\nwritten to {to}")
+    return 0 if found.samples or any(not task.reason for task in found.tasks) else EXIT_ERROR
+
+
+def _form_of(path: str | None) -> str:
+    """Return the form that belongs to the ending of a file."""
+    endings = {".json": "speedscope", ".svg": "flamegraph", ".html": "flamegraph"}
+    return "text" if path is None else endings.get(Path(path).suffix.lower(), "text")
+
+
+def _sample(client: IrisClient, target: Target, output: Output, duration_s: int, rate: int, *, idle: bool) -> Profile:
+    """Sample until the end of the duration, or until Ctrl-C."""
+    from iris.client.inspect.profile import ProfileSum, check_profile, slices
+
+    try:
+        check_profile(duration_s, rate, None)
+    except InvalidArgumentError as error:
+        raise click.UsageError(str(error).replace("duration_s", "--duration").replace("rate", "--rate")) from error
+    job_id = target.job.job_id
+    indices = None if target.task_index is None else [target.task_index]
+    total = ProfileSum(job_id, rate)
+    try:
+        for seconds in slices(duration_s):
+            if output.has_status_line:
+                output.set_status(f"sampling {target.name}: {total.seconds} of {duration_s} seconds (Ctrl-C: enough)")
+            answer = client.cluster.sample_stacks(job_id, indices, seconds=seconds, rate=rate, idle=idle)
+            total.add(answer, seconds)
+            if answer.tasks and all(task.reason for task in answer.tasks):
+                break  # No task can be sampled any more.
+    except KeyboardInterrupt:
+        if not total.seconds:
+            raise
+    output.set_status("")
+    return total.profile()
+
+
+def _written(found: Profile, form: str) -> str:
+    if form == "text":
+        return f"{found}\n"
+    text: str = getattr(found, form)()
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FailedPreconditionError(f"{path}: {error.strerror}") from error
+
+
+def _document(found: Profile) -> dict[str, Any]:
+    return {
+        "job_id": found.job_id,
+        "seconds": found.seconds,
+        "rate": found.rate,
+        "samples": found.samples,
+        "functions": [function._asdict() for function in found.functions()[:_SHOWN_FUNCTIONS]],
+        "tasks": [
+            {"task_id": task.task_id, "samples": task.samples, "reason": task.reason, "problem": task.problem}
+            for task in found.tasks
+        ],
+    }
