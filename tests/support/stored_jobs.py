@@ -181,8 +181,7 @@ def fill(store: Store) -> None:
             bring(job)
             record.facts[1].ports["http"] = 20001
             record.facts[1].resource_usage.memory_mb = 5
-            for task in job.tasks:
-                task.revision = max(task.revision, since + 1)  # facts are stored with their task
+            job.changes.note(job.tasks, max(job.revision, since + 1))  # Facts are stored with their task.
             done = [task.task_index for task in job.tasks if task.state == SUCCEEDED]
             store.write(Changes().save_job(record, since, [(index, b"result of %d" % index) for index in done]))
     endpoint = cluster_pb2.Controller.Endpoint(endpoint_id="e1", name="name", address="h:1", job_id="running-gang")

@@ -74,8 +74,7 @@ def test_loaded_job_equals_the_saved_one(
         bring(job)
         record.facts[1].ports["http"] = 20001
         record.facts[1].resource_usage.memory_mb = 5
-        for task in job.tasks:
-            task.revision = max(task.revision, since + 1)  # facts are stored with their task
+        job.changes.note(job.tasks, max(job.revision, since + 1))  # Facts are stored with their task.
         store.write(Changes().save_job(record, since))
     store = reopen(store, path)
     try:

@@ -89,7 +89,7 @@ def some_tasks(record: JobRecord, indices: Iterable[int]) -> Steps[list[cluster_
 
 
 def _changed(job: Job, since: int) -> list[int]:
-    return [task.task_index for task in job.tasks if task.revision > since or not since]
+    return [task.task_index for task in (job.changes.since(since) if since else job.tasks)]
 
 
 def job_status(

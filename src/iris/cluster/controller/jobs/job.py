@@ -32,7 +32,7 @@ from iris.cluster.controller.jobs.job_state import (
     terminated_tasks_text,
 )
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, next_in_row, pause_before
-from iris.cluster.controller.jobs.tally import Tally
+from iris.cluster.controller.jobs.tally import ChangedTasks, Tally
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     DEFAULT_RETRIES_FAILURE,
@@ -81,13 +81,13 @@ class Job:
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
         submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
-        waits_for: The jobs for which this job waits before it requests allocations, by job id. Each value is a
-            `Condition`.
+        waits_for: The `Condition` of each job for which this job waits before it requests allocations, by job id.
         retry_on, fail_on: The exit codes after which failed tasks are retried or not (see `ExitCodeRules`).
         max_parallel: How many independent tasks may have or request an allocation at the same time; 0 = all.
         counts_a_core: True if each task counts as one core because the submission asks for no resources.
-        deferred: The indices of the tasks without a gang because of `max_parallel`, in the order of their turns.
+        deferred: The tasks without a gang because of `max_parallel`, as indices in the order of their turns.
         tally: The counts of the tasks by state.
+        changes: The tasks that have changed, by revision.
         transitions: The changes of state that are not in the event log yet.
     """
 
@@ -118,14 +118,14 @@ class Job:
     counts_a_core: bool = False
     deferred: dict[int, None] = field(init=False, repr=False, compare=False)
     tally: Tally = field(init=False, repr=False, compare=False)
+    changes: ChangedTasks = field(init=False, repr=False, compare=False)
     transitions: list[Transition] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tally = Tally(self.tasks)
+        self.tally, self.changes = Tally(self.tasks), ChangedTasks(self.tasks)
         self.gangs = self.gangs or derive_gangs(self.tasks)  # The store contains no gangs.
-        is_limited = self.max_parallel and not self.waits_for
-        deferred = [task for task in self.tasks if is_limited and task.state == PENDING and not task.gang_id]
-        self.deferred = {task.task_index: None for task in deferred}
+        limited = self.tasks if self.max_parallel and not self.waits_for else []
+        self.deferred = {task.task_index: None for task in limited if task.state == PENDING and not task.gang_id}
 
     def pop_transitions(self) -> list[Transition]:
         """Return the changes of state since the last call, and remove these changes from `transitions`."""
@@ -171,8 +171,7 @@ class Job:
             return False
         gang.reason = reason
         self.revision += 1
-        for index in gang.task_indices:
-            self.tasks[index].revision = self.revision
+        self.changes.note((self.tasks[index] for index in gang.task_indices), self.revision)
         return True
 
     def submit(self) -> list[Instruction]:
@@ -496,5 +495,5 @@ class Job:
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        task.revision = self.revision + 1  # This is the job's next revision, which `_update_state` sets.
+        self.changes.note((task,), self.revision + 1)  # `_update_state` sets the job's revision to this number.
         self.tally.recount(task)

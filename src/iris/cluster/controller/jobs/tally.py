@@ -1,7 +1,7 @@
-"""Counts the tasks of a job by state. The module is pure.
+"""Counts the tasks of a job by state, and remembers in which order they have changed. The module is pure.
 
-A job with thousands of tasks gets several reports about each task. Counting all tasks after each report would be slow.
-Therefore the counts are updated after each change of a task.
+A job may have 10,000 tasks, several reports about each task, and hundreds of watchers. Looking at all tasks after each
+report, or for each watcher, would be slow. Therefore both classes are updated after each change of a task.
 """
 
 from __future__ import annotations
@@ -57,3 +57,34 @@ class Tally:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+class ChangedTasks:
+    """The changed tasks of a job, in the order of their last changes.
+
+    Args:
+        tasks: The tasks of the job. A task with a revision has changed already.
+    """
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        changed = sorted((task for task in tasks if task.revision), key=lambda task: task.revision)
+        self._tasks: dict[int, Task] = {task.task_index: task for task in changed}
+
+    def note(self, tasks: Iterable[Task], revision: int) -> None:
+        """Set the revision of tasks that have changed. The revision must not be lower than that of an earlier call."""
+        for task in tasks:
+            task.revision = revision
+            self._tasks.pop(task.task_index, None)
+            self._tasks[task.task_index] = task
+
+    def since(self, revision: int) -> list[Task]:
+        """Return the tasks that have changed after a revision, in the order of their indices."""
+        found = []
+        for task in reversed(self._tasks.values()):
+            if task.revision <= revision:
+                break
+            found.append(task)
+        found.sort(key=lambda task: task.task_index)
+        return found

@@ -62,12 +62,13 @@ class RelayServers:
         """Yield the saved statuses of the given tasks. After each change, yield the saved statuses of the changed
         tasks.
         """
-        seen = 0
+        seen, wanted = 0, set(task_indices)
         while True:
             changed = self._sources.watches.next_change(self._record.job_id)
             record = self._sources.saved.shown(self._record)
             revision = record.job.revision
-            indices = [index for index in task_indices if not seen or record.job.tasks[index].revision > seen]
+            changed_tasks = [task.task_index for task in record.job.changes.since(seen)] if seen else []
+            indices = [index for index in changed_tasks if index in wanted] if seen else task_indices
             making = messages.some_tasks(record, indices)
             if len(indices) <= messages.AT_ONCE:
                 tasks = finish(making)

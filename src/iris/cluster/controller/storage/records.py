@@ -166,6 +166,6 @@ def _empty_default(field: Field[Any]) -> object:
 
 # These fields are not stored with the job. The tasks have records of their own. The gangs and the tally are derived
 # from the tasks.
-_JOB_DEFAULTS = _defaults_of(Job, ("tasks", "gangs", "deferred", "tally", "transitions"))
+_JOB_DEFAULTS = _defaults_of(Job, ("tasks", "gangs", "deferred", "tally", "changes", "transitions"))
 _TASK_DEFAULTS = _defaults_of(Task, ("attempts", "stop"))
 _ATTEMPT_DEFAULTS = _defaults_of(TaskAttempt)

@@ -118,7 +118,7 @@ class Changes:
             self._end_job(stored)
         else:
             self._add("UPDATE jobs SET record=? WHERE job_id=?", (dump_job(job), job.job_id))
-            self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
+            self._save_tasks(job.changes.since(since_revision), stored.facts)
         for index, value in results:
             self._add("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (job.job_id, index, value))
         return self
