@@ -216,7 +216,7 @@ class Controller:
         name = self._engine.name
         view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
         status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
-        return view, ClusterWatch(view, status, RecentEvents())
+        return view, ClusterWatch(view, status, RecentEvents(), self.slices)
 
     def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
         return JobRemoval(

@@ -1,4 +1,4 @@
-"""Makes long answers in slices of a few milliseconds, so that the event loop can handle other events in between.
+"""Makes long answers in slices of about a millisecond, so that the event loop can handle other events in between.
 
 Each answer is made by a generator, which yields wherever it may be interrupted. The loop handles other events after
 each slice, even if many readers wait for answers. Therefore a heartbeat waits for one or two slices at most.
@@ -10,13 +10,14 @@ import asyncio
 import time
 from typing import TypeVar
 
+from iris.cluster.controller.api.stream_turns import StreamTurns
 from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.heavy_calls import reading_lane
 from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-SLICE_S = 0.004
+SLICE_S = 0.001
 
 
 class Slices:
@@ -27,10 +28,12 @@ class Slices:
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.
+        stream_turns: Lets streams with the same news send their messages one after the other.
     """
 
     def __init__(self, slice_s: float = SLICE_S) -> None:
         self.lane: FairLane = reading_lane()
+        self.stream_turns = StreamTurns()
         self._slice_s = slice_s
         self._loop_is_ours = asyncio.Lock()
 

@@ -2,7 +2,8 @@
 
 The end of a job is sent at once. Other changes are sent after up to 20 ms, so that several changes share one message.
 The pause between two messages grows with the number of clients that watch the job. Otherwise a job with thousands of
-tasks and hundreds of clients would keep the controller's loop busy. The controller does not wait for a slow client. The
+tasks and hundreds of clients would keep the controller's loop busy. If many clients watch a job, the controller sends
+their messages one after the other, with pauses for other calls. The controller does not wait for a slow client. The
 next message to a slow client contains all changes that the client has missed.
 """
 
@@ -31,6 +32,9 @@ BEAT_S = 10.0
 _MERGE_S = 0.02
 # The pause between two messages grows by this many seconds for each client.
 _PACE_S = 0.001
+# The streams of more clients than this number get their messages in turns. Fewer clients get each message at once, so
+# that a user who waits for a job does not wait for the clients of other jobs.
+_MOST_AT_ONCE = 4
 # The number of messages kept for reuse. Most clients of a job need the same message.
 _MAX_MESSAGES = 8
 
@@ -151,6 +155,8 @@ class JobWatch:
                 while not announced.is_set():
                     if not await happens(announced, BEAT_S):
                         yield WatchJobResponse()
+                if self.clients > _MOST_AT_ONCE:
+                    await self._slices.stream_turns.turn()
         finally:
             self.clients -= 1
             if not self.clients:

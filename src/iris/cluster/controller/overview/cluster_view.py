@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.overview import machine_view
@@ -13,6 +11,8 @@ from iris.cluster.controller.workers.fleet import Fleet
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page
 from iris.rpc.serving.steps import Steps
+
+_TASKS_OF_A_STEP = 100
 
 
 class ClusterView:
@@ -117,7 +117,7 @@ class ClusterView:
 
     def _waiting(self, survey: Survey, most: int) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
         """Make messages about the queued gangs that have waited longest."""
-        first = heapq.nsmallest(most, survey.waiting, key=lambda entry: entry.since_s)
+        first = yield from machine_view.longest_waiting(survey.waiting, most)
         # A job that has ended since the survey is left out.
         found = [(self._jobs.by_id.get(entry.job_id), entry) for entry in first]
         records = [(record, entry) for record, entry in found if record is not None]
@@ -126,7 +126,10 @@ class ClusterView:
     def _running_jobs(self) -> Steps[dict[str, set[str]]]:
         running: dict[str, set[str]] = {}
         for record in self._jobs.open_jobs():
-            for attempt in record.job.live_attempts().values():
-                running.setdefault(attempt.worker_id, set()).add(record.job_id)
-            yield
+            for index, task in enumerate(record.job.tasks):
+                attempt = task.live_attempt
+                if attempt is not None:
+                    running.setdefault(attempt.worker_id, set()).add(record.job_id)
+                if not index % _TASKS_OF_A_STEP:
+                    yield
         return running

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
+from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.overview.changes import ChangingList
 from iris.cluster.controller.overview.cluster_status import ClusterStatus
 from iris.cluster.controller.overview.cluster_view import ClusterView
 from iris.errors import InvalidArgumentError
 from iris.event_log.recent import RecentEvent, RecentEvents
 from iris.rpc import cluster_pb2
+from iris.rpc.serving.steps import Steps
 from iris.system.event_loop import happens
 
 Controller = cluster_pb2.Controller
@@ -40,14 +42,16 @@ class ClusterWatch:
         view: Makes messages about machines and workers.
         status: Makes messages about the state of the controller.
         events: The newest events of the controller.
+        slices: Compares the parts of a snapshot in small steps, and lets clients get their messages in turns.
 
     Attributes:
         clients: The number of clients that watch the cluster.
         events: The newest events of the controller.
     """
 
-    def __init__(self, view: ClusterView, status: ClusterStatus, events: RecentEvents) -> None:
+    def __init__(self, view: ClusterView, status: ClusterStatus, events: RecentEvents, slices: Slices) -> None:
         self.clients = 0
+        self._slices = slices
         self._view = view
         self._status = status
         self.events = events
@@ -88,6 +92,7 @@ class ClusterWatch:
                     last_s = time.monotonic()
                     yield message
                 await happens(made, BEAT_S)
+                await self._slices.stream_turns.turn()
         finally:
             self.clients -= 1
             if not self.clients and self._making is not None:
@@ -108,9 +113,9 @@ class ClusterWatch:
 
     async def _make_snapshot(self) -> None:
         machines, queue = await self._view.all_machines(MOST_WAITING)
-        self._machines.update({one.name: (one.SerializeToString(deterministic=True), one) for one in machines})
+        self._machines.update(await self._slices.run(_machines_by_name(machines)))
         workers = await self._view.all_workers()
-        self._workers.update({one.worker_id: (_without_heartbeat(one), one) for one in workers})
+        self._workers.update(await self._slices.run(_workers_by_id(workers)))
         if queue != self._queue[1] or not self._queue[0]:
             self._queue = (self._queue[0] + 1, queue)
         state = await asyncio.to_thread(self._status.message)
@@ -174,6 +179,24 @@ def _check(request: WatchClusterRequest) -> None:
         )
     if request.events_after < 0:
         raise InvalidArgumentError(f"events_after must be 0 or the number of an event, got {request.events_after}")
+
+
+def _machines_by_name(machines: Iterable[Controller.Machine]) -> Steps[dict[str, tuple[bytes, Controller.Machine]]]:
+    found = {}
+    for machine in machines:
+        found[machine.name] = (machine.SerializeToString(deterministic=True), machine)
+        yield
+    return found
+
+
+def _workers_by_id(
+    workers: Iterable[Controller.WorkerHealthStatus],
+) -> Steps[dict[str, tuple[bytes, Controller.WorkerHealthStatus]]]:
+    found = {}
+    for worker in workers:
+        found[worker.worker_id] = (_without_heartbeat(worker), worker)
+        yield
+    return found
 
 
 def _without_heartbeat(worker: Controller.WorkerHealthStatus) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -20,6 +22,7 @@ from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_ms
 
 MOST_WAITING = 1000  # The largest number of queued gangs in one answer.
+_GANGS_OF_A_STEP = 1000  # Comparing this number of gangs takes about 0.2 ms.
 _PLACEMENTS = {
     Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
     Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,
@@ -91,6 +94,21 @@ def machine_page(
         )
 
     return (yield from cut_named_page("machines", sorted(by_name), message, page_size=page_size, page_token=page_token))
+
+
+def longest_waiting(waiting: Sequence[QueuedGang], most: int) -> Steps[list[QueuedGang]]:
+    """Return the gangs that have waited longest, in the order of their arrival.
+
+    Args:
+        waiting: The gangs, in any order.
+        most: The largest number of gangs in the result.
+    """
+    found: list[QueuedGang] = []
+    for begin in range(0, len(waiting), _GANGS_OF_A_STEP):
+        some = waiting[begin : begin + _GANGS_OF_A_STEP]
+        found = heapq.nsmallest(most, itertools.chain(found, some), key=lambda entry: entry.since_s)
+        yield
+    return found
 
 
 def waiting_messages(

@@ -20,6 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from operator import itemgetter
 
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet, Reservation
 from iris.cluster.controller.scheduling.waiting.reasons import Cause, Reserved, Shortage
@@ -145,7 +146,7 @@ class Queue:
         return self._kinds
 
     def __iter__(self) -> Iterator[QueuedGang]:
-        return (entry for gangs in self._kinds.values() for _, entry in gangs.values())
+        return map(itemgetter(1), itertools.chain.from_iterable(gangs.values() for gangs in self._kinds.values()))
 
     def __len__(self) -> int:
         return len(self._kind_of)

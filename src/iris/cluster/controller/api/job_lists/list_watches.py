@@ -6,7 +6,8 @@ then follows the changes of jobs:
 1. A change of a job is only noted. A note costs a microsecond for each watch.
 2. Up to four times a second, the watch makes the messages of the noted jobs that are on its page, waits until the
    changes are saved, and announces them. If jobs have left the page, the watch reads the page again.
-3. Each client gets all changes since its last message. Clients at the same version share one message.
+3. Each client gets all changes since its last message. Clients at the same version share one message. The controller
+   sends the messages one after the other, with pauses for other calls.
 """
 
 from __future__ import annotations
@@ -207,14 +208,17 @@ class JobListWatch:
             announced = self._announced
             if self._error is not None:
                 raise self._error.with_traceback(None)
-            if self._counts is not None:
-                now = (self._page.version, self._counts.version)
-                if known != now:
-                    message, known = self._message(known, now, self._counts), now
-                    yield message
+            if self._counts is not None and known != self._versions(self._counts):
+                await self._slices.stream_turns.turn()
+                now = self._versions(self._counts)
+                message, known = self._message(known, now, self._counts), now
+                yield message
             while not announced.is_set():
                 if not await happens(announced, _FIRST_BEAT_S if known is None else BEAT_S):
                     yield WatchJobsResponse()
+
+    def _versions(self, counts: StateCounts) -> Versions:
+        return self._page.version, counts.version
 
     async def _follow(self) -> None:
         """Load the list, and announce its changes, forever."""

@@ -1,0 +1,65 @@
+"""Lets open streams continue one after the other, so that other calls are handled in between.
+
+A change of the list of jobs makes a message for each page that shows the list. If all their streams continued at the
+same moment, then the event loop would be busy for milliseconds, and each submission and report would wait. Therefore a
+stream waits for a turn before it makes and sends a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+
+class StreamTurns:
+    """Gives turns to streams, in the order in which they ask. The loop handles other events after each turn.
+
+    Args:
+        busy_s: After turns that have kept the loop busy for this many seconds, no stream gets a turn during a pause.
+        pause_s: The length of a pause in seconds; 0 for no pauses.
+        clock: Returns the time in seconds.
+        sleep: Waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        busy_s: float = 0.001,
+        pause_s: float = 0.002,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._busy_s = busy_s
+        self._pause_s = pause_s
+        self._clock = clock
+        self._sleep = sleep
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._giving: asyncio.Task[None] | None = None
+
+    async def turn(self) -> None:
+        """Wait for a turn. A turn lasts until the stream waits for something else."""
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(granted)
+        if self._giving is None:
+            self._giving = asyncio.create_task(self._give_turns())
+        await granted
+
+    async def _give_turns(self) -> None:
+        try:
+            while self._waiting:
+                end_s = self._clock() + self._busy_s
+                await self._give_turn()
+                while self._waiting and self._clock() < end_s:
+                    await self._give_turn()
+                if self._pause_s:
+                    await self._sleep(self._pause_s)
+        finally:
+            self._giving = None
+
+    async def _give_turn(self) -> None:
+        granted = self._waiting.popleft()
+        if not granted.done():  # The stream may have been cancelled while it waited.
+            granted.set_result(None)
+            await asyncio.sleep(0)  # The stream continues before this call returns.

@@ -1,0 +1,76 @@
+"""Streams with the same news continue one after the other, and everything else has its turn in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from iris.cluster.controller.api.stream_turns import StreamTurns
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class World:
+    """Streams that each need 0.4 s for a message, by the clock of the test."""
+
+    def __init__(self, busy_s: float = 1.0) -> None:
+        self.log: list[str] = []
+        self.now_s = 0.0
+        self.turns = StreamTurns(busy_s, 2.0, clock=lambda: self.now_s, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.log.append(f"pause of {seconds:g} s")
+        await asyncio.sleep(0)
+
+    async def send(self, name: str) -> None:
+        await self.turns.turn()
+        self.now_s += 0.4
+        self.log.append(name)
+
+
+async def test_loop_handles_other_events_between_two_streams() -> None:
+    world = World()
+    sending = asyncio.gather(*(world.send(f"stream {number}") for number in range(20)))
+    while not sending.done():
+        world.log.append("loop")
+        await asyncio.sleep(0)
+    steps = [entry for entry in world.log if not entry.startswith("pause")]
+    assert [step for step in steps if step != "loop"] == [f"stream {number}" for number in range(20)]
+    assert not [pair for pair in itertools.pairwise(steps) if "loop" not in pair], "two streams without the loop"
+
+
+async def test_streams_pause_after_they_have_kept_the_loop_busy() -> None:
+    world = World()
+    await asyncio.gather(*(world.send(name) for name in "abcde"))
+    assert world.log[:6] == ["a", "b", "c", "pause of 2 s", "d", "e"]
+
+
+async def test_one_stream_has_its_turn_even_if_each_message_takes_longer_than_the_limit() -> None:
+    world = World(busy_s=0.0)
+    await asyncio.gather(*(world.send(name) for name in "ab"))
+    assert world.log[:3] == ["a", "pause of 2 s", "b"]
+
+
+async def test_cancelled_stream_gets_no_turn_and_the_next_stream_does() -> None:
+    world = World()
+    sending = [asyncio.create_task(world.send(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    sending[1].cancel()
+    await asyncio.gather(*sending, return_exceptions=True)
+    assert [entry for entry in world.log if len(entry) == 1] == ["a", "c"]
+
+
+async def test_stream_that_comes_after_all_others_gets_a_turn() -> None:
+    world = World()
+    await world.send("first")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await world.send("second")
+    assert [entry for entry in world.log if not entry.startswith("pause")] == ["first", "second"]
