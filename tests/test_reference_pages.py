@@ -178,3 +178,15 @@ def test_messages_page_has_each_field_of_its_messages() -> None:
         for part in name.split(".")[1:]:
             descriptor = descriptor.nested_types_by_name[part]
         assert [row[0] for row in known[name].fields] == [one.name for one in descriptor.fields], name
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("JOB:PATH or JOB/task-N:PATH", "`JOB:PATH` or `JOB/task-N:PATH`"),
+        ("JOB/task-2 of a JOB", "`JOB/task-2` of a JOB"),
+        ("Default: ~/.local/state/iris.", "Default: `~/.local/state/iris`."),
+    ],
+)
+def test_names_and_paths_in_a_help_text_are_marked_as_code_as_a_whole(text: str, marked: str) -> None:
+    assert prose(text) == marked

@@ -23,10 +23,11 @@ _CODE = re.compile(
     | \$[A-Z_]+\b                                 # $EDITOR
     | \b[A-Z]+_[A-Z_]*[A-Z]\b                      # WORLD_SIZE
     | \b[a-z]+(?:_[a-z]+)+\b                       # failure_reason
+    | \b[A-Z]+(?:/task-\w+)?:[A-Z]+\b             # JOB/task-N:PATH
     | \b[A-Z]+/task-\w+                            # JOB/task-2
     | \{[^}]*\}(?:"[^"]*")?                        # {"jobs": […]}
     | \[[a-z0-9]+\]                                # [storage]
-    | (?<![\w`])[~.]?(?:/[\w.-]+)+                 # ~/.config/iris
+    | (?<![\w`])[~.]?(?:/[\w.-]*[\w-])+             # ~/.config/iris
     | \b\w+\.(?:toml|json|md|pem)\b                # job.toml
     """,
     re.VERBOSE,

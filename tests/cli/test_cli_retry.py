@@ -73,6 +73,13 @@ def test_edited_submission_is_submitted_with_its_changes_and_kept_secrets(remote
     assert {"LR", "MORE", "SECRET"} <= set(submission["environment"])
 
 
+def test_edited_file_that_is_not_utf8_is_refused(remote_iris: Iris) -> None:
+    name = remote_iris.detach("true")
+    script = """printf '# \\377\n' >> "$1" """
+    refused = remote_iris("retry", name, "--edit", code=125, **editor(remote_iris, script)).stderr
+    assert "no job was submitted, because the edited file is not UTF-8: byte 0xff at position" in refused
+
+
 def test_editor_that_changes_nothing_submits_nothing(remote_iris: Iris) -> None:
     name = remote_iris.detach("true")
     for script in ("true", 'echo "# a comment" >> "$1"'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ _HEAD = """\
 # submitted. The keys are the options of 'iris run --help', with _ for -. A deleted line means the default.
 #
 # In env, NAME keeps the value of the earlier job, which is not shown here. NAME=VALUE sets another value.
+"""
+_WHOLE_ENVIRONMENT = """\
+The job has the environment of a shell. All of its variables keep their values, apart from those that get other values
+here, for example with env = ["NAME=VALUE"]. The variables are:
 """
 
 
@@ -85,11 +90,14 @@ def read_edited(text: str, run: click.Command, earlier: LaunchRequest) -> Edited
     for key in _NOT_EDITABLE:
         if key in entries:
             raise InvalidArgumentError(f"{key} cannot be changed here: submit a new job with 'iris run'")
-    kept, variables = set(), {}
+    # The whole environment of a shell is kept. It has so many variables that the text does not list them in `env`.
+    kept = set(earlier.environment.env_vars) if earlier.environment.complete else set()
+    variables = {}
     for variable in entries.pop("env", ()):
         name, equals, value = variable.partition("=")
         if equals:
             variables[name] = value
+            kept.discard(name)
         elif name in earlier.environment.env_vars:
             kept.add(name)
         else:
@@ -115,7 +123,7 @@ def _entries(submission: LaunchRequest) -> dict[str, Any]:
         "cpu": str(cores_of(millicores)) if resources.HasField("cpu") or millicores else "",
         "memory": _size(resources.memory_bytes),
         "gpu": _number(resources.device.gpu.count),
-        "env": sorted(submission.environment.env_vars),
+        "env": [] if submission.environment.complete else sorted(submission.environment.env_vars),
         "inherit_env": False if submission.ignore_parent_environment else None,
         "port": list(submission.ports),
         "output": list(submission.outputs),
@@ -149,7 +157,12 @@ def _kept_parts(answer: cluster_pb2.Controller.GetSubmissionResponse) -> list[st
         parts.append(f"the directory {quoted(submission.working_directory)}")
     if submission.num_inputs:
         parts.append(f"the {counted(submission.num_inputs, 'input')}")
-    return ["", f"Unchanged: {', '.join(parts)}."] if parts else []
+    lines = ["", f"Unchanged: {', '.join(parts)}."] if parts else []
+    if submission.environment.complete:
+        names = ", ".join(sorted(submission.environment.env_vars))
+        lines += ["", *_WHOLE_ENVIRONMENT.splitlines()]
+        lines += textwrap.wrap(names, _LONG_LINE, break_long_words=False, break_on_hyphens=False)
+    return lines
 
 
 def _number(value: int) -> str:

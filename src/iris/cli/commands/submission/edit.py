@@ -62,11 +62,18 @@ def edit_in_editor(text: str) -> str | None:
     """Open $VISUAL or $EDITOR with a text, and return the saved text. None: the user has saved nothing.
 
     Raises:
-        InvalidArgumentError: No editor is set, and there is no terminal. A default editor would wait without end.
+        InvalidArgumentError: No editor is set, and there is no terminal. A default editor would wait without end. Or
+            the saved file is not UTF-8.
     """
     if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or sys.stdin.isatty()):
         raise InvalidArgumentError("--edit needs a terminal, or a program in VISUAL or EDITOR: set EDITOR")
-    return click.edit(text, extension=".toml", require_save=True)
+    try:
+        return click.edit(text, extension=".toml", require_save=True)
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(
+            f"no job was submitted, because the edited file is not UTF-8: byte {error.object[error.start]:#04x} at"
+            f" position {error.start} ({error.reason}): save the file as UTF-8"
+        ) from None
 
 
 def submit_edited(connection: Connection, job_id: str, name: str | None, edit: Edit = edit_in_editor) -> Job | None:
