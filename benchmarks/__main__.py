@@ -29,6 +29,7 @@ NAMES = (
     "log_route_readers",
     "forward",
     "list_watchers",
+    "metrics_cost",
     "page_load",
     "open_pages",
     "copy_files",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from docsite.reference.command_line import command_line_page
 from docsite.reference.messages import messages_page
+from docsite.reference.metrics import metrics_page
 from docsite.reference.python_api import python_api_page
 from iris.cli.commands.submission.run import run
 from iris.cli.job_files.schema import schema_text
@@ -23,6 +24,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": command_line_page,
     "docs/reference/python-api.md": python_api_page,
     "docs/reference/messages.md": messages_page,
+    "docs/reference/metrics.md": metrics_page,
     "docs/reference/job-file.schema.json": lambda: schema_text(run),
     "src/iris/cli/job_files/job-file.schema.json": lambda: schema_text(run),
 }

@@ -34,6 +34,15 @@ def post(port: int, path: str) -> tuple[int, dict[str, str]]:
         return error.code, json.load(error)
 
 
+def probe(port: int, path: str) -> int:
+    """Return the status of a probe."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_server_that_migrates_for_long_reports_progress_and_answers_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,12 +53,13 @@ def test_server_that_migrates_for_long_reports_progress_and_answers_health(
     db.close()
     # The thread that migrates waits at both ends of the migration for longer than a quick start may take.
     monkeypatch.setenv("IRIS_FAILPOINTS", "migrate.before=delay:4000;migrate.after=delay:4000")
-    port, texts, answers = free_port(), [], []
+    port, texts, answers, probes = free_port(), [], [], []
 
     def on_progress(text: str) -> None:
         if text not in texts:
             texts.append(text)
             answers.append((post(port, _HEALTH), post(port, "/iris.cluster.ControllerService/ListJobs")))
+            probes.append((probe(port, "/healthz"), probe(port, "/readyz")))
 
     server = start_server(ClusterConfig(state_dir=state, port=port), ends_with_us=True, on_progress=on_progress)
     try:
@@ -63,6 +73,8 @@ def test_server_that_migrates_for_long_reports_progress_and_answers_health(
         # Only these two texts stay long enough to be asked for.
         for text, (_, listed) in [(texts[0], answers[0]), (texts[-1], answers[-1])]:
             assert listed[1]["message"] == f"{text}: try again"
+        assert probes == [(200, 503)] * 2
+        assert (probe(port, "/healthz"), probe(port, "/readyz")) == (200, 200)
         assert post(port, _HEALTH) == (200, {"status": "SERVING"})
         with RemoteClusterClient(server.address, token=server.token) as client:
             assert len(client.list_jobs()) == 32

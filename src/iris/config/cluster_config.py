@@ -268,6 +268,19 @@ class ClusterConfig:
         "Do not let users reach ports of their tasks through the controller with 'iris forward'.",
         default_text="false",
     )
+    metrics_port: int | None = _option(
+        kinds.whole_number(0, 65535),
+        None,
+        "A port of the address 127.0.0.1 at which Prometheus can read the metrics of the controller without a token."
+        " Every user of this machine can read them there. 0 takes any free port.",
+        default_text="none",
+    )
+    metrics_per_job: int = _option(
+        kinds.whole_number(0, 10_000),
+        0,
+        "Of how many unfinished jobs the metrics have figures of their own, with the id of the job as a label. The jobs"
+        " that were submitted last count. Each job adds ten series to Prometheus.",
+    )
     allow_origins: tuple[str, ...] = _option(
         kinds.ORIGINS,
         (),

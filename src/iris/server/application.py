@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from iris.cluster.controller.api.service import ControllerService, heavy_calls
+from iris.cluster.controller.metrics.targets import MetricsApplication, WorkerTargets
 from iris.cluster.controller.plain_http.route import PATH, PlainHttp
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
-from iris.rpc.auth.permissions import CONTROLLER_RULES
+from iris.rpc.auth.permissions import CONTROLLER_METRICS_CALL, CONTROLLER_RULES
 from iris.rpc.auth.web_session_route import PATH as SESSION_PATH
 from iris.rpc.auth.web_session_route import WebSessionRoute
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
 from iris.rpc.serving.call_events import CallEventInterceptor
+from iris.rpc.serving.call_tally import LogBytesCounter
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
 from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
+from iris.rpc.standard.metrics_route import METRICS_PATH, MetricsRoute
+from iris.rpc.standard.probes import probes
 
 
 def controller_applications(service: ControllerService) -> dict[str, Any]:
@@ -30,11 +34,34 @@ def controller_applications(service: ControllerService) -> dict[str, Any]:
         AuthenticationInterceptor(authority, CONTROLLER_RULES),
         AuthorisationInterceptor(authority, CONTROLLER_RULES, controller, authority.streams),
     )
-    controller_calls = controller_application(service)
+    tally = controller.metrics.calls
+    log_route = LogBytesCounter(plain_http, tally, f"GET {PATH}/jobs/JOB/logs")
+    controller_calls = LogBytesCounter(controller_application(service), tally)
     calls = with_standard_services(controller_calls, authority, controller, authority.streams)
-    page_calls: dict[str, Any] = {controller_calls.path: controller_calls, PATH: plain_http}
+    page_calls: dict[str, Any] = {controller_calls.path: controller_calls, PATH: log_route}
     sessions = WebSessionRoute(page_calls, frozenset({PATH}), authority)
-    return {**calls, PATH: plain_http, SESSION_PATH: sessions}
+    return {
+        **calls,
+        PATH: log_route,
+        SESSION_PATH: sessions,
+        METRICS_PATH: _metrics_route(service),
+        **probes(is_ready=True),
+    }
+
+
+def _metrics_route(service: ControllerService) -> MetricsApplication:
+    controller = service.controller
+    gate = AuthenticationInterceptor(controller.authority, CONTROLLER_RULES)
+    metrics = MetricsRoute(controller.metrics.text, gate, CONTROLLER_METRICS_CALL)
+    return MetricsApplication(metrics, WorkerTargets(controller.fleet, gate, CONTROLLER_METRICS_CALL))
+
+
+def loopback_applications(service: ControllerService) -> dict[str, Any]:
+    """Return the applications of the port that `--metrics-port` opens, by path. They need no token."""
+    controller = service.controller
+    metrics = MetricsRoute(controller.metrics.text)
+    targets = WorkerTargets(controller.fleet)
+    return {METRICS_PATH: MetricsApplication(metrics, targets), **probes(is_ready=True)}
 
 
 def controller_application(service: ControllerService) -> ServiceApplication:
@@ -50,6 +77,7 @@ def controller_application(service: ControllerService) -> ServiceApplication:
         interceptors=(
             ReleaseInterceptor(),
             DetailInterceptor(),
+            controller.metrics.calls,
             # A caller is authenticated before its request is decoded. Therefore a request without a token is refused
             # unread.
             gate,

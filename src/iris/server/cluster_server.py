@@ -30,6 +30,7 @@ from iris.server.worker_keys import WorkerKeys
 from iris.system.clock import keep_ages_in
 from iris.system.event_loop import raise_file_limit, use_no_proxy
 from iris.system.private_dir import make_private
+from iris.system.sockets import port_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class ClusterServer:
         self._store: Store
         self._controller: Controller
         self._server: HttpServer
+        self._metrics_server: HttpServer | None = None
         self._renewing: asyncio.Task[None]
 
     def __enter__(self) -> Self:
@@ -159,6 +161,7 @@ class ClusterServer:
             "token": admin.secret,
             "found": {"jobs_going_on": unfinished, "jobs_ended": ended, "workers_running": self._engine.adopted},
             "copied": self._copied,
+            "metrics_port": None if listening.metrics_socket is None else port_of(listening.metrics_socket),
         }
 
     def _create_engine(self, listening: Listening) -> Engine:
@@ -182,7 +185,7 @@ class ClusterServer:
         If loading takes long, the server already accepts connections, and answers that it is loading.
         """
         from iris.rpc.http.server.asgi_server import HttpServer
-        from iris.server.application import controller_applications
+        from iris.server.application import controller_applications, loopback_applications
         from iris.server.loading import Loading, loading_applications
         from iris.web.page import page_applications
 
@@ -198,6 +201,9 @@ class ClusterServer:
         async with loading.serve_if_slow(self._server):
             service, admin = await self._load_controller(listening, loading)
         self._server.serve_instead(controller_applications(service))
+        if listening.metrics_socket is not None:
+            self._metrics_server = HttpServer(loopback_applications(service), listening.metrics_socket)
+            self._metrics_server.start()
         return admin
 
     async def _load_controller(self, listening: Listening, loading: Loading) -> tuple[ControllerService, AdminToken]:
@@ -238,6 +244,7 @@ class ClusterServer:
             ),
             max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
             web_sessions=WebSessions(self._unless_temporary(SESSIONS_FILE), issuer_of(self._keys.key.public)),
+            metrics_per_job=config.metrics_per_job,
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
@@ -257,6 +264,8 @@ class ClusterServer:
                 with contextlib.suppress(OSError):
                     (self._directory / state_dir.LEFT_FILE).write_text(str(error))
         await self._server.close()
+        if self._metrics_server is not None:
+            await self._metrics_server.close()
         await self._controller.close()
         self._store.close()
         log_event(_log, "server.ended")

@@ -13,6 +13,9 @@ from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.http.tls import ServerTls, check_exposure
 from iris.system.sockets import bind, own_host_towards, port_of
 
+Socket = socket.socket
+# The metrics port needs no token. Therefore only processes of this machine may reach it.
+_METRICS_HOST = "127.0.0.1"
 # The route to a documentation address (RFC 5737, RFC 3849) leads out of this machine, through the interface that
 # other machines can reach.
 _OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
@@ -27,12 +30,14 @@ class Listening:
         address: The URL at which others reach the controller.
         advertise_host: The host of `address`.
         tls: How the server uses TLS; None without TLS.
+        metrics_socket: The bound socket of `--metrics-port`; None without this option.
     """
 
     socket: socket.socket
     address: str
     advertise_host: str
     tls: ServerTls | None
+    metrics_socket: Socket | None = None
 
     @property
     def port(self) -> int:
@@ -51,9 +56,10 @@ def listen(config: ClusterConfig, state_dir: Path) -> Listening:
     tls = _tls(config, state_dir)
     if config.advertise:
         advertised(config.advertise, 1, tls=False)  # This call refuses an invalid address before the port is bound.
+    metrics_socket = None if config.metrics_port is None else bind(_METRICS_HOST, config.metrics_port)
     listener = bind(config.host, config.port)
     address, advertise_host = advertised(_advertised_host(config), port_of(listener), tls=tls is not None)
-    return Listening(listener, address, advertise_host, tls)
+    return Listening(listener, address, advertise_host, tls, metrics_socket)
 
 
 def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:

@@ -18,10 +18,11 @@ from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_grpc_headers, error_as_json, is_grpc
 from iris.rpc.http.server.asgi_server import HttpServer
 from iris.rpc.standard.health import HealthApplication
+from iris.rpc.standard.probes import probes
 
 _QUICK_S = 1.0  # A server that loads within this many seconds does not answer before it is ready.
 _REPORTED_S = 1.0
-_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session")
+_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session", "/metrics")
 
 
 class Loading:
@@ -93,7 +94,7 @@ def loading_applications(loading: Loading) -> dict[str, Any]:
     """Return the applications to serve while the controller loads, by path."""
     health = HealthApplication(is_serving=False)
     application = _LoadingApplication(loading)
-    return {health.path: health} | dict.fromkeys(_PATHS, application)
+    return {health.path: health, **probes(is_ready=False)} | dict.fromkeys(_PATHS, application)
 
 
 class _LoadingApplication:

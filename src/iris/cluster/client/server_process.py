@@ -50,6 +50,7 @@ class LocalServer:
         token: A token with the role `admin`.
         copied: None, unless the state directory is a copy. `original` is the path of the original directory.
             `jobs_not_taken_over` is the number of unfinished jobs in the original.
+        metrics_port: The port of 127.0.0.1 at which the metrics are served without a token; None if there is none.
     """
 
     address: str
@@ -58,6 +59,7 @@ class LocalServer:
     found: dict[str, int] = field(default_factory=dict)
     token: str = field(default="", repr=False)
     copied: dict[str, Any] | None = None
+    metrics_port: int | None = None
 
     def stop(self) -> None:
         """Stop the server. Before the server exits, it ends its jobs and workers. A temporary server also removes its
@@ -131,13 +133,23 @@ def start_server(
         os.close(ready_end)
     answer = _wait_until_ready(process, ready, on_progress)
     if "address" in answer:
-        return LocalServer(
-            answer["address"], answer["port"], process, answer.get("found", {}), answer["token"], answer.get("copied")
-        )
+        return _server_of(process, answer)
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"
     raise LocalClusterError(f"the cluster on this machine did not start: {why}")
+
+
+def _server_of(process: subprocess.Popen[bytes], answer: dict[str, Any]) -> LocalServer:
+    return LocalServer(
+        answer["address"],
+        answer["port"],
+        process,
+        answer.get("found", {}),
+        answer["token"],
+        answer.get("copied"),
+        answer.get("metrics_port"),
+    )
 
 
 def _command(

@@ -55,6 +55,7 @@ from iris.cluster.controller.jobs.recovery import recover
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
+from iris.cluster.controller.metrics.collection import ControllerMetrics, Sources
 from iris.cluster.controller.outputs.file_calls import FileCalls
 from iris.cluster.controller.outputs.output_calls import OutputCalls
 from iris.cluster.controller.outputs.output_store import OutputStore
@@ -118,6 +119,7 @@ class Controller:
         max_bytes_per_user: How many bytes of entry points, workspaces and results are stored for one user; None sets no
             limit.
         web_sessions: The sessions of browsers that have signed in to the page; None keeps them in memory.
+        metrics_per_job: The number of unfinished jobs whose ids may appear in metrics.
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
@@ -129,6 +131,7 @@ class Controller:
         watches: The watched jobs.
         list_watches: The watched pages of the list of jobs.
         log_sources: Finds the place from which a log can be read.
+        metrics: The figures for Prometheus.
         cluster_watch: The clients that watch the machines, the workers and the events.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
@@ -153,6 +156,7 @@ class Controller:
         job_retention: JobRetention | None = None,
         max_bytes_per_user: int | None = None,
         web_sessions: WebSessions | None = None,
+        metrics_per_job: int = 0,
     ) -> None:
         self._engine, self._store = engine, store
         self._background = BackgroundTasks()
@@ -178,8 +182,7 @@ class Controller:
         self.logs = LogService(self.jobs, self.log_sources)
         keeping = None if kept_logs is None else kept_logs.outputs
         self._output_store = None if keeping is None else OutputStore(keeping, self.jobs)
-        self.outputs = OutputCalls(self.jobs, self.saver, self._output_store)
-        self.files = FileCalls(self.jobs, self.saver, self.fleet.workers, self._output_store)
+        self.outputs, self.files = self._make_file_calls()
         self._quotas = QuotaUse(quota or Quota())
         unused = UnusedWorkspaces(store, self._stored_jobs, self.saver)
         self.workspaces = Workspaces(store, self._stored_jobs, unused)
@@ -190,9 +193,9 @@ class Controller:
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
         self.queries = self._make_queries()
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
-        self.usage = UsageQueries(self.jobs, self._usage, self.slices)
-        self.control = JobControl(self.jobs, self.saver)
+        self.usage, self.control = UsageQueries(self.jobs, self._usage, self.slices), JobControl(self.jobs, self.saver)
         self.cluster, self.cluster_watch = self._make_cluster_view(lease_s)
+        self.metrics = self._make_metrics(metrics_per_job)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
 
@@ -217,6 +220,24 @@ class Controller:
         view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
         status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
         return view, ClusterWatch(view, status, RecentEvents(), self.slices)
+
+    def _make_file_calls(self) -> tuple[OutputCalls, FileCalls]:
+        outputs = OutputCalls(self.jobs, self.saver, self._output_store)
+        return outputs, FileCalls(self.jobs, self.saver, self.fleet.workers, self._output_store)
+
+    def _make_metrics(self, most_jobs: int) -> ControllerMetrics:
+        sources = Sources(
+            self._engine.name,
+            self.jobs,
+            self._scheduler,
+            self.fleet,
+            self._usage,
+            self.saver,
+            self._store,
+            self.headroom,
+            self._log_keeper,
+        )
+        return ControllerMetrics(sources, most_jobs)
 
     def _make_removal(self, unused: UnusedWorkspaces, retention: JobRetention) -> JobRemoval:
         return JobRemoval(
@@ -304,6 +325,7 @@ class Controller:
             self._background.start(self._output_store.run())
         self._background.start(self._stored_bytes.run())
         self._background.start(self._usage.run())
+        self._background.start(self.metrics.process.measure_lag())
 
     async def stop(self) -> None:
         """Stop scheduling, and stop calling workers. The controller still answers calls."""
@@ -365,7 +387,8 @@ class Controller:
     def _add_new_job(self, change: JobChange) -> None:
         record = change.record
         self._add(record)
-        log_new_job(record.job)
+        self.metrics.job_tally.job_added()
+        self.metrics.job_tally.add(record.job, log_new_job(record.job))
         self.list_watches.job_added(record)
         self._carry_out_instructions(change)
         self._dependencies.job_added(record)
@@ -391,7 +414,7 @@ class Controller:
     def _carry_out_change(self, change: JobChange) -> None:
         record = change.record
         if change.is_saved:
-            log_transitions(record.job)
+            self.metrics.job_tally.add(record.job, log_transitions(record.job))
         if change.has_news:
             self.watches.publish(record)
             self.list_watches.publish(record)

@@ -31,6 +31,7 @@ from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.controller_link.token_checker import TokenChecker
 from iris.cluster.worker.limits.enforcement import Enforcement
+from iris.cluster.worker.metrics.collection import WorkerMetrics
 from iris.cluster.worker.paths import WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.service import WorkerService
@@ -48,16 +49,19 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.credentials import Credentials
-from iris.rpc.auth.permissions import WORKER_RULES
+from iris.rpc.auth.permissions import WORKER_METRICS_CALL, WORKER_RULES
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import CA_VARIABLE, ClientTls, ServerTls, check_exposure
 from iris.rpc.serving.call_events import CallEventInterceptor
+from iris.rpc.serving.call_tally import CallTally, LogBytesCounter
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
+from iris.rpc.standard.metrics_route import METRICS_PATH, MetricsRoute
+from iris.rpc.standard.probes import probes
 from iris.system import clock
 from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
 from iris.system.machine_size import total_disk_bytes, total_memory_bytes
@@ -110,6 +114,7 @@ class _Parts:
     cleanup: Cleanup
     attempt_tokens: AttemptTokens
     server: HttpServer
+    metrics: WorkerMetrics
 
 
 def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
@@ -274,10 +279,17 @@ def _build(
     )
     keep_log_s = None if log_upload is None else arguments.keep_handed_over
     cleanup = Cleanup(registry, directory, config.keep_logs, keep_log_s)
-    application = worker_application(WorkerService(worker), token_checker)
-    applications = with_standard_services(application, token_checker, token_checker, token_checker.streams)
+    metrics = WorkerMetrics(
+        registry, lease, arguments.directory.absolute(), lambda: 0 if log_upload is None else log_upload.uploaded_bytes
+    )
+    application = worker_application(WorkerService(worker), token_checker, metrics.calls)
+    counted = LogBytesCounter(application, metrics.calls)
+    applications = with_standard_services(counted, token_checker, token_checker, token_checker.streams)
+    gate = AuthenticationInterceptor(token_checker, WORKER_RULES)
+    applications[METRICS_PATH] = MetricsRoute(metrics.text, gate, WORKER_METRICS_CALL)
+    applications |= probes(is_ready=True)
     server = HttpServer(applications, network.listener, tls=network.tls, allow_origins=config.allow_origins)
-    return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server)
+    return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server, metrics)
 
 
 def _registration(settings: WorkerSettings, network: _Network) -> cluster_pb2.Controller.RegisterWorkerRequest:
@@ -309,6 +321,7 @@ def _start_background(parts: _Parts) -> list[asyncio.Task[None]]:
         parts.worker.watch_headroom(),
         parts.cleanup.run(),
         parts.attempt_tokens.run(),
+        parts.metrics.process.measure_lag(),
     ]
     if parts.log_upload is not None:
         running.append(parts.log_upload.run())
@@ -365,12 +378,17 @@ def _credentials(path: str) -> WorkerCredentials:
     return WorkerCredentials(token)
 
 
-def worker_application(service: WorkerService, token_checker: TokenChecker) -> ServiceApplication:
-    """Return an ASGI application that serves the worker's calls, and authenticates and authorises the callers."""
+def worker_application(
+    service: WorkerService, token_checker: TokenChecker, tally: CallTally | None = None
+) -> ServiceApplication:
+    """Return an ASGI application that serves the worker's calls, authenticates and authorises the callers, and counts
+    the calls in a tally.
+    """
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
         DetailInterceptor(),
+        tally or CallTally(),
         # Authentication comes before all interceptors that need the request, because a call without a token must be
         # refused unread.
         AuthenticationInterceptor(token_checker, WORKER_RULES),

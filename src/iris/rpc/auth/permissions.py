@@ -227,5 +227,9 @@ WORKER_RULES: Rules = {
     "WriteTaskFile": _row(CONTROLLER, user=_writes_as_owner, task=_writes_as_owner),
 }
 
+# The permissions of these calls also apply to the metrics of the controller and of a worker (`GET /metrics`).
+CONTROLLER_METRICS_CALL = "ListWorkers"
+WORKER_METRICS_CALL = "ListTasks"
+
 # The calls that need no token. `SignIn` checks a token or a code in its request.
 OPEN = frozenset({"HealthCheck", "SignIn"})

@@ -77,20 +77,25 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
         given["log_level"] = "debug"
     found: dict[str, int] = {}
     copied: dict[str, Any] | None = None
+    metrics_port: int | None = None
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
             record, server = start(_complete(given), output, take_over=take_over)
-            found, copied = server.found, server.copied
+            found, copied, metrics_port = server.found, server.copied, server.metrics_port
         else:
             _check_same(record, given)
     document = {**record.to_document(), "workers": record.config.num_workers, "started": started}
     document |= {"found": found if any(found.values()) else None, "copied": copied}
+    if started:
+        document["metrics_port"] = metrics_port
     del document["process"], document["home"], document["place"]
     output.answer(document, lambda: _describe(record, started))
     if copied is not None:
         output.note(_describe_copied(record, copied))
+    if metrics_port is not None and not as_json:
+        output.note(f"metrics for Prometheus, without a token: http://127.0.0.1:{metrics_port}/metrics")
     if any(found.values()) and not as_json:
         output.note(_describe_found(found))
     if started and not as_json:
@@ -163,7 +168,7 @@ def _check_same(record: Record, given: Mapping[str, Any]) -> None:
     """Refuse an option if the running cluster has another value for the option."""
     for name, value in given.items():
         option, current = ClusterConfig.options[name], getattr(record.config, name)
-        if value == current or (name == "port" and value == 0):
+        if value == current or (name in ("port", "metrics_port") and value == 0):
             continue
         shown = f"the default of {option.label}"
         if current != option.default:

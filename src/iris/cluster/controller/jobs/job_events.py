@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_state import Transition
 from iris.cluster.controller.jobs.task import BUILDING
 from iris.cluster.types import make_task_id, state_name
 from iris.event_log import log_event
@@ -12,8 +13,10 @@ from iris.event_log import log_event
 _log = logging.getLogger(__name__)
 
 
-def log_new_job(job: Job) -> None:
-    """Write the submission of a job to the event log, and the changes of the job's state since its submission."""
+def log_new_job(job: Job) -> list[Transition]:
+    """Write the submission of a job to the event log, and the changes of the job's state since its submission. Return
+    these changes.
+    """
     log_event(
         _log,
         "job.submitted",
@@ -22,16 +25,22 @@ def log_new_job(job: Job) -> None:
         owner=job.owner,
         parent_job_id=job.parent_job_id,
     )
-    log_transitions(job)
+    return log_transitions(job)
 
 
-def log_transitions(job: Job) -> None:
-    """Write to the event log the state changes that a job has recorded since the last call of this function."""
+def log_transitions(job: Job) -> list[Transition]:
+    """Write to the event log the state changes that a job has recorded since the last call of this function. Return
+    these changes.
+    """
     if not job.transitions:
-        return
+        return []
     transitions = job.pop_transitions()
-    if not _log.isEnabledFor(logging.INFO):
-        return
+    if _log.isEnabledFor(logging.INFO):
+        _log_each(job, transitions)
+    return transitions
+
+
+def _log_each(job: Job, transitions: list[Transition]) -> None:
     for change in transitions:
         if change.task_index is None:
             is_end = job.is_finished and change.state == job.state

@@ -93,6 +93,21 @@ class LogKeeper:
         self._readers: Counter[str] = Counter()
         self._background = BackgroundTasks()
 
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes of log records workers have uploaded since the start of the controller."""
+        return self._pieces.received_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes are missing from the logs that workers have uploaded since the start of the controller."""
+        return self._pieces.missing_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """The size of all logs on this machine, as the last sweep has found it."""
+        return self._sweep.kept_bytes
+
     def start(self) -> None:
         """Begin to sweep: about every minute, copy complete logs and remove old ones."""
         with contextlib.suppress(FileNotFoundError):

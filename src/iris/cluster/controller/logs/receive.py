@@ -54,9 +54,15 @@ class UploadedLogs:
 
     Args:
         unfold: Writes the log of a directory into files again if the log is folded.
+
+    Attributes:
+        received_bytes: How many bytes of records were stored since the start of the controller.
+        missing_bytes: How many bytes are missing from the logs whose ends were stored since the start of the
+            controller.
     """
 
     def __init__(self, unfold: Callable[[Path], object]) -> None:
+        self.received_bytes = self.missing_bytes = 0
         self._unfold = unfold
         self._logs: dict[Path, _Kept] = {}
 
@@ -144,6 +150,7 @@ class UploadedLogs:
         finally:
             os.close(fd)
         kept.position += len(records)
+        self.received_bytes += len(records)
 
     def _drop_oldest(self, directory: Path, kept: _Kept, max_bytes: int) -> None:
         while len(kept.segments) > 1 and kept.position - kept.segments[0].position > max_bytes:
@@ -158,6 +165,7 @@ class UploadedLogs:
         write_end(directory, end)
         remove_written(directory)
         kept.complete = True
+        self.missing_bytes += end.bytes_missing
         self._logs.pop(directory, None)
 
 

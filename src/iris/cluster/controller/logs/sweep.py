@@ -61,6 +61,9 @@ class LogSweep:
         location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
         attempts: Finds the attempts to which the logs belong.
+
+    Attributes:
+        kept_bytes: The size of all logs on this machine at the beginning of the last sweep.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class LogSweep:
         retention: Retention,
         attempts: LoggedAttempts,
     ) -> None:
+        self.kept_bytes = 0
         self._directories = directories
         self._folded = folded
         self._location = location
@@ -157,9 +161,10 @@ class LogSweep:
         before_ms = None if self._retention.keep_ms is None else now_ms - self._retention.keep_ms
         total = excess = 0
         try:
+            total = self._folded.total_bytes()
+            self.kept_bytes = total + sum(log.size for log in found)
             if self._retention.keep_bytes is not None:
-                total = self._folded.total_bytes()
-                excess = total + sum(log.size for log in found) - self._retention.keep_bytes
+                excess = self.kept_bytes - self._retention.keep_bytes
             here = {log.name for log in found}
             folded = [one for one in self._folded.oldest(before_ms, excess) if one[0].name not in here]
             return folded, max(0, total - sum(log.size for log, _ in folded))

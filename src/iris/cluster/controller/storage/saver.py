@@ -33,6 +33,7 @@ from iris.cluster.controller.storage.batch import (
     TriedBatch,
     WrittenJob,
 )
+from iris.cluster.controller.storage.save_tally import SaveTally
 from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
@@ -64,9 +65,13 @@ class Saver:
 
     Args:
         store: The store. No other code uses the store while the saver runs.
+
+    Attributes:
+        tally: Counts the written batches.
     """
 
     def __init__(self, store: Store) -> None:
+        self.tally = SaveTally()
         self._store = store
         self._last_number = store.last_number()
         # The changes of each job, by job id. A job whose final state is saved has no entry.
@@ -272,7 +277,7 @@ class Saver:
                 WrittenJob(pending, pending.record.job.revision, len(pending.instructions), len(pending.results))
                 for pending in batch.jobs.values()
             ]
-            error = await self._write(batch)
+            error = await self.tally.count(len(batch.jobs) + len(batch.launches), self._write(batch))
             last_saved = {} if error is None else await self._read_last_saved(batch)
             self._writing = None
             if error is None:

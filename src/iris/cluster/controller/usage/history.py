@@ -186,6 +186,11 @@ class UsageHistory:
         total = self._workers.get(worker_id)
         return None if total is None else total.present
 
+    def job_now(self, number: int) -> Sequence[int] | None:
+        """Return the sum of what the tasks of an unfinished job use now, by column; None if there are no samples."""
+        usage = self._jobs.get(number)
+        return None if usage is None else usage.total.present
+
     async def series(self, number: int, indices: Sequence[int]) -> dict[int, UsageSeries]:
         """Return series of a job, by index. An index without samples is left out.
 

@@ -69,6 +69,7 @@ class Fleet:
         calls: Limits the calls that start and stop attempts.
         longest_lease_s: The length of the longest lease that a worker may have, in seconds. This controller or an
             earlier controller may have granted the lease.
+        leases_lost: How many workers were declared lost since the start of the controller.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self.calls = WorkerCalls()
+        self.leases_lost = 0
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
@@ -328,6 +330,7 @@ class Fleet:
             self.fence(attempt.worker_id, attempt.worker_incarnation)
 
     def _declare_lost(self, worker: WorkerRecord) -> None:
+        self.leases_lost += 1
         worker_id, incarnation = worker.identity.worker_id, worker.identity.incarnation
         why = _silent_for(worker.lease_s)
         log_event(_log, "lease.expired", worker_id=worker_id, incarnation=incarnation, lease_s=worker.lease_s)

@@ -12,6 +12,7 @@ from iris.cluster.logs.segments import has_log, is_away
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
+from iris.cluster.worker.metrics.attempt_tally import AttemptTally
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.errors import NotFoundError
 from iris.reasons import ErrorReason
@@ -28,6 +29,9 @@ class AttemptRegistry:
     Args:
         worker_id: The id of this worker, for error texts.
         directory: The worker directory, where the logs of forgotten attempts are found.
+
+    Attributes:
+        tally: Counts the ended attempts.
     """
 
     def __init__(self, worker_id: str, directory: WorkerDir) -> None:
@@ -38,6 +42,7 @@ class AttemptRegistry:
         self._without_end: dict[AttemptKey, LogWriter] = {}
         # The number of calls that are reading the log of an attempt, by the directory of the attempt.
         self._readers: Counter[Path] = Counter()
+        self.tally = AttemptTally()
 
     def add(self, attempt: Attempt) -> None:
         """Add the record of a new attempt."""

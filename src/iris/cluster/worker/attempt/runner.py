@@ -162,6 +162,7 @@ class AttemptRunner:
         attempt.finished_at_ms = now_ms()
         attempt.state = outcome.state
         attempt.log_state()
+        self._registry.tally.add(attempt.state, attempt.log)
         self.report(attempt)
         self._on_ended(attempt.request.job_id, attempt.request.task_index, attempt.request.attempt_id)
         self._registry.forget_surplus()

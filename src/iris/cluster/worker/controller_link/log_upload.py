@@ -113,6 +113,9 @@ class LogUpload:
         worker_id: The id of this worker.
         incarnation: The incarnation of this worker process.
         directory: The worker directory.
+
+    Attributes:
+        uploaded_bytes: How many bytes of records the controller has accepted from this worker process.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class LogUpload:
         incarnation: str,
         directory: WorkerDir,
     ) -> None:
+        self.uploaded_bytes = 0
         self._controller = controller
         self._worker_id = worker_id
         self._incarnation = incarnation
@@ -252,7 +256,9 @@ class LogUpload:
         if wanted == RETRY_LATER:
             self._pause(log)
             return False
-        expected = sent.piece.position + len(sent.piece.records)
+        size = len(sent.piece.records)
+        expected = sent.piece.position + size
+        self.uploaded_bytes += size if wanted == expected else 0
         log.tries = 0 if wanted == expected or wanted > (log.position or 0) else log.tries + 1
         log.position = wanted
         log.backoff.reset()

@@ -19,6 +19,7 @@ never early.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from iris.cluster.lease_terms import heartbeat_s, kill_after_s
@@ -47,6 +48,11 @@ class Lease:
     def length_s(self) -> float:
         """The length of the lease; 0 means without limit."""
         return self._length_s
+
+    @property
+    def left_s(self) -> float:
+        """The seconds until the lease expires; infinity without limit."""
+        return max(0.0, self._since_s + self._length_s - clock_s()) if self._length_s else math.inf
 
     @property
     def heartbeat_s(self) -> float:

@@ -1,0 +1,229 @@
+"""Collects the present values of the controller's metrics, when Prometheus asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.task import BUILDING, PENDING, RUNNING
+from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.metrics import cluster_definitions as names
+from iris.cluster.controller.metrics.job_tally import JOB_TALLY_METRICS, JobTally
+from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.scheduling.survey import Survey
+from iris.cluster.controller.storage.save_tally import SAVE_METRICS
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.headroom import Headroom
+from iris.cluster.controller.usage.history import UsageHistory
+from iris.cluster.controller.usage.series import CPU, GPU, MEMORY
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.engine.base import Resources
+from iris.cluster.states import STATE_NAMES
+from iris.cores import MILLICORES
+from iris.metrics.definitions import Family, Metric
+from iris.metrics.process_metrics import PROCESS_METRICS, ProcessMetrics
+from iris.rpc.serving.call_tally import CALL_METRICS, CallTally
+from iris.rpc.standard.metrics_route import MetricsText
+
+CONTROLLER_METRICS: tuple[Metric, ...] = (
+    *names.CLUSTER_METRICS,
+    *JOB_TALLY_METRICS,
+    *CALL_METRICS,
+    *SAVE_METRICS,
+    *PROCESS_METRICS,
+)
+
+_JOBS_AT_ONCE = 200  # After this many jobs, the event loop does other work.
+_ENGINE_S = 2.0  # An engine that does not answer within this many seconds counts as unreachable.
+_MIB = 2**20
+# A state without tasks is shown as 0, because a series that appears late breaks rates and alerts.
+_STATES = tuple(number for number in STATE_NAMES if number)
+_UNFINISHED = (PENDING, BUILDING, RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The parts of the controller from which metrics are read.
+
+    Attributes:
+        engine_name: The name of the engine: local, ray or slurm.
+        jobs: All jobs.
+        scheduler: Provides the machines and the queue.
+        fleet: The workers.
+        usage: Knows what tasks use.
+        saver: Saves all changes.
+        store: The database.
+        headroom: Knows the disk with the state directory.
+        log_keeper: The kept logs; None if no logs are kept.
+    """
+
+    engine_name: str
+    jobs: JobTable
+    scheduler: Scheduler
+    fleet: Fleet
+    usage: UsageHistory
+    saver: Saver
+    store: Store
+    headroom: Headroom
+    log_keeper: LogKeeper | None
+
+
+class ControllerMetrics:
+    """The metrics of a controller.
+
+    Args:
+        sources: The parts of the controller.
+        most_jobs: Of how many unfinished jobs the metrics have the ids as labels. 0 means that no metric has the id of
+            a job.
+
+    Attributes:
+        calls: The tally of the controller's calls.
+        job_tally: The tally of changed jobs.
+        process: The figures of the process.
+        text: The metrics as text, for Prometheus.
+    """
+
+    def __init__(self, sources: Sources, most_jobs: int = 0) -> None:
+        self.calls = CallTally()
+        self.job_tally = JobTally()
+        self.process = ProcessMetrics()
+        self.text = MetricsText(self.collect)
+        self._sources = sources
+        self._most_jobs = most_jobs
+
+    async def collect(self) -> list[Family]:
+        """Return the present values of all metrics."""
+        sources = self._sources
+        return [
+            names.ENGINE.labelled([((sources.engine_name,), 1)]),
+            *await self._jobs(),
+            *await self._machines(),
+            *self._workers(),
+            *self._storage(),
+            *self.job_tally.families(),
+            *self.calls.families(),
+            *sources.saver.tally.families(),
+            *self.process.families(),
+        ]
+
+    async def _jobs(self) -> list[Family]:
+        jobs: Counter[int] = Counter()
+        tasks: Counter[int] = Counter()
+        records = self._sources.jobs.open_jobs()
+        for count, record in enumerate(records, 1):
+            jobs[record.job.state] += 1
+            for state in _STATES:
+                tasks[state] += record.job.tally.count(state)
+            if count % _JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        _, ended = self._sources.jobs.count()
+        return [
+            names.JOBS.labelled([((_label(state),), jobs[state]) for state in _UNFINISHED]),
+            names.STORED_JOBS.one(ended),
+            names.TASKS.labelled([((_label(state),), tasks[state]) for state in _STATES]),
+            *self._each_job(records),
+        ]
+
+    def _each_job(self, records: Sequence[JobRecord]) -> list[Family]:
+        """Return the metrics with the ids of jobs, for the jobs that were submitted last."""
+        if not self._most_jobs:
+            return []
+        last = records[-self._most_jobs :]
+        used = [(record, self._sources.usage.job_now(record.number)) for record in last]
+        known = [((record.job_id,), now) for record, now in used if now is not None]
+        states = [(record, state) for record in last for state in _STATES]
+        return [
+            names.JOB_TASKS.labelled(
+                [((record.job_id, _label(state)), record.job.tally.count(state)) for record, state in states]
+            ),
+            names.JOB_CPU_USED.labelled([(labels, now[CPU] / MILLICORES) for labels, now in known]),
+            names.JOB_MEMORY_USED.labelled([(labels, now[MEMORY] * _MIB) for labels, now in known]),
+            names.JOBS_LEFT_OUT.one(len(records) - len(last)),
+        ]
+
+    async def _machines(self) -> list[Family]:
+        survey = None
+        try:
+            async with asyncio.timeout(_ENGINE_S):
+                survey = await self._sources.scheduler.survey()
+        except TimeoutError:
+            pass  # The engine counts as unreachable.
+        if survey is None or survey.problem:
+            return [names.ENGINE_UP.one(0)]
+        return [names.ENGINE_UP.one(1), *_capacity(survey), *_queue(survey)]
+
+    def _workers(self) -> list[Family]:
+        fleet, now_s = self._sources.fleet, time.monotonic()
+        states = {"healthy": 0, "unhealthy": 0, "dead": 0}
+        for worker in fleet.workers.values():
+            is_gone = worker.is_dead or worker.is_lost(now_s)
+            states["dead" if is_gone else "healthy" if worker.is_healthy(now_s) else "unhealthy"] += 1
+        uses = [self._sources.usage.worker_now(worker_id) for worker_id in fleet.workers]
+        known = [use for use in uses if use is not None]
+        return [
+            names.WORKERS.labelled([((state,), number) for state, number in states.items()]),
+            names.WORKERS_SHORT.one(len(fleet.short())),
+            names.LEASES_LOST.one(fleet.leases_lost),
+            names.CPU_USED.one(sum(use[CPU] for use in known) / MILLICORES),
+            names.MEMORY_USED.one(sum(use[MEMORY] for use in known) * _MIB),
+            names.GPUS_USED.one(sum(use[GPU] for use in known) / 100),
+        ]
+
+    def _storage(self) -> list[Family]:
+        total, free = self._sources.headroom.disk_bytes()
+        families = [
+            names.DISK_SIZE.one(total),
+            names.DISK_FREE.one(free),
+            names.DATABASE_SIZE.one(self._sources.store.bytes_on_disk()),
+        ]
+        keeper = self._sources.log_keeper
+        if keeper is not None:
+            families += [
+                names.LOGS_RECEIVED.one(keeper.received_bytes),
+                names.LOGS_MISSING.one(keeper.missing_bytes),
+                names.LOGS_KEPT.one(keeper.kept_bytes),
+            ]
+        return families
+
+
+def _capacity(survey: Survey) -> list[Family]:
+    capacity = _sum(machine.total for machine in survey.machines if machine.alive)
+    allocated = _sum(allocation.gang.need * allocation.gang.slots for _, allocation in survey.allocations)
+    states = Counter(
+        ("avoided" if machine.why_avoided else "alive") if machine.alive else "dead" for machine in survey.machines
+    )
+    return [
+        names.MACHINES.labelled([((state,), states[state]) for state in ("alive", "avoided", "dead")]),
+        names.CPU_CAPACITY.one(capacity.cpu_millicores / MILLICORES),
+        names.CPU_ALLOCATED.one(allocated.cpu_millicores / MILLICORES),
+        names.MEMORY_CAPACITY.one(capacity.memory_bytes),
+        names.MEMORY_ALLOCATED.one(allocated.memory_bytes),
+        names.GPU_CAPACITY.one(capacity.gpu),
+        names.GPU_ALLOCATED.one(allocated.gpu),
+    ]
+
+
+def _queue(survey: Survey) -> list[Family]:
+    oldest_s = min((gang.since_s for gang in survey.waiting), default=None)
+    return [
+        names.QUEUED_GANGS.one(len(survey.waiting)),
+        names.QUEUED_TASKS.one(sum(gang.gang.slots for gang in survey.waiting)),
+        names.OLDEST_GANG.one(0.0 if oldest_s is None else max(0.0, time.monotonic() - oldest_s)),
+    ]
+
+
+def _sum(amounts: Iterable[Resources]) -> Resources:
+    total = Resources()
+    for amount in amounts:
+        total += amount
+    return total
+
+
+def _label(state: int) -> str:
+    return STATE_NAMES[state].lower()
