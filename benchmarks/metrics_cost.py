@@ -21,7 +21,7 @@ from benchmarks.measure import CpuClock, aim, our_processes, p50, show
 from iris.client import IrisClient
 from iris.cluster.client.server_process import LocalServer, start_server
 from iris.config import ClusterConfig
-from iris.rpc.serving.call_tally import CallTally
+from iris.rpc.monitoring.call_tally import CallTally
 
 _NAME = "metrics_cost"
 _TASKS = 1000

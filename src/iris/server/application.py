@@ -13,16 +13,16 @@ from iris.rpc.auth.web_session_route import PATH as SESSION_PATH
 from iris.rpc.auth.web_session_route import WebSessionRoute
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
+from iris.rpc.monitoring.call_tally import LogBytesCounter
+from iris.rpc.monitoring.metrics_route import METRICS_PATH, MetricsRoute
+from iris.rpc.monitoring.probes import probes
 from iris.rpc.serving.call_events import CallEventInterceptor
-from iris.rpc.serving.call_tally import LogBytesCounter
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
 from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
-from iris.rpc.standard.metrics_route import METRICS_PATH, MetricsRoute
-from iris.rpc.standard.probes import probes
 
 
 def controller_applications(service: ControllerService) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from connectrpc.code import Code
 from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_grpc_headers, error_as_json, is_grpc
 from iris.rpc.http.server.asgi_server import HttpServer
+from iris.rpc.monitoring.probes import probes
 from iris.rpc.standard.health import HealthApplication
-from iris.rpc.standard.probes import probes
 
 _QUICK_S = 1.0  # A server that loads within this many seconds does not answer before it is ready.
 _REPORTED_S = 1.0

@@ -52,16 +52,16 @@ from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_METRICS_CALL, WORKER_RULES
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import CA_VARIABLE, ClientTls, ServerTls, check_exposure
+from iris.rpc.monitoring.call_tally import CallTally, LogBytesCounter
+from iris.rpc.monitoring.metrics_route import METRICS_PATH, MetricsRoute
+from iris.rpc.monitoring.probes import probes
 from iris.rpc.serving.call_events import CallEventInterceptor
-from iris.rpc.serving.call_tally import CallTally, LogBytesCounter
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import DetailInterceptor, ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.rpc.serving.request_compression import RequestGzip
 from iris.rpc.serving.service_application import ServiceApplication
 from iris.rpc.standard.applications import with_standard_services
-from iris.rpc.standard.metrics_route import METRICS_PATH, MetricsRoute
-from iris.rpc.standard.probes import probes
 from iris.system import clock
 from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
 from iris.system.machine_size import total_disk_bytes, total_memory_bytes

@@ -14,9 +14,9 @@ from iris.cluster.controller.jobs.task import BUILDING, PENDING, RUNNING
 from iris.cluster.controller.logs.keeper import LogKeeper
 from iris.cluster.controller.metrics import cluster_definitions as names
 from iris.cluster.controller.metrics.job_tally import JOB_TALLY_METRICS, JobTally
+from iris.cluster.controller.metrics.save_tally import SAVE_METRICS
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.scheduling.survey import Survey
-from iris.cluster.controller.storage.save_tally import SAVE_METRICS
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.headroom import Headroom
@@ -28,8 +28,8 @@ from iris.cluster.states import STATE_NAMES
 from iris.cores import MILLICORES
 from iris.metrics.definitions import Family, Metric
 from iris.metrics.process_metrics import PROCESS_METRICS, ProcessMetrics
-from iris.rpc.serving.call_tally import CALL_METRICS, CallTally
-from iris.rpc.standard.metrics_route import MetricsText
+from iris.rpc.monitoring.call_tally import CALL_METRICS, CallTally
+from iris.rpc.monitoring.metrics_route import MetricsText
 
 CONTROLLER_METRICS: tuple[Metric, ...] = (
     *names.CLUSTER_METRICS,

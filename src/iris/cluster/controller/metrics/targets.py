@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.errors import IrisError
 from iris.rpc.auth.authenticate import AuthenticationInterceptor
-from iris.rpc.standard.metrics_route import METRICS_PATH, MetricsRoute
-from iris.rpc.standard.plain_answers import Message, Send, refuse_method, send_answer, send_error
+from iris.rpc.monitoring.metrics_route import METRICS_PATH, MetricsRoute
+from iris.rpc.monitoring.plain_answers import Message, Send, refuse_method, send_answer, send_error
 
 TARGETS_PATH = f"{METRICS_PATH}/workers"
 

@@ -24,6 +24,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from iris.cluster.controller.jobs.instructions import Instruction
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.metrics.save_tally import SaveTally
 from iris.cluster.controller.storage.batch import (
     Batch,
     JobChange,
@@ -33,7 +34,6 @@ from iris.cluster.controller.storage.batch import (
     TriedBatch,
     WrittenJob,
 )
-from iris.cluster.controller.storage.save_tally import SaveTally
 from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2

@@ -14,8 +14,8 @@ from iris.cluster.worker.supervision.lease import Lease
 from iris.metrics.definitions import Family, counter, gauge
 from iris.metrics.process_metrics import PROCESS_METRICS, ProcessMetrics
 from iris.rpc import cluster_pb2
-from iris.rpc.serving.call_tally import CALL_METRICS, CallTally
-from iris.rpc.standard.metrics_route import MetricsText
+from iris.rpc.monitoring.call_tally import CALL_METRICS, CallTally
+from iris.rpc.monitoring.metrics_route import MetricsText
 
 ATTEMPTS = gauge("iris_worker_attempts", "Attempts that this worker prepares or runs, by state.", "state")
 ENDED = counter("iris_worker_attempts_ended_total", "Attempts that have ended on this worker, by final state.", "state")

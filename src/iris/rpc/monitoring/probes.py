@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iris.rpc.standard.plain_answers import Message, Send, refuse_method, send_answer
+from iris.rpc.monitoring.plain_answers import Message, Send, refuse_method, send_answer
 
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"

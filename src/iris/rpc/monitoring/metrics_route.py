@@ -11,7 +11,7 @@ from iris.errors import IrisError
 from iris.metrics.definitions import Family
 from iris.metrics.exposition import TextFormat, choose_format, write_metrics
 from iris.rpc.auth.authenticate import AuthenticationInterceptor
-from iris.rpc.standard.plain_answers import Message, Send, refuse_method, send_answer, send_error
+from iris.rpc.monitoring.plain_answers import Message, Send, refuse_method, send_answer, send_error
 
 METRICS_PATH = "/metrics"
 # Readers that ask within this many seconds get the same answer. Otherwise many readers could keep a server busy.
