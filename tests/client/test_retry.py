@@ -149,6 +149,20 @@ def test_changed_submission_keeps_only_the_named_variables(client: IrisClient) -
     assert [entry.message for entry in client.job(new).logs(sources=["stdout"])] == ["ac"]
 
 
+def test_repeated_resubmission_of_a_removed_job_gets_the_id_of_the_new_job(client: IrisClient) -> None:
+    job = client.run(shell("true"))
+    job.wait()
+    again = client.submission(job).submission
+    again.name, again.submission_id = unique("again"), unique("id")
+    new = client.cluster.resubmit_job(job, again)
+    wait_for_end(client.cluster, new)
+    client.forget(job)
+    assert client.cluster.resubmit_job(job, again) == new
+    again.submission_id = unique("id")
+    with pytest.raises(NotFoundError, match=job.job_id):
+        client.cluster.resubmit_job(job, again)
+
+
 def test_job_whose_entry_point_or_workspace_was_removed_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "file").write_text("content")

@@ -9,20 +9,26 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.client.aio import AsyncIrisClient
+from iris.cluster.client.operations.steps import Call
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.outputs.output_store import OutputKeeping, OutputStore, Stored
 from iris.cluster.files.output_pack import StoredPack
+from iris.cluster.worker.files.collect_outputs import OutputCollector
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.peer import Peer
 
 MIB = 1 << 20
 
@@ -214,6 +220,71 @@ def test_unfinished_outputs_count_with_their_whole_size_after_a_restart(tmp_path
     assert send(second, "task-1/0", total_bytes=80, position=10, data=b"x" * 10).position == 20
     assert send(second, "task-2/0", total_bytes=30).reason == pb.OUTPUT_REASON_CLUSTER_LIMIT
     second.close()
+
+
+class NoJobs:
+    """A table of jobs from which every job was removed."""
+
+    async def get(self, job_id: str) -> None:
+        """Return no job."""
+
+
+def test_announced_bytes_of_a_lost_attempt_are_free_after_the_next_sweep(tmp_path: Path) -> None:
+    store = OutputStore(OutputKeeping(tmp_path, max_total_bytes=100), jobs=NoJobs())  # type: ignore[arg-type]
+
+    async def announce(directory: str) -> pb.Controller.StoreOutputsResponse:
+        request = pb.Controller.StoreOutputsRequest(task_id="a/task-0", total_bytes=80)
+        return await store.store(tmp_path / directory, request)
+
+    async def announce_twice() -> list[pb.Controller.StoreOutputsResponse]:
+        answers = [await announce("task-1/0"), await announce("task-2/0")]
+        await store.sweep()
+        return [*answers, await announce("task-3/0"), await announce("task-1/0")]
+
+    first, refused, later, lost = asyncio.run(announce_twice())
+    store.close()
+    assert first.refused == ""
+    assert refused.reason == pb.OUTPUT_REASON_CLUSTER_LIMIT
+    assert later.refused == ""
+    assert lost.reason == pb.OUTPUT_REASON_WORKER_LOST
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "7", "outputs-999", "9" * 5000])
+def test_page_of_outputs_with_a_foreign_token_is_refused(client: IrisClient, done: str, token: str) -> None:
+    request = pb.Controller.ListOutputsRequest(job_id=done, page_token=token)
+
+    def listing() -> Any:
+        return (yield Call("list_outputs", request))
+
+    with pytest.raises(InvalidArgumentError, match="page_token"):
+        client.cluster.connection.perform(listing())
+
+
+def test_refusal_of_the_controller_is_not_reported_as_a_fault_of_the_files(tmp_path: Path) -> None:
+    async def refuse(*args: object, **options: object) -> None:
+        raise ConnectError(Code.RESOURCE_EXHAUSTED, "too many calls")
+
+    lines: list[str] = []
+    attempt: Any = SimpleNamespace(
+        working_directory=tmp_path,
+        request=pb.Worker.RunTaskRequest(task_id="a/task-0", outputs=["out"]),
+        write_build_line=lines.append,
+        key="a/task-0",
+    )
+    connection: Any = SimpleNamespace(stub=SimpleNamespace(store_outputs=refuse), peer=Peer("host:1", "the controller"))
+    asyncio.run(OutputCollector(connection, "worker", "incarnation").collect(attempt))
+    assert lines == [attempt.output_warning]
+    assert "the controller does not accept them: " in attempt.output_warning
+    assert "too many calls" in attempt.output_warning
+
+
+@pytest.fixture(scope="module")
+def done(shared_cluster: LocalServer) -> str:
+    """The id of a job with an output that has ended."""
+    with IrisClient.remote(shared_cluster.address) as client:
+        job = client.run(shell("echo x > out/x"), outputs=["out"])
+        job.wait()
+        return job.job_id
 
 
 def test_pack_with_a_damaged_index_cannot_be_read(tmp_path: Path) -> None:

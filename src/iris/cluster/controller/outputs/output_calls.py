@@ -15,6 +15,7 @@ from iris.cluster.types import parse_task_id
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import Controller
+from iris.rpc.pages import number_in, page_token_of
 
 _PAGE_BYTES = 1 << 20
 _PAGE_ATTEMPTS = 200
@@ -69,6 +70,7 @@ class OutputCalls:
         Raises:
             NotFoundError: There is no such job or task.
             FailedPreconditionError: The job was submitted without outputs.
+            InvalidArgumentError: The page token was not made for this list.
         """
         record = await self._jobs.find(request.job_id)
         for index in request.task_indices:
@@ -80,11 +82,11 @@ class OutputCalls:
             )
         shown = self._saved.shown(record)
         attempts = _attempts(shown, request)
-        begin = int(request.page_token) if request.page_token.isascii() and request.page_token.isdigit() else 0
+        begin = number_in("outputs", request.page_token, len(attempts)) if request.page_token else 0
         answer, size = Controller.ListOutputsResponse(), 0
         for number, (index, attempt_id) in enumerate(attempts[begin:], begin):
             if number - begin >= _PAGE_ATTEMPTS or size > _PAGE_BYTES:
-                answer.next_page_token = str(number)
+                answer.next_page_token = page_token_of("outputs", number)
                 break
             attempt = messages.task_status(shown, index).attempts[attempt_id]
             outputs = await asyncio.to_thread(self._outputs, record, index, attempt)

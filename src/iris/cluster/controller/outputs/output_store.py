@@ -47,6 +47,7 @@ _HASH_STEP = 1 << 20
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Reason = cluster_pb2.OutputReason
+_AttemptKey = tuple[str, int, int]  # the job id, the task index and the attempt id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,9 @@ class OutputStore:
         self._jobs = jobs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outputs")
         self._sizes: dict[Path, int] | None = None  # The size, or the announced size, of each pack.
+        # The incomplete packs of this controller, with the job, the task index and the attempt id. Only the thread of
+        # the store changes the dictionary.
+        self._incomplete: dict[Path, _AttemptKey] = {}
         self._packs: OrderedDict[Path, StoredPack] = OrderedDict()
         self._packs_lock = threading.Lock()
 
@@ -161,6 +165,7 @@ class OutputStore:
                 return self._refuse(directory, request, *refused)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._known_sizes()[directory] = request.total_bytes
+            self._incomplete[directory] = (*parse_task_id(request.task_id), request.attempt_id)
         size = pack.stat().st_size if pack.exists() else 0
         if request.position <= size and request.position + len(request.data) <= request.total_bytes:
             size = max(size, _write(pack, request.data, request.position))
@@ -171,6 +176,7 @@ class OutputStore:
             return cluster_pb2.Controller.StoreOutputsResponse(position=0)
         stored = Stored(self._keeping.now_ms(), request.index_bytes, job_id=_job_of(request))
         _write_stored(directory, stored)
+        self._incomplete.pop(directory, None)
         return self._answer(request, stored)
 
     def _refusal(self, size: int, received: int) -> tuple[Reason, str] | None:
@@ -207,6 +213,7 @@ class OutputStore:
         _write_stored(directory, stored)
         (directory / _PACK).unlink(missing_ok=True)
         self._known_sizes().pop(directory, None)
+        self._incomplete.pop(directory, None)
         return self._answer(request, stored)
 
     @staticmethod
@@ -272,6 +279,7 @@ class OutputStore:
         wanted = set(folders)
         for directory in [known for known in self._known_sizes() if known.parent in wanted]:
             del self._known_sizes()[directory]
+            self._incomplete.pop(directory, None)
             with self._packs_lock:
                 self._packs.pop(directory, None)
         for folder in folders:
@@ -291,18 +299,35 @@ class OutputStore:
                 await self._in_thread(partial(self._remove_folders, [directory.parent]))
 
     async def sweep(self) -> None:
-        """Remove outputs that are older than `keep_ms`, and packs that were never completed."""
-        await self._in_thread(self._sweep)
+        """Remove outputs that are older than `keep_ms`, and packs that will never be completed."""
+        lost = []
+        for directory, key in (await self._in_thread(self._incomplete.copy)).items():
+            record = await self._jobs.get(key[0])
+            if record is None or not self._is_live(record, key, directory):
+                lost.append(directory)
+        await self._in_thread(lambda: self._sweep(lost))
 
-    def _sweep(self) -> None:
+    def _is_live(self, record: JobRecord, key: _AttemptKey, directory: Path) -> bool:
+        """Return whether the attempt of an incomplete pack still runs. The record may be of a later job of the name."""
+        _, task_index, attempt_id = key
+        tasks = record.job.tasks
+        if task_index >= len(tasks) or attempt_id >= len(tasks[task_index].attempts):
+            return False
+        is_same = self.directory_of(record, task_index, attempt_id) == directory
+        return is_same and tasks[task_index].attempts[attempt_id].is_live
+
+    def _sweep(self, lost: Sequence[Path]) -> None:
+        """Remove old packs, and the incomplete packs of attempts that have ended because their worker was lost."""
         keeping, now_ms = self._keeping, self._keeping.now_ms()
+        for directory in lost:
+            if directory in self._incomplete:
+                self._remove_pack(directory, _lost_pack(now_ms, self._incomplete[directory][0]))
         for directory in list(self._known_sizes()):
             stored = self.stored(directory)
             if stored is None:
                 with contextlib.suppress(OSError):
                     if now_ms - (directory / _PACK).stat().st_mtime_ns // 1_000_000 > _ABANDONED_MS:
-                        text = "the worker was lost before it had sent them"
-                        self._remove_pack(directory, Stored(now_ms, 0, cluster_pb2.OUTPUT_REASON_WORKER_LOST, text))
+                        self._remove_pack(directory, _lost_pack(now_ms, ""))
             elif keeping.keep_ms is not None and not stored.problem and now_ms - stored.at_ms > keeping.keep_ms:
                 text = f"they were removed after {format_span(keeping.keep_ms / 1000)} ('iris up --keep-logs')"
                 reason = cluster_pb2.OUTPUT_REASON_REMOVED
@@ -313,6 +338,7 @@ class OutputStore:
         _write_stored(directory, stored)
         (directory / _PACK).unlink(missing_ok=True)
         self._known_sizes().pop(directory, None)
+        self._incomplete.pop(directory, None)
         with self._packs_lock:
             self._packs.pop(directory, None)
 
@@ -358,6 +384,11 @@ def _sha256(path: Path) -> str:
 
 def _write_stored(directory: Path, stored: Stored) -> None:
     write_file(directory / _STORED, json.dumps(asdict(stored)), durable=True)
+
+
+def _lost_pack(now_ms: int, job_id: str) -> Stored:
+    text = "the worker was lost before it had sent them"
+    return Stored(now_ms, 0, cluster_pb2.OUTPUT_REASON_WORKER_LOST, text, job_id)
 
 
 def _job_of(request: cluster_pb2.Controller.StoreOutputsRequest) -> str:

@@ -75,7 +75,8 @@ def why_missing(stored: Stored | None, attempt: cluster_pb2.TaskAttempt) -> tupl
         return cluster_pb2.OUTPUT_REASON_TERMINATED, "the attempt was terminated"
     return (
         cluster_pb2.OUTPUT_REASON_NOT_COLLECTED,
-        "the attempt ended before its program started, or its worker is of a release that stores no outputs",
+        "the attempt ended before its program started, or its worker could not send them: the build lines of its log"
+        " ('iris logs --source build') say why",
     )
 
 

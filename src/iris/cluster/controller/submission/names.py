@@ -63,6 +63,25 @@ async def claim_name(
     )
 
 
+async def find_repeated(request: LaunchJobRequest, jobs: JobTable) -> JobRecord | None:
+    """Return the job that an earlier request with the same submission id has created. None: there is no such job.
+
+    The name in the request does not change, and no name is claimed.
+    """
+    wanted = LaunchJobRequest()
+    wanted.CopyFrom(request)
+    for name in names_of(request):
+        wanted.name = name
+        known = await jobs.get(job_id_of(wanted))
+        if known is None:
+            return None
+        if request.submission_id and request.submission_id == known.launch.submission_id:
+            return known
+        if not request.HasField("parent_attempt_id"):
+            return None
+    return None
+
+
 async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | None:
     """Return the job with an id. If the id is free, return None; the id then stays free until the next await."""
     while True:

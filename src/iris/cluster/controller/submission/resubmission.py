@@ -57,8 +57,15 @@ class Resubmissions:
             NotFoundError: There is no such job.
             FailedPreconditionError: A needed part of the stored submission was removed.
         """
-        stored, has_entry_point = await self._stored(request.job_id)
         submission = request.submission
+        try:
+            stored, has_entry_point = await self._stored(request.job_id)
+        except NotFoundError:
+            # The earlier job may have been removed after the new job was created, while the answer was lost.
+            known = await self._submissions.find_repeated(submission)
+            if known is None:
+                raise
+            return known
         _add_variables(submission, stored, request, has_entry_point)
         if not submission.command and not submission.serialized_entrypoint:
             if not has_entry_point:

@@ -10,7 +10,7 @@ from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.dependencies import unknown_dependency
 from iris.cluster.controller.submission.headroom import Headroom
-from iris.cluster.controller.submission.names import claim_name
+from iris.cluster.controller.submission.names import claim_name, find_repeated
 from iris.cluster.controller.submission.parents import check_parent, inherit_environment
 from iris.cluster.controller.submission.quotas import QuotaUse
 from iris.cluster.controller.submission.request import LaunchJobRequest, make_job
@@ -89,6 +89,11 @@ class Submissions:
                 record = self._make_record(request, parent, owner)
                 await self._saver.add_job(record, workspace, record.job.submit(), request.inputs_blob)
             return record.job_id
+
+    async def find_repeated(self, request: LaunchJobRequest) -> str | None:
+        """Return the id of the job that an earlier request with the same submission id has created, or None."""
+        known = await find_repeated(request, self._jobs)
+        return None if known is None else known.job_id
 
     def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
         job = make_job(request, now_ms())

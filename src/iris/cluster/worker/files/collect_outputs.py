@@ -32,6 +32,10 @@ Request = cluster_pb2.Controller.StoreOutputsRequest
 Response = cluster_pb2.Controller.StoreOutputsResponse
 
 
+class _NotSentError(Exception):
+    """The controller refuses a call, and would refuse it again. The text is the text of the controller's error."""
+
+
 class OutputCollector:
     """Collects the outputs of the attempts of one worker.
 
@@ -68,6 +72,8 @@ class OutputCollector:
             )
             attempt.write_build_line(f"stored the outputs: {text}{skipped}")
             log_event(_log, "outputs.stored", task_id=attempt.request.task_id, attempt_id=attempt.request.attempt_id)
+        except _NotSentError as error:
+            self._give_up(attempt, f"the controller does not accept them: {error}")
         except ResourceExhaustedError as error:
             await self._report(attempt, cluster_pb2.OUTPUT_REASON_TOO_MANY_FILES, str(error))
         except (IrisError, OSError, OutputsChangedError) as error:
@@ -101,7 +107,7 @@ class OutputCollector:
     async def _report(self, attempt: Attempt, reason: cluster_pb2.OutputReason, problem: str) -> None:
         """Tell the controller why the outputs cannot be collected, so that it can tell the readers."""
         self._give_up(attempt, problem)
-        with contextlib.suppress(IrisError):  # The report of the attempt's end has the reason, too.
+        with contextlib.suppress(_NotSentError):  # The report of the attempt's end has the reason, too.
             await self._call(self._request(attempt, reason=reason, problem=problem))
 
     def _give_up(self, attempt: Attempt, why: str) -> None:
@@ -128,6 +134,11 @@ class OutputCollector:
         )
 
     async def _call(self, request: Request) -> Response:
+        """Send a part to the controller, again and again until the controller answers.
+
+        Raises:
+            _NotSentError: The controller refuses the call.
+        """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             try:
@@ -137,3 +148,5 @@ class OutputCollector:
             except (UnavailableError, DeadlineExceededError) as error:
                 _log.warning("sending the outputs of %s: %s; trying again", request.task_id, error)
                 await asyncio.sleep(backoff.next_s())
+            except IrisError as error:
+                raise _NotSentError(str(error)) from error
