@@ -26,7 +26,7 @@ CLASSES = (
     ("Profile", "iris.client.inspect.profile"),
     ("ProfiledTask", "iris.client.inspect.profile"),
     ("FunctionShare", "iris.client.inspect.profile"),
-    ("WatchedJobs", "iris.cluster.client.operations.list_watching"),
+    ("WatchedJobs", "iris.cluster.client.operations.watches.list_watching"),
     ("Resources", "iris"),
     ("JobInfo", "iris"),
     ("JobState", "iris"),

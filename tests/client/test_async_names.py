@@ -51,6 +51,8 @@ PLAIN = {
     "logs": "returns a stream; the first line is requested later",
     "watch_job": "returns an asynchronous iterator",
     "watch_jobs": "returns an asynchronous iterator",
+    "watch_events": "returns an asynchronous iterator",
+    "events": "returns an asynchronous iterator",
     "map": "submits the job when the iteration begins",
     "starmap": "submits the job when the iteration begins",
     "AsyncMapJob.results": "returns an asynchronous iterator",

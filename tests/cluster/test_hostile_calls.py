@@ -250,7 +250,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 # These streams never end by themselves.
-ENDLESS = ("WatchJobs", "WatchCluster")
+ENDLESS = ("WatchJobs", "WatchCluster", "WatchEvents")
 
 
 def methods() -> list[MethodDescriptor]:

@@ -252,6 +252,22 @@ def _watch_cluster(lost: Case) -> None:
     assert [machine.name for machine in first.machines] == ["w"]
 
 
+@case("ControllerService/WatchEvents")
+def _watch_events(lost: Case) -> None:
+    job_id = lost.world.direct.launch_job(launch_request(unique("events"), ["true"]))
+    wait_for_end(lost.world.direct, job_id)
+    expected = list(lost.world.direct.watch_events(job_id))
+    lost.lose()
+    assert list(lost.world.lossy.watch_events(job_id)) == expected
+    assert expected[-1].name == "job.succeeded"
+
+
+@case("ControllerService/ListWebhooks")
+def _list_webhooks(lost: Case) -> None:
+    lost.lose()
+    assert list(lost.ask(pb.Controller.ListWebhooksRequest()).webhooks) == []
+
+
 @case("ControllerService/CreateSignInCode")
 def _create_sign_in_code(lost: Case) -> None:
     lost.lose()

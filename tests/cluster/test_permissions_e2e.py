@@ -60,6 +60,8 @@ CONTROLLER = {
     "GetUsage": "admin user reader T",
     "ListMachines": "admin user reader",
     "WatchCluster": "admin user reader",
+    "WatchEvents": "admin user reader T",
+    "ListWebhooks": "admin",
     "WatchJobs": "admin user reader",
     "ListWorkers": "admin user reader",
     "RegisterWorker": "admin worker",

@@ -14,7 +14,6 @@ import pytest
 
 from iris.event_log.events import JsonFormatter, TextFormatter, log_event
 from iris.event_log.output import EventLogHandler
-from iris.event_log.recent import RecentEvents
 
 
 class Lines(logging.Handler):
@@ -121,12 +120,15 @@ def test_process_rotates_its_stderr_and_keeps_the_traceback_of_its_crash(tmp_pat
     assert path.read_text().endswith("SystemError: a crash\n")
 
 
-def test_record_that_cannot_be_formatted_is_left_out_of_the_recent_events(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    events = RecentEvents()
-    logger.addHandler(events)
-    logger.warning("%d workers", "no number")
-    logger.warning("%d workers", 2)
-    assert [(event.number, event.fields) for event in events.after(0)] == [(1, {"text": "2 workers"})]
-    assert "Logging error" in capsys.readouterr().err
+def test_level_of_the_event_log_does_not_hide_events_from_other_handlers(tmp_path: Path) -> None:
+    program = (
+        "import logging\n"
+        "from iris.event_log import log_event, set_up_event_log\n"
+        "set_up_event_log(None, level='warning', log_format='text')\n"
+        "class Other(logging.Handler):\n"
+        "    def emit(self, record): print(record.getMessage())\n"
+        "logging.getLogger('iris').addHandler(Other())\n"
+        "log_event(logging.getLogger('iris.test'), 'worker.registered')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("worker.registered\n", "")

@@ -44,6 +44,7 @@ READS = {
         "GetUsage",
         "ListEndpoints",
         "ListJobs",
+        "ListWebhooks",
         "ListMachines",
         "ListOutputs",
         "ListTaskFiles",

@@ -96,7 +96,7 @@ def test_cluster_shows_the_controller_the_leases_and_the_events(
     wait_for_end(cluster, job_id)
     page.get_by_label("Filter events by name or field").fill(job_id)
     events = page.get_by_role("table", name="Recent events of the controller, the newest first")
-    expect(events.get_by_text("state=FAILED").first).to_be_visible()
+    expect(events.get_by_text("job.failed").first).to_be_visible()
     expect(events.get_by_role("link", name=job_id).first).to_be_visible()
     assert page.locator("main b, main img").count() == 0
     page.get_by_label("Filter events by name or field").fill("")

@@ -16,7 +16,7 @@ from iris.cli.input_options import read_array
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import MAX_EXIT_CODE, parse_bytes
 from iris.config import ClusterConfig, Option
-from iris.config.kinds import FILE
+from iris.config.kinds import EVENTS, FILE
 from iris.cores import read_cores
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
@@ -186,6 +186,7 @@ DEPENDENCY = _Checked("JOB[:any|ok]", _read_dependency)
 EXIT_CODE = _Checked("CODE", _read_exit_code)
 DURATION = _Checked("TIME", read_span)
 LIMIT = _Checked("TIME", _read_limit)
+EVENT_KINDS = _Checked("KIND,…", EVENTS.read)
 MOMENT = _Checked("TIME", read_moment)
 SIZE = _Checked("SIZE", parse_bytes)
 VARIABLE = _Checked("NAME[=VALUE]", read_variable)

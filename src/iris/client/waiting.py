@@ -13,7 +13,7 @@ from iris.client.views.job_tables import job_progress, job_summary
 from iris.cluster.client.operations.endpoints import lookup_endpoint
 from iris.cluster.client.operations.jobs import get_job_status
 from iris.cluster.client.operations.steps import Operation, Pause, next_item
-from iris.cluster.client.operations.watching import watch_job, watch_timeout
+from iris.cluster.client.operations.watches.job_watching import watch_job, watch_timeout
 from iris.cluster.types import get_job_info
 from iris.display.board import Display, check_progress, show_progress
 from iris.display.progress import Progress

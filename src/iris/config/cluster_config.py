@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.cluster.types import MAX_LOCAL_WORKERS
 from iris.config import kinds
+from iris.config.webhook_option import WEBHOOKS, WebhookOption
 from iris.errors import InvalidArgumentError, quoted
+from iris.event_kinds import JOB_ENDS
 
 DEFAULT_PORT = 50051
 DEFAULT_MAX_LOG_BYTES = 10 << 30
@@ -289,6 +291,33 @@ class ClusterConfig:
         flag="--allow-origin",
         default_text="none",
         for_workers=True,
+    )
+    webhooks: tuple[WebhookOption, ...] = _option(
+        WEBHOOKS,
+        (),
+        "Send events to this URL, as signed requests. May be given several times. The file can choose the kinds of"
+        " events for each URL.",
+        flag="--webhook",
+        default_text="none",
+    )
+    webhook_events: tuple[str, ...] = _option(
+        kinds.EVENTS,
+        JOB_ENDS,
+        "The kinds of events that webhooks get, separated by commas, such as 'job.failed,worker.lost' or 'job.*'.",
+        default_text="all ends of jobs",
+    )
+    webhook_secret_file: str = _option(
+        kinds.FILE,
+        "",
+        "The file with the secret that signs the requests to webhooks, at least 16 characters. Without it, the variable"
+        " IRIS_WEBHOOK_SECRET has the secret, or the controller makes a secret in the file webhook.secret of the state"
+        " directory.",
+        default_text="none",
+    )
+    keep_events: int = _option(
+        kinds.whole_number(1_000, 10_000_000),
+        100_000,
+        "How many events of the cluster are kept, for 'iris events' and for webhooks. The oldest are removed.",
     )
     log_level: str = _option(
         kinds.one_of("debug", "info", "warning"),

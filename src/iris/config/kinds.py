@@ -15,6 +15,7 @@ from iris.arguments import MAX_INT32
 from iris.cluster.names import check_label
 from iris.cluster.types import parse_bytes
 from iris.durations import read_span, write_span
+from iris.event_kinds import check_kinds
 from iris.rpc.address import parse_origin
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
@@ -87,6 +88,11 @@ def _read_labels(value: object) -> tuple[str, ...]:
 
 def _read_origins(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_origin(word) for word in _read_words(value)))
+
+
+def _read_events(value: object) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else _read_words(value)
+    return check_kinds(word.strip() for word in words)
 
 
 def _read_host(value: object) -> str:
@@ -188,6 +194,12 @@ URL = Kind("URL", "a URL, such as 's3://bucket/logs' or 'file:///mnt/logs'", _re
 HOST = Kind("HOST", "the name or the IP address of a host", _read_host)
 ADDRESS = Kind("ADDRESS", "HOST, HOST:PORT or a URL", _read_text)
 SWITCH = Kind("", "true or false", _read_bool)
+EVENTS = Kind(
+    "KINDS",
+    "kinds of events, such as 'job.failed,worker.lost' or 'job.*'; docs/reference/events.md lists the kinds",
+    _read_events,
+    list,
+)
 FILE = Kind("FILE", "the path of a file", _read_file)
 DIRECTORY = Kind("DIR", "the path of a directory", _read_path, str)
 LABELS = Kind(

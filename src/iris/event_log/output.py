@@ -40,7 +40,9 @@ def set_up_event_log(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("iris").setLevel(level.upper())
+    handler.setLevel(level.upper())
+    # Other handlers get all events, for example the handler that makes the events of `iris events`.
+    logging.getLogger("iris").setLevel(min(handler.level, logging.INFO))
     # Each record skips its thread and process, which no format shows. This saves some microseconds for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 

@@ -300,6 +300,22 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def watch_events(self, request: Controller.WatchEventsRequest, ctx: RequestContext[Controller.WatchEventsRequest, Controller.WatchEventsResponse], /) -> AsyncIterator[Controller.WatchEventsResponse]:
+        """
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
+        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
+        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
+        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
+        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_webhooks(self, request: Controller.ListWebhooksRequest, ctx: RequestContext[Controller.ListWebhooksRequest, Controller.ListWebhooksResponse], /) -> Controller.ListWebhooksResponse:
+        """
+        Returns the URLs to which the controller sends events, and whether the deliveries succeed. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def get_usage(self, request: Controller.GetUsageRequest, ctx: RequestContext[Controller.GetUsageRequest, Controller.GetUsageResponse], /) -> Controller.GetUsageResponse:
         """
         Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
@@ -794,6 +810,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=svc.watch_cluster,
+                ),
+                "/iris.cluster.ControllerService/WatchEvents": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="WatchEvents",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchEventsRequest,
+                        output=Controller.WatchEventsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.watch_events,
+                ),
+                "/iris.cluster.ControllerService/ListWebhooks": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListWebhooks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListWebhooksRequest,
+                        output=Controller.ListWebhooksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_webhooks,
                 ),
                 "/iris.cluster.ControllerService/GetUsage": Endpoint.unary(
                     method=MethodInfo(
@@ -1856,6 +1894,58 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def watch_events(
+        self,
+        request: Controller.WatchEventsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[Controller.WatchEventsResponse]:
+        """
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
+        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
+        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
+        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
+        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchEvents",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchEventsRequest,
+                output=Controller.WatchEventsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def list_webhooks(
+        self,
+        request: Controller.ListWebhooksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.ListWebhooksResponse:
+        """
+        Returns the URLs to which the controller sends events, and whether the deliveries succeed. For admins.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListWebhooks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListWebhooksRequest,
+                output=Controller.ListWebhooksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     async def get_usage(
         self,
         request: Controller.GetUsageRequest,
@@ -2406,6 +2496,22 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def watch_events(self, request: Controller.WatchEventsRequest, ctx: RequestContext[Controller.WatchEventsRequest, Controller.WatchEventsResponse], /) -> Iterator[Controller.WatchEventsResponse]:
+        """
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
+        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
+        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
+        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
+        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_webhooks(self, request: Controller.ListWebhooksRequest, ctx: RequestContext[Controller.ListWebhooksRequest, Controller.ListWebhooksResponse], /) -> Controller.ListWebhooksResponse:
+        """
+        Returns the URLs to which the controller sends events, and whether the deliveries succeed. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def get_usage(self, request: Controller.GetUsageRequest, ctx: RequestContext[Controller.GetUsageRequest, Controller.GetUsageResponse], /) -> Controller.GetUsageResponse:
         """
         Returns what the tasks of a job, or the tasks on workers, have used over time: CPU, memory and GPUs. Without
@@ -2898,6 +3004,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=service.watch_cluster,
+                ),
+                "/iris.cluster.ControllerService/WatchEvents": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="WatchEvents",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WatchEventsRequest,
+                        output=Controller.WatchEventsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.watch_events,
+                ),
+                "/iris.cluster.ControllerService/ListWebhooks": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListWebhooks",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListWebhooksRequest,
+                        output=Controller.ListWebhooksResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_webhooks,
                 ),
                 "/iris.cluster.ControllerService/GetUsage": EndpointSync.unary(
                     method=MethodInfo(
@@ -3959,6 +4087,58 @@ class ControllerServiceClientSync(ConnectClientSync):
             ),
             headers=headers,
             timeout_ms=timeout_ms,
+        )
+    def watch_events(
+        self,
+        request: Controller.WatchEventsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[Controller.WatchEventsResponse]:
+        """
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
+        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
+        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
+        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
+        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="WatchEvents",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WatchEventsRequest,
+                output=Controller.WatchEventsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_webhooks(
+        self,
+        request: Controller.ListWebhooksRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.ListWebhooksResponse:
+        """
+        Returns the URLs to which the controller sends events, and whether the deliveries succeed. For admins.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListWebhooks",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListWebhooksRequest,
+                output=Controller.ListWebhooksResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
         )
     def get_usage(
         self,

@@ -2156,6 +2156,55 @@ class Controller(_message.Message):
         status: Controller.ClusterStatus
         events: _containers.RepeatedCompositeFieldContainer[Controller.Event]
         def __init__(self, complete: _Optional[bool] = ..., machines: _Optional[_Iterable[_Union[Controller.Machine, _Mapping]]] = ..., removed_machines: _Optional[_Iterable[str]] = ..., queue: _Optional[_Union[Controller.MachineQueue, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., removed_workers: _Optional[_Iterable[str]] = ..., status: _Optional[_Union[Controller.ClusterStatus, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Controller.Event, _Mapping]]] = ...) -> None: ...
+    class WatchEventsRequest(_message.Message):
+        __slots__ = ("job_id", "kinds", "since_ms", "cursor", "tail", "follow")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        KINDS_FIELD_NUMBER: _ClassVar[int]
+        SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        CURSOR_FIELD_NUMBER: _ClassVar[int]
+        TAIL_FIELD_NUMBER: _ClassVar[int]
+        FOLLOW_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        kinds: _containers.RepeatedScalarFieldContainer[str]
+        since_ms: int
+        cursor: str
+        tail: int
+        follow: bool
+        def __init__(self, job_id: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., since_ms: _Optional[int] = ..., cursor: _Optional[str] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    class WatchEventsResponse(_message.Message):
+        __slots__ = ("events", "cursor")
+        EVENTS_FIELD_NUMBER: _ClassVar[int]
+        CURSOR_FIELD_NUMBER: _ClassVar[int]
+        events: _containers.RepeatedCompositeFieldContainer[Controller.Event]
+        cursor: str
+        def __init__(self, events: _Optional[_Iterable[_Union[Controller.Event, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    class ListWebhooksRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class ListWebhooksResponse(_message.Message):
+        __slots__ = ("webhooks",)
+        WEBHOOKS_FIELD_NUMBER: _ClassVar[int]
+        webhooks: _containers.RepeatedCompositeFieldContainer[Controller.WebhookStatus]
+        def __init__(self, webhooks: _Optional[_Iterable[_Union[Controller.WebhookStatus, _Mapping]]] = ...) -> None: ...
+    class WebhookStatus(_message.Message):
+        __slots__ = ("url", "kinds", "num_delivered", "num_dropped", "num_waiting", "failing_since_ms", "problem", "retry_at_ms")
+        URL_FIELD_NUMBER: _ClassVar[int]
+        KINDS_FIELD_NUMBER: _ClassVar[int]
+        NUM_DELIVERED_FIELD_NUMBER: _ClassVar[int]
+        NUM_DROPPED_FIELD_NUMBER: _ClassVar[int]
+        NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
+        FAILING_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        RETRY_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        url: str
+        kinds: _containers.RepeatedScalarFieldContainer[str]
+        num_delivered: int
+        num_dropped: int
+        num_waiting: int
+        failing_since_ms: int
+        problem: str
+        retry_at_ms: int
+        def __init__(self, url: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., num_delivered: _Optional[int] = ..., num_dropped: _Optional[int] = ..., num_waiting: _Optional[int] = ..., failing_since_ms: _Optional[int] = ..., problem: _Optional[str] = ..., retry_at_ms: _Optional[int] = ...) -> None: ...
     class MachineQueue(_message.Message):
         __slots__ = ("waiting", "num_waiting", "problem")
         WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -2189,7 +2238,7 @@ class Controller(_message.Message):
         shortage: str
         def __init__(self, engine: _Optional[str] = ..., version: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., lease_s: _Optional[float] = ..., num_unfinished_jobs: _Optional[int] = ..., num_ended_jobs: _Optional[int] = ..., disk_total_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., database_bytes: _Optional[int] = ..., shortage: _Optional[str] = ...) -> None: ...
     class Event(_message.Message):
-        __slots__ = ("number", "time_ms", "level", "name", "fields")
+        __slots__ = ("number", "time_ms", "level", "name", "fields", "job_id", "task_index", "attempt_id", "worker_id", "owner", "reason", "text", "cursor")
         class FieldsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -2202,12 +2251,28 @@ class Controller(_message.Message):
         LEVEL_FIELD_NUMBER: _ClassVar[int]
         NAME_FIELD_NUMBER: _ClassVar[int]
         FIELDS_FIELD_NUMBER: _ClassVar[int]
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+        OWNER_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        TEXT_FIELD_NUMBER: _ClassVar[int]
+        CURSOR_FIELD_NUMBER: _ClassVar[int]
         number: int
         time_ms: int
         level: str
         name: str
         fields: _containers.ScalarMap[str, str]
-        def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., level: _Optional[str] = ..., name: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+        job_id: str
+        task_index: int
+        attempt_id: int
+        worker_id: str
+        owner: str
+        reason: str
+        text: str
+        cursor: str
+        def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., level: _Optional[str] = ..., name: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., owner: _Optional[str] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ..., cursor: _Optional[str] = ...) -> None: ...
     class OpenTunnelRequest(_message.Message):
         __slots__ = ("job_id", "task_index", "tunnel_id", "attempt_id", "resume")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from iris.cluster.controller.api.service import ControllerService
     from iris.cluster.controller.auth.admin_token import AdminToken
     from iris.cluster.controller.controller import Controller
+    from iris.cluster.controller.events.events import Webhook
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.storage.store import Store
     from iris.cluster.engine.base import Engine
@@ -63,6 +64,7 @@ class ClusterServer:
         prepared: Forked processes that become the first workers of the engine `local`.
         on_progress: A function that is called with the progress about every second, if the start takes long. Any thread
             may call the function.
+        webhook_secret: The secret of webhooks that the environment contained; empty if it contained none.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ClusterServer:
         has_parent: bool,
         prepared: Sequence[PreparedWorker] = (),
         on_progress: Callable[[str], None] = lambda text: None,
+        webhook_secret: str = "",
     ) -> None:
         assert config.state_dir is not None, "a server needs a state directory"
         self._config = config
@@ -83,6 +86,7 @@ class ClusterServer:
         self._has_parent = has_parent
         self._prepared = prepared
         self._on_progress = on_progress
+        self._webhook_secret = webhook_secret
         self._held = contextlib.ExitStack()
         self._copied: dict[str, Any] | None = None
         self._keys = WorkerKeys(self._unless_temporary(KEY_FILE))
@@ -211,6 +215,7 @@ class ClusterServer:
         from iris.cluster.controller.auth.admin_token import AdminToken
         from iris.cluster.controller.auth.web_sessions import SESSIONS_FILE, WebSessions
         from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.events.events import EventSettings
         from iris.cluster.controller.removal.job_removal import JobRetention
         from iris.cluster.controller.storage.store import Store
         from iris.cluster.controller.submission.headroom import Headroom
@@ -224,6 +229,7 @@ class ClusterServer:
         path = self._unless_temporary("controller.db")
         self._store = await asyncio.to_thread(Store, path, progress=loading.report)
         keeping = await _keeping(config, self._directory)
+        webhooks = self._webhooks()
         use_no_proxy()  # The workers, which run already, keep their proxy settings for their tasks.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
@@ -245,11 +251,27 @@ class ClusterServer:
             max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
             web_sessions=WebSessions(self._unless_temporary(SESSIONS_FILE), issuer_of(self._keys.key.public)),
             metrics_per_job=config.metrics_per_job,
+            events=EventSettings(config.keep_events, webhooks),
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
         return ControllerService(self._controller, quota, forwards=not config.no_forward), admin
+
+    def _webhooks(self) -> list[Webhook]:
+        """Return the webhooks with their proxies. The caller has not changed the environment's proxies yet."""
+        if not self._config.webhooks:
+            return []
+        from iris.cluster.controller.events.webhooks.delivery import WebhookSettings
+        from iris.cluster.controller.events.webhooks.secret import SECRET_FILE, find_secret
+        from iris.rpc.http.client.proxies import find_proxy
+
+        own_file = self._unless_temporary(SECRET_FILE)
+        secret = find_secret(self._config.webhook_secret_file, self._webhook_secret, own_file)
+        return [
+            (WebhookSettings(one.url, one.events or self._config.webhook_events, secret), find_proxy(one.url))
+            for one in self._config.webhooks
+        ]
 
     async def stop(self) -> None:
         """Stop the cluster: stop placing tasks, wait until workers have ended their tasks, and close the port."""

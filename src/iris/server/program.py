@@ -28,6 +28,8 @@ from iris.system.processes import call_when_parent_ends
 if TYPE_CHECKING:
     from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
 
+WEBHOOK_SECRET_VARIABLE = "IRIS_WEBHOOK_SECRET"
+
 
 def run() -> None:
     """Serve until SIGTERM. If the id of a parent process was given, also stop when the parent process ends."""
@@ -39,12 +41,14 @@ def run() -> None:
         config = _read_config(arguments.config)
     except IrisError as error:
         _refuse(arguments, error)
+    # Workers and tasks must not inherit the secret.
+    webhook_secret = os.environ.pop(WEBHOOK_SECRET_VARIABLE, "")
     if config.enforce == "auto":
         move_into_child_cgroup()
     prepared = _prepare_workers(config)
     faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
     keep_files_private()
-    run_loop(_serve(config, arguments, prepared))
+    run_loop(_serve(config, arguments, prepared, webhook_secret))
 
 
 def _prepare_workers(config: ClusterConfig) -> list[PreparedWorker]:
@@ -59,7 +63,9 @@ def _prepare_workers(config: ClusterConfig) -> list[PreparedWorker]:
     return prepare_workers(config.num_workers)
 
 
-async def _serve(config: ClusterConfig, arguments: argparse.Namespace, prepared: list[PreparedWorker]) -> None:
+async def _serve(
+    config: ClusterConfig, arguments: argparse.Namespace, prepared: list[PreparedWorker], webhook_secret: str
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +82,7 @@ async def _serve(config: ClusterConfig, arguments: argparse.Namespace, prepared:
             has_parent=bool(arguments.parent_pid),
             prepared=prepared,
             on_progress=lambda text: _report(arguments.ready_fd, text),
+            webhook_secret=webhook_secret,
         )
         with server:
             _announce(arguments.ready_fd, await server.start())

@@ -15,7 +15,7 @@ from support.stored_jobs import failed, new_job, stored, succeeded
 from support.tokens import token
 from support.waiting import wait_until
 
-from iris.cluster.client.operations.list_watching import WatchedJobs
+from iris.cluster.client.operations.watches.list_watching import WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.api.job_lists.list_watches import JobListWatch, JobListWatches
 from iris.cluster.controller.api.job_lists.pages import JobPages, PageChoice

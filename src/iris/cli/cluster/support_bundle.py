@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from iris import versions
 from iris.cli.cluster.cluster_record import Record, is_running
@@ -118,6 +119,9 @@ class BundleFiles:
                 archive.addfile(entry, io.BytesIO(data))
 
 
+_SECRET_FILES = (TOKEN_FILE, KEY_FILE, PART_FILE, "webhook.secret")
+
+
 def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleFiles:
     """Collect the files of a bundle about a cluster.
 
@@ -130,7 +134,7 @@ def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleF
     state_dir = None
     if record is not None:
         state_dir = record.state_dir
-        files.add_json("config.json", record.config.to_document)
+        files.add_json("config.json", lambda: _redacted_config(record))
         if is_running(record):
             _dump_stacks(record.pid, state_dir / EVENT_LOG)
         else:
@@ -224,10 +228,17 @@ def _end_of(path: Path, size: int) -> str:
     return (data.partition(b"\n")[2] if start else data).decode(errors="replace")
 
 
+def _redacted_config(record: Record) -> dict[str, Any]:
+    """Return the configuration of a cluster. The paths of webhooks are left out, because they may be secret."""
+    document = record.config.to_document()
+    document["webhooks"] = [f"{urlsplit(webhook.url).hostname}/[removed]" for webhook in record.config.webhooks]
+    return document
+
+
 def _known_secrets(state_dir: Path | None) -> list[str]:
     """Return the secrets that this user's files and environment contain."""
     texts = [os.environ.get(TOKEN_VARIABLE, "")]
-    paths = [] if state_dir is None else [state_dir / name for name in (TOKEN_FILE, KEY_FILE, PART_FILE)]
+    paths = [] if state_dir is None else [state_dir / name for name in _SECRET_FILES]
     for path in paths:
         try:
             texts += path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Contains the methods of `AsyncIrisClient` that list, count and watch jobs, and read what jobs have used."""
+"""Contains the methods of `AsyncIrisClient` that list, count and watch jobs, and read events and usage."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from iris.arguments import JobReference, check_task_index, check_whole_number
 from iris.client.views.lists import JobList
 from iris.cluster.client.aio.remote_client import AsyncClusterClient
-from iris.cluster.client.operations.list_watching import MOST_JOBS, WatchedJobs
+from iris.cluster.client.operations.watches.list_watching import MOST_JOBS, WatchedJobs
 from iris.cluster.types import JobState
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 
 class AsyncListMethods:
-    """The methods of `AsyncIrisClient` that list, count and watch jobs, and read what jobs have used.
+    """The methods of `AsyncIrisClient` that list, count and watch jobs, and read events and usage.
 
     Args:
         cluster: The low-level client of the cluster.
@@ -146,6 +146,54 @@ class AsyncListMethods:
             until_ms=until_ms,
             newest_first=newest_first,
             limit=limit,
+            patience_s=patience_s,
+            on_silence=on_silence,
+        )
+
+    def events(
+        self,
+        job_id: str | JobReference | None = None,
+        *,
+        kinds: Iterable[str] = (),
+        since_ms: int = 0,
+        cursor: str | None = None,
+        tail: int = 0,
+        follow: bool = False,
+        patience_s: float | None = 60.0,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> AsyncGenerator[cluster_pb2.Controller.Event]:
+        """Yield the stored events of the cluster, the oldest first, and with `follow` also each new event. Reconnect
+        after a lost connection, without losing or repeating an event.
+
+        Events are numbered and stored, so that the numbering continues after a restart of the controller. An event is a
+        `cluster_pb2.Controller.Event`. Its `name` is the kind, for example `job.failed`. Further fields are `time_ms`,
+        `job_id`, `task_index`, `attempt_id`, `worker_id`, `owner`, `reason`, `text`, `fields` and `cursor`.
+        docs/reference/events.md lists the kinds. An event of the kind `events.gap` takes the place of events that were
+        removed before they were read. The cluster keeps the newest 100,000 events (`iris up --keep-events`).
+
+        Args:
+            job_id: Only events of this job (its id, or a `Job`) and of its child jobs. None: all events.
+            kinds: Only events of these kinds, for example `["job.failed", "worker.*"]`. Empty: all kinds.
+            since_ms: Only events from this time on, in milliseconds since the epoch. 0: from any time.
+            cursor: The `cursor` of an earlier event, whose successors are yielded. None: from the oldest event on.
+            tail: Only the newest `tail` of the stored events that meet all conditions. 0: all of them.
+            follow: Whether to wait for new events, until the caller ends the iteration.
+            patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
+                forever.
+            on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            ControllerUnreachableError: The controller has not answered for `patience_s`.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        return self.cluster.watch_events(
+            job_id,
+            kinds=kinds,
+            since_ms=since_ms,
+            cursor=cursor,
+            tail=tail,
+            follow=follow,
             patience_s=patience_s,
             on_silence=on_silence,
         )

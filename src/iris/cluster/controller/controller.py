@@ -11,6 +11,7 @@ The packages of the controller own the following state:
     storage/      The database, and changes that are not saved yet.
     scheduling/   The queue, the gangs and their slots.
     workers/      The registered workers, their leases, and the calls that start and stop attempts.
+    events/       The events of the cluster, and their deliveries to webhooks.
     logs/         The kept logs.
     outputs/      The stored outputs of attempts.
     api/          The calls of clients, and the clients that watch jobs.
@@ -47,6 +48,8 @@ from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.auth.web_sessions import WebSessions
 from iris.cluster.controller.background import BackgroundTasks
+from iris.cluster.controller.events.events import ClusterEvents, EventSettings
+from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -88,7 +91,6 @@ from iris.cluster.controller.workers.reports import WorkerReports
 from iris.cluster.controller.workers.token_liveness import ClusterLiveness
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
-from iris.event_log.recent import RecentEvents
 from iris.reasons import FailureCode
 from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import now_ms
@@ -120,6 +122,7 @@ class Controller:
             limit.
         web_sessions: The sessions of browsers that have signed in to the page; None keeps them in memory.
         metrics_per_job: The number of unfinished jobs whose ids may appear in metrics.
+        events: How many events stay stored, and where they are sent.
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
@@ -133,6 +136,7 @@ class Controller:
         log_sources: Finds the place from which a log can be read.
         metrics: The figures for Prometheus.
         cluster_watch: The clients that watch the machines, the workers and the events.
+        events: The events of the cluster, and the webhooks.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
             subject.
@@ -157,17 +161,20 @@ class Controller:
         max_bytes_per_user: int | None = None,
         web_sessions: WebSessions | None = None,
         metrics_per_job: int = 0,
+        events: EventSettings | None = None,
     ) -> None:
         self._engine, self._store = engine, store
         self._background = BackgroundTasks()
         self._saving: asyncio.Task[None] | None = None
         tokens = ClusterTokens(key := key or SigningKey.new())
         self.headroom = headroom or Headroom()
-        self._stored_jobs, self.saver, self.slices = StoredJobs(store), Saver(store), Slices()
+        events = events or EventSettings()
+        self._journal = EventJournal(store, events.kept)
+        self._stored_jobs, self.saver, self.slices = StoredJobs(store), Saver(store, self._journal), Slices()
+        self.events = ClusterEvents(self._journal, store, self._stored_jobs, self.saver, events.webhooks)
         self.jobs = JobTable(self._stored_jobs, store.count_ended())
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
         self.list_watches = self._make_list_watches()
-        # Workers.
         lose = LostAttempts(self.jobs, self.saver).end
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lose, self._wake_scheduler)
         liveness = ClusterLiveness(self.jobs, self.fleet)
@@ -176,13 +183,10 @@ class Controller:
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = self._make_attempt_control(tokens)
         self._usage, self.reports = self._make_reports(address)
-        # Logs.
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
-        keeping = None if kept_logs is None else kept_logs.outputs
-        self._output_store = None if keeping is None else OutputStore(keeping, self.jobs)
-        self.outputs, self.files = self._make_file_calls()
+        self._output_store, self.outputs, self.files = self._make_file_calls(kept_logs)
         self._quotas = QuotaUse(quota or Quota())
         unused = UnusedWorkspaces(store, self._stored_jobs, self.saver)
         self.workspaces = Workspaces(store, self._stored_jobs, unused)
@@ -219,11 +223,13 @@ class Controller:
         name = self._engine.name
         view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
         status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
-        return view, ClusterWatch(view, status, RecentEvents(), self.slices)
+        return view, ClusterWatch(view, status, self._journal, self.slices)
 
-    def _make_file_calls(self) -> tuple[OutputCalls, FileCalls]:
-        outputs = OutputCalls(self.jobs, self.saver, self._output_store)
-        return outputs, FileCalls(self.jobs, self.saver, self.fleet.workers, self._output_store)
+    def _make_file_calls(self, kept_logs: Keeping | None) -> tuple[OutputStore | None, OutputCalls, FileCalls]:
+        keeping = None if kept_logs is None else kept_logs.outputs
+        stored = None if keeping is None else OutputStore(keeping, self.jobs)
+        files = FileCalls(self.jobs, self.saver, self.fleet.workers, stored)
+        return stored, OutputCalls(self.jobs, self.saver, stored), files
 
     def _make_metrics(self, most_jobs: int) -> ControllerMetrics:
         sources = Sources(
@@ -289,7 +295,7 @@ class Controller:
            An earlier controller may have been killed before it reported these ends.
         4. Scheduling begins.
         """
-        logging.getLogger("iris").addHandler(self.cluster_watch.events)
+        self.events.start(self._background.start)
         # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
         number = 0
         while records := await self._stored_jobs.run(self._store.unfinished_after, number):
@@ -335,7 +341,7 @@ class Controller:
         """Stop all parts of the controller, and save the remaining changes. The caller must close the engine before
         this call, and the store after this call.
         """
-        logging.getLogger("iris").removeHandler(self.cluster_watch.events)
+        self.events.stop()
         await self.stop()
         if self._log_keeper is not None:
             await self._log_keeper.close()
@@ -387,8 +393,10 @@ class Controller:
     def _add_new_job(self, change: JobChange) -> None:
         record = change.record
         self._add(record)
+        log_new_job(record.job)
         self.metrics.job_tally.job_added()
-        self.metrics.job_tally.add(record.job, log_new_job(record.job))
+        log_transitions(record.job, change.transitions)
+        self.metrics.job_tally.add(record.job, change.transitions)
         self.list_watches.job_added(record)
         self._carry_out_instructions(change)
         self._dependencies.job_added(record)
@@ -413,8 +421,8 @@ class Controller:
 
     def _carry_out_change(self, change: JobChange) -> None:
         record = change.record
-        if change.is_saved:
-            self.metrics.job_tally.add(record.job, log_transitions(record.job))
+        log_transitions(record.job, change.transitions)
+        self.metrics.job_tally.add(record.job, change.transitions)
         if change.has_news:
             self.watches.publish(record)
             self.list_watches.publish(record)

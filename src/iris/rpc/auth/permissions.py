@@ -189,6 +189,8 @@ CONTROLLER_RULES: Rules = {
     "ListWorkers": _row(USER, READER),
     "ListMachines": _row(USER, READER),
     "WatchCluster": _row(USER, READER),
+    "WatchEvents": _row(USER, READER, task=_of_own_or_below),
+    "ListWebhooks": _row(),
     "RegisterWorker": _row(worker=_is_it),
     "ReportTaskState": _row(worker=_is_it),
     "ReportTaskStates": _row(worker=_reports_its_own),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,11 +100,19 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
     if any(found.values()) and not as_json:
         output.note(_describe_found(found))
     if started and not as_json:
-        output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB, iris web; to end it: iris down")
+        _note_next(record, output)
     if not as_json:
         _note_other_cluster(record, output)
     if not is_loopback_host(record.config.host):
         output.note("clients on other machines need the address, and a token: iris token create NAME")
+
+
+def _note_next(record: Record, output: Output) -> None:
+    """Print which commands use the new cluster, and where the secret of its webhooks is."""
+    output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB, iris web; to end it: iris down")
+    if record.config.webhooks:
+        secret = record.config.webhook_secret_file or record.state_dir / "webhook.secret"
+        output.note(f"requests to webhooks are signed with the secret in {secret}; their state: iris webhooks")
 
 
 def _note_other_cluster(record: Record, output: Output) -> None:
@@ -183,7 +192,7 @@ def _check_same(record: Record, given: Mapping[str, Any]) -> None:
 def _words(value: object) -> str:
     """Return the value of an option, quoted for a shell. The text is empty for a flag, because a flag has no value."""
     if isinstance(value, list):
-        return shlex.join(value)
+        return shlex.join(word if isinstance(word, str) else json.dumps(word) for word in value)
     return "" if value is True else shlex.quote(str(value))
 
 

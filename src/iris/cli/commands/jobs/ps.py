@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from iris.client import IrisClient
-    from iris.cluster.client.operations.list_watching import WatchedJobs
+    from iris.cluster.client.operations.watches.list_watching import WatchedJobs
     from iris.rpc import cluster_pb2
 
 _SHOWN_FINISHED = 10

@@ -14,7 +14,7 @@ from iris.rpc.http.client.stream_handle import StreamHandle
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
-    from iris.cluster.client.operations.list_watching import WatchedJobs
+    from iris.cluster.client.operations.watches.list_watching import WatchedJobs
 
 
 # If jobs change all the time, the two lists may never show the same moment. After this time, they are shown anyway.

@@ -16,7 +16,7 @@ from iris.client.logs.follow_reader import FollowReader, Server, new_follow, str
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations.logs import stream_task_logs
-from iris.cluster.client.operations.watching import watch_job
+from iris.cluster.client.operations.watches.job_watching import watch_job
 from iris.cluster.logs.asyncio_driver import AsyncioDriver
 from iris.cluster.logs.follow import Follow
 from iris.cluster.logs.follow_events import Instruction, Read, TasksChanged, Worker, WorkerLost

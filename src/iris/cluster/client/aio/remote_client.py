@@ -11,9 +11,10 @@ from iris.arguments import JobReference, TaskReference, check_seconds
 from iris.cluster.client.access import ClusterAccess
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.aio.verbs import AsyncVerbs
-from iris.cluster.client.operations import list_watching, logs, results, watching
+from iris.cluster.client.operations import logs, results
 from iris.cluster.client.operations.results import Status
 from iris.cluster.client.operations.steps import Pause
+from iris.cluster.client.operations.watches import event_watching, job_watching, list_watching
 from iris.cluster.types import JobState
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
@@ -56,12 +57,12 @@ class AsyncClusterClient(AsyncVerbs):
         *,
         timeout: float | None = None,
         patience_s: float | None = 60.0,
-        longest_pause_s: float = watching.LONGEST_PAUSE_S,
+        longest_pause_s: float = job_watching.LONGEST_PAUSE_S,
         include_tasks: bool = False,
         on_silence: Callable[[UnavailableError], None] = lambda error: None,
     ) -> AsyncGenerator[cluster_pb2.JobStatus]:
         """Yield the state of a job after each change, up to its final state. Reconnect after a lost connection."""
-        operation = watching.watch_job(
+        operation = job_watching.watch_job(
             job_id,
             timeout=timeout,
             patience_s=patience_s,
@@ -100,6 +101,37 @@ class AsyncClusterClient(AsyncVerbs):
             on_silence=on_silence,
         )
         return self.connection.items(operation)
+
+    def watch_events(
+        self,
+        job_id: str | JobReference | None = None,
+        *,
+        kinds: Iterable[str] = (),
+        since_ms: int = 0,
+        cursor: str | None = None,
+        tail: int = 0,
+        follow: bool = False,
+        patience_s: float | None = 60.0,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> AsyncGenerator[cluster_pb2.Controller.Event]:
+        """Yield the stored events of the cluster, the oldest first, and with `follow` also each new event. Reconnect
+        after a lost connection, without losing or repeating an event."""
+        operation = event_watching.watch_events(
+            job_id,
+            kinds=kinds,
+            since_ms=since_ms,
+            cursor=cursor,
+            tail=tail,
+            follow=follow,
+            patience_s=patience_s,
+            on_silence=on_silence,
+        )
+        return self.connection.items(operation)
+
+    async def list_webhooks(self) -> list[cluster_pb2.Controller.WebhookStatus]:
+        """Return the webhooks of the cluster, and whether their deliveries succeed. Only admins may call this
+        method."""
+        return await self.connection.perform(event_watching.list_webhooks())
 
     def stream_results(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from iris.arguments import JobReference, check_callable, check_job_id, check_task_indices, check_timeout
 from iris.cluster.client.operations.steps import CloseStream, ItemOperation, NextMessage, OpenStream
-from iris.cluster.client.operations.watching import LONGEST_PAUSE_S, Watch
+from iris.cluster.client.operations.watches.job_watching import LONGEST_PAUSE_S, Watch
 from iris.cluster.types import is_job_finished
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2

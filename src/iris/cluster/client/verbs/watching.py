@@ -1,12 +1,12 @@
-"""Watches the states of a job and its tasks, and the list of jobs."""
+"""Watches the states of a job and its tasks, the list of jobs, and the events of the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
 from iris.arguments import JobReference, check_instance
-from iris.cluster.client.operations import list_watching
-from iris.cluster.client.operations import watching as operations
+from iris.cluster.client.operations.watches import event_watching, list_watching
+from iris.cluster.client.operations.watches import job_watching as operations
 from iris.cluster.client.verbs.connection import ClusterVerbs
 from iris.cluster.types import JobState
 from iris.errors import UnavailableError
@@ -15,7 +15,7 @@ from iris.rpc.http.client.stream_handle import StreamHandle
 
 
 class WatchVerbs(ClusterVerbs):
-    """The calls that watch a job or the list of jobs."""
+    """The calls that watch a job, the list of jobs, or the events of the cluster."""
 
     def watch_job(
         self,
@@ -116,3 +116,66 @@ class WatchVerbs(ClusterVerbs):
             is_aborted=lambda: handle is not None and handle.aborted,
         )
         return self.connection.items(operation, handle)
+
+    def watch_events(
+        self,
+        job_id: str | JobReference | None = None,
+        *,
+        kinds: Iterable[str] = (),
+        since_ms: int = 0,
+        cursor: str | None = None,
+        tail: int = 0,
+        follow: bool = False,
+        patience_s: float | None = 60.0,
+        handle: StreamHandle | None = None,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> Iterator[cluster_pb2.Controller.Event]:
+        """Yield the stored events of the cluster, the oldest first, and with `follow` also each new event. Reconnect
+        after a lost connection, without losing or repeating an event.
+
+        Events are numbered and stored, so that the numbering continues after a restart of the controller. An event is a
+        `cluster_pb2.Controller.Event`. Its `name` is the kind, for example `job.failed`. Further fields are `time_ms`,
+        `job_id`, `task_index`, `attempt_id`, `worker_id`, `owner`, `reason`, `text`, `fields` and `cursor`.
+        docs/reference/events.md lists the kinds. An event of the kind `events.gap` takes the place of events that were
+        removed before they were read. The cluster keeps the newest 100,000 events (`iris up --keep-events`).
+
+        Args:
+            job_id: Only events of this job (its id, or a `Job`) and of its child jobs. None: all events.
+            kinds: Only events of these kinds, for example `["job.failed", "worker.*"]`. Empty: all kinds.
+            since_ms: Only events from this time on, in milliseconds since the epoch. 0: from any time.
+            cursor: The `cursor` of an earlier event, whose successors are yielded. None: from the oldest event on.
+            tail: Only the newest `tail` of the stored events that meet all conditions. 0: all of them.
+            follow: Whether to wait for new events, until the caller ends the iteration.
+            patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
+                forever.
+            handle: A handle with which another thread can end the iteration.
+            on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
+            ControllerUnreachableError: The controller has not answered for `patience_s`.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        if handle is not None:
+            check_instance("handle", handle, StreamHandle)
+        operation = event_watching.watch_events(
+            job_id,
+            kinds=kinds,
+            since_ms=since_ms,
+            cursor=cursor,
+            tail=tail,
+            follow=follow,
+            patience_s=patience_s,
+            on_silence=on_silence,
+            is_aborted=lambda: handle is not None and handle.aborted,
+        )
+        return self.connection.items(operation, handle)
+
+    def list_webhooks(self) -> list[cluster_pb2.Controller.WebhookStatus]:
+        """Return the webhooks of the cluster, and whether their deliveries succeed. Only admins may call this method.
+
+        Raises:
+            PermissionDeniedError: The client's token does not have the role `admin`.
+            UnimplementedError: The controller has an older release of Iris.
+        """
+        return self.connection.perform(event_watching.list_webhooks())

@@ -8,6 +8,7 @@ from typing import Any
 
 from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
+from iris.cluster.controller.events.event_calls import EventCalls
 from iris.cluster.controller.forwarding.tunnel_calls import TunnelCalls
 from iris.cluster.controller.forwarding.tunnel_relay import TunnelRelay
 from iris.cluster.controller.inspect.stack_calls import StackCalls
@@ -51,7 +52,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls):
+class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls, EventCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -71,6 +72,7 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCal
         TunnelCalls.__init__(self, relay, controller.jobs, controller.headroom, streams, is_allowed=forwards)
         FileServiceCalls.__init__(self, controller.files, controller.outputs)
         StackCalls.__init__(self, controller.jobs, controller.fleet.workers)
+        EventCalls.__init__(self, controller.events, controller.headroom, streams)
         self._controller = controller
 
     @property

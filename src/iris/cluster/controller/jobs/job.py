@@ -88,7 +88,7 @@ class Job:
         deferred: The tasks without a gang because of `max_parallel`, as indices in the order of their turns.
         tally: The counts of the tasks by state.
         changes: The tasks that have changed, by revision.
-        transitions: The changes of state that are not in the event log yet.
+        transitions: The changes of state for which no event was made yet.
     """
 
     job_id: str
@@ -309,6 +309,7 @@ class Job:
         waits = task.live_attempt is None
         if waits:
             task.finish_unstarted(KILLED, error, now_ms, FailureCode.TERMINATED)
+            self.transitions.append(Transition(KILLED, task_index))
         else:
             instructions += task.request_final_stop(Stop.TASK, error, FailureCode.TERMINATED)
         self._mark_changed(task)
@@ -342,7 +343,7 @@ class Job:
             asked = task.stop is not None
             if task.end_attempt(attempt_id, end, exit_codes):
                 self._mark_changed(task)
-                self.transitions.append(Transition(end.state, task_index, attempt_id))
+                self.transitions.append(Transition(end.state, task_index, attempt_id, task.state == PENDING))
                 ended.append(task)
                 if task.state == KILLED and not asked:
                     unasked = task
@@ -403,10 +404,10 @@ class Job:
         gone = next(task for task in self.tasks if task.state == SUCCEEDED)
         text, stopped_text = incomplete_rendezvous_texts(culprit, gone)
         culprit.give_up(text, FailureCode.PEER_SUCCEEDED)
+        self.transitions.append(Transition(culprit.state, culprit.task_index))
         self._mark_changed(culprit)
         self.first_failed = culprit.task_index
-        stopped = (stopped_text, FailureCode.JOB_ENDED)
-        return self._end(culprit.state, (culprit.error, culprit.failure), stopped, now_ms)
+        return self._end(culprit.state, (culprit.error, culprit.failure), (stopped_text, FailureCode.JOB_ENDED), now_ms)
 
     def _request_again(self, gang: Gang) -> list[Instruction]:
         """Release a gang, and request an allocation for a new gang of its PENDING tasks."""
@@ -435,8 +436,8 @@ class Job:
                 instructions += task.request_final_stop(Stop.END, *stopped)
                 self._mark_changed(task)
             elif not task.is_finished:
-                error, failure = stopped
-                task.finish_unstarted(UNSCHEDULABLE if state == UNSCHEDULABLE else KILLED, error, now_ms, failure)
+                task.finish_unstarted(state if state == UNSCHEDULABLE else KILLED, stopped[0], now_ms, stopped[1])
+                self.transitions.append(Transition(task.state, task.task_index))
                 self._mark_changed(task)
         for gang in list(self.gangs.values()):
             if not any(self.tasks[index].live_attempt for index in gang.task_indices):
@@ -459,9 +460,8 @@ class Job:
         return self._request_gangs([self.tasks[index] for index in due])
 
     def _request_gangs(self, tasks: Sequence[Task]) -> list[Instruction]:
-        groups = [tasks] if self.coscheduled else [[task] for task in tasks]
         requests: list[Instruction] = []
-        for group in groups:
+        for group in [tasks] if self.coscheduled else [[task] for task in tasks]:
             indices = tuple(task.task_index for task in group)
             gang = Gang(make_gang_id(self.job_id, self.rounds), indices, culprit_of(group))
             self.rounds += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_state import Transition
@@ -13,10 +14,8 @@ from iris.event_log import log_event
 _log = logging.getLogger(__name__)
 
 
-def log_new_job(job: Job) -> list[Transition]:
-    """Write the submission of a job to the event log, and the changes of the job's state since its submission. Return
-    these changes.
-    """
+def log_new_job(job: Job) -> None:
+    """Write the submission of a job to the event log."""
     log_event(
         _log,
         "job.submitted",
@@ -25,22 +24,12 @@ def log_new_job(job: Job) -> list[Transition]:
         owner=job.owner,
         parent_job_id=job.parent_job_id,
     )
-    return log_transitions(job)
 
 
-def log_transitions(job: Job) -> list[Transition]:
-    """Write to the event log the state changes that a job has recorded since the last call of this function. Return
-    these changes.
-    """
-    if not job.transitions:
-        return []
-    transitions = job.pop_transitions()
-    if _log.isEnabledFor(logging.INFO):
-        _log_each(job, transitions)
-    return transitions
-
-
-def _log_each(job: Job, transitions: list[Transition]) -> None:
+def log_transitions(job: Job, transitions: Iterable[Transition]) -> None:
+    """Write saved changes of the state of a job and of its attempts to the event log."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
     for change in transitions:
         if change.task_index is None:
             is_end = job.is_finished and change.state == job.state
@@ -51,7 +40,7 @@ def _log_each(job: Job, transitions: list[Transition]) -> None:
                 state=state_name(change.state),
                 error=job.error if is_end else "",
             )
-        else:
+        elif change.attempt_id is not None:
             _log_attempt(job, change.task_index, change.attempt_id, change.state)
 
 

@@ -128,17 +128,19 @@ def failed_dependency_text(job_id: str, state: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of a job's state, or of the state of one of its attempts, for the event log.
+    """A change of the state of a job, of an attempt, or of a task without a live attempt, for the events.
 
     Attributes:
         state: The new state.
-        task_index: The task of the attempt; None for a change of the job.
-        attempt_id: The attempt.
+        task_index: The task, or the task of the attempt; None for a change of the job.
+        attempt_id: The attempt; None if a task ended without a live attempt.
+        will_retry: Whether the attempt has ended and its task waits for another attempt.
     """
 
     state: int
     task_index: int | None = None
-    attempt_id: int = 0
+    attempt_id: int | None = None
+    will_retry: bool = False
 
 
 class States(Protocol):

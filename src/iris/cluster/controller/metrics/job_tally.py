@@ -74,25 +74,26 @@ class JobTally:
         """Count the saved changes of a job."""
         for change in transitions:
             if change.task_index is not None:
-                self._add_attempt(job.tasks[change.task_index], change)
+                if change.attempt_id is not None:
+                    self._add_attempt(job.tasks[change.task_index], change.attempt_id, change.state)
             elif change.state in FINAL_STATES:
                 self._ended_jobs.add(_label(change.state))
 
-    def _add_attempt(self, task: Task, change: Transition) -> None:
-        attempt = task.attempts[change.attempt_id]
-        if change.state in FINAL_STATES:
-            self._ended_attempts.add(_label(change.state))
-            if change.state in (FAILED, WORKER_FAILED):
+    def _add_attempt(self, task: Task, attempt_id: int, state: int) -> None:
+        attempt = task.attempts[attempt_id]
+        if state in FINAL_STATES:
+            self._ended_attempts.add(_label(state))
+            if state in (FAILED, WORKER_FAILED):
                 self._failures.add(FailureCode(attempt.failure).name.lower())
             return
-        waits_since_ms = _waits_since_ms(task, change.attempt_id)
-        if change.state == BUILDING:
+        waits_since_ms = _waits_since_ms(task, attempt_id)
+        if state == BUILDING:
             self._started += 1
             if attempt.attempt_id:
                 self._retries.add(_cause(task.attempts[attempt.attempt_id - 1].state))
             if attempt.placed_at_ms and waits_since_ms:
                 self._placement.add(max(0, attempt.placed_at_ms - waits_since_ms) / 1000)
-        elif change.state == RUNNING and attempt.started_at_ms and waits_since_ms:
+        elif state == RUNNING and attempt.started_at_ms and waits_since_ms:
             self._running.add(max(0, attempt.started_at_ms - waits_since_ms) / 1000)
 
     def families(self) -> list[Family]:

@@ -13,11 +13,13 @@ import time
 from collections.abc import AsyncGenerator, Iterable
 
 from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.events.event_rows import Event
+from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.overview.changes import ChangingList
 from iris.cluster.controller.overview.cluster_status import ClusterStatus
 from iris.cluster.controller.overview.cluster_view import ClusterView
 from iris.errors import InvalidArgumentError
-from iris.event_log.recent import RecentEvent, RecentEvents
+from iris.event_kinds import is_for_admins
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import Steps
 from iris.system.event_loop import happens
@@ -31,7 +33,6 @@ PERIOD_S = 2.0
 _SHARE = 20  # After a snapshot, the next one waits for this many times as long as the snapshot took.
 MOST_WAITING = 200
 MOST_EVENTS = 200  # The largest number of events in one message. Older events are left out.
-_LEVELS = {"WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}
 _log = logging.getLogger(__name__)
 
 
@@ -41,20 +42,19 @@ class ClusterWatch:
     Args:
         view: Makes messages about machines and workers.
         status: Makes messages about the state of the controller.
-        events: The newest events of the controller.
+        journal: The events of the cluster.
         slices: Compares the parts of a snapshot in small steps, and lets clients get their messages in turns.
 
     Attributes:
         clients: The number of clients that watch the cluster.
-        events: The newest events of the controller.
     """
 
-    def __init__(self, view: ClusterView, status: ClusterStatus, events: RecentEvents, slices: Slices) -> None:
+    def __init__(self, view: ClusterView, status: ClusterStatus, journal: EventJournal, slices: Slices) -> None:
         self.clients = 0
         self._slices = slices
         self._view = view
         self._status = status
-        self.events = events
+        self._journal = journal
         self._machines: ChangingList[Controller.Machine] = ChangingList()
         self._workers: ChangingList[Controller.WorkerHealthStatus] = ChangingList()
         self._queue: tuple[int, Controller.MachineQueue] = (0, Controller.MachineQueue())
@@ -75,8 +75,8 @@ class ClusterWatch:
         """
         _check(request)
         client = _Client(request, is_admin=is_admin)
-        if client.event > self.events.last_number:
-            client.event = 0  # The client has events of an earlier controller process, which counted further.
+        if client.event > self._journal.last_number:
+            client.event = 0  # The client has events of an earlier temporary cluster, which counted further.
         self.clients += 1
         if self._making is None:
             self._is_fresh = False  # The last snapshot may be old, because no client has watched since.
@@ -143,9 +143,9 @@ class ClusterWatch:
             client.state = self._state[0]
             message.status.CopyFrom(self._state[1])
         if request.include_events:
-            events = self.events.after(client.event)
+            events = self._journal.recent_after(client.event)
             client.event = events[-1].number if events else client.event
-            shown = [event for event in events if client.is_admin or not event.name.startswith("session.")]
+            shown = [event for event in events if client.is_admin or not is_for_admins(event.name)]
             message.events.extend(map(_event, shown[-MOST_EVENTS:]))
         return message
 
@@ -206,11 +206,19 @@ def _without_heartbeat(worker: Controller.WorkerHealthStatus) -> bytes:
     return key.SerializeToString(deterministic=True)
 
 
-def _event(event: RecentEvent) -> Controller.Event:
-    return Controller.Event(
-        number=event.number,
-        time_ms=round(event.time_s * 1000),
-        level=_LEVELS.get(event.level, "info"),
-        name=event.name,
-        fields=event.fields,
-    )
+def _event(event: Event) -> Event:
+    """Return an event whose fields are also in the map `fields`, from which the page shows them."""
+    shown = Event()
+    shown.CopyFrom(event)
+    task_id = f"{event.job_id}/task-{event.task_index}" if event.HasField("task_index") else ""
+    fields = {
+        "job_id": "" if task_id else event.job_id,
+        "task_id": task_id,
+        "attempt_id": str(event.attempt_id) if event.HasField("attempt_id") else "",
+        "worker_id": event.worker_id,
+        "owner": event.owner,
+        "reason": event.reason,
+        "text": event.text,
+    }
+    shown.fields.update({name: value for name, value in fields.items() if value})
+    return shown

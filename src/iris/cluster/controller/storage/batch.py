@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from iris.cluster.controller.jobs.instructions import Instruction, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_state import Transition
 from iris.cluster.controller.jobs.task import Stop
 from iris.cluster.controller.storage.store import Changes, StoredToken
 from iris.errors import IrisError
@@ -23,6 +24,7 @@ class JobChange:
     Attributes:
         record: The job.
         instructions: The job's instructions to carry out now.
+        transitions: The saved changes of the states of the job and its tasks.
         is_saved: Whether the change is saved. If the change is not saved, `instructions` has only instructions that are
             allowed before saving.
         is_current: Whether the store now has the job's current state.
@@ -31,6 +33,8 @@ class JobChange:
 
     record: JobRecord
     instructions: Sequence[Instruction]
+    transitions: Sequence[Transition] = ()
+    _: KW_ONLY
     is_saved: bool
     is_current: bool
     has_news: bool
@@ -199,6 +203,39 @@ class Batch:
         for write in self.writes:
             write.add(changes)
         return changes
+
+
+class Gathering:
+    """The batch that gathers changes until the saver writes it. The saver adds the changes of jobs to the batch."""
+
+    def __init__(self) -> None:
+        self._wake = asyncio.Event()
+        self._gathering = Batch()
+
+    def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
+        """Save an endpoint; the value None removes the endpoint."""
+        self._gathering.endpoints[endpoint_id] = endpoint
+        self._wake.set()
+
+    def fence(self, worker_id: str, incarnation: str) -> None:
+        """Save that a worker's process is fenced."""
+        self._gathering.fenced[worker_id, incarnation] = True
+        self._wake.set()
+
+    def unfence(self, worker_id: str, incarnation: str) -> None:
+        """Remove the fence of a worker's process. The caller knows that the process has ended."""
+        self._gathering.fenced[worker_id, incarnation] = False
+        self._wake.set()
+
+    def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
+        """Save a token that was created or revoked; the value None removes the token."""
+        self._gathering.tokens[token_id] = stored
+        self._wake.set()
+
+    def lease_changed(self, seconds: float) -> None:
+        """Save the length of the longest lease that a worker may have, in seconds."""
+        self._gathering.lease_s = seconds
+        self._wake.set()
 
 
 def _is_stop_for_good(record: JobRecord, step: Instruction) -> bool:

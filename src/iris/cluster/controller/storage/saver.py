@@ -23,10 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 
 from iris.cluster.controller.jobs.instructions import Instruction
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_state import Transition
 from iris.cluster.controller.metrics.save_tally import SaveTally
 from iris.cluster.controller.storage.batch import (
     Batch,
+    Gathering,
     JobChange,
     PendingJob,
     PendingLaunch,
@@ -34,7 +37,7 @@ from iris.cluster.controller.storage.batch import (
     TriedBatch,
     WrittenJob,
 )
-from iris.cluster.controller.storage.store import Changes, Store, StoredToken
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -59,28 +62,52 @@ class SavedJobs(Protocol):
         ...
 
 
-class Saver:
+class Journal(Protocol):
+    """Makes events from changes, and stores the events in the same transactions as the changes."""
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether events wait to be stored."""
+
+    def add(self, event: cluster_pb2.Controller.Event) -> None:
+        """Add an event that the next transaction stores."""
+
+    def begin_write(self, changes: Changes, launched: Iterable[Job], changed: Iterable[Job]) -> None:
+        """Add the rows of all new events to a transaction, also the events of the given new and changed jobs."""
+
+    def end_write(self, *, is_saved: bool) -> Mapping[str, Sequence[Transition]]:
+        """Publish the events of the last transaction if it is saved. Otherwise, keep the events for the next one.
+
+        Returns:
+            The saved changes of states, by job id. Empty if the transaction is not saved.
+        """
+
+
+class Saver(Gathering):
     """Saves the controller's changes. The controller iterates over `batches`, and carries out the consequences of each
     batch.
 
     Args:
         store: The store. No other code uses the store while the saver runs.
+        journal: Makes and stores the events of the changes. None: no events are made.
 
     Attributes:
         tally: Counts the written batches.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, journal: Journal | None = None) -> None:
+        super().__init__()
         self.tally = SaveTally()
         self._store = store
+        self._journal = journal
+        # The changes of states in the batch that was just saved, by job id.
+        self._saved_transitions: Mapping[str, Sequence[Transition]] = {}
         self._last_number = store.last_number()
         # The changes of each job, by job id. A job whose final state is saved has no entry.
         self._pending: dict[str, PendingJob] = {}
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
-        self._wake = asyncio.Event()
-        self._gathering = Batch()
         self._writing: Batch | None = None
         self._retry: asyncio.TimerHandle | None = None
 
@@ -88,9 +115,8 @@ class Saver:
         """Write the remaining changes, if possible, and stop using the store. The caller must end the iteration over
         `batches` before this call.
         """
-        if self._retry is not None:
-            self._retry.cancel()
-        if not self._gathering.is_empty:
+        self._stop_retry()
+        if not self._gathering.is_empty or self._has_events:
             await self._write(self._gathering)
         self._thread.shutdown()
 
@@ -123,6 +149,15 @@ class Saver:
         self._gathering.jobs[record.job_id] = pending
         self._wake.set()
 
+    def add_event(self, event: cluster_pb2.Controller.Event) -> None:
+        """Store an event that belongs to no change of a job."""
+        if self._journal is not None:
+            self._journal.add(event)
+            # The failure of a write causes events. Such an event must not cause the next write, because a full disk
+            # would then keep the loop busy.
+            if self._retry is None:
+                self._wake.set()
+
     def reason_changed(self, record: JobRecord) -> None:
         """Record that only the reason why the job waits has changed. This change is not saved.
 
@@ -132,31 +167,6 @@ class Saver:
         pending = self._pending.get(record.job_id)
         if pending is not None and pending.saved_revision == record.job.revision - 1:
             pending.saved_revision = record.job.revision
-
-    def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
-        """Save an endpoint; the value None removes the endpoint."""
-        self._gathering.endpoints[endpoint_id] = endpoint
-        self._wake.set()
-
-    def fence(self, worker_id: str, incarnation: str) -> None:
-        """Save that a worker's process is fenced."""
-        self._gathering.fenced[worker_id, incarnation] = True
-        self._wake.set()
-
-    def unfence(self, worker_id: str, incarnation: str) -> None:
-        """Remove the fence of a worker's process. The caller knows that the process has ended."""
-        self._gathering.fenced[worker_id, incarnation] = False
-        self._wake.set()
-
-    def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
-        """Save a token that was created or revoked; the value None removes the token."""
-        self._gathering.tokens[token_id] = stored
-        self._wake.set()
-
-    def lease_changed(self, seconds: float) -> None:
-        """Save the length of the longest lease that a worker may have, in seconds."""
-        self._gathering.lease_s = seconds
-        self._wake.set()
 
     @property
     def last_number(self) -> int:
@@ -269,7 +279,7 @@ class Saver:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._gathering.is_empty:
+            if self._gathering.is_empty and not self._has_events:
                 continue
             batch, self._gathering = self._gathering, Batch()
             self._writing = batch
@@ -281,6 +291,7 @@ class Saver:
             last_saved = {} if error is None else await self._read_last_saved(batch)
             self._writing = None
             if error is None:
+                self._stop_retry()
                 yield self._finish(batch, written)
                 for outcome in batch.refusable():
                     outcome.set_result(None)
@@ -298,14 +309,33 @@ class Saver:
     async def _write(self, batch: Batch) -> IrisError | None:
         try:
             changes = batch.changes()
+            if self._journal is not None:
+                launched = [launch.pending.record.job for launch in batch.launches]
+                self._journal.begin_write(changes, launched, [pending.record.job for pending in batch.jobs.values()])
             if changes.statements:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:
+            self._end_events(is_saved=False)
             return error
         except Exception as error:  # noqa: BLE001 - A bug in one write must not end the saving of all jobs.
+            self._end_events(is_saved=False)
             _log.exception("a batch of changes cannot be saved")
             return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
+        self._end_events(is_saved=True)
         return None
+
+    @property
+    def _has_events(self) -> bool:
+        return self._journal is not None and self._journal.has_unsaved
+
+    def _stop_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _end_events(self, *, is_saved: bool) -> None:
+        if self._journal is not None:
+            self._saved_transitions = self._journal.end_write(is_saved=is_saved)
 
     def _finish(self, batch: Batch, written: Sequence[WrittenJob]) -> TriedBatch:
         """Record that a batch is saved, and return the consequences."""
@@ -319,7 +349,8 @@ class Saver:
         self._pending[record.job_id] = pending
         pending.saved_revision = pending.announced_revision = record.job.revision
         instructions, pending.instructions = pending.instructions, []
-        return JobChange(record, instructions, is_saved=True, is_current=True, has_news=True)
+        transitions = self._saved_transitions.get(record.job_id, ())
+        return JobChange(record, instructions, transitions, is_saved=True, is_current=True, has_news=True)
 
     def _finish_change(self, written: WrittenJob) -> JobChange:
         pending = written.pending
@@ -336,7 +367,8 @@ class Saver:
         is_current = not pending.is_unsaved
         if is_current and record.job.is_finished and not pending.instructions:
             self._pending.pop(record.job_id, None)
-        return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
+        transitions = self._saved_transitions.get(record.job_id, ())
+        return JobChange(record, instructions, transitions, is_saved=True, is_current=is_current, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
         """Return the stored states of the jobs in a failed batch, unless an earlier call has read them."""
@@ -385,7 +417,6 @@ class Saver:
                 self._wake.set()
             return TriedBatch(refused=refused)
         _log.warning("changes cannot be saved, trying again in %g s: %s", RETRY_S, error)
-        if self._retry is not None:
-            self._retry.cancel()
+        self._stop_retry()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
         return TriedBatch(changes=[pending.unsaved_change() for pending in batch.jobs.values()])

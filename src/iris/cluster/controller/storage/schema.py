@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from iris.cluster.controller.events.event_rows import EVENTS_SCHEMA
 from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, INPUTS_SCHEMA, fill_contents
 from iris.cluster.controller.usage.rows import USAGE_SCHEMA
 from iris.errors import FailedPreconditionError
@@ -105,6 +106,7 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     CONTENTS_SCHEMA,
     INPUTS_SCHEMA,
     USAGE_SCHEMA,
+    EVENTS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 # The number of the migration that begins to count the bytes of each user (contents/).

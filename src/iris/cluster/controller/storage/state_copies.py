@@ -137,6 +137,7 @@ def disown_jobs(directory: Path, original: str, progress: Callable[[int, int], N
     """
     # Importing the store takes time. Therefore only a copy of a state directory imports the store before the workers
     # start.
+    from iris.cluster.controller.events.event_rows import NEW_JOURNAL
     from iris.cluster.controller.jobs.recovery import disown
     from iris.cluster.controller.storage.store import Changes, Store
 
@@ -157,6 +158,7 @@ def disown_jobs(directory: Path, original: str, progress: Callable[[int, int], N
         for token in store.load_tokens():
             changes.remove_token(token.token.token_id)
         changes.save_endpoints(removed=[endpoint.endpoint_id for endpoint in store.load_endpoints()])
+        changes.add_rows(NEW_JOURNAL, [()])
         store.write(changes)
     finally:
         store.close()

@@ -164,7 +164,7 @@ def user_transport(
     pems: dict[str, Any] = tls.pems() if is_https else {}
     transport = HTTPTransport(
         http_version=HTTPVersion.HTTP2 if http2 else None if is_https else HTTPVersion.HTTP1,
-        proxy=_no_proxy(address) if proxy is None else _pyqwest_proxy(proxy),
+        proxy=pyqwest_proxy_for(address, proxy),
         connect_timeout=_CONNECT_S,
         pool_idle_timeout=_KEEPALIVE_S,
         enable_gzip=False,
@@ -175,6 +175,11 @@ def user_transport(
         **pems,
     )
     return ProgressTransport(transport, requires_http2=http2 and not is_https)
+
+
+def pyqwest_proxy_for(address: str, proxy: Proxy | None) -> PyqwestProxy:
+    """Return the setting of pyqwest with which calls to an address go through a proxy, or directly if it is None."""
+    return _no_proxy(address) if proxy is None else _pyqwest_proxy(proxy)
 
 
 def _no_proxy(address: str) -> PyqwestProxy:

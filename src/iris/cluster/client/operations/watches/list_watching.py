@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from iris.arguments import check_callable, check_flag, check_timeout, check_whole_number
 from iris.cluster.client.operations.jobs import list_request
 from iris.cluster.client.operations.steps import ItemOperation, NextMessage, OpenStream
-from iris.cluster.client.operations.watching import LONGEST_PAUSE_S, Watch
+from iris.cluster.client.operations.watches.job_watching import LONGEST_PAUSE_S, Watch
 from iris.cluster.types import JobState, state_name
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2

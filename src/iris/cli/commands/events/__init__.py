@@ -1,0 +1,1 @@
+"""The commands about the events of a cluster and about webhooks."""

@@ -1,0 +1,123 @@
+"""The tables of events and of webhooks, and the SQL statements that read and change these tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from iris.event_kinds import is_chosen, is_for_admins
+from iris.rpc import cluster_pb2
+
+Event = cluster_pb2.Controller.Event
+
+# The migration that creates these tables (storage/schema.py).
+EVENTS_SCHEMA = """
+CREATE TABLE event_journal (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    journal_id TEXT NOT NULL                   -- part of each cursor: a cursor of another journal is recognised
+);
+INSERT INTO event_journal VALUES (1, lower(hex(randomblob(4))));
+CREATE TABLE events (                          -- the newest events of the cluster
+    number INTEGER PRIMARY KEY,
+    time_ms INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    job_id TEXT NOT NULL,                      -- empty if the event concerns no job
+    message BLOB NOT NULL                      -- Event
+);
+CREATE TABLE webhooks (
+    url_hash TEXT PRIMARY KEY,
+    number INTEGER NOT NULL                    -- the last event that was delivered or given up
+) WITHOUT ROWID;
+"""
+ADD = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
+REMOVE_UP_TO = "DELETE FROM events WHERE number<=?"
+# A copy of a state directory is a new cluster, so that cursors of the original do not fit.
+NEW_JOURNAL = "UPDATE event_journal SET journal_id=lower(hex(randomblob(4)))"
+SAVE_WEBHOOK = "INSERT OR REPLACE INTO webhooks VALUES (?, ?)"
+REMOVE_WEBHOOK = "DELETE FROM webhooks WHERE url_hash=?"
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """The conditions that events must meet.
+
+    Attributes:
+        kinds: The kinds, which may be groups such as `job.*`. Empty: all kinds.
+        job_id: Only events of this job and of its child jobs are chosen. Empty: events of all jobs and of the cluster.
+        since_ms: The earliest time of an event, in milliseconds since the epoch.
+        for_admin: Whether events are chosen that only admins may see.
+    """
+
+    kinds: tuple[str, ...] = ()
+    job_id: str = ""
+    since_ms: int = 0
+    for_admin: bool = False
+    _clause: tuple[str, tuple[object, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_clause", self._make_clause())
+
+    def accepts(self, event: Event) -> bool:
+        """Return whether an event meets all conditions."""
+        return (
+            is_chosen(event.name, self.kinds)
+            and (not self.job_id or event.job_id == self.job_id or event.job_id.startswith(f"{self.job_id}/"))
+            and event.time_ms >= self.since_ms
+            and (self.for_admin or not is_for_admins(event.name))
+        )
+
+    def clause(self) -> tuple[str, tuple[object, ...]]:
+        """Return the conditions in SQL, and their parameters."""
+        return self._clause
+
+    def _make_clause(self) -> tuple[str, tuple[object, ...]]:
+        conditions, values = ["time_ms>=?"], [self.since_ms, *self.kinds]
+        if self.kinds:
+            conditions.append(f"({' OR '.join(['kind GLOB ?'] * len(self.kinds))})")
+        if self.job_id:
+            # The ids of child jobs begin with the id and a slash, and '0' is the next character after the slash.
+            conditions.append("(job_id=? OR (job_id>? AND job_id<?))")
+            values += [self.job_id, f"{self.job_id}/", f"{self.job_id}0"]
+        if not self.for_admin:
+            conditions.append("kind NOT GLOB 'session.*'")
+        return " AND ".join(conditions), tuple(values)
+
+
+def read_journal(db: sqlite3.Connection) -> tuple[str, int, int]:
+    """Return the id of the journal, and the numbers of the oldest and the newest stored event, which are 1 and 0 if no
+    event is stored."""
+    (journal_id,) = db.execute("SELECT journal_id FROM event_journal").fetchone()
+    first, last = db.execute("SELECT min(number), max(number) FROM events").fetchone()
+    return journal_id, first or 1, last or 0
+
+
+def read_newest(db: sqlite3.Connection, count: int) -> list[Event]:
+    """Return the newest events, the oldest of them first."""
+    rows = db.execute("SELECT message FROM events ORDER BY number DESC LIMIT ?", (count,)).fetchall()
+    return [Event.FromString(message) for (message,) in reversed(rows)]
+
+
+def read_page(db: sqlite3.Connection, after: int, until: int, chosen: EventFilter, limit: int) -> list[Event]:
+    """Return the first events after a number that meet the conditions, up to a last number, the oldest first."""
+    clause, values = chosen.clause()
+    statement = f"SELECT message FROM events WHERE number>? AND number<=? AND {clause} ORDER BY number LIMIT ?"
+    return [Event.FromString(message) for (message,) in db.execute(statement, (after, until, *values, limit))]
+
+
+def place_of_tail(db: sqlite3.Connection, until: int, chosen: EventFilter, count: int) -> int:
+    """Return the number before the newest `count` events that meet the conditions; 0 if there are fewer events."""
+    clause, values = chosen.clause()
+    statement = f"SELECT number FROM events WHERE number<=? AND {clause} ORDER BY number DESC LIMIT 1 OFFSET ?"
+    row = db.execute(statement, (until, *values, count - 1)).fetchone()
+    return 0 if row is None else int(row[0]) - 1
+
+
+def count_after(db: sqlite3.Connection, after: int, chosen: EventFilter) -> int:
+    """Return how many stored events after a number meet the conditions."""
+    clause, values = chosen.clause()
+    return int(db.execute(f"SELECT count(*) FROM events WHERE number>? AND {clause}", (after, *values)).fetchone()[0])
+
+
+def read_webhooks(db: sqlite3.Connection) -> dict[str, int]:
+    """Return the last delivered event of each webhook, by the hash of its URL."""
+    return {url_hash: int(number) for url_hash, number in db.execute("SELECT url_hash, number FROM webhooks")}

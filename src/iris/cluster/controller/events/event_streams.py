@@ -1,0 +1,151 @@
+"""Streams the events of the cluster to clients.
+
+A stream reads one page after the other, at the pace of its client. Pages of old events are read from the database in a
+thread. A client that has all stored events gets the new ones from memory. If events are removed before a slow client
+has read them, the client gets an event that names them. Therefore a slow client costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+
+from iris.arguments import check_job_id, check_whole_number
+from iris.cluster.controller.events import event_rows
+from iris.cluster.controller.events.event_rows import Event, EventFilter
+from iris.cluster.controller.events.journal import EventJournal
+from iris.cluster.controller.storage.ended_jobs import StoredJobs
+from iris.cluster.controller.storage.store import Store
+from iris.event_kinds import check_kinds
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+from iris.system.event_loop import happens
+
+WatchEventsRequest = cluster_pb2.Controller.WatchEventsRequest
+WatchEventsResponse = cluster_pb2.Controller.WatchEventsResponse
+
+BEAT_S = 10.0
+PAGE = 500  # The largest number of events in one message.
+_MAX_TAIL = 100_000
+
+
+class EventPages:
+    """Reads pages of the stored events, from memory or from the database.
+
+    Args:
+        journal: The events.
+        store: The database.
+        threads: The threads that read from the database.
+    """
+
+    def __init__(self, journal: EventJournal, store: Store, threads: StoredJobs) -> None:
+        self._journal = journal
+        self._store = store
+        self._threads = threads
+
+    async def page(self, after: int, chosen: EventFilter) -> tuple[list[Event], int]:
+        """Return the next events after a number that meet the conditions, and the number up to which this page has
+        searched.
+        """
+        if after + 1 >= self._journal.first_recent:
+            return [event for event in self._journal.recent_after(after) if chosen.accepts(event)], max(
+                after, self._journal.last_number
+            )
+        until = self._journal.last_number
+        read = partial(event_rows.read_page, after=after, until=until, chosen=chosen, limit=PAGE)
+        events = await self._threads.run(self._store.read, read)
+        return events, events[-1].number if len(events) == PAGE else until
+
+    async def place_of_tail(self, chosen: EventFilter, count: int) -> int:
+        """Return the number before the newest `count` events that meet the conditions."""
+        read = partial(event_rows.place_of_tail, until=self._journal.last_number, chosen=chosen, count=count)
+        return await self._threads.run(self._store.read, read)
+
+    async def count_after(self, after: int, chosen: EventFilter) -> int:
+        """Return how many stored events after a number meet the conditions."""
+        return await self._threads.run(self._store.read, partial(event_rows.count_after, after=after, chosen=chosen))
+
+
+class EventStreams:
+    """Streams events to clients.
+
+    Args:
+        journal: The events.
+        pages: Reads the stored events.
+    """
+
+    def __init__(self, journal: EventJournal, pages: EventPages) -> None:
+        self._journal = journal
+        self._pages = pages
+
+    async def messages(self, request: WatchEventsRequest, *, is_admin: bool) -> AsyncGenerator[WatchEventsResponse]:
+        """Yield the stored events that meet the conditions of a request, and the new ones if the client follows.
+
+        Args:
+            request: The request.
+            is_admin: Whether the client may see events that only admins see.
+
+        Raises:
+            InvalidArgumentError: The request is invalid.
+        """
+        chosen = _filter_of(request, is_admin=is_admin)
+        after, gap = self._start(request.cursor)
+        # Whether the client knows a place in the journal. Without a place, the client misses nothing.
+        has_place = bool(request.cursor) and gap is None
+        if request.tail:
+            after = max(after, await self._pages.place_of_tail(chosen, request.tail))
+        is_first = True
+        while True:
+            stored = self._journal.next_events()
+            first = self._journal.first_number
+            if after + 1 < first:
+                if has_place:
+                    gap = gap_event(after + 1 if gap is None else int(gap.fields["first"]), first - 1)
+                after = first - 1
+            events, reached = await self._pages.page(after, chosen)
+            if after + 1 < self._journal.first_number:
+                continue  # Events of this page may have been removed before the page was read.
+            if events or gap is not None or is_first:
+                yield self._message(events if gap is None else [gap, *events], reached)
+            after, gap, is_first, has_place = reached, None, False, True
+            if after < self._journal.last_number:
+                continue
+            if not request.follow:
+                return
+            while not await happens(stored, BEAT_S):
+                yield WatchEventsResponse()
+
+    def _start(self, cursor: str) -> tuple[int, Event | None]:
+        """Return the number after which a stream begins, and the gap with which it begins."""
+        if not cursor:
+            return 0, None
+        number = self._journal.read_cursor(cursor)
+        return (0, _new_journal_event()) if number is None else (number, None)
+
+    def _message(self, events: Sequence[Event], reached: int) -> WatchEventsResponse:
+        message = WatchEventsResponse(events=events, cursor=self._journal.cursor(reached))
+        for event in message.events:
+            event.cursor = self._journal.cursor(event.number)
+        return message
+
+
+def gap_event(first: int, last: int) -> Event:
+    """Return the event that takes the place of removed events."""
+    text = f"the events {first} to {last} are not stored any more"
+    fields = {"first": str(first), "last": str(last)}
+    return Event(number=last, time_ms=now_ms(), level="warning", name="events.gap", text=text, fields=fields)
+
+
+def _new_journal_event() -> Event:
+    text = "the cursor belongs to an earlier journal of events: the stored events follow from the oldest one on"
+    return Event(time_ms=now_ms(), level="warning", name="events.gap", text=text)
+
+
+def _filter_of(request: WatchEventsRequest, *, is_admin: bool) -> EventFilter:
+    check_whole_number("tail", request.tail, least=0, most=_MAX_TAIL)
+    return EventFilter(
+        check_kinds(request.kinds),
+        check_job_id(request.job_id) if request.job_id else "",
+        check_whole_number("since_ms", request.since_ms, least=0),
+        is_admin,
+    )
