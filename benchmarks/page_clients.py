@@ -10,8 +10,11 @@ TypeScript code in `web/src`, with the same requests, in the same binary format 
 * A view of the machines follows them, and loads the usage of the workers every 4 s.
 * A view of the cluster follows the workers, the state of the controller and the events.
 
+The pages open within 8 s, which is their longest period. Otherwise all of them would make their repeated calls at the
+same moments.
+
 Browsers run on other machines, so the work of this process must not slow the controller. The process has the lowest
-priority, and reads messages without parsing them.
+priority of its scheduling policy, and reads messages without parsing them.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
+from random import Random
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,6 +53,7 @@ _PART_BYTES, _LINE_BYTES, _JUMP_BYTES = 256 << 10, 16 << 10, 64 << 10
 # `JUMP_MS` and `BURST_LINES` of web/src/views/logs/engine/pace.ts. The lines of the log have 100 bytes.
 _JUMP_S, _BURST_BYTES = 0.5, 20_000 * 100
 _READ_BYTES = 1 << 18
+_OPENING_S = 8.0
 
 
 class Browser:
@@ -142,6 +147,8 @@ class Pages:
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
+        self._random = Random(1)
+        self._delay_s = 0.0  # The time until the page opens that is being prepared.
         self._running: list[asyncio.Task[None]] = []
         self._opened: list[asyncio.Event] = []
 
@@ -159,10 +166,12 @@ class Pages:
 
     def open_list(self) -> None:
         """Open a list of jobs."""
+        self._prepare_page()
         self._follow("WatchJobs", Controller.WatchJobsRequest(newest_first=True, page_size=_LIST_PAGE))
 
     def open_job(self, job_id: str) -> None:
         """Open a view of a job."""
+        self._prepare_page()
         self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
         self._follow("WatchJobs", Controller.WatchJobsRequest(id_prefix=f"{job_id}/", page_size=_CHILDREN))
         self._repeat("GetUsage", Controller.GetUsageRequest(job_id=job_id), _USAGE_S)
@@ -170,26 +179,36 @@ class Pages:
 
     def open_log(self, job_id: str) -> None:
         """Open a view of the log of a job's only task, which writes faster than a page draws."""
+        self._prepare_page()
         self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
         self._start(self._read_log(job_id, self._event()))
 
     def open_machines(self, worker_ids: list[str]) -> None:
         """Open a view of the machines."""
+        self._prepare_page()
         self._follow("WatchCluster", Controller.WatchClusterRequest(include_machines=True))
         usage = Controller.GetUsageRequest(worker_ids=worker_ids, max_points=_WORKER_POINTS)
         self._repeat("GetUsage", usage, _WORKER_USAGE_S)
 
     def open_cluster(self) -> None:
         """Open a view of the cluster."""
+        self._prepare_page()
         request = Controller.WatchClusterRequest(include_workers=True, include_status=True, include_events=True)
         self._follow("WatchCluster", request)
+
+    def _prepare_page(self) -> None:
+        self._delay_s = self._random.uniform(0, _OPENING_S)
 
     def _event(self) -> asyncio.Event:
         self._opened.append(asyncio.Event())
         return self._opened[-1]
 
     def _start(self, page: Coroutine[Any, Any, None]) -> None:
-        self._running.append(asyncio.create_task(page))
+        self._running.append(asyncio.create_task(self._run_later(page, self._delay_s)))
+
+    async def _run_later(self, page: Coroutine[Any, Any, None], delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await page
 
     def _follow(self, method: str, request: Message) -> None:
         self._start(self._read_stream(method, request, self._event()))
@@ -255,6 +274,12 @@ async def _open_pages(address: str, kind: str, token: str) -> None:
     os._exit(0)  # The streams have no end.
 
 
-if __name__ == "__main__":
+def _take_lowest_priority() -> None:
     os.nice(19)
+    policy = os.sched_getscheduler(0)
+    os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(policy)))
+
+
+if __name__ == "__main__":
+    _take_lowest_priority()
     run_loop(_open_pages(sys.argv[1], sys.argv[2], sys.stdin.readline().strip()))
