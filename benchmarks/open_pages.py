@@ -5,7 +5,8 @@ the connections of 50 pages over HTTP/1.1, with cookies, as browsers do: 20 list
 logs of the writing task, 5 views of the machines and 5 of the cluster. `page_clients.py` says which calls the pages
 make. Blocks without pages, with the 45 pages that read no log, and with all pages alternate.
 
-`IRIS_BENCH_PAGES=lists,jobs` measures other kinds of pages than these two, for example one sort of page alone.
+`IRIS_BENCH_PAGES=lists,jobs` measures other kinds of pages than these two, for example one sort of page alone. The
+kinds are in `page_clients.py`. The kind `readers` has 5 clients that follow the log at full speed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ TypeScript code in `web/src`, with the same requests, in the same binary format 
   closes the stream after the first burst, and then reads the last 64 KiB of the log twice a second.
 * A view of the machines follows them, and loads the usage of the workers every 4 s.
 * A view of the cluster follows the workers, the state of the controller and the events.
+* A reader is no page, but a client like `iris logs -f`. It follows the log through the controller as fast as it can.
 
 The pages open within 8 s, which is their longest period. Otherwise all of them would make their repeated calls at the
 same moments.
@@ -24,7 +25,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -39,9 +40,16 @@ Answer = TypeVar("Answer", bound=Message)
 
 LARGE_JOB, LOUD_JOB = "large", "loud"
 # The number of pages of each sort, by the kind of a block of the benchmark.
-_COUNTS = {"quiet": (20, 15, 0, 5, 5), "all": (20, 15, 5, 5, 5), "lists": (20, 0, 0, 0, 0), "jobs": (0, 15, 0, 0, 0)}
-_COUNTS |= {"logs": (0, 0, 5, 0, 0), "machines": (0, 0, 0, 5, 0), "clusters": (0, 0, 0, 0, 5)}
-KINDS = tuple(_COUNTS)
+_COUNTS = {
+    "quiet": {"list": 20, "job": 15, "machines": 5, "cluster": 5},
+    "all": {"list": 20, "job": 15, "log": 5, "machines": 5, "cluster": 5},
+    "lists": {"list": 20},
+    "jobs": {"job": 15},
+    "logs": {"log": 5},
+    "machines": {"machines": 5},
+    "clusters": {"cluster": 5},
+    "readers": {"reader": 5},
+}
 _SERVICE = "iris.cluster.ControllerService"
 _LIST_PAGE = 1_000  # `PAGE_SIZE` of web/src/views/jobs/conditions.ts
 _CHILDREN = 1_000  # `MOST_JOBS` of web/src/views/job/child_jobs.tsx
@@ -196,6 +204,11 @@ class Pages:
         request = Controller.WatchClusterRequest(include_workers=True, include_status=True, include_events=True)
         self._follow("WatchCluster", request)
 
+    def open_reader(self, job_id: str) -> None:
+        """Follow the log of a job's only task through the controller, as fast as the controller sends it."""
+        self._prepare_page()
+        self._start(self._read_whole_log(job_id, self._event()))
+
     def _prepare_page(self) -> None:
         self._delay_s = self._random.uniform(0, _OPENING_S)
 
@@ -227,6 +240,15 @@ class Pages:
             opened.set()
             await asyncio.sleep(period_s)
 
+    async def _read_whole_log(self, job_id: str, opened: asyncio.Event) -> None:
+        read = cluster_pb2.FetchLogPartsRequest.Read(task_index=0, attempt_id=0, backwards=True)
+        request = cluster_pb2.FetchLogPartsRequest(job_id=job_id, reads=[read], max_bytes=_JUMP_BYTES)
+        data = await (await self._browser.connect()).call("FetchLogParts", request)
+        offsets = cluster_pb2.FetchLogPartsResponse.FromString(data).parts[0].offsets
+        position = cluster_pb2.LogPosition(task_index=0, attempt_id=0, offsets=offsets)
+        following = cluster_pb2.StreamTaskLogsRequest(job_id=job_id, positions=[position], follow=True)
+        await self._read_stream("StreamTaskLogs", following, opened)
+
     async def _read_log(self, job_id: str, opened: asyncio.Event) -> None:
         reading = await self._browser.connect()
 
@@ -256,17 +278,17 @@ class Pages:
 
 async def _open_pages(address: str, kind: str, token: str) -> None:
     pages = Pages(Browser(address, token))
-    lists, jobs, logs, machines, clusters = _COUNTS[kind]
-    for _ in range(lists):
-        pages.open_list()
-    for _ in range(jobs):
-        pages.open_job(LARGE_JOB)
-    for _ in range(logs):
-        pages.open_log(LOUD_JOB)
-    for _ in range(machines):
-        pages.open_machines(["local-0"])
-    for _ in range(clusters):
-        pages.open_cluster()
+    openers: dict[str, Callable[[], None]] = {
+        "list": pages.open_list,
+        "job": lambda: pages.open_job(LARGE_JOB),
+        "log": lambda: pages.open_log(LOUD_JOB),
+        "machines": lambda: pages.open_machines(["local-0"]),
+        "cluster": pages.open_cluster,
+        "reader": lambda: pages.open_reader(LOUD_JOB),
+    }
+    for sort, count in _COUNTS[kind].items():
+        for _ in range(count):
+            openers[sort]()
     start = time.monotonic()
     await pages.opened()
     print(f"open after {time.monotonic() - start:.1f} s", flush=True)

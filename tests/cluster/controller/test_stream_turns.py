@@ -46,16 +46,24 @@ async def test_loop_handles_other_events_between_two_streams() -> None:
     assert not [pair for pair in itertools.pairwise(steps) if "loop" not in pair], "two streams without the loop"
 
 
+async def test_stream_without_others_continues_at_once() -> None:
+    world = World()
+    sending = world.send("alone")
+    with pytest.raises(StopIteration):
+        sending.send(None)
+    assert world.log == ["alone"]
+
+
 async def test_streams_pause_after_they_have_kept_the_loop_busy() -> None:
     world = World()
     await asyncio.gather(*(world.send(name) for name in "abcde"))
-    assert world.log[:6] == ["a", "b", "c", "pause of 2 s", "d", "e"]
+    assert world.log[:6] == ["a", "b", "c", "d", "pause of 2 s", "e"]
 
 
 async def test_one_stream_has_its_turn_even_if_each_message_takes_longer_than_the_limit() -> None:
     world = World(busy_s=0.0)
-    await asyncio.gather(*(world.send(name) for name in "ab"))
-    assert world.log[:3] == ["a", "pause of 2 s", "b"]
+    await asyncio.gather(*(world.send(name) for name in "abc"))
+    assert world.log[:4] == ["a", "b", "pause of 2 s", "c"]
 
 
 async def test_cancelled_stream_gets_no_turn_and_the_next_stream_does() -> None:

@@ -35,16 +35,27 @@ class StreamTurns:
         self._pause_s = pause_s
         self._clock = clock
         self._sleep = sleep
+        self._had_turn = False  # Whether a stream had a turn since the last events of the loop.
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._giving: asyncio.Task[None] | None = None
 
     async def turn(self) -> None:
-        """Wait for a turn. A turn lasts until the stream waits for something else."""
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Wait for a turn. If no other stream wants one, return at once. A turn lasts until the stream waits for
+        something else.
+        """
+        loop = asyncio.get_running_loop()
+        if self._giving is None and not self._had_turn:
+            self._had_turn = True
+            loop.call_soon(self._end_turn)
+            return
+        granted: asyncio.Future[None] = loop.create_future()
         self._waiting.append(granted)
         if self._giving is None:
             self._giving = asyncio.create_task(self._give_turns())
         await granted
+
+    def _end_turn(self) -> None:
+        self._had_turn = False
 
     async def _give_turns(self) -> None:
         try:

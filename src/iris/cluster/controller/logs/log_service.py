@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from iris.cluster.controller.api import messages
+from iris.cluster.controller.api.stream_turns import StreamTurns
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
@@ -53,6 +54,9 @@ class LogService:
     def __init__(self, jobs: JobTable, sources: LogSources) -> None:
         self._jobs = jobs
         self._sources = sources
+        # Without turns, several readers of fast logs would keep the loop busy with a large message for each of them.
+        # Pauses would slow a single reader.
+        self._stream_turns = StreamTurns(pause_s=0.0)
         self._page_calls = FairLane(
             "logs",
             at_once=_MAX_PAGE_CALLS,
@@ -138,6 +142,7 @@ class LogService:
             yield StreamTaskLogsResponse()
             async with aclosing(self._jobs.until_removed(record, relay.run())) as messages:
                 async for message in messages:
+                    await self._stream_turns.turn()
                     yield message
         finally:
             await relay.close()
