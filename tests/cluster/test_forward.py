@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 import socket
 import sys
@@ -177,7 +178,13 @@ def test_async_forward_serves_connections_on_the_event_loop(shared_cluster: Loca
             reader, writer = await asyncio.open_connection("::1", forward.local_port)
             writer.write(b"hello")
             writer.write_eof()
-            return await reader.read(-1)
+            waiting = asyncio.create_task(forward.wait(math.inf))
+            with pytest.raises(TimeoutError, match=r"has not ended within 0\.01 s"):
+                await forward.wait(0.01)
+            received = await reader.read(-1)
+        with pytest.raises(FailedPreconditionError, match="the forward was closed"):
+            await waiting
+        return received
 
     assert asyncio.run(run()) == b"hello"
 
@@ -430,7 +437,7 @@ def test_kill_of_the_worker_resets_the_connection_and_the_next_attempt_is_reache
                 again.sendall(b"again")
                 assert again.recv(5) == b"again"
             assert client.task_status(job.job_id, 0).current_attempt_id == 1
-        assert any("1 connections were" in note for note in notes), notes
+        assert any("1 connection was" in note for note in notes), notes
         job.terminate()
 
 

@@ -306,3 +306,18 @@ def test_channel_that_the_other_side_lost_is_dropped_and_reported() -> None:
         assert list(client.channels) == [second.number, third.number]
 
     asyncio.run(run())
+
+
+def test_part_that_is_larger_than_the_window_is_accepted_in_pieces() -> None:
+    async def run() -> None:
+        budget = Budget()
+        budget.add(64 * 1024**2)  # The other channels hold so much that the window is small.
+        before = budget.held
+        channel = Channel(1, budget, lambda channel: None)
+        part = cluster_pb2.ChannelPart(channel=1, data=b"x" * 1024**2, end=True)
+        assert not channel.accept(part, may_refuse=True)
+        assert budget.held - before == LEAST_WINDOW_BYTES
+        assert not channel.accept(part, may_refuse=True), "nothing was passed on meanwhile"
+        assert budget.held - before == LEAST_WINDOW_BYTES
+
+    asyncio.run(run())

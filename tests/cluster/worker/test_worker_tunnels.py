@@ -44,8 +44,13 @@ class World:
         async def no_processes(attempt: Attempt) -> list[Process]:
             return []
 
-        self.tunnels = Tunnels(registry, TaskPorts(no_processes, ()), times)
+        self._registry, self._times = registry, times
+        self.use_ports(TaskPorts(no_processes, ()))
         self.received: list[pb.ChannelPart] = []
+
+    def use_ports(self, ports: TaskPorts) -> None:
+        """Make the tunnels, which connect to ports in this way."""
+        self.tunnels = Tunnels(self._registry, ports, self._times)
 
     @asynccontextmanager
     async def stream(self, *, resume: bool = False) -> AsyncIterator[Callable[[], Awaitable[pb.TunnelMessage]]]:
@@ -169,6 +174,45 @@ def test_tunnel_ends_after_the_attempt_and_resets_foreign_connections(tmp_path: 
         task.close()
 
     in_world(tmp_path, scenario, linger_s=0.01)
+
+
+def test_half_closed_connection_of_an_ended_attempt_is_reset_when_its_client_has_everything(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        async with world.stream() as next_message:
+            await next_message()
+            world.write(opening())
+            task = await world.accept()
+            task.sendall(b"bye")
+            task.shutdown(socket.SHUT_WR)  # The client does not end its own direction.
+            while not (world.received and world.received[-1].end):
+                await next_message()
+            world.attempt.state = pb.TASK_STATE_SUCCEEDED
+            world.tunnels.attempt_ended("job/task-0", 0)
+            world.write(pb.ChannelPart(channel=1, received=len(b"bye") + 1))
+            while not (message := await next_message()).HasField("closed"):
+                pass
+            assert message.closed.text == "attempt 0 of task job/task-0 has ended: SUCCEEDED"
+            assert world.received[-1].reset == pb.CHANNEL_RESET_ATTEMPT_ENDED
+        task.close()
+
+    in_world(tmp_path, scenario, linger_s=0.01)
+
+
+def test_channel_is_reset_when_the_processes_of_its_attempt_cannot_be_found(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        async def broken(attempt: Attempt) -> list[Process]:
+            raise RuntimeError("no table of processes")
+
+        world.use_ports(TaskPorts(broken, ()))
+        async with world.stream() as next_message:
+            await next_message()
+            world.write(opening())
+            while not world.received:
+                await next_message()
+            assert world.received[-1].reset == pb.CHANNEL_RESET_BROKEN
+            assert "no table of processes" in world.received[-1].reset_text
+
+    in_world(tmp_path, scenario)
 
 
 def test_port_of_an_ended_attempt_is_not_reached(tmp_path: Path) -> None:

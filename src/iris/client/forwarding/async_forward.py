@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -80,16 +81,18 @@ class AsyncForward(LocalAddresses):
             timeout: The seconds after which to give up. None and `math.inf` wait forever.
 
         Raises:
-            FailedPreconditionError: The forward is not open.
+            FailedPreconditionError: The forward is not open, or was closed.
             DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
-            FailedPreconditionError: The forward is not open.
             IrisError: The forward has failed, for example because the token was revoked.
         """
         timeout_s = check_timeout("timeout", timeout)
         if self._forwarding is None:
             raise FailedPreconditionError("the forward is not open: use it in an 'async with' block")
+        limit = asyncio.timeout(timeout_s if math.isfinite(timeout_s) else None)
         try:
-            async with asyncio.timeout(None if timeout is None else timeout_s):
+            async with limit:
                 return await self._forwarding.ended()
         except TimeoutError:
+            if not limit.expired():
+                raise  # The forward itself has failed, with an error that is a TimeoutError.
             raise not_ended(self._job_id, timeout_s) from None

@@ -132,9 +132,8 @@ class Forward(LocalAddresses):
             timeout: The seconds after which to give up. None and `math.inf` wait forever.
 
         Raises:
-            FailedPreconditionError: The forward is not open.
+            FailedPreconditionError: The forward is not open, or was closed.
             DeadlineExceededError: (a `TimeoutError`) The task has not ended within `timeout`.
-            FailedPreconditionError: The forward is not open.
             IrisError: The forward has failed, for example because the token was revoked.
         """
         timeout_s = check_timeout("timeout", timeout)
@@ -143,6 +142,8 @@ class Forward(LocalAddresses):
         try:
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
+            if self._ended.done():
+                raise  # The forward itself has failed, with an error that is a TimeoutError.
             raise not_ended(self._job_id, timeout_s) from None
 
     def _run(self) -> None:
@@ -177,7 +178,7 @@ class Forward(LocalAddresses):
         await asyncio.wait((ending,))
 
     def _set_ended(self, ending: asyncio.Task[str]) -> None:
-        if ending.cancelled():
+        if ending.cancelled():  # The loop of the forward has ended.
             self._ended.set_exception(FailedPreconditionError("the forward was closed"))
         elif (error := ending.exception()) is not None:
             self._ended.set_exception(error)

@@ -77,10 +77,14 @@ class Forwarding:
         """Wait until the task has ended, and return how, for people.
 
         Raises:
+            FailedPreconditionError: The forward was closed.
             IrisError: The forward has failed.
         """
         assert self._running is not None, "the forward was started"
-        return await asyncio.shield(self._running)
+        await asyncio.wait((self._running,))
+        if self._running.cancelled():
+            raise FailedPreconditionError("the forward was closed")
+        return self._running.result()
 
     async def stop(self) -> None:
         """Close the local ports and all connections."""

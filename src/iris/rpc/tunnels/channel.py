@@ -179,17 +179,21 @@ class Channel:
             self._on_ready(self)
         if self.was_reset:
             return True
-        size = len(part.data)
-        if may_refuse and self._queued and self._queued + size > self._budget.window:
-            return False
-        new = self._incoming.accept(part.position, part.data, end=part.end)
+        data, end = part.data, part.end
+        fits = not may_refuse or self._queued + len(data) <= self._budget.window
+        if not fits:
+            if self._queued:
+                return False
+            # The part alone is larger than the window. Its beginning is accepted, so that the channel makes progress.
+            data, end = data[: self._budget.window], False
+        new = self._incoming.accept(part.position, data, end=end)
         if new is None:
             return False
         if new:
             self._queue.append(new)
             self._queued += len(new)
             self._budget.add(len(new))
-        return True
+        return fits
 
     @property
     def is_ready(self) -> bool:
@@ -268,6 +272,11 @@ class Channel:
     def was_reset(self) -> bool:
         """Whether one of the sides has reset the channel."""
         return self._has_peer_reset or self._reset is not None
+
+    @property
+    def has_delivered_end(self) -> bool:
+        """Whether the other side has passed on everything that the connection on this side has brought, to its end."""
+        return self._outgoing.is_done
 
     @property
     def is_reading(self) -> bool:

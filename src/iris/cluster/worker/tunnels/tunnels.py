@@ -143,6 +143,9 @@ class Tunnels:
             streams = await self._ports.connect(tunnel.attempt, target)
         except NotConnectedError as error:
             channel.reset(error.code, error.text)
+        except Exception as error:  # noqa: BLE001 - Without an answer, the client would wait forever.
+            _log.exception("connecting a channel to %s", tunnel.key[0])
+            channel.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the worker could not connect to the port: {error}")
         else:
             channel.attach(*streams)
 
@@ -227,10 +230,19 @@ class WorkerTunnel:
         log_event(_log, "tunnel.closed", task_id=self.key[0], attempt_id=self.key[1], tunnel_id=self.key[2])
 
     def _reset_rest(self) -> None:
+        """Reset the channels that will not end by themselves, again and again until no channel is left.
+
+        The client of a half-closed connection has received all bytes of the task, but may keep its own direction open
+        forever. A client that still receives bytes of the task gets the time that it needs.
+        """
+        if self._is_closed:
+            return
         for channel in list(self.tunnel.channels.values()):
-            if channel.is_reading:
+            if channel.is_reading or channel.has_delivered_end:
                 channel.reset(cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED, self._end_text())
         self.tunnel.wake()
+        if self.tunnel.channels:
+            self._loop.call_later(self._times.linger_s, self._reset_rest)
 
     def _reset_idle(self) -> None:
         for channel in list(self.tunnel.channels.values()):
