@@ -127,7 +127,10 @@ class Iris:
 
     def wait_for(self, name: str, state: str) -> Any:
         """Wait until a job is in a state, and return its document."""
-        return wait_until(lambda: (job := self.json("status", name))["state"] == state and job, f"{name} is {state}")
+        # Each question is a process.
+        return wait_until(
+            lambda: (job := self.json("status", name))["state"] == state and job, f"{name} is {state}", pause_s=0.2
+        )
 
     def start(self, *words: str, **env: str) -> Started:
         """Start `iris`. The process is killed at the end of the test if it still runs."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 import pytest
 from support.certificates import self_signed
 from support.cluster import running_cluster, shell, unique
+from support.sockets import ESTABLISHED, count_connections
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -66,11 +66,7 @@ def server_connections(server: LocalServer) -> int:
     with IrisClient.remote(server.address) as client:
         addresses = [server.address, *(worker.address for worker in client.cluster.list_workers())]
     ports = {int(address.rpartition(":")[2]) for address in addresses}
-    return sum(
-        found.laddr.port in ports and found.status == psutil.CONN_ESTABLISHED and found.pid is not None
-        for found in psutil.net_connections("tcp")
-        if found.laddr
-    )
+    return count_connections(ports, ESTABLISHED)
 
 
 # --- what ends a stream

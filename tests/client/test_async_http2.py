@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from support.cluster import shell
+from support.sockets import ESTABLISHED, count_connections
 from support.waiting import wait_until
 
 from iris.client.aio import AsyncIrisClient
@@ -24,10 +25,7 @@ def anyio_backend() -> str:
 
 def connections_to(ports: set[int | None]) -> int:
     """Return the number of connections that the processes which listen at these ports hold."""
-    return sum(
-        found.laddr != () and found.laddr.port in ports and found.status == psutil.CONN_ESTABLISHED
-        for found in psutil.net_connections("tcp")
-    )
+    return count_connections(ports, ESTABLISHED)
 
 
 async def test_follows_over_http2_share_one_connection_and_end_at_the_server_when_closed(

@@ -1,7 +1,8 @@
 """Whole jobs on a real Ray cluster.
 
 Only the tests of the contract that depend on where workers come from run here, because each slot on Ray costs a second
-of CPU time; `test_e2e.py` runs the whole contract on the local engine.
+of CPU time. `test_e2e.py` runs the whole contract on the local engine, and `test_more_jobs_on_ray.py` runs further
+tests of the contract on Ray, with the long tests.
 """
 
 from __future__ import annotations
@@ -15,23 +16,14 @@ import pytest
 from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
     put,
     test_a_gang_restarts_as_a_whole,
-    test_a_timeout,
-    test_a_workspace,
-    test_endpoints_from_inside_a_job,
     test_failure_domain_kills_remaining_tasks,
-    test_independent_tasks_are_retried_alone,
     test_kill_while_building,
     test_kill_while_running_ends_the_group_and_processes_that_left_it,
-    test_multi_task_job,
     test_nested_jobs_end_with_their_parent,
-    test_output_written_on_sigterm_is_kept,
     test_outputs_are_stored_when_the_job_has_ended,
     test_requested_and_other_ports_are_reached_through_the_controller,
     test_resource_usage,
-    test_script_without_its_interpreter_fails_with_the_reason,
-    test_task_ends_with_its_first_process_and_ends_its_children,
     test_task_log_streaming,
-    test_two_ports_per_task_are_free_distinct_and_known,
     wait_for_file,
 )
 from support.cluster import is_alive, shell

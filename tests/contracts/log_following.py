@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 from support.chaos_proxy import ChaosProxy, Faults, Plan, always, gentle, rude
 from support.cluster import shell
 from support.log_writer import SOURCES, Writing
+from support.sockets import count_connections
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry
@@ -78,11 +78,16 @@ class Reach:
     def connections(self) -> int:
         """Return the number of open connections of the servers, including connections that only the clients have
         closed."""
-        places = [(urlsplit(address).hostname, urlsplit(address).port) for address in self.servers]
-        return sum(
-            connection.laddr in places and connection.status != psutil.CONN_LISTEN and connection.fd != -1
-            for connection in psutil.net_connections("tcp")
-        )
+        return count_connections({urlsplit(address).port for address in self.servers})
+
+
+@contextmanager
+def through_the_controller(address: str) -> Iterator[Reach]:
+    """Return the route through the controller at an address, with a proxy before the controller."""
+    port = urlsplit(address).port
+    assert port is not None
+    with IrisClient.remote(address) as beside, ChaosProxy(("127.0.0.1", port)) as proxy:
+        yield Reach("controller", lambda: IrisClient.remote(proxy.address), beside, [proxy], [address])
 
 
 class Reading:

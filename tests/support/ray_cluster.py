@@ -28,6 +28,11 @@ _HEALTH = {
     "health_check_timeout_ms": 5000,
     "health_check_failure_threshold": 5,
 }
+# Ray starts a process for each core when the first driver connects, because a first task may come soon. Each of these
+# processes loads Ray for a second of CPU time, and slot actors start processes of their own.
+_FEWER_PROCESSES = {"prestart_worker_first_driver": False}
+# The autoscaler and the reader of log files: programs of Ray that poll, and that the tests do not need.
+_NO_MONITORS = {"no_monitor": True, "include_log_monitor": False}
 
 
 class RayCluster:
@@ -204,8 +209,9 @@ def _main() -> None:
     os.dup2(2, 1)
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "memory": 0, "include_dashboard": False, "temp_dir": os.environ["RAY_TMPDIR"]}
-    cluster = Cluster(initialize_head=True, head_node_args=head | {"node_name": "head", "_system_config": _HEALTH})
+    head = {"node_name": "head", "num_cpus": 0, "memory": 0, "include_dashboard": False}
+    head |= {"temp_dir": os.environ["RAY_TMPDIR"], "_system_config": _HEALTH | _FEWER_PROCESSES}
+    cluster = Cluster(initialize_head=True, head_node_args=head | _NO_MONITORS)
     add_machines(cluster)
     commands = _Commands(cluster)
     print(json.dumps(cluster.address), file=out, flush=True)

@@ -1,0 +1,32 @@
+"""Tests of the contract of whole jobs that depend little on Ray. They run with the long tests.
+
+`test_e2e_on_ray.py` has the tests that depend on where workers come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
+    test_a_timeout,
+    test_a_workspace,
+    test_endpoints_from_inside_a_job,
+    test_independent_tasks_are_retried_alone,
+    test_multi_task_job,
+    test_output_written_on_sigterm_is_kept,
+    test_script_without_its_interpreter_fails_with_the_reason,
+    test_task_ends_with_its_first_process_and_ends_its_children,
+    test_two_ports_per_task_are_free_distinct_and_known,
+)
+
+from iris.client import IrisClient
+from iris.cluster.client.server_process import LocalServer
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def client(ray_server: LocalServer) -> Iterator[IrisClient]:
+    with IrisClient.remote(ray_server.address) as remote:
+        yield remote
