@@ -217,7 +217,7 @@ def test_task_beyond_max_parallel_has_this_reason_until_an_earlier_task_ends(cli
     none = pb.ResourceSpecProto(cpu=0)
     job_id = launch(client, ["true"], 3, independent_tasks=True, max_parallel=1, resources=none)
     says(client, job_id, "still starting")
-    reason = "waiting: max_parallel is 1, and 1 tasks of the job run or wait for room"
+    reason = "waiting: max_parallel is 1, and 1 task of the job runs or waits for room"
     second = client.get_task_status(job_id, 1)
     assert (second.status_message, second.pending_reason) == (reason, pb.PENDING_REASON_MAX_PARALLEL)
     client.terminate_task(job_id, 0)
