@@ -86,7 +86,7 @@ def test_command_line_with_an_unknown_command_or_option_is_found(line: str) -> N
 
 def test_advice_about_commands_of_other_tools_names_commands_that_exist() -> None:
     context = click.Context(program, info_name="iris")
-    for word in ("get", "squeue", "submit", "scancel", "exec", "apply", "scp", "artifacts", "sacct", "watch", "edit"):
+    for word in ("get", "squeue", "submit", "scancel", "ssh", "apply", "scp", "artifacts", "sacct", "watch", "edit"):
         with pytest.raises(click.UsageError) as raised:
             program.resolve_command(context, [word])
         lines = re.findall(r"'(iris [^']*)'", raised.value.format_message())

@@ -12,6 +12,9 @@ CLASSES = (
     ("LogStream", "iris.client.logs.streams"),
     ("TreeLogStream", "iris.client.logs.tree"),
     ("Forward", "iris.client.forwarding.forward"),
+    ("ExecResult", "iris.client.exec.arguments"),
+    ("ExecProcess", "iris.client.exec.process"),
+    ("ExecOutput", "iris.client.exec.process"),
     ("Outputs", "iris.client.files.outputs"),
     ("Output", "iris.client.files.outputs"),
     ("MissingOutputs", "iris.client.files.outputs"),
@@ -43,6 +46,8 @@ ASYNC_CLASSES = (
     ("AsyncOutput", "iris.client.aio.files.outputs", "Output"),
     ("AsyncTreeLogStream", "iris.client.aio.logs.tree", "TreeLogStream"),
     ("AsyncForward", "iris.client.forwarding.async_forward", "Forward"),
+    ("AsyncExecProcess", "iris.client.exec.async_process", "ExecProcess"),
+    ("AsyncExecOutput", "iris.client.exec.async_process", "ExecOutput"),
 )
 FUNCTIONS = (
     ("current_job", "iris"),

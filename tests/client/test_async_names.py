@@ -15,6 +15,8 @@ from iris.client.aio import AsyncIrisClient, AsyncJob, AsyncLogStream, AsyncTask
 from iris.client.aio.files.outputs import AsyncOutput, AsyncOutputs
 from iris.client.aio.logs.tree import AsyncTreeLogStream
 from iris.client.aio.maps.map_job import AsyncMapJob
+from iris.client.exec.async_process import AsyncExecOutput, AsyncExecProcess
+from iris.client.exec.process import ExecOutput, ExecProcess
 from iris.client.files.outputs import Output, Outputs
 from iris.client.forwarding.async_forward import AsyncForward
 from iris.client.forwarding.forward import Forward
@@ -33,6 +35,8 @@ PAIRS = [
     (MapJob, AsyncMapJob),
     (LogStream, AsyncLogStream),
     (Forward, AsyncForward),
+    (ExecProcess, AsyncExecProcess),
+    (ExecOutput, AsyncExecOutput),
     (TreeLogStream, AsyncTreeLogStream),
     (RemoteClusterClient, AsyncRemoteClusterClient),
 ]
@@ -66,6 +70,7 @@ PLAIN = {
     "local": "the cluster starts with the first call",
     "flush": "sends nothing, as in the sync client",
     "forward": "returns a context manager; the block sends the first request",
+    "open_exec": "returns a context manager; the block sends the first request",
     "address_of": "sends nothing, as in the sync client",
     "lost_worker": "sends nothing, as in the sync client",
 }
@@ -110,7 +115,7 @@ def as_sync(text: str) -> str:
     """Return a text of the async client in the words of the sync client."""
     text = text.replace("AsyncBaseTransport", "BaseTransport")
     text = re.sub(
-        r"\bAsync(IrisClient|Job|Output|Outputs|MapJob|Task|LogStream|TreeLogStream|Forward|Iterator|Generator)\b",
+        r"\bAsync(IrisClient|Job|Output|Outputs|MapJob|Task|LogStream|TreeLogStream|Forward|ExecProcess|ExecOutput|Iterator|Generator)\b",
         r"\1",
         text,
     )

@@ -144,6 +144,10 @@ WRONG: dict[str, list[Any]] = {
     "gpu": [*NO_INT32, None],
     "memory": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],
     "size": [*NO_INT64[1:], None, "lots", "", "-1GB", "99999999999T"],
+    **{f"{name}.open_exec.size": [5, "80x24", (24,), (0, 80), (24, "80")] for name in ("IrisClient", "Task")},
+    "stdin": NO_FLAG,
+    **{f"{name}.exec.stdin": ["text", 5, True, ["a"], object()] for name in ("IrisClient", "Task")},
+    "tty": NO_FLAG,
     "env": NO_TEXT_MAPPING,
     "JobInfo.from_env.env": [5, "x", ["a"], {1: "a"}, {"IRIS_JOB_ID": 5}, {"IRIS_JOB_ID": "a", "IRIS_TASK_ID": None}],
     "constraints": [*NO_TEXT_MAPPING, {"a": ""}, {"": "a"}, {"a b": "c"}],
@@ -275,7 +279,7 @@ SAID_AS: dict[str, tuple[str, ...]] = {
     "task_id": ("task id",),
     "job_id": ("task id",),
     "cert": ("certificate", "key"),
-    "size": ("a size",),
+    "size": ("a size", "rows", "columns"),
     "states": ("the state",),
 }
 # Not for users: made by Iris, and called by its own parts.

@@ -16,6 +16,7 @@ import pytest
 from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
     put,
     test_a_gang_restarts_as_a_whole,
+    test_command_runs_in_the_directory_of_a_running_task,
     test_failure_domain_kills_remaining_tasks,
     test_kill_while_building,
     test_kill_while_running_ends_the_group_and_processes_that_left_it,

@@ -719,6 +719,21 @@ for _service in ("ControllerService", "WorkerService"):
     case(f"{_service}/WriteTunnel")(_forward)
 
 
+def _exec(lost: Case) -> None:
+    job_id = lost.launch("sleep 600")
+    wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+    lost.lose(job_id)
+    count = ["sh", "-c", "cat; echo x >> count; wc -l < count"]
+    result = lost.again(lambda: lost.world.client.exec(job_id, count, stdin=b"once "))
+    assert (result.exit_code, result.stdout) == (0, b"once 1\n")
+    lost.world.direct.terminate_job(job_id)
+
+
+for _service in ("ControllerService", "WorkerService"):
+    case(f"{_service}/OpenExec")(_exec)
+    case(f"{_service}/WriteExec")(_exec)
+
+
 def _has_line(lost: Case, job_id: str) -> bool:
     try:
         return bool(lost.world.direct.fetch_task_logs(f"{job_id}/task-0"))

@@ -53,6 +53,8 @@ CONTROLLER = {
     "WriteTunnel": "admin user T",
     "ReadStacks": "admin user T",
     "SampleStacks": "admin user T",
+    "OpenExec": "admin user",
+    "WriteExec": "admin user",
     "RegisterEndpoint": "admin user T",
     "UnregisterEndpoint": "admin user T",
     "LookupEndpoint": "admin user reader T",
@@ -97,9 +99,21 @@ WORKER = {
     "WriteTunnel": "controller",
     "ReadStacks": "controller",
     "SampleStacks": "controller",
+    "OpenExec": "controller",
+    "WriteExec": "controller",
 }
 # A user may make these calls for the user's own jobs only. A job that does not exist is no other user's.
-NEED_OWNER = ("WriteStdin", "ResubmitJob", "ForgetJob", "OpenTunnel", "WriteTunnel", "ReadStacks", "SampleStacks")
+NEED_OWNER = (
+    "WriteStdin",
+    "ResubmitJob",
+    "ForgetJob",
+    "OpenTunnel",
+    "WriteTunnel",
+    "ReadStacks",
+    "SampleStacks",
+    "OpenExec",
+    "WriteExec",
+)
 ROLES = ("admin", "user", "reader", "worker", "task", "controller")
 
 

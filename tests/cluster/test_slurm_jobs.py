@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts.end_to_end import test_command_runs_in_the_directory_of_a_running_task as run_command
 from contracts.end_to_end import test_requested_and_other_ports_are_reached_through_the_controller as reach_ports
 from support.cluster import is_alive, launch, shell, wait_for_end
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, worker_pid
@@ -41,9 +42,10 @@ def controller(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monkey
     cluster.wait_until_empty()
 
 
-def test_port_of_a_task_on_slurm_is_reached_through_the_controller(controller: StandingCluster) -> None:
+def test_task_on_slurm_is_reached_through_the_controller_by_port_and_by_command(controller: StandingCluster) -> None:
     with IrisClient.remote(controller.address) as client:
         reach_ports(client)
+        run_command(client)
 
 
 def test_job_on_slurm_runs_from_submission_to_result(controller: StandingCluster) -> None:

@@ -380,6 +380,15 @@ def test_the_wire_speaks_json(client: IrisClient) -> None:
     assert json.loads(missing.text)["code"] == "not_found"
 
 
+def test_command_runs_in_the_directory_of_a_running_task(client: IrisClient) -> None:
+    job = client.run(shell("echo mine > file; exec sleep 600"), replicas=2)
+    for task in job.tasks():
+        script = "until cat file; do sleep 0.1; done 2> errors; cat; echo $IRIS_TASK_INDEX; exit 5"
+        result = task.exec(shell(script), stdin=b"sent ")
+        assert (result.exit_code, result.stdout) == (5, f"mine\nsent {task.task_index}\n".encode())
+    job.terminate()
+
+
 def test_outputs_are_stored_when_the_job_has_ended(client: IrisClient, tmp_path: Path) -> None:
     job = client.run(shell("echo $IRIS_TASK_INDEX > $IRIS_OUTPUT_DIR/index"), replicas=2, outputs=["out"])
     job.wait(timeout=60)

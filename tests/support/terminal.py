@@ -32,12 +32,14 @@ class Terminal:
     Attributes:
         process: The program.
         written: All that it has written.
+        descriptor: The side of the terminal on which this process is.
     """
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], cwd: Path, columns: int = 60, pass_fds: Sequence[int] = ()
     ) -> None:
         self._ours, theirs = os.openpty()
+        self.descriptor = self._ours
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
             command,

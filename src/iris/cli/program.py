@@ -77,6 +77,8 @@ _COMMANDS = {
     "rm": "iris.cli.commands.jobs.rm",
     "endpoints": "iris.cli.commands.ports.endpoints",
     "forward": "iris.cli.commands.ports.forward",
+    "exec": "iris.cli.commands.exec.exec",
+    "shell": "iris.cli.commands.exec.shell",
     "machines": "iris.cli.commands.administration.machines",
     "webhooks": "iris.cli.commands.events.webhooks",
     "web": "iris.cli.commands.administration.web",

@@ -14,6 +14,7 @@ from iris.arguments import (
     check_task_index,
 )
 from iris.client.endpoint_methods import EndpointMethods
+from iris.client.exec.exec_methods import ExecMethods
 from iris.client.files.file_methods import FileMethods
 from iris.client.inspect.inspect_methods import InspectMethods
 from iris.client.job import Job
@@ -60,6 +61,7 @@ class IrisClient(
     RemovalMethods,
     FileMethods,
     InspectMethods,
+    ExecMethods,
 ):
     """A client of a cluster. A client starts jobs, watches jobs, and reads the logs of tasks.
 

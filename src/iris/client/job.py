@@ -14,6 +14,7 @@ from iris.arguments import (
     check_task_index,
     check_timeout,
 )
+from iris.client.exec.exec_methods import ExecClient, TaskExecMethods
 from iris.client.files.task_file_methods import FileClient, JobFileMethods, TaskFileMethods
 from iris.client.inspect.handle_methods import InspectClient, JobInspectMethods, TaskInspectMethods
 from iris.client.results import (
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.remote_client import RemoteClusterClient
 
 
-class JobClient(FileClient, InspectClient, Protocol):
+class JobClient(FileClient, InspectClient, ExecClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `IrisClient` implements this protocol."""
 
     cluster: RemoteClusterClient
@@ -118,7 +119,7 @@ class JobClient(FileClient, InspectClient, Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class Task(TaskFileMethods, TaskInspectMethods):
+class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
 
     _client: JobClient

@@ -283,6 +283,23 @@ class ClusterConfig:
         "Of how many unfinished jobs the metrics have figures of their own, with the id of the job as a label. The jobs"
         " that were submitted last count. Each job adds ten series to Prometheus.",
     )
+    no_exec: bool = _option(
+        kinds.SWITCH,
+        False,
+        "Do not let users run commands in their tasks with 'iris exec' and 'iris shell'.",
+        default_text="false",
+    )
+    exec_idle: float = _option(
+        kinds.span(1.0, "never"),
+        12 * 3600.0,
+        "End a command of 'iris exec' or 'iris shell' that has neither read nor written a byte for this time, or"
+        " 'never'.",
+    )
+    exec_limit: float = _option(
+        kinds.span(1.0, "never"),
+        7 * 24 * 3600.0,
+        "End a command of 'iris exec' or 'iris shell' after this time, or 'never'.",
+    )
     allow_origins: tuple[str, ...] = _option(
         kinds.ORIGINS,
         (),

@@ -358,6 +358,23 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def open_exec(self, request: Controller.OpenTunnelRequest, ctx: RequestContext[Controller.OpenTunnelRequest, TunnelMessage], /) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens the tunnel of one exec session, in which a command runs beside the program of a running attempt. The tunnel
+        works as a tunnel of OpenTunnel, but its channels lead to the streams of the session (ExecTarget). The worker starts
+        the command when it gets the channel CONTROL. A session runs its command once, even if its client opens the tunnel
+        again. For the job's owner and admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the session to resume is
+        gone. FAILED_PRECONDITION (EXEC_OFF): the cluster was started with --no-exec.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_exec(self, request: Controller.WriteTunnelRequest, ctx: RequestContext[Controller.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through the tunnel of an exec session. The same parts again have no effect.
+        For the job's owner and admins. The errors are the errors of OpenExec.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
         Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
@@ -887,6 +904,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.sample_stacks,
+                ),
+                "/iris.cluster.ControllerService/OpenExec": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="OpenExec",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.open_exec,
+                ),
+                "/iris.cluster.ControllerService/WriteExec": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteExec",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_exec,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
                     method=MethodInfo(
@@ -2079,6 +2118,57 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def open_exec(
+        self,
+        request: Controller.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens the tunnel of one exec session, in which a command runs beside the program of a running attempt. The tunnel
+        works as a tunnel of OpenTunnel, but its channels lead to the streams of the session (ExecTarget). The worker starts
+        the command when it gets the channel CONTROL. A session runs its command once, even if its client opens the tunnel
+        again. For the job's owner and admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the session to resume is
+        gone. FAILED_PRECONDITION (EXEC_OFF): the cluster was started with --no-exec.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenExec",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def write_exec(
+        self,
+        request: Controller.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through the tunnel of an exec session. The same parts again have no effect.
+        For the job's owner and admins. The errors are the errors of OpenExec.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteExec",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -2551,6 +2641,23 @@ class ControllerServiceSync(Protocol):
         Samples the call stacks of all processes of the newest attempts of a job's tasks for some seconds, and returns the
         number of samples with each stack, summed over all tasks. A longer profile is the sum of several calls. For the
         job's owner and admins. NOT_FOUND: unknown job or index. INVALID_ARGUMENT: the duration is not 1 to 10 seconds.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def open_exec(self, request: Controller.OpenTunnelRequest, ctx: RequestContext[Controller.OpenTunnelRequest, TunnelMessage], /) -> Iterator[TunnelMessage]:
+        """
+        Opens the tunnel of one exec session, in which a command runs beside the program of a running attempt. The tunnel
+        works as a tunnel of OpenTunnel, but its channels lead to the streams of the session (ExecTarget). The worker starts
+        the command when it gets the channel CONTROL. A session runs its command once, even if its client opens the tunnel
+        again. For the job's owner and admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the session to resume is
+        gone. FAILED_PRECONDITION (EXEC_OFF): the cluster was started with --no-exec.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_exec(self, request: Controller.WriteTunnelRequest, ctx: RequestContext[Controller.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through the tunnel of an exec session. The same parts again have no effect.
+        For the job's owner and admins. The errors are the errors of OpenExec.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -3081,6 +3188,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.sample_stacks,
+                ),
+                "/iris.cluster.ControllerService/OpenExec": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="OpenExec",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.open_exec,
+                ),
+                "/iris.cluster.ControllerService/WriteExec": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteExec",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_exec,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
                     method=MethodInfo(
@@ -4273,6 +4402,57 @@ class ControllerServiceClientSync(ConnectClientSync):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def open_exec(
+        self,
+        request: Controller.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[TunnelMessage]:
+        """
+        Opens the tunnel of one exec session, in which a command runs beside the program of a running attempt. The tunnel
+        works as a tunnel of OpenTunnel, but its channels lead to the streams of the session (ExecTarget). The worker starts
+        the command when it gets the channel CONTROL. A session runs its command once, even if its client opens the tunnel
+        again. For the job's owner and admins. NOT_FOUND: unknown job or task; TUNNEL_NOT_FOUND: the session to resume is
+        gone. FAILED_PRECONDITION (EXEC_OFF): the cluster was started with --no-exec.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenExec",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def write_exec(
+        self,
+        request: Controller.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels to the worker, through the tunnel of an exec session. The same parts again have no effect.
+        For the job's owner and admins. The errors are the errors of OpenExec.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteExec",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -4541,6 +4721,19 @@ class WorkerService(Protocol):
     async def sample_stacks(self, request: Worker.SampleStacksRequest, ctx: RequestContext[Worker.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def open_exec(self, request: Worker.OpenTunnelRequest, ctx: RequestContext[Worker.OpenTunnelRequest, TunnelMessage], /) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens or resumes the tunnel of an exec session; see the controller's call of the same name. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_exec(self, request: Worker.WriteTunnelRequest, ctx: RequestContext[Worker.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through the tunnel of an exec session; see the controller's call of the same name. For the
+        controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
     def __init__(
@@ -4763,6 +4956,28 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.sample_stacks,
+                ),
+                "/iris.cluster.WorkerService/OpenExec": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="OpenExec",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.open_exec,
+                ),
+                "/iris.cluster.WorkerService/WriteExec": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteExec",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_exec,
                 ),
             },
             interceptors=interceptors,
@@ -5257,6 +5472,53 @@ class WorkerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    def open_exec(
+        self,
+        request: Worker.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[TunnelMessage]:
+        """
+        Opens or resumes the tunnel of an exec session; see the controller's call of the same name. For the controller only.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenExec",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def write_exec(
+        self,
+        request: Worker.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through the tunnel of an exec session; see the controller's call of the same name. For the
+        controller only.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteExec",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -5371,6 +5633,19 @@ class WorkerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def sample_stacks(self, request: Worker.SampleStacksRequest, ctx: RequestContext[Worker.SampleStacksRequest, SampleStacksResponse], /) -> SampleStacksResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def open_exec(self, request: Worker.OpenTunnelRequest, ctx: RequestContext[Worker.OpenTunnelRequest, TunnelMessage], /) -> Iterator[TunnelMessage]:
+        """
+        Opens or resumes the tunnel of an exec session; see the controller's call of the same name. For the controller only.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_exec(self, request: Worker.WriteTunnelRequest, ctx: RequestContext[Worker.WriteTunnelRequest, WriteTunnelResponse], /) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through the tunnel of an exec session; see the controller's call of the same name. For the
+        controller only.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
 
@@ -5593,6 +5868,28 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.sample_stacks,
+                ),
+                "/iris.cluster.WorkerService/OpenExec": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="OpenExec",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.OpenTunnelRequest,
+                        output=TunnelMessage,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.open_exec,
+                ),
+                "/iris.cluster.WorkerService/WriteExec": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteExec",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteTunnelRequest,
+                        output=WriteTunnelResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_exec,
                 ),
             },
             interceptors=interceptors,
@@ -6086,4 +6383,51 @@ class WorkerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
             use_get=use_get,
+        )
+    def open_exec(
+        self,
+        request: Worker.OpenTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[TunnelMessage]:
+        """
+        Opens or resumes the tunnel of an exec session; see the controller's call of the same name. For the controller only.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="OpenExec",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.OpenTunnelRequest,
+                output=TunnelMessage,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def write_exec(
+        self,
+        request: Worker.WriteTunnelRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> WriteTunnelResponse:
+        """
+        Sends parts of channels through the tunnel of an exec session; see the controller's call of the same name. For the
+        controller only.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteExec",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteTunnelRequest,
+                output=WriteTunnelResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
         )

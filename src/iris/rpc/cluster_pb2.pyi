@@ -141,6 +141,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TRANSFER_UNKNOWN: _ClassVar[ErrorReason]
     ERROR_REASON_NO_STDIN: _ClassVar[ErrorReason]
     ERROR_REASON_FORWARDING_OFF: _ClassVar[ErrorReason]
+    ERROR_REASON_EXEC_OFF: _ClassVar[ErrorReason]
     ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_MISSING: _ClassVar[ErrorReason]
     ERROR_REASON_TOKEN_INVALID: _ClassVar[ErrorReason]
@@ -154,6 +155,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_UNAVAILABLE: _ClassVar[ErrorReason]
     ERROR_REASON_CONTROLLER_UNREACHABLE: _ClassVar[ErrorReason]
     ERROR_REASON_WORKER_UNREACHABLE: _ClassVar[ErrorReason]
+    ERROR_REASON_EXEC_LOST: _ClassVar[ErrorReason]
     ERROR_REASON_UNIMPLEMENTED: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_FOREIGN_ANSWER: _ClassVar[ErrorReason]
@@ -181,6 +183,13 @@ class ChannelReset(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CHANNEL_RESET_IDLE: _ClassVar[ChannelReset]
     CHANNEL_RESET_ATTEMPT_ENDED: _ClassVar[ChannelReset]
     CHANNEL_RESET_LOST: _ClassVar[ChannelReset]
+
+class ExecStream(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXEC_STREAM_UNSPECIFIED: _ClassVar[ExecStream]
+    EXEC_STREAM_CONTROL: _ClassVar[ExecStream]
+    EXEC_STREAM_STDIO: _ClassVar[ExecStream]
+    EXEC_STREAM_STDERR: _ClassVar[ExecStream]
 
 class ConstraintOp(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -340,6 +349,7 @@ ERROR_REASON_ATTEMPT_NOT_RUNNING: ErrorReason
 ERROR_REASON_TRANSFER_UNKNOWN: ErrorReason
 ERROR_REASON_NO_STDIN: ErrorReason
 ERROR_REASON_FORWARDING_OFF: ErrorReason
+ERROR_REASON_EXEC_OFF: ErrorReason
 ERROR_REASON_UNAUTHENTICATED: ErrorReason
 ERROR_REASON_TOKEN_MISSING: ErrorReason
 ERROR_REASON_TOKEN_INVALID: ErrorReason
@@ -353,6 +363,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
 ERROR_REASON_UNAVAILABLE: ErrorReason
 ERROR_REASON_CONTROLLER_UNREACHABLE: ErrorReason
 ERROR_REASON_WORKER_UNREACHABLE: ErrorReason
+ERROR_REASON_EXEC_LOST: ErrorReason
 ERROR_REASON_UNIMPLEMENTED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_FOREIGN_ANSWER: ErrorReason
@@ -374,6 +385,10 @@ CHANNEL_RESET_LIMIT: ChannelReset
 CHANNEL_RESET_IDLE: ChannelReset
 CHANNEL_RESET_ATTEMPT_ENDED: ChannelReset
 CHANNEL_RESET_LOST: ChannelReset
+EXEC_STREAM_UNSPECIFIED: ExecStream
+EXEC_STREAM_CONTROL: ExecStream
+EXEC_STREAM_STDIO: ExecStream
+EXEC_STREAM_STDERR: ExecStream
 CONSTRAINT_OP_UNSPECIFIED: ConstraintOp
 CONSTRAINT_OP_EQ: ConstraintOp
 CONSTRAINT_OP_NE: ConstraintOp
@@ -453,12 +468,71 @@ class ChannelPart(_message.Message):
     def __init__(self, channel: _Optional[int] = ..., target: _Optional[_Union[ChannelTarget, _Mapping]] = ..., position: _Optional[int] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ..., received: _Optional[int] = ..., reset: _Optional[_Union[ChannelReset, str]] = ..., reset_text: _Optional[str] = ...) -> None: ...
 
 class ChannelTarget(_message.Message):
-    __slots__ = ("port", "name")
+    __slots__ = ("port", "name", "exec")
     PORT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
     port: int
     name: str
-    def __init__(self, port: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+    exec: ExecTarget
+    def __init__(self, port: _Optional[int] = ..., name: _Optional[str] = ..., exec: _Optional[_Union[ExecTarget, _Mapping]] = ...) -> None: ...
+
+class ExecTarget(_message.Message):
+    __slots__ = ("stream", "command")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    stream: ExecStream
+    command: ExecCommand
+    def __init__(self, stream: _Optional[_Union[ExecStream, str]] = ..., command: _Optional[_Union[ExecCommand, _Mapping]] = ...) -> None: ...
+
+class ExecCommand(_message.Message):
+    __slots__ = ("command", "terminal", "rows", "columns", "env_vars", "input")
+    class EnvVarsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    TERMINAL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ENV_VARS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    command: _containers.RepeatedScalarFieldContainer[str]
+    terminal: bool
+    rows: int
+    columns: int
+    env_vars: _containers.ScalarMap[str, str]
+    input: bool
+    def __init__(self, command: _Optional[_Iterable[str]] = ..., terminal: _Optional[bool] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., input: _Optional[bool] = ...) -> None: ...
+
+class ExecControl(_message.Message):
+    __slots__ = ("rows", "columns", "signal")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    signal: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., signal: _Optional[int] = ...) -> None: ...
+
+class ExecEvent(_message.Message):
+    __slots__ = ("pid", "exit")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    EXIT_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    exit: ExecExit
+    def __init__(self, pid: _Optional[int] = ..., exit: _Optional[_Union[ExecExit, _Mapping]] = ...) -> None: ...
+
+class ExecExit(_message.Message):
+    __slots__ = ("exit_code", "error")
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    exit_code: int
+    error: str
+    def __init__(self, exit_code: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class TunnelMessage(_message.Message):
     __slots__ = ("opened", "parts", "waiting", "closed")
@@ -2652,16 +2726,20 @@ class Worker(_message.Message):
         closed: bool
         def __init__(self, position: _Optional[int] = ..., closed: _Optional[bool] = ...) -> None: ...
     class OpenTunnelRequest(_message.Message):
-        __slots__ = ("task_id", "attempt_id", "tunnel_id", "resume")
+        __slots__ = ("task_id", "attempt_id", "tunnel_id", "resume", "exec_idle_ms", "exec_limit_ms")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
         TUNNEL_ID_FIELD_NUMBER: _ClassVar[int]
         RESUME_FIELD_NUMBER: _ClassVar[int]
+        EXEC_IDLE_MS_FIELD_NUMBER: _ClassVar[int]
+        EXEC_LIMIT_MS_FIELD_NUMBER: _ClassVar[int]
         task_id: str
         attempt_id: int
         tunnel_id: str
         resume: bool
-        def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., resume: _Optional[bool] = ...) -> None: ...
+        exec_idle_ms: int
+        exec_limit_ms: int
+        def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., tunnel_id: _Optional[str] = ..., resume: _Optional[bool] = ..., exec_idle_ms: _Optional[int] = ..., exec_limit_ms: _Optional[int] = ...) -> None: ...
     class WriteTunnelRequest(_message.Message):
         __slots__ = ("task_id", "attempt_id", "tunnel_id", "parts", "close")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from iris import versions
+from iris.cluster.controller.forwarding.exec_calls import ExecPolicy
 from iris.cluster.controller.storage import state_dir
 from iris.cluster.controller.storage.state_copies import detect_copy, disown_jobs
 from iris.cluster.engine.engines import create_engine
@@ -256,7 +257,8 @@ class ClusterServer:
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
-        return ControllerService(self._controller, quota, forwards=not config.no_forward), admin
+        execs = ExecPolicy(is_allowed=not config.no_exec, idle_s=config.exec_idle, limit_s=config.exec_limit)
+        return ControllerService(self._controller, quota, forwards=not config.no_forward, execs=execs), admin
 
     def _webhooks(self) -> list[Webhook]:
         """Return the webhooks with their proxies. The caller has not changed the environment's proxies yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,13 +15,29 @@ from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.paths import WorkerDir
-from iris.cluster.worker.tunnels.task_ports import TaskPorts
+from iris.cluster.worker.tunnels.connector import OpenedTunnel
+from iris.cluster.worker.tunnels.task_ports import FindProcesses, TaskPorts
 from iris.cluster.worker.tunnels.tunnels import MAX_CHANNELS, Tunnels, TunnelTimes
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2 as pb
 
 ID = "tunnel-1"
+
+
+class RecordingPorts(TaskPorts):
+    """Connects to ports, and records the closed tunnels.
+
+    Attributes:
+        closed: The ids of the closed tunnels.
+    """
+
+    def __init__(self, find_processes: FindProcesses, hosts: Sequence[str]) -> None:
+        super().__init__(find_processes, hosts)
+        self.closed: list[str] = []
+
+    def tunnel_closed(self, tunnel: OpenedTunnel) -> None:
+        self.closed.append(tunnel.key[2])
 
 
 class World:
@@ -45,7 +61,8 @@ class World:
             return []
 
         self._registry, self._times = registry, times
-        self.use_ports(TaskPorts(no_processes, ()))
+        self.ports = RecordingPorts(no_processes, ())
+        self.use_ports(self.ports)
         self.received: list[pb.ChannelPart] = []
 
     def use_ports(self, ports: TaskPorts) -> None:
@@ -128,6 +145,7 @@ def test_tunnel_whose_client_stays_away_is_closed(tmp_path: Path) -> None:
             async with world.stream(resume=True) as next_message:
                 await next_message()
         assert world.write(close=True) == []
+        assert world.ports.closed == [ID]
         task.close()
 
     in_world(tmp_path, scenario, abandoned_s=0.01)

@@ -68,9 +68,8 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("port-forward", "tunnel", "proxy"), _FORWARD),
     "port": "'iris endpoints {JOB}' shows the ports of a job's running tasks",
     **dict.fromkeys(
-        ("exec", "shell", "ssh", "enter"),
-        "no command enters a running task; 'iris cp' copies its files, 'iris forward' reaches its ports, and"
-        " 'iris describe' shows its state",
+        ("ssh", "enter", "bash", "sh", "container exec"),
+        "'iris shell {JOB}' opens a shell in a running task, and 'iris exec {JOB} -- COMMAND' runs a command there",
     ),
     **dict.fromkeys(
         ("apply", "create", "deploy", "serve"),
@@ -95,7 +94,8 @@ COMMANDS: Mapping[str, str] = {
 }
 
 _NO_TERMINAL = (
-    "tasks have no terminal; a job of one task reads the standard input of 'iris run', which needs no option for it"
+    "tasks have no terminal; a job of one task reads the standard input of 'iris run', which needs no option for it;"
+    " 'iris shell JOB' opens a shell with a terminal in a running task"
 )
 _JSON = "use '--json'; a table is not cut in a pipe"
 _NO_NAMESPACES = "Iris has no namespaces"

@@ -25,6 +25,7 @@ from iris.client.aio.maps.map_methods import AsyncMapMethods
 from iris.client.aio.printing import print_task
 from iris.client.aio.removal_methods import AsyncRemovalMethods
 from iris.client.aio.retry_methods import AsyncRetryMethods
+from iris.client.exec.async_exec_methods import AsyncExecMethods
 from iris.client.retry.taken_names import IfExists, check_if_exists, launch_or_take
 from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
@@ -62,6 +63,7 @@ class AsyncIrisClient(
     AsyncRemovalMethods,
     AsyncFileMethods,
     AsyncInspectMethods,
+    AsyncExecMethods,
 ):
     """A client of a cluster for asyncio. A client starts jobs, watches jobs, and reads the logs of tasks.
 

@@ -19,6 +19,7 @@ from iris.arguments import (
 from iris.client.aio.answers import Answer
 from iris.client.aio.files.task_file_methods import AsyncFileClient, AsyncJobFileMethods, AsyncTaskFileMethods
 from iris.client.aio.inspect.handle_methods import AsyncInspectClient, AsyncJobInspectMethods, AsyncTaskInspectMethods
+from iris.client.exec.async_exec_methods import AsyncExecClient, AsyncTaskExecMethods
 from iris.client.results import (
     Loads,
     Outcomes,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.aio.remote_client import AsyncClusterClient
 
 
-class AsyncJobClient(AsyncFileClient, AsyncInspectClient, Protocol):
+class AsyncJobClient(AsyncFileClient, AsyncInspectClient, AsyncExecClient, Protocol):
     """The client methods used by the handles on jobs and tasks. `AsyncIrisClient` implements this protocol."""
 
     cluster: AsyncClusterClient
@@ -121,7 +122,7 @@ class AsyncJobClient(AsyncFileClient, AsyncInspectClient, Protocol):
         """Return the lines of a job and of all its child jobs."""
 
 
-class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods):
+class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMethods):
     """A handle on one task of a job. Methods that expect a task id accept such a handle, too."""
 
     _client: AsyncJobClient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,30 +12,9 @@ from iris.arguments import JobReference, check_timeout
 from iris.client.forwarding.forward import LOOPBACK, LocalAddresses, not_ended
 from iris.client.forwarding.forwarding import Forwarding
 from iris.client.forwarding.port_pairs import PortPair
-from iris.client.forwarding.tunnel_calls import OpenTunnelRequest, WriteTunnelRequest
+from iris.client.tunnels.tunnel_calls import AsyncTunnelCalls
 from iris.cluster.client.aio.connection import AsyncClusterConnection
-from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
 from iris.errors import FailedPreconditionError
-from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
-
-
-class AsyncTunnelCalls:
-    """The calls of an async client.
-
-    Args:
-        connection: The connections of the client.
-    """
-
-    def __init__(self, connection: AsyncClusterConnection) -> None:
-        self._connection = connection
-
-    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
-        """Open or resume a tunnel, and yield its messages."""
-        return self._connection.items(tunnel_messages(request))
-
-    async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
-        """Send parts of channels."""
-        return await self._connection.perform(write_tunnel(request, timeout_s))
 
 
 class AsyncForward(LocalAddresses):

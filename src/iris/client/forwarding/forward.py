@@ -13,7 +13,7 @@ from typing import Self
 from iris.arguments import JobReference, check_callable, check_job_id, check_task_index, check_text, check_timeout
 from iris.client.forwarding.forwarding import Forwarding
 from iris.client.forwarding.port_pairs import PortPair
-from iris.client.forwarding.tunnel_calls import ThreadTunnelCalls
+from iris.client.tunnels.tunnel_calls import ThreadTunnelCalls
 from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.errors import DeadlineExceededError, FailedPreconditionError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from iris.client.forwarding.port_pairs import PortPair
 from iris.client.forwarding.session import ForwardSession
-from iris.client.forwarding.tunnel_calls import TunnelCalls
+from iris.client.tunnels.tunnel_calls import TunnelCalls
 from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc.tunnels.channel import BUFFERED_BYTES, reset_connection
 

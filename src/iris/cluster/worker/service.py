@@ -165,6 +165,20 @@ class WorkerService:
         """Sample the call stacks of attempts, and return their sums."""
         return await self._worker.stacks.sample(request)
 
+    def open_exec(
+        self, request: cluster_pb2.Worker.OpenTunnelRequest, ctx: Any
+    ) -> AsyncIterator[cluster_pb2.TunnelMessage]:
+        """Open or resume the tunnel of an exec session, and stream its messages."""
+        parse_task_id(request.task_id)
+        return self._open_streams.limited(caller().key, self._worker.execs.serve(request), is_limited=False)
+
+    async def write_exec(
+        self, request: cluster_pb2.Worker.WriteTunnelRequest, ctx: Any
+    ) -> cluster_pb2.WriteTunnelResponse:
+        """Send parts of channels through the tunnel of an exec session."""
+        parse_task_id(request.task_id)
+        return self._worker.execs.write(request)
+
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Remove the records and files of an ended job from this worker."""
         check_whole_number("num_tasks", request.num_tasks, most=MAX_INT32)

@@ -28,6 +28,7 @@ from iris.cluster.worker.cleanup import remove_discarded
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
+from iris.cluster.worker.exec.sessions import EXEC_TUNNEL_TIMES, ExecSessions
 from iris.cluster.worker.files.attempt_files import AttemptFiles
 from iris.cluster.worker.files.collect_outputs import OutputCollector
 from iris.cluster.worker.inspect.attempt_stacks import AttemptStacks
@@ -113,6 +114,7 @@ class Worker:
     Attributes:
         tunnels: The tunnels of clients to ports of attempts.
         stacks: Reads the call stacks of attempts.
+        execs: The tunnels of clients to the commands that they run in attempts.
     """
 
     def __init__(
@@ -148,19 +150,12 @@ class Worker:
             settings.advertise_host,
         )
         self._preparer = AttemptPreparer(directory, controller, PortReservations(settings.bind_host))
-        strays = StrayProcesses(registry, settings.token, (reaper.pid, launcher.pid))
-        processes = ProcessSetup(
-            token=settings.token,
-            parent_mark=settings.base_env.get(MARK_VARIABLE, ""),
-            file_limit=settings.file_limit,
-            launcher=launcher,
-            reaper=reaper,
-            enforcement=enforcement,
-            strays=strays,
-        )
+        processes = self._make_setup(reaper, launcher)
         self._sampler, self._on_ended = Sampler(enforcement), on_ended
         self.tunnels = self._make_tunnels()
-        self.stacks = AttemptStacks(registry, self._find_processes, PySpy(strays))
+        self.stacks = AttemptStacks(registry, self._find_processes, PySpy(processes.strays))
+        sessions = ExecSessions(processes, self._build_iris_env)
+        self.execs = Tunnels(registry, sessions, EXEC_TUNNEL_TIMES, event="exec")
         self._runner = AttemptRunner(
             registry,
             shutdown,
@@ -172,9 +167,22 @@ class Worker:
             TimeoutWarnings(self._sampler, settings.token, settings.allocation_end_s),
             self._attempt_ended,
             None if reporter is None else OutputCollector(controller, settings.worker_id, settings.incarnation),
+            sessions.end_all,
         )
-        self.monitor = AttemptMonitor(registry, self._sampler, settings.token, strays, self._runner.report)
+        self.monitor = AttemptMonitor(registry, self._sampler, settings.token, processes.strays, self._runner.report)
         self._started_at_s, self._count, self._is_draining = time.monotonic(), 0, False
+
+    def _make_setup(self, reaper: Reaper, launcher: Launcher) -> ProcessSetup:
+        settings = self._settings
+        return ProcessSetup(
+            token=settings.token,
+            parent_mark=settings.base_env.get(MARK_VARIABLE, ""),
+            file_limit=settings.file_limit,
+            launcher=launcher,
+            reaper=reaper,
+            enforcement=self._enforcement,
+            strays=StrayProcesses(self.registry, settings.token, (reaper.pid, launcher.pid)),
+        )
 
     def _make_tunnels(self) -> Tunnels:
         hosts = (self._settings.bind_host, self._settings.advertise_host)
@@ -185,7 +193,8 @@ class Worker:
 
     def _attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
         self._on_ended(job_id, task_index, attempt_id)
-        self.tunnels.attempt_ended(make_task_id(job_id, task_index), attempt_id)
+        for tunnels in (self.tunnels, self.execs):
+            tunnels.attempt_ended(make_task_id(job_id, task_index), attempt_id)
 
     def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begin an attempt and return its record. A repeated request returns the record that exists.

@@ -71,6 +71,10 @@ def _of_below(caller: Caller, request: Any, facts: Facts) -> str:
     return _below(caller, request.job_id)
 
 
+def _runs_below(caller: Caller, request: Any, facts: Facts) -> str:
+    return _below(caller, request.job_id, "run commands in")
+
+
 def _child_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     for dependency in request.after:
         # Waiting for another job reveals how that job ends. Therefore the caller must be allowed to read its state.
@@ -163,6 +167,8 @@ CONTROLLER_RULES: Rules = {
     "WriteTunnel": _row(user=_of_owner("reach its ports"), task=_of_own_or_below),
     "ReadStacks": _row(user=_of_owner("read the stacks of its tasks"), task=_of_own_or_below),
     "SampleStacks": _row(user=_of_owner("sample the stacks of its tasks"), task=_of_own_or_below),
+    "OpenExec": _row(user=_of_owner("run commands in its tasks"), task=_runs_below),
+    "WriteExec": _row(user=_of_owner("run commands in its tasks"), task=_runs_below),
     "GetSubmission": _row(USER, READER, task=_of_own_or_below),
     "ResubmitJob": _row(
         user=_of_owner("submit it again, because its environment may contain secrets"), task=_resubmits_below
@@ -219,6 +225,8 @@ WORKER_RULES: Rules = {
     "WriteTunnel": _BY_CONTROLLER,
     "ReadStacks": _BY_CONTROLLER,
     "SampleStacks": _BY_CONTROLLER,
+    "OpenExec": _BY_CONTROLLER,
+    "WriteExec": _BY_CONTROLLER,
     "GetTaskStatus": _row(USER, READER, CONTROLLER),
     "ListTasks": _row(USER, READER, CONTROLLER),
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),

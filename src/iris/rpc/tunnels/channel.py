@@ -14,6 +14,7 @@ from typing import Any
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ChannelPart, ChannelReset
 from iris.rpc.tunnels.budget import Budget
+from iris.rpc.tunnels.connections import ByteReader, ByteWriter
 from iris.rpc.tunnels.directions import Incoming, Outgoing
 
 # Streams of connections buffer up to twice this number of bytes that the channel has not read yet.
@@ -72,12 +73,12 @@ class Channel:
         self._reset_taken = self._reset_arrived = False
         self._changed = asyncio.Event()  # Set when bytes arrive, or when there is room to read more.
         self._is_discarded = False
-        self._writer: asyncio.StreamWriter | None = None
+        self._writer: ByteWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # The connection on this side.
 
-    def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def attach(self, reader: ByteReader, writer: ByteWriter) -> None:
         """Begin to copy between the channel and a connection. The channel closes the connection at its end."""
         self._writer = writer
         connection = writer.get_extra_info("socket")
@@ -100,7 +101,7 @@ class Channel:
             self.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the connection was lost: {why}")
             self._abort()
 
-    async def _copy_out(self, reader: asyncio.StreamReader) -> None:
+    async def _copy_out(self, reader: ByteReader) -> None:
         """Send what the connection brings, up to its end. After a reset by this side, read only once more. Otherwise a
         connection that never pauses would delay the reset forever.
         """
@@ -120,7 +121,7 @@ class Channel:
         self._outgoing.finish()
         self._on_ready(self)
 
-    async def _copy_in(self, writer: asyncio.StreamWriter) -> None:
+    async def _copy_in(self, writer: ByteWriter) -> None:
         """Pass on to the connection what the channel brings, up to its end."""
         while True:
             while not self._queue and not self._incoming.has_end and not self._has_peer_reset:
@@ -317,7 +318,7 @@ class Channel:
             self._timer = None
 
 
-def reset_connection(writer: asyncio.StreamWriter) -> None:
+def reset_connection(writer: ByteWriter) -> None:
     """Close a connection with a reset, so that its program does not mistake the end for an orderly one."""
     connection = writer.get_extra_info("socket")
     if connection is not None:

@@ -21,7 +21,8 @@ JOB is an id, the beginning of an id, or '@' for your latest job. Default: your 
   iris attach                              your latest job
   iris attach train-1a2b3c4d --tail 20     the last 20 lines, then every new line
 
-'iris logs -f' can also follow single tasks and several jobs, and filter lines.
+'iris logs -f' can also follow single tasks and several jobs, and filter lines. 'iris shell JOB' opens a shell in a
+running task.
 
 The exit codes are those of 'iris run'. Ctrl-C gives 130.
 """

@@ -1,16 +1,21 @@
-"""Operations about tunnels to ports of tasks."""
+"""Operations about tunnels to tasks."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from iris.cluster.client.operations.steps import Call, ItemOperation, NextMessage, OpenStream, Operation
 from iris.rpc import cluster_pb2
 
+# The calls are `open_…` and `write_…`: a `tunnel` leads to ports of a task, an `exec` to a command in a task.
+TunnelKind = Literal["tunnel", "exec"]
+
 
 def tunnel_messages(
-    request: cluster_pb2.Controller.OpenTunnelRequest,
+    request: cluster_pb2.Controller.OpenTunnelRequest, kind: TunnelKind
 ) -> ItemOperation[cluster_pb2.TunnelMessage, None]:
     """Open or resume a tunnel, and yield its messages until the stream ends."""
-    stream = yield OpenStream("open_tunnel", request)
+    stream = yield OpenStream(f"open_{kind}", request)
     while True:
         message: cluster_pb2.TunnelMessage | None = yield NextMessage(stream)
         if message is None:
@@ -19,8 +24,8 @@ def tunnel_messages(
 
 
 def write_tunnel(
-    request: cluster_pb2.Controller.WriteTunnelRequest, timeout_s: float
+    request: cluster_pb2.Controller.WriteTunnelRequest, timeout_s: float, kind: TunnelKind
 ) -> Operation[cluster_pb2.WriteTunnelResponse]:
     """Send parts of channels through a tunnel. All tries together take at most `timeout_s` seconds."""
-    answer: cluster_pb2.WriteTunnelResponse = yield Call("write_tunnel", request, timeout_s)
+    answer: cluster_pb2.WriteTunnelResponse = yield Call(f"write_{kind}", request, timeout_s)
     return answer

@@ -9,6 +9,7 @@ from typing import Any
 from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.events.event_calls import EventCalls
+from iris.cluster.controller.forwarding.exec_calls import ExecCalls, ExecPolicy
 from iris.cluster.controller.forwarding.tunnel_calls import TunnelCalls
 from iris.cluster.controller.forwarding.tunnel_relay import TunnelRelay
 from iris.cluster.controller.inspect.stack_calls import StackCalls
@@ -52,24 +53,41 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls, EventCalls):
+class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls, EventCalls, ExecCalls):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
         controller: The controller.
         quota: Limits the open streams of each user.
         forwards: Whether clients may reach ports of tasks.
+        execs: Whether and for how long users may run commands in tasks.
 
     Attributes:
         open_streams: The open streams of all callers. Streams over plain HTTP count, too.
     """
 
-    def __init__(self, controller: JobController, quota: Quota | None = None, *, forwards: bool = True) -> None:
+    def __init__(
+        self,
+        controller: JobController,
+        quota: Quota | None = None,
+        *,
+        forwards: bool = True,
+        execs: ExecPolicy | None = None,
+    ) -> None:
         SubmissionCalls.__init__(self, controller.submissions, controller.resubmissions, controller.workspaces)
         TokenCalls.__init__(self, controller.authority, controller.saver)
         streams = OpenStreams((quota or Quota()).streams)
         relay = TunnelRelay(controller.fleet, controller.watches)
         TunnelCalls.__init__(self, relay, controller.jobs, controller.headroom, streams, is_allowed=forwards)
+        ExecCalls.__init__(
+            self,
+            controller.fleet,
+            controller.watches,
+            controller.jobs,
+            controller.headroom,
+            streams,
+            execs or ExecPolicy(),
+        )
         FileServiceCalls.__init__(self, controller.files, controller.outputs)
         StackCalls.__init__(self, controller.jobs, controller.fleet.workers)
         EventCalls.__init__(self, controller.events, controller.headroom, streams)

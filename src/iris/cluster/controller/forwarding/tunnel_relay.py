@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.forwarding.pace import RelayPace
@@ -29,7 +31,7 @@ from iris.event_log import log_event
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async, stream_async
-from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
+from iris.rpc.cluster_pb2 import ChannelTarget, TunnelMessage, WriteTunnelResponse
 from iris.rpc.peer import Peer
 from iris.rpc.tunnels.tunnel import check_tunnel_id
 from iris.system.event_loop import happens
@@ -42,16 +44,46 @@ OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
 WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
 
 
+@dataclass(frozen=True)
+class TunnelKind:
+    """What the tunnels of one relay are for.
+
+    Attributes:
+        event: The first word of the names of the events in the event log.
+        open_call: The worker's call that opens a tunnel.
+        write_call: The worker's call that sends parts through a tunnel.
+        describe: Returns what a tunnel uses, for the event log: the fields of the event `used`.
+        exec_idle_ms: After how many milliseconds without a byte an exec session ends; 0: never.
+        exec_limit_ms: How many milliseconds after its start an exec session ends; 0: never.
+    """
+
+    event: str
+    open_call: str
+    write_call: str
+    describe: Callable[[ChannelTarget], dict[str, Any]]
+    exec_idle_ms: int = 0
+    exec_limit_ms: int = 0
+
+
+def _describe_port(target: ChannelTarget) -> dict[str, Any]:
+    return {"port": target.name or str(target.port)}
+
+
+PORT_TUNNELS = TunnelKind("tunnel", "open_tunnel", "write_tunnel", _describe_port)
+
+
 class TunnelRelay:
-    """Relays all tunnels of a cluster.
+    """Relays all tunnels of one kind.
 
     Args:
         fleet: The workers.
         watches: Notifies of changes of jobs.
+        kind: What the tunnels are for.
     """
 
-    def __init__(self, fleet: Fleet, watches: JobWatches) -> None:
+    def __init__(self, fleet: Fleet, watches: JobWatches, kind: TunnelKind = PORT_TUNNELS) -> None:
         self._fleet = fleet
+        self._kind = kind
         self._watches = watches
         self._pace = RelayPace()
         self._logged: dict[str, set[str]] = {}  # The targets of each open tunnel that the event log already contains.
@@ -88,7 +120,7 @@ class TunnelRelay:
             return
         log_event(
             _log,
-            "tunnel.opened",
+            f"{self._kind.event}.opened",
             user=user,
             task_id=task.task_id,
             attempt_id=attempt.attempt_id,
@@ -101,7 +133,7 @@ class TunnelRelay:
                     yield message
         finally:
             self._logged.pop(request.tunnel_id, None)
-            log_event(_log, "tunnel.closed", user=user, task_id=task.task_id, tunnel_id=request.tunnel_id)
+            log_event(_log, f"{self._kind.event}.closed", user=user, task_id=task.task_id, tunnel_id=request.tunnel_id)
 
     async def write(self, record: JobRecord, request: WriteTunnelRequest, user: str) -> WriteTunnelResponse:
         """Pass the parts of a client on to the worker.
@@ -127,7 +159,7 @@ class TunnelRelay:
         )
         with _as_unavailable():
             await self._pace.turn()
-            return await call_async(worker.stub.write_tunnel, passed, _peer(worker))
+            return await call_async(getattr(worker.stub, self._kind.write_call), passed, _peer(worker))
 
     async def _until_running(self, record: JobRecord, task: Task) -> AsyncGenerator[TunnelMessage]:
         """Wait until the task has a running attempt whose worker is registered, or has ended. Yield messages that say
@@ -149,11 +181,17 @@ class TunnelRelay:
         self, worker: WorkerRecord, task: Task, attempt: TaskAttempt, request: OpenTunnelRequest
     ) -> AsyncGenerator[TunnelMessage]:
         passed = cluster_pb2.Worker.OpenTunnelRequest(
-            task_id=task.task_id, attempt_id=attempt.attempt_id, tunnel_id=request.tunnel_id, resume=request.resume
+            task_id=task.task_id,
+            attempt_id=attempt.attempt_id,
+            tunnel_id=request.tunnel_id,
+            resume=request.resume,
+            exec_idle_ms=self._kind.exec_idle_ms,
+            exec_limit_ms=self._kind.exec_limit_ms,
         )
+        open_call = getattr(worker.stub, self._kind.open_call)
         try:
             with _as_unavailable():
-                async with aclosing(stream_async(worker.stub.open_tunnel(passed), _peer(worker))) as messages:
+                async with aclosing(stream_async(open_call(passed), _peer(worker))) as messages:
                     await self._pace.turn()
                     async for message in messages:
                         yield message
@@ -186,16 +224,17 @@ class TunnelRelay:
         )
 
     def _log_targets(self, request: WriteTunnelRequest, task: Task, user: str) -> None:
-        """Write each port that a tunnel reaches to the event log, once for each stream of the tunnel."""
+        """Write what a tunnel uses to the event log, once for each stream of the tunnel."""
         for part in request.parts:
-            if part.HasField("target"):
-                port = part.target.name or str(part.target.port)
-                logged = self._logged.get(request.tunnel_id, set())
-                if port not in logged and len(logged) < 100:
-                    logged.add(port)
-                    log_event(
-                        _log, "tunnel.used", user=user, task_id=task.task_id, port=port, tunnel_id=request.tunnel_id
-                    )
+            if not part.HasField("target"):
+                continue
+            fields = self._kind.describe(part.target)
+            used = " ".join(map(str, fields.values()))
+            logged = self._logged.get(request.tunnel_id, set())
+            if fields and used not in logged and len(logged) < 100:
+                logged.add(used)
+                event = f"{self._kind.event}.used"
+                log_event(_log, event, user=user, task_id=task.task_id, **fields, tunnel_id=request.tunnel_id)
 
 
 @contextmanager

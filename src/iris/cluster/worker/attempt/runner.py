@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -56,6 +56,10 @@ class ProcessSetup:
     enforcement: Enforcement
     strays: StrayProcesses
 
+    def mark(self, attempt: Attempt) -> dict[str, str]:
+        """Return the environment variable by which the processes of an attempt are found."""
+        return {MARK_VARIABLE: make_mark(self.token, attempt.number, self.parent_mark)}
+
 
 class AttemptRunner:
     """Runs the attempts of one worker.
@@ -71,6 +75,7 @@ class AttemptRunner:
         warnings: Warns the processes of an attempt before a time limit ends the attempt.
         on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
         outputs: Sends the outputs of ended attempts to the controller; None in tests without a controller.
+        end_execs: Kills the commands that clients have started in an attempt, and waits for their ends.
     """
 
     def __init__(
@@ -85,7 +90,9 @@ class AttemptRunner:
         warnings: TimeoutWarnings,
         on_ended: Callable[[str, int, int], None],
         outputs: OutputCollector | None = None,
+        end_execs: Callable[[Attempt], Awaitable[None]] | None = None,
     ) -> None:
+        self._end_execs = end_execs
         self._outputs = outputs
         self._registry = registry
         self._shutdown = shutdown
@@ -196,11 +203,12 @@ class AttemptRunner:
         attempt.enforcer = enforcer = processes.enforcement.create_enforcer(attempt.number, memory_bytes)
 
         async def end_strays() -> None:
+            if self._end_execs is not None:
+                await self._end_execs(attempt)
             enforcer.kill()
             await processes.strays.kill()
 
-        env = self._build_env(attempt)
-        env[MARK_VARIABLE] = make_mark(processes.token, attempt.number, processes.parent_mark)
+        env = self._build_env(attempt) | processes.mark(attempt)
         failpoint("spawn.before")
         attempt.is_starting = True
         try:

@@ -1,7 +1,8 @@
 """Finds and measures the processes of each attempt, with one pass over /proc for all attempts.
 
 A process in the session of an attempt belongs to this attempt. A process in another session belongs to the attempt of
-its parent. A process whose parent has ended becomes a child of the worker. Such a process belongs to the attempt named
+its parent. A command that a client runs in the attempt leads another session, and is found by its mark. A process whose
+parent has ended becomes a child of the worker. Such a process belongs to the attempt named
 by its mark. See proc(5) for the files and their fields.
 """
 
@@ -162,6 +163,13 @@ def _owner(process: Process, table: Mapping[int, Process], marks: Mapping[int, s
             owner = next((main for main, mark in marks.items() if is_marked(process.pid, mark)), _OURS)
             break
         parent = table.get(process.parent)
+        if process.session == process.pid and parent is not None and parent.parent == os.getpid():
+            # The launcher is a child of the worker. It also starts commands that clients run in an attempt
+            # (worker/exec), and these lead sessions of their own.
+            marked = next((main for main, mark in marks.items() if is_marked(process.pid, mark)), None)
+            if marked is not None:
+                owner = marked
+                break
         if parent is None or parent.pid in way:
             owner = _STRANGER
             break

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -29,10 +30,10 @@ import signal
 import socket
 import struct
 import subprocess
+import termios
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from iris.cluster.worker.process.tracing import allow_tracer, needs_tracer, yama_scope
@@ -54,6 +55,7 @@ class Program:
         env: The whole environment.
         file_limit: How many files the process may have open (the soft limit).
         umask: The umask of the process; None means the umask of the worker.
+        terminal: Whether the standard input is a terminal that becomes the controlling terminal of the process.
     """
 
     command: Sequence[str]
@@ -61,6 +63,7 @@ class Program:
     env: Mapping[str, str]
     file_limit: int
     umask: int | None = None
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +219,6 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
-    # Where Yama restricts tracing, the process must allow the worker to read its stacks, before it executes the
-    # program. The process inherits nothing of the kind, so this needs code between fork and exec. Such code is safe
-    # here, because the launcher has a single thread.
-    before_exec = partial(allow_tracer, worker_pid) if needs_tracer(yama_scope()) else None
     try:
         # Without a shell and without a preexec_fn, Python starts the process by vfork. A start by vfork takes well
         # under a millisecond.
@@ -231,10 +230,12 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=_before_exec(program, worker_pid),
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
+    except subprocess.SubprocessError as error:  # The terminal could not become the controlling terminal.
+        return {"errno": 0, "text": str(error)}
     except ValueError as error:  # Python raises ValueError if no process can be started with the given values.
         return {"errno": 0, "text": str(error)}
     finally:
@@ -242,6 +243,28 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
             os.umask(before)
     _started[process.pid] = process
     return {"pid": process.pid}
+
+
+def _before_exec(program: Program, worker_pid: int) -> Callable[[], None] | None:
+    """Return the code that the new process runs before it executes its program; None if there is no need.
+
+    Code between fork and exec is safe here, because the launcher has a single thread. The code has two tasks:
+
+    * In a terminal, the standard input of the new session becomes its controlling terminal.
+    * Where Yama restricts tracing, the process must allow the worker to read its stacks. A process does not inherit
+      this permission.
+    """
+    is_traced = needs_tracer(yama_scope())
+    if not is_traced and not program.terminal:
+        return None
+
+    def run() -> None:
+        if program.terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if is_traced:
+            allow_tracer(worker_pid)
+
+    return run
 
 
 def _collected(status: int, usage: resource.struct_rusage) -> Collected:

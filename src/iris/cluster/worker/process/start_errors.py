@@ -29,13 +29,14 @@ class NotStartedError(EntrypointError):
         self.details = details
 
 
-def not_started(started: Program, error: OSError) -> NotStartedError:
+def not_started(started: Program, error: OSError, *, has_log: bool = True) -> NotStartedError:
     """Return the error for a program that the system refused to start. The cause lies in the program, not in the
     machine.
 
     Args:
         started: The program that was refused.
         error: The error that the system raised.
+        has_log: Whether the details of the error are written to a log.
     """
     program, cwd = started.command[0], Path(started.cwd)
     if not cwd.is_dir():
@@ -43,7 +44,7 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
             return NotStartedError(f"the working directory {str(cwd)!r} is not a folder on the worker")
         return NotStartedError(f"the working directory {str(cwd)!r} does not exist on the worker")
     if isinstance(error, FileNotFoundError):
-        return _not_found(started)
+        return _not_found(started, has_log=has_log)
     if isinstance(error, PermissionError):
         if (cwd / program).is_dir():
             return NotStartedError(f"not executable: {program!r} is a folder", EXIT_NOT_EXECUTABLE)
@@ -58,7 +59,7 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
     return NotStartedError(f"cannot start {program!r}: {error.strerror or error}", EXIT_NOT_EXECUTABLE)
 
 
-def _not_found(started: Program) -> NotStartedError:
+def _not_found(started: Program, *, has_log: bool) -> NotStartedError:
     """Return the error for a missing program, or for a program whose interpreter is missing."""
     program, cwd = started.command[0], Path(started.cwd)
     if "/" in program:
@@ -67,7 +68,8 @@ def _not_found(started: Program) -> NotStartedError:
     else:
         path = started.env.get("PATH")
         found = shutil.which(program, path=path or os.defpath)
-        text = f"command not found: {program!r} is in no folder of the task's PATH (which is in its log)"
+        where = " (which is in its log)" if has_log else f": {path}" if path is not None else ", which is not set"
+        text = f"command not found: {program!r} is in no folder of the task's PATH{where}"
         details = f"PATH={path}" if path is not None else "PATH is not set"
     if found is None:
         return NotStartedError(text, EXIT_NOT_FOUND, details)

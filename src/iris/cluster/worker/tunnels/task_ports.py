@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.tunnels.connector import NotConnectedError, OpenedTunnel
 from iris.cluster.worker.tunnels.listeners import find_listeners, own_sockets
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.address import is_wildcard
-from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget
+from iris.rpc.cluster_pb2 import ChannelTarget
 from iris.rpc.tunnels.channel import BUFFERED_BYTES
+from iris.rpc.tunnels.connections import Streams
 
 # A client may connect shortly before the task listens. Its connection waits for this many seconds.
 _WAIT_S = 10.0
@@ -28,22 +30,7 @@ _CONNECT_S = 10.0
 _KNOWN_S = 2.0
 _MAX_KNOWN = 1000
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 FindProcesses = Callable[[Attempt], Awaitable[list[Process]]]
-
-
-class NotConnectedError(Exception):
-    """A channel could not be connected.
-
-    Attributes:
-        code: The reason.
-        text: The reason for people.
-    """
-
-    def __init__(self, code: ChannelReset, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
 
 
 class TaskPorts:
@@ -61,12 +48,13 @@ class TaskPorts:
         # The hosts at which an attempt's process listens on a port, and until when they count as known.
         self._known: dict[tuple[int, int], tuple[tuple[str, ...], float]] = {}
 
-    async def connect(self, attempt: Attempt, target: ChannelTarget) -> Streams:
+    async def connect(self, tunnel: OpenedTunnel, target: ChannelTarget) -> Streams:
         """Connect to a port of an attempt. Wait some seconds if no process listens on the port yet.
 
         Raises:
             NotConnectedError: The port may not be reached, no process listens on it, or the attempt has ended.
         """
+        attempt = tunnel.attempt
         port = _port_of(attempt, target)
         is_requested = port in attempt.ports.values()
         until_s = time.monotonic() + _WAIT_S
@@ -89,6 +77,9 @@ class TaskPorts:
                     f"no process of task {attempt.request.task_id} listens on port {port}{name}",
                 )
             await asyncio.sleep(_CHECK_S)
+
+    def tunnel_closed(self, tunnel: OpenedTunnel) -> None:
+        """Do nothing, because the channels of a closed tunnel close their connections themselves."""
 
     async def _hosts_of(self, attempt: Attempt, port: int, *, is_requested: bool) -> tuple[str, ...]:
         """Return the hosts at which the attempt's port can be reached. The tuple is empty if no process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from iris.cluster.types import state_name
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
-from iris.cluster.worker.tunnels.task_ports import NotConnectedError, TaskPorts
+from iris.cluster.worker.tunnels.connector import Connector, Key, NotConnectedError, OpenedTunnel
 from iris.errors import NotFoundError, ResourceExhaustedError
 from iris.event_log import log_event
 from iris.reasons import ErrorReason
@@ -30,8 +31,6 @@ MAX_CHANNELS = 1000
 MAX_TUNNELS = 1000
 _log = logging.getLogger(__name__)
 
-Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
-
 
 @dataclass(frozen=True)
 class TunnelTimes:
@@ -42,7 +41,7 @@ class TunnelTimes:
         abandoned_s: A tunnel ends if its client does not come back within this time after a broken stream.
         idle_s: A channel ends if it has carried nothing for this time. Each beat checks this limit.
         linger_s: A connection that is still open after this time since the end of its attempt is reset, because it does
-            not belong to the attempt's processes.
+            not belong to the attempt's processes. Infinity: the connections of an ended attempt end by themselves.
     """
 
     beat_s: float = 10.0
@@ -52,21 +51,26 @@ class TunnelTimes:
 
 
 class Tunnels:
-    """All tunnels of a worker.
+    """All tunnels of one kind of a worker.
 
     Args:
         registry: The attempts of this worker.
-        ports: Connects to the ports of attempts.
+        connector: Connects the channels, for example to the ports of attempts.
         times: The time limits.
+        event: The first word of the names of the kind's events in the event log.
 
     Attributes:
         times: The time limits.
+        event: The first word of the names of the kind's events in the event log.
     """
 
-    def __init__(self, registry: AttemptRegistry, ports: TaskPorts, times: TunnelTimes | None = None) -> None:
+    def __init__(
+        self, registry: AttemptRegistry, connector: Connector, times: TunnelTimes | None = None, event: str = "tunnel"
+    ) -> None:
         self.times = times or TunnelTimes()
+        self.event = event
         self._registry = registry
-        self._ports = ports
+        self._connector = connector
         self._budget = Budget()
         self._tunnels: dict[Key, WorkerTunnel] = {}
         self._max_channels = max(16, min(4 * MAX_CHANNELS, open_file_limit() // 8))
@@ -81,8 +85,8 @@ class Tunnels:
         """
         check_tunnel_id(request.tunnel_id)
         attempt = self._registry.find(request.task_id, request.attempt_id)
-        key = request.task_id, request.attempt_id, request.tunnel_id
-        tunnel = self._tunnels.get(key)
+        opened = OpenedTunnel((request.task_id, request.attempt_id, request.tunnel_id), attempt, request)
+        tunnel = self._tunnels.get(opened.key)
         if tunnel is None:
             if request.resume:
                 raise self._gone(request.tunnel_id)
@@ -91,7 +95,7 @@ class Tunnels:
                     f"this worker has {MAX_TUNNELS:,} tunnels, which is the limit: try again when some have ended",
                     reason=ErrorReason.QUOTA_EXCEEDED,
                 )
-            tunnel = self._tunnels[key] = WorkerTunnel(key, attempt, self)
+            tunnel = self._tunnels[opened.key] = WorkerTunnel(opened, self)
         async with aclosing(tunnel.messages()) as messages:
             async for message in messages:
                 yield message
@@ -140,7 +144,7 @@ class Tunnels:
                 raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections")
             if sum(len(one.tunnel.channels) for one in self._tunnels.values()) > self._max_channels:
                 raise _too_many(f"the tunnels of this worker have {self._max_channels:,} connections")
-            streams = await self._ports.connect(tunnel.attempt, target)
+            streams = await self._connector.connect(tunnel.opened, target)
         except NotConnectedError as error:
             channel.reset(error.code, error.text)
         except Exception as error:  # noqa: BLE001 - Without an answer, the client would wait forever.
@@ -153,6 +157,7 @@ class Tunnels:
         """End a tunnel, and close its connections."""
         if self._tunnels.get(tunnel.key) is tunnel:
             del self._tunnels[tunnel.key]
+            self._connector.tunnel_closed(tunnel.opened)
         tunnel.close()
 
 
@@ -160,17 +165,20 @@ class WorkerTunnel:
     """A tunnel of one client to one attempt.
 
     Args:
-        key: Identifies the tunnel.
-        attempt: The attempt.
+        opened: The client, the attempt and the request.
         tunnels: The tunnels of the worker.
 
     Attributes:
+        opened: The client, the attempt and the request.
+        key: Identifies the tunnel.
+        attempt: The attempt.
         tunnel: The channels.
     """
 
-    def __init__(self, key: Key, attempt: Attempt, tunnels: Tunnels) -> None:
-        self.key = key
-        self.attempt = attempt
+    def __init__(self, opened: OpenedTunnel, tunnels: Tunnels) -> None:
+        self.opened = opened
+        self.key: Key = opened.key
+        self.attempt: Attempt = opened.attempt
         self._tunnels = tunnels
         self._times = tunnels.times
         self._loop = asyncio.get_running_loop()
@@ -179,7 +187,7 @@ class WorkerTunnel:
         self._abandoned: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self.tunnel = tunnels.new_tunnel(self)
-        log_event(_log, "tunnel.opened", task_id=key[0], attempt_id=key[1], tunnel_id=key[2])
+        self._log("opened")
 
     async def messages(self) -> AsyncGenerator[TunnelMessage]:
         """Yield the messages for a new stream of the client."""
@@ -217,7 +225,8 @@ class WorkerTunnel:
     def attempt_ended(self) -> None:
         """Reset the channels of an ended attempt, after the time that its connections need to end by themselves."""
         self.tunnel.wake()
-        self._loop.call_later(self._times.linger_s, self._reset_rest)
+        if math.isfinite(self._times.linger_s):
+            self._loop.call_later(self._times.linger_s, self._reset_rest)
 
     def close(self) -> None:
         """Close all connections of the tunnel."""
@@ -227,7 +236,11 @@ class WorkerTunnel:
             task.cancel()
         self.tunnel.drop_all()
         self.tunnel.wake()
-        log_event(_log, "tunnel.closed", task_id=self.key[0], attempt_id=self.key[1], tunnel_id=self.key[2])
+        self._log("closed")
+
+    def _log(self, what: str) -> None:
+        task_id, attempt_id, tunnel_id = self.key
+        log_event(_log, f"{self._tunnels.event}.{what}", task_id=task_id, attempt_id=attempt_id, tunnel_id=tunnel_id)
 
     def _reset_rest(self) -> None:
         """Reset the channels that will not end by themselves, again and again until no channel is left.

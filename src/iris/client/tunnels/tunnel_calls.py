@@ -1,4 +1,4 @@
-"""The calls with which a forward reaches the controller, and their implementation for the sync client."""
+"""The calls with which a tunnel reaches the controller, for the sync and the async client."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from iris.cluster.client.operations.tunnels import tunnel_messages, write_tunnel
-from iris.cluster.client.verbs.connection import ClusterConnection
+from iris.cluster.client.operations.tunnels import TunnelKind, tunnel_messages, write_tunnel
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import TunnelMessage, WriteTunnelResponse
 from iris.rpc.http.client.stream_handle import StreamHandle
+
+if TYPE_CHECKING:
+    from iris.cluster.client.aio.connection import AsyncClusterConnection
+    from iris.cluster.client.verbs.connection import ClusterConnection
 
 OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
 WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
@@ -28,15 +31,38 @@ class TunnelCalls(Protocol):
         """Send parts of channels. All tries of the call together take at most `timeout_s` seconds."""
 
 
+class AsyncTunnelCalls:
+    """The calls of an async client.
+
+    Args:
+        connection: The connections of the client.
+        kind: What the tunnels are for.
+    """
+
+    def __init__(self, connection: AsyncClusterConnection, kind: TunnelKind = "tunnel") -> None:
+        self._connection = connection
+        self._kind = kind
+
+    def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
+        """Open or resume a tunnel, and yield its messages."""
+        return self._connection.items(tunnel_messages(request, self._kind))
+
+    async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
+        """Send parts of channels."""
+        return await self._connection.perform(write_tunnel(request, timeout_s, self._kind))
+
+
 class ThreadTunnelCalls:
     """The calls of a sync client. Each call is made in a thread, which does not keep the program from ending.
 
     Args:
         connection: The connections of the client.
+        kind: What the tunnels are for.
     """
 
-    def __init__(self, connection: ClusterConnection) -> None:
+    def __init__(self, connection: ClusterConnection, kind: TunnelKind = "tunnel") -> None:
         self._connection = connection
+        self._kind = kind
 
     async def messages(self, request: OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
         """Open or resume a tunnel, and yield its messages."""
@@ -51,7 +77,7 @@ class ThreadTunnelCalls:
 
         def read() -> None:
             try:
-                for message in self._connection.items(tunnel_messages(request), handle):
+                for message in self._connection.items(tunnel_messages(request, self._kind), handle):
                     put(message)
                 put(None)
             except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
@@ -83,7 +109,7 @@ class ThreadTunnelCalls:
         def call() -> None:
             outcome: tuple[WriteTunnelResponse | None, BaseException | None]
             try:
-                outcome = self._connection.perform(write_tunnel(request, timeout_s)), None
+                outcome = self._connection.perform(write_tunnel(request, timeout_s, self._kind)), None
             except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
                 outcome = None, error
             with contextlib.suppress(RuntimeError):  # The loop of a forward that was closed has ended.

@@ -1,0 +1,63 @@
+"""Sets the user's terminal to raw mode, so that each key goes to the command in the task, and restores it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from types import TracebackType
+from typing import Any, Self
+
+
+class RawTerminal:
+    """A terminal in raw mode, as a context manager. The end of the block restores the terminal in every case.
+
+    Args:
+        descriptor: The descriptor of the terminal. None: there is no terminal, and the block changes nothing.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._before: list[Any] | None = None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the terminal is in raw mode."""
+        return self._before is not None
+
+    def __enter__(self) -> Self:
+        if self._descriptor is not None:
+            import termios
+
+            with contextlib.suppress(termios.error):
+                self._before = termios.tcgetattr(self._descriptor)
+            self.set_raw()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None and self._before is not None:
+            import termios
+
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+            self._before = None
+
+    def set_raw(self) -> None:
+        """Set raw mode again, for example after the shell has continued this process."""
+        if self._descriptor is not None and self._before is not None:
+            import termios
+            import tty
+
+            with contextlib.suppress(termios.error):
+                tty.setraw(self._descriptor, termios.TCSADRAIN)
+
+
+def terminal_size() -> tuple[int, int] | None:
+    """Return the rows and columns of this process's terminal, or None without a terminal."""
+    for descriptor in (1, 0, 2):
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(descriptor)
+            if size.lines and size.columns:
+                return size.lines, size.columns
+    return None

@@ -1,0 +1,140 @@
+"""Runs a command in a task with the streams, the terminal and the signals of this process.
+
+* In a terminal, each key goes to the command. While the cluster does not answer, Ctrl-C ends this process.
+* Without a terminal, SIGINT and SIGQUIT go to the command. The third SIGINT ends this process.
+* SIGTERM and SIGHUP end this process, and the command gets SIGHUP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from iris.cli.exec.local_streams import LocalInput, LocalOutput
+from iris.cli.exec.raw_terminal import RawTerminal, terminal_size
+from iris.cli.exit_codes import EXIT_INTERRUPTED
+from iris.cli.output.printer import Output
+from iris.client.exec.session import ExecSession
+from iris.client.tunnels.tunnel_calls import ThreadTunnelCalls
+from iris.cluster.client.verbs.connection import ClusterConnection
+from iris.errors import IrisError
+from iris.rpc.cluster_pb2 import ExecCommand, ExecExit
+
+_CTRL_C = b"\x03"
+_MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
+
+Target = tuple[str, int]  # The job and the index of the task.
+
+
+def run_command(connection: ClusterConnection, target: Target, command: ExecCommand, output: Output) -> int:
+    """Run a command in a task to its end, and return the exit code of this process.
+
+    Args:
+        connection: The connections of the client.
+        target: The task.
+        command: The command.
+        output: Prints messages for people.
+
+    Raises:
+        BrokenPipeError: The reader of this process's output has ended.
+        IrisError: The command could not be started, or its end is unknown.
+    """
+    is_interactive = command.terminal and command.input and os.isatty(0)
+    if command.terminal:
+        command.rows, command.columns = terminal_size() or (0, 0)
+    with RawTerminal(0 if is_interactive else None) as terminal:
+        outcome = asyncio.run(_run(connection, target, command, output, terminal))
+    if isinstance(outcome, ExecExit):
+        if outcome.error:
+            output.error(outcome.error)
+        return outcome.exit_code
+    if isinstance(outcome, OSError):
+        raise outcome
+    return outcome
+
+
+async def _run(
+    connection: ClusterConnection, target: Target, command: ExecCommand, output: Output, terminal: RawTerminal
+) -> ExecExit | OSError | int:
+    """Return how the command has ended; or the error of a local output, or the exit code after a signal."""
+    loop = asyncio.get_running_loop()
+    left: asyncio.Future[OSError | int] = loop.create_future()
+
+    def leave(why: OSError | int) -> None:
+        if not left.done():
+            left.set_result(why)
+
+    def note(text: str) -> None:
+        # In raw mode, a new line does not begin at the left edge.
+        output.note(f"{text} (Ctrl-C ends the command here)\r" if terminal.is_raw else text)
+
+    def on_input(data: bytes) -> bool:
+        if terminal.is_raw and _CTRL_C in data and (session.is_silent or not session.started.is_set()):
+            leave(EXIT_INTERRUPTED)
+            return False
+        return True
+
+    stdin: LocalInput | asyncio.StreamReader
+    if command.input:
+        stdin = LocalInput(0, on_input)
+    else:
+        stdin = asyncio.StreamReader()
+        stdin.feed_eof()
+    outputs = [LocalOutput(number, leave) for number in ((1,) if command.terminal else (1, 2))]
+    calls = ThreadTunnelCalls(connection, "exec")
+    session = ExecSession(calls, *target, command, stdin, [*outputs], note)
+    running = asyncio.create_task(session.run())
+    with _signals(session, terminal, command, leave):
+        try:
+            await asyncio.wait((running, left), return_when=asyncio.FIRST_COMPLETED)
+            return running.result() if running.done() else left.result()
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError, IrisError):
+                await running
+
+
+@contextlib.contextmanager
+def _signals(
+    session: ExecSession, terminal: RawTerminal, command: ExecCommand, leave: Callable[[int], None]
+) -> Iterator[None]:
+    """Pass signals on to the command, or leave the command because of them, until the end of the block."""
+    loop = asyncio.get_running_loop()
+    interrupts = 0
+
+    def pass_on(number: int) -> None:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if not session.started.is_set() or interrupts >= _MOST_INTERRUPTS or terminal.is_raw:
+            leave(128 + number)
+        else:
+            session.send_signal(number)
+
+    def resize() -> None:
+        size = terminal_size()
+        if size is not None and command.terminal:
+            session.resize(*size)
+
+    def go_on() -> None:
+        terminal.set_raw()
+        resize()
+
+    handlers: dict[int, Callable[[], None]] = {
+        signal.SIGINT: partial(pass_on, signal.SIGINT),
+        signal.SIGQUIT: partial(pass_on, signal.SIGQUIT),
+        signal.SIGTERM: partial(leave, 128 + signal.SIGTERM),
+        signal.SIGHUP: partial(leave, 128 + signal.SIGHUP),
+        signal.SIGWINCH: resize,
+        signal.SIGCONT: go_on,
+    }
+    for number, handle in handlers.items():
+        loop.add_signal_handler(number, handle)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,141 @@
+"""The input and output of a command in a task, in the memory of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from iris.errors import FailedPreconditionError, IrisError
+
+_MOST_BYTES = 1024**2  # A pipe holds at most about this many bytes. The other side then waits.
+
+
+class InputPipe:
+    """Bytes from this process for the standard input of a command. A channel reads them."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._is_ended = self._is_closed = False
+        self._changed = asyncio.Event()
+
+    async def write(self, data: bytes) -> None:
+        """Add bytes. Wait while the pipe is full. Bytes for a command that has ended are dropped.
+
+        Raises:
+            FailedPreconditionError: The input was closed before.
+        """
+        if self._is_ended:
+            raise FailedPreconditionError("the input of the command is closed: write before close_input")
+        while len(self._held) >= _MOST_BYTES and not self._is_closed:
+            await self._wait()
+        if not self._is_closed:
+            self._held += data
+            self._changed.set()
+
+    def end(self) -> None:
+        """End the input after the bytes that were written."""
+        self._is_ended = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Drop the input, because the command has ended."""
+        self._is_closed = True
+        self._held.clear()
+        self._changed.set()
+
+    async def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, once there are any. Return no bytes at the end."""
+        while not self._held and not self._is_ended and not self._is_closed:
+            await self._wait()
+        data = bytes(self._held[:size])
+        del self._held[:size]
+        self._changed.set()
+        return data
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class OutputPipe:
+    """Bytes from a stream of a command, until this process reads them. A channel writes them.
+
+    Attributes:
+        ended: Set when the channel has brought all bytes of the stream.
+    """
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._error: IrisError | None = None
+        self._changed = asyncio.Event()
+
+    # For the reader.
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return bytes of the stream; see `AsyncExecOutput.read`."""
+        if size >= 0:
+            return await self._read_some(size) if size else b""
+        parts = []
+        while data := await self._read_some(_MOST_BYTES):
+            parts.append(data)
+        return b"".join(parts)
+
+    def fail(self, error: IrisError) -> None:
+        """End the stream with an error, because its rest is lost."""
+        if not self.ended.is_set():
+            self._error = error
+            self._changed.set()
+
+    async def _read_some(self, size: int) -> bytes:
+        while not self._chunks:
+            if self.ended.is_set():
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        chunk = self._chunks.popleft()
+        if len(chunk) > size:
+            self._chunks.appendleft(chunk[size:])
+            chunk = chunk[:size]
+        self._size -= len(chunk)
+        self._changed.set()
+        return chunk
+
+    # For the channel.
+
+    @property
+    def transport(self) -> OutputPipe:
+        """The object that can end the stream at once."""
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Add bytes to the stream."""
+        self._chunks.append(data)
+        self._size += len(data)
+        self._changed.set()
+
+    async def drain(self) -> None:
+        """Wait until the reader has read so much that there is room."""
+        while self._size >= _MOST_BYTES:
+            await self._wait()
+
+    def write_eof(self) -> None:
+        """End the stream."""
+        self.ended.set()
+        self._changed.set()
+
+    def close(self) -> None:
+        """Do nothing, because the reader may read the rest later."""
+
+    abort = close
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return None, because the stream is no socket."""
+        return None
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

@@ -1,0 +1,151 @@
+"""Reads and writes the pipes and the terminal of a command on the event loop, for the channels of a tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import termios
+from collections.abc import Callable
+from typing import Any
+
+_END_OF_INPUT = b"\x04"  # Ctrl-D
+
+
+class DescriptorReader:
+    """Reads what a command writes.
+
+    Args:
+        descriptor: The reading end of a pipe, or the controlling side of a terminal. The reader owns it.
+        on_bytes: A function that is called when bytes were read.
+    """
+
+    def __init__(self, descriptor: int, on_bytes: Callable[[], None]) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._on_bytes = on_bytes
+        self._loop = asyncio.get_running_loop()
+        self._readable = asyncio.Event()
+        self._ends_when_empty = False
+        self._is_closed = False
+
+    async def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, once there are any. Return no bytes at the end of the output."""
+        while not self._is_closed:
+            try:
+                data = os.read(self._descriptor, size)
+            except BlockingIOError:
+                if self._ends_when_empty:
+                    break
+                await self._until_readable()
+                continue
+            except OSError:  # EIO: no process has the terminal open any more.
+                break
+            if data:
+                self._on_bytes()
+            return data
+        return b""
+
+    def end_when_empty(self) -> None:
+        """End the output when everything that was written by now is read, even if a process still has it open."""
+        self._ends_when_empty = True
+        self._readable.set()
+
+    def close(self) -> None:
+        """Close the descriptor. Processes that write get an error."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._readable.set()
+
+    async def _until_readable(self) -> None:
+        self._readable.clear()
+        self._loop.add_reader(self._descriptor, self._readable.set)
+        try:
+            await self._readable.wait()
+        finally:
+            if not self._is_closed:
+                self._loop.remove_reader(self._descriptor)
+
+
+class DescriptorWriter:
+    """Writes the input of a command.
+
+    Input that the command cannot read any more is dropped, because a command that has closed its input may still write.
+
+    Args:
+        descriptor: The writing end of a pipe, or the controlling side of a terminal. The writer owns it. None: the
+            command reads no input.
+        on_bytes: A function that is called when bytes were written.
+    """
+
+    def __init__(self, descriptor: int | None, on_bytes: Callable[[], None]) -> None:
+        if descriptor is not None:
+            os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._on_bytes = on_bytes
+        self._loop = asyncio.get_running_loop()
+        self._rest = b""
+        self._is_ended = False
+        self._writable = asyncio.Event()
+
+    @property
+    def transport(self) -> DescriptorWriter:
+        """The object that can close the descriptor at once."""
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Write bytes."""
+        self._rest += data
+
+    async def drain(self) -> None:
+        """Wait until the command, its pipe or its terminal has taken the bytes."""
+        while self._rest and self._descriptor is not None:
+            try:
+                written = os.write(self._descriptor, self._rest)
+            except BlockingIOError:
+                await self._until_writable()
+                continue
+            except OSError:  # No process has the other end open any more.
+                break
+            self._rest = self._rest[written:]
+            self._on_bytes()
+        self._rest = b""
+
+    def write_eof(self) -> None:
+        """End the input. In a terminal, the end of the input is a character."""
+        if self._descriptor is None or self._is_ended:
+            return
+        self._is_ended = True
+        if not os.isatty(self._descriptor):
+            self.close()
+            return
+        with contextlib.suppress(OSError, termios.error):
+            if termios.tcgetattr(self._descriptor)[3] & termios.ICANON:
+                # The first character only completes a line that has begun.
+                os.write(self._descriptor, 2 * _END_OF_INPUT)
+
+    def close(self) -> None:
+        """Close the descriptor, and drop the rest."""
+        if self._descriptor is not None:
+            self._loop.remove_writer(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._writable.set()
+
+    abort = close
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return None, because a pipe is no socket."""
+        return None
+
+    async def _until_writable(self) -> None:
+        assert self._descriptor is not None
+        self._writable.clear()
+        self._loop.add_writer(self._descriptor, self._writable.set)
+        try:
+            await self._writable.wait()
+        finally:
+            if self._descriptor is not None:
+                self._loop.remove_writer(self._descriptor)

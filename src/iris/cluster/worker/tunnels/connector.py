@@ -1,0 +1,56 @@
+"""Describes the parts of a worker to which the channels of tunnels lead: ports of attempts, and exec sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget
+from iris.rpc.tunnels.connections import Streams
+
+Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+
+
+class NotConnectedError(Exception):
+    """A channel could not be connected.
+
+    Attributes:
+        code: The reason.
+        text: The reason for people.
+    """
+
+    def __init__(self, code: ChannelReset, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True)
+class OpenedTunnel:
+    """A tunnel that a client has opened.
+
+    Attributes:
+        key: Identifies the tunnel.
+        attempt: The attempt to which the tunnel leads.
+        request: The request that opened the tunnel.
+    """
+
+    key: Key
+    attempt: Attempt
+    request: cluster_pb2.Worker.OpenTunnelRequest
+
+
+class Connector(Protocol):
+    """Connects the channels of all tunnels of one kind."""
+
+    async def connect(self, tunnel: OpenedTunnel, target: ChannelTarget) -> Streams:
+        """Connect a channel to its target.
+
+        Raises:
+            NotConnectedError: The target cannot be reached.
+        """
+
+    def tunnel_closed(self, tunnel: OpenedTunnel) -> None:
+        """Release what belongs to a tunnel that was closed, or whose client has not come back."""

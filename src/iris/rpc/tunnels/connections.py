@@ -1,0 +1,45 @@
+"""Describes the connections that channels copy from and to: asyncio's streams, and other objects of the same form."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class ByteReader(Protocol):
+    """What a channel needs to read from a connection, for example an `asyncio.StreamReader`."""
+
+    async def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, once there are any. Return no bytes at the end of the connection."""
+
+
+class Abortable(Protocol):
+    """The part of a writer that can end its connection at once."""
+
+    def abort(self) -> None:
+        """Close the connection without sending the rest."""
+
+
+class ByteWriter(Protocol):
+    """What a channel needs to write to a connection, for example an `asyncio.StreamWriter`."""
+
+    @property
+    def transport(self) -> Abortable:
+        """The object that can end the connection at once."""
+
+    def write(self, data: bytes, /) -> None:
+        """Write bytes."""
+
+    async def drain(self) -> None:
+        """Wait until the connection has room for more bytes."""
+
+    def write_eof(self) -> None:
+        """End the direction to the connection. The other direction continues."""
+
+    def close(self) -> None:
+        """Close the connection after the rest was sent."""
+
+    def get_extra_info(self, name: str, /) -> Any:
+        """Return a fact about the connection, for example its `socket`. None: there is no such fact."""
+
+
+Streams = tuple[ByteReader, ByteWriter]

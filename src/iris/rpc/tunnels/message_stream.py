@@ -1,0 +1,88 @@
+"""Carries messages over a channel: each message follows its length, a number of 4 bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+_LENGTH = struct.Struct("!I")
+_MAX_BYTES = 64 * 1024
+
+
+def frame(message: Message) -> bytes:
+    """Return the bytes that carry a message."""
+    data = message.SerializeToString()
+    return _LENGTH.pack(len(data)) + data
+
+
+class MessageWriter:
+    """The end of a channel that hands each received message to a function.
+
+    Args:
+        make: Returns a new, empty message.
+        on_message: A function that is called with each message.
+        on_end: A function that is called when the channel has ended or was reset.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Message],
+        on_message: Callable[[Any], None],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._make = make
+        self._on_message = on_message
+        self._on_end = on_end
+        self._received = b""
+
+    @property
+    def transport(self) -> MessageWriter:
+        """The object that can end the stream at once."""
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Accept bytes, and hand over the messages that are complete now."""
+        self._received += data
+
+    async def drain(self) -> None:
+        """Hand over the messages that are complete now.
+
+        Raises:
+            OSError: The bytes are no messages, so that the channel must be reset.
+        """
+        for message in self._complete():
+            self._on_message(message)
+
+    def write_eof(self) -> None:
+        """Report the end of the messages."""
+        self._on_end()
+
+    def abort(self) -> None:
+        """Report the end of the messages."""
+        self._on_end()
+
+    def close(self) -> None:
+        """Do nothing, because there is nothing to close."""
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return None, because the stream is no socket."""
+        return None
+
+    def _complete(self) -> Iterator[Message]:
+        while len(self._received) >= _LENGTH.size:
+            size = _LENGTH.unpack_from(self._received)[0]
+            if size > _MAX_BYTES:
+                raise OSError(f"a message of a channel has {size:,} bytes, at most {_MAX_BYTES:,} are accepted")
+            end = _LENGTH.size + size
+            if len(self._received) < end:
+                return
+            message = self._make()
+            try:
+                message.ParseFromString(self._received[_LENGTH.size : end])
+            except DecodeError as error:
+                raise OSError(f"a message of a channel cannot be read: {error}") from error
+            self._received = self._received[end:]
+            yield message

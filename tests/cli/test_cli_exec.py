@@ -1,0 +1,145 @@
+"""`iris exec` and `iris shell`, as processes and in terminals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import termios
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.cluster import unique
+from support.tokens import token
+from support.waiting import wait_until
+
+from iris.client import IrisClient, Job
+from iris.cluster.client.server_process import LocalServer
+
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
+
+
+@pytest.fixture(scope="module")
+def job(shared_cluster: LocalServer) -> Iterator[Job]:
+    """A job of two tasks that run until the end of the module."""
+    with IrisClient.remote(shared_cluster.address) as client:
+        started = client.run(["sleep", "600"], name=unique("exec"), replicas=2, env={"SHELL": "/bin/sh"})
+        yield started
+        started.terminate()
+
+
+@pytest.mark.parametrize("dashes", [["--"], []])
+def test_exec_prints_the_outputs_apart_and_exits_with_the_code_of_the_command(
+    remote_iris: Iris, job: Job, dashes: list[str]
+) -> None:
+    script = "echo out $IRIS_TASK_INDEX $A; echo err >&2; exit 7"
+    done = remote_iris("exec", "-e", "A=b", f"{job.job_id}/task-1", *dashes, "sh", "-c", script, code=7)
+    assert (done.stdout, done.stderr) == ("out 1 b\n", "err\n")
+
+
+def test_options_of_exec_end_at_the_first_word_of_the_command(remote_iris: Iris, job: Job) -> None:
+    done = remote_iris("exec", job.job_id, "-e", "A=b", "--", "sh", "-c", "echo $A $0 $1", "-e", "--")
+    assert done.stdout == "b -e --\n"
+    assert remote_iris("exec", job.job_id, "grep", "--", "x", "/dev/null", code=1).stderr == ""
+
+
+def test_exec_sends_standard_input_only_with_the_option(remote_iris: Iris, job: Job) -> None:
+    def run(*options: str) -> bytes:
+        command = remote_iris.command("exec", *options, job.job_id, "--", "cat")
+        return subprocess.run(
+            command, env=remote_iris.env, input=b"x" * 200_000, stdout=subprocess.PIPE, check=True
+        ).stdout
+
+    assert run("-i") == b"x" * 200_000
+    assert run() == b""
+
+
+@pytest.mark.parametrize(("word", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
+def test_exec_of_a_command_that_cannot_start_names_the_reason(
+    remote_iris: Iris, job: Job, word: str, code: int
+) -> None:
+    assert f"{word!r}" in remote_iris("exec", job.job_id, "--", word, code=code).stderr
+
+
+def test_exec_that_is_not_possible_exits_with_125(remote_iris: Iris, client: IrisClient, job: Job) -> None:
+    ended = client.run(["true"], name=unique("ended"))
+    ended.wait()
+    assert "has ended (SUCCEEDED)" in remote_iris("exec", ended.job_id, "true", code=125).stderr
+    assert "no job named 'nope'" in remote_iris("exec", "nope", "true", code=125).stderr
+    other = token("user", name="somebody")
+    assert "only the owner" in remote_iris("exec", job.job_id, "true", code=125, IRIS_TOKEN=other).stderr
+
+
+def test_interrupt_and_quit_reach_the_command_without_a_terminal(remote_iris: Iris, job: Job) -> None:
+    script = "trap 'echo int' INT; trap 'echo quit; exit 9' QUIT; echo ready; while :; do sleep 0.05; done"
+    running = remote_iris.start("exec", job.job_id, "--", "sh", "-c", script)
+    for number, line in ((signal.SIGINT, "ready"), (signal.SIGQUIT, "int")):
+        assert running.line() == line
+        running.process.send_signal(number)
+    assert running.line() == "quit"
+    assert running.exit_code() == 9
+
+
+def test_third_interrupt_ends_a_command_that_ignores_them(remote_iris: Iris, job: Job) -> None:
+    script = "trap 'echo int' INT; echo ready; while :; do sleep 0.05; done"
+    running = remote_iris.start("exec", job.job_id, "--", "sh", "-c", script)
+    for line in ("ready", "int", "int"):
+        assert running.line() == line
+        running.process.send_signal(signal.SIGINT)
+    assert running.exit_code() == 130
+
+
+def test_shell_reads_commands_from_standard_input_without_a_terminal(remote_iris: Iris, job: Job) -> None:
+    done = subprocess.run(
+        remote_iris.command("shell", job.job_id),
+        env=remote_iris.env,
+        input=b"echo $0 $IRIS_TASK_INDEX\nexit 4\n",
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (4, b"/bin/sh 0\n")
+
+
+# Terminals.
+
+
+def is_raw(terminal: Any) -> bool:
+    return not termios.tcgetattr(terminal.descriptor)[3] & termios.ICANON
+
+
+def test_shell_in_a_terminal_passes_keys_sizes_and_its_end(remote_iris: Iris, job: Job) -> None:
+    terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
+    terminal.shows(">")
+    assert is_raw(terminal)
+    terminal.type("stty size; tty > /dev/null && echo terminal $TERM\n")
+    terminal.shows("24 60", "terminal xterm", ">")
+    terminal.resize(50)
+    terminal.type("until stty size | grep 50; do sleep 0.1; done\n")
+    terminal.shows("24 50", ">")
+    terminal.type("sleep 600\n")
+    wait_until(lambda: terminal.screen[-2:] == ["> sleep 600", ""], "the command runs")
+    terminal.type("\x03")
+    terminal.shows("> sleep 600", "^C", ">")
+    terminal.type("exit 3\n")
+    assert terminal.exit_code() == 3
+    assert not is_raw(terminal)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_terminal_is_restored_after_a_signal(remote_iris: Iris, job: Job, number: int, code: int) -> None:
+    terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
+    terminal.shows(">")
+    assert is_raw(terminal)
+    terminal.process.send_signal(number)
+    assert terminal.exit_code() == code
+    assert not is_raw(terminal)
+
+
+def test_shell_ends_with_its_task(remote_iris: Iris, client: IrisClient) -> None:
+    ending = client.run(["sleep", "600"], name=unique("ending"), env={"SHELL": "/bin/sh"})
+    terminal = remote_iris.terminal("shell", "-e", "PS1=> ", ending.job_id)
+    terminal.shows(">")
+    ending.terminate()
+    assert terminal.exit_code() == 137
+    assert b"attempt 0 of task" in terminal.written
+    assert not is_raw(terminal)

@@ -1,0 +1,424 @@
+"""Commands that clients run in tasks: streams, exit codes, terminals, and what breaks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from support.chaos_proxy import ChaosProxy, Faults, always, gentle
+from support.cluster import unique
+from support.standing_cluster import StandingCluster, standing_cluster
+from support.tokens import token
+from support.waiting import wait_until
+
+from iris.client import IrisClient, Job
+from iris.client.aio import AsyncIrisClient
+from iris.client.exec.arguments import ExecResult
+from iris.client.exec.process import ExecProcess
+from iris.cluster.client.server_process import LocalServer
+from iris.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from iris.reasons import ErrorReason
+
+NUMBERS = ["seq", "2000000"]
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+NUMBERS_DIGEST = digest(b"".join(b"%d\n" % number for number in range(1, 2_000_001)))
+
+
+def shell(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def read_line(process: ExecProcess) -> str:
+    """Read the standard output of a command up to the end of a line."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = process.stdout.read(1)
+        assert data, f"the output ended after {line!r}"
+        line += data
+    return line.decode().strip()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def job(shared_cluster: LocalServer) -> Iterator[Job]:
+    """A job of two tasks that run until the end of the module."""
+    with IrisClient.remote(shared_cluster.address) as client:
+        started = client.run(["sleep", "600"], name=unique("exec"), replicas=2, env={"COLOUR": "blue"})
+        yield started
+        started.terminate()
+
+
+# What a command gets, and what comes back.
+
+
+def test_command_has_the_directory_and_the_environment_of_its_task(client: IrisClient, job: Job) -> None:
+    script = "pwd; echo $COLOUR $EXTRA $IRIS_TASK_ID; echo $IRIS_JOB_ID; cat /proc/self/cgroup"
+    result = client.exec(job, shell(script), task_index=1, env={"EXTRA": "more", "IRIS_JOB_ID": "other"})
+    assert (result.exit_code, result.stderr, result.error) == (0, b"", "")
+    directory, variables, job_id, *cgroup = result.stdout.decode().splitlines()
+    assert directory.endswith("/work")
+    assert variables == f"blue more {job.job_id}/task-1"
+    assert job_id == job.job_id, "the values of Iris win"
+    main = client.exec(job, shell("cat /proc/$(pgrep -s 0 -o sh)/cgroup"), task_index=1)
+    assert main.stdout.decode().splitlines() == cgroup
+
+
+def test_command_is_counted_as_a_process_of_its_task(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, ["sleep", "600"]) as process:
+        wait_until(lambda: job.tasks()[0].status().resource_usage.process_count == 2, "the two processes of the task")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == 137
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "error"),
+    [
+        (shell("exit 0"), 0, ""),
+        (shell("exit 7"), 7, ""),
+        (shell("kill -9 $$"), 137, ""),
+        (["no-such-command"], 127, "command not found"),
+        (["/etc/passwd"], 126, "not executable"),
+    ],
+)
+def test_exit_code_is_the_one_of_a_shell(
+    client: IrisClient, job: Job, command: list[str], exit_code: int, error: str
+) -> None:
+    result = client.exec(job, command)
+    assert result.exit_code == exit_code
+    assert error in result.error
+    assert bool(error) == bool(result.error)
+
+
+def test_outputs_arrive_apart_and_complete(client: IrisClient, job: Job) -> None:
+    assert client.exec(job, shell("echo out; echo err >&2")) == ExecResult(0, b"out\n", b"err\n")
+
+
+def test_input_arrives_complete_and_its_end_ends_cat(client: IrisClient, job: Job) -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    result = job.tasks()[0].exec(["cat"], stdin=data)
+    assert (result.exit_code, digest(result.stdout)) == (0, digest(data))
+
+
+def test_command_without_input_reads_nothing(client: IrisClient, job: Job) -> None:
+    assert client.exec(job, ["cat"]) == ExecResult(0, b"", b"")
+
+
+def test_command_that_reads_no_input_ends(client: IrisClient, job: Job) -> None:
+    assert client.exec(job, shell("exec 0<&-; echo done"), stdin=b"x" * 10_000_000).stdout == b"done\n"
+
+
+def test_slow_reader_makes_the_command_wait_and_gets_everything(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, shell("head -c 20000000 /dev/zero; touch written; cat written")) as process:
+        first = process.stdout.read(1)
+        assert client.exec(job, ["ls"]).stdout == b""
+        assert len(first + process.stdout.read()) == 20_000_000
+        assert process.wait() == 0
+    assert client.exec(job, ["rm", "written"]).exit_code == 0
+
+
+def test_output_of_a_process_left_behind_does_not_delay_the_end(client: IrisClient, job: Job) -> None:
+    result = client.exec(job, shell("sleep 600 & echo $!"))
+    pid = int(result.stdout)
+    assert result.exit_code == 0
+    assert not is_gone(pid), "the process belongs to the attempt, and ends with the attempt"
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_signal_reaches_the_process_group(client: IrisClient, job: Job) -> None:
+    script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
+    with client.open_exec(job, shell(script)) as process:
+        assert read_line(process) == "ready"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b"caught\n"
+        assert process.wait() == 5
+
+
+def test_command_is_ended_at_the_timeout(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, shell("echo $$; exec sleep 600")) as process:
+        pid = int(read_line(process))
+        with pytest.raises(DeadlineExceededError, match="has not ended within 0"):
+            process.communicate(timeout=0.1)
+    wait_until(lambda: is_gone(pid), "the end of the command")
+
+
+def test_command_that_ignores_hangups_is_killed(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, shell("trap '' HUP; echo $$; sleep 600")) as process:
+        pid = int(read_line(process))
+    wait_until(lambda: is_gone(pid), "the end of the command")
+
+
+def test_async_client_runs_commands_at_once(shared_cluster: LocalServer, job: Job) -> None:
+    async def run() -> list[bytes]:
+        async with AsyncIrisClient.remote(shared_cluster.address) as client:
+            results = await asyncio.gather(
+                *(client.exec(job.job_id, ["echo", str(number)], task_index=number % 2) for number in range(6))
+            )
+            async with client.open_exec(job.job_id, ["cat"], stdin=True) as process:
+                await process.write(b"hello")
+                assert await process.stdout.read(5) == b"hello"
+                await process.close_input()
+                assert [data async for data in process.stdout] == []
+                assert await process.wait() == 0
+            return [result.stdout for result in results]
+
+    assert asyncio.run(run()) == [b"%d\n" % number for number in range(6)]
+
+
+# Terminals.
+
+_SIZE_PROGRAM = """
+import os, signal, sys
+def report(*_): print("size", *os.get_terminal_size(), flush=True)
+signal.signal(signal.SIGWINCH, report)
+report()
+while True: signal.pause()
+"""
+
+
+def test_program_in_a_terminal_sees_its_size_and_each_resize(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, [sys.executable, "-c", _SIZE_PROGRAM], tty=True, size=(10, 70)) as process:
+        assert read_line(process) == "size 70 10"
+        process.resize(33, 99)
+        assert read_line(process) == "size 99 33"
+
+
+def test_keys_of_a_terminal_are_echoed_and_interrupt(client: IrisClient, job: Job) -> None:
+    script = "trap 'echo int; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+    with client.open_exec(job, shell(script), stdin=True, tty=True) as process:
+        assert read_line(process) == "ready"
+        process.write(b"\x03")
+        assert process.stdout.read() == b"^Cint\r\n"
+        assert process.wait() == 3
+
+
+def test_end_of_input_ends_a_program_in_a_terminal(client: IrisClient, job: Job) -> None:
+    result = client.exec(job, ["cat"], stdin=b"half a line", tty=True)
+    assert (result.exit_code, result.stdout) == (0, b"half a linehalf a line")
+
+
+# Who may run a command, and where.
+
+
+@pytest.mark.parametrize(("role", "name"), [("user", "somebody"), ("reader", "tests")])
+def test_other_user_or_reader_may_not_run_commands(shared_cluster: LocalServer, job: Job, role: str, name: str) -> None:
+    with (
+        IrisClient.remote(shared_cluster.address, token=token(role, name=name)) as other,
+        pytest.raises(PermissionDeniedError, match="OpenExec"),
+    ):
+        other.exec(job.job_id, ["true"])
+
+
+def test_owner_may_run_commands(shared_cluster: LocalServer, job: Job) -> None:
+    with IrisClient.remote(shared_cluster.address, token=token("user", name="tests")) as owner:
+        assert owner.exec(job.job_id, ["true"]).exit_code == 0
+
+
+def test_unknown_job_or_task_is_not_found(client: IrisClient, job: Job) -> None:
+    with pytest.raises(NotFoundError, match="nope"):
+        client.exec("nope", ["true"])
+    with pytest.raises(NotFoundError, match="7"):
+        client.exec(job, ["true"], task_index=7)
+
+
+def test_ended_task_runs_no_commands(client: IrisClient) -> None:
+    ended = client.run(["true"], name=unique("ended"))
+    ended.wait()
+    with pytest.raises(FailedPreconditionError, match="SUCCEEDED: commands run only in running tasks"):
+        client.exec(ended, ["true"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"command": "ls -l"},
+        {"command": []},
+        {"command": ["ls", 1]},
+        {"command": ["ls"], "stdin": "text"},
+        {"command": ["ls"], "env": {"A": 1}},
+        {"command": ["ls"], "timeout": -1},
+        {"command": ["ls"], "task_index": -1},
+        {"command": ["ls"], "tty": "yes"},
+    ],
+)
+def test_invalid_argument_is_refused(client: IrisClient, arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        client.exec("job", **arguments)  # type: ignore[arg-type]
+
+
+def test_command_waits_for_a_task_that_does_not_run_yet(client: IrisClient) -> None:
+    first = client.run(["sleep", "600"], name=unique("first"))
+    later = client.run(["sleep", "600"], name=unique("later"), after={first: "any"})
+    notes: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+
+        def on_notice(text: str) -> None:
+            notes.append(text)
+            threads.submit(first.terminate)
+
+        with client.open_exec(later, ["echo", "hello"], on_notice=on_notice) as process:
+            assert process.stdout.read() == b"hello\n"
+    assert "is PENDING; the command starts when it runs" in notes[0]
+    later.terminate()
+
+
+def test_too_many_commands_in_a_task_are_refused(client: IrisClient) -> None:
+    async def run(address: str) -> None:
+        async with AsyncIrisClient.remote(address) as many:
+            processes = [many.open_exec(crowded.job_id, ["sleep", "600"]) for _ in range(32)]
+            await asyncio.gather(*(process.__aenter__() for process in processes))
+            with pytest.raises(ResourceExhaustedError, match="32 commands in this task, which is the limit"):
+                await many.exec(crowded.job_id, ["true"])
+            await asyncio.gather(*(process.__aexit__(None, None, None) for process in processes))
+
+    crowded = client.run(["sleep", "600"], name=unique("crowded"))
+    asyncio.run(run(client.cluster.controller_address))
+    crowded.terminate()
+
+
+# The end of the attempt.
+
+
+def test_commands_end_with_their_attempt_and_leave_no_process(client: IrisClient) -> None:
+    ending = client.run(["sleep", "600"], name=unique("ending"))
+    with client.open_exec(ending, shell("setsid sleep 600 & echo $!; exec sleep 600")) as process:
+        stray = int(read_line(process))
+        ending.terminate()
+        result = process.communicate()
+        assert result.exit_code == 137
+        assert "has ended" in result.error
+    ending.wait(raise_on_failure=False)
+    assert is_gone(stray)
+
+
+# Broken connections.
+
+
+def _breaks_soon(chance: random.Random) -> Faults:
+    return Faults(chance.choice(("cut", "reset", "half-close")), after_bytes=chance.randint(100_000, 3_000_000))
+
+
+def _run_through_broken_connections(server: LocalServer, job: Job, seed: int) -> int:
+    """Run a command with much output through a proxy that breaks connections. Return how often it has broken some."""
+    target = "127.0.0.1", urlsplit(server.address).port or 0
+    with ChaosProxy(target, _breaks_soon, seed=seed) as proxy, IrisClient.remote(proxy.address) as client:
+        result = client.exec(job.job_id, NUMBERS)
+        assert (result.exit_code, digest(result.stdout)) == (0, NUMBERS_DIGEST)
+        return proxy.faults.total()
+
+
+def test_output_through_broken_connections_is_complete(shared_cluster: LocalServer, job: Job) -> None:
+    assert sum(_run_through_broken_connections(shared_cluster, job, seed) for seed in range(2)) > 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_output_of_a_hundred_commands_through_broken_connections_is_complete(
+    shared_cluster: LocalServer, job: Job
+) -> None:
+    assert sum(_run_through_broken_connections(shared_cluster, job, seed) for seed in range(100)) > 200
+
+
+def test_silent_command_survives_a_proxy_that_cuts_idle_connections(shared_cluster: LocalServer, job: Job) -> None:
+    target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
+    with (
+        ChaosProxy(target, gentle) as proxy,
+        IrisClient.remote(proxy.address) as client,
+        client.open_exec(job.job_id, shell("read line; echo got $line"), stdin=True) as process,
+    ):
+        proxy.plan = always(Faults(idle_s=0.05))
+        proxy.strike()
+        wait_until(lambda: proxy.faults["idle"] > 20, "twenty cut connections")
+        process.write(b"it\n")
+        assert process.stdout.read() == b"got it\n"
+        assert process.wait() == 0
+
+
+# What is killed meanwhile.
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingCluster]:
+    """A cluster whose controller and workers are killed."""
+    with standing_cluster(tmp_path_factory.mktemp("mortal") / "state", workers=2) as started:
+        yield started
+
+
+def test_command_goes_on_after_a_kill_of_the_controller(mortal: StandingCluster) -> None:
+    with IrisClient.remote(mortal.address) as client:
+        job = client.run(["sleep", "600"], name=unique("job"))
+        with client.open_exec(job, NUMBERS) as process:
+            begin = process.stdout.read(100)
+            mortal.kill()
+            mortal.start()
+            assert digest(begin + process.stdout.read()) == NUMBERS_DIGEST
+            assert process.wait() == 0
+        log = (mortal.directory / "server.log").read_text()
+        assert f'exec.used user="admin tests" task_id={job.job_id}/task-0 command="seq 2000000"' in log
+        job.terminate()
+
+
+def test_kill_of_the_worker_makes_the_end_unknown(mortal: StandingCluster) -> None:
+    with IrisClient.remote(mortal.address) as client:
+        job = client.run(["sleep", "600"], name=unique("job"))
+        with client.open_exec(job, shell("echo begin; sleep 600")) as process:
+            assert read_line(process) == "begin"
+            mortal.kill_worker(client.task_status(job.job_id, 0).worker_id)
+            with pytest.raises(UnavailableError, match="it is unknown how the command ended") as caught:
+                process.wait()
+            assert caught.value.reason == ErrorReason.EXEC_LOST
+            with pytest.raises(UnavailableError, match="it is unknown how the command ended"):
+                process.stdout.read()
+        job.terminate()
+
+
+def test_command_is_ended_at_the_limits_of_the_cluster(mortal: StandingCluster) -> None:
+    with IrisClient.remote(mortal.address) as client:
+        job = client.run(["sleep", "600"], name=unique("job"))
+        mortal.kill()
+        mortal.start(exec_idle=1.0, exec_limit=3.0)
+        silent = client.exec(job, ["sleep", "600"])
+        assert (silent.exit_code, silent.stdout) == (129, b"")
+        assert "has neither read nor written for 1 s" in silent.error
+        busy = client.exec(job, shell("while :; do echo x; sleep 0.2; done"))
+        assert busy.exit_code == 129
+        assert "the time limit of the cluster, 3 s, has passed" in busy.error
+        job.terminate()
+
+
+def test_cluster_with_no_exec_runs_no_commands(mortal: StandingCluster) -> None:
+    with IrisClient.remote(mortal.address) as client:
+        job = client.run(["sleep", "600"], name=unique("job"))
+        mortal.kill()
+        mortal.start(no_exec=True)
+        with pytest.raises(FailedPreconditionError, match="--no-exec") as caught:
+            client.exec(job, ["true"])
+        assert caught.value.reason == ErrorReason.EXEC_OFF
+        job.terminate()
