@@ -205,6 +205,14 @@ def _describe_cluster(lost: Case) -> None:
     assert (answer.engine, answer.place, answer.caller.name) == (direct.engine, direct.place, direct.caller.name)
 
 
+@case("ControllerService/CheckCluster")
+def _check_cluster(lost: Case) -> None:
+    lost.lose()
+    answer, direct = lost.ask(pb.Controller.CheckClusterRequest()), lost.world.direct.check_cluster()
+    assert [check.worker.worker_id for check in answer.workers] == [check.worker.worker_id for check in direct.workers]
+    assert answer.status.engine == direct.status.engine
+
+
 @case("ControllerService/GetUsage")
 def _get_usage(lost: Case) -> None:
     job_id = lost.launch("true")

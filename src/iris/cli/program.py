@@ -90,6 +90,7 @@ _COMMANDS = {
     "token": "iris.cli.commands.administration.token",
     "completion": "iris.cli.commands.completion",
     "proto": "iris.cli.commands.proto",
+    "doctor": "iris.cli.commands.administration.doctor",
     "debug": "iris.cli.commands.administration.debug",
 }
 _ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "logs", "stop": "kill", "cancel": "kill"}

@@ -292,6 +292,14 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def check_cluster(self, request: Controller.CheckClusterRequest, ctx: RequestContext[Controller.CheckClusterRequest, Controller.CheckClusterResponse], /) -> Controller.CheckClusterResponse:
+        """
+        Checks the cluster from the controller's side: the controller, its engine, and whether each worker answers a call of
+        the controller. Answers within two seconds are the same. A part that does not answer has a problem instead, so the
+        call itself succeeds.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def watch_cluster(self, request: Controller.WatchClusterRequest, ctx: RequestContext[Controller.WatchClusterRequest, Controller.WatchClusterResponse], /) -> AsyncIterator[Controller.WatchClusterResponse]:
         """
         Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
@@ -816,6 +824,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/CheckCluster": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CheckCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CheckClusterRequest,
+                        output=Controller.CheckClusterResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.check_cluster,
                 ),
                 "/iris.cluster.ControllerService/WatchCluster": Endpoint.server_stream(
                     method=MethodInfo(
@@ -1908,6 +1927,33 @@ class ControllerServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
             use_get=use_get,
         )
+    async def check_cluster(
+        self,
+        request: Controller.CheckClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.CheckClusterResponse:
+        """
+        Checks the cluster from the controller's side: the controller, its engine, and whether each worker answers a call of
+        the controller. Answers within two seconds are the same. A part that does not answer has a problem instead, so the
+        call itself succeeds.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CheckCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CheckClusterRequest,
+                output=Controller.CheckClusterResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
     def watch_cluster(
         self,
         request: Controller.WatchClusterRequest,
@@ -2578,6 +2624,14 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def check_cluster(self, request: Controller.CheckClusterRequest, ctx: RequestContext[Controller.CheckClusterRequest, Controller.CheckClusterResponse], /) -> Controller.CheckClusterResponse:
+        """
+        Checks the cluster from the controller's side: the controller, its engine, and whether each worker answers a call of
+        the controller. Answers within two seconds are the same. A part that does not answer has a problem instead, so the
+        call itself succeeds.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def watch_cluster(self, request: Controller.WatchClusterRequest, ctx: RequestContext[Controller.WatchClusterRequest, Controller.WatchClusterResponse], /) -> Iterator[Controller.WatchClusterResponse]:
         """
         Streams the machines with what they use, the queue, the workers, the state of the controller and its recent events,
@@ -3100,6 +3154,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.describe_cluster,
+                ),
+                "/iris.cluster.ControllerService/CheckCluster": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CheckCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CheckClusterRequest,
+                        output=Controller.CheckClusterResponse,
+                        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.check_cluster,
                 ),
                 "/iris.cluster.ControllerService/WatchCluster": EndpointSync.server_stream(
                     method=MethodInfo(
@@ -4185,6 +4250,33 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.DescribeClusterRequest,
                 output=Controller.DescribeClusterResponse,
+                idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+            use_get=use_get,
+        )
+    def check_cluster(
+        self,
+        request: Controller.CheckClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+        use_get: bool = False,
+    ) -> Controller.CheckClusterResponse:
+        """
+        Checks the cluster from the controller's side: the controller, its engine, and whether each worker answers a call of
+        the controller. Answers within two seconds are the same. A part that does not answer has a problem instead, so the
+        call itself succeeds.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CheckCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CheckClusterRequest,
+                output=Controller.CheckClusterResponse,
                 idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
                 stream_type=StreamType.UNARY,
             ),

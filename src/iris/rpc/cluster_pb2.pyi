@@ -826,7 +826,7 @@ class BuildMetrics(_message.Message):
     def __init__(self, build_started_ms: _Optional[int] = ..., build_finished_ms: _Optional[int] = ..., from_cache: _Optional[bool] = ..., image_tag: _Optional[str] = ...) -> None: ...
 
 class WorkerMetadata(_message.Message):
-    __slots__ = ("hostname", "ip_address", "cpu_count", "memory_bytes", "disk_bytes", "device", "gpu_count", "gpu_name", "gpu_memory_mb", "attributes")
+    __slots__ = ("hostname", "ip_address", "cpu_count", "memory_bytes", "disk_bytes", "device", "gpu_count", "gpu_name", "gpu_memory_mb", "attributes", "version", "enforcement", "has_py_spy", "ptrace_scope")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -844,6 +844,10 @@ class WorkerMetadata(_message.Message):
     GPU_NAME_FIELD_NUMBER: _ClassVar[int]
     GPU_MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    HAS_PY_SPY_FIELD_NUMBER: _ClassVar[int]
+    PTRACE_SCOPE_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     ip_address: str
     cpu_count: int
@@ -854,7 +858,11 @@ class WorkerMetadata(_message.Message):
     gpu_name: str
     gpu_memory_mb: int
     attributes: _containers.MessageMap[str, AttributeValue]
-    def __init__(self, hostname: _Optional[str] = ..., ip_address: _Optional[str] = ..., cpu_count: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceConfig, _Mapping]] = ..., gpu_count: _Optional[int] = ..., gpu_name: _Optional[str] = ..., gpu_memory_mb: _Optional[int] = ..., attributes: _Optional[_Mapping[str, AttributeValue]] = ...) -> None: ...
+    version: str
+    enforcement: str
+    has_py_spy: bool
+    ptrace_scope: int
+    def __init__(self, hostname: _Optional[str] = ..., ip_address: _Optional[str] = ..., cpu_count: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., device: _Optional[_Union[DeviceConfig, _Mapping]] = ..., gpu_count: _Optional[int] = ..., gpu_name: _Optional[str] = ..., gpu_memory_mb: _Optional[int] = ..., attributes: _Optional[_Mapping[str, AttributeValue]] = ..., version: _Optional[str] = ..., enforcement: _Optional[str] = ..., has_py_spy: _Optional[bool] = ..., ptrace_scope: _Optional[int] = ...) -> None: ...
 
 class ResourceSpecProto(_message.Message):
     __slots__ = ("cpu", "memory_bytes", "device", "replicas", "preemptible", "regions", "disk_bytes", "cpu_millicores")
@@ -960,16 +968,18 @@ class CoschedulingConfig(_message.Message):
     def __init__(self, group_by: _Optional[str] = ...) -> None: ...
 
 class HealthResponse(_message.Message):
-    __slots__ = ("healthy", "uptime_ms", "running_tasks", "worker_id")
+    __slots__ = ("healthy", "uptime_ms", "running_tasks", "worker_id", "now_ms")
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_TASKS_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    NOW_MS_FIELD_NUMBER: _ClassVar[int]
     healthy: bool
     uptime_ms: int
     running_tasks: int
     worker_id: str
-    def __init__(self, healthy: _Optional[bool] = ..., uptime_ms: _Optional[int] = ..., running_tasks: _Optional[int] = ..., worker_id: _Optional[str] = ...) -> None: ...
+    now_ms: int
+    def __init__(self, healthy: _Optional[bool] = ..., uptime_ms: _Optional[int] = ..., running_tasks: _Optional[int] = ..., worker_id: _Optional[str] = ..., now_ms: _Optional[int] = ...) -> None: ...
 
 class LogPosition(_message.Message):
     __slots__ = ("task_index", "attempt_id", "offsets")
@@ -2178,6 +2188,37 @@ class Controller(_message.Message):
         token_id: str
         expires_at_ms: int
         def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., token_id: _Optional[str] = ..., expires_at_ms: _Optional[int] = ...) -> None: ...
+    class CheckClusterRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class CheckClusterResponse(_message.Message):
+        __slots__ = ("status", "now_ms", "engine_problem", "open_files", "max_files", "workers", "num_workers")
+        STATUS_FIELD_NUMBER: _ClassVar[int]
+        NOW_MS_FIELD_NUMBER: _ClassVar[int]
+        ENGINE_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        OPEN_FILES_FIELD_NUMBER: _ClassVar[int]
+        MAX_FILES_FIELD_NUMBER: _ClassVar[int]
+        WORKERS_FIELD_NUMBER: _ClassVar[int]
+        NUM_WORKERS_FIELD_NUMBER: _ClassVar[int]
+        status: Controller.ClusterStatus
+        now_ms: int
+        engine_problem: str
+        open_files: int
+        max_files: int
+        workers: _containers.RepeatedCompositeFieldContainer[Controller.WorkerCheck]
+        num_workers: int
+        def __init__(self, status: _Optional[_Union[Controller.ClusterStatus, _Mapping]] = ..., now_ms: _Optional[int] = ..., engine_problem: _Optional[str] = ..., open_files: _Optional[int] = ..., max_files: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[Controller.WorkerCheck, _Mapping]]] = ..., num_workers: _Optional[int] = ...) -> None: ...
+    class WorkerCheck(_message.Message):
+        __slots__ = ("worker", "problem", "latency_ms", "clock_offset_ms")
+        WORKER_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+        CLOCK_OFFSET_MS_FIELD_NUMBER: _ClassVar[int]
+        worker: Controller.WorkerHealthStatus
+        problem: str
+        latency_ms: int
+        clock_offset_ms: int
+        def __init__(self, worker: _Optional[_Union[Controller.WorkerHealthStatus, _Mapping]] = ..., problem: _Optional[str] = ..., latency_ms: _Optional[int] = ..., clock_offset_ms: _Optional[int] = ...) -> None: ...
     class GetUsageRequest(_message.Message):
         __slots__ = ("job_id", "task_indices", "worker_ids", "since_ms", "until_ms", "max_points")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]

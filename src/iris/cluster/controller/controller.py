@@ -62,6 +62,7 @@ from iris.cluster.controller.metrics.collection import ControllerMetrics, Source
 from iris.cluster.controller.outputs.file_calls import FileCalls
 from iris.cluster.controller.outputs.output_calls import OutputCalls
 from iris.cluster.controller.outputs.output_store import OutputStore
+from iris.cluster.controller.overview.cluster_check import ClusterCheck
 from iris.cluster.controller.overview.cluster_status import ClusterStatus
 from iris.cluster.controller.overview.cluster_view import ClusterView
 from iris.cluster.controller.overview.cluster_watch import ClusterWatch
@@ -137,6 +138,7 @@ class Controller:
         metrics: The figures for Prometheus.
         cluster_watch: The clients that watch the machines, the workers and the events.
         events: The events of the cluster, and the webhooks.
+        cluster_check: Checks the cluster for `iris doctor`.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
             subject.
@@ -198,7 +200,7 @@ class Controller:
         self.queries = self._make_queries()
         self.results = ResultStreams(self.jobs, self._stored_jobs, self.saver, store, self.watches)
         self.usage, self.control = UsageQueries(self.jobs, self._usage, self.slices), JobControl(self.jobs, self.saver)
-        self.cluster, self.cluster_watch = self._make_cluster_view(lease_s)
+        self.cluster, self.cluster_watch, self.cluster_check = self._make_cluster_view(lease_s)
         self.metrics = self._make_metrics(metrics_per_job)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
@@ -219,11 +221,12 @@ class Controller:
         wake = self._wake_scheduler
         return usage, WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, wake, usage)
 
-    def _make_cluster_view(self, lease_s: float) -> tuple[ClusterView, ClusterWatch]:
+    def _make_cluster_view(self, lease_s: float) -> tuple[ClusterView, ClusterWatch, ClusterCheck]:
         name = self._engine.name
         view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
         status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
-        return view, ClusterWatch(view, status, self._journal, self.slices)
+        watch = ClusterWatch(view, status, self._journal, self.slices)
+        return view, watch, ClusterCheck(view, status, self.fleet.workers)
 
     def _make_file_calls(self, kept_logs: Keeping | None) -> tuple[OutputStore | None, OutputCalls, FileCalls]:
         keeping = None if kept_logs is None else kept_logs.outputs

@@ -30,10 +30,12 @@ from iris.cluster.worker.controller_link.connection import ControllerConnection,
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.controller_link.token_checker import TokenChecker
+from iris.cluster.worker.inspect.py_spy import find_py_spy
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.metrics.collection import WorkerMetrics
 from iris.cluster.worker.paths import WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
+from iris.cluster.worker.process.tracing import yama_scope
 from iris.cluster.worker.service import WorkerService
 from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper
@@ -257,7 +259,8 @@ def _build(
         attempt_tokens,
         registry.owner_of_job,
     )
-    registration = _registration(settings, network)
+    enforcement = Enforcement(config.enforce, settings.token, config.max_processes)
+    registration = _registration(settings, network, enforcement)
     reporter = Reporter(
         controller, registration, lease, registry.discard, shutdown.give_up, network.credentials, token_checker
     )
@@ -272,7 +275,7 @@ def _build(
         controller=controller,
         reaper=reaper,
         launcher=launcher,
-        enforcement=Enforcement(config.enforce, settings.token, config.max_processes),
+        enforcement=enforcement,
         reporter=reporter,
         log_upload=log_upload,
         on_ended=token_checker.attempt_ended,
@@ -292,7 +295,9 @@ def _build(
     return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server, metrics)
 
 
-def _registration(settings: WorkerSettings, network: _Network) -> cluster_pb2.Controller.RegisterWorkerRequest:
+def _registration(
+    settings: WorkerSettings, network: _Network, enforcement: Enforcement
+) -> cluster_pb2.Controller.RegisterWorkerRequest:
     devices = settings.base_env.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=settings.worker_id,
@@ -303,6 +308,10 @@ def _registration(settings: WorkerSettings, network: _Network) -> cluster_pb2.Co
             cpu_count=len(os.sched_getaffinity(0)),
             memory_bytes=total_memory_bytes(),
             disk_bytes=total_disk_bytes(),
+            version=versions.VERSION,
+            enforcement=enforcement.method,
+            has_py_spy=find_py_spy() is not None,
+            ptrace_scope=yama_scope(),
         ),
         incarnation=settings.incarnation,
         visible_devices=[word.strip() for word in devices if word.strip()],

@@ -333,6 +333,7 @@ class Worker:
             uptime_ms=int((time.monotonic() - self._started_at_s) * 1000),
             running_tasks=len(self.registry.running()),
             worker_id=self.worker_id,
+            now_ms=now_ms(),
         )
 
     async def drain(self) -> None:

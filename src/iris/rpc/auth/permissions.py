@@ -191,6 +191,7 @@ CONTROLLER_RULES: Rules = {
     "LookupEndpoint": _row(USER, READER, TASK),
     "ListEndpoints": _row(USER, READER, TASK),
     "DescribeCluster": _row(USER, READER, TASK),
+    "CheckCluster": _row(USER, READER),
     "GetUsage": _row(USER, READER, task=_of_own_or_below),
     "ListWorkers": _row(USER, READER),
     "ListMachines": _row(USER, READER),

@@ -151,6 +151,15 @@ class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
         """Return the cluster's engine, where its controller runs, and the name and role of this client."""
         return await self.connection.perform(machines.describe_cluster())
 
+    async def check_cluster(self) -> cluster_pb2.Controller.CheckClusterResponse:
+        """Return what the controller finds out about itself, its engine and its workers. The controller calls each
+        worker for this answer.
+
+        Raises:
+            UnimplementedError: The controller is too old for this call.
+        """
+        return await self.connection.perform(machines.check_cluster())
+
     async def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """Return the workers and their health, sorted by worker id."""
         return await self.connection.perform(machines.list_workers())

@@ -24,6 +24,13 @@ def describe_cluster() -> Operation[cluster_pb2.Controller.DescribeClusterRespon
         return cluster_pb2.Controller.DescribeClusterResponse()
 
 
+def check_cluster() -> Operation[cluster_pb2.Controller.CheckClusterResponse]:
+    """Return what the controller finds out about itself, its engine and its workers."""
+    answer: cluster_pb2.Controller.CheckClusterResponse
+    answer = yield Call("check_cluster", cluster_pb2.Controller.CheckClusterRequest())
+    return answer
+
+
 def list_workers() -> Operation[list[cluster_pb2.Controller.WorkerHealthStatus]]:
     """Return the workers and their health, sorted by worker id."""
     request = cluster_pb2.Controller.ListWorkersRequest(page_size=PAGE_SIZE)

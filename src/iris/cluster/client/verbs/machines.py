@@ -21,6 +21,15 @@ class MachineVerbs(ClusterVerbs):
         """
         return self.connection.perform(operations.describe_cluster())
 
+    def check_cluster(self) -> cluster_pb2.Controller.CheckClusterResponse:
+        """Return what the controller finds out about itself, its engine and its workers. The controller calls each
+        worker for this answer.
+
+        Raises:
+            UnimplementedError: The controller is too old for this call.
+        """
+        return self.connection.perform(operations.check_cluster())
+
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """Return the workers and their health, sorted by worker id."""
         return self.connection.perform(operations.list_workers())

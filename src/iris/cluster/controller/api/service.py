@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from iris.cluster.controller.auth.token_calls import TokenCalls, identity_of
+from iris.cluster.controller.auth.token_calls import TokenCalls
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.events.event_calls import EventCalls
 from iris.cluster.controller.forwarding.exec_calls import ExecCalls, ExecPolicy
@@ -14,6 +14,7 @@ from iris.cluster.controller.forwarding.tunnel_calls import TunnelCalls
 from iris.cluster.controller.forwarding.tunnel_relay import TunnelRelay
 from iris.cluster.controller.inspect.stack_calls import StackCalls
 from iris.cluster.controller.outputs.service_calls import FileServiceCalls
+from iris.cluster.controller.overview.cluster_calls import ClusterCalls
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.submission.submission_calls import SubmissionCalls
 from iris.rpc import cluster_pb2
@@ -21,8 +22,6 @@ from iris.rpc.auth.caller import ADMIN, TASK, caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
-from iris.system.process_identity import own_place
-from iris.versions import VERSION
 
 _MANY_TASKS = 100  # Making the message of a job takes less than 2 ms if the job has fewer tasks than this number.
 
@@ -48,12 +47,15 @@ def heavy_calls(controller: JobController) -> HeavyRules:
         "ListWorkers": always,
         "GetUsage": lambda request: len(request.task_indices) + len(request.worker_ids) > _MANY_TASKS,
         "ListMachines": always,
+        "CheckCluster": always,
         "ListEndpoints": always,
         "ListTokens": always,
     }
 
 
-class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, StackCalls, EventCalls, ExecCalls):
+class ControllerService(
+    SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCalls, ClusterCalls, StackCalls, EventCalls, ExecCalls
+):
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
@@ -91,6 +93,7 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCal
         FileServiceCalls.__init__(self, controller.files, controller.outputs)
         StackCalls.__init__(self, controller.jobs, controller.fleet.workers)
         EventCalls.__init__(self, controller.events, controller.headroom, streams)
+        ClusterCalls.__init__(self, controller.cluster.engine_name, controller.cluster_check)
         self._controller = controller
 
     @property
@@ -173,17 +176,6 @@ class ControllerService(SubmissionCalls, TokenCalls, FileServiceCalls, TunnelCal
         if not answer.fenced:
             answer.token = self._controller.authority.renewed(caller())
         return answer
-
-    async def describe_cluster(
-        self, request: Controller.DescribeClusterRequest, ctx: Any
-    ) -> Controller.DescribeClusterResponse:
-        """Return the cluster's engine, where the controller runs, and who made this call."""
-        return Controller.DescribeClusterResponse(
-            engine=self._controller.cluster.engine_name,
-            place=own_place(),
-            version=VERSION,
-            caller=identity_of(caller()),
-        )
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
         """Pass standard input to a task."""

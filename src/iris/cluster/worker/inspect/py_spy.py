@@ -45,6 +45,12 @@ class OwnProcesses(Protocol):
         """Forget a child that has ended."""
 
 
+def find_py_spy() -> str | None:
+    """Return the path of py-spy beside the interpreter of this process or in PATH; None if it is not installed."""
+    beside = os.path.join(sysconfig.get_path("scripts"), "py-spy")
+    return beside if os.access(beside, os.X_OK) else shutil.which("py-spy")
+
+
 class PySpy:
     """Runs py-spy for the calls of one worker.
 
@@ -114,8 +120,7 @@ class PySpy:
     def _find(self) -> str | None:
         if self._program is not None:
             return self._program if os.access(self._program, os.X_OK) else None
-        beside = os.path.join(sysconfig.get_path("scripts"), "py-spy")
-        return beside if os.access(beside, os.X_OK) else shutil.which("py-spy")
+        return find_py_spy()
 
     async def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str] | StackProblem:
         """Run a command. Its exit code means nothing, because another part of the worker may have collected it."""

@@ -116,6 +116,13 @@ class Enforcement:
         if self._cgroups is not None:
             self._cgroups.sweep()
 
+    @property
+    def method(self) -> str:
+        """How limits are enforced: `cgroup`, `watch` (by measuring the processes), or `none`."""
+        if self._enforce == "none":
+            return "none"
+        return "watch" if self._cgroups is None else "cgroup"
+
     def create_enforcer(self, attempt_number: int, memory_bytes: int) -> AttemptEnforcer:
         """Return the enforcer of an attempt that is about to start."""
         if self._enforce == "none":
