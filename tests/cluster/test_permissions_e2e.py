@@ -37,6 +37,7 @@ CONTROLLER = {
     "TerminateTask": "admin user",
     "ForgetJob": "admin user",
     "WriteStdin": "admin user",
+    "CheckCluster": "admin user reader",
     "DescribeCluster": "admin user reader T",
     "ListJobs": "admin user reader",
     "GetTaskStatus": "admin user reader T",

@@ -33,6 +33,7 @@ CALL = "/iris.cluster.ControllerService/"
 JSON = "application/json"
 READS = {
     "ControllerService": {
+        "CheckCluster",
         "DescribeCluster",
         "FetchBundle",
         "FetchInput",
