@@ -97,7 +97,9 @@ def test_call_that_only_reads_gives_the_same_answer_with_get_and_post(address: s
     authorization = f"Bearer {token()}"  # the same for both, because DescribeCluster names the token
     got = ask(address, "GET", get_path(name), authorization=authorization)
     posted = ask(address, "POST", CALL + name, b"{}", content_type=JSON, authorization=authorization)
-    assert (got.status, got.document) == (posted.status, posted.document)
+    assert got.status == posted.status
+    if name != "CheckCluster":  # Each check measures anew.
+        assert got.document == posted.document
     assert (got.headers["content-type"], got.headers["cache-control"]) == (JSON, "no-store")
 
 
