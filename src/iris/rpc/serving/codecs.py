@@ -91,9 +91,17 @@ CODECS = (BinaryCodec(), JsonCodec())
 
 
 class MessageThread:
-    """The thread that decodes and encodes large JSON, and compresses large answers. Callers wait for their turns."""
+    """The thread that decodes and encodes large JSON, and compresses large answers. Callers wait for their turns.
+
+    Attributes:
+        encoded: The number of messages that the thread has encoded.
+    """
 
     def __init__(self) -> None:
+        self.encoded = 0
+        # The messages that are being encoded, by the identity of the message object. Each task keeps its message alive,
+        # therefore no other message can have the same identity.
+        self._encoding: dict[int, asyncio.Task[bytes]] = {}
         self._thread = ThreadPoolExecutor(1, "iris-json")
         self._lane = FairLane("large JSON", at_once=1, per_caller=1, waiting_per_caller=256)
 
@@ -103,12 +111,21 @@ class MessageThread:
         return message
 
     async def encode(self, answer: Message, *, as_json: bool) -> EncodedAnswer:
-        """Return an answer in its encoded form."""
+        """Return an answer in its encoded form. Calls with the same message object share the work of the thread, for
+        example if many clients watch one list of jobs.
+        """
         if not as_json:
             return EncodedAnswer(answer.SerializeToString())
         if answer.ByteSize() <= _INLINE_ANSWER_BYTES:
             return EncodedAnswer(_to_json(answer))
-        return EncodedAnswer(await self._run(_to_json, answer))
+        running = self._encoding.get(id(answer))
+        if running is None:
+            return EncodedAnswer(await asyncio.shield(self._start_encoding(answer)))
+        try:
+            return EncodedAnswer(await asyncio.shield(running))
+        except IrisError:
+            # The caller that has started the work has too many calls. This caller may have fewer.
+            return EncodedAnswer(await self._to_json(answer))
 
     async def compress(self, data: bytes) -> bytes:
         """Return data in the format of gzip.
@@ -120,6 +137,20 @@ class MessageThread:
             return _to_gzip(data)
         compressed: bytes = await self._run(_to_gzip, data)
         return compressed
+
+    def _start_encoding(self, answer: Message) -> asyncio.Task[bytes]:
+        task = self._encoding[id(answer)] = asyncio.create_task(self._to_json(answer))
+
+        def finish(_: asyncio.Task[bytes]) -> None:
+            del self._encoding[id(answer)]
+
+        task.add_done_callback(finish)
+        return task
+
+    async def _to_json(self, answer: Message) -> bytes:
+        self.encoded += 1
+        data: bytes = await self._run(_to_json, answer)
+        return data
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         known = current_caller.get()
