@@ -14,6 +14,7 @@ import pytest
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
 from support.distribution import ByModule, is_on_ray, sort_for_processes
 from support.memory_files import use_memory
+from support.preloaded import Preloaded
 from support.ray_cluster import RayCluster, running_ray_cluster
 from support.tokens import prepare_environment
 from support.waiting import wait_until
@@ -78,6 +79,13 @@ def no_leaked_processes() -> Iterator[None]:
         lambda: not {pid for pid in iris_processes() if is_alive(pid)},
         f"the end of what the tests started; now there are {iris_processes()}",
     )
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """What starts `iris` and programs that use it in processes that need not load it."""
+    with Preloaded() as template:
+        yield template
 
 
 @pytest.fixture(scope="session")

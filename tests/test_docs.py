@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.preloaded import Preloaded
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -37,10 +37,13 @@ def programs() -> list[object]:
 
 
 @pytest.mark.parametrize("text", programs())
-def test_program_in_documentation_runs(text: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(text)
-    ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+def test_program_in_documentation_runs(text: str, tmp_path: Path, preloaded: Preloaded) -> None:
+    program, output = tmp_path / "program.py", tmp_path / "output"
+    program.write_text(text)
+    with open(os.devnull) as nothing, output.open("wb") as file:
+        streams = [nothing.fileno(), file.fileno(), file.fileno()]
+        code = preloaded.start([], os.environ, tmp_path, streams, script=program).wait()
+    assert code == 0, output.read_text()
 
 
 def headings(page: Path) -> set[str]:

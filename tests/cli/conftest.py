@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cluster import unique
-from support.preloaded import Preloaded
+from support.preloaded import Preloaded, PreloadedProcess
 from support.terminal import Terminal
 from support.waiting import wait_until
 
@@ -26,7 +28,7 @@ _DEADLINE_S = 60.0  # after this time a test fails; the time measures no speed
 class Started:
     """A running `iris`, whose stdout is read line by line and whose stderr goes to a file."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
+    def __init__(self, process: PreloadedProcess, stderr: Path) -> None:
         self.process = process
         self._stderr = stderr
 
@@ -64,6 +66,17 @@ class Started:
         """Wait until the process has ended, and return its exit code."""
         return self.process.wait(_DEADLINE_S)
 
+    def done(self) -> subprocess.CompletedProcess[bytes]:
+        """Wait until the process has ended, and return its exit code and output."""
+        assert self.process.stdout is not None
+        stdout = self.process.stdout.read()
+        return subprocess.CompletedProcess([], self.exit_code(), stdout, self._stderr.read_bytes())
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(data)
+
 
 class Iris:
     """Runs `iris`.
@@ -92,7 +105,7 @@ class Iris:
     def __call__(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `iris` to its end, and check the exit code; None accepts any.
 
-        What Python reads while it starts (`PYTHON…`, the locale) has no effect here; use `start` for such variables.
+        What Python reads while it starts (`PYTHON…`, the locale) has no effect here.
         """
         with open(os.devnull) as nothing, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
@@ -132,21 +145,31 @@ class Iris:
             lambda: (job := self.json("status", name))["state"] == state and job, f"{name} is {state}", pause_s=0.2
         )
 
-    def start(self, *words: str, **env: str) -> Started:
-        """Start `iris`. The process is killed at the end of the test if it still runs."""
+    def start(self, *words: str, stdin: int | None = None, **env: str) -> Started:
+        """Start `iris` with a descriptor as standard input, or without input. The process is killed at the end of the
+        test if it still runs.
+
+        What Python reads while it starts (`PYTHON…`, the locale) has no effect here.
+        """
         stderr = self._said / f"stderr-{len(self._started)}"
-        with stderr.open("wb") as said:
-            process = subprocess.Popen(
-                self.command(*words),
-                env=self.env | env,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                start_new_session=True,
-            )
+        reading, writing = os.pipe()
+        with open(os.devnull) as nothing, stderr.open("wb") as said, os.fdopen(writing, "wb"):
+            streams = [nothing.fileno() if stdin is None else stdin, writing, said.fileno()]
+            process = self._preloaded.start(words, self.env | env, self.folder, streams, new_session=True)
+        process.stdout = os.fdopen(reading, "rb")
         self._started.append(Started(process, stderr))
         return self._started[-1]
+
+    def feed(self, data: bytes, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+        """Run `iris` to its end with a pipe as standard input, and write data to the pipe."""
+        reading, writing = os.pipe()
+        started = self.start(*words, stdin=reading, **env)
+        os.close(reading)
+        writer = threading.Thread(target=_write_all, args=[writing, data])
+        writer.start()
+        done = started.done()
+        writer.join()
+        return done
 
     def terminal(self, *words: str, **env: str) -> Terminal:
         """Start `iris` in a terminal."""
@@ -168,13 +191,6 @@ class Iris:
     def command(self, *words: str) -> list[str]:
         """Return the command that starts `iris`."""
         return [sys.executable, "-m", "iris.cli", *words]
-
-
-@pytest.fixture(scope="session")
-def preloaded() -> Iterator[Preloaded]:
-    """What starts `iris` in processes that need not load it."""
-    with Preloaded() as template:
-        yield template
 
 
 @pytest.fixture

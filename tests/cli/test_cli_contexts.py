@@ -34,8 +34,8 @@ def user_iris(tmp_path: Path, preloaded: Preloaded) -> Iterator[Iris]:
 
 def login(iris: Iris, *words: str, secret: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run `iris login --token-stdin` with a token on its standard input."""
-    command = iris.command("login", "--token-stdin", *words)
-    done = subprocess.run(command, input=secret, env=iris.env, cwd=iris.folder, capture_output=True, text=True)
+    fed = iris.feed(secret.encode(), "login", "--token-stdin", *words)
+    done = subprocess.CompletedProcess(words, fed.returncode, fed.stdout.decode(), fed.stderr.decode())
     assert done.returncode == code, done
     assert secret.strip() not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -151,9 +151,8 @@ def test_login_with_an_invalid_token_or_without_a_terminal_is_refused(
     user_iris: Iris, shared_cluster: LocalServer
 ) -> None:
     for text in ("", "two words\n", "caf\u00e9\n"):
-        command = user_iris.command("login", "--token-stdin", shared_cluster.address)
-        done = subprocess.run(command, input=text, env=user_iris.env, capture_output=True, text=True, check=False)
-        assert "that is not a token: expected one word" in done.stderr
+        done = user_iris.feed(text.encode(), "login", "--token-stdin", shared_cluster.address)
+        assert b"that is not a token: expected one word" in done.stderr
     assert "give the token on it with --token-stdin" in user_iris("login", shared_cluster.address, code=2).stderr
 
 

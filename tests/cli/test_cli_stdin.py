@@ -6,20 +6,20 @@ import hashlib
 import os
 import random
 import subprocess
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
-def feed(iris: Iris, data: bytes | None, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Runs `iris run` with standard input."""
+def feed(
+    iris: Iris, data: bytes | None, *words: str, stdin: IO[bytes] | int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs `iris run` with data in a pipe, or with another standard input."""
     if data is not None:
-        options["input"] = data
-    return subprocess.run(
-        iris.command("run", *words), env=iris.env, cwd=iris.folder, capture_output=True, timeout=100, **options
-    )
+        return iris.feed(data, "run", *words)
+    return iris.start("run", *words, stdin=stdin if stdin is None or isinstance(stdin, int) else stdin.fileno()).done()
 
 
 @pytest.fixture(params=["temporary", "up", "remote"])
@@ -72,13 +72,12 @@ def test_silent_pipe_does_not_delay_the_end_of_the_job(iris: Iris) -> None:
 
 
 def test_input_that_no_task_reads_is_reported(iris: Iris) -> None:
+    iris("up", "--port", "0")
     done = feed(iris, b"abc\n", "--replicas", "2", "--", "cat")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.count(b"standard input is not read") == 1
     for data in (b"", None):
-        options = {} if data is not None else {"stdin": subprocess.DEVNULL}
-        assert b"standard input" not in feed(iris, data, "--replicas", "2", "--", "true", **options).stderr
-    iris("up", "--port", "0")
+        assert b"standard input" not in feed(iris, data, "--replicas", "2", "--", "true").stderr
     assert b"standard input is not read" in feed(iris, b"abc\n", "--detach", "--", "cat").stderr
 
 

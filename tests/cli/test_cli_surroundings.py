@@ -6,11 +6,13 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cluster import is_alive
+from support.preloaded import Preloaded
 from support.waiting import wait_until
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
@@ -30,49 +32,69 @@ def in_shell(iris: Iris, script: str, **env: str) -> subprocess.CompletedProcess
     )
 
 
-@pytest.fixture
-def up(iris: Iris) -> Iris:
-    """A cluster that was started from a shell with a variable and a umask of its own."""
+def start_cluster(iris: Iris) -> Iris:
+    """Start a cluster from a shell with a variable and a umask of its own."""
     done = in_shell(iris, "umask 077; iris up --port 0", OF_UP="1", BOTH="of up")
     assert done.returncode == 0, done
     return iris
 
 
-def test_run_passes_its_own_environment_instead_of_that_of_up(up: Iris) -> None:
-    done = up("run", "--env", "GIVEN=2", "--", "env", BOTH="of run", EMPTY="")
+@pytest.fixture
+def up(iris: Iris) -> Iris:
+    """A cluster that the test may break."""
+    return start_cluster(iris)
+
+
+@pytest.fixture(scope="module")
+def shared_up(tmp_path_factory: pytest.TempPathFactory, preloaded: Preloaded) -> Iterator[Iris]:
+    """A cluster for all tests that do not break it."""
+    from cli.conftest import Iris as Program
+
+    program = Program(tmp_path_factory.mktemp("shared") / "iris", preloaded)
+    yield start_cluster(program)
+    program("down")
+    program.close()
+
+
+def test_run_passes_its_own_environment_instead_of_that_of_up(shared_up: Iris) -> None:
+    done = shared_up("run", "--env", "GIVEN=2", "--", "env", BOTH="of run", EMPTY="")
     variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "OF_UP" not in variables
     assert (variables["BOTH"], variables["GIVEN"], variables["EMPTY"]) == ("of run", "2", "")
     own = {name for name in variables if not name.startswith(("IRIS_", "LC_"))} - {"PWD", "PYTHONUNBUFFERED", "GIVEN"}
-    assert own <= {*up.env, "BOTH", "EMPTY", "_", "OLDPWD", "SHLVL"}
+    assert own <= {*shared_up.env, "BOTH", "EMPTY", "_", "OLDPWD", "SHLVL"}
     assert variables["IRIS_JOB_ID"]
 
 
-def test_run_passes_its_umask_to_the_task(up: Iris) -> None:
-    assert in_shell(up, "umask 027; iris run -- sh -c umask").stdout == "0027\n"
-    assert in_shell(up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"
+def test_run_passes_its_umask_to_the_task(shared_up: Iris) -> None:
+    assert in_shell(shared_up, "umask 027; iris run -- sh -c umask").stdout == "0027\n"
+    assert in_shell(shared_up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"
 
 
-def test_pwd_variable_of_a_task_contains_the_symbolic_links_of_the_shells_path(up: Iris) -> None:
-    (up.folder / "real").mkdir()
-    (up.folder / "link").symlink_to("real")
-    done = in_shell(up, "cd link; iris run -- sh -c 'echo $PWD; pwd -P'; PWD=/ iris run -- printenv PWD")
-    folder = up.folder.resolve()
-    assert done.stdout.splitlines() == [f"{up.folder}/link", f"{folder}/real", f"{folder}/real"]
+def test_pwd_variable_of_a_task_contains_the_symbolic_links_of_the_shells_path(shared_up: Iris) -> None:
+    (shared_up.folder / "real").mkdir()
+    (shared_up.folder / "link").symlink_to("real")
+    done = in_shell(shared_up, "cd link; iris run -- sh -c 'echo $PWD; pwd -P'; PWD=/ iris run -- printenv PWD")
+    folder = shared_up.folder.resolve()
+    assert done.stdout.splitlines() == [f"{shared_up.folder}/link", f"{folder}/real", f"{folder}/real"]
 
 
-def test_task_in_a_copy_of_a_folder_has_the_copy_as_pwd(up: Iris) -> None:
-    (up.folder / "code").mkdir()
-    done = up("run", "--workspace", "code", "--", "sh", "-c", 'printf "%s\\n" "$PWD"; env pwd -P')
+def test_task_in_a_copy_of_a_folder_has_the_copy_as_pwd(shared_up: Iris) -> None:
+    (shared_up.folder / "code").mkdir()
+    done = shared_up("run", "--workspace", "code", "--", "sh", "-c", 'printf "%s\\n" "$PWD"; env pwd -P')
     by_name, real = done.stdout.splitlines()
-    assert os.path.realpath(by_name) == real != str(up.folder.resolve() / "code")
+    assert os.path.realpath(by_name) == real != str(shared_up.folder.resolve() / "code")
 
 
-def test_variables_that_are_not_valid_text_are_left_out_with_a_notice(up: Iris) -> None:
-    env = {os.fsencode(name): os.fsencode(value) for name, value in up.env.items()}
+def test_variables_that_are_not_valid_text_are_left_out_with_a_notice(shared_up: Iris) -> None:
+    env = {os.fsencode(name): os.fsencode(value) for name, value in shared_up.env.items()}
     env |= {b"LATIN": b"caf\xe9", b"GOOD": b"1", b"": b"empty"}
     done = subprocess.run(
-        up.command("run", "--", "env"), env=env, cwd=up.folder, capture_output=True, stdin=subprocess.DEVNULL
+        shared_up.command("run", "--", "env"),
+        env=env,
+        cwd=shared_up.folder,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done
     assert b"GOOD=1" in done.stdout.splitlines()

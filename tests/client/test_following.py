@@ -254,7 +254,7 @@ open(%(gate)r, 'w').write(digest.hexdigest())
 def test_reader_that_pauses_does_not_slow_down_the_task(
     shared_cluster: LocalServer, tmp_path: Path, route: str
 ) -> None:
-    megabytes = 300
+    megabytes = 150  # more than twice what a process may keep
     gate = tmp_path / "gate"
     with IrisClient.remote(shared_cluster.address) as client:
         job = client.run(python(FLOOD % {"gate": str(gate), "megabytes": megabytes}))
@@ -282,7 +282,7 @@ def test_reader_that_pauses_does_not_slow_down_the_task(
 
 @ROUTES
 def test_each_of_many_followers_of_one_task_gets_every_line(client: IrisClient, tmp_path: Path, route: str) -> None:
-    followers = 100
+    followers = 40
     gate = tmp_path / "gate"
     writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
     job = client.run(writing.command())
@@ -296,7 +296,7 @@ def test_each_of_many_followers_of_one_task_gets_every_line(client: IrisClient, 
 
 @ROUTES
 def test_follow_of_many_tasks_gets_every_line(client: IrisClient, route: str) -> None:
-    tasks = 64
+    tasks = 24
     writing = Writing(seed=24, size=10_000, long_lines=0)
     job = client.run(writing.command(), replicas=tasks, coscheduled=False, resources={"cpu": 0})
     stream = client.stream_job_logs(job.job_id, route=route, on_notice=quiet)

@@ -26,7 +26,7 @@ JOBS = 3000
 TASKS = 3000
 # Before lists had pages and were made in slices, one round of these readers took four times as long.
 LEASE_S = 5.0
-READERS = 12
+READERS = 8
 ROUNDS = 2
 SERVICE = "/iris.cluster.ControllerService/"
 

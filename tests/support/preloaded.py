@@ -1,4 +1,4 @@
-"""Runs the program `iris` in processes that are forked from a process which has loaded it already.
+"""Runs `iris` and programs that use it in processes that are forked from a process which has loaded `iris` already.
 
 Loading `iris` takes 0.3 s of CPU time, and the tests run it a thousand times. A forked process is a real process with
 arguments, environment, folder and descriptors of its own; only its imports have happened before.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -24,12 +25,58 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import ModuleType, TracebackType
+from typing import IO, Any, Self
 
 from iris.interpreter import prepare_quick_exit
 
 _REQUEST_BYTES = 1024 * 1024
+
+
+class PreloadedProcess:
+    """A program that a template has started. The methods are those of `subprocess.Popen`.
+
+    Attributes:
+        pid: The process id of the program.
+        stdout: The end of a pipe, if the caller has set it.
+    """
+
+    def __init__(self, pid: int, answer: socket.socket) -> None:
+        self.pid = pid
+        self.stdout: IO[bytes] | None = None
+        self._answer = answer
+        self._returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the program, and return its exit code, or minus the number of the signal that ended it.
+
+        Raises:
+            TimeoutExpired: The program still runs after `timeout` seconds.
+        """
+        if self._returncode is None:
+            self._answer.settimeout(timeout)
+            try:
+                self._returncode = int(self._answer.recv(100))
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0) from None
+            self._answer.close()
+        return self._returncode
+
+    def poll(self) -> int | None:
+        """Return the exit code. None while the program runs."""
+        try:
+            return self.wait(0.0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program, unless the program has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the program."""
+        self.send_signal(signal.SIGKILL)
 
 
 class Preloaded:
@@ -60,20 +107,41 @@ class Preloaded:
 
         Returns:
             The exit code, or minus the number of the signal that ended the program.
+
+        Raises:
+            TimeoutExpired: The program was killed.
+        """
+        process = self.start(words, env, folder, streams)
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+    def start(
+        self,
+        words: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path,
+        streams: Sequence[int],
+        *,
+        new_session: bool = False,
+        script: Path | None = None,
+    ) -> PreloadedProcess:
+        """Start `iris`, or a Python program that imports `iris`. The arguments are those of `run`.
+
+        Args:
+            new_session: Whether the program leads a session of its own.
+            script: The file of a Python program. None: `iris`.
         """
         answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with answer:
-            with theirs:
-                request = json.dumps({"words": list(words), "env": dict(env), "folder": str(folder)}).encode()
-                socket.send_fds(self._ours, [request], [theirs.fileno(), *streams])
-            pid = int(answer.recv(100) or b"0")
-            assert pid, "the template has ended"
-            answer.settimeout(timeout_s)
-            try:
-                return int(answer.recv(100))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise
+        request: dict[str, Any] = {"words": list(words), "env": dict(env), "folder": str(folder)}
+        request |= {"new_session": new_session, "script": None if script is None else str(script)}
+        with theirs:
+            socket.send_fds(self._ours, [json.dumps(request).encode()], [theirs.fileno(), *streams])
+        pid = int(answer.recv(100) or b"0")
+        assert pid, "the template has ended"
+        return PreloadedProcess(pid, answer)
 
     def close(self) -> None:
         """End the template."""
@@ -105,12 +173,24 @@ def _main() -> None:
             return
         if os.fork() == 0:
             requests.close()
-            if _fork_program(json.loads(data), socket.socket(fileno=streams[0]), streams[1:]):
+            request = json.loads(data)
+            if _fork_program(request, socket.socket(fileno=streams[0]), streams[1:]):
                 break
         for descriptor in streams:
             os.close(descriptor)
     # Here, not deeper: the program ends as any program does, with all that Python does at an exit.
-    runpy.run_module("iris.cli", run_name="__main__", alter_sys=True)
+    if request["script"] is None:
+        runpy.run_module("iris.cli", run_name="__main__", alter_sys=True)
+    else:
+        _run_script(Path(request["script"]))
+
+
+def _run_script(path: Path) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(path)
+    sys.modules["__main__"] = main
+    sys.argv[0] = str(path)
+    exec(compile(path.read_bytes(), path, "exec"), vars(main))
 
 
 def _load_all(name: str) -> None:
@@ -130,15 +210,34 @@ def _fork_program(request: Mapping[str, Any], answer: socket.socket, streams: Se
         answer.send(b"%d" % os.waitstatus_to_exitcode(status))
         os._exit(0)
     answer.close()
+    if request["new_session"]:
+        os.setsid()
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    _open_standard_streams()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv[1:] = request["words"]
     sys.path[0] = request["folder"]
     return True
+
+
+def _open_standard_streams() -> None:
+    """Open the text streams of Python again. The streams of the template know for example whether its own descriptors
+    can seek."""
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+        io.BufferedReader(io.FileIO(0, closefd=False)), encoding=sys.stdin.encoding, errors=sys.stdin.errors
+    )
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        new = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(number, "w", closefd=False)), encoding=old.encoding, errors=old.errors
+        )
+        new.reconfigure(line_buffering=name == "stderr" or new.isatty())
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
 
 
 if __name__ == "__main__":
