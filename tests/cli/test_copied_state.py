@@ -146,7 +146,9 @@ def test_down_in_a_copied_home_leaves_the_original_alone(iris: Iris, tmp_path: P
     other.close()
 
 
-@pytest.mark.parametrize("how", ["in place", "moved", "moved while a worker lives"])
+@pytest.mark.parametrize(
+    "how", ["in place", pytest.param("moved", marks=pytest.mark.long), "moved while a worker lives"]
+)
 def test_restarted_or_moved_state_directory_is_not_treated_as_a_copy(iris: Iris, tmp_path: Path, how: str) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     name = iris.detach("echo done")
