@@ -124,23 +124,46 @@ def test_series_of_a_removed_job_are_removed_and_not_written_again(tmp_path: Pat
     asyncio.run(run())
 
 
-def test_oldest_ended_jobs_lose_their_series_beyond_the_limit(tmp_path: Path) -> None:
+def test_oldest_ended_jobs_lose_their_series_beyond_the_limit_however_many_jobs_end_at_once(tmp_path: Path) -> None:
     async def run() -> None:
-        async with world(tmp_path / "db", max_bytes=1000) as it:
+        async with world(tmp_path / "db") as it:
             unfinished = await it.add_job("unfinished")
             it.report(unfinished, samples=5)
             await it.history.write()
             ended = []
-            for number in range(150):
+            for number in range(320):
                 record = await it.add_job(f"ended-{number}")
                 it.report(record)
                 await end_job(it, record)
                 ended.append(record)
             await it.history.write()
+            most = it.stored_bytes()
+            limited = UsageHistory(it.store, it.stored_jobs, it.saver, most // 3, now=lambda: it.now_ms)
+            await limited.write()  # One removal takes the series of 100 jobs.
+            assert it.stored_bytes() <= most // 3
             assert await it.points(ended[0]) == 0
             assert await it.points(ended[-1]) == 1
             assert await it.points(unfinished) == 5
             assert len(it.store.read(partial(rows.read_job, number=unfinished.number))) == 2
+
+    asyncio.run(run())
+
+
+def test_series_of_many_jobs_that_end_within_seconds_are_all_stored(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with world(tmp_path / "db") as it:
+            writing = asyncio.create_task(it.history.run())
+            try:
+                ended = [await it.add_job(f"ended-{number}") for number in range(1100)]
+                for record in ended:
+                    it.report(record)
+                    it.history.job_ended(record)
+                    await it.stored_jobs.run(lambda: None)
+                await it.history.write()
+            finally:
+                writing.cancel()
+            for record in (ended[0], ended[550], ended[-1]):
+                assert await it.points(record) == 1
 
     asyncio.run(run())
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iris.cluster.controller.auth import web_sessions
-from iris.cluster.controller.auth.web_sessions import MAX_SESSION_S, MAX_SESSIONS_PER_USER, WebSession, WebSessions
+from iris.cluster.controller.auth.web_sessions import MAX_SESSION_S, MAX_SESSIONS_PER_TOKEN, WebSession, WebSessions
 from iris.errors import UnauthenticatedError
 from iris.reasons import ErrorReason
 from iris.rpc.auth.caller import USER, Caller
@@ -108,12 +108,33 @@ def test_code_made_on_this_machine_is_refused_for_another_user(uid: int | None, 
             sessions.holder_of_code(code, "", uid)
 
 
-def test_user_with_too_many_sessions_loses_the_oldest_one() -> None:
+def test_sessions_and_links_of_another_token_with_the_same_name_and_role_stay() -> None:
+    sessions = WebSessions(None, "key")
+    other = Caller(ANA.name, ANA.role, "another-token", ANA.expires_at_s)
+    session, secret = opened(sessions, other)
+    code, _ = sessions.create_code(other, None)
+    for _ in range(MAX_SESSIONS_PER_TOKEN + 5):
+        sessions.create_code(ANA, None)
+        opened(sessions)
+    assert sessions.find(session.session_id, (secret,)) == session
+    assert sessions.holder_of_code(code, "", None) == other
+
+
+def test_repeated_request_to_sign_in_ends_no_session() -> None:
+    sessions = WebSessions(None, "key")
+    code, _ = sessions.create_code(ANA, None)
+    first = [opened(sessions)[0] for _ in range(MAX_SESSIONS_PER_TOKEN - 1)]
+    for _ in range(3):
+        opened(sessions, code=code, request_id="one")
+    assert all(sessions.is_open(session.session_id) for session in first)
+
+
+def test_token_with_too_many_sessions_loses_the_oldest_one() -> None:
     sessions = WebSessions(None, "key")
     bob, _ = opened(sessions, BOB)
-    all_of_ana = [opened(sessions)[0] for _ in range(MAX_SESSIONS_PER_USER + 1)]
+    all_of_ana = [opened(sessions)[0] for _ in range(MAX_SESSIONS_PER_TOKEN + 1)]
     open_ones = [sessions.is_open(session.session_id) for session in all_of_ana]
-    assert open_ones == [False] + [True] * MAX_SESSIONS_PER_USER
+    assert open_ones == [False] + [True] * MAX_SESSIONS_PER_TOKEN
     assert sessions.is_open(bob.session_id)
 
 

@@ -29,9 +29,11 @@ SESSIONS_FILE = "web-sessions"
 CODE_S = 300
 # A session ends after this time, also if its token is valid for longer. The user then signs in again.
 MAX_SESSION_S = 30 * 86400
-# A user with more sessions than this loses the oldest one, and a user with more unused codes the oldest code.
-MAX_SESSIONS_PER_USER = 100
-_MAX_CODES_PER_USER = 100
+# A token with more sessions than this loses the oldest one, and a token with more codes the oldest code. The limits are
+# for tokens and not for users, because several tokens may have the same name. The holder of one of these tokens must
+# not end the sessions of the others.
+MAX_SESSIONS_PER_TOKEN = 100
+_MAX_CODES_PER_TOKEN = 100
 _ADVICE = "make a new link with 'iris web'"
 _log = logging.getLogger(__name__)
 
@@ -116,8 +118,8 @@ class WebSessions:
         """
         now_s = wall_s()
         self._codes = {key: code for key, code in self._codes.items() if code.expires_at_s > now_s}
-        own = [key for key, code in self._codes.items() if code.caller.key == caller.key]
-        for key in own[: max(0, len(own) + 1 - _MAX_CODES_PER_USER)]:
+        own = [key for key, code in self._codes.items() if code.caller.token_id == caller.token_id]
+        for key in own[: max(0, len(own) + 1 - _MAX_CODES_PER_TOKEN)]:
             del self._codes[key]
         code, expires_at_s = secrets.token_urlsafe(32), min(now_s + CODE_S, caller.expires_at_s)
         self._codes[_hash(code)] = _Code(caller, uid, expires_at_s)
@@ -246,8 +248,9 @@ class WebSessions:
     def _drop_old(self, session: WebSession) -> None:
         now_s = wall_s()
         self._sessions = {key: one for key, one in self._sessions.items() if one.expires_at_s > now_s}
-        own = [key for key, one in self._sessions.items() if one.caller.key == session.caller.key]
-        for key in own[: max(0, len(own) + 1 - MAX_SESSIONS_PER_USER)]:
+        others = (one for one in self._sessions.values() if one.session_id != session.session_id)
+        own = [one.session_id for one in others if one.token_id == session.token_id]
+        for key in own[: max(0, len(own) + 1 - MAX_SESSIONS_PER_TOKEN)]:
             del self._sessions[key]
 
 

@@ -44,14 +44,18 @@ class ClusterWatch:
         status: Makes messages about the state of the controller.
         journal: The events of the cluster.
         slices: Compares the parts of a snapshot in small steps, and lets clients get their messages in turns.
+        beat_s: The time in seconds after which a client without changes gets an empty message.
 
     Attributes:
         clients: The number of clients that watch the cluster.
     """
 
-    def __init__(self, view: ClusterView, status: ClusterStatus, journal: EventJournal, slices: Slices) -> None:
+    def __init__(
+        self, view: ClusterView, status: ClusterStatus, journal: EventJournal, slices: Slices, beat_s: float = BEAT_S
+    ) -> None:
         self.clients = 0
         self._slices = slices
+        self._beat_s = beat_s
         self._view = view
         self._status = status
         self._journal = journal
@@ -83,15 +87,17 @@ class ClusterWatch:
             self._making = asyncio.create_task(self._make_snapshots())
         try:
             while not self._is_fresh:
-                await self._made.wait()
+                # The first snapshot of a busy controller can take long, and proxies cut streams that are silent.
+                if not await happens(self._made, self._beat_s) and not self._is_fresh:
+                    yield WatchClusterResponse()
             last_s = time.monotonic()
             while True:
                 made = self._made
                 message = self._message(client)
-                if message.ByteSize() or time.monotonic() - last_s >= BEAT_S:
+                if message.ByteSize() or time.monotonic() - last_s >= self._beat_s:
                     last_s = time.monotonic()
                     yield message
-                await happens(made, BEAT_S)
+                await happens(made, self._beat_s)
                 await self._slices.stream_turns.turn()
         finally:
             self.clients -= 1

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -35,6 +36,7 @@ from iris.cluster.types import is_task_finished
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
+from iris.system.event_loop import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
@@ -44,6 +46,7 @@ MAX_BYTES = 256 * 2**20
 _MAX_WORKERS = 2000
 # If the disk is full, the series of at most this many ended jobs wait in memory.
 _MAX_ENDED = 1000
+_HURRY_ENDED = 200  # If the series of this many ended jobs wait, they are written at once.
 _TICK_S = 5.0
 # The series of unfinished jobs are written with every twelfth tick.
 _TICKS = 12
@@ -117,6 +120,7 @@ class UsageHistory:
         self._jobs: dict[int, JobUsage] = {}
         # The ended jobs whose series are not written yet.
         self._ended: OrderedDict[int, JobUsage] = OrderedDict()
+        self._hurry = asyncio.Event()
         # The worker that reported last comes last.
         self._workers: OrderedDict[str, UsageTotal] = OrderedDict()
 
@@ -171,6 +175,8 @@ class UsageHistory:
         usage = self._jobs.pop(record.number, None)
         if usage is not None:
             self._ended[record.number] = usage
+            if len(self._ended) >= _HURRY_ENDED:
+                self._hurry.set()
             if len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
 
@@ -233,22 +239,30 @@ class UsageHistory:
 
     async def run(self) -> None:
         """Write the changed series to the database, forever."""
-        for tick in itertools.count(1):
-            await asyncio.sleep(_TICK_S)
+        ticks, last_s = 0, time.monotonic()
+        while True:
+            await happens(self._hurry, max(0.0, last_s + _TICK_S - time.monotonic()))
+            self._hurry.clear()
+            is_tick = time.monotonic() >= last_s + _TICK_S
+            if is_tick:
+                ticks, last_s = ticks + 1, time.monotonic()
             try:
-                await self._tick(with_unfinished=tick % _TICKS == 0)
+                if is_tick:
+                    self._remove_silent()
+                await self.write(with_unfinished=is_tick and ticks % _TICKS == 0)
             except IrisError as error:
                 _log.warning("the usage of tasks cannot be written, trying again later: %s", error)
+                await asyncio.sleep(_TICK_S)
             except Exception:  # noqa: BLE001 - After a bug with one series, the others are still written.
                 _log.exception("the usage of tasks cannot be written")
+                await asyncio.sleep(_TICK_S)
 
-    async def _tick(self, *, with_unfinished: bool) -> None:
+    def _remove_silent(self) -> None:
         now_s = self._now() // 1000
         for usage in self._jobs.values():
             usage.total.remove_silent(now_s)
         for total in self._workers.values():
             total.remove_silent(now_s)
-        await self.write(with_unfinished=with_unfinished)
 
     async def write(self, *, with_unfinished: bool = True) -> None:
         """Write the changed series of ended jobs and, if `with_unfinished` is set, of unfinished jobs.
@@ -256,30 +270,52 @@ class UsageHistory:
         Raises:
             IrisError: The series could not be written. They will be written by a later call.
         """
-        for usage in list(self._ended.values()):
-            await self._write_job(usage)
+        ended = list(self._ended.values())
+        await self._write_jobs(ended)
+        for usage in ended:
             self._ended.pop(usage.number, None)
         if with_unfinished:
-            for usage in list(self._jobs.values()):
-                await self._write_job(usage)
-        if await self._stored_jobs.run(self._store.read, rows.total_bytes) > self._max_bytes:
+            await self._write_jobs(list(self._jobs.values()))
+        await self._remove_oldest()
+
+    async def _remove_oldest(self) -> None:
+        """Remove the series of the oldest ended jobs until the stored series are within the limit."""
+        before = None
+        while (stored := await self._stored_jobs.run(self._store.read, rows.total_bytes)) > self._max_bytes:
+            if stored == before:
+                return  # Only the series of unfinished jobs are left.
+            before = stored
             await self._saver.write_once(_remove_oldest)
 
-    async def _write_job(self, usage: JobUsage) -> None:
-        while usage.changed:
-            indices = list(itertools.islice(usage.changed, _ROWS_AT_ONCE))
-            usage.changed.difference_update(indices)
+    async def _write_jobs(self, usages: Sequence[JobUsage]) -> None:
+        """Write the changed series of jobs. One transaction has the series of several jobs."""
+        while taken := _take_changed(usages):
             try:
-                packed = await _pack(usage, indices)
+                packed = [row for usage, indices in taken for row in await _pack(usage, indices)]
                 await self._saver.write_once(partial(_save, packed=packed))
             except BaseException:
-                usage.changed.update(indices)
+                for usage, indices in taken:
+                    usage.changed.update(indices)
                 raise
 
     async def close(self) -> None:
         """Write all changed series, if possible."""
         with contextlib.suppress(IrisError):
             await self.write()
+
+
+def _take_changed(usages: Sequence[JobUsage]) -> list[tuple[JobUsage, list[int]]]:
+    """Remove up to `_ROWS_AT_ONCE` indices from the changed indices of jobs, and return them with their jobs."""
+    taken, left = [], _ROWS_AT_ONCE
+    for usage in usages:
+        indices = list(itertools.islice(usage.changed, left))
+        if indices:
+            usage.changed.difference_update(indices)
+            taken.append((usage, indices))
+            left -= len(indices)
+        if not left:
+            break
+    return taken
 
 
 async def _pack(usage: JobUsage, indices: Sequence[int]) -> list[tuple[int, int, bytes]]:
