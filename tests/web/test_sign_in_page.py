@@ -103,6 +103,28 @@ def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(server: Local
     assert cookie["path"] == f"/{session_path(tab)}/"
 
 
+def test_link_of_another_user_asks_before_it_changes_the_user(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, "#/jobs", secret=token("admin", name="bob"))
+    signed_in(page)
+    before = session_path(page)
+    banner = page.get_by_role("banner")
+    page.goto(f"{server.address}/{link(server, 'some-job')}")
+    expect(page.get_by_role("alert")).to_contain_text("The link belongs to ana with the role user")
+    assert session_path(page) == before
+    assert accessibility_problems(page) == []
+    with page.expect_response(re.compile("/SignOut$")) as signing_out:
+        page.get_by_role("button", name="Stay bob").click()
+    assert signing_out.value.status == 200
+    assert before not in signing_out.value.url
+    expect(banner).to_contain_text("bob")
+    assert session_path(page) == before
+    page.goto(f"{server.address}/{link(server, 'some-job')}")
+    page.get_by_role("button", name="Change to ana").click()
+    expect(banner).to_contain_text("ana")
+    page.goto(f"{server.address}/{link(server, 'another-job')}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("another-job")  # The user stays the same.
+
+
 def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, "#/cluster", secret="")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -84,21 +84,44 @@ export async function loadIdentity(): Promise<void> {
 
 export type Credential = { case: "code" | "token"; value: string };
 
+/** A session that the controller has opened, and that the page may not use yet. */
+export interface OpenedSession {
+  readonly caller: Controller_Identity | null;
+  readonly path: string;
+}
+
 /**
- * Signs in with a token, or with the code of a link. A link works once: repeat a failed call with the same `requestId`.
+ * Opens a session with a token, or with the code of a link. A link works once: repeat a failed call with the same
+ * `requestId`.
  *
  * The promise rejects if the controller refuses the token or the code, or cannot be reached.
  */
-export async function signIn(credential: Credential, requestId: string): Promise<void> {
-  const answer = await outside.signIn({ credential, pagePath: PAGE_PATH, requestId });
-  identity.value = answer.caller ?? null;
+export async function openSession(credential: Credential, requestId: string): Promise<OpenedSession> {
+  const { caller, sessionPath } = await outside.signIn({ credential, pagePath: PAGE_PATH, requestId });
+  return { caller: caller ?? null, path: sessionPath };
+}
+
+/** Makes the page's calls in a session that was opened. */
+export function useSession(opened: OpenedSession): void {
+  identity.value = opened.caller;
   problem.value = null;
-  path.value = answer.sessionPath;
+  path.value = opened.path;
   try {
-    localStorage.setItem(KEY, answer.sessionPath);
+    localStorage.setItem(KEY, opened.path);
   } catch {
     // A browser may forbid storage. The session then lasts until the page is closed or loaded again.
   }
+}
+
+/** Ends a session that was opened, and that the page does not use. */
+export async function closeSession({ path: unused }: OpenedSession): Promise<void> {
+  const transport = createConnectTransport({ ...options, baseUrl: `${PAGE_URL}${unused}` });
+  await createClient(ControllerService, transport).signOut({});
+}
+
+/** Signs in with a token. The promise rejects like the one of `openSession`. */
+export async function signIn(credential: Credential, requestId: string): Promise<void> {
+  useSession(await openSession(credential, requestId));
 }
 
 /** Ends the session. The browser is signed out also if the controller cannot be reached or knows no session. */

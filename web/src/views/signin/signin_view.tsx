@@ -5,9 +5,22 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { navigate, route } from "../../frame/router";
 import { hrefOf, type Route } from "../../frame/routes";
+import { showError } from "../../frame/toasts";
 import { Command } from "../../parts/copy";
+import { visibleText } from "../../parts/visible_text";
 import { describeError } from "../../rpc/errors";
-import { needsSignIn, newRequestId, signIn, signInProblem } from "../../rpc/session";
+import {
+  closeSession,
+  loadIdentity,
+  me,
+  needsSignIn,
+  newRequestId,
+  openSession,
+  signIn,
+  signInProblem,
+  useSession,
+  type OpenedSession,
+} from "../../rpc/session";
 import { codeOfLink, type LinkCode } from "./link_code";
 import { refusalText } from "./refusals";
 
@@ -41,16 +54,23 @@ export function SignInView(_: { route: Route }) {
 
 function LinkProgress({ code, requestId }: LinkCode & { requestId: string }) {
   const [failure, setFailure] = useState<{ text: string; isFinal: boolean } | null>(null);
+  const [opened, setOpened] = useState<OpenedSession | null>(null);
   const use = async () => {
     setFailure(null);
     try {
-      await signIn({ case: "code", value: code }, requestId);
+      await loadIdentity();
+      const session = await openSession({ case: "code", value: code }, requestId);
+      // A link of another person must not change unnoticed as whom the user works.
+      if (!needsSignIn.peek() && !isSameUser(session)) return setOpened(session);
+      useSession(session);
       link.value = null;
     } catch (error) {
       setFailure({ text: refusalText(error), isFinal: describeError(error).kind !== "connection" });
     }
+    return undefined;
   };
   useEffect(() => void use(), []);
+  if (opened) return <OtherUser opened={opened} />;
   if (!failure) {
     return (
       <p class="notice loading" role="status">
@@ -68,7 +88,41 @@ function LinkProgress({ code, requestId }: LinkCode & { requestId: string }) {
         </button>
       )}
       <button type="button" class="button" onClick={() => (link.value = null)}>
-        Use a token instead
+        {needsSignIn.value ? "Use a token instead" : "Stay signed in as before"}
+      </button>
+    </section>
+  );
+}
+
+function isSameUser({ caller }: OpenedSession): boolean {
+  const user = me.peek();
+  return user !== null && caller !== null && user.name === caller.name && user.role === caller.role;
+}
+
+/** Asks whether to change to the user of a link. */
+function OtherUser({ opened }: { opened: OpenedSession }) {
+  const present = me.value;
+  const change = () => {
+    useSession(opened);
+    link.value = null;
+  };
+  const stay = () => {
+    link.value = null;
+    closeSession(opened).catch(showError);
+  };
+  return (
+    <section class="notice sign-in">
+      <h1>Change the user?</h1>
+      <p role="alert">
+        {present && `This browser is signed in as ${visibleText(present.name)} with the role ${present.role}. `}
+        The link belongs to {visibleText(opened.caller?.name ?? "")} with the role {opened.caller?.role}. If somebody else
+        sent you the link, do not use it: your work would belong to them.
+      </p>
+      <button type="button" class="button button-primary" onClick={stay}>
+        Stay {present ? visibleText(present.name) : "as before"}
+      </button>
+      <button type="button" class="button" onClick={change}>
+        Change to {visibleText(opened.caller?.name ?? "")}
       </button>
     </section>
   );
