@@ -226,6 +226,22 @@ def test_buttons_end_retry_and_forget_a_job_after_a_confirmation(
     assert client.status(job.job_id).state == pb.JOB_STATE_KILLED
 
 
+def test_failed_tasks_of_a_job_are_retried_alone(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+    script = 'echo "task $IRIS_TASK_INDEX of $IRIS_NUM_TASKS"; exit $((IRIS_TASK_INDEX == 1 ? 3 : 0))'
+    job = client.run(shell(script), name=unique("partly"), replicas=3, coscheduled=False, max_task_failures=3)
+    client.wait(job.job_id)
+    page = pages.open(server.address, address_of(job.job_id))
+    page.get_by_role("button", name="Retry failed tasks").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("runs the task that has not succeeded")
+    dialog.get_by_role("button", name="Submit again").click()
+    title = page.get_by_role("heading", level=1)
+    expect(title).not_to_have_text(job.job_id)
+    again = client.wait(title.text_content() or "")
+    assert again.num_tasks == 1
+    assert [entry.message for entry in client.fetch_task_logs(again.job_id, task_index=0)] == ["task 1 of 3"]
+
+
 def test_reader_sees_no_buttons(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     job = client.run(["sleep", "600"], name=unique("read"))
     page = pages.open(server.address, address_of(job.job_id, "?task=0"), secret=token("reader"))

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
   Controller_LaunchJobRequestSchema,
+  type Controller_LaunchJobRequest,
   JobStatusSchema,
   TaskStatusSchema,
   UsageSeriesSchema,
@@ -11,7 +12,7 @@ import {
 import { commandLine, plainLine, visibleText } from "../src/parts/visible_text";
 import { cellAfter, cellAt, gridOf } from "../src/views/job/grid_layout";
 import { countStates, exitText, JobModel, treeOf, troubledTasks } from "../src/views/job/job_model";
-import { newName, retrySubmission } from "../src/views/job/retry";
+import { keepUnsuccessful, newName, retrySubmission } from "../src/views/job/retry";
 import { inOrder, momentAt, moved, rowHeight, spansOf, tickStep, xOf, zoomed } from "../src/views/job/timeline/layout";
 import { axisValues, columnsOf, CPU, GPU, largestValue, MEMORY, summaryOf, timeLabel, timeRange } from "../src/views/job/usage/usage_data";
 
@@ -129,7 +130,8 @@ test("task that failed first comes first", () => {
 });
 
 test("exit code 0 is a value, and a missing exit code is none", () => {
-  assert.equal(exitText(task({ exitCode: 0 })), "exit code 0");
+  assert.equal(exitText(task({ state: KILLED, exitCode: 0 })), "exit code 0");
+  assert.equal(exitText(task({ state: SUCCEEDED, exitCode: 0 })), "", "the state says the same");
   assert.equal(exitText(task({ exitCode: 137, termSignal: 9 })), "signal 9");
   assert.equal(exitText(task({ state: KILLED })), "");
 });
@@ -151,6 +153,18 @@ test("name of a retry gets a new suffix", () => {
     "0123abcd", "submission",
   );
   assert.deepEqual([again.name, again.parentJobId, again.stdin, again.command, again.maxRetriesFailure], ["old-0123abcd", "", false, ["true"], 3]);
+});
+
+test("retry of unsuccessful tasks keeps what each task sees, and a gang keeps all its tasks", () => {
+  const submission = (independentTasks: boolean, seenTaskIndices: number[] = []) =>
+    create(Controller_LaunchJobRequestSchema, { independentTasks, seenTaskIndices, seenNumTasks: seenTaskIndices.length && 9, resources: { replicas: 4 } });
+  const wanted = (kept: Controller_LaunchJobRequest) => [kept.resources?.replicas, kept.seenTaskIndices, kept.seenNumTasks];
+  assert.deepEqual(wanted(keepUnsuccessful(submission(true), 4, [1, 3])), [2, [1, 3], 4]);
+  assert.deepEqual(wanted(keepUnsuccessful(submission(true, [2, 4, 6, 8]), 4, [1, 3])), [2, [4, 8], 9]);
+  assert.deepEqual(wanted(keepUnsuccessful(submission(false), 4, [1, 3])), [4, [], 0]);
+  const earlier = submission(true);
+  keepUnsuccessful(earlier, 4, [0]);
+  assert.equal(earlier.resources?.replicas, 4, "the earlier submission stays as it was");
 });
 
 test("hidden characters become visible, and colours disappear", () => {

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { Controller_WatchJobsResponseSchema as Schema, JobStatusSchema } from "../src/gen/iris/rpc/cluster_pb";
 import { choosesAll, conditionsOf, requestOf, stateParameter } from "../src/views/jobs/conditions";
+import { taskCounts } from "../src/views/jobs/task_counts";
 import { JobListState, total } from "../src/views/jobs/job_list";
 import { targetRow } from "../src/parts/virtual_rows";
 
@@ -18,6 +19,12 @@ test("list applies a snapshot, changes and leaves in any order of numbers", () =
   assert.deepEqual(second?.jobs.map((one) => [one.jobId, one.state]), [["job-10", 3], ["job-9", 3], ["job-2", 5]]);
   const again = state.apply(create(Schema, { isSnapshot: true, jobs: [job(3)], counts }));
   assert.deepEqual(again?.jobs.map((one) => one.jobId), ["job-3"]);
+});
+
+test("tasks of an unschedulable job have the colour of their state", () => {
+  const counts = (state: number) => taskCounts(create(JobStatusSchema, { state, tasksKilled: 3 })).filter(({ count }) => count > 0);
+  assert.deepEqual(counts(8), [{ state: 8, count: 3 }]);
+  assert.deepEqual(counts(6), [{ state: 6, count: 3 }]);
 });
 
 test("beat changes nothing", () => {

@@ -11,16 +11,21 @@ import { styleOf } from "../../parts/states";
 import { visibleText } from "../../parts/visible_text";
 import { isAdmin, mayChange, me, newRequestId } from "../../rpc/session";
 import { controller } from "../../rpc/transport";
-import { retrySubmission } from "./retry";
+import { keepUnsuccessful, retrySubmission } from "./retry";
 
 /** The buttons that end, retry and forget a job. A reader sees none of them. */
-export function JobActions({ job }: { job: JobStatus }) {
+export function JobActions({ job, tasks }: { job: JobStatus; tasks: readonly TaskStatus[] }) {
   if (!mayChange.value) return null;
   const isOwner = isAdmin.value || me.value?.name === job.owner;
   const isFinal = styleOf(job.state).isFinal;
+  const unsuccessful = tasks.filter(({ state }) => styleOf(state).name !== "SUCCEEDED").map(({ taskIndex }) => taskIndex);
+  const isPartlySuccessful = unsuccessful.length > 0 && unsuccessful.length < job.numTasks;
   return (
     <div class="job-actions">
-      {isOwner && <ActionButton run={() => retryJob(job)}>Retry</ActionButton>}
+      {isOwner && <ActionButton run={() => retryJob(job, [])}>Retry</ActionButton>}
+      {isOwner && isFinal && isPartlySuccessful && (
+        <ActionButton run={() => retryJob(job, unsuccessful)}>Retry failed tasks</ActionButton>
+      )}
       {!isFinal && <ActionButton run={() => endJob(job)}>End job</ActionButton>}
       {isFinal && isOwner && <ActionButton run={() => forgetJob(job)}>Forget</ActionButton>}
     </div>
@@ -79,16 +84,24 @@ async function endTask(job: JobStatus, task: TaskStatus): Promise<void> {
   showToast(`Task ${task.taskIndex} is being ended.`);
 }
 
-async function retryJob(job: JobStatus): Promise<void> {
+/** Submits a job again: the given tasks, or all tasks if none are given. */
+async function retryJob(job: JobStatus, taskIndices: readonly number[]): Promise<void> {
   const { submission, problem } = await controller.getSubmission({ jobId: job.jobId });
   if (!submission || problem) {
     showToast("This job cannot be submitted again.", "error", visibleText(problem));
     return;
   }
-  const again = retrySubmission(submission, newRequestId().slice(0, 8), newRequestId());
+  const wanted = taskIndices.length ? keepUnsuccessful(submission, job.numTasks, taskIndices) : submission;
+  const again = retrySubmission(wanted, newRequestId().slice(0, 8), newRequestId());
+  const count = again.resources?.replicas || 1;
+  const which =
+    count < job.numTasks
+      ? `runs the ${count === 1 ? "task that has" : `${count} tasks that have`} not succeeded`
+      : `runs all ${job.numTasks} tasks again`;
+  const gang = taskIndices.length && count === job.numTasks ? " The tasks start together, so all of them are needed." : "";
   const confirmed = await confirm({
     title: "Submit the job again?",
-    text: `A new job ${visibleText(again.name)} runs all ${job.numTasks} tasks again, with the same command, workspace, environment and resources. The present job stays unchanged.`,
+    text: `A new job ${visibleText(again.name)} ${which}, with the same command, workspace, environment and resources.${gang} The present job stays unchanged.`,
     action: "Submit again",
   });
   if (!confirmed) return;

@@ -65,9 +65,12 @@ export function countStates(tasks: readonly TaskStatus[]): { state: number; coun
 
 const BAR_ORDER = [5, 7, 8, 6, 4, 3, 2, 1, 0];
 
-/** Returns how a process ended, for people: `exit code 3` or `signal 9`; empty if it has no exit code. */
+/**
+ * Returns how a process ended, for people: `exit code 3` or `signal 9`. The text is empty if there is no exit code, and
+ * if the state already says that the exit code is 0.
+ */
 export function exitText(ended: JobStatus | TaskStatus | TaskAttempt): string {
-  if (!hasExitCode(ended)) return "";
+  if (!hasExitCode(ended) || (ended.exitCode === 0 && styleOf(ended.state).name === "SUCCEEDED")) return "";
   return ended.termSignal ? `signal ${ended.termSignal}` : `exit code ${ended.exitCode}`;
 }
 

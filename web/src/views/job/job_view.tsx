@@ -55,7 +55,7 @@ export function JobView({ route }: { route: Route }) {
     <article class="job">
       <div class="job-head">
         <JobTitle jobId={jobId} />
-        <JobActions job={job} />
+        <JobActions job={job} tasks={tasks} />
       </div>
       <JobState job={job} />
       <Failures jobId={jobId} tasks={tasks} onSelect={select} />

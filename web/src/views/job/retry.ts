@@ -1,6 +1,6 @@
 // Makes the submission of a job that is submitted again. The module is pure.
 
-import { create } from "@bufbuild/protobuf";
+import { clearField, clone, create } from "@bufbuild/protobuf";
 import { Controller_LaunchJobRequestSchema, type Controller_LaunchJobRequest } from "../../gen/iris/rpc/cluster_pb";
 
 const RANDOM_SUFFIX = /-[0-9a-f]{8}$/;
@@ -28,4 +28,26 @@ export function retrySubmission(earlier: Controller_LaunchJobRequest, random: st
     stdin: false,
     after: [],
   });
+}
+
+/**
+ * Restricts the submission of a job to the tasks that have not succeeded. A gang keeps all of its tasks, because it needs
+ * them. Each task of the new job sees the index and the number of tasks of the earlier job.
+ *
+ * @param unsuccessful - the indices of the tasks that have not succeeded, in order
+ */
+export function keepUnsuccessful(
+  submission: Controller_LaunchJobRequest,
+  numTasks: number,
+  unsuccessful: readonly number[],
+): Controller_LaunchJobRequest {
+  const kept = clone(Controller_LaunchJobRequestSchema, submission);
+  if (!kept.independentTasks || unsuccessful.length === numTasks || !kept.resources) return kept;
+  const seen = kept.seenTaskIndices;
+  kept.seenTaskIndices = unsuccessful.map((index) => seen[index] ?? index);
+  kept.seenNumTasks = kept.seenNumTasks || numTasks;
+  // The new job has only some inputs of an earlier map, so it must not be taken for the whole map.
+  clearField(kept, Controller_LaunchJobRequestSchema.field.inputsDigest);
+  kept.resources.replicas = unsuccessful.length;
+  return kept;
 }

@@ -3,16 +3,10 @@
 import type { JobStatus } from "../../gen/iris/rpc/cluster_pb";
 import { hrefOf } from "../../frame/routes";
 import { countText, toNumber } from "../../parts/numbers";
-import { StateBadge, StateBar, type StateCount } from "../../parts/state";
-import { stateNumber } from "../../parts/states";
+import { StateBadge, StateBar } from "../../parts/state";
 import { Age, Duration } from "../../parts/time";
 import { change } from "./filters";
-
-const SUCCEEDED = stateNumber("SUCCEEDED");
-const RUNNING = stateNumber("RUNNING");
-const FAILED = stateNumber("FAILED");
-const KILLED = stateNumber("KILLED");
-const PENDING = stateNumber("PENDING");
+import { taskCounts } from "./task_counts";
 
 /** The headings of the columns. */
 export function JobHeadings() {
@@ -68,15 +62,4 @@ export function JobCells({ job }: { job: JobStatus }) {
       </span>
     </div>
   );
-}
-
-/** Returns how many tasks of a job are in each state, in the order of the bar. */
-export function taskCounts(job: JobStatus): StateCount[] {
-  return [
-    { state: SUCCEEDED, count: job.tasksSucceeded },
-    { state: RUNNING, count: job.tasksRunning },
-    { state: FAILED, count: job.tasksFailed },
-    { state: KILLED, count: job.tasksKilled },
-    { state: PENDING, count: job.tasksPending },
-  ];
 }
