@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from support.browser_pages import Pages, accessibility_problems
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.log_writer import Writing
@@ -92,7 +92,7 @@ def test_log_shows_a_retry_and_how_each_attempt_ended(
     expect(log.line("no newline yet")).to_be_visible()
     expect(log.page.locator(".log-end")).to_contain_text("Attempt 0 failed with exit code 3")
     gate.touch()
-    expect(log.page.locator(".log-end").last).to_contain_text("Attempt 1 succeeded with exit code 0")
+    expect(log.page.locator(".log-end").last).to_contain_text("Attempt 1 succeeded")
     expect(log.page.get_by_text("This is the whole log")).to_be_visible()
     texts = [
         text.split(" started")[0].split(" after")[0].strip()
@@ -106,7 +106,7 @@ def test_log_shows_a_retry_and_how_each_attempt_ended(
         "attempt 1 begins",
         "no newline yet, but now",
         "last",
-        "Attempt 1 succeeded with exit code 0",
+        "Attempt 1 succeeded",
     ]
 
 
@@ -301,6 +301,47 @@ def number_in_sight(log: LogPage) -> int:
         " > rows.getBoundingClientRect().top).textContent"
     )
     return int(text.split()[1])
+
+
+def test_rows_stay_in_place_until_the_rows_of_a_movement_were_read(
+    cluster: StandingCluster, large_job: str, pages: Pages
+) -> None:
+    log = LogPage(pages, cluster, large_job)
+    last = log.line(f"line {LARGE_LINES} of a large log, with some more words")
+    expect(last).to_be_in_viewport()
+    held: list[Route] = []
+    log.page.route("**/FetchLogParts", lambda route: held.append(route))
+    log.press("g")
+    expect(log.rows).to_have_attribute("aria-busy", "true")
+    wait_until(lambda: held, "the reading of the beginning")
+    log.press("t")  # The page draws the rows again.
+    expect(log.page.locator(".log-time").first).to_be_attached()
+    expect(last).to_be_in_viewport()
+    for route in held:
+        route.continue_()
+    log.page.unroute("**/FetchLogParts")
+    expect(log.line("line 1 of a large log, with some more words")).to_be_visible()
+
+
+def test_log_that_cannot_be_read_for_a_while_is_read_on_by_itself(
+    cluster: StandingCluster, large_job: str, pages: Pages
+) -> None:
+    log = LogPage(pages, cluster, large_job)
+    expect(log.line(f"line {LARGE_LINES} of a large log, with some more words")).to_be_in_viewport()
+    log.page.route("**/FetchLogParts", lambda route: route.fulfill(status=503))
+    problem = log.page.get_by_role("alert").filter(has_text="cannot be reached").first
+
+    def shows_problem() -> bool:
+        log.scroll_up(10_000)  # The page has more rows in its memory than it draws.
+        return problem.is_visible()
+
+    wait_until(shows_problem, "the error")
+    highest = numbers_of(log)[0]
+    log.page.unroute("**/FetchLogParts")
+    wait_until(lambda: numbers_of(log)[0] < highest, "the lines above")
+    expect(log.page.get_by_role("alert")).to_have_count(0)
+    numbers = numbers_of(log)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_search_goes_from_match_to_match_and_a_link_leads_to_the_line(

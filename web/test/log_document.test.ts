@@ -253,6 +253,120 @@ test("log whose stream has failed is unread until the stream delivers it again",
   assert.equal(document.hasUnreadEnds, false);
 });
 
+test("error in the middle of a log skips no line, and the lines are read when the error is over", async () => {
+  const server = new LostLogs();
+  server.write(0, 0, numbered(1000), true);
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toEnd(20);
+  server.answer = "error";
+  while (await document.extendUp()) { /* to the error */ }
+  const before = rows(document);
+  assert.deepEqual(before.slice(0, -1), lines(before.length - 1, 1001 - before.length), "no row stands for the unread lines");
+  assert.equal(document.errors().length, 1);
+  assert.equal(document.window.hasMoreAbove, false, "nothing is read again at once");
+  document.forgetErrors();
+  assert.equal(document.window.hasMoreAbove, true);
+  assert.equal(document.errors().length, 1, "the error is shown until the log was read");
+  server.answer = "logs";
+  while (await document.extendUp()) { /* to the beginning */ }
+  assert.deepEqual(rows(document), ["start 0", ...lines(1000), "end 0: 0"]);
+  assert.equal(document.errors().length, 0);
+});
+
+test("rows before a movement are drawn until the movement has read its rows", async () => {
+  const server = new MemoryLogs();
+  server.write(0, 0, numbered(1000), true);
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toEnd();
+  const drawn = () => document.blocks.flatMap((block) => block.rows.map(({ row }) => shown(row)));
+  const before = drawn();
+  let isDone = false;
+  const moving = document.toBeginning().then(() => (isDone = true));
+  while (!isDone) {
+    if (document.window.first?.row.kind !== "start") assert.deepEqual(drawn(), before);
+    await Promise.resolve();
+  }
+  await moving;
+  assert.deepEqual(drawn().slice(0, 3), ["start 0", "line 0", "line 1"]);
+});
+
+test("movement that is not wanted any more leaves the window as it is", async () => {
+  const server = new MemoryLogs();
+  server.write(0, 0, numbered(1000), true);
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toBeginning();
+  const before = rows(document);
+  await document.toEnd(20, () => false);
+  assert.deepEqual(rows(document), before);
+});
+
+test("server that answers without progress is not asked without end", async () => {
+  class Stuck extends MemoryLogs {
+    override async fetchParts(reads: readonly PartRead[], find: string): Promise<readonly Part[]> {
+      const parts = await super.fetchParts(reads, find);
+      assert.ok(this.reads.length < 100, "a part is read again and again");
+      return parts.map((part) => ({ ...part, records: new Uint8Array(), begin: part.end, complete: false, atEnd: true }));
+    }
+  }
+  const server = new Stuck();
+  server.write(0, 0, numbered(100));
+  const document = open(server, [0]);
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.openEnds();
+  await document.toEnd();
+  await document.extendUp();
+  await document.toFraction(0.5);
+  await document.extendUp();
+  await document.extendDown();
+  await document.toRow("0.0.stdout.50");
+});
+
+test("search says which log could not be searched", async () => {
+  class PartlyLost extends MemoryLogs {
+    lost: readonly number[] = [1];
+    override async fetchParts(reads: readonly PartRead[], find: string): Promise<readonly Part[]> {
+      const parts = await super.fetchParts(reads, find);
+      return parts.map((part) => (find && this.lost.includes(part.task) ? { ...part, records: new Uint8Array(), error: "it is away" } : part));
+    }
+  }
+  const server = new PartlyLost();
+  const document = open(server, [0, 1]);
+  for (const task of [0, 1]) {
+    server.write(task, 0, numbered(30), true);
+    document.applyStatus(task, [ended(0, 4, 0)], true);
+  }
+  await document.openEnds();
+  const find = (pattern: string) => document.find(pattern, "next", undefined, new AbortController().signal, () => {});
+  const match = await find("line 7");
+  assert.equal(match?.key.slice(0, 2), "0.");
+  assert.match(match?.unsearched ?? "", /The log of task 1 could not be searched: it is away/);
+  await assert.rejects(find("nowhere"), /The log of task 1 could not be searched: it is away/);
+  server.lost = [];
+  assert.equal(await find("nowhere"), null);
+});
+
+test("chunk of a log whose end was read already adds nothing", async () => {
+  const server = new MemoryLogs();
+  server.write(0, 0, numbered(10));
+  const document = open(server, [0]);
+  document.applyStatus(0, [running(0)], false);
+  await document.openEnds();
+  document.fallBehind([0], 0);
+  server.write(0, 0, numbered(10, 10), true);
+  assert.equal(await document.jump(() => 1e6), true);
+  document.receive(server.chunk(0, 0, 15)); // It was under way when the end was read.
+  document.applyStatus(0, [ended(0, 4, 0)], true);
+  await document.toBeginning();
+  while (await document.extendDown()) { /* to the end */ }
+  assert.deepEqual(rows(document), ["start 0", ...lines(20), "end 0: 0"]);
+});
+
 test("movements end in a log that is removed while it is shown", async () => {
   for (const move of ["up", "down"] as const) {
     const server = new LostLogs();

@@ -17,12 +17,18 @@ export class JobWatch {
   private readonly closing = new AbortController();
 
   constructor(jobId: string) {
+    let isFirst = true;
     keepStream({
       method: ControllerService.method.watchJob,
       request: () => ({ jobId, includeTasks: true }),
+      onOpen: () => {
+        isFirst = true;
+      },
       onMessage: ({ job }) => {
         if (!job) return;
-        const tasks = new Map(this.current.peek()?.tasks ?? []);
+        // A connection begins with all tasks. The earlier ones may be of a removed job with the same name.
+        const tasks = new Map(isFirst ? [] : this.current.peek()?.tasks);
+        isFirst = false;
         for (const task of job.tasks) tasks.set(task.taskIndex, task);
         this.current.value = { job, tasks };
       },

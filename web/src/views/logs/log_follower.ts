@@ -11,6 +11,7 @@ import { describeError } from "../../rpc/errors";
 import { keepStream } from "../../rpc/streams";
 import { chunkOf, type WireFilter } from "./controller_logs";
 import type { LogDocument } from "./engine/log_document";
+import { DamagedRecordsError } from "./engine/records";
 import { countLines, IDLE_JUMP_MS, JUMP_MS, Pace } from "./engine/pace";
 
 const PAUSE_MS = 2_000; // Before a log is read again that could not be read.
@@ -37,6 +38,8 @@ export class LogFollower {
   private round = new AbortController();
   private isRunning = false;
   private isJumping = false;
+  /** Records of the present stream were damaged, so the next stream is opened after a pause. */
+  private isDamaged = false;
   private endPause: (() => void) | null = null;
   private endJumpPause: (() => void) | null = null;
 
@@ -80,6 +83,8 @@ export class LogFollower {
         } finally {
           clearInterval(reopening);
         }
+        if (this.isDamaged) await this.pause(signal);
+        this.isDamaged = false;
         if (round.signal.aborted) continue;
         // The stream ends when all its logs have ended, and also when a log cannot be read.
         if (document.streamPositions().length === 0) continue;
@@ -126,7 +131,13 @@ export class LogFollower {
     const bytes = chunks.reduce((sum, { records }) => sum + records.length, 0);
     const lines = chunks.reduce((sum, { records }) => sum + countLines(records), 0);
     if (this.pace.accepts(bytes, lines, performance.now())) {
-      for (const chunk of chunks) document.receive(chunkOf(chunk));
+      try {
+        for (const chunk of chunks) document.receive(chunkOf(chunk));
+      } catch (error) {
+        if (!(error instanceof DamagedRecordsError)) throw error;
+        this.isDamaged = true;
+        round.abort(); // The next stream delivers the records once more.
+      }
       // The server of a log broke, so the stream has nothing more of this log. The stream of the other logs goes on.
       if (chunks.some(({ end }) => end && !end.complete)) setTimeout(() => round.abort(), PAUSE_MS);
       onNews();

@@ -22,7 +22,7 @@ export interface SearchState {
   readonly isRunning: boolean;
   /** How many bytes of records the server has searched. */
   readonly searchedBytes: number;
-  /** What came of the search, for people; empty if there was a match. */
+  /** What came of the search, for people; empty if there was a match and all logs were searched. */
   readonly result: string;
 }
 
@@ -51,6 +51,7 @@ export class LogSession {
   private isUpdating = false;
   private needsUpdate = false;
   private isOpen = false;
+  private isForgetting = false;
 
   constructor(
     jobId: string,
@@ -168,7 +169,11 @@ export class LogSession {
     if (end === "up" && this.isFollowing.peek() && window.rowCount >= JUMP_ROWS) return;
     this.move(async () => {
       const added = await this.restAfterFailure(end === "up" ? this.document.extendUp() : this.document.extendDown());
-      if (added === 0) return;
+      if (added === 0) {
+        // The view asks again as soon as it is drawn. With a filter, each reading searches a further part of the log.
+        if (!this.isFiltered) await pauseBeforeRetry(PAUSE_MS, this.closing.signal);
+        return;
+      }
       this.scroll = this.isFollowing.peek() ? "end" : "keep";
       if (end === "up") this.document.window.trimBottom(MAX_ROWS);
       else this.document.window.trimTop(MAX_ROWS);
@@ -190,6 +195,7 @@ export class LogSession {
   letGo(): void {
     if (this.isFollowing.peek()) this.countAnew();
     this.isFollowing.value = false;
+    if (this.scroll === "end") this.scroll = "keep";
   }
 
   /** Follows again, because the user has scrolled to the end. */
@@ -219,7 +225,7 @@ export class LogSession {
     report(true, 0);
     try {
       const match = await this.document.find(pattern, direction, from, searching.signal, (bytes) => report(true, bytes));
-      report(false, 0, match ? "" : `No ${direction} match`);
+      report(false, 0, match ? match.unsearched : `No ${direction} match`);
       if (match) await this.toRow(match.key);
       return match;
     } catch (error) {
@@ -234,7 +240,7 @@ export class LogSession {
   }
 
   rows(): WindowRow[] {
-    return this.document.window.blocks.flatMap((block) => block.rows);
+    return this.document.blocks.flatMap((block) => block.rows);
   }
 
   private has(key: string): boolean {
@@ -254,6 +260,22 @@ export class LogSession {
 
   private draw(): void {
     this.version.value += 1;
+    if (this.document.errors().length > 0) this.forgetErrorsLater();
+  }
+
+  /** Reads logs again after a while that could not be read. The view asks for rows again when it is drawn. */
+  private forgetErrorsLater(): void {
+    if (this.isForgetting) return;
+    this.isForgetting = true;
+    void pauseBeforeRetry(PAUSE_MS, this.closing.signal).then(() => {
+      this.isForgetting = false;
+      if (this.closing.signal.aborted || !this.isOpen) return;
+      this.document.forgetErrors();
+      // If the end could not be read, there are no lines to go on from.
+      const isEmpty = this.rows().every(({ row }) => row.kind === "start" || row.kind === "end");
+      if (isEmpty && this.isFollowing.peek()) this.toEnd();
+      else this.draw();
+    });
   }
 
   private move(work: () => Promise<void>): Promise<void> {
@@ -298,7 +320,7 @@ export class LogSession {
         // Reset before the wait, because more lines can arrive meanwhile. The next update then shows their end.
         document.addedLines = 0;
         document.hasJumped = false;
-        if (isFar) await document.toEnd(JUMP_ROWS);
+        if (isFar) await document.toEnd(JUMP_ROWS, () => this.isFollowing.peek());
         else await document.extendDown(MOST_ADDED_ROWS);
         document.window.trimTop(2 * SCREEN_ROWS);
         if (this.isFollowing.peek()) this.scroll = "end";

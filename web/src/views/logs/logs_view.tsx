@@ -37,7 +37,12 @@ export function LogsView({ route: { jobId, query: parameters } }: { route: Route
       </>
     );
   }
-  return <Logs jobId={jobId} watched={watched} query={query} />;
+  return (
+    <>
+      {failure && <FailureNotice failure={failure} />}
+      <Logs jobId={jobId} watched={watched} query={query} />
+    </>
+  );
 }
 
 function Logs({ jobId, watched, query }: { jobId: string; watched: WatchedJob; query: LogsQuery }) {

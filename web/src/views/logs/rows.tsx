@@ -140,6 +140,7 @@ function SeparatorRow({ row, rowKey, selected, settings }: RowProps & { row: Sep
 
 function exitText(outcome: Separator["log"]["outcome"]): string {
   if (!outcome || outcome.exitCode === null) return "";
+  if (outcome.exitCode === 0 && styleOf(outcome.state).name === "SUCCEEDED") return ""; // The word says the same.
   return outcome.signal ? ` by signal ${outcome.signal}, exit code ${outcome.exitCode}` : ` with exit code ${outcome.exitCode}`;
 }
 

@@ -64,7 +64,8 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
   };
 
   // At the first drawn row, the wheel moves nothing, and therefore the element sends no scroll event.
-  const onWheel = () => {
+  const onWheel = ({ deltaY }: WheelEvent) => {
+    if (deltaY < 0 && session.document.window.hasMoreAbove) session.letGo();
     if (scroller.current) addRows(scroller.current);
   };
 
@@ -91,7 +92,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
       onClick={onClick}
     >
       <SkippedRow bytes={session.document.skippedBytes()} />
-      {session.document.window.blocks.map((block) => (
+      {session.document.blocks.map((block) => (
         <BlockRows key={block.id} block={block} settings={settings} />
       ))}
       {session.document.isAtEnd &&

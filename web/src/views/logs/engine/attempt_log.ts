@@ -35,8 +35,12 @@ export class AttemptLog {
   isComplete = false;
   /** Why the end of the log was lost; empty if it was not. */
   missingReason = "";
-  /** Why the log cannot be read; empty if it can. */
+  /** Why the log could not be read when it was read last; empty if it could. */
   error = "";
+  /** The log is not read at the moment, because of its error. */
+  isBlocked = false;
+  /** A stream has given the log up, because of an error. Another stream must be opened for it. */
+  hasLostStream = false;
   /** What the page has skipped most recently; null if it has skipped nothing. */
   skipped: Skipped | null = null;
   /** An unfinished line is shown only after the server has asked for it, so that it does not flicker. */
@@ -77,6 +81,7 @@ export class AttemptLog {
   /** Stores a part that was read as a page. A part with an error has no page. */
   addPart(part: Part, { place, backwards }: PartRead): void {
     this.error = part.error;
+    this.isBlocked = Boolean(part.error);
     if (part.error) return;
     if (part.complete) {
       this.isComplete = true;
@@ -123,10 +128,14 @@ export class AttemptLog {
    * @throws DamagedRecordsError - The records are damaged. The stream must be opened again at `offsets`.
    */
   addChunk(chunk: StreamChunk): readonly Entry[] {
-    if (!this.tail) this.followFrom(0, BEGINNING);
+    if (!this.tail) {
+      if (this.isComplete) return []; // A part of the end was read meanwhile, and nothing follows it.
+      this.followFrom(0, BEGINNING);
+    }
     const tail = this.tail!;
     const added: Entry[] = tail.assembler.read(chunk.records);
     this.error = "";
+    this.isBlocked = this.hasLostStream = false;
     if (added.length) this.showsUnfinished = false;
     if (chunk.flush) this.showsUnfinished = true;
     if (chunk.end?.complete) {

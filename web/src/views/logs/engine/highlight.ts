@@ -9,9 +9,12 @@ export interface MarkedSpan extends Span {
 
 const LONGEST_MARKED = 4_096; // Matches beyond this many characters of a line are not marked.
 
+const MOST_CHOICES = 6; // One after another, each choice doubles the time that a match can take.
+
 /**
  * Returns a regular expression that finds the matches of an RE2 pattern; null if the browser cannot do so in a short
- * time. A pattern with several repetitions could take the browser minutes for one line.
+ * time. A pattern with several repetitions, or with many choices one after another, could take the browser minutes for
+ * one line.
  */
 export function markerOf(pattern: string): RegExp | null {
   if (pattern === "" || pattern.length > 1_000) return null;
@@ -20,11 +23,25 @@ export function markerOf(pattern: string): RegExp | null {
   const withoutEscapes = rest.replace(/\\./g, "x").replace(/\[\^?\]?[^\]]*\]/g, "x");
   const repetitions = withoutEscapes.match(/[*+]|\{\d+,?\d*\}/g) ?? [];
   if (repetitions.length > 1 || /\)(?:[*+]|\{)/.test(withoutEscapes)) return null;
+  if (choicesOf(withoutEscapes) > (repetitions.length ? MOST_CHOICES / 2 : MOST_CHOICES)) return null;
   try {
     return new RegExp(rest, `gu${flags?.[1] ?? ""}`);
   } catch {
     return null; // RE2 accepts some patterns that the browser does not.
   }
+}
+
+/** Returns the number of optional parts, and of alternatives in groups. Alternatives of the whole pattern only add up. */
+function choicesOf(pattern: string): number {
+  let choices = 0;
+  let depth = 0;
+  for (const [index, character] of [...pattern].entries()) {
+    if (character === "(") depth += 1;
+    else if (character === ")") depth -= 1;
+    else if (character === "|" && depth > 0) choices += 1;
+    else if (character === "?" && pattern[index - 1] !== "(") choices += 1;
+  }
+  return choices;
 }
 
 /** Returns the pieces of a line, divided at the matches. */

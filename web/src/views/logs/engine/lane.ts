@@ -97,7 +97,7 @@ export class Lane {
         continue;
       }
       const page = log.pageFrom(place.begin);
-      if (!page) return log.error ? null : { read: readOf(log, { position: place.begin }, false) };
+      if (!page) return log.isBlocked ? null : { read: readOf(log, { position: place.begin }, false) };
       const entry = page.entries[place.index];
       if (entry) return { row: entry, place: { ...place, index: place.index + 1 } };
       if (page.isLast) {
@@ -125,7 +125,7 @@ export class Lane {
       if (!log) return null;
       if (place.stage === "end" || place.begin === Infinity) {
         const last = log.endPage();
-        if (!last && log.error) return { row: separator("start", log), place: startOf(log) };
+        if (!last && log.isBlocked) return { row: separator("start", log), place: startOf(log) };
         if (!last) return { read: readOf(log, null, true) };
         place = { attempt: log.attempt, stage: "lines", begin: last.begin, index: last.entries.length };
         continue;
@@ -133,15 +133,13 @@ export class Lane {
       if (place.index === 0) {
         if (place.begin === 0) return { row: separator("start", log), place: startOf(log) };
         const before = log.pageUpTo(place.begin);
-        if (!before) {
-          if (log.error) return { row: separator("start", log), place: startOf(log) };
-          return { read: readOf(log, { position: place.begin }, true) };
-        }
+        // The lines before an error must not be skipped. They are read when the error was forgotten.
+        if (!before) return log.isBlocked ? null : { read: readOf(log, { position: place.begin }, true) };
         place = { ...place, begin: before.begin, index: before.entries.length };
         continue;
       }
       const page = log.pageFrom(place.begin);
-      if (!page) return log.error ? null : { read: readOf(log, { position: place.begin }, false) };
+      if (!page) return log.isBlocked ? null : { read: readOf(log, { position: place.begin }, false) };
       const entry = page.entries[place.index - 1];
       if (entry) return { row: entry, place: { ...place, index: place.index - 1 } };
       if (page.isLast) place = { ...place, index: page.entries.length };

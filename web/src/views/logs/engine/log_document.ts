@@ -3,7 +3,7 @@
 
 import { entriesOf, type AttemptLog } from "./attempt_log";
 import { Lane, type Place } from "./lane";
-import { LogWindow, rowKey, type WindowRow } from "./log_window";
+import { LogWindow, rowKey, type Block, type WindowRow } from "./log_window";
 import type { Line } from "./lines";
 import { isCalm } from "./pace";
 import { PageCache } from "./page_cache";
@@ -51,6 +51,8 @@ export class LogDocument {
   private readonly streamed = new Map<Lane, number | null>();
   /** The lanes that grow faster than the page draws lines, and when each end was read last, in ms. */
   private readonly behind = new Map<Lane, number>();
+  /** What was in the window before the movement that is under way; null if there is no movement. */
+  private drawn: readonly Block[] | null = null;
   private queue: Promise<unknown> = Promise.resolve();
   private readonly closing = new AbortController();
 
@@ -123,7 +125,7 @@ export class LogDocument {
   get hasUnreadEnds(): boolean {
     return this.lanes.some((lane) => {
       const attempt = this.streamed.get(lane) ?? null;
-      return attempt === null || Boolean(lane.attempts[attempt]?.error);
+      return attempt === null || Boolean(lane.attempts[attempt]?.hasLostStream);
     });
   }
 
@@ -135,6 +137,7 @@ export class LogDocument {
     const log = lane.log(chunk.attempt);
     if (chunk.error) {
       log.error = chunk.error;
+      log.isBlocked = log.hasLostStream = true;
       return;
     }
     this.addedLines += log.addChunk(chunk).length;
@@ -193,10 +196,12 @@ export class LogDocument {
     }, 0);
   }
 
-  // Movements. Each resolves to whether the window has moved.
+  // Movements.
 
-  toEnd(rows = SCREEN_ROWS): Promise<void> {
+  /** Moves to the end, unless the movement is not wanted any more when its turn comes. */
+  toEnd(rows = SCREEN_ROWS, isWanted = () => true): Promise<void> {
     return this.run(async () => {
+      if (!isWanted()) return;
       this.window.reset(this.lanes.map((lane) => lane.end));
       await this.window.extendUp(rows, this.store);
       await this.window.extendDown(SCREEN_ROWS, this.store);
@@ -277,12 +282,20 @@ export class LogDocument {
     return findMatch({ lanes: this.lanes, server: this.server, pattern, direction, from, signal, progress });
   }
 
-  /** Reads logs again that could not be read before. */
+  /** Lets the next movement read logs again that could not be read. */
   forgetErrors(): void {
-    for (const lane of this.lanes) for (const log of lane.attempts) log.error = "";
+    for (const lane of this.lanes) for (const log of lane.attempts) log.isBlocked = false;
   }
 
   // What is in the document.
+
+  /**
+   * The rows to draw. During a movement these are the rows before it, because the window may be empty until the new
+   * rows were read. Drawing an empty window would lose the place to which the user has scrolled.
+   */
+  get blocks(): readonly Block[] {
+    return this.drawn ?? this.window.blocks;
+  }
 
   /** The lines without a newline at the ends of the lanes. */
   unfinishedLines(): Line[] {
@@ -345,9 +358,14 @@ export class LogDocument {
   // Reading.
 
   private run<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.queue.then(() => {
+    const result = this.queue.then(async () => {
       this.closing.signal.throwIfAborted();
-      return work();
+      this.drawn = this.window.blocks;
+      try {
+        return await work();
+      } finally {
+        this.drawn = null;
+      }
     });
     this.queue = result.catch(() => {}); // The caller of `run` handles the error.
     return result;
@@ -431,14 +449,15 @@ export class LogDocument {
   }
 
   private async firstRow(lane: Lane, place: Place): Promise<{ key: string; timeMs: number } | null> {
+    const asked = new Set<string>();
     for (;;) {
       const step = lane.next(place) ?? lane.previous(place);
       if (step === null) return null;
-      if ("read" in step) {
-        await this.readParts([step.read]);
-        continue;
-      }
-      return { key: rowKey(step.row), timeMs: step.row.timeMs };
+      if (!("read" in step)) return { key: rowKey(step.row), timeMs: step.row.timeMs };
+      const wanted = JSON.stringify(step.read);
+      if (asked.has(wanted)) return null; // The reading has brought nothing.
+      asked.add(wanted);
+      await this.readParts([step.read]);
     }
   }
 }

@@ -168,6 +168,7 @@ export class LogWindow {
     const steps: (Step | undefined)[] = lanes.map(() => undefined);
     const rows: WindowRow[] = [];
     let hasRead = false;
+    const asked = new Set<string>();
     while (rows.length < count) {
       const reads: PartRead[] = [];
       let best = -1;
@@ -195,6 +196,10 @@ export class LogWindow {
       if (reads.length) {
         if (this.isFiltered && hasRead) break;
         hasRead = true;
+        // A server that has less of a log than another one may answer without any progress. Do not ask without end.
+        const wanted = reads.map((each) => JSON.stringify(each));
+        if (wanted.every((each) => asked.has(each))) break;
+        for (const each of wanted) asked.add(each);
         try {
           await read(reads);
         } catch (error) {

@@ -1,5 +1,6 @@
 // Finds the next line that matches a pattern, in all lanes of a document. The server searches.
 
+import { Code, ConnectError } from "@connectrpc/connect";
 import { entriesOf, type AttemptLog } from "./attempt_log";
 import type { Lane } from "./lane";
 import type { WindowRow } from "./log_window";
@@ -12,6 +13,8 @@ export type Direction = "next" | "previous";
 export interface Match {
   readonly key: string;
   readonly entry: Entry;
+  /** Which log could not be searched, so that a nearer match may exist; empty if all logs were searched. */
+  readonly unsearched: string;
 }
 
 export interface Search {
@@ -34,12 +37,15 @@ interface Cursor {
   place: PartPlace;
   match: Entry | null;
   isOver: boolean;
+  /** Why the rest of the lane could not be searched; empty if it was searched. */
+  error: string;
 }
 
 const READS_OF_A_CALL = 64;
 
 /**
- * Returns the nearest match in a direction; null if there is none.
+ * Returns the nearest match in a direction; null if there is none. Throws an error if the only logs that may have a match
+ * cannot be read.
  *
  * 1. Read a part of each lane that has neither a match nor an end yet.
  * 2. Continue behind the part, or in the next attempt.
@@ -60,13 +66,16 @@ export async function findMatch(search: Search): Promise<Match | null> {
   const sign = search.direction === "next" ? 1 : -1;
   found.sort((a, b) => sign * (a.match!.timeMs - b.match!.timeMs || a.index - b.index));
   const match = found[0]?.match;
-  return match ? { key: keyOf(match), entry: match } : null;
+  const failed = cursors.find((cursor) => cursor.error);
+  const unsearched = failed ? `The log of task ${failed.lane.task} could not be searched: ${failed.error}` : "";
+  if (!match && unsearched) throw new ConnectError(unsearched, Code.FailedPrecondition);
+  return match ? { key: keyOf(match), entry: match, unsearched } : null;
 }
 
 function startOf(search: Search, lane: Lane, index: number): Cursor {
   const { from, direction } = search;
   const last = lane.onlyOne ? lane.first : lane.attempts.length - 1;
-  const cursor: Cursor = { lane, index, attempt: direction === "next" ? lane.first : last, place: null, match: null, isOver: false };
+  const cursor: Cursor = { lane, index, attempt: direction === "next" ? lane.first : last, place: null, match: null, isOver: false, error: "" };
   if (from) {
     const { row } = from;
     if (from.lane === index) {
@@ -104,6 +113,7 @@ async function readOnce(search: Search, cursors: readonly Cursor[]): Promise<num
     const part = parts[number];
     if (!part || part.error) {
       cursor.isOver = true;
+      cursor.error = part?.error ?? "the answer has no part for it";
       return;
     }
     searched += part.end - part.begin;
