@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from cli.conftest import Iris
 from support.certificates import self_signed
 from support.cluster import is_alive, running_cluster
 from support.ports import free_port
@@ -16,6 +15,8 @@ from support.tokens import token
 from support.waiting import wait_until
 
 from iris.cluster.client.server_process import LocalServer
+
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
 def doctor(iris: Iris, *words: str, code: int, **env: str) -> dict[tuple[str, str], dict[str, Any]]:

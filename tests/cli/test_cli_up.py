@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,16 @@ def test_task_over_its_limits_is_ended_with_a_reason(iris: Iris) -> None:
     done = iris("run", "--", "sh", "-c", "for i in $(seq 100); do sleep 600 & done; wait", code=137)
     assert "too many processes: the task had " in done.stderr
     assert "its limit is 50 (iris up --max-processes)" in done.stderr
+
+
+def test_up_names_the_port_of_its_metrics_and_refuses_a_port_that_is_taken(iris: Iris) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}" in iris("up", "--port", "0", "--metrics-port", str(port), code=1).stderr
+    done = iris("up", "--port", "0", "--metrics-port", "0")
+    (url,) = re.findall(r"without a token: (http://127\.0\.0\.1:[0-9]+/metrics)\n", done.stderr)
+    with urllib.request.urlopen(url) as answer:
+        assert b"iris_jobs{" in answer.read()
 
 
 def test_up_uses_the_given_state_directory(iris: Iris) -> None:
