@@ -39,6 +39,9 @@ EVENT_KINDS = {
     "tunnel.opened": "A user connected to the ports of a task.",
     "tunnel.used": "A user opened a connection to a port of a task.",
     "tunnel.closed": "A user ended the connection to the ports of a task.",
+    "exec.opened": "A user opened a command or a shell in a running task.",
+    "exec.used": "A user's command was started in a running task.",
+    "exec.closed": "A user's command or shell in a task was closed.",
     "session.opened": "A user signed in to the web page. Only admins see the event.",
     "session.ended": "A user signed out of the web page. Only admins see the event.",
     "server.started": "The controller was started.",
@@ -48,6 +51,8 @@ EVENT_KINDS = {
     "webhook.failing": "A webhook did not accept an event, and the delivery is tried again.",
     "webhook.recovered": "A webhook accepts events again.",
     "webhook.dropped": "An event was given up for a webhook, which did not accept the event.",
+    "traces.failing": "The collector of traces did not accept spans, which are sent again later.",
+    "traces.recovered": "The collector of traces accepts spans again.",
     "events.gap": "Events are missing here, because they were removed before the client read them. This event is not"
     " stored. Clients get it whatever kinds they have chosen.",
     "events.dropped": "Events were lost before they could be stored, because the disk was full for too long.",

@@ -331,6 +331,13 @@ class ClusterConfig:
         " directory.",
         default_text="none",
     )
+    otlp_endpoint: str = _option(
+        kinds.COLLECTOR,
+        "",
+        "Send traces of jobs to this OpenTelemetry collector, by OTLP over HTTP, such as 'http://localhost:4318'. Needs"
+        " the extra [otel]. Without it, the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector.",
+        default_text="none",
+    )
     keep_events: int = _option(
         kinds.whole_number(1_000, 10_000_000),
         100_000,

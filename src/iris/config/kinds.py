@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from iris.arguments import MAX_INT32
 from iris.cluster.names import check_label
@@ -93,6 +94,14 @@ def _read_origins(value: object) -> tuple[str, ...]:
 def _read_events(value: object) -> tuple[str, ...]:
     words = value.split(",") if isinstance(value, str) else _read_words(value)
     return check_kinds(word.strip() for word in words)
+
+
+def _read_collector(value: object) -> str:
+    text = _read_text(value)
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError
+    return text
 
 
 def _read_host(value: object) -> str:
@@ -191,6 +200,7 @@ def size(unlimited: str = "") -> Kind:
 
 TEXT = Kind("TEXT", "text that is not blank", _read_text)
 URL = Kind("URL", "a URL, such as 's3://bucket/logs' or 'file:///mnt/logs'", _read_text)
+COLLECTOR = Kind("URL", "a URL such as 'http://localhost:4318'", _read_collector)
 HOST = Kind("HOST", "the name or the IP address of a host", _read_host)
 ADDRESS = Kind("ADDRESS", "HOST, HOST:PORT or a URL", _read_text)
 SWITCH = Kind("", "true or false", _read_bool)

@@ -1360,7 +1360,7 @@ class SampleStacksResponse(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after", "outputs")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "traceparent", "tracestate", "is_traced", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after", "outputs")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -1398,6 +1398,9 @@ class Controller(_message.Message):
         FAIL_ON_FIELD_NUMBER: _ClassVar[int]
         TIMEOUT_WARNING_SECONDS_FIELD_NUMBER: _ClassVar[int]
         IGNORE_PARENT_ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+        TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+        TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+        IS_TRACED_FIELD_NUMBER: _ClassVar[int]
         MAX_PARALLEL_FIELD_NUMBER: _ClassVar[int]
         INPUTS_BLOB_FIELD_NUMBER: _ClassVar[int]
         INPUTS_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -1443,6 +1446,9 @@ class Controller(_message.Message):
         fail_on: _containers.RepeatedScalarFieldContainer[int]
         timeout_warning_seconds: int
         ignore_parent_environment: bool
+        traceparent: str
+        tracestate: str
+        is_traced: bool
         max_parallel: int
         inputs_blob: bytes
         inputs_hash: str
@@ -1451,7 +1457,7 @@ class Controller(_message.Message):
         inputs_per_task: int
         after: _containers.RepeatedCompositeFieldContainer[JobDependency]
         outputs: _containers.RepeatedScalarFieldContainer[str]
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., is_traced: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -2523,7 +2529,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "outputs", "owner", "last_ports")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices", "stdin", "stdin_spent", "seen_task_index", "seen_num_tasks", "traceparent", "tracestate", "inputs_hash", "input_command", "input_entrypoint", "timeout_warning_seconds", "job_left_ms", "job_submitted_at_ms", "outputs", "owner", "last_ports")
         class LastPortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -2561,6 +2567,8 @@ class Worker(_message.Message):
         STDIN_SPENT_FIELD_NUMBER: _ClassVar[int]
         SEEN_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
         SEEN_NUM_TASKS_FIELD_NUMBER: _ClassVar[int]
+        TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+        TRACESTATE_FIELD_NUMBER: _ClassVar[int]
         INPUTS_HASH_FIELD_NUMBER: _ClassVar[int]
         INPUT_COMMAND_FIELD_NUMBER: _ClassVar[int]
         INPUT_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -2600,6 +2608,8 @@ class Worker(_message.Message):
         stdin_spent: bool
         seen_task_index: int
         seen_num_tasks: int
+        traceparent: str
+        tracestate: str
         inputs_hash: str
         input_command: _containers.RepeatedScalarFieldContainer[str]
         input_entrypoint: bytes
@@ -2609,7 +2619,7 @@ class Worker(_message.Message):
         outputs: _containers.RepeatedScalarFieldContainer[str]
         owner: str
         last_ports: _containers.ScalarMap[str, int]
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., owner: _Optional[str] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., stdin: _Optional[bool] = ..., stdin_spent: _Optional[bool] = ..., seen_task_index: _Optional[int] = ..., seen_num_tasks: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., inputs_hash: _Optional[str] = ..., input_command: _Optional[_Iterable[str]] = ..., input_entrypoint: _Optional[bytes] = ..., timeout_warning_seconds: _Optional[int] = ..., job_left_ms: _Optional[int] = ..., job_submitted_at_ms: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., owner: _Optional[str] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -2620,7 +2630,7 @@ class Worker(_message.Message):
     class RunTasksRequest(_message.Message):
         __slots__ = ("shared", "places")
         class Place(_message.Message):
-            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices", "seen_task_index", "last_ports")
+            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices", "seen_task_index", "last_ports", "traceparent")
             class LastPortsEntry(_message.Message):
                 __slots__ = ("key", "value")
                 KEY_FIELD_NUMBER: _ClassVar[int]
@@ -2637,6 +2647,7 @@ class Worker(_message.Message):
             VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
             SEEN_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             LAST_PORTS_FIELD_NUMBER: _ClassVar[int]
+            TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
             task_index: int
             attempt_id: int
             gpu_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -2646,7 +2657,8 @@ class Worker(_message.Message):
             visible_devices: _containers.RepeatedScalarFieldContainer[str]
             seen_task_index: int
             last_ports: _containers.ScalarMap[str, int]
-            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., seen_task_index: _Optional[int] = ..., last_ports: _Optional[_Mapping[str, int]] = ...) -> None: ...
+            traceparent: str
+            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ..., seen_task_index: _Optional[int] = ..., last_ports: _Optional[_Mapping[str, int]] = ..., traceparent: _Optional[str] = ...) -> None: ...
         SHARED_FIELD_NUMBER: _ClassVar[int]
         PLACES_FIELD_NUMBER: _ClassVar[int]
         shared: Worker.RunTaskRequest

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from iris.cluster.controller.events.events import Webhook
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.storage.store import Store
+    from iris.cluster.controller.tracing.trace_delivery import SpanSender
     from iris.cluster.engine.base import Engine
     from iris.cluster.worker.supervision.prepared_worker import PreparedWorker
     from iris.rpc.http.server.asgi_server import HttpServer
@@ -252,13 +253,24 @@ class ClusterServer:
             max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
             web_sessions=WebSessions(self._unless_temporary(SESSIONS_FILE), issuer_of(self._keys.key.public)),
             metrics_per_job=config.metrics_per_job,
-            events=EventSettings(config.keep_events, webhooks),
+            events=EventSettings(config.keep_events, webhooks, self._span_sender()),
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
         await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
         execs = ExecPolicy(is_allowed=not config.no_exec, idle_s=config.exec_idle, limit_s=config.exec_limit)
         return ControllerService(self._controller, quota, forwards=not config.no_forward, execs=execs), admin
+
+    def _span_sender(self) -> SpanSender | None:
+        """Return what sends spans; None if nothing names a collector."""
+        from iris.cluster.controller.tracing.otlp import ENDPOINT_VARIABLES, OtlpSender, has_otel
+
+        named = [name for name in ENDPOINT_VARIABLES if os.environ.get(name)]
+        if self._config.otlp_endpoint:
+            return OtlpSender(self._config.otlp_endpoint)
+        if named and not has_otel():
+            _log.warning("%s is set, but the extra [otel] is not installed: no traces are sent", named[0])
+        return OtlpSender("") if named and has_otel() else None
 
     def _webhooks(self) -> list[Webhook]:
         """Return the webhooks with their proxies. The caller has not changed the environment's proxies yet."""

@@ -70,7 +70,7 @@ class Deliveries:
 
     def start(self, url: str, *kinds: str) -> None:
         settings = WebhookSettings(url, kinds or ("job.*",), SECRET)
-        places = stored_places(self.store, {settings.url_hash: settings}, self.journal.last_number)
+        places = stored_places(self.store, [settings.url_hash], self.journal.last_number)
         self.delivery = WebhookDelivery(
             settings,
             WebhookSender(url, None),

@@ -173,8 +173,8 @@ class Controller:
         events = events or EventSettings()
         self._journal = EventJournal(store, events.kept)
         self._stored_jobs, self.saver, self.slices = StoredJobs(store), Saver(store, self._journal), Slices()
-        self.events = ClusterEvents(self._journal, store, self._stored_jobs, self.saver, events.webhooks)
         self.jobs = JobTable(self._stored_jobs, store.count_ended())
+        self.events = ClusterEvents(self._journal, store, self._stored_jobs, self.saver, events, self.jobs)
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
         self.list_watches = self._make_list_watches()
         lose = LostAttempts(self.jobs, self.saver).end
@@ -273,6 +273,7 @@ class Controller:
             self.saver,
             self._stored_bytes,
             self.removal,
+            is_traced=self.events.makes_spans,
         )
 
     def _make_scheduler(self, drain_s: float, start_limit_s: float, withdraw_after_s: float) -> Scheduler:

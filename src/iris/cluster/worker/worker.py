@@ -291,6 +291,7 @@ class Worker:
             one.visible_devices.extend(slot.visible_devices)
             one.token = slot.token
             one.last_ports.update(slot.last_ports)
+            one.traceparent = slot.traceparent
             if slot.HasField("seen_task_index"):
                 one.seen_task_index = slot.seen_task_index
             one.local_rank, one.local_world_size = slot.local_rank, slot.local_world_size

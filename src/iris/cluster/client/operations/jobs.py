@@ -24,6 +24,7 @@ from iris.cluster.client.operations.steps import Call, Operation
 from iris.cluster.states import JobState
 from iris.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
 from iris.rpc import cluster_pb2
+from iris.tracing.context import current_context
 from iris.versions import VERSION
 
 # A workspace of more than `_OFFERED_BYTES` is first offered by its hash, because the controller may already have it.
@@ -42,6 +43,8 @@ PAGE_SIZE = 500
 def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[str]:
     """Submit a job and return its id."""
     check_instance("request", request, cluster_pb2.Controller.LaunchJobRequest)
+    if not (request.traceparent or request.tracestate):
+        _add_trace(request)
     yield from _check_release(request)
     blob = request.bundle_blob
     if len(blob) > _OFFERED_BYTES:
@@ -51,6 +54,13 @@ def launch_job(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[st
         except FailedPreconditionError:
             request.bundle_blob = blob
     return (yield from _launch(request))
+
+
+def _add_trace(request: cluster_pb2.Controller.LaunchJobRequest) -> None:
+    """Add the trace context of this program to a submission, if the program has one."""
+    context = current_context()
+    request.traceparent = "" if context is None else context.parent
+    request.tracestate = "" if context is None else context.state
 
 
 def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[None]:
@@ -96,6 +106,7 @@ def resubmit_job(
 ) -> Operation[str]:
     """Submit a job again, and return the id of the new job."""
     check_instance("submission", submission, cluster_pb2.Controller.LaunchJobRequest)
+    _add_trace(submission)  # The trace of the earlier submission has ended.
     request = cluster_pb2.Controller.ResubmitJobRequest(
         job_id=check_job_id(job_id),
         submission=submission,

@@ -20,6 +20,7 @@ from iris.cluster.controller.events.webhooks.sender import WebhookSender
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.tracing.trace_delivery import PLACE, Jobs, SpanSender, TraceDelivery
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.proxies import Proxy
 
@@ -33,10 +34,12 @@ class EventSettings:
     Attributes:
         kept: How many of the newest events stay stored.
         webhooks: The webhooks, each with the proxy through which its requests go.
+        spans: Sends the spans of traces; None if no spans are made.
     """
 
     kept: int = DEFAULT_KEPT
     webhooks: Sequence[Webhook] = ()
+    spans: SpanSender | None = None
 
 
 class ClusterEvents:
@@ -47,23 +50,37 @@ class ClusterEvents:
         store: The database.
         threads: The threads that read from the database.
         saver: Stores the events.
-        webhooks: The webhooks, each with the proxy through which its requests go.
+        settings: The webhooks, and what sends spans.
+        jobs: Finds the jobs of spans.
     """
 
     def __init__(
-        self, journal: EventJournal, store: Store, threads: StoredJobs, saver: Saver, webhooks: Sequence[Webhook] = ()
+        self,
+        journal: EventJournal,
+        store: Store,
+        threads: StoredJobs,
+        saver: Saver,
+        settings: EventSettings,
+        jobs: Jobs,
     ) -> None:
         pages = EventPages(journal, store, threads)
         self._streams = EventStreams(journal, pages)
         self._saver = saver
         self._logged: LoggedEvents | None = None
-        places = stored_places(store, {settings.url_hash: settings for settings, _ in webhooks}, journal.last_number)
+        names = [webhook.url_hash for webhook, _ in settings.webhooks]
+        places = stored_places(store, [*names, *([PLACE] if settings.spans else [])], journal.last_number)
         self._deliveries = [
-            WebhookDelivery(
-                settings, WebhookSender(settings.url, proxy), places[settings.url_hash], journal, pages, saver
-            )
-            for settings, proxy in webhooks
+            WebhookDelivery(webhook, WebhookSender(webhook.url, proxy), places[webhook.url_hash], journal, pages, saver)
+            for webhook, proxy in settings.webhooks
         ]
+        self._traces: TraceDelivery | None = None
+        if settings.spans is not None:
+            self._traces = TraceDelivery(settings.spans, places[PLACE], journal, pages, jobs, saver)
+
+    @property
+    def makes_spans(self) -> bool:
+        """Whether the controller makes spans of jobs."""
+        return self._traces is not None
 
     def start(self, start_task: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Begin to make events from what the controller logs, and to deliver events to webhooks.
@@ -75,6 +92,8 @@ class ClusterEvents:
         logging.getLogger("iris").addHandler(self._logged)
         for delivery in self._deliveries:
             start_task(delivery.run())
+        if self._traces is not None:
+            start_task(self._traces.run())
 
     def stop(self) -> None:
         """Make no more events from what the controller logs."""

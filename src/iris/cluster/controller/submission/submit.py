@@ -16,6 +16,7 @@ from iris.cluster.controller.submission.quotas import QuotaUse
 from iris.cluster.controller.submission.request import LaunchJobRequest, make_job
 from iris.cluster.controller.submission.validate import validate
 from iris.cluster.controller.submission.workspaces import Workspaces
+from iris.cluster.controller.tracing.job_spans import JobTrace
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms, stamp
@@ -33,6 +34,7 @@ class Submissions:
         saver: Saves the new jobs.
         stored_bytes: Limits the bytes that are stored for each user.
         removal: Knows the numbers of the gangs of removed jobs.
+        is_traced: Whether the controller makes spans of jobs.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Submissions:
         saver: Saver,
         stored_bytes: StoredBytes,
         removal: JobRemoval,
+        *,
+        is_traced: bool = False,
     ) -> None:
         self._jobs = jobs
         self._workspaces = workspaces
@@ -54,6 +58,7 @@ class Submissions:
         self._saver = saver
         self._stored_bytes = stored_bytes
         self._removal = removal
+        self._is_traced = is_traced
 
     async def submit(self, request: LaunchJobRequest, owner: str = "") -> str:
         """Accept a job, and return its id once the job is saved.
@@ -111,6 +116,7 @@ class Submissions:
         launch.ClearField("bundle_blob")
         # The inputs are stored separately, because each worker fetches only the inputs of its tasks.
         launch.ClearField("inputs_blob")
+        launch.is_traced = self._is_traced and JobTrace(job.job_id, job.submitted_at_ms, launch).is_sampled
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         self._quotas.add(owner, len(job.tasks))

@@ -27,6 +27,7 @@ from iris.cluster.types import MAX_EXIT_CODE
 from iris.cores import MILLICORES
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
+from iris.tracing.context import MAX_STATE, parse_context
 
 MAX_REPLICAS = 10_000
 MAX_DEPENDENCIES = 1000
@@ -52,6 +53,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_inputs(request)
     _check_dependencies(request)
     _check_seen_indices(request)
+    _check_trace(request)
     _check_supported(request)
 
 
@@ -281,6 +283,20 @@ def _check_seen_indices(request: LaunchJobRequest) -> None:
         raise InvalidArgumentError(
             f"seen_task_indices must have one index for each of the {replicas} tasks, in ascending order, from 0 to"
             f" {request.seen_num_tasks - 1}"
+        )
+
+
+def _check_trace(request: LaunchJobRequest) -> None:
+    given = parse_context(request.traceparent, request.tracestate)
+    if request.traceparent and given is None:
+        raise InvalidArgumentError(
+            "traceparent must have the format of W3C Trace Context, such as"
+            f" '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', got {quoted(request.traceparent)}"
+        )
+    if request.tracestate and (given is None or not given.state):
+        raise InvalidArgumentError(
+            f"tracestate must be at most {MAX_STATE} printable characters beside a traceparent,"
+            f" got {quoted(request.tracestate)}"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
+from iris.tracing.context import PARENT_VARIABLE, STATE_VARIABLE
 
 
 def usable_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -64,6 +65,9 @@ class TaskEnvironment:
         # that task must not reach tasks either.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
+        # The job's own trace replaces the trace of the program that started this worker.
+        if request.traceparent:
+            env.pop(STATE_VARIABLE, None)
         env |= self.own
         env |= self._variables_of_iris(attempt, controller_address)
         return env
@@ -89,6 +93,10 @@ class TaskEnvironment:
             env["IRIS_OUTPUT_DIR"] = str(attempt.working_directory / request.outputs[0])
         if attempt.input_text is not None:
             env["IRIS_INPUT"] = attempt.input_text
+        if request.traceparent:
+            env[PARENT_VARIABLE] = request.traceparent
+            if request.tracestate:
+                env[STATE_VARIABLE] = request.tracestate
         if request.token:
             env[TOKEN_VARIABLE] = request.token
         return env | {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -235,20 +235,20 @@ class WebhookDelivery:
             self._saved_number, self._saved_handled = number, handled
 
 
-def stored_places(store: Store, webhooks: Mapping[str, WebhookSettings], last_number: int) -> dict[str, int]:
-    """Return the place of each webhook by the hash of its URL, and remove the places of webhooks that do not exist any
-    more. A new webhook begins with the events from now on.
+def stored_places(store: Store, names: Collection[str], last_number: int) -> dict[str, int]:
+    """Return the place of each delivery by name, and remove the places of deliveries that do not exist any more. A new
+    delivery begins with the events from now on.
 
     Args:
         store: The database, which no other code uses yet.
-        webhooks: The webhooks by the hash of their URLs.
+        names: The names of the deliveries. The name of a webhook is the hash of its URL.
         last_number: The number of the newest event.
     """
     known = store.read(read_webhooks)
-    places = {name: known.get(name, last_number) for name in webhooks}
+    places = {name: known.get(name, last_number) for name in names}
     changes = Changes()
-    changes.add_rows(REMOVE_WEBHOOK, [(name,) for name in known if name not in webhooks])
+    changes.add_rows(REMOVE_WEBHOOK, [(name,) for name in known if name not in names])
     changes.add_rows(SAVE_WEBHOOK, [(name, number) for name, number in places.items() if name not in known])
-    if len(known) != len(webhooks) or set(known) != set(webhooks):
+    if set(known) != set(names):
         store.write(changes)
     return places

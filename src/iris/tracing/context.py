@@ -1,0 +1,80 @@
+"""The trace context of a job: which trace it belongs to, and which span is the parent of the job's spans.
+
+The ids of the spans of a job are computed from the trace and the job. Therefore a task can get the id of its span
+before the span exists, and a span that is sent twice after a crash has the same id both times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+PARENT_VARIABLE, STATE_VARIABLE = "TRACEPARENT", "TRACESTATE"
+MAX_STATE = 512  # The largest number of characters of a tracestate that the standard requires to be passed on.
+_PARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
+_STATE = re.compile(r"[\x20-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """The identity of a span.
+
+    Attributes:
+        trace_id: The id of the trace, as 32 hexadecimal digits.
+        span_id: The id of the span, as 16 hexadecimal digits.
+        is_sampled: Whether the spans of the trace are recorded.
+        state: The tracestate, which is passed on unchanged.
+    """
+
+    trace_id: str
+    span_id: str
+    is_sampled: bool = True
+    state: str = ""
+
+    @property
+    def parent(self) -> str:
+        """The text of this context for the header or variable `traceparent`."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
+
+    def child(self, *names: object) -> TraceContext:
+        """Return the identity of a span in the same trace. Equal names result in equal ids."""
+        return replace(self, span_id=_digest(self.trace_id, *names)[:16])
+
+
+def new_trace(*names: object) -> TraceContext:
+    """Return the context of a new trace without a parent span. Equal names result in the same trace."""
+    digits = _digest("trace", *names)
+    return TraceContext(digits[:32], "")
+
+
+def parse_context(parent: str, state: str = "") -> TraceContext | None:
+    """Return the context in a traceparent and a tracestate; None if the traceparent is invalid."""
+    match = _PARENT.fullmatch(parent)
+    if match is None or not int(match["trace"], 16) or not int(match["span"], 16):
+        return None
+    is_valid = len(state) <= MAX_STATE and _STATE.fullmatch(state)
+    return TraceContext(match["trace"], match["span"], bool(int(match["flags"], 16) & 1), state if is_valid else "")
+
+
+def current_context(environment: Mapping[str, str] = os.environ) -> TraceContext | None:
+    """Return the trace context of this program; None if it has none.
+
+    The current span of OpenTelemetry is used if the program has imported OpenTelemetry. Otherwise the environment
+    variables `TRACEPARENT` and `TRACESTATE` are used, which Iris also sets for tasks.
+    """
+    propagate = sys.modules.get("opentelemetry.propagate")
+    if propagate is not None:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        found = parse_context(carrier.get("traceparent", ""), carrier.get("tracestate", ""))
+        if found is not None:
+            return found
+    return parse_context(environment.get(PARENT_VARIABLE, ""), environment.get(STATE_VARIABLE, ""))
+
+
+def _digest(*names: object) -> str:
+    return hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()
