@@ -12,6 +12,7 @@ from iris.cluster.logs.directories import LogDirectories, task_folder
 from iris.cluster.types import make_task_id
 
 _UNKNOWN = Known(None)  # The value for a log whose attempt is unknown.
+_LOGS_OF_A_STEP = 100  # The names of this number of logs are computed in less than a millisecond.
 
 
 class LoggedAttempts:
@@ -50,8 +51,11 @@ class LoggedAttempts:
         """Return all attempts of the jobs whose end is not saved, by the names of their logs."""
         known: dict[str, Known] = {}
         for record in self._jobs.open_jobs():
-            known.update(self._attempts_of(record))
-            await asyncio.sleep(0)  # The sleep lets the loop handle other events.
+            for number, (name, attempt) in enumerate(self._attempts_of(record), 1):
+                known[name] = attempt
+                if not number % _LOGS_OF_A_STEP:
+                    await asyncio.sleep(0)  # The sleep lets the loop handle other events.
+            await asyncio.sleep(0)
         return known
 
     async def of_jobs_ended(self, after_ms: int, until_ms: int) -> dict[str, Known]:
@@ -69,12 +73,13 @@ class LoggedAttempts:
         missing, found = set(names), dict[str, Known]()
         folders = {name.rpartition("/")[0] for name in missing}
         async for job_id, tasks, load in self._jobs.ended.newest_first():
-            if any(task_folder(make_task_id(job_id, index)) in folders for index in range(tasks)):
+            if await _has_folder(job_id, tasks, folders):
                 for name, attempt in self._attempts_of(load()):
                     if name in missing:
                         found[name] = attempt
                 if len(found) == len(missing):
                     break
+                await asyncio.sleep(0)
         return found
 
     def _attempts_of(self, record: JobRecord) -> Iterator[tuple[str, Known]]:
@@ -83,6 +88,16 @@ class LoggedAttempts:
                 name = self._directories.name(task.task_id, attempt.attempt_id)
                 ended_ms = None if attempt.is_live else attempt.finished_at_ms
                 yield name, Known(ended_ms, stored_as(name, record))
+
+
+async def _has_folder(job_id: str, tasks: int, folders: Collection[str]) -> bool:
+    """Return whether a task of a job has one of some folders."""
+    for index in range(tasks):
+        if task_folder(make_task_id(job_id, index)) in folders:
+            return True
+        if not (index + 1) % _LOGS_OF_A_STEP:
+            await asyncio.sleep(0)
+    return False
 
 
 def stored_as(name: str, record: JobRecord) -> str:
