@@ -303,6 +303,12 @@ def test_too_many_commands_in_a_task_are_refused(client: IrisClient) -> None:
     crowded.terminate()
 
 
+def test_event_names_the_user_the_task_and_the_command(client: IrisClient, job: Job) -> None:
+    client.exec(job, ["echo", "two words"], task_index=1)
+    event = list(client.events(job, kinds=["exec.used"]))[-1]
+    assert (event.task_index, event.owner, event.fields["command"]) == (1, "admin tests", "echo 'two words'")
+
+
 # The end of the attempt.
 
 
