@@ -21,7 +21,7 @@ from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
 _CALL_S = 10.0
-_MAX_TRIED = 200  # At most this many workers are called from this machine.
+_MAX_TRIED = 100  # At most this many workers are called from this machine.
 _LEAST_DISK_BYTES = 1 << 30
 _SOURCES = {
     "address": "the given address",

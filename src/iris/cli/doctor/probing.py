@@ -16,22 +16,24 @@ from iris.rpc.http.tls import ClientTls
 from iris.system.clock import wall_s
 
 _TIMEOUT_S = 5.0
+_WORKER_TIMEOUT_S = 2.0  # A laptop often reaches none of the workers, and must not wait long for each of them.
 _AT_ONCE = 32
 _HTTP_ADVICE = "check the port, and whether the address needs https:// instead of http://, or the other way round"
 _PORTS = {"http": 80, "https": 443}
 
 
-def probe_server(address: str, tls: ClientTls) -> ServerProbe:
+def probe_server(address: str, tls: ClientTls, timeout_s: float = _TIMEOUT_S) -> ServerProbe:
     """Return what the health probes of a server show.
 
     Args:
         address: The URL of the server, as `parse_address` returns it.
         tls: The certificates that this client trusts and shows.
+        timeout_s: For how many seconds to wait for a connection, and for an answer.
     """
     try:
-        connection = _connect(address, tls)
+        connection = _connect(address, tls, timeout_s)
     except (OSError, IrisError) as error:
-        text, advice = _explain(error, address)
+        text, advice = _explain(error, address, timeout_s)
         return ServerProbe(text, advice)
     try:
         left_s = _certificate_left_s(connection)
@@ -60,21 +62,21 @@ def errors_of(addresses: Iterable[tuple[str, str]], tls: ClientTls) -> dict[str,
     """
 
     def try_one(pair: tuple[str, str]) -> tuple[str, str]:
-        probe = probe_server(pair[1], tls)
+        probe = probe_server(pair[1], tls, _WORKER_TIMEOUT_S)
         return pair[0], probe.error
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return dict(pool.map(try_one, addresses))
 
 
-def _connect(address: str, tls: ClientTls) -> http.client.HTTPConnection:
+def _connect(address: str, tls: ClientTls, timeout_s: float) -> http.client.HTTPConnection:
     url = urlsplit(address)
     host, port = url.hostname or "", url.port or _PORTS[url.scheme]
     connection: http.client.HTTPConnection
     if url.scheme == "https":
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=tls.context())
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls.context())
     else:
-        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     connection.connect()
     return connection
 
@@ -105,7 +107,7 @@ def _offset_s(date: str, now_s: float) -> float | None:
     return 0.0 if abs(offset_s) < 2.0 else offset_s
 
 
-def _explain(error: OSError | IrisError, address: str) -> tuple[str, str]:
+def _explain(error: OSError | IrisError, address: str, timeout_s: float) -> tuple[str, str]:
     """Return why a connection failed, and what to do."""
     host = urlsplit(address).hostname
     if isinstance(error, socket.gaierror):
@@ -120,7 +122,7 @@ def _explain(error: OSError | IrisError, address: str) -> tuple[str, str]:
         return f"TLS fails: {error.reason or error}", _HTTP_ADVICE
     if isinstance(error, TimeoutError):
         advice = "check that the machine runs, and that no firewall blocks the port. An SSH tunnel is an alternative"
-        return f"no answer within {_TIMEOUT_S:g} s", advice
+        return f"no answer within {timeout_s:g} s", advice
     if isinstance(error, ConnectionRefusedError):
         return "the machine answers, but nothing listens at this port", "start the cluster there with 'iris up'"
     return str(error), "check the address, and the network of this machine"

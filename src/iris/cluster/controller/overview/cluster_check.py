@@ -25,9 +25,9 @@ CheckClusterResponse = cluster_pb2.Controller.CheckClusterResponse
 WorkerCheck = cluster_pb2.Controller.WorkerCheck
 
 _FRESH_S = 2.0
-_CALL_S = 3.0  # A worker that does not answer within this many seconds counts as unreachable.
+_CALL_S = 2.0  # A worker that does not answer within this many seconds counts as unreachable.
 _ENGINE_S = 5.0
-_CALLS_AT_ONCE = 50
+_CALLS_AT_ONCE = 250
 _MAX_WORKERS = 1000
 
 
