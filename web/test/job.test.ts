@@ -185,6 +185,7 @@ test("series with different steps share the times of a plot", () => {
 test("vertical axis ends at a round value above the largest value", () => {
   assert.deepEqual(axisValues(1.6), [0, 0.5, 1, 1.5, 2]);
   assert.deepEqual(axisValues(4), [0, 1, 2, 3, 4]);
+  assert.deepEqual(axisValues(0.008), [0, 0.01], "each line has a label of its own");
   assert.deepEqual(axisValues(6 * 2 ** 20, MEMORY.steps), [0, 2, 4, 6].map((mib) => mib * 2 ** 20));
 });
 

@@ -229,7 +229,8 @@ function waitingTasks(shown: readonly number[], { job, tasks }: WatchedJob): str
   });
   const first = waiting[0];
   if (!first) return "";
-  const reason = visibleText(first.statusMessage || job.statusMessage || "its turn in the queue has not come");
+  const status = first.statusMessage || job.statusMessage || "its turn in the queue has not come";
+  const reason = visibleText(status.replace(/^waiting: /, "")); // The notice itself says that the task waits.
   const who = waiting.length === 1 ? `Task ${first.taskIndex} waits` : `${countText(waiting.length)} tasks wait, task ${first.taskIndex}`;
   return `${who}: ${reason}`;
 }

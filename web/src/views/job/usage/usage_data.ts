@@ -73,7 +73,8 @@ export function timeLabel(seconds: number, stepS: number): string {
 }
 
 const MOST_STEPS = 4;
-const ROUND_STEPS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** (power - 3))).flat();
+// The labels have two decimals, so smaller steps would give several lines the same label.
+const ROUND_STEPS = Array.from({ length: 11 }, (_, power) => [1, 2, 5].map((digit) => (digit * 10 ** power) / 100)).flat();
 
 /**
  * Returns the labels of the vertical axis, from zero to a round value that is not below the largest value.
