@@ -67,11 +67,20 @@ class FailureCode(enum.IntEnum):
     MEMORY_LIMIT = 123
     INTERNAL = 124
     DEPENDENCY_FAILED = 370
+    HUNG = 460
 
     @property
     def is_out_of_memory(self) -> bool:
         """Whether the attempt failed because its own memory or the machine's memory ran out."""
         return self in (FailureCode.OUT_OF_MEMORY, FailureCode.MEMORY_LIMIT)
+
+
+class HangCode(enum.IntEnum):
+    """The reason why a job seems to hang. The value is the number of a `HangReason` on the wire."""
+
+    UNSPECIFIED = 0
+    ALL_TASKS_IDLE = 460
+    SOME_TASKS_IDLE = 461
 
 
 class ShortageCode(enum.IntEnum):

@@ -30,6 +30,7 @@ from iris.client.submission import (
     add_code,
     add_dependencies,
     add_environment,
+    add_hang_watch,
     add_inputs,
     add_limits,
     add_placement,
@@ -221,6 +222,8 @@ class IrisClient(
         timeout: float | None = 0,
         job_timeout: float | None = 0,
         timeout_warning: float | None = 0,
+        watch_hang: float | None = None,
+        hang_action: Literal["report", "end"] = "report",
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
@@ -239,8 +242,7 @@ class IrisClient(
             entrypoint: A callable, or a command as a list of words, such as `["python", "train.py"]`. A callable is
                 sent with its arguments and the user's own code; docs/explanation/code.md has the details. No shell
                 reads a command, but `["sh", "-c", "…"]` runs a shell. The worker looks for the program on its own
-                `PATH`, where `python` may be a Python without Iris. On this machine, `sys.executable` is the Python of
-                this program.
+                `PATH`, where `python` may lack Iris. On this machine, `sys.executable` is the Python of this program.
             args: The positional arguments of the callable.
             kwargs: The keyword arguments of the callable.
             name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
@@ -286,12 +288,13 @@ class IrisClient(
             scheduling_timeout: How many seconds the job may wait for machines. At most 68 years, rounded up to whole
                 seconds. 0, None and `math.inf` set no limit.
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
-            job_timeout: How many seconds the whole job may take from now on, including waiting and retries. Accepts the
-                same values as `scheduling_timeout`.
-            timeout_warning: The seconds between a warning and the time limit that ends an attempt. The warning is the
-                signal SIGUSR1 to the attempt's processes, which can then save a checkpoint. The time limits are
-                `timeout`, `job_timeout`, and the time limit of Slurm. Only processes that handle or block SIGUSR1 get
-                the signal. 0 and None: no warning.
+            job_timeout: How many seconds the whole job may take from now on, waiting and retries included. 0: no limit.
+            timeout_warning: The seconds between the signal SIGUSR1, after which a process can save a checkpoint, and
+                the time limit that ends the attempt: `timeout`, `job_timeout` or the limit of Slurm. Only processes
+                that handle or block SIGUSR1 get the signal. 0 and None: no warning.
+            watch_hang: After how many seconds in which a task neither writes output nor uses the CPU the job seems to
+                hang. Its status then says so. 0: never. None: use the default of the cluster, which is never, too.
+            hang_action: `"end"` fails a job that seems to hang. `"report"` only reports it in the status.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
                 each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.
@@ -302,8 +305,7 @@ class IrisClient(
                 of the first one. `Job.outputs` returns the stored files.
             if_exists: What happens if another job has the name. `"error"` raises AlreadyExistsError. `"reuse"` returns
                 the handle of that job, whatever its state, its command and its arguments are. `"replace"` removes that
-                job with its logs and results, and submits the new job under the name. `"replace"` needs a job that has
-                ended.
+                job, which must have ended, with its logs and results, and submits the new job under the name.
             on_notice: A function that is called with a text if files of the workspace are not sent. If `on_progress` is
                 not given, the function is also called when packing or sending takes longer than a second. Default:
                 print the text on stderr, and show the progress of packing and sending on a terminal and in a notebook.
@@ -339,6 +341,7 @@ class IrisClient(
         )
         limits = scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes
         add_limits(request, *limits, outputs)
+        add_hang_watch(request, watch_hang, hang_action)
         check_if_exists(if_exists)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress)
         add_code(request, entry, upload, parent_job(self.cluster.token(), self.cluster.controller_address))

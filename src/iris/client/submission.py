@@ -235,6 +235,9 @@ def add_dependencies(request: LaunchRequest, after: Sequence[str | JobReference]
         request.after.add(job_id=job_id, condition=_CONDITIONS[word])
 
 
+_HANG_ACTIONS = {"report": cluster_pb2.HANG_ACTION_UNSPECIFIED, "end": cluster_pb2.HANG_ACTION_END}
+
+
 def add_limits(
     request: LaunchRequest,
     scheduling_timeout: float | None,
@@ -260,6 +263,16 @@ def add_limits(
     grace_s = check_seconds("kill_grace_period", kill_grace_period, most=MAX_INT32 // 1000)
     request.kill_grace_period_ms = int(grace_s * 1000)
     request.max_log_bytes = check_whole_number("max_log_bytes", max_log_bytes)
+
+
+def add_hang_watch(request: LaunchRequest, watch_hang: float | None, hang_action: str) -> None:
+    """Add to the request after how many seconds the job seems to hang, and what happens then."""
+    if watch_hang is not None:
+        request.watch_hang_seconds = math.ceil(check_seconds("watch_hang", watch_hang, most=MAX_INT32))
+    action = _HANG_ACTIONS.get(hang_action) if isinstance(hang_action, str) else None
+    if action is None:
+        refuse("hang_action", "'report' or 'end'", hang_action)
+    request.hang_action = action
 
 
 def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload | None, parent: JobInfo | None) -> None:

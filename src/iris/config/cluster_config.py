@@ -159,6 +159,13 @@ class ClusterConfig:
         "How long a worker may run tasks without an answer from the controller. After that its tasks are ended, and"
         " are retried on another worker.",
     )
+    watch_hang: float = _option(
+        kinds.span(1, "never"),
+        math.inf,
+        "A job seems to hang if one of its tasks neither writes output nor uses the CPU for this long. The time is for"
+        " jobs that set none themselves. 'never' does not watch them.",
+        default_text="never",
+    )
     keep_logs: float = _option(
         kinds.span(0, "forever"),
         30 * 86400.0,

@@ -94,6 +94,18 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_MEMORY_LIMIT: _ClassVar[FailureReason]
     FAILURE_REASON_INTERNAL: _ClassVar[FailureReason]
     FAILURE_REASON_DEPENDENCY_FAILED: _ClassVar[FailureReason]
+    FAILURE_REASON_HUNG: _ClassVar[FailureReason]
+
+class HangReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HANG_REASON_UNSPECIFIED: _ClassVar[HangReason]
+    HANG_REASON_ALL_TASKS_IDLE: _ClassVar[HangReason]
+    HANG_REASON_SOME_TASKS_IDLE: _ClassVar[HangReason]
+
+class HangAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HANG_ACTION_UNSPECIFIED: _ClassVar[HangAction]
+    HANG_ACTION_END: _ClassVar[HangAction]
 
 class ShortageReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -308,6 +320,12 @@ FAILURE_REASON_CALLABLE_NOT_LOADED: FailureReason
 FAILURE_REASON_MEMORY_LIMIT: FailureReason
 FAILURE_REASON_INTERNAL: FailureReason
 FAILURE_REASON_DEPENDENCY_FAILED: FailureReason
+FAILURE_REASON_HUNG: FailureReason
+HANG_REASON_UNSPECIFIED: HangReason
+HANG_REASON_ALL_TASKS_IDLE: HangReason
+HANG_REASON_SOME_TASKS_IDLE: HangReason
+HANG_ACTION_UNSPECIFIED: HangAction
+HANG_ACTION_END: HangAction
 SHORTAGE_REASON_UNSPECIFIED: ShortageReason
 SHORTAGE_REASON_DISK_SPACE: ShortageReason
 SHORTAGE_REASON_INODES: ShortageReason
@@ -429,6 +447,18 @@ STACK_REASON_FAILED: StackReason
 class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Hang(_message.Message):
+    __slots__ = ("reason", "task_indices", "since_ms", "text")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    reason: HangReason
+    task_indices: _containers.RepeatedScalarFieldContainer[int]
+    since_ms: int
+    text: str
+    def __init__(self, reason: _Optional[_Union[HangReason, str]] = ..., task_indices: _Optional[_Iterable[int]] = ..., since_ms: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ErrorInfo(_message.Message):
     __slots__ = ("reason", "domain", "metadata")
@@ -584,7 +614,7 @@ class JobDependency(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., condition: _Optional[_Union[DependencyCondition, str]] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner", "pending_reason", "failure_reason", "waits_for", "inputs_digest", "num_inputs", "inputs_per_task", "number")
+    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner", "pending_reason", "failure_reason", "waits_for", "inputs_digest", "num_inputs", "inputs_per_task", "number", "hang")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -624,6 +654,7 @@ class JobStatus(_message.Message):
     NUM_INPUTS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_PER_TASK_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    HANG_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: JobState
     exit_code: int
@@ -656,10 +687,11 @@ class JobStatus(_message.Message):
     num_inputs: int
     inputs_per_task: int
     number: int
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+    hang: Hang
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., waits_for: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., number: _Optional[int] = ..., hang: _Optional[_Union[Hang, _Mapping]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason", "output_warning")
+    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "result_dropped", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason", "output_warning", "idle_ms")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -695,6 +727,7 @@ class TaskStatus(_message.Message):
     PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
     FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_WARNING_FIELD_NUMBER: _ClassVar[int]
+    IDLE_MS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job_id: str
     task_index: int
@@ -723,7 +756,8 @@ class TaskStatus(_message.Message):
     pending_reason: PendingReason
     failure_reason: FailureReason
     output_warning: str
-    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., result_dropped: _Optional[bool] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., output_warning: _Optional[str] = ...) -> None: ...
+    idle_ms: int
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., result_dropped: _Optional[bool] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., output_warning: _Optional[str] = ..., idle_ms: _Optional[int] = ...) -> None: ...
 
 class TaskException(_message.Message):
     __slots__ = ("pickled", "traceback", "attempt_id")
@@ -1360,7 +1394,7 @@ class SampleStacksResponse(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "traceparent", "tracestate", "is_traced", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after", "outputs")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous", "asked_name", "stdin", "seen_task_indices", "seen_num_tasks", "retry_on", "fail_on", "timeout_warning_seconds", "ignore_parent_environment", "traceparent", "tracestate", "is_traced", "max_parallel", "inputs_blob", "inputs_hash", "inputs_digest", "num_inputs", "inputs_per_task", "after", "outputs", "watch_hang_seconds", "hang_action")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -1409,6 +1443,8 @@ class Controller(_message.Message):
         INPUTS_PER_TASK_FIELD_NUMBER: _ClassVar[int]
         AFTER_FIELD_NUMBER: _ClassVar[int]
         OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+        WATCH_HANG_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        HANG_ACTION_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
         resources: ResourceSpecProto
@@ -1457,7 +1493,9 @@ class Controller(_message.Message):
         inputs_per_task: int
         after: _containers.RepeatedCompositeFieldContainer[JobDependency]
         outputs: _containers.RepeatedScalarFieldContainer[str]
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., is_traced: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+        watch_hang_seconds: int
+        hang_action: HangAction
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., asked_name: _Optional[str] = ..., stdin: _Optional[bool] = ..., seen_task_indices: _Optional[_Iterable[int]] = ..., seen_num_tasks: _Optional[int] = ..., retry_on: _Optional[_Iterable[int]] = ..., fail_on: _Optional[_Iterable[int]] = ..., timeout_warning_seconds: _Optional[int] = ..., ignore_parent_environment: _Optional[bool] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., is_traced: _Optional[bool] = ..., max_parallel: _Optional[int] = ..., inputs_blob: _Optional[bytes] = ..., inputs_hash: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., num_inputs: _Optional[int] = ..., inputs_per_task: _Optional[int] = ..., after: _Optional[_Iterable[_Union[JobDependency, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., watch_hang_seconds: _Optional[int] = ..., hang_action: _Optional[_Union[HangAction, str]] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1775,7 +1813,7 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
-        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason", "job_submitted_at_ms", "output_warning")
+        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason", "job_submitted_at_ms", "output_warning", "idle_ms")
         class PortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1805,6 +1843,7 @@ class Controller(_message.Message):
         FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
         JOB_SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
         OUTPUT_WARNING_FIELD_NUMBER: _ClassVar[int]
+        IDLE_MS_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         task_id: str
         job_id: str
@@ -1827,7 +1866,8 @@ class Controller(_message.Message):
         failure_reason: FailureReason
         job_submitted_at_ms: int
         output_warning: str
-        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., job_submitted_at_ms: _Optional[int] = ..., output_warning: _Optional[str] = ...) -> None: ...
+        idle_ms: int
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ..., job_submitted_at_ms: _Optional[int] = ..., output_warning: _Optional[str] = ..., idle_ms: _Optional[int] = ...) -> None: ...
     class ReportTaskStateResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...

@@ -251,6 +251,7 @@ class ClusterServer:
                 None if math.isinf(config.keep_jobs_count) else round(config.keep_jobs_count),
             ),
             max_bytes_per_user=None if math.isinf(config.max_bytes_per_user) else round(config.max_bytes_per_user),
+            watch_hang_s=0 if math.isinf(config.watch_hang) else math.ceil(config.watch_hang),
             web_sessions=WebSessions(self._unless_temporary(SESSIONS_FILE), issuer_of(self._keys.key.public)),
             metrics_per_job=config.metrics_per_job,
             events=EventSettings(config.keep_events, webhooks, self._span_sender()),

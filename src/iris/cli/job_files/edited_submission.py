@@ -135,6 +135,8 @@ def _entries(submission: LaunchRequest) -> dict[str, Any]:
         "timeout": _span(submission.timeout_seconds),
         "job_timeout": _span(submission.job_timeout_seconds),
         "timeout_warning": _span(submission.timeout_warning_seconds),
+        "watch_hang": f"{submission.watch_hang_seconds}s" if submission.HasField("watch_hang_seconds") else "",
+        "hang_action": "end" if submission.hang_action == cluster_pb2.HANG_ACTION_END else "",
         "scheduling_timeout": _span(submission.scheduling_timeout_seconds),
         "constraint": [f"{one.key}={one.value.string_value}" for one in submission.constraints],
         "rendezvous": _RENDEZVOUS.get(submission.rendezvous, ""),

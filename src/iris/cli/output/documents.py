@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from iris.cluster.amounts import cores_in
 from iris.cluster.types import is_job_finished, state_name
-from iris.reasons import FailureCode, PendingCode, ShortageCode
+from iris.reasons import FailureCode, HangCode, PendingCode, ShortageCode
 
 if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
@@ -30,6 +30,7 @@ def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
         "failure_reason": _word(FailureCode, job.failure_reason),
         "status_message": job.status_message,
         "pending_reason": _word(PendingCode, job.pending_reason),
+        "hang": _hang(job.hang) if job.HasField("hang") else None,
         "first_failed_task_index": job.first_failed_task_index if job.HasField("first_failed_task_index") else None,
         "parent_job_id": job.parent_job_id or None,
         "owner": job.owner or None,
@@ -48,6 +49,15 @@ def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
     if job.tasks:
         document["tasks"] = [task_document(task) for task in job.tasks]
     return document
+
+
+def _hang(hang: cluster_pb2.Hang) -> dict[str, Any]:
+    return {
+        "reason": _word(HangCode, hang.reason),
+        "task_indices": list(hang.task_indices),
+        "since_ms": hang.since_ms,
+        "text": hang.text,
+    }
 
 
 def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
@@ -69,6 +79,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
         "ports": dict(task.ports),
         **_times(task),
         "resource_usage": _usage(task.resource_usage),
+        "idle_ms": task.idle_ms,
         "attempts": [
             {
                 "attempt_id": attempt.attempt_id,

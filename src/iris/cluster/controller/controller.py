@@ -50,6 +50,7 @@ from iris.cluster.controller.auth.web_sessions import WebSessions
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.events.events import ClusterEvents, EventSettings
 from iris.cluster.controller.events.journal import EventJournal
+from iris.cluster.controller.hangs.hang_watch import HangWatch
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -124,6 +125,8 @@ class Controller:
         web_sessions: The sessions of browsers that have signed in to the page; None keeps them in memory.
         metrics_per_job: The number of unfinished jobs whose ids may appear in metrics.
         events: How many events stay stored, and where they are sent.
+        watch_hang_s: After how many seconds without output and CPU use a job seems to hang, if the job does not set
+            this time itself; 0 does not watch such jobs.
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
@@ -164,9 +167,9 @@ class Controller:
         web_sessions: WebSessions | None = None,
         metrics_per_job: int = 0,
         events: EventSettings | None = None,
+        watch_hang_s: int = 0,
     ) -> None:
-        self._engine, self._store = engine, store
-        self._background = BackgroundTasks()
+        self._engine, self._store, self._background = engine, store, BackgroundTasks()
         self._saving: asyncio.Task[None] | None = None
         tokens = ClusterTokens(key := key or SigningKey.new())
         self.headroom = headroom or Headroom()
@@ -184,7 +187,7 @@ class Controller:
         self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = self._make_attempt_control(tokens)
-        self._usage, self.reports = self._make_reports(address)
+        self._usage, self.reports = self._make_reports(address, watch_hang_s)
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
@@ -216,10 +219,11 @@ class Controller:
     def _make_attempt_control(self, tokens: ClusterTokens) -> AttemptControl:
         return AttemptControl(self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background)
 
-    def _make_reports(self, address: str) -> tuple[UsageHistory, WorkerReports]:
+    def _make_reports(self, address: str, watch_hang_s: int) -> tuple[UsageHistory, WorkerReports]:
         usage = UsageHistory(self._store, self._stored_jobs, self.saver)
         wake = self._wake_scheduler
-        return usage, WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, wake, usage)
+        hangs = HangWatch(watch_hang_s)
+        return usage, WorkerReports(self.jobs, self.fleet, self.saver, self.authority, address, wake, usage, hangs)
 
     def _make_cluster_view(self, lease_s: float) -> tuple[ClusterView, ClusterWatch, ClusterCheck]:
         name = self._engine.name

@@ -12,7 +12,15 @@ import click
 from iris.cli.cluster.connect import Connection
 from iris.cli.job_files.edited_submission import Edited, LaunchRequest, read_edited, write_submission
 from iris.client.retry.resubmit import new_name, prepare
-from iris.client.submission import add_environment, add_limits, add_placement, add_retries, new_request, parent_job
+from iris.client.submission import (
+    add_environment,
+    add_hang_watch,
+    add_limits,
+    add_placement,
+    add_retries,
+    new_request,
+    parent_job,
+)
 from iris.cluster.types import Entrypoint, ResourceSpec
 from iris.errors import (
     AlreadyExistsError,
@@ -46,6 +54,8 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "timeout": ("timeout_seconds",),
     "job_timeout": ("job_timeout_seconds",),
     "timeout_warning": ("timeout_warning_seconds",),
+    "watch_hang": ("watch_hang_seconds",),
+    "hang_action": ("hang_action",),
     "scheduling_timeout": ("scheduling_timeout_seconds",),
     "spread": ("placement",),
     "together": ("placement",),
@@ -170,6 +180,7 @@ def _fresh_request(options: Mapping[str, Any]) -> LaunchRequest:
     add_retries(fresh, options["max_task_failures"], *retries)
     limits = (options["scheduling_timeout"], options["timeout"], options["job_timeout"], options["timeout_warning"])
     add_limits(fresh, *limits, 10.0, 0, options["outputs"])
+    add_hang_watch(fresh, options["watch_hang"], options["hang_action"])
     return fresh
 
 

@@ -247,6 +247,17 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     help="Send SIGUSR1 to the processes that handle it, this long before a time limit ends an attempt. Default: never.",
 )
 @click.option(
+    "--watch-hang",
+    type=DURATION,
+    help="The job seems to hang if a task neither writes output nor uses the CPU this long. Default: the cluster's.",
+)
+@click.option(
+    "--hang-action",
+    type=click.Choice(["report", "end"]),
+    default="report",
+    help="Fail a job that seems to hang ('end'), or only show it in its status. Default: report.",
+)
+@click.option(
     "--scheduling-timeout", type=LIMIT, default=0.0, help="How long the job may wait in the queue. Default: unlimited."
 )
 @click.option(
@@ -449,7 +460,7 @@ def _submit(
         "outputs",
     )
     retries = ("max_retries_failure", "retry_pause", "retry_on", "fail_on")
-    timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout")
+    timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout", "watch_hang", "hang_action")
     return connection.client.run(
         command,
         **{name: options[name] for name in (*as_given, *retries, *timeouts)},

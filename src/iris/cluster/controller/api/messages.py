@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from iris.cluster.controller.hangs.detection import Hang
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -128,7 +129,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         ports=facts[0].ports,
         build_metrics=facts[0].build_metrics,
         resource_usage=record.usage,
-        status_message=_outdated_note(record) or _job_message(job),
+        status_message=_outdated_note(record) or _hang_text(record) or _job_message(job),
         owner=job.owner,
         pending_reason=_job_pending_code(job),  # type: ignore[arg-type]  # the numbers are the same
         failure_reason=job.failure,  # type: ignore[arg-type]
@@ -140,6 +141,8 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
     if not job.is_finished:
         for job_id, condition in job.waits_for.items():
             status.waits_for.add(job_id=job_id, condition=_CONDITIONS[Condition(condition)])
+    if record.hang is not None and not job.is_finished:
+        status.hang.CopyFrom(_hang(record.hang, job.job_id))
     if job.first_failed is not None:
         status.first_failed_task_index = job.first_failed
     if job.is_finished:
@@ -151,6 +154,19 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         if job.state == SUCCEEDED:
             status.exit_code = 0
     return status
+
+
+def _hang_text(record: JobRecord) -> str:
+    return "" if record.hang is None or record.job.is_finished else record.hang.text(record.job_id)
+
+
+def _hang(hang: Hang, job_id: str) -> cluster_pb2.Hang:
+    return cluster_pb2.Hang(
+        reason=int(hang.code),  # type: ignore[arg-type]  # the numbers are the same
+        task_indices=hang.task_indices,
+        since_ms=now_ms() - hang.idle_ms,
+        text=hang.text(job_id),
+    )
 
 
 def task_status(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:

@@ -178,7 +178,7 @@ class Job:
         """Return the requests for the first allocations of a job. A job that waits for other jobs requests none."""
         unfinished = [task for task in self.tasks if not task.is_finished]
         requests = [] if self.waits_for else self._request_tasks(unfinished)
-        self._update_state()
+        self.update_state()
         return requests
 
     def dependency_ended(self, job_id: str, state: int | None, now_ms: int) -> list[Instruction]:
@@ -219,7 +219,7 @@ class Job:
             self._mark_changed(self.tasks[index])
             self.transitions.append(Transition(attempt.state, index, attempt.attempt_id))
             starts.append(StartAttempt(index, attempt.attempt_id, worker.worker_id))
-        self._update_state()
+        self.update_state()
         return starts
 
     def attempt_running(self, task_index: int, attempt_id: int, started_at_ms: int) -> list[Instruction]:
@@ -229,7 +229,7 @@ class Job:
             self.started_at_ms = self.started_at_ms or started_at_ms
             self._mark_changed(task)
             self.transitions.append(Transition(RUNNING, task_index, attempt_id))
-            self._update_state()
+            self.update_state()
         return []
 
     def attempt_ended(self, task_index: int, attempt_id: int, end: AttemptEnd, now_ms: int = 0) -> list[Instruction]:
@@ -276,24 +276,20 @@ class Job:
         if gang is None or gang.placed:
             return []
         instructions = self._request_again(gang)
-        self._update_state()
+        self.update_state()
         return instructions
 
     def unschedulable(self, error: str, now_ms: int, failure: int = FailureCode.UNPLACEABLE) -> list[Instruction]:
-        """End the job as UNSCHEDULABLE, because its scheduling timeout has expired or a gang of the job can never be
-        placed.
-        """
+        """End the job as UNSCHEDULABLE, because its scheduling timeout has expired or a gang can never be placed."""
         return self._end(UNSCHEDULABLE, (error, failure), (error, failure), now_ms)
 
     def terminate(self, error: str, now_ms: int, failure: int = FailureCode.TERMINATED) -> list[Instruction]:
-        """End the job as KILLED, on a user's request or because its parent job or the attempt that submitted it has
-        ended.
-        """
+        """End the job as KILLED, on a user's request or because its parent job or submitting attempt has ended."""
         return self._end(KILLED, (error, failure), (error, failure), now_ms)
 
-    def time_out(self, error: str, now_ms: int) -> list[Instruction]:
-        """Fail the job, because its job timeout has expired."""
-        why = (error, FailureCode.JOB_TIMEOUT)
+    def time_out(self, error: str, now_ms: int, failure: int = FailureCode.JOB_TIMEOUT) -> list[Instruction]:
+        """Fail the job, because its job timeout has expired, or because it seems to hang."""
+        why = (error, failure)
         return self._end(FAILED, why, why, now_ms)
 
     def terminate_task(self, task_index: int, error: str, now_ms: int) -> list[Instruction]:
@@ -322,7 +318,7 @@ class Job:
             return instructions + self._end(KILLED, why, stop_why, now_ms)
         if waits and gang is not None and not gang.placed:
             instructions += self._request_again(gang)
-        self._update_state(now_ms)
+        self.update_state(now_ms)
         return instructions
 
     # The consequences of the end of attempts:
@@ -353,7 +349,7 @@ class Job:
         for gang in {task.gang_id: self.gangs.get(task.gang_id) for task in ended}.values():
             if gang is not None:
                 instructions += self._continue_gang(gang, now_ms)
-        self._update_state(end.finished_at_ms)
+        self.update_state(end.finished_at_ms)
         return instructions
 
     def _end_if_enough(self, ended: Sequence[Task], unasked: Task | None, now_ms: int) -> list[Instruction]:
@@ -443,7 +439,7 @@ class Job:
             if not any(self.tasks[index].live_attempt for index in gang.task_indices):
                 del self.gangs[gang.gang_id]
                 instructions.append(ReleaseAllocation(gang.gang_id))
-        self._update_state(now_ms)
+        self.update_state(now_ms)
         return instructions
 
     def _request_tasks(self, tasks: Sequence[Task]) -> list[Instruction]:
@@ -473,7 +469,8 @@ class Job:
             requests.append(RequestAllocation(gang.gang_id, gang.task_indices, not_before_ms))
         return requests
 
-    def _update_state(self, now_ms: int = 0) -> None:
+    def update_state(self, now_ms: int = 0) -> None:
+        """Derive the state of the job from its tasks. An unfinished job gets a new revision, which watchers see."""
         if self.is_finished:
             return
         before = self.state
@@ -495,5 +492,5 @@ class Job:
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        self.changes.note((task,), self.revision + 1)  # `_update_state` sets the job's revision to this number.
+        self.changes.note((task,), self.revision + 1)  # `update_state` sets the job's revision to this number.
         self.tally.recount(task)

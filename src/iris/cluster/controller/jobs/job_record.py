@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from iris.cluster.controller.hangs.detection import Hang
 from iris.cluster.controller.jobs.job import Job
 from iris.errors import NotFoundError
 from iris.reasons import ErrorReason
@@ -33,6 +34,7 @@ class JobRecord:
         why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
             write. Empty in the current record.
         number: The place of the job in the order of submission, from 1; 0 before the job is saved.
+        hang: Why the job seems to hang; None if it does not, or is not watched. Only `HangWatch` sets it.
     """
 
     job: Job
@@ -40,6 +42,7 @@ class JobRecord:
     facts: list[cluster_pb2.TaskStatus]
     why_outdated: str = ""
     number: int = 0
+    hang: Hang | None = None
     _usage: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class JobRecord:
         facts.resource_usage.CopyFrom(report.resource_usage)
         facts.build_metrics.CopyFrom(report.build_metrics)
         facts.log_warning = report.log_warning
+        facts.idle_ms = report.idle_ms
         facts.output_warning = report.output_warning
         self._add_usage(facts.resource_usage, 1)
 

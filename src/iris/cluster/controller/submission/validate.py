@@ -80,6 +80,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("timeout_seconds", request.timeout_seconds),
         ("job_timeout_seconds", request.job_timeout_seconds),
         ("timeout_warning_seconds", request.timeout_warning_seconds),
+        ("watch_hang_seconds", request.watch_hang_seconds),
         ("max_log_bytes", request.max_log_bytes),
         ("max_task_failures", request.max_task_failures),
         ("max_retries_failure", request.max_retries_failure),

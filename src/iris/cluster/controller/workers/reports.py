@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.hangs.hang_watch import HangWatch
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import outcome_of
 from iris.cluster.controller.jobs.task import AttemptEnd
@@ -32,6 +33,7 @@ class WorkerReports:
         wake_scheduler: A function to call when a worker has registered or was refused, because a gang may wait for this
             worker.
         usage: Stores what attempts use over time.
+        hangs: Decides which jobs seem to hang; None watches the jobs that set a time themselves.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class WorkerReports:
         address: str,
         wake_scheduler: Callable[[], None],
         usage: UsageHistory,
+        hangs: HangWatch | None = None,
     ) -> None:
         self._jobs = jobs
         self._fleet = fleet
@@ -51,6 +54,7 @@ class WorkerReports:
         self._address = address
         self._wake_scheduler = wake_scheduler
         self._usage = usage
+        self._hangs = hangs or HangWatch()
 
     async def register(
         self, request: cluster_pb2.Controller.RegisterWorkerRequest
@@ -124,6 +128,7 @@ class WorkerReports:
                 if outcome := outcome_of(report):
                     results.append((report.task_index, outcome))
                 instructions += job.attempt_ended(report.task_index, report.attempt_id, _end_of(report), now_ms())
+        instructions += self._hangs.check(record)
         self._saver.job_changed(record, instructions, results)
         self._usage.report(record, accepted)
         return unwanted

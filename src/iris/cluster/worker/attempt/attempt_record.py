@@ -247,6 +247,8 @@ class Attempt:
             build_metrics=self.build_metrics(),
             log_warning=self.log.warning,
         )
+        if not self.is_final:
+            message.idle_ms = round(self.usage.idle_s * 1000)
         if self.is_final:
             message.finished_at_ms = self.finished_at_ms
             message.error = self.error

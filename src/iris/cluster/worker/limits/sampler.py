@@ -79,7 +79,9 @@ class Sampler:
         for attempt, process, _ in running:
             processes = [] if process is None else found[process.pid]
             exceeded = None if attempt.enforcer is None else attempt.enforcer.check(processes)
-            samples.append(Sample(processes, usage.measure(attempt.usage, processes, attempt.started_s), exceeded))
+            written = sum(attempt.log.offsets[:2])
+            measured = usage.measure(attempt.usage, processes, attempt.started_s, written)
+            samples.append(Sample(processes, measured, exceeded))
         return samples
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from iris.cluster.worker.limits.process_table import Process
 
+# A task that uses fewer cores counts as idle. Threads that wake up regularly, such as heartbeats and monitors of a
+# framework, use about a hundredth of a core.
+IDLE_CORES = 0.02
+
 
 @dataclass(slots=True)
 class Usage:
@@ -26,6 +30,9 @@ class Usage:
         sampled_at_s: The time of the sample on the monotonic clock.
         gpu_percent: The use of the attempt's GPUs, 100 for one GPU in full use; None if the use is not known.
         gpu_memory_bytes: The memory in use on the attempt's GPUs.
+        written: The bytes of output that the attempt has written.
+        active_at_s: When the attempt last wrote output or used the CPU, on the monotonic clock; 0 before the first
+            sample.
     """
 
     memory_bytes: int = 0
@@ -37,9 +44,16 @@ class Usage:
     sampled_at_s: float = 0.0
     gpu_percent: int | None = None
     gpu_memory_bytes: int = 0
+    written: int = 0
+    active_at_s: float = 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """For how many seconds the attempt had neither written output nor used the CPU at the time of the sample."""
+        return max(0.0, self.sampled_at_s - self.active_at_s)
 
 
-def measure(before: Usage, held: Sequence[Process], started_s: float = 0.0) -> Usage:
+def measure(before: Usage, held: Sequence[Process], started_s: float = 0.0, written: int = 0) -> Usage:
     """Return the resource usage of an attempt from a new sample.
 
     Args:
@@ -47,6 +61,7 @@ def measure(before: Usage, held: Sequence[Process], started_s: float = 0.0) -> U
         held: The processes of the attempt in the new sample.
         started_s: When the attempt's process started, on the monotonic clock. The first sample covers the time since
             then.
+        written: The bytes of output that the attempt has written.
     """
     now_s = time.monotonic()
     usage = Usage(
@@ -57,12 +72,16 @@ def measure(before: Usage, held: Sequence[Process], started_s: float = 0.0) -> U
         sampled_at_s=now_s,
         gpu_percent=before.gpu_percent,
         gpu_memory_bytes=before.gpu_memory_bytes,
+        written=written,
+        active_at_s=before.active_at_s,
     )
     usage.memory_peak_bytes = max(before.memory_peak_bytes, usage.memory_bytes)
     since_s = before.sampled_at_s or started_s
     passed_s = now_s - since_s
     if since_s and passed_s > 0:
         usage.cores = max(0.0, usage.cpu_s - before.cpu_s) / passed_s
+    if not before.sampled_at_s or usage.cores >= IDLE_CORES or written != before.written:
+        usage.active_at_s = now_s
     return usage
 
 

@@ -1,0 +1,1 @@
+"""Recognises jobs that seem to hang. The records of jobs and the reports of workers import this package."""

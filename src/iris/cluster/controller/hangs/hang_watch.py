@@ -1,0 +1,73 @@
+"""Watches for jobs that seem to hang, when workers report what their attempts do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from iris.cluster.controller.hangs.detection import Hang, find_hang
+from iris.cluster.controller.jobs.instructions import Instruction
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import BUILDING, PENDING, RUNNING
+from iris.event_log import log_event
+from iris.reasons import FailureCode
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+_EVERY_S = 1.0  # A job is checked at most this often, because many workers may report tasks of a large job.
+_log = logging.getLogger(__name__)
+
+
+class HangWatch:
+    """Decides which jobs seem to hang, and ends those that were submitted with this wish.
+
+    Args:
+        default_s: The time for jobs that do not set one, in seconds; 0 does not watch them.
+        clock: Returns the time on the monotonic clock, in seconds.
+    """
+
+    def __init__(self, default_s: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._default_s = default_s
+        self._clock = clock
+        self._checked: tuple[float, set[int]] = (0.0, set())
+
+    def check(self, record: JobRecord) -> list[Instruction]:
+        """Check a job after reports about its tasks. Return the instructions that end the job, if it must end."""
+        launch = record.launch
+        limit_s = launch.watch_hang_seconds if launch.HasField("watch_hang_seconds") else self._default_s
+        if not limit_s or not self._is_due(record):
+            return []
+        job, before = record.job, record.hang
+        idle_ms = {
+            task.task_index: record.facts[task.task_index].idle_ms for task in job.tasks if task.state == RUNNING
+        }
+        is_complete = not job.coscheduled or all(task.state not in (PENDING, BUILDING) for task in job.tasks)
+        record.hang = hang = find_hang(idle_ms, limit_s * 1000, is_complete=is_complete)
+        if (None if hang is None else hang.code) != (None if before is None else before.code):
+            _log_change(record, hang)
+            job.update_state()  # The job gets a new revision, so that clients that watch the job get a message.
+        if hang is None or job.is_finished or launch.hang_action != cluster_pb2.HANG_ACTION_END:
+            return []
+        return job.time_out(f"the job {hang.text(job.job_id)}", now_ms(), FailureCode.HUNG)
+
+    def _is_due(self, record: JobRecord) -> bool:
+        now_s = self._clock()
+        began_s, checked = self._checked
+        if now_s - began_s >= _EVERY_S:
+            self._checked = now_s, {record.number}
+            return True
+        if record.number in checked:
+            return False
+        checked.add(record.number)
+        return True
+
+
+def _log_change(record: JobRecord, hang: Hang | None) -> None:
+    log_event(
+        _log,
+        "job.hang",
+        job_id=record.job_id,
+        reason="" if hang is None else hang.code.name,
+        tasks=0 if hang is None else len(hang.task_indices),
+    )

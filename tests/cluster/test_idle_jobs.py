@@ -1,0 +1,50 @@
+"""Jobs that seem to hang say so in their status, and end if they were submitted with this wish."""
+
+from __future__ import annotations
+
+from support.cluster import shell, unique
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.rpc import cluster_pb2 as pb
+
+# Task 1 waits, and the other tasks write output.
+GANG = """
+if [ "$IRIS_TASK_INDEX" = 1 ]; then exec sleep 1000; fi
+while true; do echo step; sleep 0.3; done
+"""
+
+
+def test_status_names_the_task_that_is_idle_while_the_others_continue(client: IrisClient) -> None:
+    job = client.run(shell(GANG), name=unique("hangs"), replicas=3, watch_hang=2)
+    watched = client.cluster.watch_job(job.job_id)
+    next(status for status in watched if status.HasField("hang"))
+    watched.close()
+    status = job.status()
+    assert status.hang.reason == pb.HANG_REASON_SOME_TASKS_IDLE
+    assert list(status.hang.task_indices) == [1]
+    assert status.started_at_ms <= status.hang.since_ms
+    assert status.hang.text == status.status_message
+    assert f"iris stack {job.job_id}" in status.status_message
+    assert [task.idle_ms >= 2000 for task in status.tasks] == [False, True, False]
+    assert status.state == pb.JOB_STATE_RUNNING
+    job.terminate()
+    ended = client.wait(job.job_id)
+    assert not ended.HasField("hang")
+    assert [task.idle_ms for task in ended.tasks] == [0, 0, 0]
+
+
+def test_job_that_asks_for_it_ends_when_it_seems_to_hang(client: IrisClient) -> None:
+    job = client.run(["sleep", "1000"], name=unique("hangs"), watch_hang=1, hang_action="end", max_retries_failure=3)
+    status = job.wait(raise_on_failure=False)
+    assert (status.state, status.failure_reason) == (pb.JOB_STATE_FAILED, pb.FAILURE_REASON_HUNG)
+    assert "seems to hang" in status.error
+    assert len(status.tasks[0].attempts) == 1  # A retry would hang again.
+
+
+def test_job_that_is_not_watched_reports_only_how_long_it_is_idle(client: IrisClient) -> None:
+    job = client.run(["sleep", "1000"], name=unique("idle"))
+    wait_until(lambda: job.status().tasks[0].idle_ms > 1000, "an idle task", timeout_s=60)
+    assert not job.status().HasField("hang")
+    job.terminate()
+    client.wait(job.job_id)
