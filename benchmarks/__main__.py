@@ -30,6 +30,7 @@ NAMES = (
     "forward",
     "list_watchers",
     "metrics_cost",
+    "traces_cost",
     "page_load",
     "open_pages",
     "copy_files",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
-from support.cluster import launch, shell, wait_for_end
+from support.cluster import launch, running_cluster, shell, wait_for_end
 from support.otlp_receiver import Collector, attributes_of, collecting
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.waiting import wait_until
@@ -42,8 +42,9 @@ def spans_of(collector: Collector, job_id: str) -> dict[str, Span]:
     """Wait for the spans of a job that has ended, and return them by name. Phases have the name of their attempt."""
 
     def found() -> list[Span]:
-        own = [span for span in list(collector.spans) if attributes_of(span)["iris.job_id"] == job_id]
-        return own if any(span.name == f"job {job_id}" for span in own) else []
+        received = list(collector.spans)
+        traces = [span.trace_id for span in received if span.name == f"job {job_id}"]
+        return [span for span in received if span.trace_id in traces]
 
     own = wait_until(found, f"the span of {job_id}")
     names = {span.span_id: span.name for span in own}
@@ -105,7 +106,8 @@ def test_unsampled_trace_makes_no_spans_and_reaches_tasks(traced: StandingCluste
         later = launch(cluster, ["true"])
         wait_for_end(cluster, later)
     spans_of(collector, later)
-    assert job_id not in {attributes_of(span)["iris.job_id"] for span in collector.spans}
+    assert TRACE not in {span.trace_id.hex() for span in collector.spans}
+    assert f"job {job_id}" not in {span.name for span in collector.spans}
 
 
 def test_spans_that_the_collector_refused_are_sent_once_after_a_restart(
@@ -165,3 +167,19 @@ def test_importing_the_client_loads_no_sdk_of_opentelemetry() -> None:
     program = "import sys, iris.client, iris.cluster.controller.controller; print('opentelemetry.sdk' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
+
+
+def test_stopped_cluster_sends_the_last_spans_once(
+    collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("stopped")
+    with (
+        running_cluster(directory, otlp_endpoint=collector.endpoint) as server,
+        RemoteClusterClient(server.address) as client,
+    ):
+        job_id = launch(client, ["true"])
+        wait_for_end(client, job_id)
+    spans = spans_of(collector, job_id)
+    assert len(spans) == 5
+    ids = [(span.trace_id, span.span_id) for span in collector.spans]
+    assert len(ids) == len(set(ids))

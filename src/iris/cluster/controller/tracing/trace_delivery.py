@@ -39,6 +39,7 @@ KINDS = (
 GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _YIELD_EVERY = 50
+_LAST_REQUEST_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +95,10 @@ class TraceDelivery:
         self._thread = ThreadPoolExecutor(1, "iris-traces")
         self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._is_failing = False
+        # The request that is being sent, and the event up to which it has spans. None: no request is being sent.
+        self._sending: tuple[asyncio.Future[bool], int] | None = None
+        # The trace of the last job, because the events of one job often follow each other.
+        self._trace: tuple[JobRecord, JobTrace] | None = None
 
     async def run(self) -> None:
         """Send spans until the task is cancelled. Then try once to send the remaining spans."""
@@ -106,7 +111,9 @@ class TraceDelivery:
                 await stored.wait()
                 await asyncio.sleep(self._gather_s)
         finally:
-            if self._is_failing:
+            if self._sending is not None:
+                await self._finish_sending(*self._sending)
+            elif self._is_failing:
                 self._sender.close()
             elif self._number < self._journal.last_number:
                 await self._send_page()
@@ -122,8 +129,7 @@ class TraceDelivery:
             if not count % _YIELD_EVERY:
                 await asyncio.sleep(0)
         if spans:
-            loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(self._thread, self._sender.send, spans):
+            if not await self._send(spans, reached):
                 if not self._is_failing:
                     self._is_failing = True
                     text = "the collector does not accept spans, which are sent again later"
@@ -138,13 +144,34 @@ class TraceDelivery:
             await self._save()
         return True
 
+    async def _send(self, spans: Sequence[SpanData], reached: int) -> bool:
+        """Send spans, and return whether the collector has accepted them."""
+        sent = asyncio.get_running_loop().run_in_executor(self._thread, self._sender.send, spans)
+        self._sending = sent, reached
+        try:
+            is_accepted = await asyncio.shield(sent)
+        except Exception:  # noqa: BLE001 - An exporter that raises must not end the delivery for good.
+            _log.exception("spans cannot be sent")
+            is_accepted = False
+        self._sending = None
+        return is_accepted
+
+    async def _finish_sending(self, sent: asyncio.Future[bool], reached: int) -> None:
+        """Wait shortly for the request that is being sent, so that the next controller does not send it again."""
+        await asyncio.wait([sent], timeout=_LAST_REQUEST_S)
+        if sent.done() and not sent.cancelled() and sent.exception() is None and sent.result():
+            self._number = reached
+            await self._save()
+
     async def _spans_of(self, event: Event) -> list[SpanData]:
         record = await self._jobs.get(event.job_id)
         # The job may have been removed, and a later job may have its name.
         if record is None or not record.launch.is_traced or record.job.submitted_at_ms > event.time_ms:
             return []
         job = record.job
-        trace = JobTrace(job.job_id, job.submitted_at_ms, record.launch)
+        if self._trace is None or self._trace[0] is not record:
+            self._trace = record, JobTrace(job.job_id, job.submitted_at_ms, record.launch)
+        trace = self._trace[1]
         if not event.HasField("task_index"):
             return [job_span(job, trace)]
         if not event.HasField("attempt_id"):
