@@ -7,8 +7,10 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from support.chaos_proxy import ChaosProxy, gentle
 from support.cluster import unique
 from support.tokens import token
 from support.waiting import wait_until
@@ -133,6 +135,21 @@ def test_terminal_is_restored_after_a_signal(remote_iris: Iris, job: Job, number
     terminal.process.send_signal(number)
     assert terminal.exit_code() == code
     assert not is_raw(terminal)
+
+
+def test_interrupt_leaves_a_shell_whose_cluster_does_not_answer(
+    remote_iris: Iris, shared_cluster: LocalServer, job: Job
+) -> None:
+    target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
+    with ChaosProxy(target, gentle) as proxy:
+        terminal = remote_iris.terminal("shell", "-e", "PS1=> ", "--address", proxy.address, job.job_id)
+        terminal.shows(">")
+        with proxy.refusing():
+            proxy.strike()
+            wait_until(lambda: terminal.screen and b"Ctrl-C ends the command here" in terminal.written, "the notice")
+            terminal.type("\x03")
+            assert terminal.exit_code() == 130
+        assert not is_raw(terminal)
 
 
 def test_shell_ends_with_its_task(remote_iris: Iris, client: IrisClient) -> None:
