@@ -36,6 +36,8 @@ EVENT_KINDS = {
     "worker.registered": "A worker process registered.",
     "worker.lost": "A worker was declared lost, and its attempts ended.",
     "worker.removed": "A worker ended, and is not listed any more.",
+    "job.hang": "A watched job seems to hang, or does so no more.",
+    "stacks.read": "A user read the stacks of a job with the values of local variables.",
     "tunnel.opened": "A user connected to the ports of a task.",
     "tunnel.used": "A user opened a connection to a port of a task.",
     "tunnel.closed": "A user ended the connection to the ports of a task.",

@@ -127,20 +127,18 @@ def test_stacks_contain_variables_only_on_request_and_the_request_is_an_event(
     python = task.processes[1].threads[0]
     assert [(one.name, one.value, one.is_argument) for one in python.variables[0]] == [("password", '"hunter2"', True)]
     (event,) = stack_events(shared_cluster, gang)[len(before) :]
-    assert event["tasks"] == "1"
-    assert event["caller"]
+    assert (event.fields["tasks"], bool(event.owner)) == ("1", True)
     assert "hunter2" not in str(event)
 
 
-def stack_events(server: LocalServer, job_id: str) -> list[dict[str, str]]:
-    """Return the fields of the events about the stacks of a job."""
+def stack_events(server: LocalServer, job_id: str) -> list[pb.Controller.Event]:
+    """Return the events about the stacks of a job."""
     stub = cluster_connect.ControllerServiceClientSync(
         server.address, interceptors=(BearerInterceptor(lambda: token("admin")),)
     )
     with closing(stub.watch_cluster(pb.Controller.WatchClusterRequest(include_events=True))) as messages:
         events = next(iter(messages)).events
-    found = [dict(event.fields) for event in events if event.name == "stacks.read"]
-    return [fields for fields in found if fields["job_id"] == job_id]
+    return [event for event in events if event.name == "stacks.read" and event.job_id == job_id]
 
 
 def test_async_client_returns_the_same_stacks(client: IrisClient, gang: str, shared_cluster: LocalServer) -> None:

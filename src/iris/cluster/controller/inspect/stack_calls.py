@@ -86,7 +86,7 @@ class StackCalls:
                 job_id=request.job_id,
                 tasks=len(request.task_indices) or len(record.job.tasks),
                 variables=True,
-                caller=caller().name,
+                user=caller().name,
             )
 
         async def ask(wanted: _Wanted) -> ReadStacksResponse:
