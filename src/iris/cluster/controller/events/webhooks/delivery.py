@@ -190,7 +190,13 @@ class WebhookDelivery:
             TIMESTAMP_HEADER: str(timestamp_s),
             SIGNATURE_HEADER: sign(self._settings.secret, timestamp_s, body),
         }
-        return await self._sender.post(headers, body)
+        refusal = await self._sender.post(headers, body)
+        # The HTTP client may end with an answer or an error of its own when this task is cancelled. Without this check,
+        # the delivery would then go on, and the controller would wait for its end forever.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return refusal
 
     def _note_failure(self, refusal: Refusal) -> None:
         self._problem = refusal.problem
