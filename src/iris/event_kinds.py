@@ -60,11 +60,10 @@ EVENT_KINDS = {
     "events.dropped": "Events were lost before they could be stored, because the disk was full for too long.",
 }
 
+_LOGGED_OF_JOBS = ("job.removed", "job.dependency_ended", "job.hang")
 # The kinds that come from states of jobs and tasks. `log_event` does not make events of these kinds.
 STATE_KINDS = frozenset(
-    kind
-    for kind in EVENT_KINDS
-    if kind.startswith("task.") or (kind.startswith("job.") and kind not in ("job.removed", "job.dependency_ended"))
+    kind for kind in EVENT_KINDS if kind.startswith(("job.", "task.")) and kind not in _LOGGED_OF_JOBS
 )
 JOB_ENDS = ("job.succeeded", "job.failed", "job.killed", "job.worker_failed", "job.unschedulable")
 _FOR_ADMINS = ("session.",)

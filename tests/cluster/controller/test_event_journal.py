@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job
 
+from iris.cluster import controller
 from iris.cluster.controller.events import journal as journals
 from iris.cluster.controller.events.event_rows import Event, EventFilter
 from iris.cluster.controller.events.event_streams import EventPages, EventStreams, WatchEventsRequest
@@ -227,6 +229,15 @@ def test_logged_events_of_known_kinds_and_problems_become_events() -> None:
     problem = event_of(plain)
     assert problem is not None
     assert (problem.name, problem.text) == ("server.warning", "2 workers")
+
+
+def test_kinds_that_the_controller_logs_become_events() -> None:
+    logged: set[str] = set()
+    for file in Path(controller.__file__).parent.rglob("*.py"):
+        logged |= set(re.findall(r'log_event\(\s*_log,\s*"([a-z_]+\.[a-z_]+)"', file.read_text()))
+    assert {"job.hang", "job.removed", "worker.lost"} <= logged
+    # The event of a submission is stored together with the job instead.
+    assert {kind for kind in logged & set(EVENT_KINDS) if event_of(record(kind)) is None} == {"job.submitted"}
 
 
 def test_unknown_kinds_are_refused_with_similar_kinds() -> None:

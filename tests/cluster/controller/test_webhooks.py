@@ -167,13 +167,17 @@ async def test_event_that_is_refused_for_good_is_given_up_and_the_next_one_is_se
 
 async def test_old_event_is_given_up_while_the_receiver_is_dead(world: Deliveries) -> None:
     world.max_age_ms = 0
-    world.start(f"http://127.0.0.1:{free_port()}/")
+    world.start(f"http://127.0.0.1:{free_port()}/a)hidden?key=hidden")
     world.add("job.failed", time_ms=1)
     await world.until(lambda: "webhook.dropped" in [one.name for one in world.journal.recent_after(0)], "the drop")
     status = await world.delivery.status()
     assert (status.num_dropped, status.num_waiting) == (1, 0)
     assert status.url.startswith("http://127.0.0.1:")
     assert "/" not in status.url.removeprefix("http://")
+    # Every user may read the texts of events. Therefore they must not contain the path of the URL.
+    (drop,) = [event for event in world.journal.recent_after(0) if event.name == "webhook.dropped"]
+    assert drop.text.startswith("the connection failed: ")
+    assert "hidden" not in drop.text
 
 
 async def test_redirect_is_not_followed_and_names_itself(world: Deliveries) -> None:

@@ -68,6 +68,7 @@ def _log_change(record: JobRecord, hang: Hang | None) -> None:
         _log,
         "job.hang",
         job_id=record.job_id,
+        owner=record.job.owner,
         reason="" if hang is None else hang.code.name,
         tasks=0 if hang is None else len(hang.task_indices),
     )

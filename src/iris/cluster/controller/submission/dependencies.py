@@ -106,6 +106,7 @@ class Dependencies:
             _log,
             "job.dependency_ended",
             job_id=record.job_id,
+            owner=record.job.owner,
             dependency=job_id,
             state="unknown" if state is None else state_name(state),
         )

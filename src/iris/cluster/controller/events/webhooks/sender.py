@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from iris.rpc.http.tls import ClientTls
 
 TIMEOUT_S = 10.0
 _LONGEST_ADVICE_S = 300.0
+_URL = re.compile(r"( for url)? ?\(?https?://\S*[^\s:]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +86,6 @@ def _judge(status: int, retry_after: str) -> Refusal | None:
 
 
 def _short(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    """Return the text of an error without URLs, because a URL may contain secrets and every user reads the text."""
+    text = _URL.sub("", str(error)) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"
