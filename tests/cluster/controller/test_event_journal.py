@@ -13,7 +13,6 @@ import pytest
 from support.stored_jobs import new_job
 
 from iris.cluster import controller
-from iris.cluster.controller.events import journal as journals
 from iris.cluster.controller.events.event_rows import Event, EventFilter
 from iris.cluster.controller.events.event_streams import EventPages, EventStreams, WatchEventsRequest
 from iris.cluster.controller.events.journal import EventJournal
@@ -29,6 +28,7 @@ from iris.event_log.events import EventRecord
 from iris.reasons import FailureCode
 
 pytestmark = pytest.mark.anyio
+MAX_UNSAVED = 600
 WORKER = WorkerIdentity("w", "http://w", "i")
 
 
@@ -43,7 +43,7 @@ class World:
     def __init__(self, path: Path, kept: int = 100_000) -> None:
         self.store = Store(path)
         self.threads = StoredJobs(self.store)
-        self.journal = EventJournal(self.store, kept)
+        self.journal = EventJournal(self.store, kept, max_unsaved=MAX_UNSAVED)
         self.streams = EventStreams(self.journal, EventPages(self.journal, self.store, self.threads))
 
     def add(self, count: int, name: str = "worker.registered") -> None:
@@ -95,11 +95,19 @@ async def test_events_that_cannot_be_stored_for_too_long_are_dropped_and_counted
     with closing(World(tmp_path / "controller.db")) as world:
         world.add(10)
         world.write(is_saved=False)
-        world.add(journals.MAX_UNSAVED - 3)
+        world.add(MAX_UNSAVED - 3)
         world.write()
         events = await world.read()
         assert (events[0].name, events[0].fields["count"]) == ("events.dropped", "7")
-        assert len(events) == journals.MAX_UNSAVED + 1
+        assert len(events) == MAX_UNSAVED + 1
+
+
+async def test_more_events_than_the_limit_are_stored_if_the_first_write_succeeds(world: World) -> None:
+    job = Job.new("large", MAX_UNSAVED, now_ms=1)
+    job.submit()
+    job.terminate("terminated by a user", 5)
+    world.write(job)
+    assert [event.name for event in await world.read()] == ["task.killed"] * MAX_UNSAVED + ["job.killed"]
 
 
 async def test_client_with_a_removed_place_gets_a_gap_and_then_all_later_events(world: World) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job, stored
 
+from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop
@@ -46,15 +47,16 @@ class SlowDisk(Store):
 class Book:
     """A saver, and a record of everything that it handed out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_events: bool = False) -> None:
         self.disk = SlowDisk(path)
+        self.journal = EventJournal(self.disk)
         self.launched: list[str] = []
         self.refused: list[str] = []
         self.followed: list[tuple[str, Sequence[Instruction]]] = []
         self.announced: list[str] = []
         self.has_news = asyncio.Event()
         self.currents: list[bool] = []
-        self.saver = Saver(self.disk)
+        self.saver = Saver(self.disk, self.journal if with_events else None)
         self.running = asyncio.create_task(self._carry_out())
 
     async def _carry_out(self) -> None:
@@ -82,6 +84,12 @@ class Book:
         record.job.error = f"change {record.job.revision}"
         self.saver.job_changed(record, steps, results)
 
+    async def close(self) -> None:
+        self.running.cancel()
+        self.let_through(100)
+        await self.saver.close()
+        self.disk.close()
+
     async def until_writing(self) -> None:
         """Wait until a write has begun, so that further changes belong to the next one."""
         for _ in range(3):
@@ -100,10 +108,7 @@ def new_record(name: str) -> JobRecord:
 async def book(tmp_path: Path) -> AsyncIterator[Book]:
     made = Book(tmp_path / "controller.db")
     yield made
-    made.running.cancel()
-    made.let_through(100)
-    await made.saver.close()
-    made.disk.close()
+    await made.close()
 
 
 STOP = StopAttempt(0, 0, "w")
@@ -237,6 +242,28 @@ async def test_saver_settled_returns_after_the_only_new_job_was_refused(book: Bo
         await launch
     async with asyncio.timeout(30):
         await reader
+
+
+async def test_event_beside_a_refused_new_job_is_stored_without_another_change(tmp_path: Path) -> None:
+    book = Book(tmp_path / "controller.db", with_events=True)
+    book.disk.failure = ResourceExhaustedError("no space left")
+    is_stored = book.journal.next_events()
+
+    async def launch_with_event() -> None:  # within one turn of the loop: in one batch
+        book.saver.add_event(cluster_pb2.Controller.Event(name="worker.lost"))
+        await book.saver.add_job(new_record("large"), b"x")
+
+    launch = asyncio.create_task(launch_with_event())
+    await book.until_writing()
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await launch
+    book.disk.failure = None
+    book.let_through()
+    async with asyncio.timeout(30):
+        await is_stored.wait()
+    assert [event.name for event in book.journal.recent_after(0)] == ["worker.lost"]
+    await book.close()
 
 
 async def test_new_job_is_saved_although_its_caller_was_cancelled(book: Book) -> None:

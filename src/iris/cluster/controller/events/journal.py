@@ -11,6 +11,7 @@ for too long, the oldest events are dropped, and a later event says how many.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,6 +36,7 @@ class EventJournal:
     Args:
         store: The database.
         kept: How many of the newest events stay stored, approximately.
+        max_unsaved: How many events wait at most for a write after a failed one.
 
     Attributes:
         journal_id: A random text, which is part of each cursor.
@@ -42,9 +44,10 @@ class EventJournal:
         last_number: The number of the newest stored event.
     """
 
-    def __init__(self, store: Store, kept: int = DEFAULT_KEPT) -> None:
+    def __init__(self, store: Store, kept: int = DEFAULT_KEPT, *, max_unsaved: int = MAX_UNSAVED) -> None:
         self.journal_id, self.first_number, self.last_number = store.read(event_rows.read_journal)
         self._kept = kept
+        self._max_unsaved = max_unsaved
         self._recent = deque(store.read(lambda db: event_rows.read_newest(db, MAX_RECENT)), MAX_RECENT)
         self._unsaved: deque[Event] = deque()
         # The changes of states since the last saved transaction, by job id.
@@ -71,9 +74,8 @@ class EventJournal:
 
     def recent_after(self, number: int) -> list[Event]:
         """Return the events with a higher number that are in memory, the oldest first."""
-        if number >= self.last_number:
-            return []
-        return [event for event in self._recent if event.number > number]
+        newest = list(itertools.islice(reversed(self._recent), max(0, self.last_number - number)))
+        return newest[::-1]
 
     @property
     def first_recent(self) -> int:
@@ -114,7 +116,6 @@ class EventJournal:
             self._unsaved.extend(state_events(job, transitions, time_ms))
             if transitions:
                 self._unreported.setdefault(job.job_id, []).extend(transitions)
-        self._drop_excess()
         writing = self._writing = _Writing()
         events = list(self._unsaved)
         if self._dropped:
@@ -141,7 +142,10 @@ class EventJournal:
         """
         writing, self._writing = self._writing, None
         if writing is None or not is_saved:
-            return {}  # New jobs that could not be saved are refused, and leave no events.
+            # New jobs that could not be saved are refused, and leave no events. Events of states are dropped only
+            # after a failed write, because one transaction may contain the ends of more tasks than `max_unsaved`.
+            self._drop_excess()
+            return {}
         for _ in range(writing.unsaved):
             self._unsaved.popleft()
         self._dropped -= writing.dropped
@@ -156,7 +160,7 @@ class EventJournal:
 
     def _drop_excess(self) -> None:
         if self._writing is None:
-            while len(self._unsaved) > MAX_UNSAVED:
+            while len(self._unsaved) > self._max_unsaved:
                 self._unsaved.popleft()
                 self._dropped += 1
 

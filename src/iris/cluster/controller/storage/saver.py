@@ -408,6 +408,8 @@ class Saver(Gathering):
         refused = [launch.pending.record for launch in launches]
         self._gathering.add_older(batch)
         if has_refused:
+            if self._has_events:
+                self._wake.set()
             if self._gathering.is_empty:
                 # The batch contained only changes that are refused now. Nothing is left to write, and readers never see
                 # refused changes.
