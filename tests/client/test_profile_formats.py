@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 
+import httpx
 import pytest
 
+from iris.client import IrisClient
 from iris.client.inspect.profile import FunctionShare, Profile, ProfiledTask, ProfileSum, slices
 from iris.client.inspect.stacks import Frame
 from iris.rpc import cluster_pb2 as pb
@@ -42,6 +44,7 @@ def test_task_that_ends_meanwhile_keeps_its_samples_and_needs_no_reason() -> Non
     total.add(answer(5), 2)
     total.add(answer(0, pb.STACK_REASON_NOT_RUNNING, "the task has ended"), 2)
     assert total.profile().tasks == (ProfiledTask("train/task-3", 3, 5),)
+    assert (total.is_over, total.seconds) == (True, 2)
 
 
 def test_task_without_samples_has_the_reason() -> None:
@@ -49,6 +52,20 @@ def test_task_without_samples_has_the_reason() -> None:
     total.add(answer(0, pb.STACK_REASON_NOT_PYTHON, "not Python"), 2)
     assert total.profile().tasks == (ProfiledTask("train/task-3", 3, 0, "NOT_PYTHON", "not Python"),)
     assert str(total.profile()).splitlines()[-1] == "no samples of task 3: not Python"
+
+
+def test_profile_of_an_ended_job_is_one_call() -> None:
+    calls: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        calls.append(request.url.path)
+        ended = answer(0, pb.STACK_REASON_NOT_RUNNING, "the task does not run")
+        return httpx.Response(200, content=ended.SerializeToString(), headers={"content-type": "application/proto"})
+
+    with IrisClient.remote("http://cluster.test", transport=httpx.MockTransport(respond)) as client:
+        profile = client.profile("train", duration_s=100)
+    assert calls == ["/iris.cluster.ControllerService/SampleStacks"]
+    assert (profile.seconds, profile.tasks[0].reason) == (0, "NOT_RUNNING")
 
 
 @pytest.mark.parametrize(("duration", "calls"), [(1, [1]), (2, [2]), (5, [2, 2, 1])])

@@ -67,7 +67,7 @@ WRONG: dict[str, list[Any]] = {
     "IrisClient.usage.task_index": NO_INT32,
     "IrisClient.stacks.task_index": NO_INT32,
     "IrisClient.profile.task_index": NO_INT32,
-    "duration_s": [*NO_INT32, 0, None],
+    "duration_s": [*NO_INT32, 0, 86_401, None],
     "watch_hang": [*NO_SECONDS, BEYOND_INT32, 1e300, math.inf],
     "hang_action": ["", "kill", "END", None, 5, True, [], ["end"], object()],
     "variables": NO_FLAG,

@@ -57,7 +57,8 @@ class InspectMethods:
         """Return where the tasks of a job spend their time, by sampling the call stacks of their Python processes.
 
         All tasks are sampled at the same time, and their samples are summed. The tasks continue meanwhile, and a
-        sampled process is not stopped. The workers need the extra [inspect].
+        sampled process is not stopped. The profile ends early if no task can be sampled any more, for example because
+        the job has ended. The workers need the extra [inspect].
 
         Args:
             job_id: The job: its id, or its `Job` handle.
@@ -81,6 +82,8 @@ class InspectMethods:
         for seconds in slices(duration_s):
             answer = self.cluster.sample_stacks(job_id, indices, seconds=seconds, rate=rate, idle=idle)
             total.add(answer, seconds)
+            if total.is_over:
+                break
             if on_progress is not None:
                 on_progress(total.seconds, duration_s)
         return total.profile()

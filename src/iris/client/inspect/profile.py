@@ -121,12 +121,15 @@ class ProfileSum:
         self._job_id = job_id
         self._rate = rate
         self._seconds = 0
+        self._is_over = False
         self._stacks: dict[tuple[Frame, ...], int] = {}
         self._tasks: dict[int, ProfiledTask] = {}
 
     def add(self, answer: cluster_pb2.SampleStacksResponse, seconds: int) -> None:
         """Add the answer of a call that has sampled for some seconds."""
-        self._seconds += seconds
+        self._is_over = bool(answer.tasks) and all(task.reason for task in answer.tasks)
+        if not self._is_over:
+            self._seconds += seconds
         frames = [Frame(frame.function, frame.file, frame.line) for frame in answer.frames]
         for stack in answer.stacks:
             key = tuple(frames[position] for position in stack.frames)
@@ -138,6 +141,11 @@ class ProfileSum:
             reason, problem = ("", "") if samples else (reason_name(task.reason), task.problem)
             task_id = make_task_id(self._job_id, task.task_index)
             self._tasks[task.task_index] = ProfiledTask(task_id, task.task_index, samples, reason, problem)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last call has sampled no task. Such a call returns at once, so no further call should follow."""
+        return self._is_over
 
     @property
     def seconds(self) -> int:

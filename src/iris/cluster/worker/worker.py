@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -153,7 +153,7 @@ class Worker:
         processes = self._make_setup(reaper, launcher)
         self._sampler, self._on_ended = Sampler(enforcement), on_ended
         self.tunnels = self._make_tunnels()
-        self.stacks = AttemptStacks(registry, self._find_processes, PySpy(processes.strays))
+        self.stacks = AttemptStacks(registry, self._find_all_processes, PySpy(processes.strays))
         sessions = ExecSessions(processes, self._build_iris_env)
         self.execs = Tunnels(registry, sessions, EXEC_TUNNEL_TIMES, event="exec")
         self._runner = AttemptRunner(
@@ -190,6 +190,10 @@ class Worker:
 
     async def _find_processes(self, attempt: Attempt) -> list[Process]:
         return await self._sampler.find_processes(attempt, attempt.mark(self._settings.token))
+
+    async def _find_all_processes(self, attempts: Sequence[Attempt]) -> list[list[Process]]:
+        token = self._settings.token
+        return await self._sampler.find_all_processes([(attempt, attempt.mark(token)) for attempt in attempts])
 
     def _attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
         self._on_ended(job_id, task_index, attempt_id)

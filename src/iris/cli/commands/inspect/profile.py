@@ -121,8 +121,8 @@ def _sample(client: IrisClient, target: Target, output: Output, duration_s: int,
                 output.set_status(f"sampling {target.name}: {total.seconds} of {duration_s} seconds (Ctrl-C: enough)")
             answer = client.cluster.sample_stacks(job_id, indices, seconds=seconds, rate=rate, idle=idle)
             total.add(answer, seconds)
-            if answer.tasks and all(task.reason for task in answer.tasks):
-                break  # No task can be sampled any more.
+            if total.is_over:
+                break
     except KeyboardInterrupt:
         if not total.seconds:
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from iris.arguments import check_whole_number
@@ -15,30 +15,33 @@ from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.inspect.process_facts import is_python, name_and_state, parents_first
 from iris.cluster.worker.inspect.py_spy import PySpy
 from iris.cluster.worker.inspect.py_spy_output import StackProblem
-from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.limits.process_table import Process, read_process
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ProcessStacks, ReadStacksResponse, SampledTask, SampleStacksResponse, TaskStacks
 from iris.system.clock import now_ms
 
 DEFAULT_RATE = 100
-_MOST_PROCESSES = 256  # Of one attempt; the others are only counted.
+_MOST_PROCESSES = 256  # Of one attempt; the others are left out.
 _NOT_RUNNING = StackProblem(cluster_pb2.STACK_REASON_NOT_RUNNING, "the task has no running process")
 _NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is not a Python program")
+_ENDED = StackProblem(cluster_pb2.STACK_REASON_ENDED, "the process has ended")
 _ALL_FOREIGN = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "no process of the task is a Python program")
 
 StackedAttempt = cluster_pb2.Worker.StackedAttempt
-FindProcesses = Callable[[Attempt], Awaitable[list[Process]]]
+FindProcesses = Callable[[Sequence[Attempt]], Awaitable[list[list[Process]]]]
 
 
 class _Found(NamedTuple):
     """An attempt of a request with its processes.
 
     Attributes:
+        job_id: The job.
         task_index: The task.
         attempt_id: The attempt.
         processes: Its running processes; the parent of a process is before the process.
     """
 
+    job_id: str
     task_index: int
     attempt_id: int
     processes: list[Process]
@@ -49,7 +52,7 @@ class AttemptStacks:
 
     Args:
         registry: The attempts.
-        find_processes: Returns the processes of an attempt.
+        find_processes: Returns the processes of each of several attempts.
         py_spy: Reads the stacks of processes.
     """
 
@@ -73,7 +76,10 @@ class AttemptStacks:
                 worker_id=self._registry.worker_id,
                 read_at_ms=now_ms(),
             )
-            readings = (self._read(one, table, with_variables=request.with_variables) for one in found.processes)
+            readings = (
+                self._read(one, table, job_id=found.job_id, with_variables=request.with_variables)
+                for one in found.processes
+            )
             task.processes.extend(await asyncio.gather(*readings))
             if not task.processes:
                 task.reason, task.problem = _NOT_RUNNING
@@ -101,6 +107,7 @@ class AttemptStacks:
                 self._py_spy.record(
                     process.pid,
                     counts,
+                    job_id=found.job_id,
                     seconds=request.seconds,
                     rate=request.rate or DEFAULT_RATE,
                     with_idle=request.with_idle,
@@ -121,28 +128,39 @@ class AttemptStacks:
 
     async def _find(self, attempts: Iterable[StackedAttempt]) -> list[_Found]:
         found = []
+        running: list[tuple[_Found, Attempt]] = []
         for wanted in attempts:
-            _, task_index = parse_task_id(wanted.task_id)
+            job_id, task_index = parse_task_id(wanted.task_id)
+            found.append(_Found(job_id, task_index, wanted.attempt_id, []))
             attempt = self._registry.get(wanted.task_id, wanted.attempt_id)
-            processes: list[Process] = []
             if attempt is not None and attempt.process is not None and attempt.has_live_process:
-                processes = parents_first(await self._find_processes(attempt))[:_MOST_PROCESSES]
-            found.append(_Found(task_index, wanted.attempt_id, processes))
+                running.append((found[-1], attempt))
+        all_processes = await self._find_processes([attempt for _, attempt in running])
+        for (one, _), processes in zip(running, all_processes, strict=True):
+            one.processes.extend(parents_first(processes)[:_MOST_PROCESSES])
         return found
 
-    async def _read(self, process: Process, table: FrameTable, *, with_variables: bool) -> ProcessStacks:
+    async def _read(self, process: Process, table: FrameTable, *, job_id: str, with_variables: bool) -> ProcessStacks:
         name, state = name_and_state(process.pid)
         entry = ProcessStacks(pid=process.pid, parent_pid=process.parent, command=name, state=state)
         if not await asyncio.to_thread(is_python, process.pid):
             entry.reason, entry.problem = _NOT_PYTHON
             return entry
-        threads = await self._py_spy.dump(process.pid, table, with_variables=with_variables)
+        threads = await self._py_spy.dump(process.pid, table, job_id=job_id, with_variables=with_variables)
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
+        elif not _is_same(process):  # Another process, perhaps of another user, may have its id by now.
+            entry.reason, entry.problem = _ENDED
         else:
             entry.threads.extend(threads)
         return entry
 
 
 def _python_only(processes: Iterable[Process]) -> list[Process]:
-    return [process for process in processes if is_python(process.pid)]
+    return [process for process in processes if is_python(process.pid) and _is_same(process)]
+
+
+def _is_same(process: Process) -> bool:
+    """Return whether a process still runs."""
+    now = read_process(process.pid)
+    return now is not None and now.started == process.started

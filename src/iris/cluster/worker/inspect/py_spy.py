@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import IO, NamedTuple, Protocol
 
 from iris.cluster.stacks.frame_table import FrameTable
 from iris.cluster.stacks.merging import StackCounts
@@ -22,17 +22,29 @@ from iris.cluster.worker.inspect.py_spy_output import StackProblem, parse_dump, 
 from iris.cluster.worker.process.tracing import explain_refusal
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ThreadStack
+from iris.rpc.serving.fair_lane import FairLane
+from iris.system.processes import ProcessHandle
 
 # Each run of py-spy uses a core for some hundredths of a second, because it reads the symbols of the interpreter.
 _AT_ONCE = 4
 _TRIES = 4
 _DUMP_S = 5.0
+_RECORDS_AT_ONCE = 256
 _RECORD_EXTRA_S = 10.0  # Starting py-spy and ending a record take this many seconds at most.
+_POLL_S = 0.02
+_MAX_BYTES = 16 * 1024 * 1024  # Of an output of py-spy. A thousand threads with deep stacks need about 5 MiB.
 _NO_TOOL = StackProblem(
     cluster_pb2.STACK_REASON_TOOL_MISSING,
     "py-spy is not installed beside the worker: install 'iris-cluster[inspect]' in the environment of the worker, or"
     " put py-spy into its PATH",
 )
+
+
+class _Printed(NamedTuple):
+    """What a command has printed."""
+
+    stdout: str
+    stderr: str
 
 
 class OwnProcesses(Protocol):
@@ -62,14 +74,18 @@ class PySpy:
     def __init__(self, own: OwnProcesses, program: str | None = None) -> None:
         self._own = own
         self._program = program
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._dumps = FairLane("dumps of stacks", at_once=_AT_ONCE, per_caller=_AT_ONCE)
+        self._records = FairLane("records of stacks", at_once=_RECORDS_AT_ONCE, per_caller=_RECORDS_AT_ONCE)
 
-    async def dump(self, pid: int, table: FrameTable, *, with_variables: bool) -> list[ThreadStack] | StackProblem:
+    async def dump(
+        self, pid: int, table: FrameTable, *, job_id: str, with_variables: bool
+    ) -> list[ThreadStack] | StackProblem:
         """Return the stacks of all threads of a process, or why they cannot be read.
 
         Args:
             pid: The process.
             table: The table for the frames.
+            job_id: The job of the process. All jobs get equal shares of the turns.
             with_variables: Whether to return the local variables.
         """
         program = self._find()
@@ -78,7 +94,7 @@ class PySpy:
         command = [program, "dump", "--json", "--nonblocking", "--full-filenames", "--pid", str(pid)]
         problem = _NO_TOOL
         for _ in range(_TRIES):
-            async with self._turns:
+            async with self._dumps.turn(job_id):
                 done = await self._run([*command, *["--locals"] * with_variables], _DUMP_S)
             if isinstance(done, StackProblem):
                 return done
@@ -91,13 +107,14 @@ class PySpy:
         return problem
 
     async def record(
-        self, pid: int, counts: StackCounts, *, seconds: int, rate: int, with_idle: bool
+        self, pid: int, counts: StackCounts, *, job_id: str, seconds: int, rate: int, with_idle: bool
     ) -> int | StackProblem:
         """Sample the stacks of a process, and return the number of samples, or why there are none.
 
         Args:
             pid: The process.
             counts: The sums, to which the samples are added.
+            job_id: The job of the process. All jobs get equal shares of the turns.
             seconds: How long to sample.
             rate: The samples per second.
             with_idle: Whether to count threads that wait.
@@ -106,13 +123,18 @@ class PySpy:
         if program is None:
             return _NO_TOOL
         # The samples go to a file, because py-spy also writes its messages to stdout.
-        with tempfile.NamedTemporaryFile("r", prefix="iris-samples-", encoding="utf-8", errors="replace") as file:
-            command = [program, "record", "--nonblocking", "--full-filenames", "--format", "raw", "--output", file.name]
-            command += ["--duration", str(seconds), "--rate", str(rate), *["--idle"] * with_idle, "--pid", str(pid)]
-            done = await self._run(command, seconds + _RECORD_EXTRA_S)
-            if isinstance(done, StackProblem):
-                return done
-            samples = parse_samples(await asyncio.to_thread(file.read), counts)
+        try:
+            with tempfile.NamedTemporaryFile(prefix="iris-samples-") as file:
+                command = [program, "record", "--nonblocking", "--full-filenames", "--format", "raw"]
+                command += ["--output", file.name, "--duration", str(seconds), "--rate", str(rate)]
+                command += [*["--idle"] * with_idle, "--pid", str(pid)]
+                async with self._records.turn(job_id):
+                    done = await self._run(command, seconds + _RECORD_EXTRA_S)
+                if isinstance(done, StackProblem):
+                    return done
+                samples = parse_samples(_text(file), counts)
+        except OSError as error:
+            return _not_started(error)
         if samples or not _has_error(done.stderr):
             return samples  # A process whose threads all wait has no samples.
         return problem_in(done.stderr, partial(explain_refusal, pid, program))
@@ -122,46 +144,69 @@ class PySpy:
             return self._program if os.access(self._program, os.X_OK) else None
         return find_py_spy()
 
-    async def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str] | StackProblem:
-        """Run a command. Its exit code means nothing, because another part of the worker may have collected it."""
-        environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+    async def _run(self, command: Sequence[str], timeout_s: float) -> _Printed | StackProblem:
+        """Run a command, and return its output. Its exit code means nothing, because another part of the worker may
+        have collected it.
+
+        No thread waits for the command. A profile runs many commands for seconds, and would otherwise occupy all
+        threads that prepare attempts and read their files.
+        """
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220 - The start takes a millisecond, and its id is needed at once.
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                encoding="utf-8",
-                errors="replace",
-            )
+            with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+                process = subprocess.Popen(  # noqa: ASYNC220 - It takes a millisecond, and its id is needed at once.
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                )
+                is_in_time = await self._wait(process, timeout_s)
+                printed = _Printed(_text(stdout), _text(stderr))
         except OSError as error:
-            return StackProblem(cluster_pb2.STACK_REASON_FAILED, f"py-spy cannot be started: {error.strerror}")
+            return _not_started(error)
+        if is_in_time:
+            return printed
+        return StackProblem(cluster_pb2.STACK_REASON_TIMEOUT, f"py-spy did not finish within {timeout_s:.0f} seconds")
+
+    async def _wait(self, process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+        """Wait until a process has ended, kill it after a time, and return whether it has ended by itself."""
         self._own.spare(process.pid)
-        waiting = asyncio.ensure_future(asyncio.to_thread(_communicate, process, timeout_s))
         try:
-            done = await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            process.kill()
-            await asyncio.wait([waiting])
-            raise
+            async with asyncio.timeout(timeout_s):
+                await _ended(process)
+        except TimeoutError:
+            return False
         finally:
+            process.kill()  # Without effect if the process has ended.
+            await _ended(process)
             self._own.release(process.pid)
-        if done is None:
-            return StackProblem(
-                cluster_pb2.STACK_REASON_TIMEOUT, f"py-spy did not finish within {timeout_s:.0f} seconds"
-            )
-        return done
+        return True
 
 
-def _communicate(process: subprocess.Popen[str], timeout_s: float) -> subprocess.CompletedProcess[str] | None:
+def _not_started(error: OSError) -> StackProblem:
+    return StackProblem(cluster_pb2.STACK_REASON_FAILED, f"py-spy cannot be started: {error.strerror}")
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Return once a child has ended, and collect it."""
+    if process.poll() is not None:
+        return
     try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        handle = ProcessHandle(process.pid, lambda: process.poll() is None, poll_s=_POLL_S)
+    except ProcessLookupError:
+        pass
+    else:
+        try:
+            await handle.wait()
+        finally:
+            handle.close()
+    process.poll()
+
+
+def _text(file: IO[bytes]) -> str:
+    """Return the beginning of a file as text. The rest of a larger file is left out."""
+    file.seek(0)
+    return file.read(_MAX_BYTES).decode("utf-8", "replace")
 
 
 def _has_error(stderr: str) -> bool:

@@ -60,15 +60,25 @@ class Sampler:
             attempt: The attempt.
             mark: The mark in the environment of its processes.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_processes, attempt, mark)
+        return (await self.find_all_processes([(attempt, mark)]))[0]
+
+    async def find_all_processes(self, attempts: Sequence[tuple[Attempt, str]]) -> list[list[Process]]:
+        """Return the processes of each of several attempts, with one pass over /proc.
+
+        Args:
+            attempts: Pairs of an attempt and the mark in the environment of its processes.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_processes, attempts)
 
     async def kill(self, processes: Sequence[Process]) -> None:
         """Kill processes together with their process groups."""
         await asyncio.get_running_loop().run_in_executor(self._thread, process_table.kill, processes)
 
-    def _find_processes(self, attempt: Attempt, mark: str) -> list[Process]:
-        process = attempt.process
-        return [] if process is None else self._table.refresh({process.pid: mark})[process.pid]
+    def _find_processes(self, attempts: Sequence[tuple[Attempt, str]]) -> list[list[Process]]:
+        running = [(attempt.process, mark) for attempt, mark in attempts]
+        marks = {process.pid: mark for process, mark in running if process is not None}
+        found = self._table.refresh(marks) if marks else {}
+        return [[] if process is None else found[process.pid] for process, _ in running]
 
     def _sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
         self._enforcement.refresh()
