@@ -31,6 +31,7 @@ NAMES = (
     "list_watchers",
     "metrics_cost",
     "traces_cost",
+    "stacks",
     "page_load",
     "open_pages",
     "copy_files",

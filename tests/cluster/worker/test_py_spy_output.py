@@ -65,6 +65,17 @@ def test_variables_of_a_dump_are_returned_for_each_frame_and_cut() -> None:
     assert not outer.variables
 
 
+@pytest.mark.parametrize(
+    ("name", "thread_id", "shown"),
+    [(None, 7, "MainThread"), (None, 70, ""), (None, None, ""), ("worker", 7, "worker")],
+)
+def test_main_thread_has_a_name_in_a_program_without_the_module_threading(
+    name: str | None, thread_id: int | None, shown: str
+) -> None:
+    (found,) = parse_dump(json.dumps([thread(name, os_thread_id=thread_id)]), FrameTable(), with_variables=False)
+    assert found.name == shown
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"frames": 1}]', "[1]", "Error: x", '[{"frames": [], "x": 1}]'])
 def test_text_that_is_no_dump_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

@@ -49,10 +49,12 @@ def parse_dump(text: str, table: FrameTable, *, with_variables: bool) -> list[Th
 
 
 def _thread(entry: dict[str, Any], table: FrameTable, *, with_variables: bool) -> ThreadStack:
-    frames = entry["frames"]
+    frames, thread_id = entry["frames"], entry["os_thread_id"] or 0
+    # A program that has not imported the module `threading` has no names of threads.
+    unnamed = "MainThread" if thread_id and thread_id == entry.get("pid") else ""
     thread = ThreadStack(
-        name=entry["thread_name"] or "",
-        thread_id=entry["os_thread_id"] or 0,
+        name=entry["thread_name"] or unnamed,
+        thread_id=thread_id,
         is_active=bool(entry["active"]),
         holds_gil=bool(entry["owns_gil"]),
         frames=[table.add(str(frame["name"]), str(frame["filename"]), int(frame["line"] or 0)) for frame in frames],
