@@ -53,15 +53,16 @@ def test_server_that_migrates_for_long_reports_progress_and_answers_health(
     db.close()
     # The thread that migrates waits at both ends of the migration for longer than a quick start may take.
     monkeypatch.setenv("IRIS_FAILPOINTS", "migrate.before=delay:4000;migrate.after=delay:4000")
-    port, texts, answers, probes = free_port(), [], [], []
+    port, metrics_port, texts, answers, probes = free_port(), free_port(), [], [], []
 
     def on_progress(text: str) -> None:
         if text not in texts:
             texts.append(text)
             answers.append((post(port, _HEALTH), post(port, "/iris.cluster.ControllerService/ListJobs")))
-            probes.append((probe(port, "/healthz"), probe(port, "/readyz")))
+            probes.extend((probe(of, "/healthz"), probe(of, "/readyz")) for of in (port, metrics_port))
 
-    server = start_server(ClusterConfig(state_dir=state, port=port), ends_with_us=True, on_progress=on_progress)
+    config = ClusterConfig(state_dir=state, port=port, metrics_port=metrics_port)
+    server = start_server(config, ends_with_us=True, on_progress=on_progress)
     try:
         # A slow machine also shows the progress in between.
         migrating = "the controller is migrating its state: {} of 32 jobs"
@@ -73,8 +74,8 @@ def test_server_that_migrates_for_long_reports_progress_and_answers_health(
         # Only these two texts stay long enough to be asked for.
         for text, (_, listed) in [(texts[0], answers[0]), (texts[-1], answers[-1])]:
             assert listed[1]["message"] == f"{text}: try again"
-        assert probes == [(200, 503)] * len(texts)
-        assert (probe(port, "/healthz"), probe(port, "/readyz")) == (200, 200)
+        assert probes == [(200, 503)] * 2 * len(texts)
+        assert {probe(of, path) for of in (port, metrics_port) for path in ("/healthz", "/readyz")} == {200}
         assert post(port, _HEALTH) == (200, {"status": "SERVING"})
         with RemoteClusterClient(server.address, token=server.token) as client:
             assert len(client.list_jobs()) == 32

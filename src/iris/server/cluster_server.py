@@ -192,7 +192,7 @@ class ClusterServer:
         """
         from iris.rpc.http.server.asgi_server import HttpServer
         from iris.server.application import controller_applications, loopback_applications
-        from iris.server.loading import Loading, loading_applications
+        from iris.server.loading import Loading, loading_applications, loopback_loading_applications
         from iris.web.page import page_applications
 
         loading = Loading(self._on_progress)
@@ -204,12 +204,15 @@ class ClusterServer:
             allow_origins=self._config.allow_origins,
             files=page_applications(),
         )
-        async with loading.serve_if_slow(self._server):
+        servers = [self._server]
+        if listening.metrics_socket is not None:
+            self._metrics_server = HttpServer(loopback_loading_applications(loading), listening.metrics_socket)
+            servers.append(self._metrics_server)
+        async with loading.serve_if_slow(servers):
             service, admin = await self._load_controller(listening, loading)
         self._server.serve_instead(controller_applications(service))
-        if listening.metrics_socket is not None:
-            self._metrics_server = HttpServer(loopback_applications(service), listening.metrics_socket)
-            self._metrics_server.start()
+        if self._metrics_server is not None:
+            self._metrics_server.serve_instead(loopback_applications(service))
         return admin
 
     async def _load_controller(self, listening: Listening, loading: Loading) -> tuple[ControllerService, AdminToken]:

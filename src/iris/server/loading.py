@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -17,12 +17,13 @@ from connectrpc.code import Code
 from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_grpc_headers, error_as_json, is_grpc
 from iris.rpc.http.server.asgi_server import HttpServer
+from iris.rpc.monitoring.metrics_route import METRICS_PATH
 from iris.rpc.monitoring.probes import probes
 from iris.rpc.standard.health import HealthApplication
 
 _QUICK_S = 1.0  # A server that loads within this many seconds does not answer before it is ready.
 _REPORTED_S = 1.0
-_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session", "/metrics")
+_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session", METRICS_PATH)
 
 
 class Loading:
@@ -48,19 +49,19 @@ class Loading:
         return f"the controller is migrating its state: {self._done:,} of {self._total:,} jobs"
 
     @asynccontextmanager
-    async def serve_if_slow(self, server: HttpServer) -> AsyncIterator[None]:
-        """Return a context manager inside which the controller loads. The server is started when the context ends, or
+    async def serve_if_slow(self, servers: Sequence[HttpServer]) -> AsyncIterator[None]:
+        """Return a context manager inside which the controller loads. The servers are started when the context ends, or
         after `_QUICK_S` seconds if loading takes longer.
         """
         started = asyncio.Event()
-        serving = asyncio.create_task(self._serve_and_report(server, started))
+        serving = asyncio.create_task(self._serve_and_report(servers, started))
         try:
             yield
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
         if not started.is_set():
-            server.start()
+            _start_all(servers)
 
     @contextmanager
     def report_from_thread(self) -> Iterator[None]:
@@ -81,9 +82,9 @@ class Loading:
             is_over.set()
             thread.join()
 
-    async def _serve_and_report(self, server: HttpServer, started: asyncio.Event) -> None:
+    async def _serve_and_report(self, servers: Sequence[HttpServer], started: asyncio.Event) -> None:
         await asyncio.sleep(_QUICK_S)
-        server.start()
+        _start_all(servers)
         started.set()
         while True:
             self._on_progress(self.text)
@@ -95,6 +96,16 @@ def loading_applications(loading: Loading) -> dict[str, Any]:
     health = HealthApplication(is_serving=False)
     application = _LoadingApplication(loading)
     return {health.path: health, **probes(is_ready=False)} | dict.fromkeys(_PATHS, application)
+
+
+def loopback_loading_applications(loading: Loading) -> dict[str, Any]:
+    """Return the applications that the port of `--metrics-port` serves while the controller loads, by path."""
+    return {METRICS_PATH: _LoadingApplication(loading), **probes(is_ready=False)}
+
+
+def _start_all(servers: Sequence[HttpServer]) -> None:
+    for server in servers:
+        server.start()
 
 
 class _LoadingApplication:
