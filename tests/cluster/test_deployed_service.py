@@ -69,7 +69,8 @@ def test_container_starts_the_server_with_its_configuration_and_checks_a_path_th
     (check,) = re.findall(r"^    CMD (\[.*\])$", text, re.MULTILINE)
     program = json.loads(check)[-1]
     ast.parse(program)
-    assert "http://127.0.0.1:50051/readyz" in program
+    port = read_config_file(CONTAINER.with_name("cluster.toml"))["metrics_port"]
+    assert f"http://127.0.0.1:{port}/readyz" in program
 
 
 def test_service_continues_tasks_after_a_kill_and_ends_them_when_it_is_stopped(tmp_path: Path) -> None:
