@@ -9,6 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus (Debian: prometheus)")
+
+# A full disk or a busy machine of the test is a cause of these alerts.
+_DEPEND_ON_THE_MACHINE = {
+    "IrisControllerDown",
+    "IrisEventLoopSlow",
+    "IrisStateDiskFilling",
+    "IrisWorkerDiskFilling",
+    "IrisWorkersUnhealthy",
+}
 
 
 class Prometheus:
@@ -101,10 +111,12 @@ def _has_read_twice(prometheus: Prometheus, job: str) -> bool:
 
 
 def test_targets_are_the_controller_and_its_worker(prometheus: Prometheus, server: LocalServer) -> None:
-    targets = prometheus.ask("targets")["activeTargets"]
-    found = {(target["labels"]["job"], target["labels"].get("worker")): target for target in targets}
-    assert set(found) == {("iris", None), ("iris-workers", "local-0")}
-    assert [target["lastError"] for target in targets] == ["", ""]
+    def errors() -> dict[tuple[str, str | None], str]:
+        targets = prometheus.ask("targets")["activeTargets"]
+        return {(one["labels"]["job"], one["labels"].get("worker")): one["lastError"] for one in targets}
+
+    expected = {("iris", None): "", ("iris-workers", "local-0"): ""}
+    wait_until(lambda: errors() == expected, f"the targets {expected}")
 
 
 def test_each_metric_of_the_dashboard_and_the_alerts_has_values(prometheus: Prometheus) -> None:
@@ -113,7 +125,9 @@ def test_each_metric_of_the_dashboard_and_the_alerts_has_values(prometheus: Prom
         for query in [target["expr"] for target in dashboard_targets()] + alert_queries()
         for name, _ in selectors(query)
     }
-    assert {name for name in names if not prometheus.query(name)} == set()
+    # A read of a busy machine can fail, and then the metrics have no values until the next read.
+    for name in sorted(names):
+        wait_until(partial(prometheus.query, name), f"a value of {name}")
 
 
 def test_each_query_of_the_dashboard_and_the_alerts_can_be_evaluated(prometheus: Prometheus) -> None:
@@ -121,16 +135,17 @@ def test_each_query_of_the_dashboard_and_the_alerts_can_be_evaluated(prometheus:
         prometheus.query(query)  # An invalid query is an error.
 
 
-def test_no_alert_fires_for_a_healthy_cluster(prometheus: Prometheus) -> None:
-    for group in prometheus.ask("rules")["groups"]:
-        for rule in group["rules"]:
-            assert rule["health"] in ("ok", "unknown"), rule
-    assert not prometheus.query('ALERTS{alertname!~"IrisStateDiskFilling|IrisWorkerDiskFilling"}')
+def test_no_alert_has_a_cause_in_a_healthy_cluster(prometheus: Prometheus) -> None:
+    rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    assert len(rules) == len(alert_queries())
+    for rule in rules:
+        if rule["name"] not in _DEPEND_ON_THE_MACHINE:
+            assert not prometheus.query(rule["query"]), rule["name"]
 
 
 def test_values_are_those_of_the_cluster(prometheus: Prometheus) -> None:
-    (retries,) = prometheus.query('iris_retries_total{cause="failure"}')
+    (retries,) = wait_until(lambda: prometheus.query('iris_retries_total{cause="failure"}'), "the retries")
     assert float(retries["value"][1]) == 1
-    (written,) = prometheus.query("iris_worker_log_written_bytes_total")
+    (written,) = wait_until(lambda: prometheus.query("iris_worker_log_written_bytes_total"), "the bytes of the log")
     assert float(written["value"][1]) >= 2 * len("hello\n")
     assert written["metric"]["worker"] == "local-0"
