@@ -61,23 +61,27 @@ def _weight(parameters: Iterable[str]) -> float:
 
 def write_metrics(families: Iterable[Family], text_format: TextFormat) -> str:
     """Return metrics as text. A family without samples has only its description."""
-    lines: list[str] = []
+    return "\n".join(metric_lines(families, text_format)) + "\n"
+
+
+def metric_lines(families: Iterable[Family], text_format: TextFormat) -> Iterator[str]:
+    """Yield the lines of the text of metrics, each without its line break. The samples may change between two lines."""
     for family in families:
         metric = family.metric
         described = metric.name
         if text_format.is_openmetrics and metric.kind is Kind.COUNTER:
             described = metric.name.removesuffix(_TOTAL)  # OpenMetrics describes a counter without its suffix.
-        lines.append(f"# HELP {described} {_escaped_help(metric.help, text_format)}")
-        lines.append(f"# TYPE {described} {metric.kind}")
+        yield f"# HELP {described} {_escaped_help(metric.help, text_format)}"
+        yield f"# TYPE {described} {metric.kind}"
         for values, value in family.samples:
             labels = _labels(metric.labels, values)
             if isinstance(value, Histogram):
-                lines += _histogram_lines(metric.name, labels, value)
+                # The lines are made at once, because the buckets of a histogram must agree with its count.
+                yield from list(_histogram_lines(metric.name, labels, value))
             else:
-                lines.append(f"{metric.name}{_in_braces(labels)} {_number(value)}")
+                yield f"{metric.name}{_in_braces(labels)} {_number(value)}"
     if text_format.is_openmetrics:
-        lines.append("# EOF")
-    return "\n".join(lines) + "\n"
+        yield "# EOF"
 
 
 def _histogram_lines(name: str, labels: list[str], histogram: Histogram) -> Iterator[str]:

@@ -9,13 +9,15 @@ from typing import Any
 
 from iris.errors import IrisError
 from iris.metrics.definitions import Family
-from iris.metrics.exposition import TextFormat, choose_format, write_metrics
+from iris.metrics.exposition import TextFormat, choose_format, metric_lines
 from iris.rpc.auth.authenticate import AuthenticationInterceptor
 from iris.rpc.monitoring.plain_answers import Message, Send, refuse_method, send_answer, send_error
 
 METRICS_PATH = "/metrics"
 # Readers that ask within this many seconds get the same answer. Otherwise many readers could keep a server busy.
 _FRESH_S = 1.0
+# After this many lines, which take a few milliseconds, the event loop does other work.
+_LINES_AT_ONCE = 1000
 
 Collect = Callable[[], Awaitable[Sequence[Family]]]
 
@@ -44,8 +46,17 @@ class MetricsText:
                 self._texts.clear()
                 self._collected_s = self._clock()
             if text_format not in self._texts:
-                self._texts[text_format] = write_metrics(self._families, text_format).encode()
+                self._texts[text_format] = await _encode(self._families, text_format)
             return self._texts[text_format]
+
+
+async def _encode(families: Sequence[Family], text_format: TextFormat) -> bytes:
+    lines: list[str] = []
+    for line in metric_lines(families, text_format):
+        lines.append(line)
+        if len(lines) % _LINES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return ("\n".join(lines) + "\n").encode()
 
 
 class MetricsRoute:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
@@ -23,10 +26,9 @@ from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.usage.history import UsageHistory
 from iris.cluster.controller.usage.series import CPU, GPU, MEMORY
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.cluster.engine.base import Resources
 from iris.cluster.states import STATE_NAMES
 from iris.cores import MILLICORES
-from iris.metrics.definitions import Family, Metric
+from iris.metrics.definitions import Family, Labels, Metric
 from iris.metrics.process_metrics import PROCESS_METRICS, ProcessMetrics
 from iris.rpc.monitoring.call_tally import CALL_METRICS, CallTally
 from iris.rpc.monitoring.metrics_route import MetricsText
@@ -39,7 +41,10 @@ CONTROLLER_METRICS: tuple[Metric, ...] = (
     *PROCESS_METRICS,
 )
 
+Gang = TypeVar("Gang")
+
 _JOBS_AT_ONCE = 200  # After this many jobs, the event loop does other work.
+_GANGS_AT_ONCE = 5000  # After this many gangs, the event loop does other work.
 _ENGINE_S = 2.0  # An engine that does not answer within this many seconds counts as unreachable.
 _MIB = 2**20
 # A state without tasks is shown as 0, because a series that appears late breaks rates and alerts.
@@ -127,21 +132,25 @@ class ControllerMetrics:
             names.JOBS.labelled([((_label(state),), jobs[state]) for state in _UNFINISHED]),
             names.STORED_JOBS.one(ended),
             names.TASKS.labelled([((_label(state),), tasks[state]) for state in _STATES]),
-            *self._each_job(records),
+            *await self._each_job(records),
         ]
 
-    def _each_job(self, records: Sequence[JobRecord]) -> list[Family]:
+    async def _each_job(self, records: Sequence[JobRecord]) -> list[Family]:
         """Return the metrics with the ids of jobs, for the jobs that were submitted last."""
         if not self._most_jobs:
             return []
         last = records[-self._most_jobs :]
-        used = [(record, self._sources.usage.job_now(record.number)) for record in last]
-        known = [((record.job_id,), now) for record, now in used if now is not None]
-        states = [(record, state) for record in last for state in _STATES]
+        tasks: list[tuple[Labels, float]] = []
+        known: list[tuple[Labels, Sequence[int]]] = []
+        for count, record in enumerate(last, 1):
+            tasks += [((record.job_id, _label(state)), record.job.tally.count(state)) for state in _STATES]
+            now = self._sources.usage.job_now(record.number)
+            if now is not None:
+                known.append(((record.job_id,), now))
+            if count % _JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return [
-            names.JOB_TASKS.labelled(
-                [((record.job_id, _label(state)), record.job.tally.count(state)) for record, state in states]
-            ),
+            names.JOB_TASKS.labelled(tasks),
             names.JOB_CPU_USED.labelled([(labels, now[CPU] / MILLICORES) for labels, now in known]),
             names.JOB_MEMORY_USED.labelled([(labels, now[MEMORY] * _MIB) for labels, now in known]),
             names.JOBS_LEFT_OUT.one(len(records) - len(last)),
@@ -156,7 +165,7 @@ class ControllerMetrics:
             pass  # The engine counts as unreachable.
         if survey is None or survey.problem:
             return [names.ENGINE_UP.one(0)]
-        return [names.ENGINE_UP.one(1), *_capacity(survey), *_queue(survey)]
+        return [names.ENGINE_UP.one(1), *await _capacity(survey), *await _queue(survey)]
 
     def _workers(self) -> list[Family]:
         fleet, now_s = self._sources.fleet, time.monotonic()
@@ -176,12 +185,11 @@ class ControllerMetrics:
         ]
 
     def _storage(self) -> list[Family]:
-        total, free = self._sources.headroom.disk_bytes()
-        families = [
-            names.DISK_SIZE.one(total),
-            names.DISK_FREE.one(free),
-            names.DATABASE_SIZE.one(self._sources.store.bytes_on_disk()),
-        ]
+        total = free = database = 0
+        with contextlib.suppress(OSError):  # The other metrics matter most when the disk is broken.
+            total, free = self._sources.headroom.disk_bytes()
+            database = self._sources.store.bytes_on_disk()
+        families = [names.DISK_SIZE.one(total), names.DISK_FREE.one(free), names.DATABASE_SIZE.one(database)]
         keeper = self._sources.log_keeper
         if keeper is not None:
             families += [
@@ -192,37 +200,46 @@ class ControllerMetrics:
         return families
 
 
-def _capacity(survey: Survey) -> list[Family]:
-    capacity = _sum(machine.total for machine in survey.machines if machine.alive)
-    allocated = _sum(allocation.gang.need * allocation.gang.slots for _, allocation in survey.allocations)
+async def _capacity(survey: Survey) -> list[Family]:
+    capacity = [machine.total for machine in survey.machines if machine.alive]
+    cpu = memory = gpu = 0
+    for some in _parts(survey.allocations):
+        gangs = [allocation.gang for _, allocation in some]
+        cpu += sum(gang.need.cpu_millicores * gang.slots for gang in gangs)
+        memory += sum(gang.need.memory_bytes * gang.slots for gang in gangs)
+        gpu += sum(gang.need.gpu * gang.slots for gang in gangs)
+        await asyncio.sleep(0)
     states = Counter(
         ("avoided" if machine.why_avoided else "alive") if machine.alive else "dead" for machine in survey.machines
     )
     return [
         names.MACHINES.labelled([((state,), states[state]) for state in ("alive", "avoided", "dead")]),
-        names.CPU_CAPACITY.one(capacity.cpu_millicores / MILLICORES),
-        names.CPU_ALLOCATED.one(allocated.cpu_millicores / MILLICORES),
-        names.MEMORY_CAPACITY.one(capacity.memory_bytes),
-        names.MEMORY_ALLOCATED.one(allocated.memory_bytes),
-        names.GPU_CAPACITY.one(capacity.gpu),
-        names.GPU_ALLOCATED.one(allocated.gpu),
+        names.CPU_CAPACITY.one(sum(total.cpu_millicores for total in capacity) / MILLICORES),
+        names.CPU_ALLOCATED.one(cpu / MILLICORES),
+        names.MEMORY_CAPACITY.one(sum(total.memory_bytes for total in capacity)),
+        names.MEMORY_ALLOCATED.one(memory),
+        names.GPU_CAPACITY.one(sum(total.gpu for total in capacity)),
+        names.GPU_ALLOCATED.one(gpu),
     ]
 
 
-def _queue(survey: Survey) -> list[Family]:
-    oldest_s = min((gang.since_s for gang in survey.waiting), default=None)
+async def _queue(survey: Survey) -> list[Family]:
+    oldest_s, tasks = math.inf, 0
+    for some in _parts(survey.waiting):
+        oldest_s = min(oldest_s, *(gang.since_s for gang in some))
+        tasks += sum(gang.gang.slots for gang in some)
+        await asyncio.sleep(0)
     return [
         names.QUEUED_GANGS.one(len(survey.waiting)),
-        names.QUEUED_TASKS.one(sum(gang.gang.slots for gang in survey.waiting)),
-        names.OLDEST_GANG.one(0.0 if oldest_s is None else max(0.0, time.monotonic() - oldest_s)),
+        names.QUEUED_TASKS.one(tasks),
+        names.OLDEST_GANG.one(max(0.0, time.monotonic() - oldest_s)),
     ]
 
 
-def _sum(amounts: Iterable[Resources]) -> Resources:
-    total = Resources()
-    for amount in amounts:
-        total += amount
-    return total
+def _parts(gangs: Sequence[Gang]) -> Iterator[Sequence[Gang]]:
+    """Yield parts of a list of gangs. A part takes the event loop a few milliseconds."""
+    for begin in range(0, len(gangs), _GANGS_AT_ONCE):
+        yield gangs[begin : begin + _GANGS_AT_ONCE]
 
 
 def _label(state: int) -> str:

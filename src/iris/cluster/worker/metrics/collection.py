@@ -134,9 +134,9 @@ class WorkerMetrics:
 
 def _disk_bytes(directory: Path) -> tuple[int, int]:
     """Return the size of a disk and its free space in bytes; zeros if the disk does not answer."""
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent  # The directory does not exist before the first attempt.
     try:
+        while not directory.exists() and directory != directory.parent:
+            directory = directory.parent  # The directory does not exist before the first attempt.
         disk = os.statvfs(directory)
     except OSError:
         return 0, 0

@@ -1,0 +1,35 @@
+"""The text of metrics that a server keeps for a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from iris.metrics.definitions import Family, gauge
+from iris.metrics.exposition import OPENMETRICS, write_metrics
+from iris.rpc.monitoring.metrics_route import MetricsText
+
+AGE = gauge("iris_age_seconds", "An age.", "kind")
+
+
+def test_other_work_goes_on_while_the_text_of_many_metrics_is_written() -> None:
+    families = [AGE.labelled([((str(number),), number) for number in range(5000)])]
+    turns = 0
+
+    async def collect() -> Sequence[Family]:
+        return families
+
+    async def work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def write() -> bytes:
+        working = asyncio.create_task(work())
+        text = await MetricsText(collect).text(OPENMETRICS)
+        working.cancel()
+        return text
+
+    assert asyncio.run(write()) == write_metrics(families, OPENMETRICS).encode()
+    assert turns >= 5
