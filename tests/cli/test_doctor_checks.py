@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from iris.cli.doctor.cluster_checks import judge_cluster, judge_worker
 from iris.cli.doctor.findings import Finding, Status, findings_document, findings_text, has_problem
+from iris.cli.doctor.probing import probe_server
 from iris.cli.doctor.server_checks import ServerProbe, judge_server, judge_token, judge_versions
 from iris.cluster.client.task_token import Holder
 from iris.rpc import cluster_pb2
+from iris.rpc.http.tls import ClientTls
+from iris.system.sockets import address_of
 
 C = cluster_pb2.Controller
 ADDRESS = "http://c:50051"
@@ -45,6 +52,33 @@ def test_server_with_a_fault_gets_a_finding_with_advice(probe: ServerProbe, chec
     (finding,) = (finding for finding in judge_server(probe, ADDRESS) if finding.check == check)
     assert finding.status is status
     assert bool(finding.advice) == (status is not Status.OK)
+
+
+def test_name_that_no_dns_can_have_is_unknown() -> None:
+    probe = probe_server(f"http://{'a' * 64}.example:80", ClientTls())
+    assert "is unknown here" in probe.error
+
+
+def test_server_that_accepts_connections_and_never_answers_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        probe = probe_server(address_of(silent), ClientTls(), timeout_s=0.5)
+    assert probe.error == "it accepts connections, but has not answered within 0.5 s"
+
+
+def test_server_that_answers_every_path_with_endless_text_is_no_iris() -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"x" * 65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer, listener)
+        probe = probe_server(address_of(listener), ClientTls(), timeout_s=30.0)
+        answering.result(30)
+    assert (probe.error, probe.is_iris) == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +164,7 @@ def test_worker_that_only_this_machine_cannot_reach_is_no_problem() -> None:
         ({"enforcement": "none"}, "cgroups", Status.UNKNOWN),
         ({"has_py_spy": False}, "stacks", Status.UNKNOWN),
         ({"ptrace_scope": 2}, "stacks", Status.UNKNOWN),
+        ({"ptrace_scope": 3}, "stacks", Status.UNKNOWN),
         ({"version": "9.9.0"}, "version", Status.PROBLEM),
     ],
 )

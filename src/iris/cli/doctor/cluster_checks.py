@@ -12,7 +12,10 @@ from iris.rpc import cluster_pb2
 _CONTROLLER = "controller"
 _LEAST_DISK_SHARE = 0.1
 _MOST_FILES_SHARE = 0.8
-_YAMA_ADMIN = 2  # From this setting of Yama on, a program without root can read the memory of no other process.
+# From the first of these settings of Yama on, a program without root can read the memory of no other process. With the
+# second one, root cannot either, and the setting stays until a reboot.
+_YAMA_ADMIN, _YAMA_NO_ATTACH = 2, 3
+_YAMA_ADVICE = "set it to 1: sysctl kernel.yama.ptrace_scope=1"
 
 
 def judge_cluster(answer: cluster_pb2.Controller.CheckClusterResponse) -> list[Finding]:
@@ -132,8 +135,10 @@ def _judge_machine(subject: str, metadata: cluster_pb2.WorkerMetadata) -> list[F
         text = "'iris stack' and 'iris profile' cannot read Python processes there"
         found.append(Finding("stacks", subject, Status.UNKNOWN, text, "install the extra [inspect] for the worker"))
     elif metadata.HasField("ptrace_scope") and metadata.ptrace_scope >= _YAMA_ADMIN:
-        text = f"kernel.yama.ptrace_scope is {metadata.ptrace_scope}, so 'iris stack' needs root there"
-        advice = "set it to 1: sysctl kernel.yama.ptrace_scope=1"
+        is_locked = metadata.ptrace_scope >= _YAMA_NO_ATTACH
+        why = "'iris stack' cannot work there" if is_locked else "'iris stack' needs root there"
+        text = f"kernel.yama.ptrace_scope is {metadata.ptrace_scope}, so {why}"
+        advice = "set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d, and reboot" if is_locked else _YAMA_ADVICE
         found.append(Finding("stacks", subject, Status.UNKNOWN, text, advice))
     return found
 

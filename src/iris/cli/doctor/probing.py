@@ -18,6 +18,8 @@ from iris.system.clock import wall_s
 _TIMEOUT_S = 5.0
 _WORKER_TIMEOUT_S = 2.0  # A laptop often reaches none of the workers, and must not wait long for each of them.
 _AT_ONCE = 32
+_OK = (200, b"ok")
+_MAX_ANSWER_BYTES = 64 * 1024  # The answers of Iris have a few bytes. Another server may send without an end.
 _HTTP_ADVICE = "check the port, and whether the address needs https:// instead of http://, or the other way round"
 _PORTS = {"http": 80, "https": 443}
 
@@ -32,22 +34,25 @@ def probe_server(address: str, tls: ClientTls, timeout_s: float = _TIMEOUT_S) ->
     """
     try:
         connection = _connect(address, tls, timeout_s)
-    except (OSError, IrisError) as error:
+    except (OSError, UnicodeError, IrisError) as error:
         text, advice = _explain(error, address, timeout_s)
         return ServerProbe(text, advice)
     try:
         left_s = _certificate_left_s(connection)
         began_s = wall_s()
-        status, date = _get(connection, address, "/healthz")
+        is_iris, date = _get(connection, address, "/healthz")
         middle_s = (began_s + wall_s()) / 2
-        ready, _ = _get(connection, address, "/readyz")
+        is_ready = is_iris and _get(connection, address, "/readyz")[0]
+    except TimeoutError:
+        text = f"it accepts connections, but has not answered within {timeout_s:g} s"
+        return ServerProbe(text, "the server may hang, or its machine may be overloaded. Its event log has the reason")
     except (OSError, http.client.HTTPException) as error:
         return ServerProbe(f"it accepts connections, but does not answer HTTP: {error}", _HTTP_ADVICE)
     finally:
         connection.close()
     return ServerProbe(
-        is_iris=status == 200,
-        is_ready=ready == 200,
+        is_iris=is_iris,
+        is_ready=is_ready,
         clock_offset_s=None if date is None else _offset_s(date, middle_s),
         certificate_left_s=left_s,
     )
@@ -81,11 +86,12 @@ def _connect(address: str, tls: ClientTls, timeout_s: float) -> http.client.HTTP
     return connection
 
 
-def _get(connection: http.client.HTTPConnection, address: str, path: str) -> tuple[int, str | None]:
+def _get(connection: http.client.HTTPConnection, address: str, path: str) -> tuple[bool, str | None]:
+    """Return whether a probe of Iris answers that all is well, and the header `Date` of the answer."""
     connection.request("GET", urlsplit(address).path.rstrip("/") + path)
     answer = connection.getresponse()
-    answer.read()
-    return answer.status, answer.getheader("date")
+    body = answer.read(_MAX_ANSWER_BYTES)
+    return (answer.status, body.strip()) == _OK, answer.getheader("date")
 
 
 def _certificate_left_s(connection: http.client.HTTPConnection) -> float | None:
@@ -107,10 +113,10 @@ def _offset_s(date: str, now_s: float) -> float | None:
     return 0.0 if abs(offset_s) < 2.0 else offset_s
 
 
-def _explain(error: OSError | IrisError, address: str, timeout_s: float) -> tuple[str, str]:
+def _explain(error: OSError | UnicodeError | IrisError, address: str, timeout_s: float) -> tuple[str, str]:
     """Return why a connection failed, and what to do."""
     host = urlsplit(address).hostname
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):  # Python refuses a name that no DNS can have.
         return f"the name {host!r} is unknown here", "check the address, and the DNS settings of this machine"
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = (

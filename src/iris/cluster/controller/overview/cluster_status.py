@@ -38,12 +38,16 @@ class ClusterStatus:
     def message(self) -> ClusterStatusMessage:
         """Return the state of the controller now. The sizes are rounded, so that small changes make no new message."""
         unfinished, ended = self._jobs.count()
-        total, free = self._headroom.disk_bytes()
+        total = free = database = 0
         shortage = ""
         try:
+            total, free = self._headroom.disk_bytes()
+            database = self._store.bytes_on_disk()
             self._headroom.check_job(0)
         except ResourceExhaustedError as error:
             shortage = str(error)
+        except OSError as error:
+            shortage = f"the state directory of the controller cannot be read: {error.strerror}"
         return ClusterStatusMessage(
             engine=self._engine_name,
             version=VERSION,
@@ -53,6 +57,6 @@ class ClusterStatus:
             num_ended_jobs=ended,
             disk_total_bytes=total,
             disk_free_bytes=free // _DISK_STEP * _DISK_STEP,
-            database_bytes=-(-self._store.bytes_on_disk() // _DATABASE_STEP) * _DATABASE_STEP,
+            database_bytes=-(-database // _DATABASE_STEP) * _DATABASE_STEP,
             shortage=shortage,
         )
