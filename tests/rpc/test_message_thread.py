@@ -60,6 +60,19 @@ async def test_encoding_goes_on_for_other_streams_when_the_first_stream_is_cance
     assert thread.encoded == 1
 
 
+async def test_message_is_not_encoded_when_all_its_streams_are_cancelled() -> None:
+    thread, message = MessageThread(), large()
+    busy = encode(thread, large(), "ann")
+    await asyncio.sleep(0)
+    leaving = [encode(thread, message, "ben") for _ in range(2)]
+    await asyncio.sleep(0)
+    for stream in leaving:
+        stream.cancel()
+    assert b"job-499" in (await encode(thread, message, "cleo")).data
+    await asyncio.gather(busy, *leaving, return_exceptions=True)
+    assert thread.encoded == 2, "the messages of ann and cleo"
+
+
 async def test_stream_encodes_by_itself_when_the_caller_that_began_has_too_many_calls() -> None:
     thread, message = MessageThread(), large()
     busy = [encode(thread, large(210), "ann") for _ in range(257)]
@@ -68,4 +81,6 @@ async def test_stream_encodes_by_itself_when_the_caller_that_began_has_too_many_
     assert b"job-499" in (await other).data
     with pytest.raises(ResourceExhaustedError):
         await refused
-    await asyncio.gather(*busy)
+    for stream in busy:
+        stream.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)

@@ -90,6 +90,19 @@ class JsonCodec:
 CODECS = (BinaryCodec(), JsonCodec())
 
 
+@dataclass(slots=True)
+class _Encoding:
+    """A message that is being encoded.
+
+    Attributes:
+        task: Encodes the message.
+        waiting: The number of callers that wait for the task.
+    """
+
+    task: asyncio.Task[bytes]
+    waiting: int = 0
+
+
 class MessageThread:
     """The thread that decodes and encodes large JSON, and compresses large answers. Callers wait for their turns.
 
@@ -101,7 +114,7 @@ class MessageThread:
         self.encoded = 0
         # The messages that are being encoded, by the identity of the message object. Each task keeps its message alive,
         # therefore no other message can have the same identity.
-        self._encoding: dict[int, asyncio.Task[bytes]] = {}
+        self._encoding: dict[int, _Encoding] = {}
         self._thread = ThreadPoolExecutor(1, "iris-json")
         self._lane = FairLane("large JSON", at_once=1, per_caller=1, waiting_per_caller=256)
 
@@ -120,9 +133,9 @@ class MessageThread:
             return EncodedAnswer(_to_json(answer))
         running = self._encoding.get(id(answer))
         if running is None:
-            return EncodedAnswer(await asyncio.shield(self._start_encoding(answer)))
+            return EncodedAnswer(await self._wait_for(self._start_encoding(answer), answer))
         try:
-            return EncodedAnswer(await asyncio.shield(running))
+            return EncodedAnswer(await self._wait_for(running, answer))
         except IrisError:
             # The caller that has started the work has too many calls. This caller may have fewer.
             return EncodedAnswer(await self._to_json(answer))
@@ -138,18 +151,31 @@ class MessageThread:
         compressed: bytes = await self._run(_to_gzip, data)
         return compressed
 
-    def _start_encoding(self, answer: Message) -> asyncio.Task[bytes]:
-        task = self._encoding[id(answer)] = asyncio.create_task(self._to_json(answer))
+    def _start_encoding(self, answer: Message) -> _Encoding:
+        encoding = self._encoding[id(answer)] = _Encoding(asyncio.create_task(self._to_json(answer)))
+        encoding.task.add_done_callback(lambda _: self._forget(encoding, answer))
+        return encoding
 
-        def finish(_: asyncio.Task[bytes]) -> None:
+    async def _wait_for(self, encoding: _Encoding, answer: Message) -> bytes:
+        """Return the encoded answer. If all callers that wait for the encoding are cancelled, the encoding is, too.
+        Otherwise, callers that leave would keep the thread busy.
+        """
+        encoding.waiting += 1
+        try:
+            return await asyncio.shield(encoding.task)
+        finally:
+            encoding.waiting -= 1
+            if not encoding.waiting:
+                self._forget(encoding, answer)  # The next caller must not wait for a cancelled task.
+                encoding.task.cancel()
+
+    def _forget(self, encoding: _Encoding, answer: Message) -> None:
+        if self._encoding.get(id(answer)) is encoding:
             del self._encoding[id(answer)]
 
-        task.add_done_callback(finish)
-        return task
-
     async def _to_json(self, answer: Message) -> bytes:
-        self.encoded += 1
         data: bytes = await self._run(_to_json, answer)
+        self.encoded += 1
         return data
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
