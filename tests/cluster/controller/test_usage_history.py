@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from support.stored_jobs import stored
+from support.waiting import wait_until
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -26,12 +27,12 @@ RUNNING, SUCCEEDED = pb.TASK_STATE_RUNNING, pb.TASK_STATE_SUCCEEDED
 class World:
     """A usage history on a real database, with a clock that the test sets."""
 
-    def __init__(self, store: Store, max_bytes: int) -> None:
+    def __init__(self, store: Store, max_bytes: int, tick_s: float) -> None:
         self.now_ms = BEGIN_MS
         self.store = store
         self.saver = Saver(store)
         self.stored_jobs = StoredJobs(store)
-        self.history = UsageHistory(store, self.stored_jobs, self.saver, max_bytes, now=lambda: self.now_ms)
+        self.history = UsageHistory(store, self.stored_jobs, self.saver, max_bytes, lambda: self.now_ms, tick_s)
 
     async def add_job(self, name: str, tasks: int = 1) -> JobRecord:
         record = stored(Job.new(name, tasks, BEGIN_MS))
@@ -48,6 +49,16 @@ class World:
             self.history.report(record, [report])
             self.history.worker_reported("w")
 
+    async def add_jobs(self, count: int) -> list[JobRecord]:
+        """Add jobs in one transaction."""
+        return await asyncio.gather(*(self.add_job(f"job-{number}") for number in range(count)))
+
+    def is_stored(self, record: JobRecord) -> bool:
+        return bool(self.store.read(partial(rows.read_job, number=record.number)))
+
+    async def until_stored(self, records: Iterable[JobRecord]) -> None:
+        await asyncio.to_thread(wait_until, lambda: all(map(self.is_stored, records)), "the series are stored")
+
     async def points(self, record: JobRecord, index: int = 0) -> int:
         found = await self.history.series(record.number, [index])
         return sum(len(series.life) for series in found.values())
@@ -57,8 +68,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(path: Path, max_bytes: int = 10**9) -> AsyncIterator[World]:
-    made = World(Store(path), max_bytes)
+async def world(path: Path, max_bytes: int = 10**9, tick_s: float = 5.0) -> AsyncIterator[World]:
+    made = World(Store(path), max_bytes, tick_s)
 
     async def write() -> None:
         async for _ in made.saver.batches():
@@ -130,12 +141,10 @@ def test_oldest_ended_jobs_lose_their_series_beyond_the_limit_however_many_jobs_
             unfinished = await it.add_job("unfinished")
             it.report(unfinished, samples=5)
             await it.history.write()
-            ended = []
-            for number in range(320):
-                record = await it.add_job(f"ended-{number}")
+            ended = await it.add_jobs(320)
+            for record in ended:
                 it.report(record)
-                await end_job(it, record)
-                ended.append(record)
+            await asyncio.gather(*(end_job(it, record) for record in ended))
             await it.history.write()
             most = it.stored_bytes()
             limited = UsageHistory(it.store, it.stored_jobs, it.saver, most // 3, now=lambda: it.now_ms)
@@ -149,21 +158,34 @@ def test_oldest_ended_jobs_lose_their_series_beyond_the_limit_however_many_jobs_
     asyncio.run(run())
 
 
-def test_series_of_many_jobs_that_end_within_seconds_are_all_stored(tmp_path: Path) -> None:
+def test_series_of_200_jobs_that_end_at_once_are_stored_before_the_next_tick(tmp_path: Path) -> None:
     async def run() -> None:
-        async with world(tmp_path / "db") as it:
+        async with world(tmp_path / "db", tick_s=3600.0) as it:
             writing = asyncio.create_task(it.history.run())
             try:
-                ended = [await it.add_job(f"ended-{number}") for number in range(1100)]
-                for record in ended:
-                    it.report(record)
-                    it.history.job_ended(record)
-                    await it.stored_jobs.run(lambda: None)
-                await it.history.write()
+                ended = await it.add_jobs(400)
+                for some in (ended[:200], ended[200:]):
+                    for record in some:
+                        it.report(record)
+                        it.history.job_ended(record)
+                    await it.until_stored(some)
             finally:
                 writing.cancel()
-            for record in (ended[0], ended[550], ended[-1]):
-                assert await it.points(record) == 1
+
+    asyncio.run(run())
+
+
+def test_write_waits_for_the_series_that_another_write_stores(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with world(tmp_path / "db") as it:
+            record = await it.add_job("job")
+            it.report(record)
+            it.history.job_ended(record)
+            first = asyncio.create_task(it.history.write())
+            await asyncio.sleep(0)
+            await it.history.write()
+            assert first.done()
+            assert it.is_stored(record)
 
     asyncio.run(run())
 

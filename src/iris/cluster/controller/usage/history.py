@@ -102,6 +102,7 @@ class UsageHistory:
         saver: Writes the series.
         max_bytes: The largest number of bytes of all stored series.
         now: Returns the current time, in milliseconds since the epoch.
+        tick_s: The time in seconds between two writes of the series of ended jobs, unless very many jobs end.
     """
 
     def __init__(
@@ -111,12 +112,16 @@ class UsageHistory:
         saver: Saver,
         max_bytes: int = MAX_BYTES,
         now: Callable[[], int] = now_ms,
+        tick_s: float = _TICK_S,
     ) -> None:
         self._store = store
         self._stored_jobs = stored_jobs
         self._saver = saver
         self._max_bytes = max_bytes
         self._now = now
+        self._tick_s = tick_s
+        # Only one write at a time: a second one would drop the series that the first one may fail to store.
+        self._writing = asyncio.Lock()
         self._jobs: dict[int, JobUsage] = {}
         # The ended jobs whose series are not written yet.
         self._ended: OrderedDict[int, JobUsage] = OrderedDict()
@@ -241,9 +246,9 @@ class UsageHistory:
         """Write the changed series to the database, forever."""
         ticks, last_s = 0, time.monotonic()
         while True:
-            await happens(self._hurry, max(0.0, last_s + _TICK_S - time.monotonic()))
+            await happens(self._hurry, max(0.0, last_s + self._tick_s - time.monotonic()))
             self._hurry.clear()
-            is_tick = time.monotonic() >= last_s + _TICK_S
+            is_tick = time.monotonic() >= last_s + self._tick_s
             if is_tick:
                 ticks, last_s = ticks + 1, time.monotonic()
             try:
@@ -252,10 +257,10 @@ class UsageHistory:
                 await self.write(with_unfinished=is_tick and ticks % _TICKS == 0)
             except IrisError as error:
                 _log.warning("the usage of tasks cannot be written, trying again later: %s", error)
-                await asyncio.sleep(_TICK_S)
+                await asyncio.sleep(self._tick_s)
             except Exception:  # noqa: BLE001 - After a bug with one series, the others are still written.
                 _log.exception("the usage of tasks cannot be written")
-                await asyncio.sleep(_TICK_S)
+                await asyncio.sleep(self._tick_s)
 
     def _remove_silent(self) -> None:
         now_s = self._now() // 1000
@@ -270,13 +275,14 @@ class UsageHistory:
         Raises:
             IrisError: The series could not be written. They will be written by a later call.
         """
-        ended = list(self._ended.values())
-        await self._write_jobs(ended)
-        for usage in ended:
-            self._ended.pop(usage.number, None)
-        if with_unfinished:
-            await self._write_jobs(list(self._jobs.values()))
-        await self._remove_oldest()
+        async with self._writing:
+            ended = list(self._ended.values())
+            await self._write_jobs(ended)
+            for usage in ended:
+                self._ended.pop(usage.number, None)
+            if with_unfinished:
+                await self._write_jobs(list(self._jobs.values()))
+            await self._remove_oldest()
 
     async def _remove_oldest(self) -> None:
         """Remove the series of the oldest ended jobs until the stored series are within the limit."""
