@@ -32,6 +32,9 @@ class OneEndedJob(NoEndedJobs):
     def __init__(self, record: JobRecord) -> None:
         self._record = record
 
+    async def ended_between(self, after_ms: int, until_ms: int) -> AsyncIterator[JobRecord]:
+        yield self._record
+
     async def newest_first(self) -> AsyncIterator[tuple[str, int, Callable[[], JobRecord]]]:
         yield self._record.job_id, len(self._record.job.tasks), lambda: self._record
 
@@ -60,10 +63,18 @@ async def test_attempts_of_an_unfinished_job_with_1000_tasks_are_found_in_severa
     assert len(finding.result()) == TASKS
 
 
-async def test_log_of_an_ended_job_with_1000_tasks_is_found_in_several_turns_of_the_loop() -> None:
+@pytest.mark.parametrize("task", [0, TASKS - 1])
+async def test_log_of_an_ended_job_with_1000_tasks_is_found_in_several_turns_of_the_loop(task: int) -> None:
     directories = LogDirectories(Path("logs"))
     attempts = LoggedAttempts(JobTable(OneEndedJob(job_with_attempts())), directories)
-    name = directories.name(f"job/task-{TASKS - 1}", 0)
+    name = directories.name(f"job/task-{task}", 0)
     finding = asyncio.ensure_future(attempts.of_logs([name, "unknown/0"]))
     assert await turns_of_the_loop_during(finding) >= 10
     assert list(finding.result()) == [name]
+
+
+async def test_attempts_of_an_ended_job_with_1000_tasks_are_found_in_several_turns_of_the_loop() -> None:
+    attempts = LoggedAttempts(JobTable(OneEndedJob(job_with_attempts())), LogDirectories(Path("logs")))
+    finding = asyncio.ensure_future(attempts.of_jobs_ended(0, 1))
+    assert await turns_of_the_loop_during(finding) >= 10
+    assert len(finding.result()) == TASKS

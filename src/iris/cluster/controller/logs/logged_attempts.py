@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
@@ -51,18 +51,14 @@ class LoggedAttempts:
         """Return all attempts of the jobs whose end is not saved, by the names of their logs."""
         known: dict[str, Known] = {}
         for record in self._jobs.open_jobs():
-            for number, (name, attempt) in enumerate(self._attempts_of(record), 1):
-                known[name] = attempt
-                if not number % _LOGS_OF_A_STEP:
-                    await asyncio.sleep(0)  # The sleep lets the loop handle other events.
-            await asyncio.sleep(0)
+            known |= await self._attempts_of(record)
         return known
 
     async def of_jobs_ended(self, after_ms: int, until_ms: int) -> dict[str, Known]:
         """Return all attempts of the jobs that ended later than `after_ms`, and not later than `until_ms`."""
         known: dict[str, Known] = {}
         async for record in self._jobs.ended.ended_between(after_ms, until_ms):
-            known.update(self._attempts_of(record))
+            known |= await self._attempts_of(record)
         return known
 
     async def _search(self, names: Iterable[str]) -> dict[str, Known]:
@@ -74,20 +70,24 @@ class LoggedAttempts:
         folders = {name.rpartition("/")[0] for name in missing}
         async for job_id, tasks, load in self._jobs.ended.newest_first():
             if await _has_folder(job_id, tasks, folders):
-                for name, attempt in self._attempts_of(load()):
-                    if name in missing:
-                        found[name] = attempt
+                attempts = await self._attempts_of(load())
+                found |= {name: attempts[name] for name in missing & attempts.keys()}
                 if len(found) == len(missing):
                     break
-                await asyncio.sleep(0)
         return found
 
-    def _attempts_of(self, record: JobRecord) -> Iterator[tuple[str, Known]]:
+    async def _attempts_of(self, record: JobRecord) -> dict[str, Known]:
+        """Return all attempts of a job, by the names of their logs. The loop handles other events in between."""
+        known: dict[str, Known] = {}
         for task in record.job.tasks:
             for attempt in task.attempts:
                 name = self._directories.name(task.task_id, attempt.attempt_id)
                 ended_ms = None if attempt.is_live else attempt.finished_at_ms
-                yield name, Known(ended_ms, stored_as(name, record))
+                known[name] = Known(ended_ms, stored_as(name, record))
+                if not len(known) % _LOGS_OF_A_STEP:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return known
 
 
 async def _has_folder(job_id: str, tasks: int, folders: Collection[str]) -> bool:
