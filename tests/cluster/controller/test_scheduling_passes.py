@@ -18,8 +18,9 @@ from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAlloca
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerIdentity
+from iris.cluster.controller.scheduling.job_reports import JobLosses
 from iris.cluster.controller.scheduling.scheduler import Scheduler
-from iris.cluster.controller.scheduling.waiting.reasons import LossKind, PendingReason
+from iris.cluster.controller.scheduling.waiting.reasons import Loss, LossKind, PendingReason
 from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
@@ -95,6 +96,8 @@ class World:
         self.now_s += 1.0  # no two jobs are equally old
         launch = LAUNCH(name=name, resources=cluster_pb2.ResourceSpecProto(cpu=cpu, replicas=replicas), **fields)
         job = Job.new(name, replicas, now_ms(), coscheduled=not independent)
+        for task in job.tasks:
+            task.not_before_ms = 0  # Otherwise the real clock would decide in which order the gangs of a job wait.
         record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in range(replicas)])
         self.jobs[name] = record
         self.scheduler.job_added(record)
@@ -239,6 +242,13 @@ def test_waiting_reason_contains_the_last_loss_of_the_job_until_one_of_its_tasks
     world.make_pass()
     world.make_pass()
     assert (waiting.placed, waiting.reason) == (False, before)
+
+
+def test_losses_of_an_ended_job_leave_nothing_behind() -> None:
+    losses = JobLosses()
+    losses.add("job", Loss(LossKind.BROKEN))
+    losses.forget_job("job")
+    assert (losses.last("job"), losses.pop_changed()) == (None, [])
 
 
 def test_gang_that_can_never_fit_ends_its_job(world: World) -> None:

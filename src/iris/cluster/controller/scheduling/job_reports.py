@@ -94,9 +94,14 @@ class JobLosses:
         return True
 
     def forget(self, job_id: str) -> None:
-        """Forget the losses of a job, because the job's attempts start or the job has ended."""
+        """Forget the losses of a job, because the job's attempts start."""
         if self._rows.pop(job_id, None) is not None:
             self._changed[job_id] = None
+
+    def forget_job(self, job_id: str) -> None:
+        """Forget a job that has ended."""
+        self._rows.pop(job_id, None)
+        self._changed.pop(job_id, None)
 
     def pop_changed(self) -> list[str]:
         """Return the jobs whose last loss has changed since the last call."""

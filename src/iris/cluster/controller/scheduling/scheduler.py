@@ -139,7 +139,7 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Forget a job that has ended."""
         self._job_timers.drop(job_id)
-        self._losses.forget(job_id)
+        self._losses.forget_job(job_id)
         self.slots.forget_job(job_id)
 
     def request_allocation(
