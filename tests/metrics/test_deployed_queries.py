@@ -49,6 +49,12 @@ def test_query_uses_only_metrics_and_labels_that_exist(query: str) -> None:
     assert grouped_labels(query) <= known
 
 
+@pytest.mark.parametrize("query", QUERIES)
+def test_query_of_a_name_that_all_programs_use_selects_iris(query: str) -> None:
+    for name, matchers in selectors(query):
+        assert not name.startswith("process_") or matchers["job"] == "iris|iris-workers", name
+
+
 @pytest.mark.parametrize("target", dashboard_targets(), ids=lambda target: target["expr"])
 def test_legend_of_a_panel_shows_only_labels_of_its_query(target: dict[str, str]) -> None:
     shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))

@@ -61,7 +61,7 @@ class JobTally:
         self._started = 0
         self._ended_jobs = Counts(map(_label, sorted(FINAL_STATES)))
         self._ended_attempts = Counts(map(_label, (SUCCEEDED, FAILED, KILLED, WORKER_FAILED)))
-        self._failures = Counts()
+        self._failures = Counts(code.name.lower() for code in FailureCode)
         self._retries = Counts(_CAUSES)
         self._placement = Histogram(WAIT_SECONDS)
         self._running = Histogram(WAIT_SECONDS)
