@@ -186,7 +186,7 @@ def test_busy_task_ends_as_usual_after_many_readings(client: IrisClient, tmp_pat
             (task,) = client.stacks(job_id).tasks
             read.extend(bool(process.threads) for process in task.processes)
 
-    threads = [threading.Thread(target=read_stacks, args=(25,)) for _ in range(2)]
+    threads = [threading.Thread(target=read_stacks, args=(10,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -194,8 +194,8 @@ def test_busy_task_ends_as_usual_after_many_readings(client: IrisClient, tmp_pat
     stop.write_text("stop")
     assert wait_for_end(client.cluster, job_id).state == pb.JOB_STATE_SUCCEEDED
     assert [entry.data for entry in client.cluster.fetch_task_logs(f"{job_id}/task-0")] == ["up", "True"]
-    assert len(read) == 50
-    assert sum(read) >= 48  # A reading of a busy process may be inconsistent four times in a row.
+    assert len(read) == 20
+    assert sum(read) >= 18  # A reading of a busy process may be inconsistent four times in a row.
 
 
 def test_profile_of_two_busy_tasks_is_summed_and_written_by_the_command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from iris.arguments import check_whole_number
 from iris.cluster.stacks.frame_table import FrameTable
@@ -24,10 +24,18 @@ DEFAULT_RATE = 100
 _MOST_PROCESSES = 256  # Of one attempt; the others are left out.
 _NOT_RUNNING = StackProblem(cluster_pb2.STACK_REASON_NOT_RUNNING, "the task has no running process")
 _NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is not a Python program")
+# A call must end before the deadline of the controller (controller/inspect/stack_calls.py). Otherwise its work would go
+# on without a caller, and the answers about all tasks of this worker would be lost.
+_READ_S = 15.0
+_SAMPLE_EXTRA_S = 11.0
+_LATE = StackProblem(
+    cluster_pb2.STACK_REASON_TIMEOUT, "the worker had no time left, because it read other processes first"
+)
 _ENDED = StackProblem(cluster_pb2.STACK_REASON_ENDED, "the process has ended")
 _ALL_FOREIGN = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "no process of the task is a Python program")
 
 StackedAttempt = cluster_pb2.Worker.StackedAttempt
+Result = TypeVar("Result")
 FindProcesses = Callable[[Sequence[Attempt]], Awaitable[list[list[Process]]]]
 
 
@@ -54,12 +62,16 @@ class AttemptStacks:
         registry: The attempts.
         find_processes: Returns the processes of each of several attempts.
         py_spy: Reads the stacks of processes.
+        read_s: After how many seconds a call of `read` leaves out the processes that it has not read yet.
     """
 
-    def __init__(self, registry: AttemptRegistry, find_processes: FindProcesses, py_spy: PySpy) -> None:
+    def __init__(
+        self, registry: AttemptRegistry, find_processes: FindProcesses, py_spy: PySpy, read_s: float = _READ_S
+    ) -> None:
         self._registry = registry
         self._find_processes = find_processes
         self._py_spy = py_spy
+        self._read_s = read_s
 
     async def read(self, request: cluster_pb2.Worker.ReadStacksRequest) -> ReadStacksResponse:
         """Return the stacks of attempts.
@@ -68,6 +80,7 @@ class AttemptStacks:
             InvalidArgumentError: A task id is invalid.
         """
         table = FrameTable()
+        until_s = asyncio.get_running_loop().time() + self._read_s
 
         async def read_task(found: _Found) -> TaskStacks:
             task = TaskStacks(
@@ -77,7 +90,7 @@ class AttemptStacks:
                 read_at_ms=now_ms(),
             )
             readings = (
-                self._read(one, table, job_id=found.job_id, with_variables=request.with_variables)
+                self._read(one, table, until_s, job_id=found.job_id, with_variables=request.with_variables)
                 for one in found.processes
             )
             task.processes.extend(await asyncio.gather(*readings))
@@ -97,6 +110,7 @@ class AttemptStacks:
         check_whole_number("seconds", request.seconds, least=1, most=10)
         check_whole_number("rate", request.rate, most=1000)
         counts = StackCounts()
+        until_s = asyncio.get_running_loop().time() + request.seconds + _SAMPLE_EXTRA_S
 
         async def sample_task(found: _Found) -> SampledTask:
             task = SampledTask(
@@ -114,7 +128,7 @@ class AttemptStacks:
                 )
                 for process in python
             )
-            results = await asyncio.gather(*samplings)
+            results = await asyncio.gather(*(_until(until_s, one) for one in samplings))
             sampled = [result for result in results if isinstance(result, int)]
             task.samples, task.processes = sum(sampled), len(sampled)
             problems = [result for result in results if isinstance(result, StackProblem)]
@@ -140,13 +154,16 @@ class AttemptStacks:
             one.processes.extend(parents_first(processes)[:_MOST_PROCESSES])
         return found
 
-    async def _read(self, process: Process, table: FrameTable, *, job_id: str, with_variables: bool) -> ProcessStacks:
+    async def _read(
+        self, process: Process, table: FrameTable, until_s: float, *, job_id: str, with_variables: bool
+    ) -> ProcessStacks:
         name, state = name_and_state(process.pid)
         entry = ProcessStacks(pid=process.pid, parent_pid=process.parent, command=name, state=state)
         if not await asyncio.to_thread(is_python, process.pid):
             entry.reason, entry.problem = _NOT_PYTHON
             return entry
-        threads = await self._py_spy.dump(process.pid, table, job_id=job_id, with_variables=with_variables)
+        reading = self._py_spy.dump(process.pid, table, job_id=job_id, with_variables=with_variables)
+        threads = await _until(until_s, reading)
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
         elif not _is_same(process):  # Another process, perhaps of another user, may have its id by now.
@@ -154,6 +171,15 @@ class AttemptStacks:
         else:
             entry.threads.extend(threads)
         return entry
+
+
+async def _until(deadline_s: float, work: Awaitable[Result]) -> Result | StackProblem:
+    """Return the result of work, unless a time on the clock of the loop is reached before."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await work
+    except TimeoutError:
+        return _LATE
 
 
 def _python_only(processes: Iterable[Process]) -> list[Process]:
