@@ -102,6 +102,34 @@ def test_shell_reads_commands_from_standard_input_without_a_terminal(remote_iris
     assert (done.returncode, done.stdout) == (4, b"/bin/sh 0\n")
 
 
+def test_output_that_cannot_be_written_is_an_error_of_iris(remote_iris: Iris, job: Job) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            remote_iris.command("exec", job.job_id, "echo", "x"),
+            env=remote_iris.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 125
+    assert b"cannot write the output: No space left on device" in done.stderr
+
+
+def test_hangup_is_ignored_under_nohup(remote_iris: Iris, job: Job) -> None:
+    command = remote_iris.command("exec", "-i", job.job_id, "--", "sh", "-c", "echo ready; exec cat")
+    with subprocess.Popen(
+        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command],
+        env=remote_iris.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        running.send_signal(signal.SIGHUP)
+        assert running.communicate(b"x")[0] == b"x"
+    assert running.returncode == 0
+
+
 # Terminals.
 
 
@@ -112,7 +140,7 @@ def is_raw(terminal: Any) -> bool:
 def test_shell_in_a_terminal_passes_keys_sizes_and_its_end(remote_iris: Iris, job: Job) -> None:
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
     terminal.shows(">")
-    assert is_raw(terminal)
+    wait_until(lambda: is_raw(terminal), "raw mode")
     terminal.type("stty size; tty > /dev/null && echo terminal $TERM\n")
     terminal.shows("24 60", "terminal xterm", ">")
     terminal.resize(50)
@@ -131,7 +159,7 @@ def test_shell_in_a_terminal_passes_keys_sizes_and_its_end(remote_iris: Iris, jo
 def test_terminal_is_restored_after_a_signal(remote_iris: Iris, job: Job, number: int, code: int) -> None:
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
     terminal.shows(">")
-    assert is_raw(terminal)
+    wait_until(lambda: is_raw(terminal), "raw mode")
     terminal.process.send_signal(number)
     assert terminal.exit_code() == code
     assert not is_raw(terminal)
@@ -150,6 +178,17 @@ def test_interrupt_leaves_a_shell_whose_cluster_does_not_answer(
             terminal.type("\x03")
             assert terminal.exit_code() == 130
         assert not is_raw(terminal)
+
+
+def test_interrupt_leaves_a_shell_that_waits_for_its_task(remote_iris: Iris, client: IrisClient) -> None:
+    first = client.run(["sleep", "600"], name=unique("first"))
+    later = client.run(["sleep", "600"], name=unique("later"), after={first: "any"})
+    terminal = remote_iris.terminal("shell", later.job_id)
+    wait_until(lambda: terminal.screen and b"(Ctrl-C ends the command here)\r\n" in terminal.written, "the notice")
+    terminal.type("\x03")
+    assert terminal.exit_code() == 130
+    first.terminate()
+    later.terminate()
 
 
 def test_shell_ends_with_its_task(remote_iris: Iris, client: IrisClient) -> None:

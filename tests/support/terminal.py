@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -50,7 +51,7 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_after_a_login,
         )
         os.close(theirs)
         self.written = b""
@@ -162,3 +163,8 @@ class Terminal:
             self._wraps = what == "h"
         else:
             assert what == "m", f"this terminal does not know ESC [ {numbers} {what}"
+
+
+def _as_after_a_login() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests may run under nohup.

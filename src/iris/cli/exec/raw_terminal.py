@@ -9,20 +9,19 @@ from typing import Any, Self
 
 
 class RawTerminal:
-    """A terminal in raw mode, as a context manager. The end of the block restores the terminal in every case.
+    """A terminal that can be set to raw mode, as a context manager. The end of the block restores it in every case.
 
     Args:
         descriptor: The descriptor of the terminal. None: there is no terminal, and the block changes nothing.
+
+    Attributes:
+        is_raw: Whether the terminal is in raw mode.
     """
 
     def __init__(self, descriptor: int | None) -> None:
+        self.is_raw = False
         self._descriptor = descriptor
         self._before: list[Any] | None = None
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether the terminal is in raw mode."""
-        return self._before is not None
 
     def __enter__(self) -> Self:
         if self._descriptor is not None:
@@ -30,7 +29,6 @@ class RawTerminal:
 
             with contextlib.suppress(termios.error):
                 self._before = termios.tcgetattr(self._descriptor)
-            self.set_raw()
         return self
 
     def __exit__(
@@ -41,16 +39,17 @@ class RawTerminal:
 
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
-            self._before = None
+            self._before, self.is_raw = None, False
 
     def set_raw(self) -> None:
-        """Set raw mode again, for example after the shell has continued this process."""
+        """Set raw mode. Do it again after the shell has continued this process."""
         if self._descriptor is not None and self._before is not None:
             import termios
             import tty
 
             with contextlib.suppress(termios.error):
                 tty.setraw(self._descriptor, termios.TCSADRAIN)
+                self.is_raw = True
 
 
 def terminal_size() -> tuple[int, int] | None:

@@ -1,8 +1,9 @@
 """Runs a command in a task with the streams, the terminal and the signals of this process.
 
-* In a terminal, each key goes to the command. While the cluster does not answer, Ctrl-C ends this process.
+* In a terminal, each key goes to the command once it has started. Before, and while the cluster does not answer, Ctrl-C
+  ends this process.
 * Without a terminal, SIGINT and SIGQUIT go to the command. The third SIGINT ends this process.
-* SIGTERM and SIGHUP end this process, and the command gets SIGHUP.
+* SIGTERM and SIGHUP end this process, and the command gets SIGHUP. With `nohup`, SIGHUP is ignored.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from iris.client.tunnels.tunnel_calls import ThreadTunnelCalls
 from iris.cluster.client.verbs.connection import ClusterConnection
 from iris.errors import IrisError
 from iris.rpc.cluster_pb2 import ExecCommand, ExecExit
+from iris.terminal.encoding import cannot_write
 
 _CTRL_C = b"\x03"
 _MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
@@ -41,7 +43,7 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
 
     Raises:
         BrokenPipeError: The reader of this process's output has ended.
-        IrisError: The command could not be started, or its end is unknown.
+        IrisError: The command could not be started, its end is unknown, or its output cannot be written here.
     """
     is_interactive = command.terminal and command.input and os.isatty(0)
     if command.terminal:
@@ -52,8 +54,10 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
         if outcome.error:
             output.error(outcome.error)
         return outcome.exit_code
-    if isinstance(outcome, OSError):
+    if isinstance(outcome, BrokenPipeError):
         raise outcome
+    if isinstance(outcome, OSError):
+        raise cannot_write(outcome) from outcome
     return outcome
 
 
@@ -69,11 +73,13 @@ async def _run(
             left.set_result(why)
 
     def note(text: str) -> None:
-        # In raw mode, a new line does not begin at the left edge.
-        output.note(f"{text} (Ctrl-C ends the command here)\r" if terminal.is_raw else text)
+        output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
+        if terminal.is_raw:  # A new line does not begin at the left edge.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\r")
 
     def on_input(data: bytes) -> bool:
-        if terminal.is_raw and _CTRL_C in data and (session.is_silent or not session.started.is_set()):
+        if terminal.is_raw and _CTRL_C in data and session.is_silent:
             leave(EXIT_INTERRUPTED)
             return False
         return True
@@ -88,14 +94,29 @@ async def _run(
     calls = ThreadTunnelCalls(connection, "exec")
     session = ExecSession(calls, *target, command, stdin, [*outputs], note)
     running = asyncio.create_task(session.run())
+    starting = asyncio.create_task(_set_raw_at_start(session, terminal, command))
     with _signals(session, terminal, command, leave):
         try:
             await asyncio.wait((running, left), return_when=asyncio.FIRST_COMPLETED)
             return running.result() if running.done() else left.result()
         finally:
+            starting.cancel()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError, IrisError):
                 await running
+
+
+async def _set_raw_at_start(session: ExecSession, terminal: RawTerminal, command: ExecCommand) -> None:
+    """Set the terminal to raw mode when the command has started. Before, nothing would read the keys."""
+    await session.started.wait()
+    terminal.set_raw()
+    _resize(session, command)
+
+
+def _resize(session: ExecSession, command: ExecCommand) -> None:
+    size = terminal_size()
+    if size is not None and command.terminal:
+        session.resize(*size)
 
 
 @contextlib.contextmanager
@@ -115,12 +136,11 @@ def _signals(
             session.send_signal(number)
 
     def resize() -> None:
-        size = terminal_size()
-        if size is not None and command.terminal:
-            session.resize(*size)
+        _resize(session, command)
 
     def go_on() -> None:
-        terminal.set_raw()
+        if terminal.is_raw:
+            terminal.set_raw()
         resize()
 
     handlers: dict[int, Callable[[], None]] = {
@@ -131,6 +151,8 @@ def _signals(
         signal.SIGWINCH: resize,
         signal.SIGCONT: go_on,
     }
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]
     for number, handle in handlers.items():
         loop.add_signal_handler(number, handle)
     try:
