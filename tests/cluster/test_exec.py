@@ -25,6 +25,7 @@ from iris.client.aio import AsyncIrisClient
 from iris.client.exec.arguments import ExecResult
 from iris.client.exec.process import ExecProcess
 from iris.cluster.client.server_process import LocalServer
+from iris.cluster.worker.exec.descriptors import DescriptorReader
 from iris.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -152,6 +153,26 @@ def test_output_of_a_process_left_behind_does_not_delay_the_end(client: IrisClie
     os.kill(pid, signal.SIGKILL)
 
 
+def test_output_that_grows_with_each_read_ends_with_what_was_written_before() -> None:
+    async def run() -> bytes:
+        reading, writing = os.pipe()
+        os.write(writing, b"before")
+
+        def write_later() -> None:
+            os.write(writing, b"later")
+
+        reader = DescriptorReader(reading, write_later)
+        reader.end_when_empty()
+        data = b""
+        while len(data) < 100 and (more := await reader.read(4)):
+            data += more
+        reader.close()
+        os.close(writing)
+        return data
+
+    assert asyncio.run(run()) == b"before"
+
+
 def test_signal_reaches_the_process_group(client: IrisClient, job: Job) -> None:
     script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
     with client.open_exec(job, shell(script)) as process:
@@ -167,6 +188,19 @@ def test_command_is_ended_at_the_timeout(client: IrisClient, job: Job) -> None:
         with pytest.raises(DeadlineExceededError, match="has not ended within 0"):
             process.communicate(timeout=0.1)
     wait_until(lambda: is_gone(pid), "the end of the command")
+
+
+def test_input_that_the_command_cannot_get_is_refused(client: IrisClient, job: Job) -> None:
+    with client.open_exec(job, ["cat"]) as process:
+        with pytest.raises(FailedPreconditionError, match="start it with stdin=True"):
+            process.communicate(b"x")
+        assert process.communicate() == ExecResult(0, b"", b"")
+    with client.open_exec(job, ["cat"], stdin=True) as process:
+        process.close_input()
+        with pytest.raises(FailedPreconditionError, match="write before close_input"):
+            process.communicate(b"x")
+    with pytest.raises(FailedPreconditionError, match="the 'with' block of the command has ended"):
+        process.wait()
 
 
 def test_command_that_ignores_hangups_is_killed(client: IrisClient, job: Job) -> None:
@@ -187,6 +221,10 @@ def test_async_client_runs_commands_at_once(shared_cluster: LocalServer, job: Jo
                 await process.close_input()
                 assert [data async for data in process.stdout] == []
                 assert await process.wait() == 0
+            async with client.open_exec(job.job_id, ["sleep", "600"]) as process:
+                pass
+            with pytest.raises(UnavailableError, match="its block was left before"):
+                await process.wait()
             return [result.stdout for result in results]
 
     assert asyncio.run(run()) == [b"%d\n" % number for number in range(6)]
@@ -277,6 +315,8 @@ def test_command_waits_for_a_task_that_does_not_run_yet(client: IrisClient) -> N
     first = client.run(["sleep", "600"], name=unique("first"))
     later = client.run(["sleep", "600"], name=unique("later"), after={first: "any"})
     notes: list[str] = []
+    with pytest.raises(DeadlineExceededError, match="has not started within 0"):
+        client.exec(later, ["true"], timeout=0.1)
     with ThreadPoolExecutor(1) as threads:
 
         def on_notice(text: str) -> None:
@@ -413,9 +453,13 @@ def test_command_is_ended_at_the_limits_of_the_cluster(mortal: StandingCluster) 
         silent = client.exec(job, ["sleep", "600"])
         assert (silent.exit_code, silent.stdout) == (129, b"")
         assert "has neither read nor written for 1 s" in silent.error
-        busy = client.exec(job, shell("while :; do echo x; sleep 0.2; done"))
-        assert busy.exit_code == 129
-        assert "the time limit of the cluster, 3 s, has passed" in busy.error
+
+        def is_ended_at_the_limit() -> bool:
+            # On a busy machine, the command may be silent for a second, too.
+            busy = client.exec(job, shell("while :; do echo x; sleep 0.2; done"))
+            return busy.exit_code == 129 and "the time limit of the cluster, 3 s, has passed" in busy.error
+
+        wait_until(is_ended_at_the_limit, "an end at the time limit")
         job.terminate()
 
 

@@ -61,7 +61,8 @@ class AsyncExecMethods:
             stdin: The bytes of the standard input. None: the command reads from /dev/null.
             tty: Whether the command runs in a terminal of its own. Both outputs of the command then arrive in `stdout`.
             env: Variables beside those of the task. Names that begin with `IRIS_` have no effect.
-            timeout: The seconds after which the command is ended. None and `math.inf`: never.
+            timeout: The seconds after which the command is ended, or no longer waits for its task. None and `math.inf`:
+                never.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
@@ -69,15 +70,21 @@ class AsyncExecMethods:
             PermissionDeniedError: The job belongs to another user.
             FailedPreconditionError: The task has ended, or the cluster was started with `--no-exec`.
             ResourceExhaustedError: Users run too many commands in the task.
-            DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
+            DeadlineExceededError: (a `TimeoutError`) The command has not started or has not ended within `timeout`.
             UnavailableError: How the command ended is unknown, because its worker or its session is gone
                 (`EXEC_LOST`), or because the cluster does not answer.
         """
         data = None if stdin is None else check_bytes("stdin", stdin, none="no input")
-        check_timeout("timeout", timeout)
-        process = self.open_exec(job_id, command, task_index=task_index, stdin=data is not None, tty=tty, env=env)
+        process = AsyncExecProcess(
+            partial(AsyncTunnelCalls, self.cluster.connection, "exec"),
+            check_job_id(job_id),
+            check_task_index(task_index),
+            make_command(command, tty=tty, size=None, env=env, with_input=data is not None),
+            ignore_notice,
+            check_timeout("timeout", timeout),
+        )
         async with process:
-            return await process.communicate(data or b"", timeout)
+            return await process.communicate(data or b"")
 
     def open_exec(
         self,

@@ -63,12 +63,15 @@ class AsyncExecProcess:
         task_index: int,
         command: ExecCommand,
         on_notice: Callable[[str], None],
+        timeout_s: float = math.inf,
     ) -> None:
         self._make_calls = make_calls
         self._job_id = job_id
         self._task_index = task_index
         self._command = command
         self._on_notice = on_notice
+        # How many seconds the start and `communicate` may take together.
+        self._timeout_s, self._until_s = timeout_s, math.inf
         self._input = InputPipe()
         self._pipes = [OutputPipe(), OutputPipe()]
         self.stdout = AsyncExecOutput(self._pipes[0])
@@ -90,9 +93,13 @@ class AsyncExecProcess:
         self._running = asyncio.create_task(session.run())
         self._running.add_done_callback(self._on_end)
         starting = asyncio.create_task(session.started.wait())
+        self._until_s = asyncio.get_running_loop().time() + self._timeout_s
+        within_s = self._timeout_s if math.isfinite(self._timeout_s) else None
         try:
-            await asyncio.wait((self._running, starting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._running, starting), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             if not session.started.is_set():
+                if not self._running.done():
+                    raise self._late(self._timeout_s, "started")
                 self._running.result()
         except BaseException:
             await self._stop()
@@ -114,9 +121,7 @@ class AsyncExecProcess:
             InvalidArgumentError: `data` is not bytes.
             FailedPreconditionError: The command was started without input, or the input was closed.
         """
-        self._open_session()
-        if not self._command.input:
-            raise FailedPreconditionError("the command has no standard input: start it with stdin=True")
+        self._check_input()
         await self._input.write(check_bytes("data", data))
 
     async def close_input(self) -> None:
@@ -167,10 +172,15 @@ class AsyncExecProcess:
             timeout: The seconds after which to give up. None and `math.inf` wait forever.
 
         Raises:
+            InvalidArgumentError: `input` is not bytes.
+            FailedPreconditionError: The command was started without input, or the input was closed.
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
             UnavailableError: How the command ended is unknown; see `wait`.
         """
         data = check_bytes("input", input)
+        if data:
+            self._check_input()
+            self._input.check_open()
         sending = asyncio.create_task(self._send(data))
         reading = [asyncio.create_task(pipe.read()) for pipe in self._pipes]
         try:
@@ -191,12 +201,22 @@ class AsyncExecProcess:
         timeout_s = check_timeout("timeout", timeout)
         self._open_session()
         assert self._running is not None, "an open session runs"
-        try:
-            async with asyncio.timeout(timeout_s if math.isfinite(timeout_s) else None):
-                return await asyncio.shield(self._running)
-        except TimeoutError:
-            text = f"the command in job {self._job_id!r} has not ended within {timeout_s:g} s"
-            raise DeadlineExceededError(text) from None
+        left_s = min(timeout_s, self._until_s - asyncio.get_running_loop().time())
+        await asyncio.wait((self._running,), timeout=max(0.0, left_s) if math.isfinite(left_s) else None)
+        if not self._running.done():
+            raise self._late(timeout_s if math.isfinite(timeout_s) else self._timeout_s, "ended")
+        if self._running.cancelled():
+            text = "it is unknown how the command ended, because its block was left before"
+            raise UnavailableError(text, reason=ErrorReason.EXEC_LOST)
+        return self._running.result()
+
+    def _late(self, limit_s: float, what: str) -> DeadlineExceededError:
+        return DeadlineExceededError(f"the command in job {self._job_id!r} has not {what} within {limit_s:g} s")
+
+    def _check_input(self) -> None:
+        self._open_session()
+        if not self._command.input:
+            raise FailedPreconditionError("the command has no standard input: start it with stdin=True")
 
     def _open_session(self) -> ExecSession:
         if self._session is None:

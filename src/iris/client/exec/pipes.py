@@ -25,13 +25,21 @@ class InputPipe:
         Raises:
             FailedPreconditionError: The input was closed before.
         """
-        if self._is_ended:
-            raise FailedPreconditionError("the input of the command is closed: write before close_input")
+        self.check_open()
         while len(self._held) >= _MOST_BYTES and not self._is_closed:
             await self._wait()
         if not self._is_closed:
             self._held += data
             self._changed.set()
+
+    def check_open(self) -> None:
+        """Refuse further bytes if the input was closed.
+
+        Raises:
+            FailedPreconditionError: The input was closed before.
+        """
+        if self._is_ended:
+            raise FailedPreconditionError("the input of the command is closed: write before close_input")
 
     def end(self) -> None:
         """End the input after the bytes that were written."""

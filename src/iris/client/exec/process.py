@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -59,8 +60,10 @@ class ExecProcess:
         task_index: int,
         command: ExecCommand,
         on_notice: Callable[[str], None],
+        timeout_s: float = math.inf,
     ) -> None:
-        self._arguments = make_calls, job_id, task_index, command, on_notice
+        self._arguments = make_calls, job_id, task_index, command, on_notice, timeout_s
+        self._is_left = False
         self._loop: LoopThread | None = None
         self._process: AsyncExecProcess | None = None
         self.stdout = ExecOutput(partial(self._read, lambda process: process.stdout))
@@ -84,6 +87,7 @@ class ExecProcess:
         try:
             loop.call(process.__aexit__(kind, error, traceback))
         finally:
+            self._is_left = True
             loop.stop()
 
     def write(self, data: bytes) -> None:
@@ -149,6 +153,8 @@ class ExecProcess:
             timeout: The seconds after which to give up. None and `math.inf` wait forever.
 
         Raises:
+            InvalidArgumentError: `input` is not bytes.
+            FailedPreconditionError: The command was started without input, or the input was closed.
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
             UnavailableError: How the command ended is unknown; see `wait`.
         """
@@ -165,4 +171,6 @@ class ExecProcess:
     def _opened(self) -> tuple[LoopThread, AsyncExecProcess]:
         if self._loop is None or self._process is None:
             raise FailedPreconditionError("the command was not started: use it in a 'with' block")
+        if self._is_left:
+            raise FailedPreconditionError("the 'with' block of the command has ended: use the command inside the block")
         return self._loop, self._process

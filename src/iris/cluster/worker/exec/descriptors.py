@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import struct
 import termios
 from collections.abc import Callable
 from typing import Any
 
 _END_OF_INPUT = b"\x04"  # Ctrl-D
+_TERMINAL_BYTES = 128 * 1024  # A terminal buffers fewer bytes than this number. FIONREAD does not count all of them.
 
 
 class DescriptorReader:
@@ -26,16 +29,16 @@ class DescriptorReader:
         self._on_bytes = on_bytes
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
-        self._ends_when_empty = False
+        self._most_left: int | None = None  # After `end_when_empty`, the output ends after this many bytes.
         self._is_closed = False
 
     async def read(self, size: int) -> bytes:
         """Return at most `size` bytes, once there are any. Return no bytes at the end of the output."""
-        while not self._is_closed:
+        while not self._is_closed and self._most_left != 0:
             try:
-                data = os.read(self._descriptor, size)
+                data = os.read(self._descriptor, size if self._most_left is None else min(size, self._most_left))
             except BlockingIOError:
-                if self._ends_when_empty:
+                if self._most_left is not None:
                     break
                 await self._until_readable()
                 continue
@@ -43,13 +46,17 @@ class DescriptorReader:
                 break
             if data:
                 self._on_bytes()
+            if self._most_left is not None:
+                self._most_left -= len(data)
             return data
         return b""
 
     def end_when_empty(self) -> None:
-        """End the output when everything that was written by now is read, even if a process still has it open."""
-        self._ends_when_empty = True
-        self._readable.set()
+        """End the output when everything that was written by now is read, even if a process goes on writing."""
+        if not self._is_closed:
+            counted = fcntl.ioctl(self._descriptor, termios.FIONREAD, struct.pack("i", 0))
+            self._most_left = _TERMINAL_BYTES if os.isatty(self._descriptor) else struct.unpack("i", counted)[0]
+            self._readable.set()
 
     def close(self) -> None:
         """Close the descriptor. Processes that write get an error."""

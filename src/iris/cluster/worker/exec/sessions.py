@@ -78,7 +78,7 @@ class ExecSessions:
 
     def _start(self, tunnel: OpenedTunnel, target: ExecTarget) -> ExecSession:
         attempt = tunnel.attempt
-        if not attempt.has_live_process:
+        if attempt.process is None or not attempt.has_live_process:
             raise NotConnectedError(
                 cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED,
                 f"attempt {attempt.request.attempt_id} of task {attempt.request.task_id} has ended",
