@@ -149,7 +149,7 @@ class Tunnels:
             channel.reset(error.code, error.text)
         except Exception as error:  # noqa: BLE001 - Without an answer, the client would wait forever.
             _log.exception("connecting a channel to %s", tunnel.key[0])
-            channel.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the worker could not connect to the port: {error}")
+            channel.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the worker could not connect: {error}")
         else:
             channel.attach(*streams)
 
