@@ -50,8 +50,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the tests with the marker `long`
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first."""
+    """Mark the tests of long.txt as `long`, and put the slow tests first."""
+    lines = Path(__file__).with_name("long.txt").read_text().splitlines()
+    long = tuple(f"tests/{line}" for line in lines if line and not line.startswith("#"))
+    for item in items:
+        if item.nodeid.startswith(long):
+            item.add_marker("long")
     sort_for_processes(items)
 
 

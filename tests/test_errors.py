@@ -17,7 +17,7 @@ import pytest
 
 import iris
 from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError, causes
-from iris.reasons import ErrorReason, FailureCode, PendingCode, Shortage, ShortageCode
+from iris.reasons import ErrorReason, FailureCode, HangCode, PendingCode, Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 
 # Values for the arguments of the error classes, by annotation. A class that needs another kind adds it here.
@@ -124,7 +124,7 @@ def test_error_without_metadata_has_the_reason_of_its_class_and_no_metadata() ->
     assert (precise.reason, precise.metadata) == ("JOB_NOT_FOUND", {"job_id": "train"})
 
 
-@pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "ShortageReason", "ErrorReason"])
+@pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "HangReason", "ShortageReason", "ErrorReason"])
 def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
     wire = getattr(cluster_pb2, name)
     prefix = name.removesuffix("Reason").upper() + "_REASON_"
@@ -132,16 +132,20 @@ def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
     if name == "ErrorReason":
         assert set(on_wire) - {"UNSPECIFIED"} == set(ErrorReason.__members__)
     else:
-        own = {"PendingReason": PendingCode, "FailureReason": FailureCode, "ShortageReason": ShortageCode}[name]
+        own = {
+            "PendingReason": PendingCode,
+            "FailureReason": FailureCode,
+            "HangReason": HangCode,
+            "ShortageReason": ShortageCode,
+        }[name]
         assert on_wire == {one.name: one.value for one in own}
 
 
 def test_errors_page_lists_every_code_and_error_class() -> None:
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
     listed = set(re.findall(r"^\| `([A-Z]\w+)`", page, re.MULTILINE))
-    reasons = {one.name for kind in (PendingCode, FailureCode, ShortageCode, ErrorReason) for one in kind} - {
-        "UNSPECIFIED"
-    }
+    kinds = (PendingCode, FailureCode, HangCode, ShortageCode, ErrorReason)
+    reasons = {one.name for kind in kinds for one in kind} - {"UNSPECIFIED"}
     classes = {kind.__name__ for kind in error_classes() if kind.__module__ == "iris.errors"}
     assert listed == reasons | classes
 
