@@ -1,14 +1,18 @@
-"""A call for stacks ends in time, even if py-spy does not."""
+"""A call for stacks ends in time, even if py-spy does not, and its answer has a limited size."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from iris.cluster.stacks.size_limit import SizeLimit
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.inspect.attempt_stacks import AttemptStacks
@@ -29,17 +33,37 @@ async def find_own_process(attempts: Sequence[Attempt]) -> list[list[Process]]:
     return [[own] for _ in attempts]
 
 
-def test_process_that_is_not_read_in_time_has_a_reason_and_py_spy_is_ended(tmp_path: Path) -> None:
-    program = tmp_path / "py-spy"
-    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+def read(directory: Path, script: str, running: set[int], **limits: Any) -> pb.TaskStacks:
+    """Return the stacks of a task whose process is this one, read by a shell script in place of py-spy."""
+    program = directory / "py-spy"
+    program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    running: set[int] = set()
     own: Any = SimpleNamespace(spare=running.add, release=running.remove)
-    stacks = AttemptStacks(registry(), find_own_process, PySpy(own, str(program)), read_s=0.0)
+    stacks = AttemptStacks(registry(), find_own_process, PySpy(own, str(program)), **limits)
     attempts = [pb.Worker.StackedAttempt(task_id="train/task-3", attempt_id=1)]
     (task,) = asyncio.run(stacks.read(pb.Worker.ReadStacksRequest(attempts=attempts))).tasks
+    return task
+
+
+def test_process_that_is_not_read_in_time_has_a_reason_and_py_spy_is_ended(tmp_path: Path) -> None:
+    running: set[int] = set()
+    task = read(tmp_path, "exec sleep 1000", running, read_s=0.0)
     (process,) = task.processes
     assert (task.task_index, task.attempt_id, task.worker_id, task.reason) == (3, 1, "w", 0)
     assert (process.pid, process.reason) == (os.getpid(), pb.STACK_REASON_TIMEOUT)
     assert "no time left" in process.problem
     assert not running
+
+
+@pytest.mark.parametrize(("most_bytes", "is_read"), [(1000, True), (35, False), (5, False)])
+def test_stacks_beyond_the_size_of_an_answer_are_left_out(tmp_path: Path, most_bytes: int, is_read: bool) -> None:
+    frame = {"name": "step", "filename": "/app/train.py", "line": 5}
+    thread = {"thread_name": "a", "os_thread_id": 1, "active": False, "owns_gil": False, "frames": [frame]}
+    (process,) = read(tmp_path, f"echo '{json.dumps([thread])}'", set(), most_bytes=most_bytes).processes
+    assert len(process.threads) == is_read
+    assert process.reason == (pb.STACK_REASON_UNSPECIFIED if is_read else pb.STACK_REASON_FAILED)
+
+
+def test_part_that_is_too_large_leaves_the_room_to_smaller_parts() -> None:
+    limit = SizeLimit(10)
+    assert [limit.admit(size) for size in (6, 5, 4, 1)] == [True, False, True, False]

@@ -7,25 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from iris.cluster.stacks.size_limit import SizeLimit
 from iris.rpc.cluster_pb2 import StackFrame
+
+_FRAME_BYTES = 10  # The line and the headers of the fields.
+
+
+class TableFullError(Exception):
+    """The table has reached its largest size."""
 
 
 class FrameTable:
     """The frames of one answer.
 
+    Args:
+        most_bytes: The largest size of all frames together; None does not limit it.
+
     Attributes:
         frames: The frames, each once, in the order in which they were added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int | None = None) -> None:
         self.frames: list[StackFrame] = []
+        self._limit = None if most_bytes is None else SizeLimit(most_bytes)
         self._positions: dict[tuple[str, str, int], int] = {}
 
     def add(self, function: str, file: str, line: int) -> int:
-        """Return the position of a frame, which is added unless the table has it already."""
+        """Return the position of a frame, which is added unless the table has it already.
+
+        Raises:
+            TableFullError: The frame is new, and the table is full.
+        """
         key = function, file, line
         position = self._positions.get(key)
         if position is None:
+            if self._limit is not None and not self._limit.admit(len(function) + len(file) + _FRAME_BYTES):
+                raise TableFullError
             position = self._positions[key] = len(self.frames)
             self.frames.append(StackFrame(function=function, file=file, line=line))
         return position

@@ -17,8 +17,9 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.task import Task, TaskAttempt
 from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.stacks.merging import merge_samples, merge_stacks
+from iris.cluster.stacks.size_limit import SizeLimit
 from iris.cluster.types import state_name
-from iris.errors import IrisError, UnimplementedError
+from iris.errors import IrisError, ResourceExhaustedError, UnimplementedError
 from iris.event_log import log_event
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import caller
@@ -32,6 +33,8 @@ _SAMPLE_EXTRA_S = 12.0
 _WORKERS_AT_ONCE = 256
 _AT_ONCE = 8
 _PER_CALLER = 2
+_MOST_BYTES = 64 * 1024 * 1024  # Of the answers of all workers to one call.
+_TOO_LARGE = "the stacks are too large for one answer: read fewer tasks at once, or leave out the values of variables"
 _log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", ReadStacksResponse, SampleStacksResponse)
 
@@ -143,14 +146,15 @@ class StackCalls:
             of_worker.attempts[index] = cluster_pb2.Worker.StackedAttempt(
                 task_id=task.task_id, attempt_id=attempt.attempt_id
             )
-        turns = asyncio.Semaphore(_WORKERS_AT_ONCE)
+        turns, limit = asyncio.Semaphore(_WORKERS_AT_ONCE), SizeLimit(_MOST_BYTES)
 
         async def ask_one(one: _Wanted) -> Answer | IrisError:
             async with turns:
                 try:
-                    return await ask(one)
+                    answer = await ask(one)
                 except IrisError as error:
                     return error
+            return answer if limit.admit(answer.ByteSize()) else ResourceExhaustedError(_TOO_LARGE)
 
         answers: list[Answer] = []
         asked = list(wanted.values())
@@ -192,6 +196,8 @@ def _unreachable(task_index: int, attempt: TaskAttempt) -> Unread:
 def _failed(wanted: _Wanted, error: IrisError) -> list[Unread]:
     worker_id = wanted.worker.identity.worker_id
     reason, problem = cluster_pb2.STACK_REASON_WORKER_UNREACHABLE, str(error)
+    if isinstance(error, ResourceExhaustedError):
+        reason = cluster_pb2.STACK_REASON_FAILED
     if isinstance(error, UnimplementedError):
         reason = cluster_pb2.STACK_REASON_WORKER_TOO_OLD
         problem = f"worker {worker_id!r} has an older release of Iris, which cannot read stacks"

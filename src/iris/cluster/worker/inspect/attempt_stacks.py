@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from iris.arguments import check_whole_number
-from iris.cluster.stacks.frame_table import FrameTable
+from iris.cluster.stacks.frame_table import FrameTable, TableFullError
 from iris.cluster.stacks.merging import StackCounts
+from iris.cluster.stacks.size_limit import SizeLimit
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
@@ -17,7 +18,14 @@ from iris.cluster.worker.inspect.py_spy import PySpy
 from iris.cluster.worker.inspect.py_spy_output import StackProblem
 from iris.cluster.worker.limits.process_table import Process, read_process
 from iris.rpc import cluster_pb2
-from iris.rpc.cluster_pb2 import ProcessStacks, ReadStacksResponse, SampledTask, SampleStacksResponse, TaskStacks
+from iris.rpc.cluster_pb2 import (
+    ProcessStacks,
+    ReadStacksResponse,
+    SampledTask,
+    SampleStacksResponse,
+    TaskStacks,
+    ThreadStack,
+)
 from iris.system.clock import now_ms
 
 DEFAULT_RATE = 100
@@ -28,8 +36,13 @@ _NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is 
 # on without a caller, and the answers about all tasks of this worker would be lost.
 _READ_S = 15.0
 _SAMPLE_EXTRA_S = 11.0
+_MOST_BYTES = 8 * 1024 * 1024  # Of all stacks in the answer to a call of `read`, and of all frames in the answer.
 _LATE = StackProblem(
     cluster_pb2.STACK_REASON_TIMEOUT, "the worker had no time left, because it read other processes first"
+)
+_TOO_LARGE = StackProblem(
+    cluster_pb2.STACK_REASON_FAILED,
+    "the stacks are too large for one answer: read fewer tasks at once, or leave out the values of variables",
 )
 _ENDED = StackProblem(cluster_pb2.STACK_REASON_ENDED, "the process has ended")
 _ALL_FOREIGN = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "no process of the task is a Python program")
@@ -63,15 +76,24 @@ class AttemptStacks:
         find_processes: Returns the processes of each of several attempts.
         py_spy: Reads the stacks of processes.
         read_s: After how many seconds a call of `read` leaves out the processes that it has not read yet.
+        most_bytes: The largest size of all stacks in an answer of `read`, and of all frames in the answer. Stacks of
+            processes beyond this size are left out.
     """
 
     def __init__(
-        self, registry: AttemptRegistry, find_processes: FindProcesses, py_spy: PySpy, read_s: float = _READ_S
+        self,
+        registry: AttemptRegistry,
+        find_processes: FindProcesses,
+        py_spy: PySpy,
+        *,
+        read_s: float = _READ_S,
+        most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._registry = registry
         self._find_processes = find_processes
         self._py_spy = py_spy
         self._read_s = read_s
+        self._most_bytes = most_bytes
 
     async def read(self, request: cluster_pb2.Worker.ReadStacksRequest) -> ReadStacksResponse:
         """Return the stacks of attempts.
@@ -79,8 +101,15 @@ class AttemptStacks:
         Raises:
             InvalidArgumentError: A task id is invalid.
         """
-        table = FrameTable()
+        table, limit = FrameTable(self._most_bytes), SizeLimit(self._most_bytes)
         until_s = asyncio.get_running_loop().time() + self._read_s
+
+        async def read_process_of(found: _Found, process: Process) -> ProcessStacks:
+            entry = await self._read(process, found.job_id, table, until_s, with_variables=request.with_variables)
+            if entry.threads and not limit.admit(entry.ByteSize()):
+                del entry.threads[:]
+                entry.reason, entry.problem = _TOO_LARGE
+            return entry
 
         async def read_task(found: _Found) -> TaskStacks:
             task = TaskStacks(
@@ -89,10 +118,7 @@ class AttemptStacks:
                 worker_id=self._registry.worker_id,
                 read_at_ms=now_ms(),
             )
-            readings = (
-                self._read(one, table, until_s, job_id=found.job_id, with_variables=request.with_variables)
-                for one in found.processes
-            )
+            readings = (read_process_of(found, process) for process in found.processes)
             task.processes.extend(await asyncio.gather(*readings))
             if not task.processes:
                 task.reason, task.problem = _NOT_RUNNING
@@ -155,7 +181,7 @@ class AttemptStacks:
         return found
 
     async def _read(
-        self, process: Process, table: FrameTable, until_s: float, *, job_id: str, with_variables: bool
+        self, process: Process, job_id: str, table: FrameTable, until_s: float, *, with_variables: bool
     ) -> ProcessStacks:
         name, state = name_and_state(process.pid)
         entry = ProcessStacks(pid=process.pid, parent_pid=process.parent, command=name, state=state)
@@ -163,7 +189,11 @@ class AttemptStacks:
             entry.reason, entry.problem = _NOT_PYTHON
             return entry
         reading = self._py_spy.dump(process.pid, table, job_id=job_id, with_variables=with_variables)
-        threads = await _until(until_s, reading)
+        threads: list[ThreadStack] | StackProblem
+        try:
+            threads = await _until(until_s, reading)
+        except TableFullError:
+            threads = _TOO_LARGE
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
         elif not _is_same(process):  # Another process, perhaps of another user, may have its id by now.
