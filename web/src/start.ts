@@ -9,7 +9,9 @@
 // 3. Until the page is drawn, say what is going on, with a button that loads the whole page again.
 
 const PAUSES_MS = [300, 1_000, 3_000, 10_000];
-const DEADLINE_MS = 20_000; // A file that has not arrived after this time is requested a second time.
+// A file that has not arrived after this time is requested a second time. Each further request waits longer than the one
+// before, because on a slow connection all of them share its speed.
+const DEADLINE_MS = 20_000;
 // The request of the style sheet may have failed before this program began, so that no event tells of it.
 const STYLES_DEADLINE_MS = 5_000;
 const SLOW_MS = 8_000;
@@ -30,8 +32,9 @@ function watch(
     isDecided = true;
     clearTimeout(deadline);
     setTimeout(() => {
+      if (hasArrived(name)) return; // An earlier request was slow, and has succeeded.
       const next = create(`${name}?attempt=${attempt + 1}`);
-      watch(name, next, create, DEADLINE_MS, attempt + 1);
+      watch(name, next, create, DEADLINE_MS * (attempt + 1), attempt + 1);
       document.head.append(next);
     }, pauseMs);
   };
@@ -61,6 +64,12 @@ function styleSheetOf(url: string): HTMLLinkElement {
   return link;
 }
 
+/** Returns whether any request of a file has succeeded. */
+function hasArrived(name: string): boolean {
+  if (name === "app.js") return document.getElementById("starting") === null; // `main.tsx` removes the element.
+  return [...document.querySelectorAll<HTMLLinkElement>("link[rel=stylesheet]")].some(hasRules);
+}
+
 /** Returns whether a style sheet has arrived. A sheet whose request has failed is empty. */
 function hasRules({ sheet }: HTMLLinkElement): boolean {
   try {
@@ -73,7 +82,7 @@ function hasRules({ sheet }: HTMLLinkElement): boolean {
 /** Shows a message with a button that loads the page again, unless the page was drawn. */
 function say(message: string): void {
   const starting = document.getElementById("starting");
-  if (!starting) return; // `main.tsx` removes the element.
+  if (!starting) return;
   const text = document.createElement("p");
   text.textContent = message;
   const button = document.createElement("button");
@@ -85,11 +94,13 @@ function say(message: string): void {
   starting.replaceChildren(text, button);
 }
 
+const slow = "The page is still loading. The connection to the cluster is slow, or is blocked.";
+const slowTimer = setTimeout(() => say(slow), SLOW_MS);
 addEventListener("error", ({ message }) => {
   // A failed request of a file sends its event to the element of the file. Only exceptions reach the window.
+  clearTimeout(slowTimer); // The connection is not the cause.
   say(`The page could not start: ${message}. If loading it again does not help, update the browser.`);
 });
-setTimeout(() => say("The page is still loading. The connection to the cluster is slow, or is blocked."), SLOW_MS);
 
 const script = scriptOf("app.js");
 watch("app.js", script, scriptOf);

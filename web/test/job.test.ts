@@ -122,6 +122,13 @@ test("messages of the stream are put together", () => {
   assert.deepEqual(countStates(model.known()), [{ state: FAILED, count: 1 }, { state: 0, count: 2 }]);
 });
 
+test("tasks of a removed job with the same name are forgotten", () => {
+  const model = new JobModel();
+  model.apply(create(JobStatusSchema, { number: 1n, numTasks: 2, tasks: [{ taskIndex: 0, state: FAILED }, { taskIndex: 1, state: FAILED }] }));
+  model.apply(create(JobStatusSchema, { number: 2n, numTasks: 1, tasks: [{ taskIndex: 0, state: RUNNING }] }));
+  assert.deepEqual(model.known().map((one) => one.state), [RUNNING]);
+});
+
 test("task that failed first comes first", () => {
   const failed = (taskIndex: number, state: number, ms: bigint) =>
     task({ taskIndex, state, failureCount: 1, attempts: [{ state: FAILED, error: "exit code 3", finishedAtMs: ms }] });

@@ -98,6 +98,21 @@ test("place in the stored part leads over to the streamed part without a repeate
   assert.deepEqual(rows(document).slice(-11), lines(11, 159));
 });
 
+test("rows that are dropped at the top are not missing when the next movement adds rows there", async () => {
+  const server = new MemoryLogs();
+  server.write(0, 0, numbered(1000));
+  const document = open(server, [0]);
+  document.applyStatus(0, [running(0)], false);
+  await document.openEnds();
+  await document.toEnd(300);
+  server.write(0, 0, numbered(600, 1000));
+  document.receive(server.chunk(0, 0, 1000));
+  await Promise.all([document.extendDown(600, () => 600), document.extendUp(400)]);
+  const all = rows(document);
+  assert.ok(all.length >= 1000 && all.length < 1200, `${all.length} rows`);
+  assert.deepEqual(all, lines(all.length, 1600 - all.length));
+});
+
 test("retry begins after the end of the attempt before", async () => {
   const server = new MemoryLogs();
   server.write(0, 0, numbered(3));

@@ -18,6 +18,8 @@ export class JobModel {
 
   /** Takes over a message of the stream: the job, with the tasks that have changed. */
   apply(job: JobStatus): void {
+    // The earlier job was removed, and its name was used again, while the connection was lost.
+    if (this.job && this.job.number !== job.number) this.tasks.length = 0;
     for (const task of job.tasks) this.tasks[task.taskIndex] = task;
     job.tasks = [];
     this.job = job;

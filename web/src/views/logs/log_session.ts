@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import type { TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { STATES } from "../../parts/states";
+import { Backoff } from "../../rpc/backoff";
 import { pauseBeforeRetry } from "../../rpc/connection";
 import { describeError, type Failure } from "../../rpc/errors";
 import { attemptsOf, ControllerLogs, wireFilter } from "./controller_logs";
@@ -52,6 +53,8 @@ export class LogSession {
   private needsUpdate = false;
   private isOpen = false;
   private isForgetting = false;
+  /** The pauses between the readings of logs that cannot be read. Some of these logs never can be. */
+  private readonly rereading = new Backoff();
 
   constructor(
     jobId: string,
@@ -167,16 +170,17 @@ export class LogSession {
     if (this.isReading.peek() || !this.isOpen || !(end === "up" ? window.hasMoreAbove : window.hasMoreBelow)) return;
     // While the view follows the log, rows above are needed only to fill the screen.
     if (end === "up" && this.isFollowing.peek() && window.rowCount >= JUMP_ROWS) return;
+    const { document } = this;
+    const most = () => MAX_ROWS;
     this.move(async () => {
-      const added = await this.restAfterFailure(end === "up" ? this.document.extendUp() : this.document.extendDown());
+      const reading = end === "up" ? document.extendUp(SCREEN_ROWS, most) : document.extendDown(SCREEN_ROWS, most);
+      const added = await this.restAfterFailure(reading);
       if (added === 0) {
         // The view asks again as soon as it is drawn. With a filter, each reading searches a further part of the log.
         if (!this.isFiltered) await pauseBeforeRetry(PAUSE_MS, this.closing.signal);
         return;
       }
       this.scroll = this.isFollowing.peek() ? "end" : "keep";
-      if (end === "up") this.document.window.trimBottom(MAX_ROWS);
-      else this.document.window.trimTop(MAX_ROWS);
     });
   }
 
@@ -261,13 +265,14 @@ export class LogSession {
   private draw(): void {
     this.version.value += 1;
     if (this.document.errors().length > 0) this.forgetErrorsLater();
+    else this.rereading.reset();
   }
 
   /** Reads logs again after a while that could not be read. The view asks for rows again when it is drawn. */
   private forgetErrorsLater(): void {
     if (this.isForgetting) return;
     this.isForgetting = true;
-    void pauseBeforeRetry(PAUSE_MS, this.closing.signal).then(() => {
+    void pauseBeforeRetry(Math.max(PAUSE_MS, this.rereading.next()), this.closing.signal).then(() => {
       this.isForgetting = false;
       if (this.closing.signal.aborted || !this.isOpen) return;
       this.document.forgetErrors();
@@ -321,8 +326,8 @@ export class LogSession {
         document.addedLines = 0;
         document.hasJumped = false;
         if (isFar) await document.toEnd(JUMP_ROWS, () => this.isFollowing.peek());
-        else await document.extendDown(MOST_ADDED_ROWS);
-        document.window.trimTop(2 * SCREEN_ROWS);
+        // The user may have scrolled up meanwhile, to rows that must then stay.
+        else await document.extendDown(MOST_ADDED_ROWS, () => (this.isFollowing.peek() ? 2 * SCREEN_ROWS : MAX_ROWS));
         if (this.isFollowing.peek()) this.scroll = "end";
         if (document.window.hasMoreBelow) this.needsUpdate = true;
       } else {

@@ -215,12 +215,26 @@ export class LogDocument {
     });
   }
 
-  extendDown(rows = SCREEN_ROWS): Promise<number> {
-    return this.run(() => this.window.extendDown(rows, this.store));
+  /**
+   * Adds rows at the bottom, and resolves to their number. Then rows at the top are dropped while more than `mostRows()`
+   * rows remain. They are dropped before the next movement begins, because rows that were dropped during a movement would
+   * be missing between the rows that the movement adds.
+   */
+  extendDown(rows = SCREEN_ROWS, mostRows = () => Infinity): Promise<number> {
+    return this.run(async () => {
+      const added = await this.window.extendDown(rows, this.store);
+      this.window.trimTop(mostRows());
+      return added;
+    });
   }
 
-  extendUp(rows = SCREEN_ROWS): Promise<number> {
-    return this.run(() => this.window.extendUp(rows, this.store));
+  /** Adds rows at the top, and drops rows at the bottom, like `extendDown`. */
+  extendUp(rows = SCREEN_ROWS, mostRows = () => Infinity): Promise<number> {
+    return this.run(async () => {
+      const added = await this.window.extendUp(rows, this.store);
+      this.window.trimBottom(mostRows());
+      return added;
+    });
   }
 
   /** Moves to a part of the document: 0 is the beginning and 1 the end, by bytes for one lane, by time for several. */
