@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 from support.tokens import token
+from support.waiting import wait_until
 from support.web_session_client import SessionClient
 
 BROWSERS = ("chromium-headless-shell", "chromium")
@@ -67,22 +69,31 @@ class Pages:
             secret: Another token; an empty text opens the page without signing in.
             options: Further options of `Browser.new_context`, for example `color_scheme="dark"`.
         """
+        return self.open_tab(self.new_context(address, secret=secret, **options), address, route)
+
+    def new_context(self, address: str, *, secret: str | None = None, **options: Any) -> BrowserContext:
+        """Return a new browser context without tabs, signed in like the one of `open`."""
         context = self._browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
         context.set_default_timeout(30_000)
         self._contexts.append(context)
         chosen = token() if secret is None else secret
         if chosen:
             _sign_in(context, address.rstrip("/"), chosen)
-        return self.open_tab(context, address, route)
+        return context
 
     def open_tab(self, context: BrowserContext, address: str, route: str = "#/jobs") -> Page:
         """Open a route in a further tab of a browser context. Tabs of one context share storage and workers."""
+        page = self.new_tab(context)
+        go_to(page, f"{address.rstrip('/')}/{route}")
+        return page
+
+    def new_tab(self, context: BrowserContext) -> Page:
+        """Return a new tab that is empty. A test can then disturb the first load of the page."""
         page = context.new_page()
         page.on("pageerror", lambda error: self.errors.append(f"exception: {error}"))
         page.on("console", lambda message: self._note(message.type, message.text))
         # pytest shows these lines if the test fails.
         page.on("requestfailed", lambda request: print(f"failed request: {request.url}: {request.failure}"))
-        _go_to(page, f"{address.rstrip('/')}/{route}")
         return page
 
     def take_screenshots(self, page: Page, name: str) -> None:
@@ -106,7 +117,7 @@ class Pages:
             self.errors.append(text)
 
 
-def _go_to(page: Page, url: str) -> None:
+def go_to(page: Page, url: str, *, wait_until: Literal["commit", "load"] = "load") -> None:
     """Open an address. The address is opened again if the network of this computer has changed meanwhile.
 
     Tests that run at the same time create network interfaces for simulated machines. Chromium then drops the requests
@@ -114,7 +125,7 @@ def _go_to(page: Page, url: str) -> None:
     """
     for _ in range(5):
         try:
-            page.goto(url)
+            page.goto(url, wait_until=wait_until)
             return
         except PlaywrightError as error:
             if "ERR_NETWORK_CHANGED" not in error.message:
@@ -150,6 +161,38 @@ def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
     )
 
 
+class HeldRequests:
+    """Holds the requests of a tab to some addresses until `release`.
+
+    Args:
+        page: The tab.
+        url: The addresses, as `Page.route` takes them.
+    """
+
+    def __init__(self, page: Page, url: str | re.Pattern[str]) -> None:
+        self._page = page
+        self._held: list[Route] = []
+        self._is_holding = True
+        page.route(url, self._take)
+
+    def wait(self) -> None:
+        """Wait until a request is held."""
+        # Playwright calls `_take` only during a call to Playwright, and therefore not during a pause of `wait_until`.
+        wait_until(lambda: self._page.evaluate("true") and self._held, "a request that is held")
+
+    def release(self) -> None:
+        """Send the held requests, and hold no others."""
+        self._is_holding = False
+        for route in self._held:
+            route.continue_()
+
+    def _take(self, route: Route) -> None:
+        if self._is_holding:
+            self._held.append(route)
+        else:
+            route.continue_()
+
+
 def try_now(page: Page) -> None:
     """Click the button "Try now" or "Update at once" in the bar about the connection, if the page shows the bar.
 
@@ -159,12 +202,19 @@ def try_now(page: Page) -> None:
     page.evaluate("document.querySelector('.connection-bar button')?.click()")
 
 
-def accessibility_problems(page: Page) -> list[str]:
-    """Return what axe finds in the page: one line for each serious or critical problem and each of its elements."""
+def accessibility_problems(page: Page, rule: str = "") -> list[str]:
+    """Return what axe finds in the page: one line for each serious or critical problem and each of its elements.
+
+    Args:
+        page: The tab.
+        rule: The only rule of axe to check, for example `color-contrast`. Empty: all rules, which cost more CPU time.
+    """
     if not _AXE.exists():
         pytest.skip("needs the packages of web/: run 'poe web'")
-    page.evaluate(_AXE.read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_AXE.read_text())
+    options = {"resultTypes": ["violations"], **({"runOnly": [rule]} if rule else {})}
+    found = page.evaluate("options => axe.run(document, options)", options)
     return [
         f"{violation['id']}: {violation['help']}: {node['html'][:200]}: {node['failureSummary']}"
         for violation in found["violations"]

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 from support.browser_pages import WEB, Pages, accessibility_problems
-from support.cluster import running_cluster
-
-from iris.cluster.client.server_process import LocalServer
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A cluster whose page the tests open."""
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+from support.controller_thread import ControllerThread
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/start.js", "/app.js", "/app.css", "/icon.svg"])
 def test_file_of_the_page_has_strict_headers_and_is_served_again_only_after_a_change(
-    server: LocalServer, path: str
+    controller: ControllerThread, path: str
 ) -> None:
-    plain = httpx.get(server.address + path, headers={"accept-encoding": "identity"})
-    packed = httpx.get(server.address + path, headers={"accept-encoding": "br, gzip"})
-    again = httpx.get(server.address + path, headers={"if-none-match": packed.headers["etag"]})
-    head = httpx.head(server.address + path)
+    plain = httpx.get(controller.address + path, headers={"accept-encoding": "identity"})
+    packed = httpx.get(controller.address + path, headers={"accept-encoding": "br, gzip"})
+    again = httpx.get(controller.address + path, headers={"if-none-match": packed.headers["etag"]})
+    head = httpx.head(controller.address + path)
     assert plain.content == packed.content
     assert "content-encoding" not in plain.headers
     assert packed.headers["content-encoding"] == "gzip"
@@ -45,15 +35,15 @@ def test_file_of_the_page_has_strict_headers_and_is_served_again_only_after_a_ch
         assert answer.headers["cache-control"] == "no-cache"
 
 
-def test_file_of_the_page_is_not_served_for_other_methods_and_paths(server: LocalServer) -> None:
-    assert httpx.post(server.address + "/").status_code == 405
-    assert httpx.get(server.address + "/app.js/more").status_code == 404
-    assert httpx.get(server.address + "/inputs.sha256").status_code == 404
-    assert httpx.get(server.address + "/../page.py").status_code == 404
+def test_file_of_the_page_is_not_served_for_other_methods_and_paths(controller: ControllerThread) -> None:
+    assert httpx.post(controller.address + "/").status_code == 405
+    assert httpx.get(controller.address + "/app.js/more").status_code == 404
+    assert httpx.get(controller.address + "/inputs.sha256").status_code == 404
+    assert httpx.get(controller.address + "/../page.py").status_code == 404
 
 
-def test_navigation_shows_each_view_and_its_title(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "")
+def test_navigation_shows_each_view_and_its_title(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, "")
     for name in ("Machines", "Cluster", "Jobs"):
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(name)
@@ -63,14 +53,14 @@ def test_navigation_shows_each_view_and_its_title(server: LocalServer, pages: Pa
     expect(page.get_by_role("heading", level=1)).to_have_text("Cluster")
 
 
-def test_unknown_address_leads_to_the_jobs(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "#/nowhere/at/all")
+def test_unknown_address_leads_to_the_jobs(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, "#/nowhere/at/all")
     page.get_by_role("link", name="list of jobs", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
 
 
-def test_theme_is_kept_after_a_reload(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "#/machines", color_scheme="light")
+def test_theme_is_kept_after_a_reload(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, "#/machines", color_scheme="light")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = page.evaluate(background)
     switch = page.get_by_role("button", name=re.compile("^Theme"))
@@ -81,11 +71,12 @@ def test_theme_is_kept_after_a_reload(server: LocalServer, pages: Pages) -> None
     assert page.evaluate(background) != light
 
 
-def test_frame_has_no_serious_accessibility_problem(server: LocalServer, pages: Pages) -> None:
-    for scheme in ("light", "dark"):
-        page = pages.open(server.address, "#/nowhere", color_scheme=scheme)
-        expect(page.get_by_role("heading", level=1)).to_be_visible()
-        assert accessibility_problems(page) == []
+def test_frame_has_no_serious_accessibility_problem(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, "#/nowhere", color_scheme="light")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert accessibility_problems(page) == []
+    page.emulate_media(color_scheme="dark")
+    assert accessibility_problems(page, "color-contrast") == []
 
 
 def test_sources_never_turn_text_into_markup() -> None:

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
-from support.browser_pages import Pages, accessibility_problems
+from playwright.sync_api import Locator, Page, expect
+from support.browser_pages import HeldRequests, Pages, accessibility_problems
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.log_writer import Writing
 from support.standing_cluster import StandingCluster
@@ -309,17 +309,14 @@ def test_rows_stay_in_place_until_the_rows_of_a_movement_were_read(
     log = LogPage(pages, cluster, large_job)
     last = log.line(f"line {LARGE_LINES} of a large log, with some more words")
     expect(last).to_be_in_viewport()
-    held: list[Route] = []
-    log.page.route("**/FetchLogParts", lambda route: held.append(route))
+    held = HeldRequests(log.page, "**/FetchLogParts")
     log.press("g")
     expect(log.rows).to_have_attribute("aria-busy", "true")
-    wait_until(lambda: held, "the reading of the beginning")
+    held.wait()
     log.press("t")  # The page draws the rows again.
     expect(log.page.locator(".log-time").first).to_be_attached()
     expect(last).to_be_in_viewport()
-    for route in held:
-        route.continue_()
-    log.page.unroute("**/FetchLogParts")
+    held.release()
     expect(log.line("line 1 of a large log, with some more words")).to_be_visible()
 
 
@@ -444,7 +441,7 @@ def test_hostile_output_stays_text(cluster: StandingCluster, client: RemoteClust
         b"\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Jend\n10%\r50%\r100%\n"
     )
     frame = bytes.fromhex("0500001800000000") + bytes(17) + b"fake\n"
-    code = f"import os; os.write(1, {writes + frame!r} + b'x' * 100_000_000 + b'\\nafter\\n')"
+    code = f"import os; os.write(1, {writes + frame!r} + b'x' * 20_000_000 + b'\\nafter\\n')"
     job_id = launch(client, ["python3", "-c", code])
     wait_for_end(client, job_id)
     log = LogPage(pages, cluster, job_id)
@@ -459,7 +456,7 @@ def test_hostile_output_stays_text(cluster: StandingCluster, client: RemoteClust
         "100%",
     ]
     assert lines[6].endswith("fake")
-    assert re.fullmatch(r"x{10000,20000} … 95\.\d MiB more, download", lines[7])
+    assert re.fullmatch(r"x{10000,20000} … 19\.\d MiB more, download", lines[7])
     assert log.page.title().endswith("Iris")
     assert log.page.locator("#log-rows script, #log-rows img").count() == 0
 
@@ -494,7 +491,7 @@ def test_log_view_is_used_with_the_keyboard_and_has_no_serious_accessibility_pro
     assert "line=0.0.stdout." in log.page.url
     log.page.keyboard.press("Escape")
     expect(log.page.locator(".log-row-selected")).to_have_count(0)
-    for scheme in ("light", "dark"):
-        log.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # mypy sees a text
-        assert accessibility_problems(log.page) == []
+    assert accessibility_problems(log.page) == []
+    log.page.emulate_media(color_scheme="light")
+    assert accessibility_problems(log.page, "color-contrast") == []
     pages.take_screenshots(log.page, "logs")

@@ -141,7 +141,7 @@ def test_admin_creates_and_revokes_a_token_that_is_shown_once(
     assert listed.revoked_at_ms
 
 
-@pytest.mark.parametrize("role", ["user", "reader"])
+@pytest.mark.parametrize("role", ["user", pytest.param("reader", marks=pytest.mark.long)])
 def test_tokens_are_not_shown_to_others_than_admins(server: LocalServer, pages: Pages, role: str) -> None:
     page = pages.open(server.address, "#/cluster", secret=token(role, name="ana"))
     expect(page.get_by_role("table", name="Workers and their leases")).to_be_visible()

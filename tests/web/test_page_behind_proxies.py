@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import expect
 from support.browser_pages import Pages
 from support.certificates import CertificateAuthority
+from support.controller_thread import ControllerThread
 from support.reverse_proxies import KINDS, running_proxy
 from support.tokens import token
 
 from iris.client import IrisClient
-from iris.cluster.client.server_process import LocalServer
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 @pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "ssh"])
 def address(
     request: pytest.FixtureRequest,
-    shared_cluster: LocalServer,
+    controller: ControllerThread,
     authority: CertificateAuthority,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The address of the page behind a proxy."""
     directory = tmp_path_factory.mktemp(request.param)
-    port = urlsplit(shared_cluster.address).port or 0
+    port = urlsplit(controller.address).port or 0
     certificate = authority.server("127.0.0.1")
     with running_proxy(request.param, directory, port, certificate, is_below_a_path=True) as running:
         yield running

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 from support.browser_pages import Pages, accessibility_problems
-from support.cluster import launch, running_cluster, shell, unique, wait_for_state
+from support.cluster import launch, running_cluster, unique
+from support.controller_thread import ControllerThread
 from support.page_server import PageServer
 from support.tokens import token
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
-from iris.rpc import cluster_pb2 as pb
+from iris.cluster.types import is_job_finished
 
 # A hostile page. It tries to use the session of the cluster's page in each way that a browser has.
 HOSTILE = b"""<!doctype html><meta charset="utf-8"><title>hostile</title><form method="post"></form><iframe></iframe>
@@ -48,19 +49,12 @@ function post(method) {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A cluster whose page the tests open."""
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cluster(server: LocalServer) -> Iterator[RemoteClusterClient]:
-    with RemoteClusterClient(server.address) as client:
+def cluster(controller: ControllerThread) -> Iterator[RemoteClusterClient]:
+    with RemoteClusterClient(controller.address) as client:
         yield client
 
 
-def link(server: LocalServer, job_id: str | None = None, role: str = "user") -> str:
+def link(server: ControllerThread | LocalServer, job_id: str | None = None, role: str = "user") -> str:
     """Return a sign-in link of ana, without the address of the cluster."""
     with IrisClient.remote(server.address, token=token(role, name="ana")) as client:
         return client.web_link(job_id).removeprefix(f"{server.address}/")
@@ -78,18 +72,18 @@ def session_path(page: Page) -> str:
     return found
 
 
-def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(server: LocalServer, pages: Pages) -> None:
+def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(controller: ControllerThread, pages: Pages) -> None:
     requests: list[str] = []
-    route = link(server, "some-job")
+    route = link(controller, "some-job")
     code = re.search(r"code=([^&]+)", route)
     assert code is not None
-    page = pages.open(server.address, "#/cluster", secret="")
+    page = pages.open(controller.address, "#/cluster", secret="")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.context.on("request", lambda request: requests.append(f"{request.url} {request.headers.get('referer')}"))
-    tab = pages.open_tab(page.context, server.address, route)
+    tab = pages.open_tab(page.context, controller.address, route)
     signed_in(tab)
     signed_in(page)  # Signing in in one tab applies to the other tab.
-    assert tab.url == f"{server.address}/#/jobs/some-job"
+    assert tab.url == f"{controller.address}/#/jobs/some-job"
     tab.reload()
     signed_in(tab)
     assert "ana" in (tab.get_by_role("banner").text_content() or "")
@@ -103,12 +97,12 @@ def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(server: Local
     assert cookie["path"] == f"/{session_path(tab)}/"
 
 
-def test_link_of_another_user_asks_before_it_changes_the_user(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "#/jobs", secret=token("admin", name="bob"))
+def test_link_of_another_user_asks_before_it_changes_the_user(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, "#/jobs", secret=token("admin", name="bob"))
     signed_in(page)
     before = session_path(page)
     banner = page.get_by_role("banner")
-    page.goto(f"{server.address}/{link(server, 'some-job')}")
+    page.goto(f"{controller.address}/{link(controller, 'some-job')}")
     expect(page.get_by_role("alert")).to_contain_text("The link belongs to ana with the role user")
     assert session_path(page) == before
     assert accessibility_problems(page) == []
@@ -118,33 +112,38 @@ def test_link_of_another_user_asks_before_it_changes_the_user(server: LocalServe
     assert before not in signing_out.value.url
     expect(banner).to_contain_text("bob")
     assert session_path(page) == before
-    page.goto(f"{server.address}/{link(server, 'some-job')}")
+    page.goto(f"{controller.address}/{link(controller, 'some-job')}")
     page.get_by_role("button", name="Change to ana").click()
     expect(banner).to_contain_text("ana")
-    page.goto(f"{server.address}/{link(server, 'another-job')}")
+    page.goto(f"{controller.address}/{link(controller, 'another-job')}")
     expect(page.get_by_role("heading", level=1)).to_contain_text("another-job")  # The user stays the same.
 
 
-def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "#/cluster", secret="")
+def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
+    controller: ControllerThread, pages: Pages
+) -> None:
+    page = pages.open(controller.address, "#/cluster", secret="")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    page.goto(f"{server.address}/{link(server, 'some-job')}")  # Only the hash differs, so the page is not loaded again.
+    # Only the hash differs, so the page is not loaded again.
+    page.goto(f"{controller.address}/{link(controller, 'some-job')}")
     signed_in(page)
-    assert page.url == f"{server.address}/#/jobs/some-job"
+    assert page.url == f"{controller.address}/#/jobs/some-job"
 
 
-def test_link_that_was_used_says_so_and_offers_the_form(server: LocalServer, pages: Pages) -> None:
-    route = link(server)
-    signed_in(pages.open(server.address, route, secret=""))
-    page = pages.open(server.address, route, secret="")
+def test_link_that_was_used_says_so_and_offers_the_form(controller: ControllerThread, pages: Pages) -> None:
+    route = link(controller)
+    signed_in(pages.open(controller.address, route, secret=""))
+    page = pages.open(controller.address, route, secret="")
     expect(page.get_by_role("alert")).to_contain_text("This sign-in link was already used")
     assert accessibility_problems(page) == []
     page.get_by_role("button", name="Use a token instead").click()
     expect(page.get_by_label("Or enter a token")).to_be_visible()
 
 
-def test_form_signs_in_with_a_token_and_shows_why_a_token_is_refused(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, "#/machines", secret="", viewport={"width": 390, "height": 800})
+def test_form_signs_in_with_a_token_and_shows_why_a_token_is_refused(
+    controller: ControllerThread, pages: Pages
+) -> None:
+    page = pages.open(controller.address, "#/machines", secret="", viewport={"width": 390, "height": 800})
     field = page.get_by_label("Or enter a token")
     field.fill("nonsense")
     field.press("Enter")
@@ -159,10 +158,10 @@ def test_form_signs_in_with_a_token_and_shows_why_a_token_is_refused(server: Loc
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways on a phone"
 
 
-def test_sign_out_ends_the_session_in_all_tabs(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, link(server), secret="")
+def test_sign_out_ends_the_session_in_all_tabs(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, link(controller), secret="")
     signed_in(page)
-    other = pages.open_tab(page.context, server.address, "#/machines")
+    other = pages.open_tab(page.context, controller.address, "#/machines")
     signed_in(other)
     page.get_by_role("button", name="Sign out").click()
     for tab in (page, other):
@@ -172,10 +171,10 @@ def test_sign_out_ends_the_session_in_all_tabs(server: LocalServer, pages: Pages
 
 
 def test_revoked_token_leads_to_the_form_with_the_reason(
-    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+    controller: ControllerThread, cluster: RemoteClusterClient, pages: Pages
 ) -> None:
     made = cluster.create_token(unique("ana"), "user")
-    page = pages.open(server.address, "#/cluster", secret=made.secret)
+    page = pages.open(controller.address, "#/cluster", secret=made.secret)
     signed_in(page)
     cluster.revoke_token(made.token.token_id)
     # An open stream ends with the first reason. A call or a stream that begins later gets the second one.
@@ -184,13 +183,12 @@ def test_revoked_token_leads_to_the_form_with_the_reason(
 
 
 def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_frame_the_page(
-    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+    controller: ControllerThread, cluster: RemoteClusterClient, pages: Pages
 ) -> None:
-    job_id = launch(cluster, shell("sleep 1000"))
-    wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
-    page = pages.open(server.address, link(server), secret="")
+    job_id = launch(cluster, ["true"])
+    page = pages.open(controller.address, link(controller), secret="")
     signed_in(page)
-    base = f"{server.address}/{session_path(page)}/"
+    base = f"{controller.address}/{session_path(page)}/"
     with PageServer({"/hostile.html": HOSTILE}) as other:
         # The worst case: the other page has the same host, so it is of the same site, and it knows the session's path.
         for address in (other.origin, other.origin.replace("127.0.0.1", "localhost")):
@@ -203,19 +201,19 @@ def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_f
             with hostile.expect_navigation():
                 hostile.evaluate("post('TerminateJob')")
             hostile.go_back()
-            hostile.evaluate(f"document.querySelector('iframe').src = '{server.address}/'")
+            hostile.evaluate(f"document.querySelector('iframe').src = '{controller.address}/'")
             hostile.wait_for_function("document.querySelector('iframe').contentDocument === null")
             frame = hostile.frames[1]
             assert frame.query_selector("#app") is None, "the page is shown in a frame"
             hostile.close()
-    assert cluster.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
+    assert not is_job_finished(cluster.get_job_status(job_id).state)
     signed_in(page)
     cluster.terminate_job(job_id)
     pages.errors.clear()
 
 
-def test_other_server_of_the_same_host_does_not_receive_the_cookie(server: LocalServer, pages: Pages) -> None:
-    page = pages.open(server.address, link(server), secret="")
+def test_other_server_of_the_same_host_does_not_receive_the_cookie(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, link(controller), secret="")
     signed_in(page)
     with PageServer({"/x.html": b"<!doctype html>"}) as other:
         tab = page.context.new_page()

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, Route, expect
-from support.browser_pages import Pages
+from support.browser_pages import Pages, go_to
 from support.cluster import unique
-from support.controller_thread import ControllerThread, serving
-from support.fake_engine import FakeEngine
+from support.controller_thread import ControllerThread
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.storage.store import Store
 from iris.rpc import cluster_pb2 as pb
-
-
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControllerThread]:
-    """A controller without workers, so that jobs wait."""
-    with serving(FakeEngine(), Store(tmp_path_factory.mktemp("start") / "controller.db")) as served:
-        yield served
 
 
 @pytest.fixture
 def page(controller: ControllerThread, pages: Pages) -> Page:
-    """A signed-in tab whose next load the test can disturb."""
-    return pages.open(controller.address, "#/jobs")
+    """An empty tab, in which `load` opens the list of jobs as a signed-in user. A test can disturb the load."""
+    return pages.new_tab(pages.new_context(controller.address, base_url=controller.address))
+
+
+def load(page: Page, *, wait_until: Literal["commit", "load"] = "load") -> None:
+    go_to(page, "/#/jobs", wait_until=wait_until)
 
 
 def shows_jobs(page: Page) -> None:
@@ -62,7 +58,7 @@ def failing(times: int) -> Callable[[Route], None]:
 @pytest.mark.parametrize("name", ["app.js", "app.css"])
 def test_file_whose_request_fails_is_loaded_again(page: Page, name: str) -> None:
     page.route(re.compile(rf"/{re.escape(name)}(\?|$)"), failing(2))
-    page.reload()
+    load(page)
     shows_jobs(page)
     expect(page.locator(".skip-link")).to_have_css("position", "absolute")  # because of the style sheet
 
@@ -71,7 +67,7 @@ def test_file_whose_request_fails_is_loaded_again(page: Page, name: str) -> None
 def test_file_whose_request_hangs_is_requested_a_second_time(page: Page, name: str) -> None:
     page.route(re.compile(rf"/{re.escape(name)}$"), lambda route: None)
     page.clock.install()
-    page.reload(wait_until="commit")
+    load(page, wait_until="commit")
     wait_until(lambda: page.evaluate("document.querySelectorAll('script').length") == 2, "the start")
     page.clock.run_for(9_000)
     if name == "app.js":
@@ -83,14 +79,18 @@ def test_file_whose_request_hangs_is_requested_a_second_time(page: Page, name: s
 
 def test_page_whose_start_program_fails_says_what_to_do(page: Page) -> None:
     page.route("**/start.js", lambda route: route.abort("connectionreset"))
-    page.reload()
+    load(page)
     expect(page.get_by_text("If nothing else appears, load it again")).to_be_visible()
 
 
 def test_program_that_throws_at_its_start_is_reported_on_the_page(page: Page, pages: Pages) -> None:
     page.route("**/app.js", lambda route: route.fulfill(content_type="text/javascript", body="throw new Error('odd')"))
-    page.reload()
-    expect(page.locator("#starting")).to_contain_text("The page could not start: Uncaught Error: odd.")
+    page.clock.install()
+    load(page)
+    reason = "The page could not start: Uncaught Error: odd."
+    expect(page.locator("#starting")).to_contain_text(reason)
+    page.clock.run_for(9_000)  # The page must not call the connection slow instead.
+    expect(page.locator("#starting")).to_contain_text(reason)
     page.unroute("**/app.js")
     page.get_by_role("button", name="Load the page again").click()
     shows_jobs(page)
@@ -109,9 +109,9 @@ def test_call_that_is_never_answered_is_repeated(page: Page) -> None:
 
     page.route(re.compile("/DescribeCluster$"), hold_first)
     page.clock.install()
-    page.reload()
+    load(page)
     shows_jobs(page)
-    wait_until(lambda: held, "the first call")
+    wait_until(lambda: page.evaluate("true") and held, "the first call")  # Playwright holds it during its calls only.
     sign_out = page.get_by_role("button", name="Sign out")
     expect(sign_out).not_to_be_visible()  # The page does not know yet who is signed in.
     page.clock.run_for(24_000)
@@ -135,7 +135,7 @@ def test_shared_worker_that_never_answers_delays_the_page_by_seconds_only(
 ) -> None:
     page.add_init_script(SILENT_WORKER)
     page.clock.install()
-    page.reload()
+    load(page)
     page.wait_for_function("window.started")
     page.clock.run_for(6_000)
     expect(page.get_by_text("There are no jobs yet").or_(page.get_by_role("table"))).to_be_visible()
@@ -144,13 +144,13 @@ def test_shared_worker_that_never_answers_delays_the_page_by_seconds_only(
 
 def test_shared_worker_whose_program_fails_does_not_delay_the_page(page: Page, controller: ControllerThread) -> None:
     page.add_init_script(FAILING_WORKER)
-    page.reload()
+    load(page)
     new_job_appears(page, controller)
 
 
 def test_shared_worker_that_crashes_is_started_again(page: Page, controller: ControllerThread) -> None:
     page.clock.install()
-    page.reload()
+    load(page)
     new_job_appears(page, controller)
     browser = page.context.browser
     assert browser is not None
@@ -171,7 +171,7 @@ def test_shared_worker_that_crashes_is_started_again(page: Page, controller: Con
 
 def test_view_that_throws_leaves_the_navigation_usable(page: Page, pages: Pages) -> None:
     page.add_init_script("window.ResizeObserver = function () { throw new Error('odd'); }")
-    page.reload()
+    load(page)
     page.get_by_role("link", name="Machines", exact=True).click()
     page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("The program of the page has a fault here: odd")
