@@ -74,7 +74,7 @@ async def _run(
 
     def note(text: str) -> None:
         output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
-        if terminal.is_raw:  # A new line does not begin at the left edge.
+        if terminal.is_raw and os.isatty(2):  # A new line does not begin at the left edge.
             with contextlib.suppress(OSError):
                 os.write(2, b"\r")
 
