@@ -14,7 +14,12 @@ from support.stored_jobs import new_job
 
 from iris.cluster import controller
 from iris.cluster.controller.events.event_rows import Event, EventFilter
-from iris.cluster.controller.events.event_streams import EventPages, EventStreams, WatchEventsRequest
+from iris.cluster.controller.events.event_streams import (
+    EventPages,
+    EventStreams,
+    WatchEventsRequest,
+    WatchEventsResponse,
+)
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.events.logged_events import LoggedEvents, event_of
 from iris.cluster.controller.events.state_events import state_events
@@ -44,7 +49,8 @@ class World:
         self.store = Store(path)
         self.threads = StoredJobs(self.store)
         self.journal = EventJournal(self.store, kept, max_unsaved=MAX_UNSAVED)
-        self.streams = EventStreams(self.journal, EventPages(self.journal, self.store, self.threads))
+        self.pages = EventPages(self.journal, self.store, self.threads)
+        self.streams = EventStreams(self.journal, self.pages)
 
     def add(self, count: int, name: str = "worker.registered") -> None:
         for _ in range(count):
@@ -157,6 +163,31 @@ async def test_follower_gets_new_events_and_cursors_of_filtered_places(world: Wo
     world.write()
     message = await waiting
     assert [event.number for event in message.events] == [2]
+    await stream.aclose()
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_follower_of_rare_events_gets_beats_with_cursors_while_other_events_are_frequent(world: World) -> None:
+    now_s = 0.0
+    streams = EventStreams(world.journal, world.pages, beat_s=1000, clock_s=lambda: now_s)
+    stream = streams.messages(WatchEventsRequest(follow=True, kinds=["worker.lost"]), is_admin=False)
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    for now_s in (0.0, 999.0, 1000.0):  # noqa: B007 - The clock of the streams returns the variable.
+        assert not waiting.done()
+        await turns_of_the_loop()
+        world.add(1)
+        world.write()
+        await turns_of_the_loop()
+    assert waiting.done()
+    message = await waiting
+    assert (message.cursor, len(message.events)) == (world.journal.cursor(3), 0)
+    now_s = 2000.0
+    assert await anext(stream) == WatchEventsResponse()
     await stream.aclose()
 
 

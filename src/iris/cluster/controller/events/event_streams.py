@@ -7,7 +7,9 @@ has read them, the client gets an event that names them. Therefore a slow client
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
 from iris.arguments import check_job_id, check_whole_number
@@ -25,7 +27,7 @@ WatchEventsRequest = cluster_pb2.Controller.WatchEventsRequest
 WatchEventsResponse = cluster_pb2.Controller.WatchEventsResponse
 
 BEAT_S = 10.0
-PAGE = 500  # The largest number of events in one message.
+PAGE = 500  # The largest number of events in one read from the database.
 _MAX_TAIL = 100_000
 
 
@@ -72,11 +74,23 @@ class EventStreams:
     Args:
         journal: The events.
         pages: Reads the stored events.
+        beat_s: After how many seconds without a message a follower gets one without events, so that a client notices a
+            lost connection.
+        clock_s: Returns the time in seconds.
     """
 
-    def __init__(self, journal: EventJournal, pages: EventPages) -> None:
+    def __init__(
+        self,
+        journal: EventJournal,
+        pages: EventPages,
+        *,
+        beat_s: float = BEAT_S,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._journal = journal
         self._pages = pages
+        self._beat_s = beat_s
+        self._clock_s = clock_s
 
     async def messages(self, request: WatchEventsRequest, *, is_admin: bool) -> AsyncGenerator[WatchEventsResponse]:
         """Yield the stored events that meet the conditions of a request, and the new ones if the client follows.
@@ -94,7 +108,7 @@ class EventStreams:
         has_place = bool(request.cursor) and gap is None
         if request.tail:
             after = max(after, await self._pages.place_of_tail(chosen, request.tail))
-        is_first = True
+        beat_at_s = -math.inf
         while True:
             stored = self._journal.next_events()
             first = self._journal.first_number
@@ -105,14 +119,18 @@ class EventStreams:
             events, reached = await self._pages.page(after, chosen)
             if after + 1 < self._journal.first_number:
                 continue  # Events of this page may have been removed before the page was read.
-            if events or gap is not None or is_first:
+            # New events may be frequent, but none may meet the conditions. A message with only the cursor then keeps
+            # the connection open, and the place of the client stays near the newest event.
+            if events or gap is not None or self._clock_s() >= beat_at_s:
+                beat_at_s = self._clock_s() + self._beat_s
                 yield self._message(events if gap is None else [gap, *events], reached)
-            after, gap, is_first, has_place = reached, None, False, True
+            after, gap, has_place = reached, None, True
             if after < self._journal.last_number:
                 continue
             if not request.follow:
                 return
-            while not await happens(stored, BEAT_S):
+            while not await happens(stored, beat_at_s - self._clock_s()):
+                beat_at_s = self._clock_s() + self._beat_s
                 yield WatchEventsResponse()
 
     def _start(self, cursor: str) -> tuple[int, Event | None]:
