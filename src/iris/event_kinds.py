@@ -52,7 +52,7 @@ EVENT_KINDS = {
     "contents.dropped": "Stored contents of a user's ended jobs were dropped, because of the limit for each user.",
     "webhook.failing": "A webhook did not accept an event, and the delivery is tried again.",
     "webhook.recovered": "A webhook accepts events again.",
-    "webhook.dropped": "An event was given up for a webhook, which did not accept the event.",
+    "webhook.dropped": "Events were given up for a webhook, which did not accept them.",
     "traces.failing": "The collector of traces did not accept spans, which are sent again later.",
     "traces.recovered": "The collector of traces accepts spans again.",
     "events.gap": "Events are missing here, because they were removed before the client read them. This event is not"

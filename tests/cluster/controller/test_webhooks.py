@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.waiting import wait_until
 from support.webhook_receiver import Receiver, receiving
 
-from iris.cluster.controller.events.event_rows import Event
+from iris.cluster.controller.events.event_rows import Event, EventFilter
 from iris.cluster.controller.events.event_streams import EventPages
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.events.logged_events import LoggedEvents
@@ -30,7 +30,7 @@ from iris.cluster.controller.events.webhooks.sender import WebhookSender
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
-from iris.errors import FailedPreconditionError
+from iris.errors import DataLossError, FailedPreconditionError
 from iris.system.backoff import Backoff
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +40,18 @@ SECRET = "a secret of this test"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+class BrokenOnce(EventPages):
+    """Pages of events of which the first cannot be read."""
+
+    is_broken = True
+
+    async def page(self, after: int, chosen: EventFilter) -> tuple[list[Event], int]:
+        if self.is_broken:
+            self.is_broken = False
+            raise DataLossError("the database is damaged")
+        return await super().page(after, chosen)
 
 
 class Deliveries:
@@ -55,6 +67,7 @@ class Deliveries:
         self.journal = EventJournal(self.store)
         self.saver = Saver(self.store, self.journal)
         self.threads = StoredJobs(self.store)
+        self.pages = EventPages(self.journal, self.store, self.threads)
         self._saving = asyncio.create_task(self._save())
         self._handler = LoggedEvents(self.saver.add_event)
         logging.getLogger("iris").addHandler(self._handler)
@@ -76,7 +89,7 @@ class Deliveries:
             WebhookSender(url, None),
             places[settings.url_hash],
             self.journal,
-            EventPages(self.journal, self.store, self.threads),
+            self.pages,
             self.saver,
             pauses=Backoff(0.001, 0.01),
             max_age_ms=self.max_age_ms,
@@ -178,6 +191,24 @@ async def test_old_event_is_given_up_while_the_receiver_is_dead(world: Deliverie
     (drop,) = [event for event in world.journal.recent_after(0) if event.name == "webhook.dropped"]
     assert drop.text.startswith("the connection failed: ")
     assert "hidden" not in drop.text
+
+
+async def test_old_events_that_are_given_up_in_a_row_are_reported_together(world: Deliveries) -> None:
+    world.max_age_ms = 0
+    world.start(f"http://127.0.0.1:{free_port()}/")
+    world.add(*["job.failed"] * 5, time_ms=1)
+    await world.until(lambda: "webhook.dropped" in [one.name for one in world.journal.recent_after(0)], "the drop")
+    drops = [event for event in world.journal.recent_after(0) if event.name == "webhook.dropped"]
+    assert [(event.fields["count"], event.fields["event_id"]) for event in drops] == [("5", world.journal.cursor(5))]
+
+
+async def test_delivery_continues_after_an_error_of_the_database(world: Deliveries) -> None:
+    with receiving() as receiver:
+        world.pages = BrokenOnce(world.journal, world.store, world.threads)
+        world.start(receiver.url)
+        world.add("job.failed")
+        await world.until_delivered(1)
+    assert "server.error" in await world.kinds_recorded()
 
 
 async def test_redirect_is_not_followed_and_names_itself(world: Deliveries) -> None:

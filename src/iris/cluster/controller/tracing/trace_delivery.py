@@ -106,18 +106,27 @@ class TraceDelivery:
             while True:
                 stored = self._journal.next_events()
                 while self._number < self._journal.last_number:
-                    if not await self._send_page():
+                    if not await self._try_page():
                         await asyncio.sleep(self._pauses.next_s())
                 await stored.wait()
                 await asyncio.sleep(self._gather_s)
         finally:
             if self._sending is not None:
                 await self._finish_sending(*self._sending)
-            elif self._is_failing:
-                self._sender.close()
-            elif self._number < self._journal.last_number:
-                await self._send_page()
+            elif not self._is_failing and self._number < self._journal.last_number:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_REQUEST_S):
+                        await self._try_page()
+            self._sender.close()
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _try_page(self) -> bool:
+        """Send the spans of the next events. Return whether the page is done. An error must not end the delivery."""
+        try:
+            return await self._send_page()
+        except Exception:  # noqa: BLE001 - For example, the disk may fail.
+            _log.exception("spans cannot be made, trying again later")
+            return False
 
     async def _send_page(self) -> bool:
         """Send the spans of the next events. Return whether the collector has accepted them."""
@@ -176,6 +185,8 @@ class TraceDelivery:
             return [job_span(job, trace)]
         if not event.HasField("attempt_id"):
             return []  # The task ended without a further attempt.
+        if event.task_index >= len(job.tasks) or event.attempt_id >= len(job.tasks[event.task_index].attempts):
+            return []  # The clock was set back, and the event belongs to an earlier job with the same name.
         return list(attempt_spans(job, trace, event.task_index, event.attempt_id))
 
     async def _save(self) -> None:

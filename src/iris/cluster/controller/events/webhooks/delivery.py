@@ -104,6 +104,8 @@ class WebhookDelivery:
         self._filter = EventFilter(settings.kinds, for_admin=True)
         self._saved_at_s = time.monotonic()
         self._saved_handled = 0
+        # The given up events that no event `webhook.dropped` reports yet, and the last of them.
+        self._unreported, self._last_dropped, self._last_refusal = 0, "", ""
         self._delivered = self._dropped = self._failing_since_ms = self._retry_at_ms = 0
         self._problem = ""
 
@@ -125,7 +127,12 @@ class WebhookDelivery:
         try:
             while True:
                 stored = self._journal.next_events()
-                await self._deliver_page()
+                try:
+                    await self._deliver_page()
+                except Exception:  # noqa: BLE001 - An error, for example of the disk, must not end the delivery.
+                    _log.exception("the events for a webhook cannot be delivered, trying again later")
+                    await asyncio.sleep(self._pauses.next_s())
+                    continue
                 if self._number < self._journal.last_number:
                     continue
                 if self._needs_save:
@@ -148,6 +155,7 @@ class WebhookDelivery:
         first = self._journal.first_number
         if self._number + 1 < first:
             self._give_up(first - 1 - self._number, "the events are not stored any more")
+            self._report_drops()
             self._number = first - 1
         events, reached = await self._pages.page(self._number, self._filter)
         if self._number + 1 < self._journal.first_number:
@@ -160,6 +168,7 @@ class WebhookDelivery:
             if time.monotonic() - self._saved_at_s > _SAVE_EVERY_S:
                 await self._save()
         self._number = reached
+        self._report_drops()
 
     async def _deliver(self, event: Event) -> None:
         """Send one event until the receiver accepts it, or until the event is given up."""
@@ -199,6 +208,7 @@ class WebhookDelivery:
         return refusal
 
     def _note_failure(self, refusal: Refusal) -> None:
+        self._report_drops()
         self._problem = refusal.problem
         if not self._failing_since_ms:
             self._failing_since_ms = now_ms()
@@ -207,6 +217,7 @@ class WebhookDelivery:
             )
 
     def _note_success(self) -> None:
+        self._report_drops()
         self._delivered += 1
         self._pauses.reset()
         self._problem, self._retry_at_ms = "", 0
@@ -216,15 +227,25 @@ class WebhookDelivery:
 
     def _give_up(self, count: int, problem: str, event: Event | None = None) -> None:
         self._dropped += count
-        log_event(
-            _log,
-            "webhook.dropped",
-            level=logging.WARNING,
-            webhook=self._settings.label,
-            count=count,
-            event_id="" if event is None else self._journal.cursor(event.number),
-            error=problem,
-        )
+        self._unreported += count
+        self._last_dropped = "" if event is None else self._journal.cursor(event.number)
+        self._last_refusal = problem
+
+    def _report_drops(self) -> None:
+        """Record the events that were given up. Many in a row become one event, because an event for each of them could
+        remove all other events from the journal.
+        """
+        count, self._unreported = self._unreported, 0
+        if count:
+            log_event(
+                _log,
+                "webhook.dropped",
+                level=logging.WARNING,
+                webhook=self._settings.label,
+                count=count,
+                event_id=self._last_dropped,
+                error=self._last_refusal,
+            )
 
     async def _save(self) -> None:
         """Store the place of the delivery. If it cannot be stored now, a later call tries again."""
