@@ -50,7 +50,8 @@ def test_records_leave_the_threads_of_the_loop_to_other_work(tmp_path: Path) -> 
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         async with asyncio.TaskGroup() as group:
             records = [group.create_task(record(spy, counts)) for _ in range(2)]
-            await asyncio.sleep(0)  # Each record starts its process before it waits for the first time.
+            for _ in range(10):  # Each record starts its process, and would get a thread if it wanted one.
+                await asyncio.sleep(0)
             assert len(own.pids) == 2
             await asyncio.to_thread(stop.touch)
         return [one.result() for one in records]
