@@ -266,6 +266,8 @@ def test_secret_comes_from_the_file_then_the_environment_then_the_own_file(tmp_p
     assert find_secret("", "", own) == made
     assert find_secret("", "from the environment", own) == "from the environment"
     assert find_secret("", "", own) == "from the environment"
+    own.write_text("\n")
+    assert len(find_secret("", "", own)) == 64
     given.write_text("from the operator's file\n")
     with pytest.raises(FailedPreconditionError, match="can be read by others"):
         find_secret(str(given), "", own)

@@ -37,6 +37,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 MAX_AGE_MS = 24 * 3600 * 1000  # An event that is not delivered after this time is given up.
 MAX_REFUSALS = 5  # An event that the receiver has refused for good this many times is given up.
 _SAVE_EVERY_S = 1.0
+_LAST_SAVE_S = 10.0
 _MOST_UNSAVED = 1_000  # The place is stored at the latest after this many events that are not for the webhook.
 _log = logging.getLogger(__name__)
 
@@ -142,7 +143,10 @@ class WebhookDelivery:
                     await self._save()
                 await stored.wait()
         finally:
-            await self._save()
+            # The saver may not run any more, or not yet. The place is then stored by the next controller.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_SAVE_S):
+                    await self._save()
             await self._sender.close()
 
     @property

@@ -38,8 +38,8 @@ def find_secret(given_file: str, given: str, own_file: Path | None) -> str:
             write_secret(own_file, secret)
         return secret
     known = None if own_file is None else read_secret(own_file)
-    if known:
-        return known.strip()
+    if known and known.strip():
+        return _checked(known.strip(), str(own_file))
     secret = secrets.token_hex(32)
     if own_file is not None:
         write_secret(own_file, secret)
