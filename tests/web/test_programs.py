@@ -9,6 +9,7 @@ from support.browser_pages import WEB
 from support.client_programs import need
 
 
+@pytest.mark.timeout(300)  # The programs compute for seconds. On a loaded machine these become minutes.
 def test_programs_of_the_page_pass_their_tests() -> None:
     need("node")
     if not (WEB / "node_modules" / "esbuild").is_dir():

@@ -224,6 +224,7 @@ def test_other_server_of_the_same_host_does_not_receive_the_cookie(controller: C
     assert seen == [""] * len(seen) != []
 
 
+@pytest.mark.long  # `tests/cluster/test_sign_in.py` has the same test without a browser.
 def test_session_survives_a_restart_of_the_controller_with_the_page_open(tmp_path: Path, pages: Pages) -> None:
     with running_cluster(tmp_path) as server:
         port = int(server.address.rpartition(":")[2])
