@@ -39,7 +39,7 @@ KINDS = (
 GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _YIELD_EVERY = 50
-_LAST_REQUEST_S = 2.0
+_LAST_REQUEST_S = 10.0  # As long as one request of the exporter may take.
 _log = logging.getLogger(__name__)
 
 
@@ -166,7 +166,7 @@ class TraceDelivery:
         return is_accepted
 
     async def _finish_sending(self, sent: asyncio.Future[bool], reached: int) -> None:
-        """Wait shortly for the request that is being sent, so that the next controller does not send it again."""
+        """Wait for the request that is being sent, so that the next controller does not send it again."""
         await asyncio.wait([sent], timeout=_LAST_REQUEST_S)
         if sent.done() and not sent.cancelled() and sent.exception() is None and sent.result():
             self._number = reached
