@@ -46,7 +46,7 @@ def test_machines_show_their_holders_the_queue_and_the_use_live(
     page = pages.open(server.address, "#/machines")
     expect(page.get_by_text("Nothing waits for machines.")).to_be_visible()
     (first, *_) = machines = list(cluster.list_machines().machines)
-    running = launch(cluster, shell("while :; do :; done"), name=unique("hungry"), resources={"cpu": 1})
+    running = launch(cluster, ["sleep", "600"], name=unique("holder"), resources={"cpu": 1})
     wait_for_state(cluster, running, pb.JOB_STATE_RUNNING)
     table = page.get_by_role("table", name="Machines", exact=True)
     expect(table.get_by_role("link", name=running)).to_be_visible()
