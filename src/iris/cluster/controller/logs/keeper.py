@@ -248,6 +248,7 @@ class LogKeeper:
         folders = [self._directories.task(make_task_id(job_id, index)) for index in range(tasks)]
         if DATABASE_NAME in self._earlier:
             self._remove_folded(folders)
+        self._sweep.exclude_tasks([folder.name for folder in folders])
         for folder in folders:
             if folder.name in self._earlier:
                 self._earlier.discard(folder.name)

@@ -84,13 +84,25 @@ class LogSweep:
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
-        self._forgotten: set[str] = set()  # The logs of jobs that were removed during the present sweep.
+        # The logs of jobs that were removed during the present sweep.
+        self._forgotten: set[str] = set()
+        # The directories of the tasks of jobs that were submitted during the present sweep.
+        self._new_tasks: set[str] = set()
 
     def forget(self, names: Collection[str]) -> None:
         """Exclude the logs with these names from the present sweep. Their jobs are removed, and new jobs may have logs
         with the same names.
         """
         self._forgotten.update(names)
+
+    def exclude_tasks(self, directories: Collection[str]) -> None:
+        """Exclude the logs below these directories of tasks from the present sweep. The tasks are new. The sweep may
+        have found logs of an earlier job below the same directories.
+        """
+        self._new_tasks.update(directories)
+
+    def _is_excluded(self, name: str) -> bool:
+        return name in self._forgotten or name.rpartition("/")[0] in self._new_tasks
 
     async def is_done_with(self, name: str) -> None:
         """If the log with this name is being removed, wait until the removal has ended."""
@@ -111,6 +123,7 @@ class LogSweep:
                 for a log while the log is being folded.
         """
         self._forgotten.clear()
+        self._new_tasks.clear()
         found = await asyncio.to_thread(self._find)
         known = await self._attempts.of_logs([log.name for log in found])
         if self._location is not None:
@@ -192,7 +205,7 @@ class LogSweep:
         now = [
             log._replace(size=_inspect(log.name, root / log.name).size)
             for log in logs
-            if log.name not in self._forgotten
+            if not self._is_excluded(log.name)
         ]
         try:
             self._folded.fold(log for log in now if log.size <= MAX_FOLDED_BYTES and (root / log.name).exists())
@@ -211,7 +224,7 @@ class LogSweep:
         logs = list(found)
         for number, log in enumerate(logs):
             attempt = known.get(log.name)
-            if log.stored or attempt is None or attempt.ended_ms is None or log.name in self._forgotten:
+            if log.stored or attempt is None or attempt.ended_ms is None or self._is_excluded(log.name):
                 continue
             if not log.closed and now_ms - log.changed_ms < _QUIET_MS:
                 continue
@@ -230,7 +243,7 @@ class LogSweep:
         is_done = True
         folded: list[tuple[Path, LogEnd | None]] = []
         for name, reason in removals:
-            if name in self._forgotten:
+            if self._is_excluded(name):
                 continue
             path = self._directories.root / name
             attempt = known.get(name)
