@@ -401,9 +401,9 @@ def test_hosts_of_a_gang_are_read_from_the_hosts_file(tmp_path: Path) -> None:
         _ = info.hosts
     (tmp_path / "hosts").write_text("node-1\n10.0.0.2\n\n")
     assert info.hosts == ("node-1", "10.0.0.2", "")
-    for text, lines in (("", 1), ("node-1\n", 1), ("a\nb\nc\nd\n", 4)):
+    for text, lines in (("", "1 line"), ("node-1\n", "1 line"), ("a\nb\nc\nd\n", "4 lines")):
         (tmp_path / "hosts").write_text(text)
-        with pytest.raises(InvalidArgumentError, match=f"has {lines} lines: expected one host for each of 3 tasks"):
+        with pytest.raises(InvalidArgumentError, match=f"has {lines}: expected one host for each of 3 tasks"):
             _ = info.hosts
     (tmp_path / "hosts").write_bytes(b"\xff\n")
     with pytest.raises(InvalidArgumentError, match="cannot be read: 'utf-8'"):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 from support.tokens import token
 from support.waiting import wait_until
@@ -25,6 +25,7 @@ WEB = Path(__file__).parents[2] / "web"
 SCREENSHOTS_VARIABLE = "IRIS_SCREENSHOTS"
 WIDTHS = (390, 900, 1400)
 _AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
+_NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 # Chromium reports each failed request in its console. Tests that break the connection on purpose expect these reports.
 _FAILED_REQUEST = ("Failed to load resource", "net::ERR_")
 
@@ -123,13 +124,28 @@ def go_to(page: Page, url: str, *, wait_until: Literal["commit", "load"] = "load
     Tests that run at the same time create network interfaces for simulated machines. Chromium then drops the requests
     that wait for a connection. A window of Chromium loads such a page again by itself, but a headless tab does not.
     """
-    for _ in range(5):
-        try:
-            page.goto(url, wait_until=wait_until)
-            return
-        except PlaywrightError as error:
-            if "ERR_NETWORK_CHANGED" not in error.message:
-                raise
+    dropped: list[str] = []
+
+    def note(request: Request) -> None:
+        if _NETWORK_CHANGED in (request.failure or ""):
+            dropped.append(request.url)
+
+    page.on("requestfailed", note)
+    try:
+        for _ in range(10):
+            dropped.clear()
+            try:
+                page.goto(url, wait_until=wait_until)
+            except PlaywrightError as error:
+                if _NETWORK_CHANGED not in error.message:
+                    raise
+                continue
+            if not any(address.endswith("/start.js") for address in dropped):
+                return  # The program start.js loads all other files again by itself.
+            # Only the hash of the address may differ, and then a browser does not load the page again.
+            page.goto("about:blank")
+    finally:
+        page.remove_listener("requestfailed", note)
     raise AssertionError(f"the network changed during each request of {url}")
 
 
