@@ -36,7 +36,7 @@ def test_wait_ends_with_the_jobs_and_exits_with_the_first_code_that_is_not_0(rem
     assert document["timed_out"] is False
 
 
-def test_wait_for_any_job_ends_with_the_first_end(remote_iris: Iris, tmp_path: Path) -> None:
+def test_wait_with_any_returns_when_the_first_job_has_ended(remote_iris: Iris, tmp_path: Path) -> None:
     endless, job = remote_iris.detach("exec sleep 600"), remote_iris.detach(blocked(tmp_path / "go"))
     waits = remote_iris.start("wait", "--any", endless, f"{job}/task-0")
     (tmp_path / "go").touch()

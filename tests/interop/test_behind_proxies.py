@@ -109,7 +109,7 @@ def reach(
         yield behind
 
 
-def test_controller_notices_readers_that_leave_before_it_sends_again(
+def test_controller_notices_that_a_reader_has_left_before_its_next_message(
     reach: Behind, run: Callable[..., Job], tmp_path: Path
 ) -> None:
     """haproxy, for example, tells the controller only with `option abortonclose`."""

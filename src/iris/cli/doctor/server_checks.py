@@ -97,9 +97,9 @@ def judge_token(holder: Holder | None, now_ms: int, *, is_given: bool) -> Findin
     """Return the finding about the token of this client.
 
     Args:
-        holder: The holder that the token names; None if the token has another form, or if there is no token.
+        holder: The holder that the token names; None if the token is malformed, or if this client has no token.
         now_ms: The time, in milliseconds since the epoch.
-        is_given: Whether there is a token.
+        is_given: Whether this client has a token.
     """
     advice = "run 'iris login ADDRESS', or set IRIS_TOKEN; an admin creates a token with 'iris token create NAME'"
     if not is_given:

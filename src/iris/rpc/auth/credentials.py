@@ -57,7 +57,7 @@ class Credentials:
 
     @property
     def is_known(self) -> bool:
-        """Whether `token` returns without calling the source."""
+        """Whether `token()` can return a token that is stored already, without calling the source."""
         return self._asked
 
     def token(self) -> str | None:

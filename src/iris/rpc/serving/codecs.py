@@ -137,7 +137,8 @@ class MessageThread:
         try:
             return EncodedAnswer(await self._wait_for(running, answer))
         except IrisError:
-            # The caller that has started the work has too many calls. This caller may have fewer.
+            # The work was refused because the caller that started it has too many calls. Therefore the work is tried
+            # again in the name of this caller.
             return EncodedAnswer(await self._to_json(answer))
 
     async def compress(self, data: bytes) -> bytes:

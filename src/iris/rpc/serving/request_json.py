@@ -26,7 +26,8 @@ Request = TypeVar("Request", bound=Message)
 _LISTED_FIELDS = 12
 # The least ratio of difflib at which an error suggests a name. A swap of two letters in a three-letter name passes.
 _SIMILAR = 0.65
-_DEEPEST = 3  # The number of levels of nested messages that are searched for a field of the same name.
+# If a field is unknown, nested messages are searched for a field with its name, down to this number of levels.
+_DEEPEST = 3
 
 _SERVICES = cluster_pb2.DESCRIPTOR.services_by_name.values()
 # The requests of calls that only read. A newer client may use fields in them that this release does not know, and the

@@ -52,7 +52,7 @@ events.gap says that events are missing at its place, because they were removed 
     multiple=True,
     help="Show only these kinds, separated by commas, such as 'job.failed,worker.*'. May be given several times.",
 )
-@click.option("--since", type=MOMENT, help="Show all events from this time on, such as 1h or 2d.")
+@click.option("--since", type=MOMENT, help="Show only events since a time, or of the last 1h or 2d.")
 @click.option("--cursor", metavar="ID", help="Show all events after the event with this id, which --json prints.")
 @click.option("--tail", "-n", type=POSITIVE_COUNT, help=f"Show only the newest N stored events. Default: {_SHOWN}.")
 @click.option("--all", "-a", "show_all", is_flag=True, help="Show all stored events.")

@@ -45,7 +45,11 @@ of a job and admins may retry it. The new job reads no standard input.
 @click.command(cls=JobCodeCommand, help=_HELP, short_help="Submit a job again.")
 @click.option("--failed", is_flag=True, help="Run only the tasks that have not succeeded.")
 @click.option("--edit", is_flag=True, help="Change the submission in $VISUAL or $EDITOR before it is submitted.")
-@click.option("--name", type=JOB_NAME, help="The name of the new job. Default: the name with a new random suffix.")
+@click.option(
+    "--name",
+    type=JOB_NAME,
+    help="The name of the new job. Default: the name of the earlier job with a new random suffix.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Print the id of the new job, and exit without waiting for it.")
 @json_option("Print JSON lines on stdout, as 'iris run --json' does. With --detach, print one JSON document.")
 @address_option

@@ -167,7 +167,7 @@ class AsyncClusterClient(AsyncVerbs):
         return await self.connection.perform(operation)
 
     async def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
-        """Return parts of the logs of attempts by their places, through the controller."""
+        """Return the parts of logs of attempts that lie at given places, through the controller."""
         return await self.connection.perform(logs.fetch_log_parts(request))
 
     def stream_task_logs(

@@ -59,7 +59,7 @@ class LogVerbs(JobVerbs):
         return self.connection.perform(operations.fetch_log_page(self.connection.reachable, task_id, attempt, wanted))
 
     def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
-        """Return parts of the logs of attempts by their places, through the controller.
+        """Return the parts of logs of attempts that lie at given places, through the controller.
 
         A program that shows logs reads any part of a large log with this call, forwards or backwards.
 

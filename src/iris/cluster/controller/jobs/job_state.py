@@ -161,9 +161,10 @@ def roll_up(states: States, max_task_failures: int) -> int:
     1. The job is FAILED if more than `max_task_failures` tasks have failed, even while other tasks run.
     2. If a task is WORKER_FAILED or UNSCHEDULABLE, the job has the same state as this task.
     3. If all tasks are final, the job is KILLED if a user has ended one of them, and SUCCEEDED otherwise.
-    4. The job is RUNNING if a task runs, BUILDING if a task is built, and RUNNING if some tasks have ended while others
-       wait.
-    5. Otherwise the job is PENDING.
+    4. If a task is RUNNING, the job is RUNNING.
+    5. If a task is BUILDING, the job is BUILDING.
+    6. If some tasks have ended and the others wait, the job is RUNNING.
+    7. Otherwise the job is PENDING.
     """
     if states.count(FAILED) > max_task_failures:
         return FAILED

@@ -62,7 +62,8 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
-        self._changed: dict[str, None] = {}  # The jobs whose last loss has changed. The dict is an ordered set.
+        # The jobs for which a newer loss was recorded since the last report. The dict serves as an ordered set.
+        self._changed: dict[str, None] = {}
 
     def add(self, job_id: str, loss: Loss) -> None:
         """Record a loss."""

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 _END_OF_INPUT = b"\x04"  # Ctrl-D
-_TERMINAL_BYTES = 128 * 1024  # A terminal buffers fewer bytes than this number. FIONREAD does not count all of them.
+# This number is above the number of bytes that a terminal can buffer. It is needed because FIONREAD does not count all
+# buffered bytes.
+_TERMINAL_BYTES = 128 * 1024
 
 
 class DescriptorReader:

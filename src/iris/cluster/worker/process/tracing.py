@@ -45,8 +45,8 @@ def refusal_text(scope: int | None, program: str, *, same_user: bool, has_capabi
 
     Args:
         scope: The return value of `yama_scope`.
-        program: The path of the program that reads.
-        same_user: Whether the process belongs to the user of the program.
+        program: The path of the program that reads the other process.
+        same_user: Whether the other process runs as the same user as the program.
         has_capability: Whether the program has the capability CAP_SYS_PTRACE.
     """
     grant = f"'sudo setcap cap_sys_ptrace+ep {program}'"

@@ -150,7 +150,7 @@ class ForkServer:
         connection.settimeout(None)
 
     def add_worker(self, worker: ForkedWorker) -> None:
-        """Watch a forked worker, whose end `worker_ended` handles."""
+        """Watch a forked worker, so that `worker_ended` is called when the worker ends."""
         self._workers[worker.alive] = worker
         self._selector.register(worker.alive, selectors.EVENT_READ)
 

@@ -90,8 +90,8 @@ class Reaper:
 
     def __init__(self, pid: int, pipe: int) -> None:
         self.pid = pid
-        # The pipe is closed on exec, so only the worker holds the pipe. The end of the pipe shows the reaper that the
-        # worker has ended.
+        # Only the worker has the write end of the pipe, because this end is closed on exec. When the reaper reads the
+        # end of the file, the worker has ended.
         self._pipe = pipe
 
     def group_started(self, group: int) -> None:
