@@ -288,7 +288,7 @@ def test_copy_ends_with_an_error_and_no_file_when_the_worker_is_killed(
         (tmp_path / "here").mkdir()
 
         def kill(done: int, total: int) -> None:
-            if standing.find_worker() is not None and done < 2 * MIB:
+            if standing.find_worker() is not None and done < total:
                 standing.kill_worker()
 
         with pytest.raises((UnavailableError, NotFoundError, FailedPreconditionError)):

@@ -31,6 +31,8 @@ class Watcher:
         )
         self._stream: Any = stub.watch_cluster(request)
         self.first = self.next()
+        while not self.first.complete:  # Beats may come before the first snapshot.
+            self.first = self.next()
 
     def next(self) -> Response:
         message = next(self._stream)

@@ -577,3 +577,22 @@ def test_deadline_of_one_try_is_between_a_millisecond_and_a_day() -> None:
     assert 1000 < left_until(now + 2) <= 2000
     for far in (now + 10 * 365 * 86400, math.inf):
         assert left_until(far) == 86_400_000
+
+
+def test_cancellation_that_the_http_client_swallows_ends_the_call() -> None:
+    async def method(request: object, *, timeout_ms: float | None = None) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "the answer, which arrives at the moment of the cancellation"
+        raise AssertionError("the call was not cancelled")
+
+    async def run() -> None:
+        task = asyncio.create_task(call_async(method, None, peer_at("http://127.0.0.1:1")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())

@@ -126,6 +126,8 @@ async def _call_async(
 ) -> Response:
     end = time.monotonic() + timeout_s
     backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+    task = asyncio.current_task()
+    cancellations = 0 if task is None else task.cancelling()
     for attempt in range(1, TRIES + 1):
         token = await _token(peer)
         response = ResponseMetadata()
@@ -143,6 +145,10 @@ async def _call_async(
                 raise peer.error(error, response) from error
             await asyncio.sleep(pause_s)
         else:
+            # connectrpc calls `asyncio.wait_for`. Before Python 3.12, this function swallows a cancellation if the
+            # answer arrives at the same moment.
+            if task is not None and task.cancelling() > cancellations:
+                raise asyncio.CancelledError
             if peer.credentials:
                 peer.credentials.accepted()
             return answer
