@@ -406,6 +406,23 @@ def test_matching_log_lines_are_preceded_by_the_offsets_of_the_other_sources(pat
     writer.close()
 
 
+@pytest.mark.parametrize("wanted", [LogFilter(regex="1"), LogFilter(regex="1", tail=2)], ids=["regex", "tail"])
+def test_lines_after_the_last_match_of_a_record_are_read_before_the_next_source(path: Path, wanted: LogFilter) -> None:
+    """One record of stdout contains a matching line and later lines that do not match. The next matching line is a line
+    of stderr. A reader that continues after the line of stderr must not get the later lines of stdout."""
+    writer = LogWriter(path)
+    stdout = b"line 21\nline 22\n"
+    writer.append("stdout", stdout, 1)
+    writer.append("stderr", b"error 21\n", 1)
+    records = list(decode(read_all(FilteredReader(path, writer=writer, log_filter=wanted), final=False)))
+    assert [(record.kind, record.offset, record.payload) for record in records] == [
+        (0, 0, b"line 21\n"),
+        (0, len(stdout), b""),
+        (1, 0, b"error 21\n"),
+    ]
+    writer.close()
+
+
 def test_a_filter_by_source_skips_segments_without_that_source(path: Path) -> None:
     captured: list[Captured] = [("stderr", b"one\n", 1)]
     captured += [("stdout", b"%03d\n" % number, number) for number in range(99)]

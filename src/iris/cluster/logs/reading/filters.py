@@ -175,11 +175,11 @@ class FilteredReader:
             items = [item for item in items if isinstance(item, Gap)]
         passed: list[bytes] = []
         for count, item in enumerate(items):
-            data = self._pass(item)
+            data, end = self._pass(item)
             if data:
                 others = {other: at for other, at in self._at.items() if other != item.source_id}
                 passed += (self._marks_since(unwanted | others), data)
-                self._marked[item.source_id] = item.end
+                self._marked[item.source_id] = end
             self._at[item.source_id] = item.end
             if self.exhausted:
                 self._end_at(items[:count], item)
@@ -220,22 +220,26 @@ class FilteredReader:
         )
         return stdout, stderr, build
 
-    def _pass(self, item: LineBlock | Gap) -> bytes:
+    def _pass(self, item: LineBlock | Gap) -> tuple[bytes, int]:
+        """Return the records of the matching lines of an item, and the offset after the last matching line. Return an
+        offset of 0 if no line matches.
+        """
         if isinstance(item, Gap):
             if item.number < self._selection.start.line or not self._selection.selects_gap(item):
-                return b""
+                return b"", 0
             self.missing += item.missing
-            return encode_gap(item.source_id, item.timestamp_ms, item.offset, item.missing, item.reason)
+            return encode_gap(item.source_id, item.timestamp_ms, item.offset, item.missing, item.reason), item.end
         if not self._filter.has_line_limits:
-            return (
-                encode(item.source_id, item.timestamp_ms, item.offset, item.data) if self._filter.selects(item) else b""
-            )
+            if not self._filter.selects(item):
+                return b"", 0
+            return encode(item.source_id, item.timestamp_ms, item.offset, item.data), item.end
         runs = self._runs(item)
         if not runs:
-            return b""
-        return b"".join(
+            return b"", 0
+        records = b"".join(
             encode(item.source_id, item.timestamp_ms, item.offset + start, item.data[start:end]) for start, end in runs
         )
+        return records, item.offset + runs[-1][1]
 
     def _runs(self, block: LineBlock) -> list[tuple[int, int]]:
         """Return the ranges of a block's bytes that contain matching lines. Adjacent lines share one range."""
