@@ -1,4 +1,4 @@
-"""Reads the amounts of resources in messages, and the amounts that a submission implies."""
+"""Reads the number of CPU cores in messages, and decides when a task without resources counts as one core."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from iris.rpc import cluster_pb2
 
 
 def millicores_in(amounts: cluster_pb2.Controller.Amounts) -> int:
-    """Return the CPU of an amount in millicores. A server of an older release sends whole cores only."""
+    """Return how much CPU an amount of resources has, in thousandths of a core. Servers of older releases send whole
+    cores only.
+    """
     return amounts.cpu_millicores if amounts.HasField("cpu_millicores") else amounts.cpu * MILLICORES
 
 
 def cores_in(amounts: cluster_pb2.Controller.Amounts) -> int | float:
-    """Return the CPU of an amount in cores: an `int` for whole cores, and otherwise a `float`."""
+    """Return how many CPU cores an amount of resources has: an `int` for whole cores, and otherwise a `float`."""
     return cores_of(millicores_in(amounts))
 
 
 def counts_a_core(request: cluster_pb2.Controller.LaunchJobRequest) -> bool:
     """Return True if each task counts as one core because the submission asks for no resources.
 
-    This rule is for independent tasks only. Without it, all tasks of a large job would start at once on one machine.
+    Only independent tasks without resources count as one core. Otherwise, all tasks of a large job would start at once
+    on one machine.
     """
     resources = request.resources
     is_given = resources.HasField("cpu") or resources.HasField("cpu_millicores") or resources.HasField("device")

@@ -104,7 +104,7 @@ class ClusterAccess:
         if not address:
             return False
         if is_loopback(address) and not is_loopback(self.address):
-            # The worker's address is a loopback address, but the worker runs on another machine.
+            # A loopback address leads to this machine, but the worker runs on another machine.
             return False
         # The token of a cluster with TLS must not be sent without TLS.
         return not self.address.startswith("https://") or is_loopback(address) or address.startswith("https")

@@ -7,9 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of all variables that git reads, only these variables are passed to git. They name the files with git's settings and
-# limit the search for a checkout. A git hook has more variables, which would make git answer about the repository of
-# the hook.
+# Git gets only these environment variables. They name the files with git's settings and limit the search for a
+# checkout. A git hook sets further variables. With them, git would answer about the repository of the hook.
 _KEPT_VARIABLES = frozenset(
     {
         "GIT_CONFIG_GLOBAL",

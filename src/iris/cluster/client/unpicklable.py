@@ -52,7 +52,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # If further parts follow, the text "the callable itself" says nothing and is left out.
+        del way[0]  # The text "the callable itself" is useful only if no further part follows.
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 

@@ -186,7 +186,7 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """Decides which files of one folder are ignored, by the list that git has returned for the checkout."""
+    """Decides which files of one folder are ignored. Git has listed the ignored files of the whole checkout."""
 
     ignored: Ignored
     base: bytes = b""  # The path of this folder, relative to the folder for which git was called.
@@ -200,7 +200,9 @@ class _AnswerOfGit(_Scope):
 
 @dataclass(frozen=True, slots=True)
 class _Rules(_Scope):
-    """Decides which files of one folder are ignored, by the rules of ignore files. Used if git gives no answer."""
+    """Decides which files of one folder are ignored, by the rules of ignore files. Iris uses this class if git gives no
+    answer.
+    """
 
     rules: tuple[Rule, ...] = ()
     base: bytes = b""  # The path of this folder, relative to the top of its checkout.

@@ -19,8 +19,8 @@ The packages of the controller own the following state:
     usage/        What tasks and workers have used over time.
 
 A job changes in three steps. A part of the controller applies an event to the job, and passes the job and the resulting
-instructions to the saver. The saver writes a batch of changes to the disk. Afterwards `_carry_out_batches` notifies the
-watchers of the job and carries out the instructions.
+instructions to the saver. The saver writes a batch of changes to the disk. Afterwards the method `_carry_out_batches`
+notifies the watchers of the job and carries out the instructions.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class AsyncConnection(Protocol):
 
     def limit(self, worker: Worker | None) -> asyncio.Semaphore:
         """Return the semaphore that limits how many calls and opening streams the client sends to one server at
-        once."""
+        once.
+        """
 
     async def answers(self, worker_id: str, address: str) -> bool:
         """Call a worker once, and return whether the worker has answered."""
@@ -79,7 +80,7 @@ class AsyncRunner:
             while True:
                 try:
                     result = await self._carry_out(step)
-                except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+                except Exception as error:  # noqa: BLE001 - The operation handles the exception.
                     step = operation.throw(error)
                 else:
                     step = operation.send(result)
@@ -101,7 +102,7 @@ class AsyncRunner:
                     continue
                 try:
                     result = await self._carry_out(step)
-                except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+                except Exception as error:  # noqa: BLE001 - The operation handles the exception.
                     step = operation.throw(error)
                 else:
                     step = operation.send(result)

@@ -190,7 +190,7 @@ def _running() -> ChosenCluster | None:
         return None
     path, record = found
     address = record.get("address")
-    # A record in a copied home directory belongs to the original directory.
+    # If the home directory was copied, the copied record describes the cluster of the original directory.
     if not isinstance(address, str) or record.get("home", "") not in ("", home_stamp(path)):
         return None
     if not is_running(record):

@@ -84,7 +84,8 @@ class Contexts:
 
     def without(self, name: str) -> Contexts:
         """Return the contexts without the context of this name. If this was the current context, no context is current
-        afterwards."""
+        afterwards.
+        """
         self.find(name)
         left = {other: context for other, context in self.known.items() if other != name}
         return Contexts("" if self.current == name else self.current, left)
@@ -216,7 +217,7 @@ def _read_context(name: str, entry: Mapping[str, Any]) -> Context:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Wait for the lock of the file of contexts."""
-    from iris.system.locks import wait_for_lock  # The module does not exist on Windows.
+    from iris.system.locks import wait_for_lock  # The module `fcntl` does not exist on Windows.
 
     try:
         lock = wait_for_lock(path.with_suffix(".lock"))

@@ -38,8 +38,8 @@ from iris.system.backoff import Backoff
 DEFAULT_PATIENCE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
-# A worker of another release may not know the call, and a worker may refuse a token that the controller accepts. The
-# worker that now has the address may be another one.
+# After one of these errors of a worker, the controller is called instead. A worker of another release may not know the
+# call. A worker may refuse a token that the controller accepts. Another worker may now have the address.
 _ASK_CONTROLLER = (UnimplementedError, PermissionDeniedError, UnauthenticatedError, NotFoundError)
 
 

@@ -106,7 +106,7 @@ def resubmit_job(
 ) -> Operation[str]:
     """Submit a job again, and return the id of the new job."""
     check_instance("submission", submission, cluster_pb2.Controller.LaunchJobRequest)
-    _add_trace(submission)  # The trace of the earlier submission has ended.
+    _add_trace(submission)  # The new job does not continue the trace of the earlier job, because that trace has ended.
     request = cluster_pb2.Controller.ResubmitJobRequest(
         job_id=check_job_id(job_id),
         submission=submission,

@@ -8,7 +8,7 @@ from iris.arguments import JobReference, check_flag, check_job_id, check_task_in
 from iris.cluster.client.operations.steps import Call, Operation
 from iris.rpc import cluster_pb2
 
-MAX_SECONDS = 10  # Of one call. A longer profile is the sum of several calls.
+MAX_SECONDS = 10  # The longest time that one call samples. A longer profile needs several calls.
 MAX_RATE = 1000
 
 

@@ -63,7 +63,8 @@ class Pause(Step):
 @dataclass(frozen=True, slots=True)
 class Work(Step):
     """A step that calls a function which may block, for example to read a file. The result is the function's result.
-    The async client calls the function in a thread."""
+    The async client calls the function in a thread.
+    """
 
     function: Callable[[], Any]
 
@@ -71,7 +72,8 @@ class Work(Step):
 @dataclass(frozen=True, slots=True)
 class Probe(Step):
     """A step that calls several workers at once, to find out which of them this machine can reach. The result says for
-    each worker whether it has answered."""
+    each worker whether it has answered.
+    """
 
     workers: Sequence[Worker]
 
@@ -96,7 +98,8 @@ class OpenStream(Step):
 @dataclass(frozen=True, slots=True)
 class NextMessage(Step):
     """A step that waits for the next message of a stream. The result is the message, or None at the end of the
-    stream."""
+    stream.
+    """
 
     stream: StreamNumber
 
@@ -115,13 +118,14 @@ ItemOperation = Generator[Step | Item, Any, Result]
 
 def next_item(operation: ItemOperation[Item, object]) -> Operation[Item | None]:
     """Carry out the steps of an operation until it yields an item, and return the item. Return None at the end of the
-    operation."""
+    operation.
+    """
     try:
         step = next(operation)
         while isinstance(step, Step):
             try:
                 result = yield step
-            except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+            except Exception as error:  # noqa: BLE001 - The operation handles the exception.
                 step = operation.throw(error)
             else:
                 step = operation.send(result)

@@ -102,7 +102,7 @@ class SyncRunner:
         """Carry out a step, and return the next step or item of the operation."""
         try:
             result = self._carry_out(step)
-        except Exception as error:  # noqa: BLE001 - The operation decides what the error means.
+        except Exception as error:  # noqa: BLE001 - The operation handles the exception.
             return operation.throw(error)
         return operation.send(result)
 

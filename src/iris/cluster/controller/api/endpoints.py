@@ -53,7 +53,7 @@ class Endpoints:
         self._is_live = is_live
         self._by_name: dict[str, Endpoint] = {}
         self._by_id: dict[str, Endpoint] = {}
-        # For each job, the ids of its removed endpoints, the oldest first.
+        # The ids of the removed endpoints of each job, the oldest first.
         self._removed: dict[str, dict[str, None]] = {}
         self._count: Counter[str] = Counter()
         for endpoint in known:
@@ -172,8 +172,7 @@ class Endpoints:
             InvalidArgumentError: The page size or the page token is invalid.
         """
         first = bisect_left(self._names, prefix)
-        # The end of the range of names that start with `prefix`. These names sort before `prefix` plus the largest
-        # character.
+        # All names that start with `prefix` sort before `prefix` followed by the largest character.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
         if job_id:

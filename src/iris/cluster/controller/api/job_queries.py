@@ -122,7 +122,7 @@ class JobQueries:
 
         Args:
             make: Makes the answer from the job states that `Saver.shown` returns. If such a state could not be saved,
-                `make` is called a second time. By that time, `Saver.shown` returns the last saved state.
+                `make` is called a second time. During the second call, `Saver.shown` returns the last saved state.
         """
         while True:
             answer = await make()

@@ -81,7 +81,9 @@ class StandardInput:
                 return Response(attempt_id=request.attempt_id, position=request.position, closed=True)
             if attempt is None:
                 if request.end and not request.data and not self.is_taken(job.job_id):
-                    self._ended.add(job.job_id)  # An empty standard input needs no attempt to receive it.
+                    # Standard input of no bytes is accepted at once, because there are no bytes that an attempt must
+                    # receive.
+                    self._ended.add(job.job_id)
                     return Response(closed=True)
             else:
                 worker = self._fleet.workers.get(attempt.worker_id)

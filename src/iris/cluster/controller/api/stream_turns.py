@@ -35,13 +35,13 @@ class StreamTurns:
         self._pause_s = pause_s
         self._clock = clock
         self._sleep = sleep
-        self._had_turn = False  # Whether a stream had a turn since the last events of the loop.
+        self._had_turn = False  # Whether a stream has had a turn since the event loop last handled other events.
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._giving: asyncio.Task[None] | None = None
 
     async def turn(self) -> None:
-        """Wait for a turn. If no other stream wants one, return at once. A turn lasts until the stream waits for
-        something else.
+        """Wait until the calling stream may continue. If no other stream waits, return at once. The turn of a stream
+        ends when the stream awaits something else.
         """
         loop = asyncio.get_running_loop()
         if self._giving is None and not self._had_turn:
@@ -71,6 +71,6 @@ class StreamTurns:
 
     async def _give_turn(self) -> None:
         granted = self._waiting.popleft()
-        if not granted.done():  # The stream may have been cancelled while it waited.
+        if not granted.done():  # A stream that was cancelled while it waited needs no turn.
             granted.set_result(None)
-            await asyncio.sleep(0)  # The stream continues before this call returns.
+            await asyncio.sleep(0)  # The stream runs its turn during this `sleep`.

@@ -35,7 +35,7 @@ _PACE_S = 0.001
 # The streams of more clients than this number get their messages in turns. Fewer clients get each message at once, so
 # that a user who waits for a job does not wait for the clients of other jobs.
 _MOST_AT_ONCE = 4
-# The number of messages kept for reuse. Most clients of a job need the same message.
+# The number of messages about a job that are kept for reuse, because most clients of a job need the same message.
 _MAX_MESSAGES = 8
 
 
@@ -172,7 +172,7 @@ class JobWatch:
             await self._saved.settled()
             if made[1] <= self._shown.job.revision:
                 return made
-            self._messages.clear()  # Messages with changes that could not be saved must not be sent.
+            self._messages.clear()  # A stored message is not sent if the changes in the message could not be saved.
 
     def _announce(self) -> None:
         self._discard()

@@ -1,4 +1,6 @@
-"""Serves the calls of ControllerService about tokens, and with which browsers sign in to the page and sign out."""
+"""Serves the calls of ControllerService about tokens, and the calls with which browsers sign in to the page and sign
+out.
+"""
 
 from __future__ import annotations
 

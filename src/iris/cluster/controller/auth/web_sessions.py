@@ -25,13 +25,13 @@ from iris.system.clock import wall_s
 from iris.system.files import read_secret, write_secret
 
 SESSIONS_FILE = "web-sessions"
-# A code must outlive the time in which a person copies a link to another machine.
+# The code of a sign-in link is valid for this many seconds, so that a person can copy the link to another machine.
 CODE_S = 300
-# A session ends after this time, also if its token is valid for longer. The user then signs in again.
+# A web session ends after this many seconds, even if its token is valid for longer. The user then signs in again.
 MAX_SESSION_S = 30 * 86400
-# A token with more sessions than this loses the oldest one, and a token with more codes the oldest code. The limits are
-# for tokens and not for users, because several tokens may have the same name. The holder of one of these tokens must
-# not end the sessions of the others.
+# The largest numbers of web sessions and of sign-in codes of one token. A further session ends the oldest session of
+# the token. The limits apply to tokens and not to users, because several tokens may have the same user name, and the
+# holder of one token must not end the sessions of another token.
 MAX_SESSIONS_PER_TOKEN = 100
 _MAX_CODES_PER_TOKEN = 100
 _ADVICE = "make a new link with 'iris web'"
@@ -226,8 +226,8 @@ class WebSessions:
         return self._sessions.pop(session_id, None)
 
     def end_of_token(self, token_id: str) -> None:
-        """End the sessions and codes of a revoked token. They do not return after a restart of the controller, even
-        without `save`, because the controller checks the token of a session, too.
+        """End the sessions and codes of a revoked token. No call of `save` is needed, because the controller checks the
+        token of a stored session, and refuses a revoked token.
         """
         self._codes = {key: code for key, code in self._codes.items() if code.caller.token_id != token_id}
         self._sessions = {key: session for key, session in self._sessions.items() if session.token_id != token_id}
@@ -271,7 +271,7 @@ def _load(path: Path, issuer: str) -> Iterator[WebSession]:
         if stored["issuer"] == issuer:
             yield from [WebSession(**one) for one in stored["sessions"]]
     except (ValueError, TypeError, KeyError, AttributeError):
-        # Without its sessions the controller works as well: the users of the page sign in again.
+        # A damaged file of web sessions is no error. The users of the page only have to sign in again.
         _log.warning("%s is damaged; the users of the page have to sign in again", path)
 
 

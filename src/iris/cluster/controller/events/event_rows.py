@@ -31,7 +31,8 @@ CREATE TABLE webhooks (
 """
 ADD = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 REMOVE_UP_TO = "DELETE FROM events WHERE number<=?"
-# A copy of a state directory is a new cluster, so that cursors of the original do not fit.
+# A copied state directory starts a new cluster. Therefore it gets a new journal id, and cursors of the original cluster
+# are refused.
 NEW_JOURNAL = "UPDATE event_journal SET journal_id=lower(hex(randomblob(4)))"
 SAVE_WEBHOOK = "INSERT OR REPLACE INTO webhooks VALUES (?, ?)"
 REMOVE_WEBHOOK = "DELETE FROM webhooks WHERE url_hash=?"
@@ -45,7 +46,7 @@ class EventFilter:
         kinds: The kinds, which may be groups such as `job.*`. Empty: all kinds.
         job_id: Only events of this job and of its child jobs are chosen. Empty: events of all jobs and of the cluster.
         since_ms: The earliest time of an event, in milliseconds since the epoch.
-        for_admin: Whether events are chosen that only admins may see.
+        for_admin: Whether to include events that only admins may see.
     """
 
     kinds: tuple[str, ...] = ()
@@ -84,8 +85,9 @@ class EventFilter:
 
 
 def read_journal(db: sqlite3.Connection) -> tuple[str, int, int]:
-    """Return the id of the journal, and the numbers of the oldest and the newest stored event, which are 1 and 0 if no
-    event is stored."""
+    """Return the id of the journal, the number of the oldest stored event, and the number of the newest. Without stored
+    events, the numbers are 1 and 0.
+    """
     (journal_id,) = db.execute("SELECT journal_id FROM event_journal").fetchone()
     first, last = db.execute("SELECT min(number), max(number) FROM events").fetchone()
     return journal_id, first or 1, last or 0
@@ -98,14 +100,18 @@ def read_newest(db: sqlite3.Connection, count: int) -> list[Event]:
 
 
 def read_page(db: sqlite3.Connection, after: int, until: int, chosen: EventFilter, limit: int) -> list[Event]:
-    """Return the first events after a number that meet the conditions, up to a last number, the oldest first."""
+    """Return a page of the events that meet the conditions, the oldest first. Only events between two given numbers are
+    read.
+    """
     clause, values = chosen.clause()
     statement = f"SELECT message FROM events WHERE number>? AND number<=? AND {clause} ORDER BY number LIMIT ?"
     return [Event.FromString(message) for (message,) in db.execute(statement, (after, until, *values, limit))]
 
 
 def place_of_tail(db: sqlite3.Connection, until: int, chosen: EventFilter, count: int) -> int:
-    """Return the number before the newest `count` events that meet the conditions; 0 if there are fewer events."""
+    """Find the newest `count` events that meet the conditions, and return the number before the oldest of them. Return
+    0 if there are fewer events.
+    """
     clause, values = chosen.clause()
     statement = f"SELECT number FROM events WHERE number<=? AND {clause} ORDER BY number DESC LIMIT 1 OFFSET ?"
     row = db.execute(statement, (until, *values, count - 1)).fetchone()

@@ -59,7 +59,7 @@ class EventPages:
         return events, events[-1].number if len(events) == PAGE else until
 
     async def place_of_tail(self, chosen: EventFilter, count: int) -> int:
-        """Return the number before the newest `count` events that meet the conditions."""
+        """Find the newest `count` events that meet the conditions, and return the number before the oldest of them."""
         read = partial(event_rows.place_of_tail, until=self._journal.last_number, chosen=chosen, count=count)
         return await self._threads.run(self._store.read, read)
 
@@ -74,8 +74,8 @@ class EventStreams:
     Args:
         journal: The events.
         pages: Reads the stored events.
-        beat_s: After how many seconds without a message a follower gets one without events, so that a client notices a
-            lost connection.
+        beat_s: After this many seconds without a message, a client that waits for new events gets an empty message, so
+            that the client notices a lost connection.
         clock_s: Returns the time in seconds.
     """
 
@@ -104,7 +104,8 @@ class EventStreams:
         """
         chosen = _filter_of(request, is_admin=is_admin)
         after, gap = self._start(request.cursor)
-        # Whether the client knows a place in the journal. Without a place, the client misses nothing.
+        # Whether the client continues after an event that it has received. A client without such an event misses no
+        # events.
         has_place = bool(request.cursor) and gap is None
         if request.tail:
             after = max(after, await self._pages.place_of_tail(chosen, request.tail))
@@ -118,9 +119,9 @@ class EventStreams:
                 after = first - 1
             events, reached = await self._pages.page(after, chosen)
             if after + 1 < self._journal.first_number:
-                continue  # Events of this page may have been removed before the page was read.
-            # New events may be frequent, but none may meet the conditions. A message with only the cursor then keeps
-            # the connection open, and the place of the client stays near the newest event.
+                continue  # Some events of the page were removed while the page was read, so the page is read again.
+            # If no new event meets the conditions, the client still gets a message with the cursor from time to time.
+            # Such a message keeps the connection open, and a client that connects again need not read old events.
             if events or gap is not None or self._clock_s() >= beat_at_s:
                 beat_at_s = self._clock_s() + self._beat_s
                 yield self._message(events if gap is None else [gap, *events], reached)
@@ -134,7 +135,9 @@ class EventStreams:
                 yield WatchEventsResponse()
 
     def _start(self, cursor: str) -> tuple[int, Event | None]:
-        """Return the number after which a stream begins, and the gap with which it begins."""
+        """Return the number of the event after which a stream begins, and an event about missing events if some were
+        removed.
+        """
         if not cursor:
             return 0, None
         number = self._journal.read_cursor(cursor)

@@ -50,7 +50,7 @@ class EventJournal:
         self._max_unsaved = max_unsaved
         self._recent = deque(store.read(lambda db: event_rows.read_newest(db, MAX_RECENT)), MAX_RECENT)
         self._unsaved: deque[Event] = deque()
-        # The changes of states since the last saved transaction, by job id.
+        # The changes of the states of jobs and tasks since the last saved transaction, by job id.
         self._unreported: dict[str, list[Transition]] = {}
         self._dropped = 0
         self._writing: _Writing | None = None
@@ -69,7 +69,7 @@ class EventJournal:
         return bool(self._unsaved)
 
     def next_events(self) -> asyncio.Event:
-        """Return an event that is set when further events have been stored."""
+        """Return an `asyncio.Event` that is set when further events of the cluster have been stored."""
         return self._saved
 
     def recent_after(self, number: int) -> list[Event]:
@@ -142,8 +142,8 @@ class EventJournal:
         """
         writing, self._writing = self._writing, None
         if writing is None or not is_saved:
-            # New jobs that could not be saved are refused, and leave no events. Events of states are dropped only
-            # after a failed write, because one transaction may contain the ends of more tasks than `max_unsaved`.
+            # Events are dropped only after a failed write. Before the first write, they must all be kept, because one
+            # transaction may contain the ends of more tasks than `max_unsaved`.
             self._drop_excess()
             return {}
         for _ in range(writing.unsaved):

@@ -1,7 +1,7 @@
 """Makes events of the cluster from what the controller logs.
 
-States of jobs and tasks have events of their own, which are stored together with the states. All other events come from
-`log_event` with the name of a kind, and from warnings and errors.
+Changes of the states of jobs and tasks need no log record, because their events are stored together with the states.
+All other events are made from calls of `log_event` with the name of a kind, and from logged warnings and errors.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def state_events(job: Job, transitions: Iterable[Transition], time_ms: int) -> I
 
 def _of_job(job: Job, state: int) -> Event:
     if not is_job_finished(state):
-        # A job that is PENDING again had tasks with workers before.
+        # A job becomes PENDING again only because its tasks are retried.
         return Event(level="info", name=_UNFINISHED[state])
     word = state_name(state)
     event = Event(level=_LEVELS.get(word, "info"), name=f"job.{word.lower()}")
@@ -79,7 +79,7 @@ def _of_task(job: Job, change: Transition, task_index: int) -> Event:
 
 
 def _end(event: Event, state: int, failure: int, error: str) -> Event:
-    """Fill in how a task or an attempt ended, and return the event."""
+    """Add to an event how the task or attempt of the event has ended, and return the event."""
     word = state_name(state)
     event.level, event.name = _LEVELS.get(word, "info"), f"task.{word.lower()}"
     event.reason, event.text = _reason(failure), short(error)
@@ -90,4 +90,4 @@ def _reason(failure: int) -> str:
     try:
         return FailureCode(failure).name if failure else ""
     except ValueError:
-        return str(failure)  # A newer release has stored a code that is unknown here.
+        return str(failure)  # The code is unknown, because a newer release of Iris has stored it.

@@ -86,7 +86,8 @@ class TunnelRelay:
         self._kind = kind
         self._watches = watches
         self._pace = RelayPace()
-        self._logged: dict[str, set[str]] = {}  # The targets of each open tunnel that the event log already contains.
+        # The ports or commands of each open tunnel that were already written to the event log.
+        self._logged: dict[str, set[str]] = {}
 
     async def messages(self, record: JobRecord, request: OpenTunnelRequest, user: str) -> AsyncGenerator[TunnelMessage]:
         """Yield the messages of a tunnel, until its attempt or its task has ended.
@@ -136,7 +137,7 @@ class TunnelRelay:
             log_event(_log, f"{self._kind.event}.closed", user=user, task_id=task.task_id, tunnel_id=request.tunnel_id)
 
     async def write(self, record: JobRecord, request: WriteTunnelRequest, user: str) -> WriteTunnelResponse:
-        """Pass the parts of a client on to the worker.
+        """Pass the bytes that a client sends through a tunnel on to the worker.
 
         Raises:
             NotFoundError: There is no such task or attempt, or the tunnel is gone.
@@ -199,7 +200,7 @@ class TunnelRelay:
         except NotFoundError as error:
             if error.reason != ErrorReason.ATTEMPT_NOT_FOUND:
                 raise
-            # The process of the worker has changed, or has removed the ended attempt.
+            # The worker does not know the attempt, because the worker was restarted, or has removed the ended attempt.
             if attempt.is_live:
                 raise UnavailableError(str(error)) from error
             yield _lost(attempt, task)

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class HangWatch:
-    """Decides which jobs seem to hang, and ends those that were submitted with this wish.
+    """Decides which jobs seem to hang, and ends a job that seems to hang if the job's submission asks for this.
 
     Args:
         default_s: The time for jobs that do not set one, in seconds; 0 does not watch them.
@@ -46,7 +46,8 @@ class HangWatch:
         record.hang = hang = find_hang(idle_ms, limit_s * 1000, is_complete=is_complete)
         if (None if hang is None else hang.code) != (None if before is None else before.code):
             _log_change(record, hang)
-            job.update_state()  # The job gets a new revision, so that clients that watch the job get a message.
+            # This call gives the job a new revision, so that clients that watch the job get a message.
+            job.update_state()
         if hang is None or job.is_finished or launch.hang_action != cluster_pb2.HANG_ACTION_END:
             return []
         return job.time_out(f"the job {hang.text(job.job_id)}", now_ms(), FailureCode.HUNG)

@@ -28,12 +28,12 @@ from iris.rpc.cluster_pb2 import Controller, ReadStacksResponse, SampleStacksRes
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_READ_S = 20.0  # Shorter than the timeout of clients, so that a slow worker costs only the entries of its tasks.
+_READ_S = 20.0  # Each worker must answer within this many seconds, which is less than the timeout of clients.
 _SAMPLE_EXTRA_S = 12.0
 _WORKERS_AT_ONCE = 256
 _AT_ONCE = 8
 _PER_CALLER = 2
-_MOST_BYTES = 64 * 1024 * 1024  # Of the answers of all workers to one call.
+_MOST_BYTES = 64 * 1024 * 1024  # The answers of all workers to one call may together have this many bytes.
 _TOO_LARGE = "the stacks are too large for one answer: read fewer tasks at once, or leave out the values of variables"
 _log = logging.getLogger(__name__)
 Answer = TypeVar("Answer", ReadStacksResponse, SampleStacksResponse)

@@ -310,7 +310,7 @@ class Job:
             instructions += task.request_final_stop(Stop.TASK, error, FailureCode.TERMINATED)
         self._mark_changed(task)
         self.deferred.pop(task_index, None)
-        gang = self.gangs.get(task.gang_id)  # None while the job waits for other jobs.
+        gang = self.gangs.get(task.gang_id)  # The task has no gang while the job waits for other jobs.
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             text = f"task {task_index} was {error}"
@@ -321,7 +321,7 @@ class Job:
         self.update_state(now_ms)
         return instructions
 
-    # The consequences of the end of attempts:
+    # What the next methods do after attempts have ended:
     # 1. If the end of the job is decided, the remaining attempts are stopped.
     # 2. If a task has to be retried, its gang restarts: the gang's other attempts are stopped, without a charge. A job
     # with a rendezvous ends instead of restarting if one of its tasks has succeeded, because the retried tasks would

@@ -20,7 +20,8 @@ _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
 # These fields of a submission can be large, and only a start of an attempt needs them. Together they are the *entry
 # point* of a job. The store keeps them apart from the job, and the record of an ended job does not have them.
 ENTRY_POINT_FIELDS = ("serialized_entrypoint", "command", "environment")
-_MAX_INT32 = 2**31 - 1  # The fields of ResourceUsage are int32, and the sum over many tasks may be larger.
+# The largest value of a field of ResourceUsage, which is an int32. A sum over many tasks may be larger.
+_MAX_INT32 = 2**31 - 1
 
 
 @dataclass(slots=True)

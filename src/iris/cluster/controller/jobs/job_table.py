@@ -20,7 +20,8 @@ MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
 # A read for a job is repeated up to this many times if other jobs end during the read.
 _READ_TRIES = 3
-# The approximate memory that the objects of a record take, besides its submission.
+# The approximate memory in bytes that the record of a job needs besides its submission: a fixed part, and a part for
+# each task.
 _JOB_BYTES = 3000
 _TASK_BYTES = 4000
 
@@ -91,14 +92,15 @@ class RecentJobs:
 
 
 def _size_of(record: JobRecord) -> int:
-    # The submission is not measured again, because an ended job has no entry point. Only long lists of ports or
-    # constraints could make the submission large.
+    # The size of the submission is not measured. The submission of an ended job is small, because it has no entry
+    # point.
     return _JOB_BYTES + _TASK_BYTES * len(record.job.tasks)
 
 
 class RemovalMark:
     """Tells the readers of a job's logs whether the job was removed. The object exists only while a reader refers to
-    it."""
+    it.
+    """
 
     def __init__(self) -> None:
         self.is_removed = False
@@ -139,7 +141,8 @@ class JobTable:
         self._recent = RecentJobs()
         self._children: dict[str, dict[str, JobRecord]] = {}
         self._num_ended = num_ended
-        # For the id of each job that is being removed, an event that is set at the end of the removal.
+        # The ids of the jobs that are being removed, each with an `asyncio.Event` that is set at the end of the
+        # removal.
         self._being_removed: dict[str, asyncio.Event] = {}
         self._marks: WeakValueDictionary[int, RemovalMark] = WeakValueDictionary()
         self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._open)
@@ -166,7 +169,8 @@ class JobTable:
     @contextlib.contextmanager
     def being_removed(self, job_ids: Collection[str]) -> Iterator[None]:
         """Return a context manager for the removal of ended jobs. Inside the context, no new job can get the id of one
-        of them."""
+        of them.
+        """
         end = asyncio.Event()
         self._being_removed.update(dict.fromkeys(job_ids, end))
         try:
@@ -207,14 +211,14 @@ class JobTable:
             async for item in items:
                 _check_mark(mark, record, what)
                 yield item
-        # The last items may be missing because the job was removed.
+        # The items may have ended early, because the job was removed.
         _check_mark(mark, record, what)
 
     def is_concluded(self, record: JobRecord) -> bool:
         """Return whether the job's final state is saved."""
         return self._open.get(record.job_id) is not record
 
-    # The next methods find unfinished jobs, and ended jobs that were used recently.
+    # The next methods search only the memory, which has the unfinished jobs and the ended jobs that were used recently.
 
     def in_memory(self, job_id: str) -> JobRecord | None:
         """Return a job if it is unfinished or was used recently. None does not mean that there is no such job."""
@@ -259,10 +263,10 @@ class JobTable:
             dropped, removed = self._recent.dropped, self.removed
             record = await self.ended.find(job_id)
             if record is not None:
-                if removed == self.removed:  # Otherwise the job may have been removed during the read.
+                if removed == self.removed:  # This check finds out whether the job was removed during the read.
                     self._recent.add(record)
                 return record
-            # During the read, a job with this id may have been submitted, and may even have ended.
+            # A job with this id may have been submitted while the database was read. It may even have ended.
             if dropped == self._recent.dropped:
                 break
         return self.in_memory(job_id)

@@ -71,8 +71,8 @@ class _EventWatch(Watch[Event]):
         self._request = request
 
     def _read_stream(self, end: float) -> ItemOperation[Event, bool]:
-        """Yield the events that one stream brings. Return whether it has brought all stored events to a client that
-        does not follow.
+        """Yield the events that one stream sends, until the stream ends. Return True if the watch is then complete,
+        because the client does not wait for new events.
         """
         stream = yield OpenStream("watch_events", self._request)
         while True:
@@ -82,6 +82,6 @@ class _EventWatch(Watch[Event]):
                 return not self._request.follow
             self._answered()
             if message.cursor:
-                # A request with a cursor begins after it. Therefore the newest events must not be chosen again.
+                # The next request begins after the cursor. It must not ask for the newest events (`tail`) once more.
                 self._request.cursor, self._request.tail = message.cursor, 0
             yield from message.events

@@ -112,12 +112,13 @@ class Watch(Generic[Item]):
         raise watch_timeout(self._job_id, self._timeout_s, self._unreachable) from self._unreachable
 
     def _read_stream(self, end: float) -> ItemOperation[Item, bool]:
-        """Yield the items of one stream. Return whether the final item of the whole watch was among them."""
+        """Yield the items that one stream sends. Return whether the last item is the final item of the whole watch."""
         raise NotImplementedError
 
     def _ask_once(self) -> ItemOperation[Item, bool]:
-        """Yield the items that the controller has now. Return whether the final item of the whole watch was among
-        them."""
+        """Yield the items that the controller has now. Return whether the last item is the final item of the whole
+        watch.
+        """
         raise NotImplementedError
 
     def _answered(self) -> None:
@@ -153,7 +154,7 @@ class _JobWatch(Watch[cluster_pb2.JobStatus]):
         self._request = request
 
     def _read_stream(self, end: float) -> ItemOperation[cluster_pb2.JobStatus, bool]:
-        """Yield the states that one stream brings. Return whether the last state is final."""
+        """Yield the states of the job that one stream sends. Return whether the last state is final."""
         # A timeout of months needs several streams, because one stream lasts a day at most.
         left_ms = None if end == math.inf else left_until(end)
         stream = yield OpenStream("watch_job", self._request, timeout_ms=left_ms)

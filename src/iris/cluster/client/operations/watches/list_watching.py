@@ -109,7 +109,9 @@ class _ListWatch(Watch[WatchedJobs]):
         self._state = JobListState(newest_first=request.newest_first)
 
     def _read_stream(self, end: float) -> ItemOperation[WatchedJobs, bool]:
-        """Yield the states of the list that one stream brings. The list has no final state."""
+        """Yield the versions of the list of jobs that one stream sends. Return False, because the list has no final
+        version.
+        """
         stream = yield OpenStream("watch_jobs", self._request)
         while True:
             message: cluster_pb2.Controller.WatchJobsResponse | None = yield NextMessage(stream)

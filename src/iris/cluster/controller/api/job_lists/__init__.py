@@ -1,4 +1,5 @@
-"""Lists of jobs: pages of jobs from the memory and the database, and pages that follow all changes (`WatchJobs`).
+"""Lists of jobs. A client gets a page of the list once (`ListJobs`), or a page and then each change of the page
+(`WatchJobs`).
 
 Only `iris.cluster.controller` imports this package.
 """

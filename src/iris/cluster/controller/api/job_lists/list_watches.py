@@ -39,27 +39,28 @@ WatchJobsResponse = cluster_pb2.Controller.WatchJobsResponse
 BEAT_S = 10.0
 # While the list is loaded, a beat is sent after this many seconds, because clients wait 10 s for the first message.
 _FIRST_BEAT_S = 2.0
-# The shortest time between two announcements.
+# The shortest time in seconds between two messages about changes of the list.
 _PACE_S = 0.25
-# The pause between two announcements grows by this many seconds for each client.
+# The pause between two messages about changes grows by this many seconds for each client that watches the list.
 _PACE_PER_CLIENT_S = 0.002
-# A change after a quiet time is announced after this many seconds, so that several changes share one message.
+# The first change after a quiet time is sent after this many seconds, so that several changes share one message.
 _MERGE_S = 0.02
-# The number of messages kept for reuse. Most clients of a list need the same message.
+# The number of messages about a list that are kept for reuse, because most clients of a list need the same message.
 _MAX_MESSAGES = 8
-# A load of the list is repeated if jobs were removed during the load. After this many loads, the counts may include
-# some of these jobs.
+# If jobs are removed while the list is read from the database, the list is read again, up to this many times in total.
+# Afterwards the counts may include removed jobs.
 _LOADS = 3
-# The pause after an announcement is at least this many times as long as the work before the announcement. Therefore a
-# watch uses at most a twentieth of the controller's loop.
+# After a message about changes, a watch pauses at least 20 times as long as the message took to make. Therefore a watch
+# uses at most a twentieth of the time of the controller's event loop.
 _PAUSE_SHARE = 20.0
 _LONGEST_PAUSE_S = 3.0
-# If more jobs have changed than this number of pages has, reading the page again is cheaper than following the changes.
+# If more jobs have changed than fit onto this number of pages, the page is read again, which is cheaper than applying
+# the changes.
 _FLOOD = 2
 
 _log = logging.getLogger(__name__)
 
-# the versions of the page and of the counts
+# The version of the page, and the version of the counts of jobs by state.
 Versions = tuple[int, int]
 # A job's number, the job, and its state and message at one moment. The message is None if the job is not on the page.
 _State = tuple[int, Job, int, cluster_pb2.JobStatus | None]
@@ -170,13 +171,13 @@ class JobListWatch:
         self._saver = saver
         self._slices = slices
         self._page = LivePage(choice)
-        self._counts: StateCounts | None = None  # None before the list was loaded
+        self._counts: StateCounts | None = None
         self._changed: dict[int, JobRecord] = {}
         self._removed: dict[int, JobRecord] = {}
         self._wake = asyncio.Event()
         # The event for which clients wait. Each announcement sets this event and replaces it by a new event.
         self._announced = asyncio.Event()
-        # The stored messages, by the versions that the receiving clients know and the versions that they then know.
+        # The messages kept for reuse. The key is the pair of versions before and after a client applies the message.
         self._messages: dict[tuple[Versions | None, Versions], WatchJobsResponse] = {}
         self._error: IrisError | None = None
         self._following = asyncio.create_task(self._follow())
@@ -258,7 +259,7 @@ class JobListWatch:
         wanted = replace(self._choice.wanted, states=())
         while True:
             async with self._slices.lane.turn(self._caller):
-                # Changes from here on are noted, and are applied to what is read now.
+                # Jobs that change during the following read are noted, and are applied to the result of the read.
                 self._changed.clear()
                 counts = StateCounts(wanted, self._last_added)
                 await self._slices.run(self._count_unfinished(counts, self._jobs.open_jobs()))
@@ -325,7 +326,7 @@ class JobListWatch:
 
     def _message(self, known: Versions | None, now: Versions, counts: StateCounts) -> WatchJobsResponse:
         """Return the message with the changes from the versions that a client knows to the versions `now`."""
-        # The page may change before the announcement that drops the stored messages. Then their versions are old.
+        # If the page has changed since the stored messages were made, the stored messages have old versions.
         message = self._messages.get((known, now))
         if message is None:
             self.built += 1

@@ -15,7 +15,8 @@ from iris.cluster.controller.api.job_lists.pages import LIST_NAME, PageChoice
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES, page_token_of
 
-# The page remembers this many jobs that have left it. A reader that has missed more of them gets the whole page.
+# The page remembers the last jobs that have left the page, up to this number. A client that has missed more of them
+# gets the whole page.
 _MAX_LEFT = 1000
 
 
@@ -44,12 +45,12 @@ class LivePage:
         self._choice = choice
         self._most_bytes = most_bytes
         self._entries: dict[int, _Entry] = {}
-        self._order: list[int] = []  # the sort keys of the jobs on the page, sorted
+        self._order: list[int] = []
         self._bytes = 0
         self._has_more = False
-        # versions, and the numbers of the jobs that left
+        # The jobs that have left the page: the version of the page without the job, and the number of the job.
         self._left: deque[tuple[int, int]] = deque()
-        # the version of the newest job that was dropped from `_left`
+        # The version of the newest entry that was dropped from `_left`.
         self._forgotten = 0
 
     def __contains__(self, number: int) -> bool:
@@ -62,7 +63,9 @@ class LivePage:
         return not self._has_more or not self._order or self._key(number) < self._order[-1]
 
     def replace_all(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
-        """Show the jobs that were read, by number. If further pages follow, the mapping has a job of the next page."""
+        """Replace all jobs of the page. The mapping has the jobs by number. If further pages follow, it also has the
+        first job of the next page.
+        """
         self.needs_reading = False
         self._has_more = False
         for number in [number for number in self._entries if number not in found]:
@@ -131,5 +134,5 @@ class LivePage:
             self._has_more = True
 
     def _key(self, number: int) -> int:
-        """Return the sort key of a job's number. The key of a key is the number."""
+        """Return the sort key for a job's number, or the job's number for a sort key."""
         return -number if self._choice.newest_first else number

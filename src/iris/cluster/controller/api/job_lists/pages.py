@@ -27,9 +27,9 @@ from iris.rpc.serving.steps import Steps
 
 ListRequest = cluster_pb2.Controller.ListJobsRequest | cluster_pb2.Controller.WatchJobsRequest
 
-# the beginning of the page tokens
+# Page tokens of the list of jobs begin with this word.
 LIST_NAME = "jobs"
-# This number is higher than the number of every job.
+# A number that is higher than the number of every job.
 LAST_NUMBER = 2**62
 # If a job ends during a count, the count is repeated. After this many tries, the last count is returned, although some
 # jobs may be missing from it.
@@ -136,7 +136,7 @@ class JobPages:
             else:
                 num_ended = await self._stored_jobs.run(self._store.read, partial(count_jobs, wanted=wanted))
             if before[1] == self._jobs.count()[1]:
-                break  # No job has ended during the count, so no job is missing from it.
+                break  # The count is complete, because no job has ended during the count.
         shown = [self._saver.shown(record).job for record in self._jobs.open_jobs()]
         states = [job.is_finished for job in shown if wanted.matches(job)]
         return states.count(False), num_ended + states.count(True)

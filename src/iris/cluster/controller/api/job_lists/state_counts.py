@@ -57,7 +57,7 @@ class StateCounts:
         self.last = max(self.last, number)
         known = self._unfinished.pop(number, None)
         if known is None and not (is_new and self._wanted.matches(job)):
-            return  # The job does not meet the conditions, or its end was counted before.
+            return  # The job needs no count, because it does not meet the conditions, or its end was counted before.
         if known is not None:
             self._counts[known] -= 1
         self._counts[state] += 1

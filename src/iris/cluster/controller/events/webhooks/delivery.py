@@ -38,7 +38,8 @@ MAX_AGE_MS = 24 * 3600 * 1000  # An event that is not delivered after this time 
 MAX_REFUSALS = 5  # An event that the receiver has refused for good this many times is given up.
 _SAVE_EVERY_S = 1.0
 _LAST_SAVE_S = 10.0
-_MOST_UNSAVED = 1_000  # The place is stored at the latest after this many events that are not for the webhook.
+# After this many events that a webhook does not want, the place of the webhook in the journal is stored.
+_MOST_UNSAVED = 1_000
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +106,7 @@ class WebhookDelivery:
         self._filter = EventFilter(settings.kinds, for_admin=True)
         self._saved_at_s = time.monotonic()
         self._saved_handled = 0
-        # The given up events that no event `webhook.dropped` reports yet, and the last of them.
+        # The number of events that were given up, and the last of them, until an event `webhook.dropped` reports them.
         self._unreported, self._last_dropped, self._last_refusal = 0, "", ""
         self._delivered = self._dropped = self._failing_since_ms = self._retry_at_ms = 0
         self._problem = ""
@@ -143,7 +144,8 @@ class WebhookDelivery:
                     await self._save()
                 await stored.wait()
         finally:
-            # The saver may not run any more, or not yet. The place is then stored by the next controller.
+            # The saver of changes may have stopped, or may not have started. The place is then not stored, and the next
+            # controller sends some events again.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_SAVE_S):
                     await self._save()
@@ -151,7 +153,9 @@ class WebhookDelivery:
 
     @property
     def _needs_save(self) -> bool:
-        """Whether the place must be stored soon. A place after other events than the delivered ones can wait."""
+        """Whether the place of the webhook in the journal must be stored soon. If no event was delivered or given up
+        since the last time, the place can wait.
+        """
         handled = self._delivered + self._dropped
         return handled != self._saved_handled or self._number - self._saved_number > _MOST_UNSAVED
 
@@ -163,7 +167,7 @@ class WebhookDelivery:
             self._number = first - 1
         events, reached = await self._pages.page(self._number, self._filter)
         if self._number + 1 < self._journal.first_number:
-            return  # Events of this page may have been removed before the page was read.
+            return  # The page is not delivered, because some of its events were removed while the page was read.
         for event in events:
             # A webhook gets no events about itself, because a failing delivery would then cause further deliveries.
             if event.fields.get("webhook") != self._settings.label:
@@ -204,8 +208,9 @@ class WebhookDelivery:
             SIGNATURE_HEADER: sign(self._settings.secret, timestamp_s, body),
         }
         refusal = await self._sender.post(headers, body)
-        # The HTTP client may end with an answer or an error of its own when this task is cancelled. Without this check,
-        # the delivery would then go on, and the controller would wait for its end forever.
+        # When this task is cancelled, the HTTP client may still return an answer or an error. Without this check, the
+        # delivery would continue after its cancellation, and the controller would wait forever for the end of the
+        # delivery.
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
@@ -236,8 +241,8 @@ class WebhookDelivery:
         self._last_refusal = problem
 
     def _report_drops(self) -> None:
-        """Record the events that were given up. Many in a row become one event, because an event for each of them could
-        remove all other events from the journal.
+        """Add one event to the journal about all events that were given up in a row. One event for each of them could
+        displace all other events from the journal.
         """
         count, self._unreported = self._unreported, 0
         if count:
@@ -252,7 +257,7 @@ class WebhookDelivery:
             )
 
     async def _save(self) -> None:
-        """Store the place of the delivery. If it cannot be stored now, a later call tries again."""
+        """Store which event was delivered last. If the database cannot be written now, a later call tries again."""
         self._saved_at_s = time.monotonic()
         number, handled = self._number, self._delivered + self._dropped
         if number == self._saved_number:
