@@ -63,6 +63,21 @@ def options_of(name: str) -> set[str]:
         ("wait --for=condition=complete web", "'iris wait' waits for the end"),
         ("kill -9 web", "no other signal can be sent"),
         ("cp -r web:out .", "leave the option out"),
+        ("health", "'iris doctor' checks a cluster"),
+        ("metrics", "'iris up --metrics-port PORT'"),
+        ("version", "'iris --version' shows the version"),
+        ("requeue web", "'iris retry web' submits an ended job again"),
+        ("scontrol requeue web", "'iris retry web'"),
+        ("exec web -c main -- ls", "'iris exec JOB/task-N' names one of several tasks"),
+        ("exec --container main web -- ls", "a task has no containers"),
+        ("exec --task 2 web -- ls", "'iris exec JOB/task-2'"),
+        ("exec web --task=2 -- ls", "'iris exec JOB/task-2'"),
+        ("shell web -c main", "'iris shell JOB/task-N'"),
+        ("stack web --task 7", "'iris stack JOB/task-7'"),
+        ("profile web --seconds 30", "no such option '--seconds': use '--duration 30'"),
+        ("profile web -d 30", "use '--duration 30'"),
+        ("run --export ALL true", "use '--env NAME'"),
+        ("run -a 0-9 true", "no such option '-a': use '--array 0-9'"),
     ],
 )
 def test_words_of_another_tool_get_a_hint_with_the_words_of_the_user(line: str, hint: str) -> None:
@@ -85,6 +100,9 @@ def test_hints_name_only_commands_and_options_that_exist() -> None:
     for hint in [*COMMANDS.values(), *OPTIONS.values()]:
         for text in re.findall(r"['\"](iris [^'\"|]*)", hint):
             _, name, *words = text.split()
+            if name.startswith("-"):
+                assert name in {option for parameter in program.params for option in parameter.opts}, text
+                continue
             assert {word for word in words if word.startswith("-") and word != "--"} <= options_of(name), text
     for (command, _), hint in OPTIONS.items():
         for option in re.findall(r"use '(-[\w-]+)", hint):

@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("delete", "remove", "scancel", "app stop"), _KILL),
     **dict.fromkeys(("show", "info", "inspect", "describe pod", "describe job", "scontrol show"), _DESCRIBE),
     **dict.fromkeys(("tail", "follow", "app logs", "logs pod", "logs job"), _LOGS),
-    **dict.fromkeys(("restart", "resubmit", "rollout", "rollout restart"), _RESTART),
+    **dict.fromkeys(("restart", "resubmit", "requeue", "scontrol requeue", "rollout", "rollout restart"), _RESTART),
     **dict.fromkeys(("rollout status",), "'iris status --watch {JOB}' shows each change of a job"),
     **dict.fromkeys(("scale", "resize"), _NO_SCALE),
     "autoscale": _NO_SCALE,
@@ -91,6 +91,12 @@ COMMANDS: Mapping[str, str] = {
     "watch": "'iris status --watch' shows each change of a job, and 'iris ps --watch' of all jobs",
     "edit": "a job does not change; 'iris retry {JOB} --edit' changes a submission and submits it as a new job",
     "config": "'iris context' shows and chooses clusters",
+    **dict.fromkeys(("health", "healthcheck", "check"), "'iris doctor' checks a cluster, and says what to do"),
+    "metrics": (
+        "'iris top' shows what the running tasks use, and 'iris machines' the machines; Prometheus reads /metrics of"
+        " the controller, which 'iris up --metrics-port PORT' serves without a token"
+    ),
+    "version": "'iris --version' shows the version",
 }
 
 _NO_TERMINAL = (
@@ -103,6 +109,7 @@ _QUIET = "use \"iris ps --json | jq -r '.jobs[].job_id'\""
 _MORE_LINES = "use '--tail {VALUE}'"
 _PREVIOUS = "use '--attempt N': attempts count from 0, and without the option all attempts are shown"
 _SIGNAL = "'iris kill' sends SIGTERM, and SIGKILL 10 s later; no other signal can be sent"
+_TASKS = ("exec", "shell", "stack", "profile", "describe", "forward")  # The commands that accept JOB/task-N.
 ANY = ""  # In the place of a command: the options of all commands.
 
 # The hint for each unknown option, by the command of Iris and the option.
@@ -179,6 +186,15 @@ OPTIONS: Mapping[tuple[str, str], str] = {
         "leave the option out: 'iris cp' copies a directory with all its contents",
     ),
     ("top", "--no-stream"): "use '--once'",
+    **{(command, "--task"): f"name the task: 'iris {command} JOB/task-{{VALUE}}'" for command in _TASKS},
+    **{
+        (command, option): f"a task has no containers: 'iris {command} JOB/task-N' names one of several tasks"
+        for command in ("exec", "shell")
+        for option in ("-c", "--container")
+    },
+    **dict.fromkeys([("profile", option) for option in ("-d", "--seconds", "--time")], "use '--duration {VALUE}'"),
+    ("run", "--export"): "tasks get no variables of this shell unless you name them: use '--env NAME', or '--env-file'",
+    ("run", "-a"): "use '--array {VALUE}'",
     **dict.fromkeys([(ANY, option) for option in ("-o", "--output", "--format")], _JSON),
     **dict.fromkeys([(ANY, option) for option in ("--namespace",)], _NO_NAMESPACES),
 }
