@@ -18,7 +18,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
 def test_events_of_a_job_are_lines_and_json_and_continue_after_an_id(remote_iris: Iris) -> None:
     job = remote_iris.detach("exit 4")
     remote_iris("wait", job, code=4)
-    lines = remote_iris("events", "--job", job).stdout.splitlines()
+    lines = remote_iris("events", job).stdout.splitlines()
+    assert remote_iris("events", "--job", job).stdout.splitlines() == lines
     assert lines[0].split()[1] == "job.submitted"
     assert lines[-1].split()[1:] == ["job.failed", job, "EXIT_CODE:", "exit", "code", "4"]
     assert "on local-0: exit code 4" in lines[-2] or "on local-1: exit code 4" in lines[-2]
@@ -49,6 +50,7 @@ def test_invalid_kind_cursor_and_options_are_refused(remote_iris: Iris) -> None:
     assert "or a group: contents.*" in remote_iris("events", "--kind", "", code=2).stderr
     assert "an earlier event, got 'x'" in remote_iris("events", "--cursor", "x", code=1).stderr
     assert "mutually exclusive" in remote_iris("events", "--all", "-n", "3", code=2).stderr
+    assert "got the argument 'a' and --job 'b'" in remote_iris("events", "a", "--job", "b", code=2).stderr
     assert "no such events" in remote_iris("events", "--kind", "events.dropped").stderr
 
 

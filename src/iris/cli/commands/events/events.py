@@ -29,7 +29,7 @@ the states of jobs and tasks, registered and lost workers, and more.
 \b
   iris events
   iris events -f                                   show each new event, until Ctrl-C
-  iris events --job train-1a2b3c4d                 the job and its child jobs
+  iris events train-1a2b3c4d                       the job and its child jobs
   iris events --kind job.failed,worker.lost --since 1d
   iris events -f --json | jq -r 'select(.kind == "task.retried") | .job_id'
   iris events --cursor 3f9c01ab-1042 --json        continue after an event, by its id
@@ -42,9 +42,7 @@ events.gap says that events are missing at its place, because they were removed 
 
 @click.command(help=_HELP, short_help="Show what has happened: jobs, tasks and workers.")
 @click.option("--follow", "-f", is_flag=True, help="Continue with new events, until Ctrl-C.")
-@click.option(
-    "--job", "name", type=JobName(), metavar="JOB", help="Show only events of this job and of its child jobs."
-)
+@click.option("--job", "name", type=JobName(), metavar="JOB", help="The same as the argument JOB.")
 @click.option(
     "--kind",
     "kinds",
@@ -58,8 +56,10 @@ events.gap says that events are missing at its place, because they were removed 
 @click.option("--all", "-a", "show_all", is_flag=True, help="Show all stored events.")
 @json_option("Print one JSON document on one line for each event, with its id.")
 @address_option
+@click.argument("job", metavar="[JOB]", type=JobName(), required=False)
 def events(
     *,
+    job: str | None,
     follow: bool,
     name: str | None,
     kinds: tuple[tuple[str, ...], ...],
@@ -73,11 +73,14 @@ def events(
     """See `_HELP`."""
     if show_all and tail:
         raise click.UsageError("--all and --tail are mutually exclusive")
+    if job and name:
+        raise click.UsageError(f"expected one job, got the argument {job!r} and --job {name!r}")
+    job = job or name
     output = Output(as_json=as_json)
     with connect(address) as connection:
         client = connection.client
         found = client.events(
-            Lookup(client, with_tasks=False).job(name).job_id if name else None,
+            Lookup(client, with_tasks=False).job(job).job_id if job else None,
             kinds=[kind for given in kinds for kind in given],
             since_ms=since or 0,
             cursor=cursor,
