@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from support.cluster import shell, unique
 from support.waiting import wait_until
 
 from iris.client import IrisClient
+from iris.cluster.controller.hangs.hang_watch import check_hang_action
+from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2 as pb
 
 # Task 1 waits, and the other tasks write output.
@@ -44,6 +47,13 @@ def test_job_that_asks_for_it_ends_when_it_seems_to_hang(client: IrisClient) -> 
     assert (status.state, status.failure_reason) == (pb.JOB_STATE_FAILED, pb.FAILURE_REASON_HUNG)
     assert "seems to hang" in status.error
     assert len(status.tasks[0].attempts) == 1  # A retry would hang again.
+
+
+def test_wish_to_end_a_job_that_nothing_watches_is_refused(client: IrisClient) -> None:
+    for watch_hang in (None, 0):
+        with pytest.raises(InvalidArgumentError, match="hang_action 'end' needs watch_hang"):
+            client.run(["true"], name=unique("hangs"), watch_hang=watch_hang, hang_action="end")
+    check_hang_action(pb.Controller.LaunchJobRequest(hang_action=pb.HANG_ACTION_END), default_s=600)
 
 
 def test_job_that_is_not_watched_reports_only_how_long_it_is_idle(client: IrisClient) -> None:

@@ -299,7 +299,8 @@ class AsyncIrisClient(
                 that handle or block SIGUSR1 get the signal. 0 and None: no warning.
             watch_hang: After how many seconds in which a task neither writes output nor uses the CPU the job seems to
                 hang. Its status then says so. 0: never. None: use the default of the cluster, which is never, too.
-            hang_action: `"end"` fails a job that seems to hang. `"report"` only reports it in the status.
+            hang_action: `"end"` fails a job that seems to hang. `"report"` only reports it in the status. `"end"` needs
+                `watch_hang`, or a cluster whose `iris up` has `--watch-hang`.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with
                 each further retry, up to 60 seconds. The first retry has no pause. 0 disables all pauses.
             kill_grace_period: The seconds between SIGTERM and SIGKILL when a task is stopped, at most 24 days.

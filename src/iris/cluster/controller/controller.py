@@ -197,7 +197,7 @@ class Controller:
         self.workspaces = Workspaces(store, self._stored_jobs, unused)
         self._stored_bytes = StoredBytes(store, self._stored_jobs, self.saver, unused, max_bytes_per_user)
         self.removal = self._make_removal(unused, job_retention or JobRetention())
-        self.submissions = self._make_submissions()
+        self.submissions = self._make_submissions(watch_hang_s)
         self._dependencies = Dependencies(self.jobs, self.saver, self._background.start)
         self.resubmissions = Resubmissions(store, self._stored_jobs, self.submissions)
         self.queries = self._make_queries()
@@ -267,7 +267,7 @@ class Controller:
             outputs=self._output_store,
         )
 
-    def _make_submissions(self) -> Submissions:
+    def _make_submissions(self, watch_hang_s: int) -> Submissions:
         return Submissions(
             self.jobs,
             self.workspaces,
@@ -278,6 +278,7 @@ class Controller:
             self._stored_bytes,
             self.removal,
             is_traced=self.events.makes_spans,
+            watch_hang_s=watch_hang_s,
         )
 
     def _make_scheduler(self, drain_s: float, start_limit_s: float, withdraw_after_s: float) -> Scheduler:

@@ -255,7 +255,8 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "--hang-action",
     type=click.Choice(["report", "end"]),
     default="report",
-    help="Fail a job that seems to hang ('end'), or only show it in its status. Default: report.",
+    help="Fail a job that seems to hang ('end'), or only show it in its status. Default: report. 'end' needs"
+    " --watch-hang, here or at 'iris up'.",
 )
 @click.option(
     "--scheduling-timeout", type=LIMIT, default=0.0, help="How long the job may wait in the queue. Default: unlimited."

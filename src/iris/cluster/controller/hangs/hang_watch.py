@@ -10,6 +10,7 @@ from iris.cluster.controller.hangs.detection import Hang, find_hang
 from iris.cluster.controller.jobs.instructions import Instruction
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import BUILDING, PENDING, RUNNING
+from iris.errors import InvalidArgumentError
 from iris.event_log import log_event
 from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
@@ -17,6 +18,27 @@ from iris.system.clock import now_ms
 
 _EVERY_S = 1.0  # A job is checked at most this often, because many workers may report tasks of a large job.
 _log = logging.getLogger(__name__)
+
+
+def check_hang_action(launch: cluster_pb2.Controller.LaunchJobRequest, default_s: int) -> None:
+    """Refuse a job that must end when it seems to hang, but is not watched. Such a job would never be ended.
+
+    Args:
+        launch: The submission.
+        default_s: The time for jobs that do not set one, in seconds; 0 does not watch them.
+
+    Raises:
+        InvalidArgumentError: The submission has no time, and the cluster has none either.
+    """
+    if launch.hang_action == cluster_pb2.HANG_ACTION_END and not _limit_s(launch, default_s):
+        raise InvalidArgumentError(
+            "hang_action 'end' needs watch_hang, the time after which a job seems to hang: set watch_hang"
+            " ('iris run --watch-hang 10m'), or start the cluster with 'iris up --watch-hang 10m'"
+        )
+
+
+def _limit_s(launch: cluster_pb2.Controller.LaunchJobRequest, default_s: int) -> int:
+    return launch.watch_hang_seconds if launch.HasField("watch_hang_seconds") else default_s
 
 
 class HangWatch:
@@ -35,7 +57,7 @@ class HangWatch:
     def check(self, record: JobRecord) -> list[Instruction]:
         """Check a job after reports about its tasks. Return the instructions that end the job, if it must end."""
         launch = record.launch
-        limit_s = launch.watch_hang_seconds if launch.HasField("watch_hang_seconds") else self._default_s
+        limit_s = _limit_s(launch, self._default_s)
         if not limit_s or not self._is_due(record):
             return []
         job, before = record.job, record.hang

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iris.cluster.controller.hangs.hang_watch import check_hang_action
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import LogKeeper
@@ -35,6 +36,7 @@ class Submissions:
         stored_bytes: Limits the bytes that are stored for each user.
         removal: Knows the numbers of the gangs of removed jobs.
         is_traced: Whether the controller makes spans of jobs.
+        watch_hang_s: After how many seconds a job seems to hang, if the job sets no time. 0: such jobs are not watched.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Submissions:
         removal: JobRemoval,
         *,
         is_traced: bool = False,
+        watch_hang_s: int = 0,
     ) -> None:
         self._jobs = jobs
         self._workspaces = workspaces
@@ -59,6 +62,7 @@ class Submissions:
         self._stored_bytes = stored_bytes
         self._removal = removal
         self._is_traced = is_traced
+        self._watch_hang_s = watch_hang_s
 
     async def submit(self, request: LaunchJobRequest, owner: str = "") -> str:
         """Accept a job, and return its id once the job is saved.
@@ -101,6 +105,7 @@ class Submissions:
         return None if known is None else known.job_id
 
     def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
+        check_hang_action(request, self._watch_hang_s)
         job = make_job(request, now_ms())
         job.submitted_stamp = stamp()
         job.rounds = self._removal.first_round
