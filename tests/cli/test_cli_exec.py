@@ -42,7 +42,12 @@ def test_exec_prints_the_outputs_apart_and_exits_with_the_code_of_the_command(
 def test_options_of_exec_end_at_the_first_word_of_the_command(remote_iris: Iris, job: Job) -> None:
     done = remote_iris("exec", job.job_id, "-e", "A=b", "--", "sh", "-c", "echo $A $0 $1", "-e", "--")
     assert done.stdout == "b -e --\n"
-    assert remote_iris("exec", job.job_id, "grep", "--", "x", "/dev/null", code=1).stderr == ""
+    assert remote_iris("exec", f"{job.job_id}/task-0", "grep", "--", "x", "/dev/null", code=1).stderr == ""
+
+
+def test_exec_without_a_task_says_which_of_several_tasks_it_uses(remote_iris: Iris, job: Job) -> None:
+    done = remote_iris("exec", job.job_id, "--", "sh", "-c", "echo $IRIS_TASK_INDEX")
+    assert (done.stdout, done.stderr) == ("0\n", f"iris: runs in {job.job_id}/task-0, the first of 2 tasks\n")
 
 
 def test_exec_sends_standard_input_only_with_the_option(remote_iris: Iris, job: Job) -> None:

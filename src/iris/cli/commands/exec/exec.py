@@ -13,7 +13,7 @@ from iris.cli.completion import JobName
 from iris.cli.exit_codes import JobCodeCommand
 from iris.cli.options import VARIABLE, address_option
 from iris.cli.output.printer import Output
-from iris.cluster.types import is_job_finished, state_name
+from iris.cluster.types import is_job_finished, make_task_id, state_name
 from iris.errors import FailedPreconditionError
 
 _HELP = """\
@@ -125,4 +125,6 @@ def run_in_task(
             env = {"TERM": os.environ.get("TERM") or "xterm"} | env
         message = ExecCommand(command=words, terminal=tty, input=with_input, env_vars=env)
         task = target.job.job_id, target.task_index or 0
+        if target.task_index is None and target.job.num_tasks > 1:
+            output.note(f"runs in {make_task_id(*task)}, the first of {target.job.num_tasks} tasks")
         return run_command(connection.client.cluster.connection, task, message, output)
