@@ -215,7 +215,7 @@ def test_files_of_an_ended_or_waiting_task_are_refused_for_writing(client: IrisC
 def test_job_in_a_chosen_directory_has_no_files_to_copy(client: IrisClient, tmp_path: Path) -> None:
     job_id = launch(client.cluster, ["sleep", "1000"], working_directory=str(tmp_path))
     wait_for_state(client.cluster, job_id, pb.JOB_STATE_RUNNING)
-    with pytest.raises(FailedPreconditionError, match="runs in the directory"):
+    with pytest.raises(FailedPreconditionError, match=f"{job_id}/task-0 runs in the directory"):
         client.download(f"{job_id}/task-0", "x", tmp_path)
     client.terminate(job_id)
     wait_for_end(client.cluster, job_id)

@@ -217,6 +217,17 @@ def test_port_of_another_process_on_the_machine_is_not_reached(client: IrisClien
     assert f"{port} is the port of the task, and {local} the local port" in note
 
 
+def test_forward_that_finds_only_itself_at_the_port_names_another_local_port(client: IrisClient, job: Job) -> None:
+    notes: list[str] = []
+    port = free_port()
+    forward = client.forward(job.job_id, port, local_port=port, on_notice=notes.append)
+    with forward, closing(dial(forward.address)) as connection, pytest.raises(ConnectionResetError):
+        connection.recv(1)
+    (note,) = notes
+    assert f"no process of task {job.job_id}/task-0 listens on port {port}" in note
+    assert f"choose another local port, for example with {port}:0" in note
+
+
 def test_name_of_a_port_that_the_job_has_not_requested_is_refused(client: IrisClient, job: Job) -> None:
     with pytest.raises(NotFoundError, match="has no port named 'nope'; its ports are: echo, rude, sink, source, web"):
         client.forward(job.job_id, "nope").__enter__()

@@ -44,6 +44,15 @@ class PortPair:
             f" listens on {self.local}"
         )
 
+    @property
+    def same_number_hint(self) -> str:
+        """The text for people that the program at the task's port may be the forward itself, which happens on a cluster
+        of this machine. Empty: the two ports have different numbers.
+        """
+        if self.remote != self.local:
+            return ""
+        return f"if the task runs on this machine, choose another local port, for example with {self.remote}:0"
+
     def reversal_notice(self, ports: Mapping[str, int]) -> str:
         """Return the text for people that the two ports seem to be reversed. Empty: nothing speaks for it.
 

@@ -102,6 +102,8 @@ class ForwardSession:
         self._tunnel.note(f"{counted(count, 'connection')} to {self._task_id} {word_for(count, 'was', 'were')} lost")
 
     def _channel_was_reset(self, channel: Channel, code: ChannelReset, text: str) -> None:
-        hints = [pair.order_hint for pair in self._ports if pair.target == channel.target]
-        hint = next(filter(None, hints), "") if code in _UNREACHED else ""
+        pairs = [pair for pair in self._ports if pair.target == channel.target]
+        hints = [pair.order_hint for pair in pairs if code in _UNREACHED]
+        hints += [pair.same_number_hint for pair in pairs if code == cluster_pb2.CHANNEL_RESET_FOREIGN_PORT]
+        hint = next(filter(None, hints), "")
         self._tunnel.note(f"a connection was reset: {text}{hint and f' ({hint})'}")

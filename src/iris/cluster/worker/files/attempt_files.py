@@ -142,11 +142,12 @@ class AttemptFiles:
 
 
 def _check_own_directory(attempt: Attempt | None, directory: AttemptDir) -> None:
-    chosen = "" if attempt is None else attempt.request.working_directory
-    if chosen:
+    if attempt is not None and attempt.request.working_directory:
+        chosen = attempt.request.working_directory
         raise FailedPreconditionError(
-            f"the job runs in the directory {chosen} of its machine, not in a directory of the attempt: copy the files"
-            " there without Iris, or submit the job with --output DIR and copy its outputs after its end"
+            f"task {attempt.request.task_id} runs in the directory {chosen} of its machine, and has no directory of its"
+            " own to copy from or to: copy files there without Iris, or submit the job with --workspace DIR, so that"
+            " each task runs in a copy of DIR, or with --output DIR, which stores files at the end"
         )
     if directory.work.is_dir():
         return

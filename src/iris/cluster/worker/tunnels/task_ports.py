@@ -108,8 +108,8 @@ class TaskPorts:
         if listeners:
             raise NotConnectedError(
                 cluster_pb2.CHANNEL_RESET_FOREIGN_PORT,
-                f"port {port} was not requested by job {attempt.request.job_id}, and the process that listens on it"
-                " does not belong to the task: request a port with 'iris run --port NAME'",
+                f"no process of task {attempt.request.task_id} listens on port {port}: the program that listens there"
+                " does not belong to the task, and the job has not requested the port with 'iris run --port NAME'",
             )
         return ()
 
