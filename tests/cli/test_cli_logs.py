@@ -372,3 +372,19 @@ def test_follow_of_one_attempt_exits_with_its_code(remote_iris: Iris) -> None:
     remote_iris("logs", "-f", name)
     remote_iris("logs", "-f", "--attempt", "1", name)
     assert "exit code 4" in remote_iris("logs", "-f", "--attempt", "0", name, code=4).stderr
+
+
+def test_logs_of_a_job_that_has_not_started_say_why_there_are_no_lines(remote_iris: Iris) -> None:
+    first = remote_iris.detach("exec sleep 600")
+    job = remote_iris.detach("true", "--after", first, "-n", "2")
+    shown = remote_iris("logs", job)
+    assert (shown.stdout, shown.stderr) == (
+        "",
+        f"iris: job {job} has not started: waiting for job '{first}' to succeed\n",
+    )
+    assert f"task {job}/task-1 has not started: waiting for job" in remote_iris("logs", job, "--task", "1").stderr
+    assert f"job {job} has not started" in remote_iris("logs", job, "--tree").stderr
+    remote_iris("kill", "--wait", job)
+    assert f"job {job} ended as KILLED before it started: " in remote_iris("logs", job, first).stderr
+    assert f"job {first}" not in remote_iris("logs", job, first).stderr
+    remote_iris("kill", first)

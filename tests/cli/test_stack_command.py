@@ -46,6 +46,14 @@ def test_stack_shows_stacks_with_variables_on_request_and_fails_if_no_task_is_re
     remote_iris("kill", name)
 
 
+def test_stack_and_profile_of_an_ended_job_name_the_commands_that_show_it(remote_iris: Iris) -> None:
+    name = remote_iris.detach("exit 3")
+    remote_iris("wait", name, code=3)
+    for words in (("stack", name), ("stack", name, "--json"), ("profile", name, "--duration", "1s")):
+        said = remote_iris(*words, code=1).stderr
+        assert f"job {name} has ended (FAILED): 'iris describe {name}' shows its end, and 'iris logs {name}'" in said
+
+
 @pytest.mark.parametrize("whole_calls", [0, 2])
 def test_interrupt_of_a_profile_keeps_the_samples_of_the_whole_calls(whole_calls: int) -> None:
     sampled = cluster_pb2.SampleStacksResponse(

@@ -59,6 +59,20 @@ def activity_of(job: cluster_pb2.JobStatus, tasks: Collection[cluster_pb2.TaskSt
     return Activity(who, runs=f"{state_name(job.state)}, {count_tasks(job)}" + (f", for {taken}" if taken else ""))
 
 
+def words_of_no_start(job: cluster_pb2.JobStatus, tasks: Collection[cluster_pb2.TaskStatus] = ()) -> str:
+    """Return why no task of a job has started.
+
+    Args:
+        job: The status of the job.
+        tasks: The tasks that the user has chosen. Empty: all tasks.
+    """
+    if is_job_finished(job.state):
+        error = job.error or next((task.error for task in tasks if task.error), "") or "no reason was given"
+        return f"job {job.job_id} ended as {state_name(job.state)} before it started: {error}"
+    activity = activity_of(job, tasks)
+    return f"{activity.who} has not started: {activity.waits or 'it is being prepared'}"
+
+
 class JobWatch:
     """A context manager that shows what a job does, while another part of the program shows the lines of the job's
     tasks.

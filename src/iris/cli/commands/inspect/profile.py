@@ -10,6 +10,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import LATEST, Lookup, Target
+from iris.cli.commands.inspect.ended_jobs import note_end
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import DURATION, POSITIVE_COUNT, address_option, json_option
@@ -85,6 +86,8 @@ def profile(
         target = Lookup(connection.client, with_tasks=False).one(job)
         found = _sample(connection.client, target, output, round(duration), rate, idle=idle)
     document = _document(found)
+    if not found.samples:
+        note_end(output, target.job, connection.options)
     if form == "text" and path in (None, "-"):
         output.answer(document, lambda: str(found))
     elif path == "-":

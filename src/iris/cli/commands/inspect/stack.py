@@ -8,6 +8,7 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import LATEST, Lookup
+from iris.cli.commands.inspect.ended_jobs import note_end
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import address_option, json_option
@@ -57,6 +58,7 @@ def stack(*, job: str, full: bool, with_variables: bool, as_json: bool, address:
         target = Lookup(connection.client, with_tasks=False).one(job)
         stacks = connection.client.stacks(target.job.job_id, target.task_index, variables=with_variables)
     output.answer(_document(stacks), lambda: describe(stacks, full=full or with_variables))
+    note_end(output, target.job, connection.options)
     return 0 if any(_is_read(task) for task in stacks.tasks) else EXIT_ERROR
 
 

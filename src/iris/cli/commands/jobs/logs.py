@@ -150,6 +150,9 @@ def logs(
             # With -f, the stream itself reports retries.
             shown = batches if follow else _with_retries(batches, chosen[0].status, output)
             whole = _show(streams, shown, output, again)
+        if not follow:
+            for one in chosen:
+                _note_no_start(one.status, one.indices if one.is_part else (), output)
         codes = []
         if follow and with_exit_code is not False:
             codes = [_code_of(connection, one, stream, output) for one, stream in zip(chosen, streams, strict=True)]
@@ -169,7 +172,8 @@ def _show_tree(
     the job."""
     if len(jobs) > 1:
         raise click.UsageError(f"--tree needs exactly one JOB, got {len(jobs)}")
-    root = Lookup(connection.client).job(jobs[0] if jobs else LATEST).job_id
+    status = Lookup(connection.client).job(jobs[0] if jobs else LATEST)
+    root = status.job_id
     follow, whole = options["follow"], True
     patience: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
     with connection.client.stream_tree_logs(
@@ -194,8 +198,20 @@ def _show_tree(
                     whole = whole and not lines[0].missing_bytes
                 output.show_lines(lines)
         output.end_lines()
+    if not follow:
+        _note_no_start(status, (), output)
     code = _code_of_job(connection, root, output) if follow and with_exit_code is not False else 0
     return code or (0 if whole else EXIT_IRIS_FAILED if follow else EXIT_ERROR)
+
+
+def _note_no_start(status: cluster_pb2.JobStatus, indices: Sequence[int], output: Output) -> None:
+    """Print why there are no lines, if a job or its chosen tasks have not started."""
+    chosen = [status.tasks[index] for index in indices]
+    attempts = [attempt for task in chosen or status.tasks for attempt in task.attempts]
+    if not any(attempt.started_at_ms for attempt in attempts):
+        from iris.cli.job_watch import words_of_no_start  # This import takes a third of a second.
+
+        output.note(words_of_no_start(status, chosen))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""Says which commands show an ended job, whose tasks have no call stacks any more."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from iris.cli.output.printer import Output
+from iris.cluster.types import is_job_finished, state_name
+
+if TYPE_CHECKING:
+    from iris.rpc import cluster_pb2
+
+
+def note_end(output: Output, job: cluster_pb2.JobStatus, options: str) -> None:
+    """Print a note if a job has ended.
+
+    Args:
+        output: The output.
+        job: The status of the job.
+        options: The options of `iris` that choose the cluster.
+    """
+    if is_job_finished(job.state):
+        name = f"{options} {shlex.quote(job.job_id)}"
+        output.note(
+            f"job {job.job_id} has ended ({state_name(job.state)}): 'iris describe{name}' shows its end, and"
+            f" 'iris logs{name}' its lines"
+        )
