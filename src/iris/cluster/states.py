@@ -117,7 +117,8 @@ class State(StrEnum):
                     f"no state is called {quoted(other)}, so this comparison is always False: the states are"
                     f" {', '.join(STATE_NAMES.values())}",
                     UnknownStateWarning,
-                    stacklevel=3,  # The line with the comparison calls `__eq__`, which calls this method.
+                    # The warning names the line that makes the comparison, which is two calls above this one.
+                    stacklevel=3,
                 )
             return self.value == name
         if isinstance(other, int) and not isinstance(other, bool):

@@ -36,7 +36,7 @@ from iris.task_ids import parse_task_id as parse_task_id
 
 # The name of the environment variable with the token for calls to a cluster. Inside a job, the variable contains the
 # token of the task.
-# An exit code of a process has one byte.
+# The largest exit code of a process, because an exit code has one byte.
 MAX_EXIT_CODE = 255
 TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
@@ -97,7 +97,7 @@ class ResourceSpec:
     @property
     def cpu_millicores(self) -> int | None:
         """The cores in thousandths of a core. None: `cpu` was not given."""
-        # The text was replaced by a number in `__post_init__`.
+        # `cpu` is no text here, because `__post_init__` has replaced a text by a number.
         return None if self.cpu is None else round(float(self.cpu) * MILLICORES)
 
     @property

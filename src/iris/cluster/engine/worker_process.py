@@ -233,7 +233,7 @@ def start(
         os.close(theirs)
         raise
     finally:
-        os.close(lock)  # The child has a copy of the descriptor.
+        os.close(lock)  # The child process has a copy of the descriptor of the lock.
         os.close(ours)
     with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
         pipe.write(credentials())

@@ -21,11 +21,11 @@ from typing import Self
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
 
-# The longest path, in parts. Each part of a path needs an open file while the path is resolved.
+# The largest number of parts of a path. Each part needs an open file while the path is resolved.
 MAX_DEPTH = 100
-# Linux follows as many links in one path.
+# The largest number of symbolic links in one path. Linux has the same limit.
 _MAX_LINKS = 40
-# The longest path of Linux, in bytes.
+# The longest path in bytes. Linux has the same limit.
 _MAX_PATH = 4096
 _FLAGS = ("O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
 # Windows has none of these flags. The client is imported there, too, and `ConfinedTree` refuses to work there.

@@ -88,7 +88,7 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             target = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else ""
         except OSError:
-            continue  # The task has just removed or replaced the file.
+            continue  # A file is left out if the task has just removed or replaced it.
         path = [*begin, name]
         if not is_listed:
             is_usable = _is_text(target) and is_valid_path("/".join(path))
@@ -99,7 +99,7 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
             try:
                 fd = os.open(name, OPEN_DIRECTORY, dir_fd=directory)
             except OSError:
-                continue  # The task has replaced the directory, or has removed the permission to read it.
+                continue  # The task may have replaced the directory, or may have removed the permission to read it.
             try:
                 yield from _below(fd, path, after[1:] if is_listed else ())
             finally:

@@ -146,7 +146,7 @@ def _files_below(tree: ConfinedTree, path: str, most: int) -> list[TaskFile]:
         try:
             page, token = list_page(tree, path, recursive=True, page_token=token)
         except NotFoundError:
-            return files  # The task has removed its output directory.
+            return files  # An output directory that the task has removed has no files.
         files += page
         if len(files) > most:
             raise ResourceExhaustedError(
@@ -184,7 +184,7 @@ class StoredPack:
             if file.type == cluster_pb2.FILE_TYPE_REGULAR:
                 self._begins[file.path] = position
                 position += file.size
-        # The parents of the output directories are not in the index.
+        # The index does not contain the parents of the output directories, so they are added here.
         for file in self.files:
             parent = posixpath.dirname(file.path)
             while parent and parent not in self._by_path:

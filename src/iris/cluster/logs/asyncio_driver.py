@@ -128,7 +128,7 @@ class AsyncioDriver(Generic[Server]):
 
     def wake(self) -> None:
         """Make `step` return soon, even if nothing arrives."""
-        with suppress(asyncio.QueueFull):  # If the queue is full, `step` does not wait anyway.
+        with suppress(asyncio.QueueFull):  # If the queue is full, no wake-up is needed, because `step` does not wait.
             self._arrivals.put_nowait((None, []))
 
     async def step(self, until: float = math.inf) -> Step:

@@ -92,7 +92,8 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
     if spec.origin is None or not spec.has_location:
         folders = list(spec.submodule_search_locations or ())
         if not folders:
-            return FoundModule("", spec.origin or "", "")  # There is no source, for example of a built-in module.
+            # The module has no source, for example because it is built in.
+            return FoundModule("", spec.origin or "", "")
         return FoundModule(FOLDER, folders[0], root_of(name, folders[0]))
     return FoundModule(_digest(spec.origin, spec.loader), spec.origin, root_of(name, spec.origin))
 

@@ -195,7 +195,8 @@ class TaskModules:
         parent = self._imported.get(package) or self._homes.get(package)
         if parent is None and self._is_told and package not in self._sources:
             with contextlib.suppress(Exception):
-                parent = importlib.import_module(package)  # The package is installed on the caller's machine.
+                # The caller has not sent this package, because it is installed there.
+                parent = importlib.import_module(package)
         return self._add_home(package) if parent is None else parent
 
 

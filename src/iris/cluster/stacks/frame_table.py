@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.stacks.size_limit import SizeLimit
 from iris.rpc.cluster_pb2 import StackFrame
 
-_FRAME_BYTES = 10  # The line and the headers of the fields.
+_FRAME_BYTES = 10  # The bytes of a frame on the wire besides its texts: the line number, and the headers of the fields.
 
 
 class TableFullError(Exception):
@@ -48,10 +48,10 @@ class FrameTable:
         return position
 
     def translation(self, frames: Iterable[StackFrame]) -> list[int]:
-        """Add the frames of another table. Return the position in this table of each frame of the other one."""
+        """Add all frames of another table to this table, and return the position of each frame in this table."""
         return [self.add(frame.function, frame.file, frame.line) for frame in frames]
 
 
 def translate(positions: Sequence[int], translation: Sequence[int]) -> list[int]:
-    """Return the positions of a stack in another table. Positions that its table does not have are left out."""
+    """Return a stack with positions in another table. Frames without a position there are left out."""
     return [translation[position] for position in positions if 0 <= position < len(translation)]

@@ -1,10 +1,10 @@
-"""Limits the size of an answer. The values of variables of many threads can have gigabytes together."""
+"""Limits the size of an answer with call stacks, because the local variables of many threads can have gigabytes."""
 
 from __future__ import annotations
 
 
 class SizeLimit:
-    """The bytes that an answer may still get.
+    """Counts how many bytes an answer may still contain.
 
     Args:
         most_bytes: The largest size of the answer.
@@ -14,8 +14,8 @@ class SizeLimit:
         self._left = most_bytes
 
     def admit(self, size: int) -> bool:
-        """Return whether a part of this many bytes belongs into the answer. A part that is too large leaves the room to
-        smaller ones.
+        """Return whether a part of this many bytes fits into the answer, and count it if it fits. After a part that
+        does not fit, smaller parts may still fit.
         """
         if size > self._left:
             return False

@@ -143,7 +143,7 @@ def _has_entries(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # The task may have replaced the directory, or removed its permissions.
+        return True  # A directory that cannot be read counts as not empty. The task may have removed the permissions.
 
 
 def _times(path: Path) -> Iterable[float]:

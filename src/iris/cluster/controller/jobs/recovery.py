@@ -27,7 +27,7 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
         now_ms: The time.
     """
     for task in job.tasks:
-        # Jobs that were saved by old versions of Iris have no retry pause. Their value is 0.
+        # A job that an old version of Iris has saved has no retry pause, so its stored value is 0.
         task.not_before_ms = task.not_before_ms or now_ms
     waiting = [gang.gang_id for gang in job.gangs.values() if not gang.placed and gang.gang_id not in held]
     live = job.live_attempts()

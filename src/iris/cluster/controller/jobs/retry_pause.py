@@ -1,7 +1,7 @@
 """Computes the pause before a gang is retried. The module is pure.
 
-If a task fails immediately after each start, the cluster would restart the task without an end and without a pause. A
-pause also follows the loss of a worker, because the task may have killed the worker.
+Without pauses, the cluster would restart a task that always fails at once over and over. A pause also follows the loss
+of a worker, because the task may have killed the worker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-# A run of at least 10 minutes ends a row of retries. The next retry is the first of a new row.
+# After an attempt that has run for at least 10 minutes, the next retry counts as the first retry of a new row.
 LONG_RUN_MS = 10 * 60_000
 
 

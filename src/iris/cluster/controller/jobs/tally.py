@@ -25,8 +25,7 @@ class Tally:
     __slots__ = ("_counts", "_known", "attempts_failed", "attempts_lost")
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        # For each task index, the state and the numbers of failed and lost attempts that the last `recount` has
-        # counted.
+        # The state of each task, and its numbers of failed and lost attempts, at the last call of `recount`.
         self._known: list[tuple[int, int, int]] = []
         self._counts: dict[int, int] = {}
         self.attempts_failed = self.attempts_lost = 0

@@ -112,7 +112,7 @@ class TaskAttempt:
     exit_code: int | None = None
     term_signal: int | None = None
     error: str = ""
-    placed_at_ms: int = 0  # when the attempt got its slot; 0 in records of older releases
+    placed_at_ms: int = 0  # The time when the attempt got its slot. The time is 0 in records of older releases.
     started_at_ms: int = 0
     finished_at_ms: int = 0
     out_of_memory: bool = False

@@ -30,7 +30,7 @@ from iris.cluster.logs.folded.reading import find_folded
 from iris.cluster.logs.segments import AWAY, END, WRITTEN, LogEnd, encode_end, list_segment_files
 from iris.failpoints import failpoint
 
-# A log with more bytes stays in files.
+# A log of up to this many bytes is moved from its files into the database. A larger log stays in files.
 MAX_FOLDED_BYTES = 1 << 20
 # The names of directories that are being removed begin with this text.
 OLD = ".old-"
@@ -43,7 +43,7 @@ _ROW = "task=? AND attempt=?"
 
 
 class Foldable(NamedTuple):
-    """A log to fold.
+    """A small log that the controller moves from its files into the database of folded logs.
 
     Attributes:
         name: The directory of the log, below the root of all logs.
@@ -87,7 +87,7 @@ class FoldedLogs:
     # Folding.
 
     def fold(self, logs: Iterable[Foldable]) -> None:
-        """Fold logs, in batches.
+        """Move logs from their files into the database, in batches.
 
         Raises:
             OSError: A log cannot be read, or the database cannot be written. The files of the remaining logs stay.
@@ -104,7 +104,8 @@ class FoldedLogs:
             self._fold_batch(batch)
 
     def unfold(self, directory: Path) -> bool:
-        """Write a folded log into files again, so that the log can grow. Return whether the log was folded.
+        """Move a log from the database back into files, so that more records can be appended. Return False if the log
+        is not in the database.
 
         Raises:
             OSError: The files cannot be written, or the database cannot be written.
@@ -128,14 +129,14 @@ class FoldedLogs:
     # Retention.
 
     def total_bytes(self) -> int:
-        """Return how many bytes the segments of all folded logs have."""
+        """Return the size of all logs in the database, in bytes of their segments."""
         if not self.exists:
             return 0
         with self._transaction() as database:
             return int(database.execute("SELECT coalesce(sum(size), 0) FROM logs WHERE size > 0 OR away").fetchone()[0])
 
     def oldest(self, ended_before_ms: int | None, excess_bytes: int) -> list[tuple[Found, Known]]:
-        """Return the folded logs that retention may remove, oldest first.
+        """Return the logs in the database that may be removed because of their age or their total size, oldest first.
 
         Args:
             ended_before_ms: Return all logs of attempts that ended before this time. None: age does not matter.
@@ -158,7 +159,7 @@ class FoldedLogs:
         return logs
 
     def remove_contents(self, logs: Sequence[tuple[Path, LogEnd | None]]) -> None:
-        """Remove the segments of folded logs.
+        """Remove the contents of logs from the database. A row with the reason of the removal remains for readers.
 
         Args:
             logs: For each log, the directory in which the log was written, and the new end of the log, which contains
@@ -181,7 +182,7 @@ class FoldedLogs:
                     database.execute(f"UPDATE logs SET {changes} WHERE {_ROW}", (encode_end(end), *key))
 
     def remove_tasks(self, tasks: Sequence[str]) -> None:
-        """Remove the folded logs of tasks completely.
+        """Remove all logs of some tasks from the database.
 
         Args:
             tasks: The folders of the tasks, below the root of all logs.

@@ -1,4 +1,5 @@
-"""Keeps the logs of attempts on the controller's machine, folds small logs, and copies logs to the log location.
+"""Keeps the logs of attempts on the controller's machine, moves small logs into one database, and copies logs to the
+log location.
 
 Only threads read and write files, so that the controller's loop never blocks. One thread writes the uploaded parts of
 logs, in the order of their arrival, and folds logs. Other threads copy and remove the logs of ended attempts.
@@ -41,7 +42,7 @@ from iris.system.clock import now_for_ages_ms
 
 # The seconds between two sweeps.
 _SWEEP_S = 60.0
-# Sweeps may take at most this share of the time.
+# The log keeper may spend at most this share of its time on sweeps.
 _SWEEP_SHARE = 0.02
 # A log that was fetched for a reader stays on this machine for one hour.
 _IN_USE_MS = 3_600_000
@@ -256,13 +257,13 @@ class LogKeeper:
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
-                    continue  # A sweep has removed the directory.
+                    continue  # The directory is missing if a sweep has removed the log.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     def _remove_folded(self, folders: Sequence[Path]) -> None:
-        # The database is written only if a read finds folded logs, which is rare for a new job. This method blocks the
-        # loop, and a write would wait for the thread that folds logs. An error must not prevent the submission of the
-        # new job.
+        # The database is written only if it has logs of an earlier job with the same name, which is rare. A write
+        # blocks the event loop while another thread writes to the database. An error must not prevent the submission of
+        # the new job.
         try:
             tasks = folded_tasks(folders)
             if tasks:

@@ -54,8 +54,8 @@ class LogService:
     def __init__(self, jobs: JobTable, sources: LogSources) -> None:
         self._jobs = jobs
         self._sources = sources
-        # Without turns, several readers of fast logs would keep the loop busy with a large message for each of them.
-        # Pauses would slow a single reader.
+        # The streams of logs send their messages in turns. Otherwise, several readers of fast logs would keep the event
+        # loop busy with large messages. There is no pause between two turns, because pauses would slow a single reader.
         self._stream_turns = StreamTurns(pause_s=0.0)
         self._page_calls = FairLane(
             "logs",
@@ -184,7 +184,7 @@ class LogService:
         """
         reads = [request.reads[number] for number in numbers]
         worker = self._sources.workers.get(worker_id)
-        if worker is None:  # The worker was removed after the reads were grouped.
+        if worker is None:  # The controller has forgotten the worker since the reads were grouped by worker.
             return {
                 number: refused_part(read, worker_unreachable(worker_id))
                 for number, read in zip(numbers, reads, strict=True)

@@ -11,8 +11,8 @@ from iris.cluster.controller.logs.retention import Known
 from iris.cluster.logs.directories import LogDirectories, task_folder
 from iris.cluster.types import make_task_id
 
-_UNKNOWN = Known(None)  # The value for a log whose attempt is unknown.
-_LOGS_OF_A_STEP = 100  # The names of this number of logs are computed in less than a millisecond.
+_UNKNOWN = Known(None)  # This value marks a log whose attempt is unknown.
+_LOGS_OF_A_STEP = 100  # The names of this many logs are computed in one step, in less than a millisecond.
 
 
 class LoggedAttempts:
@@ -37,14 +37,15 @@ class LoggedAttempts:
         known = await self.of_unfinished_jobs()
         wanted = set(names).difference(known)
         if self._removed_jobs != self._jobs.removed:
-            # A new job may have the name of a removed job, and therefore logs with the same names.
+            # The cached results are dropped after the removal of a job, because a new job with the same name has logs
+            # with the same names.
             self._removed_jobs = self._jobs.removed
             self._ended.clear()
         self._ended = {name: attempt for name, attempt in self._ended.items() if name in wanted}
         missing = wanted.difference(self._ended)
         if missing:
             self._ended |= dict.fromkeys(missing, _UNKNOWN) | await self._search(missing)
-            # Jobs may have ended during the search. Such jobs are in the first result.
+            # A job that has ended during the search is in `known`, because it was unfinished before.
         return known | {name: attempt for name, attempt in self._ended.items() if attempt is not _UNKNOWN}
 
     async def of_unfinished_jobs(self) -> dict[str, Known]:
@@ -91,7 +92,7 @@ class LoggedAttempts:
 
 
 async def _has_folder(job_id: str, tasks: int, folders: Collection[str]) -> bool:
-    """Return whether a task of a job has one of some folders."""
+    """Return whether one of the given folders belongs to a task of the job."""
     for index in range(tasks):
         if task_folder(make_task_id(job_id, index)) in folders:
             return True

@@ -31,7 +31,7 @@ from iris.rpc import cluster_pb2
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
-_MAX_LOGS = 10_000  # The state of at most this many logs is kept in memory.
+_MAX_LOGS = 10_000  # The upload state of at most this many logs is kept in memory.
 
 
 @dataclass(slots=True)

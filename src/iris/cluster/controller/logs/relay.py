@@ -113,7 +113,8 @@ class LogRelay:
         match instruction:
             case Deliver(_, chunk, attempt):
                 if self._request.max_bytes:
-                    # protobuf copies the records whenever they are read, so only count them if there is a limit.
+                    # The size of the records is counted only if the request has a limit, because protobuf copies the
+                    # records at each access.
                     self._sent_bytes += len(chunk.records)
                 if attempt is not None and chunk.HasField("end"):
                     complete_end(chunk.end, attempt)

@@ -80,7 +80,7 @@ class LogSweep:
         self._location = location
         self._retention = retention
         self._attempts = attempts
-        # For jobs that ended up to this time, earlier sweeps have removed the logs that were only at the log location.
+        # Earlier sweeps have removed, at the log location, the logs of all jobs that ended up to this time.
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
@@ -200,7 +200,9 @@ class LogSweep:
         return logs
 
     def _fold(self, logs: Sequence[Foldable]) -> None:
-        """Fold small logs. The sizes are measured again, because the sweep may have removed logs meanwhile."""
+        """Move small logs into the database of folded logs. The sizes are measured again, because the sweep may have
+        removed logs meanwhile.
+        """
         root = self._directories.root
         now = [
             log._replace(size=_inspect(log.name, root / log.name).size)
@@ -304,7 +306,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if list_files(path):
         (path / STORED).touch()
     away.unlink()
-    with contextlib.suppress(OSError):  # A directory with files remains.
+    with contextlib.suppress(OSError):  # `rmdir` fails if the directory has files, and the directory remains.
         path.rmdir()
         path.parent.rmdir()
 

@@ -43,8 +43,8 @@ CONTROLLER_METRICS: tuple[Metric, ...] = (
 
 Gang = TypeVar("Gang")
 
-_JOBS_AT_ONCE = 200  # After this many jobs, the event loop does other work.
-_GANGS_AT_ONCE = 5000  # After this many gangs, the event loop does other work.
+_JOBS_AT_ONCE = 200  # After counting this many jobs, the collection lets the event loop do other work.
+_GANGS_AT_ONCE = 5000  # After counting this many gangs, the collection lets the event loop do other work.
 _ENGINE_S = 2.0  # An engine that does not answer within this many seconds counts as unreachable.
 _MIB = 2**20
 # A state without tasks is shown as 0, because a series that appears late breaks rates and alerts.
@@ -84,8 +84,8 @@ class ControllerMetrics:
 
     Args:
         sources: The parts of the controller.
-        most_jobs: Of how many unfinished jobs the metrics have the ids as labels. 0 means that no metric has the id of
-            a job.
+        most_jobs: The largest number of unfinished jobs whose ids appear as labels of metrics. 0 means that no ids
+            appear.
 
     Attributes:
         calls: The tally of the controller's calls.
@@ -162,7 +162,7 @@ class ControllerMetrics:
             async with asyncio.timeout(_ENGINE_S):
                 survey = await self._sources.scheduler.survey()
         except TimeoutError:
-            pass  # The engine counts as unreachable.
+            pass  # An engine without an answer in time counts as unreachable.
         if survey is None or survey.problem:
             return [names.ENGINE_UP.one(0)]
         return [names.ENGINE_UP.one(1), *await _capacity(survey), *await _queue(survey)]
@@ -186,7 +186,8 @@ class ControllerMetrics:
 
     def _storage(self) -> list[Family]:
         total = free = database = 0
-        with contextlib.suppress(OSError):  # The other metrics matter most when the disk is broken.
+        # If the disk is broken, its sizes are 0, and all other metrics are still returned.
+        with contextlib.suppress(OSError):
             total, free = self._sources.headroom.disk_bytes()
             database = self._sources.store.bytes_on_disk()
         families = [names.DISK_SIZE.one(total), names.DISK_FREE.one(free), names.DATABASE_SIZE.one(database)]

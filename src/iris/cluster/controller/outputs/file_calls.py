@@ -30,9 +30,10 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-# Shorter than the timeout of clients, so that they learn which server does not answer.
+# The worker must answer within this many seconds, which is less than the timeout of clients. Therefore clients learn
+# which server does not answer.
 _TIMEOUT_S = 25.0
-# Each call keeps up to 1 MiB in memory.
+# The number of calls at once is limited, because each call keeps up to 1 MiB in memory.
 _AT_ONCE = 64
 _PER_CALLER = 8
 

@@ -37,17 +37,17 @@ from iris.system.clock import now_for_ages_ms
 from iris.system.files import write_file
 
 _PACK, _STORED = "pack", "stored.json"
-# Outputs leave at least this much of the controller's disk free.
+# Outputs are refused if fewer than this many bytes of the controller's disk would stay free.
 _DISK_HEADROOM_BYTES = 256 << 20
 # A pack that is still incomplete after this time belongs to an attempt of a lost worker.
 _ABANDONED_MS = 86_400_000
 _SWEEP_S = 600.0
-_OPEN_PACKS = 16  # The indexes of this many packs stay in memory.
+_OPEN_PACKS = 16  # The indexes of this many stored packs stay in memory.
 _HASH_STEP = 1 << 20
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Reason = cluster_pb2.OutputReason
-_AttemptKey = tuple[str, int, int]  # the job id, the task index and the attempt id
+_AttemptKey = tuple[str, int, int]  # An attempt, as the job id, the task index and the attempt id.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class Stored:
     """What is known about the outputs of an attempt.
 
     Attributes:
-        at_ms: When they were stored or refused.
+        at_ms: When the outputs were stored or refused.
         index_bytes: The size of the index in the pack.
         reason: The code of `problem`.
-        problem: Why they are not stored, for people; empty if they are.
+        problem: Why the outputs are not stored, for people; empty if they are stored.
         job_id: The job, so that the outputs of removed jobs are recognised.
     """
 
@@ -100,9 +100,10 @@ class OutputStore:
         self._keeping = keeping
         self._jobs = jobs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outputs")
-        self._sizes: dict[Path, int] | None = None  # The size, or the announced size, of each pack.
-        # The incomplete packs of this controller, with the job, the task index and the attempt id. Only the thread of
-        # the store changes the dictionary.
+        # The size of each pack in bytes. For an incomplete pack, the size that the worker has announced.
+        self._sizes: dict[Path, int] | None = None
+        # The packs that are still incomplete, each with its attempt. Only the thread of the store changes this
+        # dictionary.
         self._incomplete: dict[Path, _AttemptKey] = {}
         self._packs: OrderedDict[Path, StoredPack] = OrderedDict()
         self._packs_lock = threading.Lock()
@@ -288,7 +289,9 @@ class OutputStore:
                 _log.warning("outputs of a removed job stay in %s", folder)
 
     async def remove_unknown(self) -> None:
-        """Remove the outputs of removed jobs. An earlier controller was killed before it removed them."""
+        """Remove the outputs of removed jobs. Such outputs exist if an earlier controller was killed while it removed a
+        job.
+        """
         for directory in await self._in_thread(lambda: list(self._known_sizes())):
             stored = await self._in_thread(partial(self.stored, directory))
             if stored is None or not stored.job_id:
@@ -308,7 +311,9 @@ class OutputStore:
         await self._in_thread(lambda: self._sweep(lost))
 
     def _is_live(self, record: JobRecord, key: _AttemptKey, directory: Path) -> bool:
-        """Return whether the attempt of an incomplete pack still runs. The record may be of a later job of the name."""
+        """Return whether the attempt of an incomplete pack still runs. The name of the pack's job may belong to a later
+        job.
+        """
         _, task_index, attempt_id = key
         tasks = record.job.tasks
         if task_index >= len(tasks) or attempt_id >= len(tasks[task_index].attempts):

@@ -13,7 +13,8 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _PAGE_FILES = 1000
-_INODE = 1  # A stored file never changes, therefore all of them have the same number.
+# Clients recognise a replaced file by its inode number. Stored files are never replaced, so all have this number.
+_INODE = 1
 
 
 def list_stored(pack: StoredPack, request: cluster_pb2.ListTaskFilesRequest) -> cluster_pb2.ListTaskFilesResponse:

@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
-_MAX_REMOVED = 10_000  # If more items than this were removed, a client gets the whole list again.
+# If more items than this number were removed since a client's last message, the client gets the whole list again.
+_MAX_REMOVED = 10_000
 
 
 class ChangingList(Generic[M]):
@@ -22,7 +23,7 @@ class ChangingList(Generic[M]):
         self.revision = 0
         self._items: dict[str, tuple[int, bytes, M]] = {}
         self._removed: dict[str, int] = {}
-        self._forgotten = -1  # Removals up to this revision are not known any more.
+        self._forgotten = -1  # The list has forgotten which items were removed up to this revision.
 
     def update(self, items: Mapping[str, tuple[bytes, M]]) -> None:
         """Replace the list.

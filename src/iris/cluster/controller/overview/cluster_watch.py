@@ -80,7 +80,8 @@ class ClusterWatch:
         _check(request)
         client = _Client(request, is_admin=is_admin)
         if client.event > self._journal.last_number:
-            client.event = 0  # The client has events of an earlier temporary cluster, which counted further.
+            # The client has watched an earlier temporary cluster at this address, whose events had higher numbers.
+            client.event = 0
         self.clients += 1
         if self._making is None:
             self._is_fresh = False  # The last snapshot may be old, because no client has watched since.
@@ -110,7 +111,7 @@ class ClusterWatch:
             started_s = time.monotonic()
             try:
                 await self._make_snapshot()
-            except Exception:  # noqa: BLE001  # Without this, a bug would leave all clients without changes for good.
+            except Exception:  # noqa: BLE001 - A bug must not end the messages to all clients for good.
                 _log.exception("a snapshot of the cluster failed")
             self._is_fresh = True
             made, self._made = self._made, asyncio.Event()

@@ -139,7 +139,9 @@ class ReaderState:
     def request(
         self, chosen: cluster_pb2.Worker.FetchLogsFilter, *, follow: bool, max_bytes: int = 0
     ) -> StreamTaskLogsRequest:
-        """Return a request for the records of attempts that pass a filter."""
+        """Return a request for the records of one or more attempts. A server sends only the records that pass the
+        filter.
+        """
         return StreamTaskLogsRequest(
             job_id=self.record.job_id, follow=follow, one_attempt=True, filter=chosen, max_bytes=max_bytes
         )
@@ -154,7 +156,7 @@ class ReaderState:
         """
         return self.filter.start_ms > 0 and not self.filter.regex
 
-    # The returned lines and cursors.
+    # The methods below compute the cursors of the returned lines.
 
     def start_positions(self, starts: Mapping[int, Position]) -> None:
         """Compute the positions of all tasks, for the cursors in a stream of several tasks.

@@ -115,7 +115,7 @@ class PlainHttp:
         known = await self._authentication.authenticate(request.header(b"authorization"), _METHOD)
         query = request.query()
         if query is None:
-            await send_head(send, 204)  # After the status 204, a browser does not connect again.
+            await send_head(send, 204)  # The status 204 keeps a browser from connecting again.
             return
         # The permission is checked before the search for the job. Otherwise a caller with a task's token could find out
         # which other jobs exist.

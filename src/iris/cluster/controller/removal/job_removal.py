@@ -42,7 +42,8 @@ from iris.system.clock import now_for_ages_ms
 _SWEEP_S = 60.0
 # At most this many old jobs, besides their child jobs, are in memory for their removal at once.
 _AT_ONCE = 50
-# After this many failures, the log location or the database probably cannot be used at all.
+# The removal of old jobs pauses after this many failures, because the log location or the database probably cannot be
+# used at all.
 _MOST_FAILURES = 10
 # The answers to this many requests are kept for requests that are repeated.
 _ANSWERS = 1000
@@ -157,7 +158,7 @@ class JobRemoval:
             for start in range(0, len(chosen), _AT_ONCE):
                 removed += await self._remove_old([ended.job_id for ended in chosen[start : start + _AT_ONCE]])
             if removed == before:
-                break  # None of the chosen jobs can be removed now.
+                break  # The loop ends, because none of the chosen jobs can be removed now.
         await self._workspaces.remove()
 
     async def _choose(self) -> Sequence[contents.EndedJob]:
@@ -176,8 +177,7 @@ class JobRemoval:
         async with self._lock:
             groups: dict[str, list[JobRecord]] = {}
             for job_id in job_ids:
-                # A child job may have been chosen together with its parent job. A missing job was removed with its
-                # parent job.
+                # A chosen job is missing here if it was removed together with its parent job, which was chosen, too.
                 is_chosen = any(one.job_id == job_id for group in groups.values() for one in group)
                 record = None if is_chosen else await self._jobs.get(job_id)
                 if record is None:
@@ -186,8 +186,8 @@ class JobRemoval:
                     groups[job_id] = await self._with_children(record)
             removed = await self._try_to_remove(list(groups.values()))
             if removed is None:
-                # One job may be the cause, for example if its logs at the log location cannot be removed. That job must
-                # not keep the other jobs.
+                # A job that cannot be removed, for example because of its logs at the log location, must not prevent
+                # the removal of other jobs.
                 removed, failures = 0, 0
                 for group in groups.values():
                     count = await self._try_to_remove([group])

@@ -331,7 +331,7 @@ class ReportTimeout:
 
 @dataclass(frozen=True, slots=True)
 class ExplainMissing:
-    """An instruction: report to the job for which missing workers the gang waits."""
+    """An instruction: report to the job which missing workers the gang waits for."""
 
     missing: tuple[MissingWorker, ...]
 

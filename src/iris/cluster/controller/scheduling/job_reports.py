@@ -200,7 +200,7 @@ class Workers(Protocol):
         """Return the registered process of a worker."""
 
     def short(self) -> dict[str, Shortage]:
-        """Return why workers cannot start new attempts now, by worker id. The result contains no other workers."""
+        """Return the workers that cannot start new attempts now. The result maps each of their ids to the reason."""
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
         """Stop calling a worker, because its process is dead."""

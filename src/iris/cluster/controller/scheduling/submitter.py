@@ -203,7 +203,7 @@ class Submitter:
         else:
             for kind, cause in common.items():
                 if self._common_causes.get(kind) is not cause:
-                    # The older gangs of this kind still have another cause.
+                    # Only new gangs got this cause. Older gangs of the same kind still have another cause.
                     self._common_causes.pop(kind, None)
 
     def _explain_kind(self, gang_ids: Iterable[str], cause: Cause) -> None:

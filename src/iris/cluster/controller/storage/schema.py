@@ -165,8 +165,8 @@ def migrate(db: sqlite3.Connection, path: Path | None, progress: Progress = igno
                 db.execute("ROLLBACK")
             raise
     if version and version <= _PACKING:
-        # The packed jobs take a fraction of the old space. A full disk is no reason to fail, because the free space in
-        # the file is used for new jobs.
+        # The packed jobs need a fraction of the old space, so `VACUUM` makes the file smaller. If the disk is too full
+        # for `VACUUM`, the migration still succeeds, and new jobs use the free space in the file.
         with contextlib.suppress(sqlite3.OperationalError):
             db.execute("VACUUM")
 

@@ -54,7 +54,7 @@ class Dependencies:
         self._jobs = jobs
         self._saver = saver
         self._in_background = in_background
-        # For the id of each awaited job, the waiting jobs. The inner dicts are used as ordered sets.
+        # The jobs that wait, by the id of the job for which they wait. The inner dicts are used as ordered sets.
         self._waiting: dict[str, dict[str, None]] = {}
 
     def job_added(self, record: JobRecord) -> None:

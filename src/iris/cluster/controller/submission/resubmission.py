@@ -61,7 +61,8 @@ class Resubmissions:
         try:
             stored, has_entry_point = await self._stored(request.job_id)
         except NotFoundError:
-            # The earlier job may have been removed after the new job was created, while the answer was lost.
+            # This request may be a repetition, because the first answer was lost. The earlier job may have been removed
+            # meanwhile.
             known = await self._submissions.find_repeated(submission)
             if known is None:
                 raise

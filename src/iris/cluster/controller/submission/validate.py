@@ -183,7 +183,7 @@ def _check_placement(request: LaunchJobRequest) -> None:
 
 
 def _check_inputs(request: LaunchJobRequest) -> None:
-    """Check the inputs of tasks. Afterwards, each task has its item."""
+    """Check the inputs of the tasks, and that there is one item for each task."""
     if not request.inputs_blob:
         # When a job is submitted again, the request has only the hash of its inputs, because the controller has stored
         # the inputs.

@@ -113,7 +113,7 @@ def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -
     attempt = attempts[attempt_id]
     before = attempts[attempt_id - 1] if attempt_id else None
     queued_ms = job.submitted_at_ms if before is None else before.finished_at_ms
-    # The clocks of two machines may differ. A phase never ends before it begins.
+    # The start and the end of a phase may come from two clocks that differ. The end is at least the start.
     placed_ms = max(attempt.placed_at_ms or attempt.started_at_ms or queued_ms, queued_ms)
     started_ms = max(attempt.started_at_ms, placed_ms) if attempt.started_at_ms else 0
     end_ms = max(attempt.finished_at_ms, started_ms or placed_ms)
@@ -152,4 +152,4 @@ def _reason(failure: int) -> str:
     try:
         return FailureCode(failure).name if failure else ""
     except ValueError:
-        return str(failure)  # A newer release has stored a code that is unknown here.
+        return str(failure)  # The code is unknown, because a newer release of Iris has stored it.

@@ -39,7 +39,7 @@ KINDS = (
 GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _YIELD_EVERY = 50
-_LAST_REQUEST_S = 10.0  # As long as one request of the exporter may take.
+_LAST_REQUEST_S = 10.0  # At its end, the delivery waits this long for its last request.
 _log = logging.getLogger(__name__)
 
 
@@ -124,7 +124,7 @@ class TraceDelivery:
         """Send the spans of the next events. Return whether the page is done. An error must not end the delivery."""
         try:
             return await self._send_page()
-        except Exception:  # noqa: BLE001 - For example, the disk may fail.
+        except Exception:  # noqa: BLE001 - A failing disk, for example, must not end the delivery.
             _log.exception("spans cannot be made, trying again later")
             return False
 
@@ -184,7 +184,7 @@ class TraceDelivery:
         if not event.HasField("task_index"):
             return [job_span(job, trace)]
         if not event.HasField("attempt_id"):
-            return []  # The task ended without a further attempt.
+            return []  # Only attempts have spans, and the event is about a task that ended without a further attempt.
         if event.task_index >= len(job.tasks) or event.attempt_id >= len(job.tasks[event.task_index].attempts):
             return []  # The clock was set back, and the event belongs to an earlier job with the same name.
         return list(attempt_spans(job, trace, event.task_index, event.attempt_id))

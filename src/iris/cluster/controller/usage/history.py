@@ -40,17 +40,18 @@ from iris.system.event_loop import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-# The stored series of all jobs together. Beyond it, the oldest ended jobs lose their series.
+# The largest size in bytes of the stored usage of all jobs together. If the usage needs more space, the usage of the
+# oldest ended jobs is removed.
 MAX_BYTES = 256 * 2**20
-# The series of this many workers are kept, of those that reported last.
+# The usage of this many workers is kept: the workers that have reported last.
 _MAX_WORKERS = 2000
-# If the disk is full, the series of at most this many ended jobs wait in memory.
+# If the disk is full, the usage of at most this many ended jobs waits in memory to be written.
 _MAX_ENDED = 1000
-_HURRY_ENDED = 200  # If the series of this many ended jobs wait, they are written at once.
+_HURRY_ENDED = 200  # As soon as the usage of this many ended jobs waits to be written, it is written.
 _TICK_S = 5.0
-# The series of unfinished jobs are written with every twelfth tick.
+# The usage of unfinished jobs is written at every twelfth tick. The usage of ended jobs is written at every tick.
 _TICKS = 12
-# Packing a series takes about 50 µs. After this many series, the loop does other work.
+# Packing the usage of one task takes about 50 µs. After this many tasks, the event loop does other work.
 _PACKED_AT_ONCE = 20
 _ROWS_AT_ONCE = 500
 _REMOVED_AT_ONCE = 100
@@ -120,13 +121,14 @@ class UsageHistory:
         self._max_bytes = max_bytes
         self._now = now
         self._tick_s = tick_s
-        # Only one write at a time: a second one would drop the series that the first one may fail to store.
+        # Only one write runs at a time. A second write would drop series from memory that the first write may fail to
+        # store.
         self._writing = asyncio.Lock()
         self._jobs: dict[int, JobUsage] = {}
         # The ended jobs whose series are not written yet.
         self._ended: OrderedDict[int, JobUsage] = OrderedDict()
         self._hurry = asyncio.Event()
-        # The worker that reported last comes last.
+        # The usage of each worker. The worker that has reported last comes last.
         self._workers: OrderedDict[str, UsageTotal] = OrderedDict()
 
     # Samples.
@@ -289,7 +291,7 @@ class UsageHistory:
         before = None
         while (stored := await self._stored_jobs.run(self._store.read, rows.total_bytes)) > self._max_bytes:
             if stored == before:
-                return  # Only the series of unfinished jobs are left.
+                return  # Nothing more can be removed, because only the usage of unfinished jobs is left.
             before = stored
             await self._saver.write_once(_remove_oldest)
 

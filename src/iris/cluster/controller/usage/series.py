@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# The shortest step. Workers measure their attempts about once in this many seconds.
+# The shortest time in seconds that one point covers. Workers measure their attempts about once in this time.
 STEP_S = 2
-# The points of a life ring: 8 minutes at the shortest step, and half of that after each doubling.
+# The number of points for the whole life of a task. With the shortest step, these points cover 8 minutes.
 LIFE_POINTS = 240
-# The points of a life ring in a job with very many tasks.
+# The smallest number of points for the whole life of a task, in a job with very many tasks.
 LEAST_POINTS = 60
-# The tasks of one job share about this many points.
+# All tasks of one job together have about this many points.
 _POINTS_OF_A_JOB = 240_000
 _FORMAT = 1
 _HEADER = struct.Struct("<BBII")
@@ -71,7 +71,7 @@ class Points:
             for index, column in enumerate(self.columns):
                 before, value = column[-1], values[index]
                 if value == before:
-                    continue  # Without GPUs, most values are 0.
+                    continue  # Most values are equal, for example 0 for a task without GPUs.
                 if index in (CPU, GPU):
                     column[-1] = before + round((value - before) / self.samples)
                 elif value > before:

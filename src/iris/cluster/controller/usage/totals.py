@@ -16,7 +16,7 @@ from iris.cluster.controller.usage.series import (
     clamped,
 )
 
-# Each sum gets at most one sample in this many seconds.
+# The sum over the attempts of a job or worker gets at most one sample in this many seconds.
 SAMPLE_S = 4
 # An attempt without a sample for this many seconds does not count any more.
 SILENT_S = 30

@@ -211,7 +211,7 @@ class Fleet:
         return worker
 
     def short(self) -> dict[str, Shortage]:
-        """Return why workers cannot start new attempts now, by worker id. The result contains no other workers."""
+        """Return the workers that cannot start new attempts now. The result maps each of their ids to the reason."""
         return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
 
     def is_live(self, worker_id: str, incarnation: str) -> bool:

@@ -142,8 +142,8 @@ class LocalEngine:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._standing = standing
         self._lease_s = lease_s
-        # Only the first `_open` hosts of this list receive new slots. The further hosts are surplus workers of an
-        # earlier engine.
+        # Only the first `_open` workers of this list receive new slots. The others are surplus workers of an earlier
+        # engine.
         self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
         self._open = workers
         self._gangs: dict[str, _Gang] = {}

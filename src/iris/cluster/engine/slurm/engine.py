@@ -47,7 +47,7 @@ _COMMAND_S = 10.0
 _AFTER_FAILURE_S = 10.0
 # The time for workers to end their tasks and upload their logs.
 _CLOSE_S = 17.0
-# The number of jobs in one command line.
+# The largest number of jobs that one command line of Slurm may name.
 _AT_ONCE = 200
 # Slurm accepts names of up to 1,024 bytes.
 _MAX_NAME = 1000

@@ -18,13 +18,13 @@ from iris.rpc.serving.steps import Steps
 
 
 class AtPosition(NamedTuple):
-    """The place at a position: after this many bytes of records."""
+    """A place in a log, given by the number of bytes of records before it."""
 
     position: int
 
 
 class AtTime(NamedTuple):
-    """The place before the first record of a time or a later time, in milliseconds since the Unix epoch."""
+    """A place in a log: before the first record whose time is `timestamp_ms` or later."""
 
     timestamp_ms: int
 
@@ -114,7 +114,9 @@ def _find_record(reader: LogReader, is_found: Callable[[Record], bool], *, after
 
 
 def _start_by_time(directory: Path, writer: LogWriter | None, timestamp_ms: int) -> tuple[int, Offsets]:
-    """Return the position and the offsets of a place before all records of a time or a later time."""
+    """Return the position and the offsets of a place that comes before every record with the given time or a later
+    time.
+    """
     if writer is not None:
         point = writer.index.points.before(0, timestamp_ms - 1) if timestamp_ms > 1 else START
         return point.position, point.offsets

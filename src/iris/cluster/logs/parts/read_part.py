@@ -25,7 +25,8 @@ from iris.rpc.serving.steps import Steps
 # One part reads at most about this many bytes of records, so that a search through many gigabytes is answered in many
 # parts. The reader can show progress and stop between two parts.
 LOOK_BYTES = 64 << 20
-# How many bytes an unfiltered part reads in one step. A smaller step overshoots the size of the part less.
+# The number of bytes that one step reads without a filter. The steps are small, because the last step may exceed the
+# size of the part.
 _STEP_BYTES = 64 << 10
 _WIDEST_SPAN = 16 << 20  # The most bytes of records that a step backwards reads at once.
 
@@ -157,7 +158,8 @@ class _Found:
     """The selected lines of a range, by the steps in which the range is read.
 
     Args:
-        newest_bytes: If not 0, the first steps are dropped while the other steps have this many bytes.
+        newest_bytes: If not 0, only the newest lines are kept. The oldest steps are dropped while the remaining steps
+            have at least this many bytes.
 
     Attributes:
         size: The bytes of the lines.
@@ -231,7 +233,9 @@ class _PartReading:
             begin = walk.reader.position if lower > 0 else 0
             if lower > 0 and begin >= upper:
                 walk.reader.close()
-                span *= 4  # The record before `upper` is longer than the range.
+                # The range has no records, because the last record before `upper` is longer than the range. A larger
+                # range is tried.
+                span *= 4
                 continue
             to_end = end_of_part is None and position is None and self._final
             found = yield from self._read(walk, None if to_end else upper, newest_bytes=self._limits.max_bytes)
@@ -318,7 +322,7 @@ class _PartReading:
         if end - start <= limit:
             yield encode(block.source_id, block.timestamp_ms, block.offset + start, data[start:end])
             return
-        at = start  # The lines from here to `line` are sent as one record.
+        at = start  # The lines between `at` and `line` are sent as one record.
         line = start
         while line < end:
             line_end = data.find(b"\n", line, end) + 1 or end

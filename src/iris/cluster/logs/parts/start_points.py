@@ -20,9 +20,9 @@ from iris.cluster.logs.writer import LogWriter
 
 # Two neighbouring points of a log are at least this many bytes of records apart.
 _SPACING = 512 << 10
-# A point with longer partial lines is not stored, because it would take much memory.
+# A point is not stored if its partial lines have more than this many bytes, because it would take much memory.
 _MOST_TAIL_BYTES = 4 << 10
-# The most stored points of one log.
+# The largest number of points that are stored for one log.
 _MOST_POINTS = 1024
 _MOST_LOGS = 32
 
@@ -32,7 +32,7 @@ class StartPoints:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._points: list[Point] = []  # In the order of their positions.
+        self._points: list[Point] = []  # The stored points, in the order of their positions.
 
     def before(self, position: int) -> Point | None:
         """Return the last stored point before a position; None if there is no such point."""
@@ -56,7 +56,7 @@ class StartPoints:
 
 
 class _Cache:
-    """The points of the logs that were read last."""
+    """A cache of the points of the logs that were read last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -62,7 +62,7 @@ class FilteredReader:
 
         # Each wanted source, with the offset of its next line.
         self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
-        self._marked = list(offsets)  # How far each source was read when the reader of the stream was informed last.
+        self._marked = list(offsets)  # The offset of each source that was last reported to the reader of the stream.
         self._is_over = False
         self._walk: LineScanner | None = None
         if not log_filter.tail:

@@ -224,7 +224,7 @@ class LineScanner:
             blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
         for source_id, end in enumerate(self._ends):
             if end > place.offsets[source_id]:
-                # Reading began in this segment, directly after the end of a line of the source.
+                # The scanner began to read in this segment, directly after the end of a line of this source.
                 self._splitter.begin_line(source_id)
         return blocks
 

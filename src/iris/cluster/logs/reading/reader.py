@@ -249,7 +249,8 @@ class LogReader:
         if opened is not None:
             return self._enter(opened) or _Step.ENTERED
         if self._list(final) is not around.segments:
-            return _Step.AGAIN  # The segment was dropped after the segments of the log were listed.
+            # The file is missing, because the segment was dropped after the segments of the log were listed.
+            return _Step.AGAIN
         reason = self._reasons.of_segment()
         if following is not None:
             self._continue_at(following, reason)

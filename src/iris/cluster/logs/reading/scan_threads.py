@@ -115,7 +115,7 @@ class LogScans:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])
             if not reading.cancelled():
-                reading.exception()  # Otherwise asyncio would log the error, because no caller fetches it.
+                reading.exception()  # The call keeps asyncio from logging an error that no caller awaits.
             raise
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ class Announcement:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._until_s: float | None = None  # A time on the event loop's clock; None before the process has started.
+        # Readers wait until this time of the event loop's clock at the latest. None before the process has started.
+        self._until_s: float | None = None
         self._is_over = asyncio.Event()
 
     def process_started(self) -> None:

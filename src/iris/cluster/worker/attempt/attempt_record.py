@@ -115,7 +115,9 @@ class Attempt:
 
     @property
     def seen_task_index(self) -> int:
-        """The task index that the task sees. A job that retries some tasks of an earlier job keeps their indices."""
+        """The index that the task's program gets in `IRIS_TASK_INDEX`. If a job runs only some tasks of an earlier job
+        again, each task gets its index in the earlier job.
+        """
         request = self.request
         return request.seen_task_index if request.HasField("seen_task_index") else request.task_index
 

@@ -269,5 +269,5 @@ async def _abandon(attempt: Attempt) -> None:
     """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
     if attempt.process is not None:
         attempt.process.signal_group(signal.SIGKILL)
-        with contextlib.suppress(Exception):  # The process may have been collected already.
+        with contextlib.suppress(Exception):  # Waiting fails if the process was collected already.
             await attempt.process.wait()

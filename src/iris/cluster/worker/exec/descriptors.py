@@ -11,9 +11,9 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
-_END_OF_INPUT = b"\x04"  # Ctrl-D
-# This number is above the number of bytes that a terminal can buffer. It is needed because FIONREAD does not count all
-# buffered bytes.
+_END_OF_INPUT = b"\x04"  # The character of Ctrl-D, which ends the input in a terminal.
+
+# More bytes than a terminal can buffer. FIONREAD does not count all buffered bytes, so this number is used instead.
 _TERMINAL_BYTES = 128 * 1024
 
 
@@ -44,7 +44,7 @@ class DescriptorReader:
                     break
                 await self._until_readable()
                 continue
-            except OSError:  # EIO: no process has the terminal open any more.
+            except OSError:  # The error EIO means that no process has the terminal open any more.
                 break
             if data:
                 self._on_bytes()
@@ -116,7 +116,7 @@ class DescriptorWriter:
             except BlockingIOError:
                 await self._until_writable()
                 continue
-            except OSError:  # No process has the other end open any more.
+            except OSError:  # The write fails if no process has the other end of the pipe open any more.
                 break
             self._rest = self._rest[written:]
             self._on_bytes()
@@ -132,7 +132,8 @@ class DescriptorWriter:
             return
         with contextlib.suppress(OSError, termios.error):
             if termios.tcgetattr(self._descriptor)[3] & termios.ICANON:
-                # The first character only completes a line that has begun.
+                # After the beginning of a line, the first Ctrl-D only submits the line. The second Ctrl-D ends the
+                # input.
                 os.write(self._descriptor, 2 * _END_OF_INPUT)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from iris.rpc.cluster_pb2 import ExecCommand
 from iris.system.processes import ProcessHandle
 
 _POLL_S = 0.05  # Without `pidfd_open`, the worker checks a process at intervals of this many seconds.
-_ROWS, _COLUMNS = 24, 80  # The size of a terminal whose size the client does not know.
+_ROWS, _COLUMNS = 24, 80  # The size of a terminal if the client does not know the size of its own terminal.
 _MOST_CELLS = 10_000
 
 
@@ -118,7 +118,9 @@ class ExecProcess:
         return cls(pid, launcher, stdin_writer, [DescriptorReader(one, on_bytes) for one in ours[1:]], terminal)
 
     async def collect(self) -> int:
-        """Collect the command, which must have ended. Return its exit code; 128 + n if signal n ended it."""
+        """Collect the exit status of the command, which must have ended. Return the exit code; 128 + n if signal n
+        ended the command.
+        """
         collected = await self._launcher.collect(self.pid)
         self._is_collected = True
         code = os.waitstatus_to_exitcode(collected.status)
@@ -153,7 +155,9 @@ class ExecProcess:
                     os.kill(pid, number)
 
     def hang_up(self) -> None:
-        """Tell all processes of the session that the client has gone. A stopped process gets the signal, too."""
+        """Send SIGHUP to all processes of the session, because the client has gone. SIGCONT makes stopped processes
+        react.
+        """
         self.signal_session(signal.SIGHUP)
         self.signal_session(signal.SIGCONT)
 

@@ -31,7 +31,7 @@ from iris.rpc.cluster_pb2 import ExecCommand, ExecControl, ExecEvent, ExecExit, 
 from iris.rpc.tunnels.connections import Streams
 from iris.rpc.tunnels.message_stream import MessageWriter, frame
 
-_NOT_STARTED = 125  # The exit code of a command that the worker could not start for a reason of its own.
+_NOT_STARTED = 125  # The exit code if the worker could not start the command, and the command was not the cause.
 _log = logging.getLogger(__name__)
 
 
@@ -169,7 +169,7 @@ class ExecSession:
 
     async def _start(self) -> ExecProcess:
         attempt, command = self.opened.attempt, self._command
-        # The values of Iris win, and among them the mark by which the processes are found.
+        # The user cannot override the variables of Iris. One of them is the mark by which the processes are found.
         env = self._env | {name: value for name, value in command.env_vars.items() if not name.startswith("IRIS_")}
         program = Program(
             list(command.command) or [choose_shell(env)],
@@ -207,7 +207,9 @@ class ExecSession:
         return exit_code
 
     async def _end_output(self, process: ExecProcess) -> None:
-        """End the output. If another process has it open, it ends after `drain_s` seconds with what was written."""
+        """End the output of the session. If another process still has the output open, wait for `drain_s` seconds, and
+        deliver what was written by then.
+        """
         if not self._is_closed:
             await asyncio.sleep(self._times.drain_s)
         for output in process.outputs:

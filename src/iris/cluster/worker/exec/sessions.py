@@ -15,7 +15,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ChannelTarget, ExecTarget
 from iris.rpc.tunnels.connections import Streams
 
-# Sessions check their limits themselves, and their streams end with the attempt.
+# These tunnels have no time limits. The exec sessions check their limits themselves, and end with their attempt.
 EXEC_TUNNEL_TIMES = TunnelTimes(idle_s=math.inf, linger_s=math.inf)
 MAX_SESSIONS = 32  # The largest number of commands that clients run in one attempt at once.
 
@@ -69,7 +69,9 @@ class ExecSessions:
             self._closed.add(tunnel.key)
 
     async def end_all(self, attempt: Attempt) -> None:
-        """Kill the commands in an attempt that has ended, and wait until no process of theirs is left."""
+        """Kill the commands of clients in an attempt that has ended, and wait until all processes of these commands
+        have ended.
+        """
         text = f"attempt {attempt.request.attempt_id} of task {attempt.request.task_id} has ended"
         sessions = [one for one in self._sessions.values() if one.opened.attempt is attempt]
         for session in sessions:

@@ -1,7 +1,7 @@
 """Sends the outputs of an ended attempt to the controller, before the end of the attempt is reported.
 
 The attempt counts as running until its outputs are stored, refused, or found to be unreadable. Therefore everyone who
-learns of the end finds the outputs, and an engine does not end the worker of a slot before.
+learns of the end finds the outputs, and no engine ends the worker of a slot before the outputs are stored.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ class OutputCollector:
         return answer.refused
 
     async def _report(self, attempt: Attempt, reason: cluster_pb2.OutputReason, problem: str) -> None:
-        """Tell the controller why the outputs cannot be collected, so that it can tell the readers."""
+        """Send the reason why the outputs cannot be collected to the controller, which shows the reason to users."""
         self._give_up(attempt, problem)
-        with contextlib.suppress(_NotSentError):  # The report of the attempt's end has the reason, too.
+        # The report of the attempt's end also contains the reason, so a refused call is ignored.
+        with contextlib.suppress(_NotSentError):
             await self._call(self._request(attempt, reason=reason, problem=problem))
 
     def _give_up(self, attempt: Attempt, why: str) -> None:

@@ -41,7 +41,7 @@ class _Transfer:
         size: How many bytes have arrived.
         digest: The hash of these bytes.
         lock: Held while a part is written, because a repeated call may arrive while the first one is still served.
-        is_done: Whether the file is at its path.
+        is_done: Whether the complete file was moved to its path.
     """
 
     file: Path
@@ -65,7 +65,7 @@ class IncomingFiles:
         Raises:
             InvalidArgumentError: A field of the request is invalid.
             FailedPreconditionError: The path leads out of the attempt's directory, or something else than a file is at
-                the path. The parts before `offset` are not here.
+                the path. The worker does not have the parts before `offset`.
             DataLossError: The hash of the file is wrong.
             OSError: The file cannot be written.
         """

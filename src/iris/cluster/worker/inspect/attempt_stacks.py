@@ -29,14 +29,15 @@ from iris.rpc.cluster_pb2 import (
 from iris.system.clock import now_ms
 
 DEFAULT_RATE = 100
-_MOST_PROCESSES = 256  # Of one attempt; the others are left out.
+_MOST_PROCESSES = 256  # The stacks of at most this many processes of one attempt are read.
 _NOT_RUNNING = StackProblem(cluster_pb2.STACK_REASON_NOT_RUNNING, "the task has no running process")
 _NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is not a Python program")
 # A call must end before the deadline of the controller (controller/inspect/stack_calls.py). Otherwise its work would go
 # on without a caller, and the answers about all tasks of this worker would be lost.
 _READ_S = 15.0
 _SAMPLE_EXTRA_S = 11.0
-_MOST_BYTES = 8 * 1024 * 1024  # Of all stacks in the answer to a call of `read`, and of all frames in the answer.
+# The largest size of all stacks in the answer to a call of `read`. All frames in the answer have the same limit.
+_MOST_BYTES = 8 * 1024 * 1024
 _LATE = StackProblem(
     cluster_pb2.STACK_REASON_TIMEOUT, "the worker had no time left, because it read other processes first"
 )
@@ -196,7 +197,7 @@ class AttemptStacks:
             threads = _TOO_LARGE
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
-        elif not _is_same(process):  # Another process, perhaps of another user, may have its id by now.
+        elif not _is_same(process):  # The process id may already belong to a process of another user.
             entry.reason, entry.problem = _ENDED
         else:
             entry.threads.extend(threads)

@@ -31,12 +31,12 @@ def name_and_state(pid: int) -> tuple[str, str]:
 
 
 def is_python(pid: int) -> bool:
-    """Return whether a process seems to run Python. The answer is True if the system does not let this process look,
-    because py-spy then reports the refusal.
+    """Return whether a process seems to run Python. If the system does not allow this process to look, return True.
+    py-spy then reports the refusal.
     """
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-            # The fields before the path of a mapped file cannot contain the word.
+            # Only the path of a mapped file can contain this word. The other fields of a line are numbers and flags.
             return any("python" in line for line in file)
     except PermissionError:
         return True

@@ -32,7 +32,8 @@ _DUMP_S = 5.0
 _RECORDS_AT_ONCE = 256
 _RECORD_EXTRA_S = 10.0  # Starting py-spy and ending a record take this many seconds at most.
 _POLL_S = 0.02
-_MAX_BYTES = 16 * 1024 * 1024  # Of an output of py-spy. A thousand threads with deep stacks need about 5 MiB.
+# The largest output of py-spy in bytes. A thousand threads with deep stacks need about 5 MiB.
+_MAX_BYTES = 16 * 1024 * 1024
 _NO_TOOL = StackProblem(
     cluster_pb2.STACK_REASON_TOOL_MISSING,
     "py-spy is not installed beside the worker: install 'iris-cluster[inspect]' in the environment of the worker, or"
@@ -51,7 +52,9 @@ class OwnProcesses(Protocol):
     """The processes of the worker that belong to no attempt. `StrayProcesses` implements this protocol."""
 
     def spare(self, pid: int) -> None:
-        """Leave a child of this process alone. Otherwise it counts as left behind by an attempt."""
+        """Record a child process that the worker itself has started. All other children count as left behind by an
+        attempt, and are killed.
+        """
 
     def release(self, pid: int) -> None:
         """Forget a child that has ended."""
@@ -153,7 +156,7 @@ class PySpy:
         """
         try:
             with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-                process = subprocess.Popen(  # noqa: ASYNC220 - It takes a millisecond, and its id is needed at once.
+                process = subprocess.Popen(  # noqa: ASYNC220 - The start takes a millisecond, so no thread is used.
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
@@ -177,7 +180,7 @@ class PySpy:
         except TimeoutError:
             return False
         finally:
-            process.kill()  # Without effect if the process has ended.
+            process.kill()  # The call has no effect if the process has ended.
             await _ended(process)
             self._own.release(process.pid)
         return True

@@ -11,7 +11,8 @@ from iris.cluster.stacks.merging import StackCounts
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StackReason, StackVariable, StackVariables, ThreadStack
 
-_MAX_VALUE = 200  # py-spy cuts long values of most types, but not of all.
+# The longest value in characters. Longer values are cut here, because py-spy cuts only the values of some types.
+_MAX_VALUE = 200
 
 
 class StackProblem(NamedTuple):

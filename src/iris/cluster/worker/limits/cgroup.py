@@ -27,7 +27,8 @@ def move_into_child_cgroup() -> None:
     Call this function before starting other processes. The function does nothing if this process cannot create cgroups.
     """
     place = find_parent()
-    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # The root cgroup may contain processes.
+    # The root cgroup has no file `cgroup.type`, and may contain processes.
+    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):
         return
     with contextlib.suppress(OSError):
         os.makedirs(f"{place.path}/{_SERVER}", exist_ok=True)

@@ -234,7 +234,7 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
-    except subprocess.SubprocessError as error:  # The terminal could not become the controlling terminal.
+    except subprocess.SubprocessError as error:  # The terminal could not become the process's controlling terminal.
         return {"errno": 0, "text": str(error)}
     except ValueError as error:  # Python raises ValueError if no process can be started with the given values.
         return {"errno": 0, "text": str(error)}

@@ -88,10 +88,11 @@ def _allow_stacks_of_forks() -> None:
             if file.read().strip() != "1":
                 return
         with open(f"/proc/{os.getppid()}/stat") as file:
-            worker = int(file.read().rpartition(")")[2].split()[1])  # The parent of this process is the launcher.
+            # The worker is the parent of the launcher, and the launcher is the parent of this process.
+            worker = int(file.read().rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return
-    import ctypes  # Only machines with this setting need the import.
+    import ctypes  # The import is here because only machines with this setting of Yama need it.
 
     prctl = ctypes.CDLL(None).prctl
     os.register_at_fork(after_in_child=lambda: prctl(0x59616D61, worker, 0, 0, 0))
@@ -113,7 +114,7 @@ def load_callable(entrypoint: str, pickled_by: str) -> _Loaded:
 
 
 def end(error: BaseException, result: str) -> NoReturn:
-    """End the process because of an error, like a task without inputs."""
+    """End the process because of an error, in the same way as in a task without inputs."""
     _end(error, result, None)
     raise AssertionError("`_end` always raises SystemExit")
 

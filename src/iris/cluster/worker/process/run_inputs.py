@@ -138,7 +138,7 @@ def _work(
     entrypoint, pickled_by, result = task
     try:
         (function, _, kwargs), modules = tools.load_callable(entrypoint, pickled_by)
-    except BaseException as error:  # noqa: BLE001 - `end` makes the exit code of every error.
+    except BaseException as error:  # noqa: BLE001 - `end` derives the exit code from the exception.
         tools.end(error, result)
     sys.argv[0] = getattr(function, "__name__", type(function).__name__)
     own = modules.own_names()
@@ -218,7 +218,7 @@ def _frames(pid: int, descriptor: int) -> Any:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     ended = -1
-    with contextlib.suppress(AttributeError, OSError):  # Old kernels have no such descriptors.
+    with contextlib.suppress(AttributeError, OSError):  # Old kernels have no descriptors of processes.
         ended = os.pidfd_open(pid)
         poll.register(ended, select.POLLIN)
     buffer = bytearray()

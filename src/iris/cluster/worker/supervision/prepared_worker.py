@@ -30,7 +30,8 @@ from iris.cluster.worker.supervision.worker_identity import PREPARED_NAME
 
 _LENGTH = struct.Struct("!I")
 _PR_SET_NAME = 15
-_DESCRIPTORS = 3  # The event log, the worker's lock, and the pipe with the credentials.
+# An order contains the descriptors of the event log, of the worker's lock, and of the pipe with the credentials.
+_DESCRIPTORS = 3
 
 
 class PreparedWorker:

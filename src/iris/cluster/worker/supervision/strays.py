@@ -33,7 +33,9 @@ class StrayProcesses:
         self._own_pids = set(own_pids)
 
     def spare(self, pid: int) -> None:
-        """Leave a child of this process alone. Otherwise it counts as left behind by an attempt."""
+        """Record a child process that the worker itself has started. All other children count as left behind by an
+        attempt, and are killed.
+        """
         self._own_pids.add(pid)
 
     def release(self, pid: int) -> None:

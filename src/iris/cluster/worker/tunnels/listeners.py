@@ -43,7 +43,9 @@ def find_listeners(port: int) -> list[Listener]:
 
 
 def own_sockets(pids: Iterable[int], inodes: Iterable[int]) -> set[int]:
-    """Return the inodes of those sockets that one of the processes has open. Call the function in a thread."""
+    """Return the inodes of the given sockets that at least one of the given processes has open. The call may block, so
+    call it in a thread.
+    """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: set[int] = set()
     for pid in pids:

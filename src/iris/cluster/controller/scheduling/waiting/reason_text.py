@@ -29,7 +29,7 @@ from iris.cores import cores_of
 from iris.counts import counted
 from iris.reasons import PendingCode
 
-_RESOURCE_NAMES = ("cpu", "memory", "gpu")  # The names are in the order of `Resources.amounts`.
+_RESOURCE_NAMES = ("cpu", "memory", "gpu")  # The names of the resources in texts, in the order of `Resources.amounts`.
 _PLACEMENT_TEXT = {
     Placement.ANY: "",
     Placement.SPREAD: ", each on a machine of its own",

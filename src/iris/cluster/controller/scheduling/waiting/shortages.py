@@ -41,14 +41,16 @@ class ShortageFinder:
         self._others_of: dict[Labels, Resources] = {}
 
     def free_shortage(self, gang: GangRequest) -> InsufficientFree:
-        """Return why a gang does not fit now. The gang would fit if nothing were allocated."""
+        """Return why a gang does not fit now. Call this method only for a gang that would fit if nothing were
+        allocated.
+        """
         machines = self._summary(gang, self._free)
         others = _only(self._held_by_others(gang), machines.scarce)
         return InsufficientFree(GangKind.of(gang), machines, others)
 
     def capacity_shortage(self, gang: GangRequest) -> Shortage:
-        """Return why a gang can never fit on the present machines. The gang would not fit even if nothing were
-        allocated.
+        """Return why a gang can never fit on the present machines. Call this method only for a gang that would not fit
+        even if nothing were allocated.
         """
         kind = GangKind.of(gang)
         machines, members = self._empty.machine_set.machines, self._empty.members(gang)

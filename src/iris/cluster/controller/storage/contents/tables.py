@@ -115,9 +115,9 @@ ADD_CONTENTS = (
     " + coalesce((SELECT sum(length(value)) FROM results WHERE results.job_id = jobs.job_id), 0)"
     " FROM jobs WHERE jobs.number = last_insert_rowid()"
 )
-# The only argument of each statement is the number of a job.
+# The statements that drop the contents of a job. The only argument of each statement is the number of the job.
 DROP_CONTENTS = (
-    "DELETE FROM contents WHERE number=?",  # This row is deleted first: its trigger subtracts all bytes of the job.
+    "DELETE FROM contents WHERE number=?",  # This row comes first, because its trigger subtracts all bytes.
     "DELETE FROM results WHERE job_id=(SELECT job_id FROM jobs WHERE number=?)",
     "DELETE FROM entry_points WHERE number=?",
 )
@@ -129,7 +129,7 @@ REMOVE_BUNDLE = (
 
 
 def fill_contents(db: sqlite3.Connection) -> None:
-    """Add the rows of contents for the jobs of a database of an older version."""
+    """Add a row of the table `contents` for each job in a database that an older version has written."""
     for number, launch in db.execute("SELECT number, launch FROM jobs").fetchall():
         bundle_hash = LaunchJobRequest.FromString(launch).bundle_hash
         statement = ADD_CONTENTS.replace("last_insert_rowid()", "?")
