@@ -114,14 +114,15 @@ def _show(
 
 
 class QuickPreparation:
-    """Recognises lines about task preparations of less than a second. Such lines are not shown."""
+    """Finds the log lines about the preparation of a task that took less than a second. `iris run` does not show these
+    lines."""
 
     def __init__(self) -> None:
         self._began_ms: dict[tuple[int, int], int] = {}
 
     def __call__(self, lines: Sequence[LogEntry]) -> bool:
-        """Return whether the given lines, all from one source of one attempt, describe a preparation of less than a
-        second."""
+        """Return whether the given lines say that a task was prepared in less than a second. All lines must come from
+        one source of one attempt."""
         last = lines[-1]
         if last.source != "build" or last.missing_bytes:
             return False
@@ -223,7 +224,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
-            output.silence()  # The cluster was killed, so later errors of its connections mean nothing.
+            output.silence()  # The cluster is about to be killed, so connection errors are not shown.
             connection.kill()
             os._exit(128 + number)
 
@@ -235,7 +236,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The signal thread waits for up to two signals. Each zero in the queue ends one of its waits.
+        # The signal thread waits at most twice for a signal. Each zero in the queue ends one wait.
         signals.put(0)
         signals.put(0)
         thread.join()

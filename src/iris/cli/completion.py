@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from iris.client import IrisClient
     from iris.rpc import cluster_pb2
 
-COMPLETION_VARIABLE = "_IRIS_COMPLETE"  # `click` reads this variable in `program.main`.
+# The shell sets this environment variable when it requests completions. `click` reads it in `program.main`.
+COMPLETION_VARIABLE = "_IRIS_COMPLETE"
 _TIMEOUT_S = 2.0
 _MOST = 100
 
@@ -76,7 +77,8 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 class _TooSlow(BaseException):
-    """The cluster has not answered in time. Calls to the cluster must not treat this as a broken connection."""
+    """The error that ends a completion when the cluster has not answered in time. It is no `Exception`, so that the
+    client does not treat it as a broken connection and repeat the call."""
 
 
 @contextmanager

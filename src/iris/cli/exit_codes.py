@@ -16,7 +16,7 @@ import click
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
-# The code for an error in a command that does not exit with the code of a job.
+# The exit code after an error of Iris, for all commands that do not exit with the code of a job.
 EXIT_ERROR = 1
 # A task failed although its process exited with 0, for example because its result could not be stored.
 EXIT_FAILED = 1
@@ -27,7 +27,8 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
-# What the exit code of a command says about its job. The reference page of the command line has this table.
+# The meaning of each exit code of a command that exits with the code of a job. The reference page of the command line
+# shows this table.
 JOB_EXIT_CODES = (
     ("0", "The job succeeded."),
     ("N", "The exit code of the first task that failed, with --each and --array also if the job succeeded."),
@@ -85,9 +86,9 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
 def failed_inputs(status: cluster_pb2.JobStatus) -> list[cluster_pb2.TaskStatus]:
     """Return the failed tasks of a job that runs a command for each input, in index order.
 
-    Such a job may succeed although inputs have failed. Its exit code then tells about the failed inputs. For other jobs
-    the list is empty: `--max-task-failures` of other jobs says which failures count, and a map of Python has an
-    exception for each failed input. Only a map has a digest of its inputs.
+    A job with `--each` or `--array` may succeed although some inputs have failed. The exit code of the command then
+    reports the first failed input. For all other jobs, this list is empty. A map of the Python API also has inputs, but
+    it reports each failed input as an exception. Only a map has a digest of its inputs.
     """
     if not status.num_inputs or status.inputs_digest:
         return []

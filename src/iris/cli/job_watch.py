@@ -138,7 +138,9 @@ class JobWatch:
                 if self._over:
                     return
         except IrisError:
-            pass  # This thread ignores the error, because the main thread reports it.
+            # The thread of the status line ignores the error, because the main thread reads from the same cluster and
+            # reports it.
+            pass
         self._set(Activity())
 
     @property

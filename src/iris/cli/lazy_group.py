@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 _SUGGESTIONS = 3
-_WORDS_KEY = "iris.words"  # The key of `click.Context.meta` for the words of the outermost group.
+_WORDS_KEY = "iris.words"  # The words of the whole command line are stored in `click.Context.meta` under this key.
 
 
 def given_words(context: click.Context) -> list[str]:

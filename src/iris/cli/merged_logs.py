@@ -23,7 +23,7 @@ _DRAIN_S = 0.05
 def merged_batches(streams: Sequence[LogStream], *, follow: bool) -> Iterator[Batch]:
     """Yield the batches of lines of several streams.
 
-    An empty batch means that the caller should show all lines so far, because no more lines are ready.
+    An empty batch means that no more lines are ready. The caller should then show all lines that it has received.
 
     Args:
         streams: The streams, none of which has been read. The caller closes the streams.

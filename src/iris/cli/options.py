@@ -54,7 +54,9 @@ def context_option(command: Command) -> Command:
 
     def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value:
-            context.meta[_CONTEXT_KEY] = value  # All contexts of click of one command line share `meta`.
+            # `click` has one `Context` for each nested command. All contexts of a command line share the dictionary
+            # `meta`.
+            context.meta[_CONTEXT_KEY] = value
 
     return click.option(
         "--context",

@@ -73,7 +73,7 @@ class Feeder:
         self._job_id = job_id
         self._output = output
         self._attempt_id: int | None = None
-        self._position = 0  # The number of bytes that the attempt has received.
+        self._position = 0  # The number of bytes of standard input that the running attempt has received.
         self._stopping = False
         self._is_over = False
         self._wake, self._wake_end = os.pipe()

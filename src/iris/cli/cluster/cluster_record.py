@@ -103,7 +103,7 @@ def is_running(record: Record) -> bool:
 
 
 def write_record(record: Record) -> None:
-    """Replace the record of this machine."""
+    """Replace the record of the cluster that `iris up` has started on this machine."""
     path = record_path()
     before = find_record()
     write_file(path, json.dumps(record.to_document() | {"home": home_stamp(path)}, indent=2) + "\n", shared=True)
@@ -113,7 +113,7 @@ def write_record(record: Record) -> None:
 
 
 def remove_record() -> None:
-    """Remove the record of this machine."""
+    """Remove the record of the cluster that `iris up` has started on this machine."""
     found = find_record()
     if found is not None:
         found[0].unlink(missing_ok=True)
@@ -121,7 +121,8 @@ def remove_record() -> None:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Lock the record of this machine. If two `iris up` run at once, only one of them starts a cluster.
+    """Lock the record of the cluster on this machine. The lock ensures that only one of two simultaneous `iris up`
+    starts a cluster.
 
     Raises:
         LocalClusterError: The directory cannot be made or written, or this machine does not run Linux.

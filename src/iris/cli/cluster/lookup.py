@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LATEST = "@"
 _SHOWN = 3
-_COMPARED = 1000  # the number of the newest jobs whose ids are compared with an unknown id
+_COMPARED = 1000  # An unknown id is compared with the ids of this many jobs.
 _UNFINISHED = [name for number, name in STATE_NAMES.items() if number and number not in FINAL_STATES]
 _SHOWN_CANDIDATES = 10
 
@@ -52,8 +52,8 @@ class Target:
 
 
 class Lookup:
-    """Resolves the names of one command. Resolving an id needs one call. Resolving another name needs a list of the
-    matching jobs.
+    """Finds the jobs and tasks for the names on one command line. To find an id, it makes one call. For any other name,
+    it requests a list of the matching jobs.
 
     Args:
         client: The client of the cluster.
@@ -112,7 +112,7 @@ class Lookup:
         return list(found.values())
 
     def all_of(self, name: str) -> list[Target]:
-        """Return the jobs and tasks that one name stands for. The module's docstring has the rules.
+        """Return the jobs and tasks that one name stands for. The docstring of this module lists the forms of names.
 
         Raises:
             NotFoundError: There is no such job or task.
@@ -192,8 +192,9 @@ class Lookup:
         owner = "" if inside is not None else name_in_token(token) or ""
         begin = "" if inside is None else f"{inside.job_id}/"
         depth = begin.count("/")
-        # The list may begin with child jobs at another level of the tree, which do not count. The wanted job is nearly
-        # always among the first `_COMPARED` jobs. Only if it is not among them, the whole list is read.
+        # The list may begin with jobs at deeper levels of the job tree. The loop skips these jobs. The wanted job is
+        # nearly always among the newest `_COMPARED` jobs. The whole list is read only if those jobs do not contain the
+        # wanted job.
         for limit in (_COMPARED, None):
             for job in self._client.list_jobs(id_prefix=begin, owner=owner, newest_first=True, limit=limit):
                 if job.job_id.count("/") == depth:
@@ -202,7 +203,8 @@ class Lookup:
         raise NotFoundError(f"there is no latest job{whose}: 'iris ps --all' shows all jobs")
 
     def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
-        """Return the status of a listed job. Add the tasks if the command needs them."""
+        """Return the status of a job from a list. If the command needs the tasks of the job, request the status with
+        the tasks."""
         return self._client.status(job.job_id) if self._with_tasks else job
 
 

@@ -1,4 +1,5 @@
-"""Decides what is wrong with the controller, its engine and its workers. The module is pure."""
+"""Decides what is wrong with the controller, its engine and its workers. This module makes no calls: its input is what
+`examination.py` has measured."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from iris.rpc import cluster_pb2
 _CONTROLLER = "controller"
 _LEAST_DISK_SHARE = 0.1
 _MOST_FILES_SHARE = 0.8
-# From the first of these settings of Yama on, a program without root can read the memory of no other process. With the
-# second one, root cannot either, and the setting stays until a reboot.
+# Two values of the kernel's setting `kernel.yama.ptrace_scope`. From the value 2 on, only root can read the memory of
+# other processes. With the value 3, not even root can, and only a reboot changes the value.
 _YAMA_ADMIN, _YAMA_NO_ATTACH = 2, 3
 _YAMA_ADVICE = "set it to 1: sysctl kernel.yama.ptrace_scope=1"
 

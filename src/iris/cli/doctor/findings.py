@@ -13,9 +13,9 @@ class Status(enum.StrEnum):
     """How good or bad a finding is."""
 
     OK = "ok"
-    UNKNOWN = "unknown"  # This could not be checked.
-    WARNING = "warning"  # The cluster works, but something should be changed.
-    PROBLEM = "problem"  # Something does not work.
+    UNKNOWN = "unknown"  # UNKNOWN: the check could not be made.
+    WARNING = "warning"  # WARNING: the cluster works, but should be changed.
+    PROBLEM = "problem"  # PROBLEM: a part of the cluster does not work.
 
 
 _MARKS = {Status.OK: "ok", Status.UNKNOWN: "?", Status.WARNING: "warn", Status.PROBLEM: "FAIL"}

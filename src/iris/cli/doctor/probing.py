@@ -19,7 +19,9 @@ _TIMEOUT_S = 5.0
 _WORKER_TIMEOUT_S = 2.0  # A laptop often reaches none of the workers, and must not wait long for each of them.
 _AT_ONCE = 32
 _OK = (200, b"ok")
-_MAX_ANSWER_BYTES = 64 * 1024  # The answers of Iris have a few bytes. Another server may send without an end.
+# At most this many bytes of an answer are read. An answer of Iris is shorter, but the address may belong to another
+# server, which may send bytes without an end.
+_MAX_ANSWER_BYTES = 64 * 1024
 _HTTP_ADVICE = "check the port, and whether the address needs https:// instead of http://, or the other way round"
 _PORTS = {"http": 80, "https": 443}
 
@@ -87,7 +89,8 @@ def _connect(address: str, tls: ClientTls, timeout_s: float) -> http.client.HTTP
 
 
 def _get(connection: http.client.HTTPConnection, address: str, path: str) -> tuple[bool, str | None]:
-    """Return whether a probe of Iris answers that all is well, and the header `Date` of the answer."""
+    """Call a health probe of a server. Return whether a server of Iris answered that all is well, and the header `Date`
+    of the answer."""
     connection.request("GET", urlsplit(address).path.rstrip("/") + path)
     answer = connection.getresponse()
     body = answer.read(_MAX_ANSWER_BYTES)
@@ -103,8 +106,8 @@ def _certificate_left_s(connection: http.client.HTTPConnection) -> float | None:
 
 
 def _offset_s(date: str, now_s: float) -> float | None:
-    """Return by how many seconds a `Date` header is ahead of the clock. The header has whole seconds, which are up to
-    one second old. Therefore an offset below two seconds counts as 0.
+    """Return by how many seconds a `Date` header is ahead of this machine's clock. An offset below two seconds counts
+    as 0, because the header contains whole seconds and may be a second old.
     """
     try:
         offset_s = parsedate_to_datetime(date).timestamp() + 0.5 - now_s
@@ -114,9 +117,9 @@ def _offset_s(date: str, now_s: float) -> float | None:
 
 
 def _explain(error: OSError | UnicodeError | IrisError, address: str, timeout_s: float) -> tuple[str, str]:
-    """Return why a connection failed, and what to do."""
+    """Return why a connection failed, and what the user can do about it."""
     host = urlsplit(address).hostname
-    if isinstance(error, socket.gaierror | UnicodeError):  # Python refuses a name that no DNS can have.
+    if isinstance(error, socket.gaierror | UnicodeError):  # A malformed host name raises UnicodeError.
         return f"the name {host!r} is unknown here", "check the address, and the DNS settings of this machine"
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = (

@@ -1,5 +1,5 @@
-"""Decides what is wrong with the way to the controller: the network, TLS, the clock and the token. This module is
-pure.
+"""Decides what is wrong between this client and the controller: the network, TLS, the clock and the token. This module
+makes no calls: its input is what `examination.py` has measured.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ServerProbe:
 
 
 def judge_server(probe: ServerProbe, address: str) -> list[Finding]:
-    """Return the findings about the way from this machine to the controller."""
+    """Return the findings about the connection from this machine to the controller."""
     if probe.error:
         text = f"{address} cannot be reached from this machine: {probe.error}"
         return [Finding("reachability", _CONTROLLER, Status.PROBLEM, text, probe.advice)]

@@ -1,7 +1,7 @@
 """Reads the standard input of this process, and writes its outputs, on an asyncio loop.
 
-Pipes and terminals are watched by the loop, so that neither a silent input nor a full output blocks it. The loop cannot
-watch files, but these are always ready.
+The asyncio loop watches pipes and terminals, so that neither a silent input nor a full output blocks the loop. The loop
+cannot watch regular files, but reading and writing them needs no waiting.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 _READ_BYTES = 64 * 1024
-_WRITE_BYTES = 4096  # A pipe that can be written has room for this many bytes, so the write does not block.
+# When the loop reports a pipe as writable, the pipe has room for at least this many bytes. Writing not more than this
+# number therefore does not block.
+_WRITE_BYTES = 4096
 
 
 class LocalInput:
@@ -34,8 +36,8 @@ class LocalInput:
             try:
                 data = os.read(self._descriptor, min(size, _READ_BYTES))
             except BlockingIOError:
-                continue  # The program that has started this process uses the descriptor without blocking.
-            except OSError:  # For example, the terminal is gone.
+                continue  # Another process has set this descriptor to non-blocking mode.
+            except OSError:  # The input has failed, for example because the terminal is gone.
                 return b""
             if not data or self._on_bytes(data):
                 return data
@@ -68,7 +70,7 @@ class LocalOutput:
         self._rest = memoryview(data)
 
     async def drain(self) -> None:
-        """Wait until the bytes are written. After an error, they are dropped."""
+        """Wait until all bytes passed to `write` are written. After an error of the output, drop them instead."""
         while self._rest:
             await _until_ready(self._descriptor, is_input=False)
             try:
@@ -104,7 +106,7 @@ async def _until_ready(descriptor: int, *, is_input: bool) -> None:
         else:
             loop.add_writer(descriptor, ready.set)
     except OSError:
-        await asyncio.sleep(0)  # A file is always ready. Other parts of the loop get their turn.
+        await asyncio.sleep(0)  # A file needs no wait. The sleep lets other coroutines run.
         return
     try:
         await ready.wait()

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 
 class RawTerminal:
-    """A terminal that can be set to raw mode, as a context manager. The end of the block restores it in every case.
+    """A context manager for the user's terminal. Inside the block, the terminal can be set to raw mode. The end of the
+    block restores the earlier mode, even after an error.
 
     Args:
         descriptor: The descriptor of the terminal. None: there is no terminal, and the block changes nothing.
@@ -42,7 +43,8 @@ class RawTerminal:
             self._before, self.is_raw = None, False
 
     def set_raw(self) -> None:
-        """Set raw mode. Do it again after the shell has continued this process."""
+        """Set the terminal to raw mode. This method must be called again after the shell has stopped and continued this
+        process."""
         if self._descriptor is not None and self._before is not None:
             import termios
             import tty

@@ -29,7 +29,7 @@ from iris.terminal.encoding import cannot_write
 _CTRL_C = b"\x03"
 _MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
 
-Target = tuple[str, int]  # The job and the index of the task.
+Target = tuple[str, int]  # The id of the job, and the index of the task.
 
 
 def run_command(connection: ClusterConnection, target: Target, command: ExecCommand, output: Output) -> int:
@@ -64,7 +64,8 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
 async def _run(
     connection: ClusterConnection, target: Target, command: ExecCommand, output: Output, terminal: RawTerminal
 ) -> ExecExit | OSError | int:
-    """Return how the command has ended; or the error of a local output, or the exit code after a signal."""
+    """Return how the command in the task has ended. If a local output failed, return its error. If a signal ended the
+    wait, return the exit code of this process."""
     loop = asyncio.get_running_loop()
     left: asyncio.Future[OSError | int] = loop.create_future()
 
@@ -74,7 +75,7 @@ async def _run(
 
     def note(text: str) -> None:
         output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
-        if terminal.is_raw and os.isatty(2):  # A new line does not begin at the left edge.
+        if terminal.is_raw and os.isatty(2):  # In raw mode, a newline does not move to the first column.
             with contextlib.suppress(OSError):
                 os.write(2, b"\r")
 
@@ -107,7 +108,8 @@ async def _run(
 
 
 async def _set_raw_at_start(session: ExecSession, terminal: RawTerminal, command: ExecCommand) -> None:
-    """Set the terminal to raw mode when the command has started. Before, nothing would read the keys."""
+    """Set the terminal to raw mode once the command has started. Until then, no program would receive the keys that the
+    user types."""
     await session.started.wait()
     terminal.set_raw()
     _resize(session, command)
@@ -123,7 +125,8 @@ def _resize(session: ExecSession, command: ExecCommand) -> None:
 def _signals(
     session: ExecSession, terminal: RawTerminal, command: ExecCommand, leave: Callable[[int], None]
 ) -> Iterator[None]:
-    """Pass signals on to the command, or leave the command because of them, until the end of the block."""
+    """Handle the signals of this process inside the `with` block: pass a signal on to the command in the task, or stop
+    waiting for the command."""
     loop = asyncio.get_running_loop()
     interrupts = 0
 

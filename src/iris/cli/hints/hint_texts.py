@@ -82,7 +82,7 @@ def _time(text: str) -> str:
     units: tuple[tuple[int | None, str], ...]
     if days is not None or third is not None:
         units = (days, "d"), (first, "h"), (second, "m"), (third, "s")
-    else:  # Slurm reads one number as minutes, and two numbers as minutes and seconds.
+    else:  # In a time limit of Slurm, a single number means minutes, and `10:30` means 10 minutes and 30 seconds.
         units = (first, "m"), (second, "s")
     return "".join(f"{number}{unit}" for number, unit in units if number) or "2h"
 

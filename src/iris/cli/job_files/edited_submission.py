@@ -27,7 +27,7 @@ _NOT_EDITABLE = (
     *("workspace", "no_workspace", "env_file", "each", "array", "replace", "reuse", "detach"),
     *("json", "address", "context"),
 )
-_LONG_LINE = 100  # A list whose line is longer gets a line for each item.
+_LONG_LINE = 100  # If a list does not fit into a line of this many characters, each of its items gets its own line.
 _HEAD = """\
 # Change the lines below, save, and close the editor: the changed job is submitted. Without a change, nothing is
 # submitted. The keys are the options of 'iris run --help', with _ for -. A deleted line means the default.
@@ -149,7 +149,7 @@ def _entries(submission: LaunchRequest) -> dict[str, Any]:
 
 
 def _kept_parts(answer: cluster_pb2.Controller.GetSubmissionResponse) -> list[str]:
-    """Return which parts of a submission stay as they are."""
+    """Return lines about the parts of a submission that stay unchanged, for the comments in the editor."""
     submission, parts = answer.submission, []
     if answer.callable_bytes:
         parts.append("the Python function with its arguments")

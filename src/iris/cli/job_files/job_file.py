@@ -156,7 +156,7 @@ def _is_number(value: object) -> bool:
 
 
 def _toml(value: bool | str | list[str]) -> str:
-    """Return a value in TOML. A list has texts only."""
+    """Return a value as TOML. A list must contain only texts."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):

@@ -60,5 +60,6 @@ def words_of_expiry(document: dict[str, Any]) -> str:
 
 
 def source_text(source: str) -> str:
-    """Return what has named a cluster, in words."""
+    """Return where the address of a cluster comes from, in words: an option, an environment variable, a context, or
+    `iris up`."""
     return _SOURCES[source]

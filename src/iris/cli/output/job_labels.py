@@ -33,7 +33,7 @@ class JobLabels:
 
     def __init__(self, counts: Mapping[str, int], indices: Mapping[str, Sequence[int]]) -> None:
         self._counts = dict(counts)
-        # The number of each job's first task.
+        # For each job, the number that its first task has among the tasks of all jobs.
         self._first = dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
         names = (self._name(job_id, index) for job_id in counts for index in indices[job_id])
         self._width = max(map(len, names), default=0)

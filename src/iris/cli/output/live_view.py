@@ -54,7 +54,8 @@ def show_live(frames: Iterator[Frame], output: Output) -> None:
 
 
 def _without_usage(value: Any) -> Any:
-    """Return a document without the usage of jobs and tasks, which changes all the time while a task runs."""
+    """Return a copy of a JSON document without the resource usage of jobs and tasks, because the usage changes all the
+    time while a task runs."""
     if isinstance(value, Mapping):
         return {name: _without_usage(item) for name, item in value.items() if name != "resource_usage"}
     return [_without_usage(item) for item in value] if isinstance(value, list) else value

@@ -63,14 +63,14 @@ class Output:
         self._lines, self._lines_apart = self._screen.lines, self._screen.lines_apart
         self._to_json = json.JSONEncoder(ensure_ascii=not self._stdout.is_unicode)
         self._label_width = 0
-        self._redrawn = 0  # The number of rows that `redraw` has shown.
+        self._redrawn = 0  # The number of terminal rows that the last call of `redraw` has filled.
         self._job_labels: JobLabels | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._ended_tasks: set[int] = set()
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
-        self._written_s = time.monotonic()  # When the last line of a task or the last message was written.
+        self._written_s = time.monotonic()  # The time at which the last task line or message was written.
         self._has_input = False
         self._is_writing = self._is_interrupted = self._is_silent = False
 

@@ -62,12 +62,12 @@ class CopyDisplay:
         self._shown_s = 0.0
 
     def begin(self, label: str) -> None:
-        """Begin a copy with a label, for example of another task."""
+        """Begin to show the progress of a copy. The label is shown before the progress."""
         self._label = f"{label}: "
         self._began_s = time.monotonic()
 
     def show(self, done: int, total: int) -> None:
-        """Show how many bytes were copied, of how many, and how fast."""
+        """Show the number of copied bytes, the total number of bytes, and the speed."""
         now_s = time.monotonic()
         taken_s = now_s - self._began_s
         if self.is_quiet or not self._output.has_status_line or taken_s < _QUIET_S or now_s - self._shown_s < _EVERY_S:

@@ -84,7 +84,8 @@ def bundle(*, path: Path | None, as_json: bool, address: str | None) -> None:
 
 
 def _names_another_cluster(address: str | None, local: str) -> bool:
-    """Return whether the options or the environment name another cluster than the one of `iris up` at `local`."""
+    """Return whether the options or the environment select a cluster other than the one that `iris up` runs at the
+    address `local`."""
     try:
         chosen = find_cluster(address or None, given_context())
     except FailedPreconditionError:

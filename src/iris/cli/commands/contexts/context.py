@@ -57,7 +57,7 @@ Remove a context with its token. The token stays valid until it expires; 'iris t
 """
 
 
-# Words that people know from kubectl and docker.
+# Hints for users who type a subcommand of kubectl or docker after `iris context`.
 _FOREIGN = {
     **dict.fromkeys(("ls", "get-contexts"), "'iris context list' shows the contexts"),
     **dict.fromkeys(("current", "current-context", "inspect"), "'iris context show' shows the current context"),

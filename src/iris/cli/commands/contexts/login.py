@@ -31,7 +31,7 @@ from iris.errors import (
 )
 from iris.rpc.address import is_loopback, parse_address
 
-_CHECK_S = 15.0  # The time in seconds within which the cluster must answer.
+_CHECK_S = 15.0  # `iris login` fails if the cluster does not answer within this many seconds.
 _LOGIN_HELP = """\
 Save the address and the token of a cluster as a context, and call this cluster from now on.
 

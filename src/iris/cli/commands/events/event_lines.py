@@ -65,11 +65,11 @@ def subject_of(event: cluster_pb2.Controller.Event) -> str:
 
 
 def details_of(event: cluster_pb2.Controller.Event) -> str:
-    """Return the other facts of an event in one line of text."""
+    """Return what an event says besides its time, its kind and its subject, as one line of text."""
     parts = [event.reason] if event.reason else []
     parts += [f"attempt {event.attempt_id}"] if event.HasField("attempt_id") and event.attempt_id else []
     parts += [f"on {event.worker_id}"] if event.worker_id and event.job_id else []
-    # The text of a failure contains the state and the exit code.
+    # The fields `state` and `exit_code` are left out if the event has a text, because that text contains their values.
     known = ("state", "exit_code") if event.text else ()
     fields = sorted(item for item in event.fields.items() if item[0] not in (*known, "first_failed_task_index"))
     parts += [f"{name}={value}" for name, value in fields if value]

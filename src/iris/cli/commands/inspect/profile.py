@@ -102,13 +102,13 @@ def profile(
 
 
 def _form_of(path: str | None) -> str:
-    """Return the form that belongs to the ending of a file."""
+    """Return the format in which to write a profile to a file, from the extension of the file's name."""
     endings = {".json": "speedscope", ".svg": "flamegraph", ".html": "flamegraph"}
     return "text" if path is None else endings.get(Path(path).suffix.lower(), "text")
 
 
 def _sample(client: IrisClient, target: Target, output: Output, duration_s: int, rate: int, *, idle: bool) -> Profile:
-    """Sample until the end of the duration, or until Ctrl-C."""
+    """Sample the call stacks of tasks until `duration_s` has passed or the user presses Ctrl-C."""
     from iris.client.inspect.profile import ProfileSum, check_profile, slices
 
     try:

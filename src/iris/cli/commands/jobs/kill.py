@@ -67,7 +67,8 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
 
     with connect(address) as connection:
         client = connection.client
-        # An error about one name is printed and not raised, so that the command also terminates the other jobs.
+        # An error about one of the given names is printed and not raised, so that the command also terminates the other
+        # jobs.
         found = Lookup(client, live_only=True).several(jobs, on_error=report)
         if task_index is not None:
             found = [_task_of(target, task_index) for target in found]

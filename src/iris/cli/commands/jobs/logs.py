@@ -147,7 +147,8 @@ def logs(
                 job_id = chosen[0].status.job_id
                 again = _words_again(connection, job_id, options, with_exit_code=with_exit_code)
             batches = streams[0].batches()
-            # With -f, the stream itself reports retries.
+            # With -f, the stream of log lines prints a notice about each retry of a task. Without -f, `_with_retries`
+            # does.
             shown = batches if follow else _with_retries(batches, chosen[0].status, output)
             whole = _show(streams, shown, output, again)
         if not follow:
@@ -283,7 +284,7 @@ def _label(chosen: Sequence[_Chosen], output: Output) -> None:
 def _watches(
     connection: Connection, chosen: Sequence[_Chosen], options: Mapping[str, Any], output: Output
 ) -> list[JobWatch]:
-    """Return the watches that show why the followed jobs wait. Without -f, there are none."""
+    """Return one `JobWatch` for each followed job, which shows why the job waits. Without -f, the list is empty."""
     from iris.cli.job_watch import JobWatch  # This import takes a third of a second, and only -f needs it.
 
     live = [one for one in chosen if options["follow"] and not is_job_finished(one.status.state)]
@@ -343,7 +344,7 @@ def _code_of_job(connection: Connection, job: str, output: Output) -> int:
 
 
 def _code_of_tasks(stream: LogStream, output: Output) -> int:
-    """Return the exit code of the first followed task that did not succeed, and print why."""
+    """Return the exit code of the first followed task that did not succeed, and print why that task failed."""
     for index, end in sorted(stream.ends.items()):
         code = exit_code_of(end)
         if code:

@@ -86,7 +86,7 @@ class _Filter:
         return len(self.jobs(client, _UNFINISHED, None)), len(self.jobs(client, _ENDED, None))
 
     def accepted(self, states: Sequence[str]) -> list[str]:
-        """Return those of the given states that are accepted."""
+        """Return the given states without the states that the user has excluded with `--state`."""
         return [state for state in states if state in self.states or not self.states]
 
     def words(self) -> list[str]:
@@ -97,7 +97,8 @@ class _Filter:
         return [*words, "--since", write_moment(self.since_ms)] if self.since_ms else words
 
     def jobs_in(self, watched: WatchedJobs | None, most: int | None) -> list[cluster_pb2.JobStatus] | None:
-        """Return the jobs of a watched list that meet all conditions. None if the list is too short to know them."""
+        """Return the jobs of a watched list that meet all conditions. Return None if the list has reached its size
+        limit, because matching jobs may then be missing."""
         if watched is None:
             return []
         found = [job for job in watched.jobs if not is_pattern(self.name) or matches(job.job_id, self.name)][:most]
@@ -170,7 +171,7 @@ def _listed(
 
 
 def _frames(client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None) -> Iterator[Frame]:
-    """Yield the jobs to show, after each change."""
+    """Yield a new frame with the jobs to show after each change of the jobs."""
     states = (wanted.accepted(_UNFINISHED), wanted.accepted(_ENDED))
     for live_list, ended_list in changes_of_jobs(client, *states, wanted.conditions()):
         live, ended = wanted.jobs_in(live_list, most), wanted.jobs_in(ended_list, most_ended or most)

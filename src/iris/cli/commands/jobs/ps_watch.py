@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from iris.cluster.client.operations.watches.list_watching import WatchedJobs
 
 
-# If jobs change all the time, the two lists may never show the same moment. After this time, they are shown anyway.
+# `iris ps --watch` waits until the list of unfinished jobs and the list of ended jobs were made at the same moment. If
+# jobs change all the time, that may never happen. After this time in seconds, the lists are shown anyway.
 _LONGEST_WAIT_S = 1.0
 
 
 class JobListWatch:
-    """A thread that watches the jobs in some states. Its lists go into a queue.
+    """A thread that watches the jobs in some states, and puts itself into a queue after each change of their list.
 
     Args:
         client: The client.
@@ -102,10 +103,11 @@ def changes_of_jobs(
 
 
 def _same_moment(live: WatchedJobs | None, ended: WatchedJobs | None) -> bool:
-    """Return whether both lists show the same moment. Otherwise, a job that ends now may be in neither of them.
+    """Return whether the list of unfinished jobs and the list of ended jobs were made at the same moment. If they were
+    not, a job that has just ended may be missing in both lists.
 
-    Both lists have the counts of all states. If these counts differ, one of the lists has a change that the other list
-    gets some milliseconds later.
+    Each of the two lists contains the numbers of jobs in all states. If the numbers differ, one list includes a change
+    that arrives in the other list some milliseconds later.
     """
     return live is None or ended is None or live.counts == ended.counts
 

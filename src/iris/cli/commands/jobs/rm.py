@@ -47,7 +47,8 @@ def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
     with connect(address) as connection:
         lookup = Lookup(connection.client, with_tasks=False)
         for name in dict.fromkeys(jobs):
-            # An error about one name is printed and not raised, so that the command also removes the other jobs.
+            # An error about one of the given names is printed and not raised, so that the command also removes the
+            # other jobs.
             try:
                 found = _find(lookup, name)
             except (NotFoundError, InvalidArgumentError) as error:

@@ -45,7 +45,7 @@ class _Use:
     gpu: int
 
     def key(self, sort: str) -> tuple[float, float, float]:
-        """Return the sort key, so that the largest use comes first."""
+        """Return the key by which tasks are sorted: the task with the largest use comes first."""
         usage = self.task.resource_usage
         cpu, memory, gpu = float(usage.cpu_millicores), float(usage.memory_mb), float(self.gpu)
         return {"cpu": (cpu, memory, gpu), "memory": (memory, cpu, gpu), "gpu": (gpu, cpu, memory)}[sort]
@@ -96,10 +96,10 @@ def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> l
             if job.job_id not in gpus:
                 device = client.submission(job.job_id).submission.resources.device
                 gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
-            chosen = wanted.get(job.job_id, {None})  # None stands for all tasks of the job.
+            chosen = wanted.get(job.job_id, {None})  # `None` in the set selects all tasks of the job.
             tasks = [task for task in client.list_tasks(job.job_id) if {None, task.task_index} & chosen]
         except (NotFoundError, PermissionDeniedError):
-            continue  # The job was removed, or this task may not read it.
+            continue  # The job was removed, or this command may not read it.
         found += [_Use(task, gpus[job.job_id]) for task in tasks if task.state == cluster_pb2.TASK_STATE_RUNNING]
     return found
 

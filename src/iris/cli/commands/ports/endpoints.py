@@ -76,7 +76,7 @@ def _belongs(endpoint: Endpoint, target: Target) -> bool:
 def _all_ports(client: IrisClient) -> list[_Port]:
     ports = []
     for job in client.list_jobs(states=["RUNNING"]):
-        if job.ports:  # Every task of a job has the same names of ports, so that other jobs need no call.
+        if job.ports:  # Only jobs with ports need a call for their tasks.
             ports += _ports_of(client.status(job.job_id), None)
     return ports
 

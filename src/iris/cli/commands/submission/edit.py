@@ -64,7 +64,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "independent": ("independent_tasks", "max_parallel"),
     "max_parallel": ("max_parallel",),
 }
-# Errors that another text in the editor can correct.
+# After one of these errors, the editor is opened again, because the user can correct the text.
 _CORRECTABLE = (InvalidArgumentError, AlreadyExistsError, ResourceExhaustedError, FailedPreconditionError)
 
 
@@ -147,7 +147,8 @@ def _apply(request: LaunchRequest, before: Edited, after: Edited) -> None:
     if "replicas" in changed or "independent" in changed:
         if request.num_inputs:
             raise InvalidArgumentError("replicas and independent follow from the inputs, which cannot be changed here")
-        # The earlier job may have run only some tasks of a job before it. The new job has all of its own tasks.
+        # The earlier job may itself be a retry of some tasks of another job. Its tasks then have the indices of that
+        # other job. The new job numbers its tasks from 0.
         request.ClearField("seen_task_indices")
         request.ClearField("seen_num_tasks")
     if "max_retries_failure" in changed and not request.max_retries_failure and (request.retry_on or request.fail_on):

@@ -121,7 +121,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     defaults = defaults_of(entries, context.command)
     given = context.meta.get(_GIVEN, {})
     if context.find_root().obj or given_context() or given.get("address") or given.get("context"):
-        for key in ("address", "context"):  # The command line names the cluster.
+        for key in ("address", "context"):  # The command line has precedence over the job file.
             defaults.pop(key, None)
     context.default_map = defaults
     return variables
@@ -192,7 +192,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 @click.option("--name", type=JOB_NAME, help="The id of the job. Default: the command's name and a random suffix.")
 @click.option(
     "--after",
-    metavar="JOB[:any|ok]",  # click would write the name of the type in capitals
+    metavar="JOB[:any|ok]",  # Without `metavar`, the help would show the type's name.
     type=DEPENDENCY,
     multiple=True,
     help=f"Start when this job has succeeded, or with ':any' when it has ended. {_MULTIPLE}",
