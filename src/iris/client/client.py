@@ -132,8 +132,8 @@ class IrisClient(
             InvalidAddressError: (a `ValueError`) Nothing names a cluster, or the address has another form.
             InvalidArgumentError: (a `ValueError`) Another argument is invalid.
             NotFoundError: There is no context with the name in `IRIS_CONTEXT`.
-            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable. Or
-                other users can read the file of contexts. Or the server of `iris up` was killed.
+            FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
+                Other users can read the file of contexts. The server of `iris up` was killed.
             MissingExtraError: The extra [http2] or [socks] is needed and not installed.
         """
         return cls._chosen(choose_cluster(address), Access(token, ca, cert), http2, transport)
@@ -292,8 +292,9 @@ class IrisClient(
             timeout_warning: The seconds between the signal SIGUSR1, after which a process can save a checkpoint, and
                 the time limit that ends the attempt: `timeout`, `job_timeout` or the limit of Slurm. Only processes
                 that handle or block SIGUSR1 get the signal. 0 and None: no warning.
-            watch_hang: After how many seconds in which a task neither writes output nor uses the CPU the job seems to
-                hang. Its status then says so. 0: never. None: use the default of the cluster, which is never, too.
+            watch_hang: The seconds after which a job seems to hang if a task neither writes output nor uses the CPU.
+                The status of the job then says that it seems to hang. 0: never. None: the default of the cluster, which
+                is also never unless the cluster was started with another value.
             hang_action: `"end"` fails a job that seems to hang. `"report"` only reports it in the status. `"end"` needs
                 `watch_hang`, or a cluster whose `iris up` has `--watch-hang`.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with

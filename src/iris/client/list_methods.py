@@ -209,15 +209,15 @@ class ListMethods:
     ) -> cluster_pb2.UsageSeries:
         """Return what a job or one of its tasks has used over time: CPU, memory and GPUs.
 
-        Workers measure their tasks about every two seconds. A series has at most 240 points, whose step is 2 s for a
-        task of up to 8 minutes, and longer for longer tasks. The series remains with the ended job, and is removed with
-        it.
+        Workers measure their tasks about every two seconds. A series has at most 240 points. One point stands for 2 s
+        if the task has run for up to 8 minutes, and for a longer time otherwise. The series remains with the ended job,
+        and is removed with it.
 
         Args:
             job_id: The job: its id, or its `Job` handle.
             task_index: The task, from 0. None: the sum over all tasks of the job.
-            since_ms: The begin of the time, in milliseconds since the epoch. 0 is the begin of the series. For a begin
-                in the last minutes, the points have a step of 2 s.
+            since_ms: The beginning of the time, in milliseconds since the epoch. 0: the beginning of the series. If the
+                beginning is in the last minutes, one point stands for 2 s.
             until_ms: The end of the time, in milliseconds since the epoch. 0 is now.
             max_points: The largest number of points to return, from 1 to 1000.
 

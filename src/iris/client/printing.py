@@ -38,7 +38,7 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
     try:
         with LogStream(TaskLogReader(cluster, job_id, [task_index], options)) as stream:
             if left_s < threading.TIMEOUT_MAX:
-                # The timer ends the stream in time, even if the server of the stream is silent.
+                # The timer ends the stream at `options.until`, even if the server of the stream sends nothing.
                 timer = threading.Timer(left_s, stream.close)
                 timer.daemon = True
                 timer.start()
@@ -63,8 +63,8 @@ def new_printer() -> _TerminalPrinter | _StreamPrinter:
 def _terminal_printer() -> _TerminalPrinter | None:
     """Return a printer for the terminal, or None if stdout is not a terminal."""
     try:
-        # The stream `sys.stdout` is asked before its descriptor. In a notebook, the stream writes to the page, although
-        # its descriptor may be a terminal.
+        # `sys.stdout.isatty()` is checked before the file descriptor. In a notebook, `sys.stdout` writes to the page
+        # although its descriptor may be a terminal.
         if sys.stdout is None or not sys.stdout.isatty():
             return None
     except ValueError:  # The program has closed stdout.
@@ -115,7 +115,8 @@ class _TerminalPrinter:
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        # Both streams are flushed, because earlier output of the program must appear above the rows of partial lines.
+        # `stdout` and `stderr` are flushed, so that earlier output of the program appears above the rows of partial
+        # lines.
         _flush(sys.stdout, sys.stderr)
 
     def show(self, entries: Sequence[LogEntry]) -> None:

@@ -89,7 +89,8 @@ class Outcomes:
             self.tasks[status.task_index] = status
 
     def load(self, loads: Loads, *, return_exceptions: bool) -> list[Any]:
-        """Return what each task has returned, in index order. `Job.results` documents the arguments and errors."""
+        """Return the values that the callable has returned in the tasks, in index order. `Job.results` documents the
+        arguments and errors."""
         load = load_outcome if return_exceptions else load_result
         return [load(self.tasks[index], loads) for index in range(self.job.num_tasks)]
 

@@ -1,4 +1,5 @@
-"""Collects the environment of a shell. `iris run` passes this environment to a job on the same machine."""
+"""Collects the environment variables and the umask of the shell. `iris run` passes them to a job on the same
+machine."""
 
 from __future__ import annotations
 

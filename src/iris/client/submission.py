@@ -105,7 +105,7 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     request = LaunchRequest(name=name, submission_id=secrets.token_hex(16))
     millicores = resources.cpu_millicores
     if millicores is not None:
-        # A server of an older release reads only this number of whole cores.
+        # Servers of older releases read only this field, which contains whole cores.
         request.resources.cpu = -(-millicores // MILLICORES)
         if millicores % MILLICORES:
             request.resources.cpu_millicores = millicores

@@ -131,7 +131,9 @@ def tell_about_other_tasks(wait: Wait) -> Operation[None]:
         left_s = max(0.0, wait.end - time.monotonic())
         count = (yield from get_job_status(wait.job_id, timeout_s=min(left_s, DEFAULT_TIMEOUT_S))).num_tasks
     except (UnavailableError, DeadlineExceededError):
-        return  # The error is reported later, because reading the log fails for the same reason.
+        # This error is ignored here. The following call to read the log fails for the same reason, and reports the
+        # error.
+        return
     if count > 1:
         others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
         print_notice(

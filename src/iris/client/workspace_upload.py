@@ -82,7 +82,8 @@ class WorkspaceUpload:
             workspace: See `IrisClient.run`.
             on_notice: See `IrisClient.run`.
             on_progress: See `IrisClient.run`.
-            wrap: Returns a function that calls another function on the right thread.
+            wrap: A function that wraps the callbacks of the user. The async client passes a wrapper with which
+                callbacks run on the event loop.
 
         Raises:
             InvalidArgumentError: An argument is invalid.
@@ -119,13 +120,13 @@ class WorkspaceUpload:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Report the progress of the request that is sent inside a `with` block."""
+        """Report the progress of sending the request inside the `with` block."""
         with self.reported("sending") as report, reporting(report):
             yield
 
     @contextmanager
     def reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
-        """Yield a function that reports the progress of a stage inside a `with` block.
+        """Return a context manager, which gives the `with` block a function that reports the progress of one stage.
 
         The arguments of the function are the number of bytes done so far, and the total number of bytes.
         """

@@ -13,11 +13,12 @@ Value = TypeVar("Value")
 class Answer(Generic[Value]):
     """An attribute of an async handle, for example `job.state`. `await job.state` calls the controller.
 
-    Without `await`, a comparison would silently be False. Therefore a comparison, `bool()` and `hash()` raise an error.
+    A user may forget the `await`, and a comparison with the attribute would then silently be False. Therefore
+    comparisons, `bool()` and `hash()` of an `Answer` raise an error.
 
     Args:
         name: The name of the attribute, for errors.
-        call: Makes the call.
+        call: A function that calls the controller.
     """
 
     def __init__(self, name: str, call: Callable[[], Coroutine[Any, Any, Value]]) -> None:

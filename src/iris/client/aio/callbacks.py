@@ -28,7 +28,7 @@ class LoopCallbacks:
             def run() -> None:
                 try:
                     function(*args, **kwargs)
-                except BaseException as error:  # noqa: BLE001 - The waiting thread raises the error.
+                except BaseException as error:  # noqa: BLE001 - The thread that waits for the result raises the error.
                     done.set_exception(error)
                 else:
                     done.set_result(None)

@@ -84,9 +84,10 @@ class AsyncEndpointMethods:
                 print(httpx.get(forward.url).text)
 
         The task's machine need not be reachable from this machine. HTTP, WebSocket and every other protocol over TCP
-        work. A connection continues after a lost connection to the controller. If its bytes are lost with the task or
-        its worker, the connection is reset. When the task is retried, new connections reach the next attempt. The
-        block can be entered once, and before the task runs.
+        work. A connection continues after a lost connection to the controller. A connection is reset if some of its
+        bytes are lost because the task has ended or its worker was lost. When the task is retried, new connections
+        reach the next attempt. The block may begin before the task runs. Each context manager can be used for one block
+        only.
 
         Args:
             job_id: The job: its id, or a `Job`.

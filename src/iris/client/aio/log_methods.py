@@ -105,7 +105,7 @@ class AsyncLogMethods:
                 controller.
             patience_s: For how many seconds to retry when a server does not answer. None and `math.inf` retry forever.
             on_notice: A function that is called with a text about each lost connection, each retry of the task, and a
-                missing end of a log. Default: print the text on stderr.
+                log whose end is missing. Default: print the text on stderr.
             partial: Whether to return a partial line, such as a prompt or a progress bar, within 0.2 seconds. The entry
                 of a partial line has `partial` set. If False, each line is one entry, and the entry is returned when
                 the line is finished.

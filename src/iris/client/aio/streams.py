@@ -1,6 +1,6 @@
 """Defines `AsyncLogStream`, the asynchronous iterator over the lines of one or several tasks.
 
-A stream has two stages, which are also the stages of the sync `LogStream`: existing lines, and future lines.
+A stream has two stages: it first returns the existing lines, and then, with `follow`, the future lines.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         waiting.
         """
         self._reader.close()
-        # A generator cannot be closed while another task runs it. The task that runs the generator ends it instead.
+        # A generator cannot be closed while another asyncio task iterates over it. In this case, the other task ends
+        # the generator.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
@@ -190,7 +191,7 @@ class AsyncTaskLogReader:
                 yield data
 
     def request_partial_lines(self) -> None:
-        """Make `batches` yield the partial lines next."""
+        """Let `batches` yield next the partial lines that have arrived."""
         self._are_partial_lines_requested = True
         if self._future is not None:
             self._future.wake()
@@ -199,7 +200,8 @@ class AsyncTaskLogReader:
         """End the reader. A task that waits for the next batch stops waiting."""
         self._is_closed = True
         if self._reading is not None:
-            with suppress(RuntimeError):  # If the wait is ending already, its timeout cannot be changed.
+            # If the wait has just ended, its timeout cannot be changed any more, and this error is ignored.
+            with suppress(RuntimeError):
                 self._reading.reschedule(0)
 
     async def _unless_closed(self, batches: AsyncGenerator[Items]) -> Items | None:

@@ -22,7 +22,8 @@ class ExecResult:
             cannot be executed, and 125 if the worker could not start it.
         stdout: All bytes of the standard output.
         stderr: All bytes of the error output.
-        error: Why the command did not start or was ended, for people; empty otherwise.
+        error: A text for people that says why the command did not start or was ended. Empty if the command ended by
+            itself.
     """
 
     exit_code: int
@@ -56,7 +57,7 @@ def check_size(size: object) -> Size:
     """Return the size of a terminal: its rows and columns.
 
     Raises:
-        InvalidArgumentError: The value is no pair of numbers.
+        InvalidArgumentError: The size of the terminal is not a pair of numbers.
     """
     if not isinstance(size, tuple) or len(size) != 2:
         refuse("size", "a tuple of the rows and the columns, such as (24, 80)", size)
@@ -71,7 +72,7 @@ def check_bytes(name: str, value: object, *, none: str = "") -> bytes:
     """Return bytes.
 
     Raises:
-        InvalidArgumentError: The value has another type.
+        InvalidArgumentError: The value has another type than `bytes`.
     """
     if not isinstance(value, bytes | bytearray | memoryview):
         advice = "text.encode() turns text into bytes" if isinstance(value, str) else ""
@@ -83,7 +84,7 @@ def check_signal(number: object) -> int:
     """Return the number of a signal.
 
     Raises:
-        InvalidArgumentError: The value is no number from 1 to 64.
+        InvalidArgumentError: The signal is not a number from 1 to 64.
     """
     return check_whole_number("signal", number, least=1, most=64)
 

@@ -70,7 +70,7 @@ class AsyncExecProcess:
         self._task_index = task_index
         self._command = command
         self._on_notice = on_notice
-        # How many seconds the start and `communicate` may take together.
+        # The start of the command and `communicate` together may take this many seconds.
         self._timeout_s, self._until_s = timeout_s, math.inf
         self._input = InputPipe()
         self._pipes = [OutputPipe(), OutputPipe()]

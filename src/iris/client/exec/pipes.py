@@ -8,11 +8,12 @@ from typing import Any
 
 from iris.errors import FailedPreconditionError, IrisError
 
-_MOST_BYTES = 1024**2  # A pipe holds at most about this many bytes. The other side then waits.
+_MOST_BYTES = 1024**2  # A pipe keeps at most about this many bytes in memory. When it is full, the writing side waits.
 
 
 class InputPipe:
-    """Bytes from this process for the standard input of a command. A channel reads them."""
+    """A pipe in memory for the standard input of a command in a task. This process writes the bytes, and a channel of
+    the tunnel sends them."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -47,7 +48,7 @@ class InputPipe:
         self._changed.set()
 
     def close(self) -> None:
-        """Drop the input, because the command has ended."""
+        """Drop the input that was not sent, because the command has ended."""
         self._is_closed = True
         self._held.clear()
         self._changed.set()
@@ -67,10 +68,11 @@ class InputPipe:
 
 
 class OutputPipe:
-    """Bytes from a stream of a command, until this process reads them. A channel writes them.
+    """A pipe in memory for an output stream of a command in a task. A channel of the tunnel receives the bytes, and
+    this process reads them.
 
     Attributes:
-        ended: Set when the channel has brought all bytes of the stream.
+        ended: An event that is set when all bytes of the stream have arrived.
     """
 
     def __init__(self) -> None:
@@ -83,7 +85,7 @@ class OutputPipe:
     # For the reader.
 
     async def read(self, size: int = -1) -> bytes:
-        """Return bytes of the stream; see `AsyncExecOutput.read`."""
+        """Return bytes of the stream. `AsyncExecOutput.read` documents the arguments."""
         if size >= 0:
             return await self._read_some(size) if size else b""
         parts = []
@@ -92,7 +94,7 @@ class OutputPipe:
         return b"".join(parts)
 
     def fail(self, error: IrisError) -> None:
-        """End the stream with an error, because its rest is lost."""
+        """End the stream with an error, because the remaining bytes of the stream are lost."""
         if not self.ended.is_set():
             self._error = error
             self._changed.set()
@@ -126,7 +128,7 @@ class OutputPipe:
         self._changed.set()
 
     async def drain(self) -> None:
-        """Wait until the reader has read so much that there is room."""
+        """Wait until the reader has read enough bytes that the pipe has room again."""
         while self._size >= _MOST_BYTES:
             await self._wait()
 

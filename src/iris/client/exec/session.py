@@ -37,15 +37,16 @@ from iris.rpc.tunnels.connections import ByteReader, ByteWriter
 from iris.rpc.tunnels.message_stream import MessageWriter, frame
 from iris.versions import VERSION
 
-# The worker ends a session whose client has been away for 60 s. Later, there is nothing left to resume.
+# The client gives up after this many seconds without an answer. The worker ends a session after 60 s without its
+# client, so that no session is left that could be resumed.
 _PATIENCE_S = 120.0
 
 
 class OutputSink(ByteWriter, Protocol):
-    """The place to which a stream of the command goes.
+    """The destination of an output stream of a command in a task.
 
     Attributes:
-        ended: Set when the whole stream was written.
+        ended: An event that is set when the whole stream was written.
     """
 
     ended: asyncio.Event
@@ -60,11 +61,12 @@ class ExecSession:
         task_index: The task.
         command: The command.
         stdin: The standard input.
-        outputs: The places of the standard output; and, without a terminal, of the error output.
+        outputs: The destination of the standard output. For a command without a terminal, also the destination of the
+            error output.
         on_note: A function that is called with messages for people.
 
     Attributes:
-        started: Set when the command has started, or could not be started.
+        started: An event that is set when the command has started, or when its start has failed.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class ExecSession:
             nothing = asyncio.StreamReader()
             nothing.feed_eof()
             (await self._open(cluster_pb2.EXEC_STREAM_STDERR)).attach(nothing, output)
-        # The exit code may overtake the output, but the session ends only after both.
+        # The exit code may arrive before the last output. The session ends only when both have arrived.
         ending = asyncio.create_task(self._ended())
         try:
             await asyncio.wait((ending, self._failed), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Describes a finished copy, and notifies of the progress of a copy."""
+"""Describes a finished copy of files, and reports the progress of a running copy to the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from iris.arguments import check_callable
 
 OnProgress = Callable[[int, int], None]
-MAX_TRIES = 3  # How often a part of a file is copied again if its hash is wrong, because the file changes meanwhile.
+MAX_TRIES = 3  # A block of a file that changes during the copy has a wrong hash. It is copied at most this many times.
 
 
 @dataclass

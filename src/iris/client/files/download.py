@@ -36,7 +36,7 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
     1. List the file, or a page of the files in the directory.
     2. Copy each file in parts, under another name. Compare the hash after each block of 64 MiB and at the end, and copy
        a block again if its hash is wrong. A lost connection only repeats the call for one part.
-    3. Give the complete file its name, permissions and time. Continue with the next page.
+    3. Give the complete file its name, permissions and time. 4. Continue with the next page of the directory.
 
     Args:
         route: The way to the attempt.
@@ -127,7 +127,8 @@ def _to_stream(route: AttemptRoute, file: TaskFile, to: BinaryIO, progress: Prog
 
 
 class _Stream:
-    """A stream as the destination of a file. Written bytes cannot be taken back."""
+    """The destination of a download that is an open stream, and not a file. Bytes that were written to a stream cannot
+    be dropped again."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.write = stream.write
@@ -186,7 +187,8 @@ class _FileCopy:
         """Copy a block. Return whether its hash is right; None if the file was replaced or has become shorter."""
         digest, begin = hashlib.sha256(), self.done
         while (left := begin + size - self.done) > 0:
-            # A block of one part needs no other call for its hash. Most files have only one such block.
+            # If the block fits into one part, the answer contains the hash, and no further call is needed. Most files
+            # are that small.
             answer = yield from self._read(self.done, min(PART_BYTES, left), with_hash=size <= PART_BYTES)
             if answer is None or not answer.data:
                 return None
@@ -202,7 +204,8 @@ class _FileCopy:
     def _read(
         self, offset: int, size: int, *, hash_only: bool = False, with_hash: bool = False
     ) -> Operation[cluster_pb2.ReadTaskFileResponse | None]:
-        """Return the answer of a call; None if the path leads to another file than before."""
+        """Read a part of the file on the worker, and return the answer. Return None if the path now leads to another
+        file than at the last call."""
         request = cluster_pb2.ReadTaskFileRequest(
             path=self._file.path, offset=offset, max_bytes=size, hash_only=hash_only, with_hash=with_hash
         )

@@ -34,17 +34,17 @@ class FileMethods:
     ) -> Copied:
         """Copy a file or a directory from a task to this machine.
 
-        While the attempt runs, its working directory is read. Permissions and times of the files are kept. A file that
-        the task writes meanwhile is copied up to the size that it had at the beginning. Each file is written under
-        another name and renamed when it is complete and its hash is right.
+        The files are read from the working directory of the attempt. The copies get the permissions and times of the
+        files. If the task appends to a file during the copy, the copy ends at the size that the file had at the
+        beginning. Each copy is written under a temporary name, and renamed when it is complete and its hash is right.
 
         Args:
             task_id: `"{job_id}/task-{index}"`, or the task's `Task` handle.
             path: The file or directory, relative to the task's working directory. `""` is the working directory itself.
                 Symbolic links in the path must stay inside of it.
-            to: A local path. If it is a directory, the copy gets the name of the file below it, as with `cp -r`.
-                `"DIR/."` in `path` copies the contents of a directory instead. Or an open binary file, which gets the
-                bytes of one file.
+            to: A local path, or an open binary file, which gets the bytes of one file. If the local path is a
+                directory, the copy is made inside of it under the name of the file, as with `cp -r`. To copy the
+                contents of a directory, use `"DIR/."` as `path`.
             attempt_id: The attempt, from 0. Default: the newest attempt.
             patience_s: For how many seconds to retry when no server answers. None and `math.inf` retry forever.
             on_progress: A function that is called as `on_progress(done, total)` with numbers of bytes. `total` grows
@@ -76,14 +76,15 @@ class FileMethods:
     ) -> Copied:
         """Copy a local file or directory into the working directory of a running task.
 
-        Permissions and times of the files are kept. The task never sees a part of a file, because each file gets its
-        name when it is complete and its hash is right. The job's owner and admins may copy files into a task.
+        The copies get the permissions and times of the files. The task never sees an incomplete file, because each copy
+        gets its name when it is complete and its hash is right. Only the job's owner and admins may copy files into a
+        task.
 
         Args:
             source: The local path, or an open binary file.
             task_id: `"{job_id}/task-{index}"`, or the task's `Task` handle.
-            path: Where to copy, relative to the task's working directory. If it is a directory, or ends with `/`, the
-                copy gets the name of `source` below it. Missing directories are created.
+            path: The destination of the copy, relative to the task's working directory. If it is a directory, or ends
+                with `/`, the copy is made inside of it under the name of `source`. Missing directories are created.
             patience_s: For how many seconds to retry when no server answers. None and `math.inf` retry forever.
             on_progress: A function that is called as `on_progress(done, total)` with numbers of bytes. `total` grows
                 while the files of a large directory are listed.
@@ -107,7 +108,8 @@ class FileMethods:
     def outputs(
         self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
     ) -> Outputs:
-        """Return the files that the tasks of a job have left as outputs (`run(outputs=…)`).
+        """Return the files in the output directories of a job's tasks. The argument `outputs` of `run` names these
+        directories.
 
         The files are stored after the end of an attempt that has succeeded or failed, before the end becomes known. The
         attribute `missing` of the list has the attempts whose outputs are not stored, with the reasons.

@@ -1,7 +1,7 @@
 """Writes copied files below a local directory, without leaving the directory.
 
-A task decides the names and links of its files, and the answers of a hostile worker may contain any path. Therefore
-each path is resolved by `ConfinedTree`, as on the worker.
+A task chooses the names and links of its files, and a hostile worker may send any path. Therefore `ConfinedTree`
+resolves each path, so that no file outside of the local directory is written.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LocalFolder:
             os.symlink(target, name, dir_fd=parent)
 
     def new_file(self, path: str, file: cluster_pb2.TaskFile) -> NewFile:
-        """Begin to write a regular file."""
+        """Begin to write a regular file under a temporary name, and return the open file."""
         with _explained(path), self._tree.locate(path, follow=False, create=True) as (parent, name):
             if name == ".":
                 raise FailedPreconditionError(f"{path or '.'} is a directory, not a file")
@@ -138,7 +138,8 @@ class NewFile:
 
 
 def leads_outside(path: str, target: str) -> bool:
-    """Return whether a symbolic link at a relative path leads out of the directory to which the path is relative."""
+    """Return whether a symbolic link would lead out of the copied directory. The path of the link is relative to this
+    directory."""
     if posixpath.isabs(target):
         return True
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))

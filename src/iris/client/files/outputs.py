@@ -37,7 +37,7 @@ class MissingOutputs:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """The description of a file that an attempt has left as output.
+    """The description of a file that an attempt has left in one of the job's output directories.
 
     Attributes:
         task_id: The task.
@@ -72,7 +72,7 @@ class OutputClient(Protocol):
 
 
 class Output(StoredFile):
-    """A file that an attempt has left as output.
+    """A file that an attempt has left in one of the job's output directories.
 
     Attributes:
         task_id: The task.
@@ -97,7 +97,8 @@ class Output(StoredFile):
 
 
 class Outputs(list[Output]):
-    """A list of the files that the attempts of a job have left as outputs, by task, attempt and path.
+    """A list of the files that the attempts of a job have left in its output directories, sorted by task, attempt and
+    path.
 
     Attributes:
         missing: The attempts whose outputs are not stored, with the reasons.
@@ -109,13 +110,13 @@ class Outputs(list[Output]):
         self._client = client
 
     def download(self, to: str | os.PathLike[str] = ".", *, on_progress: OnProgress | None = None) -> list[Copied]:
-        """Copy all files to this machine, into the folder `task-N` of each task below a folder.
+        """Copy all files to this machine. Below the given folder, the files of each task get a folder `task-N`.
 
         If the list has the outputs of several attempts of a task, each attempt gets a folder `task-N/attempt-M`.
 
         Args:
             to: The folder. A missing folder is created.
-            on_progress: See `IrisClient.download`. It is called for each attempt from 0 again.
+            on_progress: See `IrisClient.download`. The numbers start at 0 again for each attempt.
 
         Raises:
             FailedPreconditionError: A local file cannot be written.

@@ -36,7 +36,7 @@ class FileClient(Protocol):
     def outputs(
         self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
     ) -> Outputs:
-        """Return the files that the tasks of a job have left as outputs."""
+        """Return the files in the output directories of a job's tasks."""
 
 
 class TaskFileMethods(TaskReference):
@@ -71,7 +71,7 @@ class TaskFileMethods(TaskReference):
         return self._client.upload(source, self, path, on_progress=on_progress)
 
     def outputs(self, *, all_attempts: bool = False) -> Outputs:
-        """Return the files that the task has left as outputs.
+        """Return the files in the output directories of the task.
 
         `IrisClient.outputs` documents the arguments and the errors.
         """
@@ -84,7 +84,7 @@ class JobFileMethods(JobReference):
     _client: FileClient
 
     def outputs(self, *, all_attempts: bool = False) -> Outputs:
-        """Return the files that the tasks have left as outputs.
+        """Return the files in the output directories of the job's tasks.
 
         `IrisClient.outputs` documents the arguments and the errors.
         """

@@ -63,8 +63,8 @@ def upload_operation(
 
 
 def _local_file(name: str, value: LocalFile, method: str) -> Path | BinaryIO:
-    """Return a local path, or an open binary file. A path that ends with a slash names a directory, which is created
-    for a download."""
+    """Return a local path, or an open binary file. If the path ends with a slash, it names a directory. A download
+    creates this directory."""
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if not isinstance(text, str) or not text:

@@ -115,7 +115,7 @@ def _send_file(
 
 
 def _position(source: BinaryIO) -> int | None:
-    """Return the position at which a stream is read. Return None if the stream cannot be read again from there."""
+    """Return the position of a stream, to which a second try can go back. Return None if the stream cannot go back."""
     try:
         return source.tell() if source.seekable() else None
     except (AttributeError, OSError):  # The stream has only `read`.
@@ -143,7 +143,8 @@ class _Sending:
         digest = hashlib.sha256()
         part: bytes = yield Work(partial(self._source.read, PART_BYTES))
         while True:
-            # The next part is read before this part is sent, because the last call must say that it is the last one.
+            # Each call says whether it sends the last part of the file. Therefore the next part is read before this
+            # part is sent.
             following: bytes = b""
             if part:
                 following = yield Work(partial(self._source.read, PART_BYTES))

@@ -73,5 +73,5 @@ class AsyncForward(LocalAddresses):
                 return await self._forwarding.ended()
         except TimeoutError:
             if not limit.expired():
-                raise  # The forward itself has failed, with an error that is a TimeoutError.
+                raise  # The limit has not passed. The forward has failed with an error that is also a TimeoutError.
             raise not_ended(self._job_id, timeout_s) from None

@@ -143,7 +143,7 @@ class Forward(LocalAddresses):
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
             if self._ended.done():
-                raise  # The forward itself has failed, with an error that is a TimeoutError.
+                raise  # The limit has not passed. The forward has failed with an error that is also a TimeoutError.
             raise not_ended(self._job_id, timeout_s) from None
 
     def _run(self) -> None:
@@ -178,7 +178,7 @@ class Forward(LocalAddresses):
         await asyncio.wait((ending,))
 
     def _set_ended(self, ending: asyncio.Task[str]) -> None:
-        if ending.cancelled():  # The loop of the forward has ended.
+        if ending.cancelled():  # The event loop of the forward has already ended.
             self._ended.set_exception(FailedPreconditionError("the forward was closed"))
         elif (error := ending.exception()) is not None:
             self._ended.set_exception(error)
@@ -193,5 +193,5 @@ class Forward(LocalAddresses):
 
 
 def not_ended(job_id: str, timeout_s: float) -> DeadlineExceededError:
-    """Return the error for a wait whose timeout has passed."""
+    """Return the error for a caller who waited for the end of the task for longer than the timeout."""
     return DeadlineExceededError(f"the task of job {job_id!r} has not ended within {timeout_s:g} s")

@@ -95,9 +95,9 @@ class Forwarding:
                 await self._running
 
     def _refuse_connections(self, running: asyncio.Task[str]) -> None:
-        """Refuse further connections, and reset those that wait for an attempt, because the session has ended."""
+        """Refuse further connections, because the session has ended. Reset the connections that wait for an attempt."""
         if not running.cancelled():
-            running.exception()  # `ended` raises the error, if anyone calls it.
+            running.exception()  # The error is kept, so that the method `ended` can raise it.
         self._close_servers()
 
     def _close_servers(self) -> None:
@@ -108,7 +108,8 @@ class Forwarding:
 
     async def _listen(self, pair: PortPair) -> None:
         try:
-            # A name may have several addresses. Only one of them is used, because each would get another free port.
+            # A host name may have several addresses. The forward listens on only one of them, because a socket for each
+            # address would get a different free port.
             found = await asyncio.get_running_loop().getaddrinfo(
                 self._host, pair.local, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )

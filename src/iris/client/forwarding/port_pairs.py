@@ -1,4 +1,5 @@
-"""Defines the pairs of a port of a task and a local port, and says when the two ports of a pair may be reversed."""
+"""Defines pairs of a port of a task and a local port. Also detects when the user seems to have swapped the two ports of
+a pair."""
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ class PortPair:
 
     @property
     def target(self) -> ChannelTarget:
-        """The port of the task, as a message."""
+        """The port of the task, as a message of the wire."""
         return ChannelTarget(name=self.remote) if isinstance(self.remote, str) else ChannelTarget(port=self.remote)
 
     @property
     def order_hint(self) -> str:
-        """The text that tells people which port is which, for a port of the task that does not answer. Empty: the pair
-        has no other number that the port of the task could be."""
+        """A hint for users who may have swapped the two ports of a pair. The hint is shown if the task's port does not
+        answer. Empty if both ports have the same number, or if the task's port was given by name."""
         if isinstance(self.remote, str) or self.local in (0, self.remote):
             return ""
         return (
@@ -54,7 +55,7 @@ class PortPair:
         return f"if the task runs on this machine, choose another local port, for example with {self.remote}:0"
 
     def reversal_notice(self, ports: Mapping[str, int]) -> str:
-        """Return the text for people that the two ports seem to be reversed. Empty: nothing speaks for it.
+        """Return a text for people if the two ports of the pair seem to be swapped. Return an empty text otherwise.
 
         Args:
             ports: The ports that the job has requested, by name.
@@ -69,7 +70,7 @@ def check_port(value: object) -> int | str:
     """Return a port of a task: a number, or the name of a requested port.
 
     Raises:
-        InvalidArgumentError: The value is neither.
+        InvalidArgumentError: The value is neither a valid number nor a name.
     """
     accepted = f"a number from 1 to {MAX_PORT}, or the name of a port that the job has requested"
     if isinstance(value, str):

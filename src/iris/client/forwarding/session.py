@@ -80,7 +80,8 @@ class ForwardSession:
                     if not self._tunnel.is_answered:
                         raise FailedPreconditionError(f"{closed.text}: its ports cannot be reached any more")
                     return closed.text
-                # The controller may not know of the attempt's end yet, and would name the same attempt at once.
+                # The pause is needed because the controller may not have heard of the attempt's end yet. It would then
+                # name the same attempt again.
                 await asyncio.sleep(FIRST_PAUSE_S)
         finally:
             await self._tunnel.close()

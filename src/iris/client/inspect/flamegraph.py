@@ -1,4 +1,4 @@
-"""Draws a profile as a flame graph: an SVG image in one file, which needs no network. All code here is pure."""
+"""Draws a profile as a flame graph: an SVG image in one file, which needs no network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _WIDTH = 1200.0
 _ROW = 18
 _TOP = 40
-_CHARACTER = 7.0  # The width of a character of the font.
+_CHARACTER = 7.0  # The width of a character of the font, in pixels.
 _SMALLEST = 0.3  # Frames that are narrower than this many pixels are left out.
 
-# A click on a frame shows the frame in the whole width; a click on the title shows everything again.
+# JavaScript for the flame graph. A click on a frame widens the frame to the whole image, and a click on the title
+# resets the image.
 _SCRIPT = """
 const all = [...document.querySelectorAll("g.f")].map(g => ({g, x: +g.dataset.x, w: +g.dataset.w, y: +g.dataset.y}));
 function zoom(x, w, y) {

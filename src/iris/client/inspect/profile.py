@@ -1,4 +1,4 @@
-"""Describes how often the tasks of a job were seen in each call stack."""
+"""Defines `Profile`, which says how often the tasks of a job were seen in each call stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iris.rpc import cluster_pb2
 
 DEFAULT_RATE = 100
 MAX_DURATION_S = 86_400
-_SLICE_S = 2  # A profile consists of calls of this many seconds. After Ctrl-C, at most the last one is lost.
+_SLICE_S = 2  # Each call samples for this many seconds. Ctrl-C loses only the samples of the last call.
 
 OnProgress = Callable[[int, int], object]
 
@@ -110,7 +110,7 @@ class Profile:
 
 
 class ProfileSum:
-    """Sums the answers of the calls of one profile.
+    """Adds up the samples of a profile. A profile needs several calls, one every two seconds.
 
     Args:
         job_id: The job.
@@ -137,14 +137,15 @@ class ProfileSum:
         for task in answer.tasks:
             before = self._tasks.get(task.task_index)
             samples = task.samples + (0 if before is None else before.samples)
-            # A task that ends during the profile keeps its samples, and needs no reason.
+            # If a task ends during the profile, its earlier samples are kept. The reason why the last call could not
+            # sample the task is dropped.
             reason, problem = ("", "") if samples else (reason_name(task.reason), task.problem)
             task_id = make_task_id(self._job_id, task.task_index)
             self._tasks[task.task_index] = ProfiledTask(task_id, task.task_index, samples, reason, problem)
 
     @property
     def is_over(self) -> bool:
-        """Whether the last call has sampled no task. Such a call returns at once, so no further call should follow."""
+        """Whether the profile should end, because the last call could not sample any task."""
         return self._is_over
 
     @property
@@ -159,7 +160,7 @@ class ProfileSum:
 
 
 def slices(duration_s: int) -> Iterator[int]:
-    """Yield the seconds of each call of a profile."""
+    """Divide the duration of a profile into calls, and yield for how many seconds each call samples."""
     while duration_s > 0:
         yield min(_SLICE_S, duration_s)
         duration_s -= _SLICE_S

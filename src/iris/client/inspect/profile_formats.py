@@ -1,4 +1,4 @@
-"""Writes profiles in the formats of other tools, and as a table. All code here is pure."""
+"""Converts profiles into the formats of other tools, and into a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def function_shares(stacks: Stacks) -> list[FunctionShare]:
     own: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}
     for stack, samples in stacks.items():
-        for key in {(frame.function, frame.file) for frame in stack}:  # A recursive function counts once.
+        for key in {(frame.function, frame.file) for frame in stack}:  # A set counts a recursive function only once.
             total[key] = total.get(key, 0) + samples
         if stack:
             innermost = stack[-1].function, stack[-1].file

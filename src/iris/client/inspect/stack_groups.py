@@ -1,4 +1,4 @@
-"""Merges identical stacks of many tasks, and recognises threads that wait for work. All code here is pure."""
+"""Merges identical call stacks of many tasks, and recognises threads that wait for work."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from iris.client.inspect.stacks import Frame, ProcessStacks, StackGroup, TaskStacks, ThreadStack, Variable
 
-# The innermost frames of threads that wait for work, as endings of the file and names of functions. A frame further out
-# counts only if the frames inside of it belong to the standard library.
+# A thread waits for work if its stack contains one of these frames, and if all frames inside of this frame belong to
+# the standard library. A frame is written as the end of its file's path and the name of its function.
 _IDLE = (
     ("concurrent/futures/thread.py", "_worker"),
     ("multiprocessing/pool.py", "_handle_workers"),
@@ -26,7 +26,7 @@ _IDLE = (
 )
 _LIBRARY = re.compile(r"/lib(64)?/python\d+(\.\d+)?t?/(?!(site|dist)-packages/)|^<frozen |^<string>")
 _INSTALLED = re.compile(r"/(site|dist)-packages/")
-# The outermost frames that every program or thread has, and that say nothing.
+# The outermost frames of every program and thread. They are left out, because they are the same in all stacks.
 _BEGINNINGS = (
     ("threading.py", ("_bootstrap", "_bootstrap_inner", "run")),
     ("iris/cluster/worker/process/run_callable.py", ("main", "<module>")),
@@ -46,7 +46,7 @@ class Merged:
     Attributes:
         groups: The distinct stacks. The stacks of main threads come first, and then frequent stacks.
         idle_threads: The number of threads that wait for work.
-        unread: The tasks and processes that could not be read: what could not be read, why, and the tasks.
+        unread: The tasks and processes whose stacks could not be read, with the reasons.
     """
 
     groups: list[StackGroup]
@@ -73,7 +73,7 @@ class Unread:
 
 @dataclass
 class _Threads:
-    """The threads with one stack."""
+    """All threads that have the same call stack."""
 
     tasks: set[int] = field(default_factory=set)
     count: int = 0
@@ -130,7 +130,7 @@ def merge(tasks: Iterable[TaskStacks]) -> Merged:
 
 
 def is_idle(thread: ThreadStack) -> bool:
-    """Return whether a thread waits for work, as far as its stack shows."""
+    """Return whether the call stack of a thread shows that the thread waits for work."""
     if thread.is_active or thread.name == "MainThread":
         return False
     for frame in thread.frames:
@@ -156,7 +156,8 @@ def is_own(file: str) -> bool:
 
 
 def without_beginning(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Return frames without the outermost ones that every program or thread has. One frame stays at least."""
+    """Return the frames of a stack without the outermost frames that are the same in every program or thread. At least
+    one frame is kept."""
     end = len(frames)
     while end > 1 and _is_beginning(frames[end - 1]):
         end -= 1

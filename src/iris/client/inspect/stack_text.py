@@ -63,7 +63,7 @@ def tasks_text(indices: Sequence[int], count: int) -> str:
 
     Args:
         indices: The indices, in ascending order.
-        count: The number of tasks that were asked. All of them need no indices.
+        count: The number of requested tasks. If `indices` contains all of them, the text leaves the indices out.
     """
     if len(indices) == 1:
         return f"task {indices[0]}"

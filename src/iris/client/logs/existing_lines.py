@@ -1,4 +1,5 @@
-"""Reads the log lines that exist when a reader starts. A reader of logs has two stages, and this is the first stage.
+"""Reads the log lines that exist when a reader starts. A reader of logs has two stages: first the lines that exist, and
+then the future lines. This module is the first stage.
 
 The attempts of each task are read one after another, as fast as the caller iterates. The lines of several tasks are
 merged by time.
@@ -131,7 +132,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # The rest of the log is left to the second stage of the reader.
+                return  # The second stage of the reader reads the rest of this log.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -153,7 +154,7 @@ class ExistingLines:
             request.max_bytes = page_bytes
             worker = yield from routes.worker_of(index, attempt)
             if self._options.follow and attempt.worker_id in self._silent:
-                return None  # Waiting for this worker is left to the second stage.
+                return None  # The second stage of the reader waits for this worker.
             stream = yield from self._open(request, worker)
             failure: Exception | None = None
             try:
@@ -164,7 +165,7 @@ class ExistingLines:
             if failure is None:
                 if is_over:
                     return end
-                continue  # The next page of the log is read from another stream.
+                continue  # The next stream brings the next page of the log.
             if self._is_left_to_follow(attempt, failure):
                 return None
             if worker is not None and outage.tries:
@@ -182,7 +183,8 @@ class ExistingLines:
         worker: Worker | None,
         outage: ReadOutage,
     ) -> ItemOperation[Batch, tuple[bool, cluster_pb2.LogEnd | None]]:
-        """Yield the items that one stream brings. Return whether there is no further page, and the end of the log.
+        """Yield the items that arrive on one stream. Return two values: whether this was the last page of the log, and
+        the end of the log.
 
         Raises:
             UnavailableError, DeadlineExceededError: The server does not have the log, or the stream broke.
@@ -257,7 +259,7 @@ class ExistingLines:
         reader: LineReader | RawReader,
         outage: ReadOutage,
     ) -> Operation[list[Any]]:
-        """Return all lines that one stream brings.
+        """Return all lines that arrive on one stream.
 
         Raises:
             UnavailableError, DeadlineExceededError: The server does not have the log, or the stream broke.

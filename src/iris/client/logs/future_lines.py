@@ -1,4 +1,5 @@
-"""Reads future log lines until all tasks have ended. A reader of logs has two stages, and this is the second stage.
+"""Reads future log lines until all tasks have ended. A reader of logs has two stages: first the lines that exist, and
+then the future lines. This module is the second stage.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them.
 `FollowReader` turns the received data into entries for the user.
@@ -61,7 +62,7 @@ class FutureLines:
             driver.end()
 
     def wake(self) -> None:
-        """Make the iteration over `run` continue soon, even if no data arrives. Any thread may call this method."""
+        """Let the iteration over `run` return soon, even if no data arrives. Any thread may call this method."""
         self._driver.wake()
 
     def end(self) -> None:
@@ -73,7 +74,7 @@ class FutureLines:
 
 
 class _ClientServers:
-    """Implements `LogServers` for the servers of a cluster."""
+    """The controller and workers of a cluster, from which `ThreadDriver` reads logs."""
 
     def __init__(self, cluster: RemoteClusterClient, state: ReadState) -> None:
         self._cluster = cluster

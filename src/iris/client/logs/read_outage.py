@@ -33,7 +33,7 @@ class RefusedError(WorkerUnreachableError):
 
 
 def retry_rules(options: ReadOptions) -> RetryRules:
-    """Return for how long and how often the client retries to read a log."""
+    """Return for how long and how often the client tries again to read a log."""
     return RetryRules(options.patience_s, end_s=options.until)
 
 

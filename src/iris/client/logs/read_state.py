@@ -163,8 +163,8 @@ class ReadState:
         return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
 
     def existing_was_read(self, task_index: int) -> bool:
-        """Note that the existing lines of a task were read. Return True if later requests for the task differ from
-        earlier requests."""
+        """Record that the existing lines of a task were read. Return True if the requests for the future lines of this
+        task need another filter."""
         is_new = task_index not in self._has_existing
         self._has_existing.add(task_index)
         return is_new and self.filters_start_here(task_index)
@@ -188,7 +188,8 @@ class ReadState:
             self._task_positions = TaskPositions(delivered | dict(starts or {}))
 
     def deliver(self, task_index: int, items: Items) -> None:
-        """Note that items of a task are returned next. The cursors of later entries include these items."""
+        """Record that the reader returns these items of a task next. The cursors of later entries then point behind
+        these items."""
         if self._task_positions is not None and self.reads_lines and items:
             last = items[-1]
             last.set_other_positions(self._task_positions.snapshot())
@@ -205,7 +206,8 @@ class ReadState:
     # Ends of attempts.
 
     def note_end(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
-        """Complete the end of a log with the status of its attempt, and notify the user if the end is missing."""
+        """Add the state and exit code of the attempt to the description of its log's end. Notify the user if the last
+        bytes of the log are missing."""
         if attempt is None:
             return
         if end.complete:
@@ -214,12 +216,12 @@ class ReadState:
             self.options.on_notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")
 
     def attempt_ended(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
-        """Note that the log of an attempt was read to its end. Store the description of the end in `ends`."""
+        """Store the description of the end of an attempt's log in `ends`, because the log was read to its end."""
         self.note_end(task_index, attempt, end)
         self.ends[task_index] = end
 
     def apply(self, outcomes: Iterable[Outcome]) -> None:
-        """Note which tasks continue with another attempt or are over, and notify the user of retries."""
+        """Record which tasks continue with another attempt and which tasks are over. Notify the user of each retry."""
         for outcome in outcomes:
             match outcome:
                 case NoAttempt(task):
@@ -235,7 +237,8 @@ class ReadState:
                         )
 
     def give_up_attempt(self, task_index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Chunk:
-        """Notify the user that the rest of an attempt's log cannot be read, and return a chunk for the end."""
+        """Notify the user that the rest of an attempt's log cannot be read. Return the last chunk of the log, which
+        only contains the end."""
         self.options.on_notice(f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}")
         chunk = Chunk(task_index=task_index, attempt_id=attempt.attempt_id)
         chunk.end.state = attempt.state

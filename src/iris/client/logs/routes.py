@@ -28,7 +28,7 @@ class Routes:
     def __init__(self, reachable: ReachableWorkers, route: Route) -> None:
         self._reachable = reachable
         self._route = route
-        self._not_at_worker: set[tuple[int, int]] = set()  # The attempts whose workers have lost the log.
+        self._not_at_worker: set[tuple[int, int]] = set()  # The attempts whose logs are not on their workers any more.
 
     @property
     def has_other_server(self) -> bool:
@@ -42,7 +42,8 @@ class Routes:
         return self.known_worker_of(task_index, attempt)
 
     def known_worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> tuple[str, str] | None:
-        """Return the result of `worker_of`, without a call. A worker that was not probed counts as unreachable."""
+        """Return the worker from which to read the log of an attempt, without any call. A worker that was not probed
+        counts as unreachable."""
         worker = (attempt.worker_id, attempt.worker_address)
         if self._route == "worker":
             return worker
@@ -56,7 +57,7 @@ class Routes:
             yield from self._reachable.find((attempt.worker_id, attempt.worker_address) for attempt in attempts)
 
     def lost_worker(self, address: str) -> None:
-        """Note that a worker no longer answers."""
+        """Remember that a worker no longer answers."""
         self._reachable.lost(address)
 
     def leave_worker(self, task_index: int, attempt_id: int) -> None:
@@ -70,7 +71,8 @@ class Routes:
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            self.leave_worker(task_index, attempt.attempt_id)  # From now on, the log is read from the controller.
+            # The client reads this log only from the controller from now on.
+            self.leave_worker(task_index, attempt.attempt_id)
         return NotYetError(text)
 
     def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, since_s: float | None) -> Operation[bool]:
@@ -87,7 +89,7 @@ class Routes:
             return False
         try:
             workers = yield from list_workers()
-        except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # A task's token may not list workers.
+        except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # A task may not list workers.
             return False
         wanted = (attempt.worker_id, attempt.worker_address)
         return not any(worker.healthy and (worker.worker_id, worker.address) == wanted for worker in workers)

@@ -53,7 +53,8 @@ def find_tasks(
 def first_positions(
     job_id: str, tasks: Mapping[int, cluster_pb2.TaskStatus], options: ReadOptions
 ) -> dict[int, Position]:
-    """Return the position at which a reader with these options starts in the log of each task.
+    """Return, for each task, the position in its log at which a reader starts. The position follows from the options of
+    the reader.
 
     Raises:
         InvalidArgumentError: The cursor belongs to another job, task or attempt.

@@ -168,7 +168,7 @@ class TaskLogReader:
                 yield data
 
     def request_partial_lines(self) -> None:
-        """Make `batches` yield the partial lines next. Any thread may call this method."""
+        """Let `batches` yield next the partial lines that have arrived. Any thread may call this method."""
         self._are_partial_lines_requested = True
         if self._future is not None:
             self._future.wake()
@@ -217,6 +217,7 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        # A generator cannot be closed while another thread runs it. The thread that runs the generator ends it instead.
+        # A generator cannot be closed while another thread iterates over it. In this case, the other thread ends the
+        # generator.
         with suppress(ValueError):
             self._batches.close()

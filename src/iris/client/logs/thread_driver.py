@@ -93,8 +93,8 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class _NewStatuses:
-    """A message in the queue that only wakes the iterating thread, for example because new statuses of tasks have
-    arrived."""
+    """A message in the queue without content. It wakes the iterating thread, for example because new statuses of tasks
+    have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,12 @@ Arrival = Silence | _NewStatuses | _WatchFailed | _Message | StreamEnded
 
 
 class ThreadDriver(Generic[Server]):
-    """Runs one `Follow`: opens and closes its streams, and reports each arrival to the `Follow`.
+    """Drives one `Follow`, the engine that decides which logs to read. Opens and closes the streams that the `Follow`
+    requests, and reports each received message to it.
 
     Args:
-        follow: The `Follow` that decides what to read.
-        servers: The servers from which the `Follow` reads.
+        follow: The follow engine, which decides what to read.
+        servers: The servers from which logs are read.
     """
 
     def __init__(self, follow: Follow, servers: LogServers[Server]) -> None:
@@ -129,7 +130,7 @@ class ThreadDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether the queue contains messages for `apply`."""
+        """Whether the queue contains messages that `apply` has not processed yet."""
         return not self._arrivals.empty()
 
     def start(self) -> None:
@@ -138,12 +139,13 @@ class ThreadDriver(Generic[Server]):
         _open_drivers.add(self)
 
     def report(self, event: Event) -> Iterator[Instruction]:
-        """Report an event to the `Follow`. Carry out the instructions for the driver, and yield the instructions for
-        the reader.
+        """Report an event to the `Follow`. Carry out those of its instructions that concern streams, and yield the
+        instructions for the reader.
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # `StreamEnded` arrives later and removes the stream.
+                # The stream is removed later, when its message `StreamEnded` arrives.
+                self._streams[instruction.stream].end()
             else:
                 yield instruction
 
@@ -180,8 +182,8 @@ class ThreadDriver(Generic[Server]):
             return None
 
     def apply(self, arrival: Arrival) -> Iterator[Instruction]:
-        """Report an arrival to the `Follow`, and yield the instructions for the reader. The reader must carry out each
-        instruction before it requests the next instruction.
+        """Report a received message to the `Follow`, and yield the instructions for the reader. The reader must carry
+        out each instruction before it requests the next instruction.
         """
         match arrival:
             case _NewStatuses():
@@ -299,7 +301,7 @@ class _WatchThread:
         return list(new.values())
 
     def end(self) -> None:
-        """End the watch, from any thread."""
+        """End the thread that watches the job. Any thread may call this method."""
         self._handle.abort()
 
     def join(self) -> None:

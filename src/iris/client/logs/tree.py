@@ -54,7 +54,8 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
 
 
 class JobTree(Generic[Source]):
-    """The known jobs of a tree, which of these jobs are not read yet, and which sources of lines wait to be followed.
+    """The known jobs of a job tree. This object keeps the jobs whose lines were not read yet, and the sources of lines
+    that are not followed yet.
 
     `Source` is the type of the iterators over the future lines of a job.
 
@@ -69,12 +70,12 @@ class JobTree(Generic[Source]):
         self.known: dict[str, cluster_pb2.JobStatus] = {}
         self._open_job = open_job
         self._max_followed = max_followed
-        self._lock = threading.Lock()  # Two threads may call `add` at the same time.
+        self._lock = threading.Lock()  # The lock is needed because two threads may call `add` at the same time.
         self._unread: deque[str] = deque()
         self._paused: deque[Source] = deque()
 
     def add(self, jobs: Sequence[cluster_pb2.JobStatus]) -> None:
-        """Add the jobs of a list that are not known yet."""
+        """Add those jobs of a list that this tree does not contain yet."""
         with self._lock:
             for job in jobs:
                 if job.job_id not in self.known:
@@ -106,7 +107,7 @@ class JobTree(Generic[Source]):
         return self._open_job(self._unread.popleft()) if self._unread else None
 
     def take_all(self) -> list[str]:
-        """Return all jobs that are not read yet."""
+        """Return the ids of all jobs that were not read yet, and mark these jobs as read."""
         unread, self._unread = list(self._unread), deque()
         return unread
 
@@ -127,7 +128,8 @@ def last_lines(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
 
 
 def pause_between_lists(took_s: float) -> float:
-    """Return the seconds until the list of jobs is read again, after a list that took `took_s` seconds."""
+    """Return the number of seconds to wait before the list of jobs is read again. `took_s` is how long the last reading
+    took."""
     return max(_LIST_S, took_s * _LIST_SHARE)
 
 
@@ -177,7 +179,8 @@ class TreeLogStream(Iterator[LogEntry]):
         self._is_closed.set()
         for stream in list(self._streams.values()):
             stream.close()
-        with suppress(ValueError):  # Another thread is iterating. It notices that the streams are closed.
+        # Another thread iterates over the generator. That thread ends by itself, because the streams are closed.
+        with suppress(ValueError):
             self._batches.close()
 
     def __iter__(self) -> Iterator[LogEntry]:
@@ -291,7 +294,7 @@ def _until_pause(batches: Iterator[Batch], paused: list[Iterator[Batch]]) -> Ite
 
 
 def _reader(batches: Iterator[Batch], arrived: queue.Queue[Batch | IrisError | None]) -> threading.Thread:
-    """Return a thread that puts batches into a queue, and finally None."""
+    """Return a thread that puts batches into a queue, and None after the last batch."""
 
     def read() -> None:
         try:

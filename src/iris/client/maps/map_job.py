@@ -163,8 +163,9 @@ def sizes_of(status: cluster_pb2.JobStatus) -> tuple[int, int]:
 def loaded(
     outcomes: Generator[Outcome, None, None], loads: Loads, return_exceptions: bool
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the index and the value of each outcome. `MapJob.results` documents the errors."""
-    # The raised exception would keep the suspended generator alive, with the progress that it shows.
+    """Yield the index of each input and the value that the callable returned for it. `MapJob.results` documents the
+    errors."""
+    # Without `closing`, a raised exception would keep the suspended generator and its progress display alive.
     with closing(outcomes):
         for outcome in outcomes:
             value, error = outcome.load(loads)

@@ -145,8 +145,8 @@ class MapMethods:
 
     @property
     def _handles(self) -> JobClient:
-        """This client, with the type that handles on maps need."""
-        # This class is only one base class of the client. The client has all methods of the protocol.
+        """This client, typed as the protocol that the handles on maps use."""
+        # The cast is safe. Only clients inherit from this class, and a client has all methods of the protocol.
         return cast(JobClient, self)
 
     def _map(
@@ -176,5 +176,6 @@ class MapMethods:
 
 
 def as_list(inputs: Any) -> Any:
-    """Return the inputs as a list. A value that is no collection of inputs is returned unchanged, for its error."""
+    """Return the inputs as a list. A value that is no collection is returned unchanged, because a later check refuses
+    it."""
     return inputs if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)

@@ -1,4 +1,4 @@
-"""Turns the ended tasks of a map into one outcome for each input. The module makes no calls."""
+"""Turns the results of a map's tasks into one outcome for each input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iris.errors import ResultError, visible
 from iris.rpc import cluster_pb2
 
 _LARGE_BYTES = 10_000
-VALUE, RAISED, FAILED = 0, 1, 2  # The kinds of outcomes, as in cluster/worker/process/run_inputs.py.
+VALUE, RAISED, FAILED = 0, 1, 2  # The kinds of outcomes. `run_inputs.py` of the worker writes the same numbers.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class Outcome:
 
 
 class MapOutcomes:
-    """Collects the outcomes of a map's inputs. With `order`, the outcomes are released in the order of the inputs.
+    """Collects the outcomes of a map's inputs. With `order`, an outcome is kept until the outcomes of all earlier
+    inputs were yielded.
 
     Args:
         job_id: The job.
@@ -127,8 +128,7 @@ class MapOutcomes:
         first = task.task_index * self._inputs_per_task
         indices = range(first, min(first + self._inputs_per_task, self._num_inputs))
         if task.state == cluster_pb2.TASK_STATE_SUCCEEDED and task.serialized_result:
-            # Iris's own program in the task has written this pickle, which contains only tuples, texts, bytes and
-            # numbers.
+            # This pickle was written by Iris in the task. It contains only tuples, texts, bytes and numbers.
             items = _plain(task.serialized_result)
             if len(items) == len(indices):
                 return [Outcome(self._job_id, i, task, *item) for i, item in zip(indices, items, strict=True)]
@@ -150,7 +150,7 @@ def _plain(data: bytes) -> list[tuple[Any, ...]]:
 
     try:
         items = _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception:  # noqa: BLE001 - The data may be damaged in any way.
+    except Exception:  # noqa: BLE001 - Damaged data may cause any exception.
         return []
     return (
         items if isinstance(items, list) and all(isinstance(item, tuple) and len(item) >= 3 for item in items) else []

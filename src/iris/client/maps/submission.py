@@ -39,7 +39,7 @@ _UNKNOWN_CORES = 4  # Tasks may not read the list of machines, so a map inside a
 
 
 class MapOptions(TypedDict, total=False):
-    """The arguments of `IrisClient.submit_map` that describe the job. The docstring of that method explains each
+    """The arguments of `IrisClient.submit_map` that describe the job. The docstring of `submit_map` explains each
     argument."""
 
     max_parallel: int | None

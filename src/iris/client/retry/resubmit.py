@@ -84,7 +84,8 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
 
 
 def new_name(name: str) -> str:
-    """Return the given name with a new random suffix. The new suffix replaces a random suffix in the given name."""
+    """Return a job name with a new random suffix. If the given name already ends with a random suffix, the new one
+    replaces it."""
     suffix = f"-{secrets.token_hex(4)}"
     begin = name[:-_SUFFIX_BYTES] if _RANDOM_SUFFIX.fullmatch(name[-_SUFFIX_BYTES:]) else name
     while len(begin.encode()) + _SUFFIX_BYTES > MAX_NAME_BYTES:

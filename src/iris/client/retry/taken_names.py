@@ -16,10 +16,10 @@ _CHOICES = ("error", "replace", "reuse")
 
 
 def check_if_exists(if_exists: object) -> str:
-    """Return the argument `if_exists` after a check.
+    """Check the argument `if_exists`, and return it.
 
     Raises:
-        InvalidArgumentError: The argument has another value.
+        InvalidArgumentError: `if_exists` is not `"error"`, `"reuse"` or `"replace"`.
     """
     return check_choice("if_exists", if_exists, _CHOICES)
 

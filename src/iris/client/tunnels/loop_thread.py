@@ -13,7 +13,7 @@ _STOP_S = 5.0
 
 
 class LoopThread:
-    """An asyncio loop in a thread, which does not keep the program from ending.
+    """An asyncio loop in a daemon thread. The program can end while the thread runs.
 
     Args:
         name: The name of the thread.

@@ -34,14 +34,17 @@ from iris.system.backoff import Backoff
 
 FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
-_FIRST_TRIES = 5  # The first stream is tried this many times. Later streams are tried for the patience of the user.
+# The client tries this many times to open the first stream of a tunnel. For a later stream, it tries until `patience_s`
+# is over.
+_FIRST_TRIES = 5
 _LEAST_WRITE_BYTES, _MOST_WRITE_BYTES = 64 * 1024, 512 * 1024
-# A call should take at most this many seconds, so that other channels do not wait long for their turn.
+# If a call takes less than the first number of seconds, the next call is larger. If it takes more than the second
+# number, the next call is smaller, because other channels wait during a slow call.
 _GOOD_CALL_S, _LONG_CALL_S = 0.05, 0.25
 _WAIT_S = 3600.0
 _WRITE_S = 20.0
 _CLOSE_S = 1.0
-_SILENCE_S = 2.0  # A shorter outage is not reported.
+_SILENCE_S = 2.0  # An outage of fewer seconds is not reported to the user.
 
 
 def _ignore(*details: object) -> None:
@@ -50,7 +53,7 @@ def _ignore(*details: object) -> None:
 
 @dataclass(frozen=True)
 class TunnelEvents:
-    """The functions that a tunnel calls.
+    """Callbacks of a tunnel, which report what has happened to it.
 
     Attributes:
         on_note: Called with messages for people.
@@ -73,7 +76,7 @@ class TaskTunnel:
         job_id: The job.
         task_index: The task.
         events: The functions that the tunnel calls.
-        when_running: What can be done when the task runs, for people.
+        when_running: A text for people that says what will be possible once the task runs.
         patience_s: How many seconds an outage may last before the tunnel fails.
 
     Attributes:
@@ -101,8 +104,8 @@ class TaskTunnel:
         self._patience_s = patience_s
         self._budget = Budget()
         self._backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        self._answered = asyncio.Event()  # Set by the first message of the controller.
-        self._ready = asyncio.Event()  # Set while a tunnel to a running attempt is open.
+        self._answered = asyncio.Event()  # This event is set by the first message of the controller.
+        self._ready = asyncio.Event()  # This event is set while a tunnel to a running attempt is open.
         self._tunnel: Tunnel | None = None
         self._tunnel_id = ""
         self._write_bytes = _LEAST_WRITE_BYTES
@@ -117,7 +120,7 @@ class TaskTunnel:
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is an outage that has been reported."""
+        """Whether the servers do not answer at present, and the user has been told so."""
         return self._is_silence_told
 
     async def open_channel(self, target: ChannelTarget) -> Channel:
@@ -154,7 +157,8 @@ class TaskTunnel:
             self._tunnel.drop_all()
 
     async def close(self) -> None:
-        """Tell the worker that the tunnel is not needed any more. Otherwise the worker would keep it for a minute."""
+        """Close the tunnel on the worker. Without this call, the worker would keep the tunnel for a minute, because a
+        client could resume it."""
         if self.attempt_id is not None:
             with contextlib.suppress(IrisError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
@@ -183,7 +187,7 @@ class TaskTunnel:
                     raise
                 self._note_silence(error)
                 closed = None
-            # While the stream is broken, new connections wait, because the worker of the attempt may be lost.
+            # New connections wait until a stream is open again, because the worker of the attempt may be lost.
             self._ready.clear()
             if closed is not None:
                 return closed
@@ -268,7 +272,7 @@ class TaskTunnel:
         """Report an outage that lasts.
 
         Raises:
-            IrisError: The outage is longer than the patience.
+            IrisError: The servers have not answered for `patience_s`.
         """
         now_s = time.monotonic()
         if self._silent_since_s is None:

@@ -28,7 +28,7 @@ class TunnelCalls(Protocol):
         """Open or resume a tunnel, and yield its messages."""
 
     async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
-        """Send parts of channels. All tries of the call together take at most `timeout_s` seconds."""
+        """Send data of some channels to the worker. All tries of the call together take at most `timeout_s` seconds."""
 
 
 class AsyncTunnelCalls:
@@ -36,7 +36,7 @@ class AsyncTunnelCalls:
 
     Args:
         connection: The connections of the client.
-        kind: What the tunnels are for.
+        kind: The purpose of the tunnels: port forwarding, or commands in tasks.
     """
 
     def __init__(self, connection: AsyncClusterConnection, kind: TunnelKind = "tunnel") -> None:
@@ -48,16 +48,16 @@ class AsyncTunnelCalls:
         return self._connection.items(tunnel_messages(request, self._kind))
 
     async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
-        """Send parts of channels."""
+        """Send data of some channels to the worker."""
         return await self._connection.perform(write_tunnel(request, timeout_s, self._kind))
 
 
 class ThreadTunnelCalls:
-    """The calls of a sync client. Each call is made in a thread, which does not keep the program from ending.
+    """The calls of a sync client. Each call is made in a daemon thread, so that the program can end during the call.
 
     Args:
         connection: The connections of the client.
-        kind: What the tunnels are for.
+        kind: The purpose of the tunnels: port forwarding, or commands in tasks.
     """
 
     def __init__(self, connection: ClusterConnection, kind: TunnelKind = "tunnel") -> None:
@@ -72,7 +72,7 @@ class ThreadTunnelCalls:
         handle = StreamHandle()
 
         def put(item: TunnelMessage | BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # The loop of a forward that was closed has ended.
+            with contextlib.suppress(RuntimeError):  # The event loop has ended, because the forward was closed.
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def read() -> None:
@@ -80,7 +80,7 @@ class ThreadTunnelCalls:
                 for message in self._connection.items(tunnel_messages(request, self._kind), handle):
                     put(message)
                 put(None)
-            except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
+            except BaseException as error:  # noqa: BLE001 - The event loop raises the error.
                 put(error)
 
         thread = threading.Thread(target=read, name="iris-tunnel-reader", daemon=True)
@@ -94,7 +94,7 @@ class ThreadTunnelCalls:
             handle.abort()
 
     async def write(self, request: WriteTunnelRequest, timeout_s: float) -> WriteTunnelResponse:
-        """Send parts of channels."""
+        """Send data of some channels to the worker."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[WriteTunnelResponse] = loop.create_future()
 
@@ -110,9 +110,9 @@ class ThreadTunnelCalls:
             outcome: tuple[WriteTunnelResponse | None, BaseException | None]
             try:
                 outcome = self._connection.perform(write_tunnel(request, timeout_s, self._kind)), None
-            except BaseException as error:  # noqa: BLE001 - The loop of the forward handles the error.
+            except BaseException as error:  # noqa: BLE001 - The event loop raises the error.
                 outcome = None, error
-            with contextlib.suppress(RuntimeError):  # The loop of a forward that was closed has ended.
+            with contextlib.suppress(RuntimeError):  # The event loop has ended, because the forward was closed.
                 loop.call_soon_threadsafe(settle, *outcome)
 
         threading.Thread(target=call, name="iris-tunnel-writer", daemon=True).start()

@@ -12,7 +12,7 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The last state that a handle has received.
+    """The last state of a job or task that a handle has received.
 
     Attributes:
         state: The state.

@@ -19,7 +19,7 @@ from iris.display.table import Table, escaped, plain_line, table_html, table_tex
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
-# The tasks of the event loop are kept here, because the loop itself keeps only weak references.
+# The running asyncio tasks are kept in this set, because the event loop itself keeps only weak references to them.
 _running: set[asyncio.Task[None]] = set()
 
 

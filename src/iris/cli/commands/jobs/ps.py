@@ -86,7 +86,7 @@ class _Filter:
         return len(self.jobs(client, _UNFINISHED, None)), len(self.jobs(client, _ENDED, None))
 
     def accepted(self, states: Sequence[str]) -> list[str]:
-        """Return the given states without the states that the user has excluded with `--state`."""
+        """Return the given states that the option `--state` accepts. Without the option, all states are accepted."""
         return [state for state in states if state in self.states or not self.states]
 
     def words(self) -> list[str]:

@@ -28,7 +28,7 @@ class AsyncOutputClient(Protocol):
 
 
 class AsyncOutput(StoredFile):
-    """A file that an attempt has left as output.
+    """A file that an attempt has left in one of the job's output directories.
 
     Attributes:
         task_id: The task.
@@ -55,7 +55,8 @@ class AsyncOutput(StoredFile):
 
 
 class AsyncOutputs(list[AsyncOutput]):
-    """A list of the files that the attempts of a job have left as outputs, by task, attempt and path.
+    """A list of the files that the attempts of a job have left in its output directories, sorted by task, attempt and
+    path.
 
     Attributes:
         missing: The attempts whose outputs are not stored, with the reasons.
@@ -71,13 +72,13 @@ class AsyncOutputs(list[AsyncOutput]):
     async def download(
         self, to: str | os.PathLike[str] = ".", *, on_progress: OnProgress | None = None
     ) -> list[Copied]:
-        """Copy all files to this machine, into the folder `task-N` of each task below a folder.
+        """Copy all files to this machine. Below the given folder, the files of each task get a folder `task-N`.
 
         If the list has the outputs of several attempts of a task, each attempt gets a folder `task-N/attempt-M`.
 
         Args:
             to: The folder. A missing folder is created.
-            on_progress: See `AsyncIrisClient.download`. It is called for each attempt from 0 again.
+            on_progress: See `AsyncIrisClient.download`. The numbers start at 0 again for each attempt.
 
         Raises:
             FailedPreconditionError: A local file cannot be written.

@@ -36,7 +36,7 @@ class AsyncFileClient(Protocol):
     async def outputs(
         self, job_id: str | JobReference, task_index: int | None = None, *, all_attempts: bool = False
     ) -> AsyncOutputs:
-        """Return the files that the tasks of a job have left as outputs."""
+        """Return the files in the output directories of a job's tasks."""
 
 
 class AsyncTaskFileMethods(TaskReference):
@@ -71,7 +71,7 @@ class AsyncTaskFileMethods(TaskReference):
         return await self._client.upload(source, self, path, on_progress=on_progress)
 
     async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
-        """Return the files that the task has left as outputs.
+        """Return the files in the output directories of the task.
 
         `AsyncIrisClient.outputs` documents the arguments and the errors.
         """
@@ -84,7 +84,7 @@ class AsyncJobFileMethods(JobReference):
     _client: AsyncFileClient
 
     async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
-        """Return the files that the tasks have left as outputs.
+        """Return the files in the output directories of the job's tasks.
 
         `AsyncIrisClient.outputs` documents the arguments and the errors.
         """

@@ -1,6 +1,7 @@
 """Reads future log lines on an asyncio loop, until all tasks have ended.
 
-A reader of logs has two stages, and this module is the second stage.
+A reader of logs has two stages. The first stage reads the lines that exist when the reader starts. This module is the
+second stage, which reads all later lines.
 
 `iris.cluster.logs.follow` decides which logs are read next from which servers, and `AsyncioDriver` reads them.
 `FollowReader` turns the received data into entries for the user.
@@ -67,13 +68,13 @@ class AsyncFutureLines:
             await driver.close()
 
     def wake(self) -> None:
-        """Make the iteration over `run` continue soon, even if no data arrives."""
+        """Let the iteration over `run` return soon, even if no data arrives."""
         if self._driver is not None:
             self._driver.wake()
 
 
 class _ClientServers:
-    """Implements `AsyncLogServers` for the servers of a cluster."""
+    """The controller and workers of a cluster, from which `AsyncioDriver` reads logs."""
 
     def __init__(self, connection: AsyncClusterConnection, state: ReadState) -> None:
         self._connection = connection
@@ -87,8 +88,8 @@ class _ClientServers:
         return server[0]
 
     def is_lost(self, server: Server) -> bool:
-        # This method needs no call to learn of lost workers, because the follow engine knows the newest statuses of the
-        # tasks.
+        # No call is needed to find out whether the worker is lost, because the follow engine knows the newest statuses
+        # of the tasks.
         return False
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[cluster_pb2.StreamTaskLogsResponse]:

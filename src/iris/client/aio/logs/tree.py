@@ -1,6 +1,6 @@
 """Defines `AsyncTreeLogStream`, the asynchronous iterator over the lines of a job and of all its child jobs.
 
-The sync `TreeLogStream` describes the order of the lines.
+The docstring of the module `iris.client.logs.tree` describes the order of the lines.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         self._is_closed = True
         for stream in list(self._streams.values()):
             await stream.close()
-        # `aclose` raises RuntimeError while another task runs the generator. That task then ends the generator itself.
+        # `aclose` raises RuntimeError while another asyncio task iterates over the generator. In this case, the other
+        # task ends the generator.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
@@ -104,7 +105,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         return stream.batches()
 
     def _open_later(self, job_id: str) -> AsyncIterator[Batch]:
-        """Open a job that was found while others were followed. All its lines are returned."""
+        """Open the log stream of a job that was found while other jobs were followed. The stream returns the job's
+        existing lines, too."""
         return self._open(job_id, replace(self._options, tail=None))
 
     async def _read(self) -> AsyncGenerator[Batch]:
@@ -180,7 +182,9 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
                 if self._tree.has_unread:
                     await arrived.put(())
             except UnavailableError:
-                pass  # The controller does not answer. The streams of the jobs decide how long to wait for it.
+                # The controller does not answer. This error is ignored here, because the log streams of the jobs decide
+                # for how long to retry.
+                pass
             except IrisError as error:
                 await arrived.put(error)
                 return
@@ -209,7 +213,7 @@ async def _merged(sources: Sequence[AsyncIterator[Batch]], paused: list[AsyncIte
 
 
 async def _forward(source: AsyncIterator[Batch], arrived: _Arrived) -> None:
-    """Put batches into a queue, and finally None."""
+    """Put the batches of a stream into a queue, and None after the last batch."""
     try:
         async for batch in source:
             if batch:

@@ -148,8 +148,8 @@ class AsyncMapMethods:
 
     @property
     def _handles(self) -> AsyncJobClient:
-        """This client, with the type that handles on maps need."""
-        # This class is only one base class of the client. The client has all methods of the protocol.
+        """This client, typed as the protocol that the handles on maps use."""
+        # The cast is safe. Only clients inherit from this class, and a client has all methods of the protocol.
         return cast(AsyncJobClient, self)
 
     async def _map(
