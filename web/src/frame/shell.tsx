@@ -5,6 +5,7 @@ import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { needsSignIn } from "../rpc/session";
 import { ClusterView } from "../views/cluster/cluster_view";
+import { StacksView } from "../views/inside/inside_views";
 import { JobView } from "../views/job/job_view";
 import { JobsView } from "../views/jobs/jobs_view";
 import { LogsView } from "../views/logs/logs_view";
@@ -23,13 +24,14 @@ const VIEWS: Readonly<Record<ViewName, ComponentType<{ route: Route }>>> = {
   jobs: JobsView,
   job: JobView,
   logs: LogsView,
+  stacks: StacksView,
   machines: MachinesView,
   cluster: ClusterView,
   signin: SignInView,
   unknown: UnknownView,
 };
 const NAVIGATION: readonly { view: ViewName; label: string; covers: readonly ViewName[] }[] = [
-  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs"] },
+  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs", "stacks"] },
   { view: "machines", label: "Machines", covers: ["machines"] },
   { view: "cluster", label: "Cluster", covers: ["cluster"] },
 ];
@@ -101,7 +103,7 @@ function skip(event: Event, main: HTMLElement | null): void {
 export function keepTitle(): void {
   effect(() => {
     const { view, jobId } = route.value;
-    const label = jobId ? `${jobId}${view === "logs" ? " logs" : ""}` : (NAVIGATION.find((n) => n.view === view)?.label ?? "");
+    const label = jobId ? `${jobId}${view === "job" ? "" : ` ${view}`}` : (NAVIGATION.find((n) => n.view === view)?.label ?? "");
     document.title = label ? `${label} · Iris` : "Iris";
   });
 }

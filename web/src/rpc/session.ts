@@ -34,6 +34,14 @@ export const mayChange: ReadonlySignal<boolean> = computed(() => ["user", "admin
 /** Whether the user may create and revoke tokens. */
 export const isAdmin: ReadonlySignal<boolean> = computed(() => identity.value?.role === "admin");
 
+/**
+ * Returns whether the user may read the stacks of a job's tasks, profile the tasks, and run commands in them. Only the
+ * owner of the job and admins may.
+ */
+export function mayLookInside(owner: string): boolean {
+  return isAdmin.value || (mayChange.value && identity.value?.name === owner);
+}
+
 /** Returns the address of a call or a download in the session, for example of `v1/jobs/train/logs`. */
 export function sessionUrl(rest: string): string {
   return `${PAGE_URL}${path.peek() ?? "session"}/${rest}`;

@@ -10,11 +10,13 @@ import { StateBadge, StateBar } from "../../parts/state";
 import { styleOf } from "../../parts/states";
 import { Duration, Moment } from "../../parts/time";
 import { visibleText } from "../../parts/visible_text";
+import { mayLookInside } from "../../rpc/session";
 import { JobActions } from "./actions";
 import { ChildJobs } from "./child_jobs";
 import { Endpoints } from "./endpoints";
 import { Facts } from "./facts";
 import { Failures, reasonName } from "./failures";
+import { HangBanner } from "./hang_banner";
 import { countStates, exitText } from "./job_model";
 import { TaskGrid } from "./task_grid";
 import { TaskPanel } from "./task_panel";
@@ -58,6 +60,7 @@ export function JobView({ route }: { route: Route }) {
         <JobActions job={job} tasks={tasks} />
       </div>
       <JobState job={job} />
+      <HangBanner job={job} onSelect={select} />
       <Failures jobId={jobId} tasks={tasks} onSelect={select} />
       <section aria-labelledby="tasks-title">
         <div class="section-tools">
@@ -66,6 +69,7 @@ export function JobView({ route }: { route: Route }) {
           </h2>
           <Counts counts={countStates(tasks)} />
           <a href={hrefOf("logs", jobId)}>Logs of all tasks</a>
+          {!isFinal && mayLookInside(job.owner) && <a href={hrefOf("stacks", jobId)}>Stacks</a>}
         </div>
         <div class="state-bar-line">
           <StateBar counts={countStates(tasks)} />
@@ -114,6 +118,7 @@ function JobState({ job }: { job: JobStatus }) {
   const ending = exitText(job);
   const reason = reasonName(job.failureReason);
   const why = job.error || job.statusMessage;
+  const isInBanner = why === job.hang?.text; // The banner says it.
   return (
     <>
       <p class="failure-head">
@@ -126,7 +131,7 @@ function JobState({ job }: { job: JobStatus }) {
           {job.owner && ` by ${visibleText(job.owner)}`}
         </span>
       </p>
-      {why && why !== ending && <p class={[5, 7, 8].includes(job.state) ? "error-text" : undefined} dir="auto">{visibleText(why)}</p>}
+      {why && why !== ending && !isInBanner && <p class={[5, 7, 8].includes(job.state) ? "error-text" : undefined} dir="auto">{visibleText(why)}</p>}
     </>
   );
 }

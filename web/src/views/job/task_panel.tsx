@@ -4,8 +4,10 @@ import { useEffect, useRef } from "preact/hooks";
 import type { JobStatus, TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { hrefOf } from "../../frame/routes";
 import { StateBadge } from "../../parts/state";
+import { styleOf } from "../../parts/states";
 import { Duration, Moment } from "../../parts/time";
 import { visibleText } from "../../parts/visible_text";
+import { mayLookInside } from "../../rpc/session";
 import { EndTaskButton } from "./actions";
 import { reasonName } from "./failures";
 import { exitText } from "./job_model";
@@ -37,6 +39,9 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         <Duration startMs={Number(task.startedAtMs)} endMs={Number(task.finishedAtMs)} />
         <span>{exitText(task)}</span>
         <a href={hrefOf("logs", job.jobId, [["task", String(task.taskIndex)]])}>Log</a>
+        {!styleOf(task.state).isFinal && mayLookInside(job.owner) && (
+          <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
+        )}
         <EndTaskButton job={job} task={task} />
         <button type="button" class="quiet-button" onClick={onClose}>
           Close
