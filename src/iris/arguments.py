@@ -185,7 +185,7 @@ def check_timeout(
 
 
 def _real(value: object) -> float | None:
-    """Return a value as a float, which may be NaN. Return None for a value that is not a real number."""
+    """Return a value as a float. Return None if the value is not a real number. The result may be NaN."""
     if isinstance(value, bool):
         return None
     try:
@@ -215,7 +215,7 @@ def check_flag(name: str, value: object) -> bool:
     """Return a flag, which must be True or False. The booleans of numpy are accepted.
 
     Raises:
-        InvalidArgumentError: The value is neither.
+        InvalidArgumentError: The value is neither True nor False.
     """
     kind = type(value)
     if isinstance(value, bool) or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")):
@@ -244,7 +244,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # If the value is a member of an enum of texts, `str` returns its plain text.
+    return str.__str__(value)  # A member of an enum of texts is converted into plain text by `str`.
 
 
 def check_utf8(what: str, text: str) -> None:
@@ -333,7 +333,7 @@ def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
         try:
             return tuple(value)
         except TypeError:
-            pass  # A numpy array without dimensions raises this TypeError.
+            pass  # A numpy array without dimensions looks iterable, but raises TypeError.
     refuse(name, accepted, value)
 
 
@@ -381,7 +381,7 @@ def check_job_id(value: object, name: str = "job_id") -> str:
     """
     if isinstance(value, JobReference):
         return value.job_id
-    known = getattr(value, "job_id", None)  # The value may be a `Task` or a `TaskStatus`, which have a job id.
+    known = getattr(value, "job_id", None)  # A `Task` and a `TaskStatus` have a job id, but are not accepted as a job.
     if isinstance(known, str):
         refuse(name, "a job id or a Job", value, f"its job_id is {quoted(known)}")
     return check_text(name, value, empty=False, accepted="a job id or a Job")
@@ -427,7 +427,7 @@ def check_token(value: str | Callable[[], str] | None) -> str | Callable[[], str
     """Return an argument that must be a token or a function that returns a token.
 
     Raises:
-        InvalidArgumentError: The value is neither.
+        InvalidArgumentError: The value is neither a token nor a function.
     """
     if value is None or callable(value):
         return value

@@ -15,5 +15,6 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def word_for(count: int, one: str, many: str = "") -> str:
-    """Return the word that belongs to a number: `one` for 1, and otherwise `many`, by default `one` with an `s`."""
+    """Return the singular `one` if the number is 1, and otherwise the plural `many`. The default plural is `one` with
+    an `s`."""
     return one if count == 1 else many or f"{one}s"

@@ -40,7 +40,7 @@ from typing import Any, ClassVar
 
 from iris.reasons import ErrorReason
 
-# In a message, the text of an error is cut to this number of characters.
+# A longer text of an error is cut to this number of characters when it becomes part of a message.
 _MAX_TEXT = 4000
 # A quoted text is cut to this many characters, and any other value to twice as many.
 _QUOTED = 100
@@ -322,7 +322,8 @@ def quoted(text: object) -> str:
         return f"an object of type {type(text).__name__}"
     if isinstance(text, str):
         return written
-    written = " ".join(written.split())  # Lines are joined, because the repr of a protobuf message has many lines.
+    # All lines are joined into one, because the `repr` of a protobuf message has many lines.
+    written = " ".join(written.split())
     return written if len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
@@ -349,7 +350,8 @@ ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "deadline_exceeded": DeadlineExceededError,
     "unavailable": UnavailableError,
     "aborted": UnavailableError,
-    "canceled": UnavailableError,  # Servers cancel open calls when they shut down.
+    # A server cancels its open calls when it shuts down, so a cancelled call means that the server is unavailable.
+    "canceled": UnavailableError,
     "unimplemented": UnimplementedError,
     "internal": InternalError,
     "unknown": InternalError,

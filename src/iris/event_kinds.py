@@ -1,8 +1,8 @@
 """Defines the kinds of events that a cluster records, for users, programs and webhooks.
 
-`docs/reference/events.md` lists the kinds for users, and a test compares the two lists. A new kind is one line here. An
-event of a job or a task comes from a change of a state. Every other event comes from a call of `log_event` that names
-the kind.
+`docs/reference/events.md` lists the kinds for users, and a test compares the two lists. To add a kind, add one line to
+this module. Changes of the states of jobs and tasks create events automatically. Every other event is created by a call
+of `log_event` with the name of the kind.
 """
 
 from __future__ import annotations

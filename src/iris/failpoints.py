@@ -40,8 +40,9 @@ from iris.errors import InvalidArgumentError, UnavailableError
 
 VARIABLE = "IRIS_FAILPOINTS"
 
-# The names of all failpoints. `x.before` and `x.after` come before and after an action. At `….request`, the server has
-# received a call and not processed it. At `….reply.after`, the server has sent the answer.
+# The names of all failpoints. `NAME.before` and `NAME.after` are the places before and after an action. A server
+# reaches `….request` when it has received a call, before it processes the call, and `….reply.after` when it has sent
+# the answer.
 NAMES = frozenset(
     {
         # The following names are failpoints of the controller.
@@ -123,7 +124,7 @@ class Failpoint:
     times: int = 0
 
     def strikes(self) -> bool:
-        """Count that the process has reached the failpoint once more. Return whether the action happens this time."""
+        """Count that the process has reached the failpoint, and return whether the action happens this time."""
         self.times += 1
         if self.at:
             return self.times == self.at

@@ -53,10 +53,11 @@ def quick_exit(code: int) -> NoReturn:
 def _end_process() -> None:
     if _quick_exit_code is None:
         return
-    # The flush fails if, for example, the reader of a pipe has gone. In this case Python's usual exit follows, which
-    # reports the error.
+    # Flushing fails, for example, if the reader of a pipe has ended. The program then exits in Python's usual way,
+    # which reports the error.
     with contextlib.suppress(OSError, ValueError):
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # A program that starts with a closed stream has None here.
+            # If a program is started with a closed stdout or stderr, Python sets `sys.stdout` or `sys.stderr` to None.
+            if stream is not None:
                 stream.flush()
         os._exit(_quick_exit_code)

@@ -12,10 +12,10 @@ from iris.system.clock import now_ms
 
 _EPOCH = re.compile(r"@([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
-# A number without a unit is an age of at most `_MAX_PLAIN_S` seconds. A larger number is refused, because the user
-# probably means a date without dashes, or seconds since the epoch without an @.
+# A number without a unit means an age in seconds. Numbers above this limit are refused, because the user probably means
+# a date without dashes, or seconds since the epoch without an @.
 _MAX_PLAIN_S = 1e7
-LAST_MS = 253_402_300_799_999  # The last millisecond of the year 9999.
+LAST_MS = 253_402_300_799_999  # The latest accepted time: the last millisecond of the year 9999.
 _MOMENT_FORMS = (
     "expected an age such as '90', '90s', '10m', '1h30m' or '2d'; a date or time such as '2026-11-24',"
     " '2026-11-24T10:00' or '2026-11-24T10:00:00Z'; or seconds since the epoch such as '@1732445000'"

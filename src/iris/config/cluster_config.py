@@ -59,7 +59,7 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # An InvalidArgumentError is a ValueError, so this clause catches both.
+        except ValueError:  # InvalidArgumentError is a subclass of ValueError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:

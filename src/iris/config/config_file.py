@@ -18,7 +18,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         FailedPreconditionError: The file cannot be read.
         InvalidArgumentError: The file is not valid TOML, or has an unknown key or a value that is not accepted.
     """
-    # `tomllib` is imported here, because every process of Iris imports this module, but few processes read a file.
+    # The import is inside the function, because every process of Iris imports this module, but few processes read a
+    # configuration file.
     import tomllib
 
     try:

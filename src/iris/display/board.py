@@ -54,7 +54,7 @@ def show_progress(wanted: bool | None, first: Progress, *, quiet_s: float = QUIE
         quiet_s: The time in seconds before the progress is shown.
 
     Raises:
-        InvalidArgumentError: `wanted` is none of these values.
+        InvalidArgumentError: `wanted` is neither True, False nor None.
     """
     return Display(progress_kind(wanted), first, quiet_s)
 
@@ -87,7 +87,7 @@ def progress_kind(wanted: bool | None) -> Kind | None:
 def has_terminal() -> bool:
     """Return whether stderr is a terminal that can erase text."""
     try:
-        # The stream is asked before its descriptor, because a program may have replaced `sys.stderr`.
+        # `sys.stderr.isatty()` is checked before the file descriptor, because a program may have replaced `sys.stderr`.
         return sys.stderr is not None and sys.stderr.isatty() and Outlet(sys.stderr).is_terminal
     except ValueError:  # The program has closed stderr.
         return False
@@ -161,7 +161,7 @@ class _Row:
         self._progress = progress
 
     def is_due(self, now_s: float) -> bool:
-        """Return whether the quiet time has passed."""
+        """Return whether the work has taken so long that its progress is shown."""
         self.is_visible = self.is_visible or now_s >= self._visible_from_s
         return self.is_visible
 
@@ -202,13 +202,13 @@ class _Board:
         self.pid = os.getpid()
         self._lock = threading.Condition()
         self._rows: list[_Row] = []
-        self._drawn = 0  # The number of rows on the terminal.
+        self._drawn = 0  # The number of drawn rows.
         self._is_dirty = False
-        self._is_broken = False  # Whether drawing has raised an error. Nothing is drawn afterwards.
+        self._is_broken = False  # Whether drawing has failed, so that nothing is drawn any more.
         self._thread: threading.Thread | None = None
 
     def add(self, row: _Row) -> None:
-        """Show a row until `remove`."""
+        """Show the progress of one more piece of work, until `remove` is called."""
         with self._lock:
             self._rows.append(row)
             self._is_dirty = True
@@ -217,13 +217,14 @@ class _Board:
                 self._thread.start()
 
     def changed(self) -> None:
-        """Draw soon, because a row has changed."""
+        """Request a new drawing, because the progress of a piece of work has changed."""
         # The flag is set without the lock, so that `update` never waits for a slow terminal. The thread looks at the
         # flag every `_PAUSE_S` seconds.
         self._is_dirty = True
 
     def remove(self, row: _Row, end: str | None) -> None:
-        """Remove a row. If the row was visible and `end` is not None, this text stays in its place."""
+        """Remove the row of a piece of work. If the row was visible and `end` is given, this text stays in its
+        place."""
         with self._lock:
             if row not in self._rows:
                 return

@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"[\w./:@+%,*-]+")
 
 
 class EventRecord(logging.LogRecord):
-    """A record of `logging` for an event.
+    """An event of Iris, as a record of Python's `logging`.
 
     The record's message is the event's name, such as `job.state`, and the record has the event's fields.
     """

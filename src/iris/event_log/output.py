@@ -41,9 +41,11 @@ def set_up_event_log(
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     handler.setLevel(level.upper())
-    # Other handlers get all events, for example the handler that makes the events of `iris events`.
+    # The level applies to this handler only. Other handlers get all events, for example the handler that makes the
+    # events of `iris events`.
     logging.getLogger("iris").setLevel(min(handler.level, logging.INFO))
-    # Each record skips its thread and process, which no format shows. This saves some microseconds for each record.
+    # Python's `logging` stores the thread and the process in each record. Iris shows neither. Not storing them saves
+    # some microseconds for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 

@@ -32,8 +32,8 @@ def _lines(task: asyncio.Task[Any]) -> Iterator[str]:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    # A suspended coroutine or generator refers to its frame, and to the object that it awaits. The loop yields each
-    # frame and continues with the awaited object.
+    # The loop follows a chain of suspended coroutines: it yields the frame of a coroutine, and continues with the
+    # object that the coroutine awaits.
     while awaited is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(awaited, f"{prefix}_frame", None)
@@ -47,5 +47,6 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 def _write_stacks() -> None:
     text = describe_tasks(asyncio.all_tasks())
-    with contextlib.suppress(OSError):  # The disk may be full, and the server must continue.
+    # An error is ignored, because the disk may be full and the server must continue.
+    with contextlib.suppress(OSError):
         os.write(_STDERR, text.encode(errors="backslashreplace"))

@@ -1,4 +1,5 @@
-"""Writes metrics as text for Prometheus: as OpenMetrics 1.0, or in the older text format 0.0.4. The module is pure.
+"""Writes metrics as text for Prometheus: as OpenMetrics 1.0, or in the older text format 0.0.4. This module only
+converts values into text.
 
 Specifications: https://prometheus.io/docs/specs/om/open_metrics_spec/ and
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -70,13 +71,15 @@ def metric_lines(families: Iterable[Family], text_format: TextFormat) -> Iterato
         metric = family.metric
         described = metric.name
         if text_format.is_openmetrics and metric.kind is Kind.COUNTER:
-            described = metric.name.removesuffix(_TOTAL)  # OpenMetrics describes a counter without its suffix.
+            # In OpenMetrics, the description of a counter names the counter without the suffix `_total`.
+            described = metric.name.removesuffix(_TOTAL)
         yield f"# HELP {described} {_escaped_help(metric.help, text_format)}"
         yield f"# TYPE {described} {metric.kind}"
         for values, value in family.samples:
             labels = _labels(metric.labels, values)
             if isinstance(value, Histogram):
-                # The lines are made at once, because the buckets of a histogram must agree with its count.
+                # All lines of a histogram are made in one step. Between two steps its values could change, and the sum
+                # of its buckets must equal its count.
                 yield from list(_histogram_lines(metric.name, labels, value))
             else:
                 yield f"{metric.name}{_in_braces(labels)} {_number(value)}"
@@ -102,7 +105,7 @@ def _in_braces(labels: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    # A lone surrogate cannot be encoded as UTF-8.
+    # Characters that UTF-8 cannot encode (lone surrogates) are replaced.
     text = text.encode(errors="replace").decode()
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 

@@ -1,4 +1,4 @@
-"""Tallies for metrics: counts with labels, and histograms. The module is pure.
+"""Tallies for metrics: counts with labels, and histograms. This module makes no calls.
 
 Only the event loop of a server changes a tally. Adding to a tally takes less than a microsecond, and nothing else is
 computed until Prometheus asks.
@@ -16,11 +16,11 @@ BATCH_SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
 class Counts:
-    """Numbers that grow, by the values of labels.
+    """A counter with labels: one growing number for each combination of label values.
 
     Args:
-        known: Values of a single label that are shown from the start, with the number 0. Prometheus computes no rate of
-            the first change if a series begins late.
+        known: Values of a single label that are shown from the start, with the number 0. Prometheus cannot see the
+            first change of a series that begins with a number above 0.
     """
 
     __slots__ = ("_values",)
@@ -68,7 +68,7 @@ class Histogram:
 
 
 class Histograms:
-    """Histograms by the values of labels.
+    """Histograms of one metric: one histogram for each combination of label values.
 
     Args:
         bounds: The upper bounds of the buckets of each histogram.

@@ -35,7 +35,7 @@ TRIES = 5
 # days, and into the timeout of a socket, which can hold 24 days.
 _LONGEST_TRY_MS = 86_400_000
 _log = logging.getLogger(__name__)
-FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # Together, five tries take about a second.
+FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # With these pauses, five tries take about a second.
 
 # The exceptions that transports raise if the connection is at fault. Iris's transport raises the first class, and
 # connectrpc's transports raise the other classes.
@@ -176,7 +176,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     response = ResponseMetadata()
     try:
         with handle.taken(), response:
-            first = next(messages, None)  # Requesting the first message opens the connection.
+            first = next(messages, None)  # The connection is opened when the first message is requested.
         if peer.credentials:
             peer.credentials.accepted()
         if first is not None:
@@ -188,7 +188,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
         raise peer.error(error, response) from error
     finally:
-        handle.close()  # Closing the messages closes the connection, so that the server stops sending.
+        handle.close()  # This call closes the connection, so that the server stops sending.
         cast(Generator[Response], messages).close()
 
 
@@ -256,8 +256,8 @@ async def _has_new_token(peer: Peer, error: ConnectError, refused: str | None) -
 
 
 def _cancellation(error: ConnectError) -> asyncio.CancelledError | None:
-    """Return the cancellation of the calling task if an error of connectrpc stands for one. None: the task was not
-    cancelled.
+    """Return the CancelledError of the calling asyncio task if an error of connectrpc was caused by its cancellation.
+    None: the task was not cancelled.
 
     connectrpc reports a cancellation as an error of the server. If the connection fails at the same time, connectrpc
     reports an error of the connection instead. The original exception is returned if it is known, because anyio

@@ -87,7 +87,8 @@ class Peer:
             answer: The status and headers of the HTTP answer that connectrpc made the error from, or None if there was
                 no answer.
         """
-        if isinstance(error.__cause__, FailedPreconditionError):  # For example, the client was closed.
+        # The call was not sent because of the client's own state. For example, the client was closed.
+        if isinstance(error.__cause__, FailedPreconditionError):
             return type(error.__cause__)(str(error.__cause__))
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
             return self._unreachable(self._describe_broken(error.__cause__), metadata={"address": self.address})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# The schema in an installed package, and the schema in a checkout whose package is installed for development.
+# The folders that may contain the proto files: first the folder of an installed package, then the folder of a checkout
+# of the repository.
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "proto", _PACKAGE.parents[1] / "proto")
 

@@ -120,7 +120,8 @@ class ClusterServer:
         self._held.close()
 
     def _detect_copy(self) -> None:
-        """Begin as a new cluster if the state directory is a copy of another one."""
+        """Check whether the state directory is a copy of another cluster's state directory. A copy starts as a new
+        cluster."""
         original = detect_copy(self._directory, take_over=self._take_over)
         if not original:
             return
@@ -235,7 +236,8 @@ class ClusterServer:
         self._store = await asyncio.to_thread(Store, path, progress=loading.report)
         keeping = await _keeping(config, self._directory)
         webhooks = self._webhooks()
-        use_no_proxy()  # The workers, which run already, keep their proxy settings for their tasks.
+        # Only this process loses its proxy settings. The running workers keep theirs, because tasks may need them.
+        use_no_proxy()
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
             self._engine,
@@ -261,12 +263,14 @@ class ClusterServer:
         )
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
-        await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
+        # The token of the admin is stored in the database before it is given to anyone.
+        await self._controller.saver.settled()
         execs = ExecPolicy(is_allowed=not config.no_exec, idle_s=config.exec_idle, limit_s=config.exec_limit)
         return ControllerService(self._controller, quota, forwards=not config.no_forward, execs=execs), admin
 
     def _span_sender(self) -> SpanSender | None:
-        """Return what sends spans; None if nothing names a collector."""
+        """Return the object that sends spans to a collector. Return None if neither the configuration nor the
+        environment names a collector."""
         from iris.cluster.controller.tracing.otlp import ENDPOINT_VARIABLES, OtlpSender, has_otel
 
         named = [name for name in ENDPOINT_VARIABLES if os.environ.get(name)]
@@ -277,7 +281,8 @@ class ClusterServer:
         return OtlpSender("") if named and has_otel() else None
 
     def _webhooks(self) -> list[Webhook]:
-        """Return the webhooks with their proxies. The caller has not changed the environment's proxies yet."""
+        """Return the webhooks, each with the proxy that the environment names for it. This method must be called before
+        the server removes the proxies from its environment."""
         if not self._config.webhooks:
             return []
         from iris.cluster.controller.events.webhooks.delivery import WebhookSettings

@@ -43,7 +43,7 @@ class Loading:
 
     @property
     def text(self) -> str:
-        """The progress, for people."""
+        """The progress of loading, as a text for people."""
         if not self._total:
             return "the controller is loading its state"
         return f"the controller is migrating its state: {self._done:,} of {self._total:,} jobs"

@@ -41,7 +41,7 @@ def run() -> None:
         config = _read_config(arguments.config)
     except IrisError as error:
         _refuse(arguments, error)
-    # Workers and tasks must not inherit the secret.
+    # The secret of webhooks is removed from the environment, because workers and tasks must not inherit it.
     webhook_secret = os.environ.pop(WEBHOOK_SECRET_VARIABLE, "")
     if config.enforce == "auto":
         move_into_child_cgroup()

@@ -35,13 +35,14 @@ class WorkerKeys:
         return self._key
 
     def credentials(self, worker_id: str) -> WorkerCredentials:
-        """Return the credentials of a worker that starts now."""
+        """Return the credentials for a worker that starts now."""
         from iris.rpc.auth.tokens import worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
 
     def queued_credentials(self, worker_id: str) -> WorkerCredentials:
-        """Return the credentials of a worker that may start days later."""
+        """Return the credentials for a worker that may start only days later, for example in the queue of Slurm. They
+        are valid for longer."""
         from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id, QUEUED_WORKER_TTL_S), self.key.public)

@@ -55,7 +55,7 @@ class Block:
         self._reach = 0  # The largest number of rows by which the task has moved the cursor up at once.
         self._lines_since_up = 0
         self._changed_s = 0.0
-        self._begun = b""  # The bytes of an incomplete control sequence at the end of the data so far.
+        self._begun = b""  # The beginning of a control sequence whose end has not arrived yet.
 
     @property
     def rows(self) -> list[bytes]:
@@ -99,7 +99,7 @@ class Block:
         return self._final(now_s)
 
     def settle(self, now_s: float) -> list[bytes]:
-        """Return the rows that have become final because the task has not changed them for `SETTLES_S`."""
+        """Return the rows that the task has not changed for `SETTLES_S` seconds. These rows are final."""
         return self._final(now_s)
 
     def end(self) -> list[bytes]:
@@ -125,7 +125,7 @@ class Block:
         if self._at == len(self._rows):
             self._rows.append(b"")
         if self._lines_since_up > self._reach + 2:
-            self._reach = 0  # The block has ended, because the task writes ordinary lines instead of progress bars now.
+            self._reach = 0  # The task now writes ordinary lines instead of progress bars, so the block ends.
 
     def _move(self, count: bytes, what: bytes, up: int) -> int:
         """Apply a control sequence, and return the number of rows by which consecutive moves have moved the cursor up.
@@ -153,7 +153,9 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # The rows above the cursor are final, because tqdm leaves the cursor on the first bar.
+            # The rows above the cursor are final, because a program that still draws bars, such as tqdm, leaves the
+            # cursor on its first bar.
+            count = self._at
         elif self._reach:
             count = self._at - self._reach
         else:

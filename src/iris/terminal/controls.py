@@ -65,7 +65,8 @@ def _has_only_colours(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # The text cannot be decoded, because a colour sequence lies between the bytes of one character.
+        # The bytes are not valid UTF-8, because a colour sequence stands between the bytes of one character.
+        return False
     return True
 
 
@@ -90,10 +91,11 @@ class ControlFilter:
             ends_line: Whether `data` completes the line. If not, more pieces of the line follow.
         """
         begin = "" if self._is_in_line else "".join(self._colours)
-        # A line whose only control sequences are colours is returned here, because the general path below is ten times
-        # slower.
+        # This fast path handles lines that contain only colours. The code below handles all control sequences, but is
+        # ten times slower.
         if ends_line and not self._is_in_line and _has_only_colours(data):
-            if data.startswith(_RESETS, data.rfind(b"\x1b[")):  # Most lines reset their colours at the end.
+            # Most lines end with a sequence that resets all colours, so that no colours stay active.
+            if data.startswith(_RESETS, data.rfind(b"\x1b[")):
                 self._colours.clear()
                 return begin.encode() + data
             for found in _COLOURS.finditer(data):

@@ -9,7 +9,9 @@ from iris.errors import IrisError
 
 # ASCII replacements for special characters in messages of Iris. Other missing characters become backslash escapes.
 _PLAIN = {"…": "...", "→": "->", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'"}
-REPLACING = "iris.replacing"  # The name of the error handler of Iris, for the argument `errors` of `str.encode`.
+# Iris registers an error handler for `str.encode` under this name. The handler replaces characters that an encoding
+# lacks.
+REPLACING = "iris.replacing"
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -82,7 +84,7 @@ class ReplacingStream(io.TextIOBase):
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """Return True."""
+        """Return True, because text can be written to the stream."""
         return True
 
 

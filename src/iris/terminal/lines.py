@@ -55,7 +55,7 @@ class Entry(Protocol):
 
 
 class _Line(NamedTuple):
-    """Identifies where a line comes from: the task, the attempt, and the stream (stdout or stderr)."""
+    """The origin of a line: the task, the attempt, and the stream (stdout or stderr)."""
 
     task_index: int
     attempt_id: int
@@ -72,7 +72,8 @@ class Lines:
 
     def __init__(self, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # For each stream: the prefix, and the rows of nested progress bars on a terminal.
+        # The nested progress bars on a terminal: for each stream of a task, the prefix of its lines and the rows of its
+        # bars.
         self._blocks: dict[_Line, tuple[bytes, Block]] = {}
         self._is_terminal = is_terminal
         # The origin of the unfinished line at the end of the output. None if the output ends with a complete line.
@@ -193,7 +194,7 @@ class Lines:
             return b""
         begin = self._begin(line, prefix)
         self._set_open(line, prefix)
-        # On a terminal an unfinished line is ended with a newline, because the rows are drawn below the lines.
+        # On a terminal, an unfinished line gets a newline here, because other rows are drawn below it.
         return begin + _colours_ended(data) + (self.interrupt() if self._is_terminal else b"")
 
     def _begin(self, line: _Line, prefix: bytes) -> bytes:

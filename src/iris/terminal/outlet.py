@@ -73,8 +73,8 @@ class Outlet:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                # The pipe is non-blocking because another process has changed it. Therefore this loop waits until the
-                # pipe is writable.
+                # Another process has set the pipe to non-blocking mode. Therefore this loop waits until the pipe is
+                # writable.
                 select.select([], [self._fd], [])
             except BrokenPipeError as error:
                 raise OutputClosedError from error

@@ -48,7 +48,8 @@ def cut_row(row: bytes, columns: int) -> tuple[bytes, int]:
             part = " " * min(_TAB - at % _TAB, columns - at)
             last = len(part)
         elif part == _EMOJI_STYLE:
-            last = min(2 - last, columns - at) if last == 1 else 0  # An emoji selector widens its character.
+            # A variation selector for emoji makes the character before it two columns wide.
+            last = min(2 - last, columns - at) if last == 1 else 0
         else:
             last = 0 if is_joined else width_of(part)
         is_joined = part == _JOINER

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 PARENT_VARIABLE, STATE_VARIABLE = "TRACEPARENT", "TRACESTATE"
-MAX_STATE = 512  # The largest number of characters of a tracestate that the standard requires to be passed on.
+# A tracestate with up to this many characters must be passed on, as the standard W3C Trace Context requires.
+MAX_STATE = 512
 _PARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
 _STATE = re.compile(r"[\x20-\x7e]*")
 
@@ -41,12 +42,14 @@ class TraceContext:
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
 
     def child(self, *names: object) -> TraceContext:
-        """Return the identity of a span in the same trace. Equal names result in equal ids."""
+        """Return the context of a new span in the same trace. The id of the span is computed from the given names, so
+        equal names give equal ids."""
         return replace(self, span_id=_digest(self.trace_id, *names)[:16])
 
 
 def new_trace(*names: object) -> TraceContext:
-    """Return the context of a new trace without a parent span. Equal names result in the same trace."""
+    """Return the context of a new trace without a parent span. The id of the trace is computed from the given names, so
+    equal names give the same trace."""
     digits = _digest("trace", *names)
     return TraceContext(digits[:32], "")
 

@@ -26,17 +26,17 @@ _CONTENT_TYPES = {
     ".js": b"text/javascript; charset=utf-8",
     ".css": b"text/css; charset=utf-8",
     ".svg": b"image/svg+xml",
-    ".txt": b"text/plain; charset=utf-8",  # the licenses of the packages in the bundles
+    ".txt": b"text/plain; charset=utf-8",  # The page includes the licences of its JavaScript packages.
     ".woff2": b"font/woff2",
 }
 # The page loads only its own files, calls only its own server, and contains no inline code or style. Therefore text of
-# a task that became markup by mistake could run nothing.
+# a task could not run as code, even if a bug made the page treat the text as markup.
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self';"
     b" worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _COMMON: Headers = [
-    (b"cache-control", b"no-cache"),  # Keep the file, and ask whether it has changed before each use.
+    (b"cache-control", b"no-cache"),  # A browser keeps the file, and asks before each use whether it has changed.
     (b"content-security-policy", _POLICY),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -44,7 +44,7 @@ _COMMON: Headers = [
     (b"referrer-policy", b"no-referrer"),
     (b"vary", b"accept-encoding"),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),  # for browsers that do not know frame-ancestors
+    (b"x-frame-options", b"DENY"),  # Old browsers ignore `frame-ancestors`.
 ]
 _METHODS = b"GET, HEAD"
 
@@ -54,7 +54,7 @@ class Asset:
     """A file of the page.
 
     Attributes:
-        path: Where the file is.
+        path: The path of the file on this machine.
         content_type: The value of the header `content-type`.
     """
 

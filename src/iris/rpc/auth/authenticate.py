@@ -24,11 +24,13 @@ from iris.system.clock import wall_s
 
 Message = TypeVar("Message")
 
-_SURELY_S = 0.01  # A timer may fire a little early, so this many seconds are added.
+# The check of an expiring token is delayed by this many seconds, because a timer may fire a little early.
+_SURELY_S = 0.01
 
 
 class TokenChecker(Protocol):
-    """An object that checks whether tokens are valid. Controller and worker have different implementations."""
+    """Checks whether tokens are valid. The controller and the worker have different implementations of this
+    protocol."""
 
     def identify(self, token: str) -> Caller:
         """Return the holder of a valid token.
@@ -88,7 +90,7 @@ class AuthenticatedStreams:
         return list(self._streams)
 
     def recheck(self, is_affected: Callable[[Caller], bool]) -> None:
-        """Make the streams of the affected callers check their tokens now."""
+        """Let the open streams of some callers check their tokens now."""
         for limit, known in self._waiting.items():
             if is_affected(known):
                 limit.reschedule(asyncio.get_running_loop().time())
@@ -169,7 +171,8 @@ class AuthorisationInterceptor:
     def intercept_bidi_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], requests: AsyncIterator[Any], ctx: Any
     ) -> AsyncIterator[Any]:
-        """Make a call with a stream of requests. The permissions of such a call depend on the role alone."""
+        """Make a call whose requests are a stream. Only the role of the caller decides whether it may make such a
+        call."""
         return self._while_valid(caller(), call_next(requests, ctx))
 
     def check_request(self, known: Caller, method: str, request: Any) -> None:

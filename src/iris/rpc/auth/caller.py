@@ -7,11 +7,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "worker", "task", "controller"
-# The roles of tokens that people create. Only the cluster itself creates tokens with the other roles.
+# The roles with which people can create tokens. Tokens with the roles `task` and `controller` are created only by the
+# cluster.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
 # The clocks of two machines may differ by up to this many seconds without making a valid token invalid.
 LEEWAY_S = 30.0
-# The advice that ends an error message for a caller without a valid token.
+# This advice is at the end of every error message for a caller without a valid token.
 ADVICE = (
     "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
     " on that machine"
@@ -74,8 +75,8 @@ class Caller:
 
 # The caller of the call that is being served. `AuthenticationInterceptor` sets the caller for the time of the call.
 current_caller: ContextVar[Caller | None] = ContextVar("iris_caller", default=None)
-# Finds the caller of a call that a browser makes in a web session, or raises an IrisError. None for all other calls.
-# `WebSessionRoute` sets this function for the time of the call.
+# If a browser makes the present call in a web session, this function returns the caller or raises an IrisError. None
+# for all other calls. `WebSessionRoute` sets this function for the time of the call.
 find_web_caller: ContextVar[Callable[[], Caller] | None] = ContextVar("iris_web_caller", default=None)
 
 # The address and port of the client, and of this server, on the connection of the call that is being served. None if

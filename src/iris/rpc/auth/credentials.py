@@ -36,7 +36,7 @@ class Credentials:
     threads are refused at the same time, both threads may ask the source.
 
     Args:
-        source: Returns a token, or None if there is no token and calls are made without one.
+        source: A function that returns a token. It returns None if calls are made without a token.
         what: The name of the source in error messages.
     """
 
@@ -79,7 +79,7 @@ class Credentials:
         return self._token is not None and self._token != refused
 
     def accepted(self) -> None:
-        """Report that a server accepted the token."""
+        """Reset the count of refused tokens, because a server has accepted the present token."""
         self._refusals = 0
 
     def replace(self, token: str) -> None:

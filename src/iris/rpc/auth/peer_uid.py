@@ -4,8 +4,8 @@ A client asks before it sends a token. When a server is killed, any user of the 
 Clients and workers would then send their tokens to that user's program. With TLS, certificates prevent such an attack.
 Without TLS, this module asks the kernel which user's program listens on the port.
 
-A controller asks which user's browser makes a call. Another user of the machine cannot use a stolen cookie or a stolen
-sign-in code then.
+A controller also asks the kernel which user's browser makes a call. Therefore another user of the machine cannot use a
+stolen cookie or a stolen sign-in code.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PeerUidCheck:
 
 
 def own() -> Iterable[int]:
-    """Return the user of this process."""
+    """Return the id of the user who runs this process."""
     return (os.geteuid(),)
 
 
@@ -121,7 +121,8 @@ def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -
         return None
     try:
         ends = [(ipaddress.ip_address(host), port) for host, port in (client, server)]
-    except ValueError:  # For example, the host is the name of a machine, or there is no host for a Unix socket.
+    except ValueError:
+        # The host is not an IP address. For example, it is the name of a machine, or it is missing for a Unix socket.
         return None
     # A socket that accepts connections of both families shows an IPv4 address in its IPv6 form. The client's own socket
     # is usually an IPv4 socket.
@@ -139,7 +140,7 @@ def _listener(host: str, port: int) -> int | None:
     """Return the user whose program listens at a port. Return None if no program listens, or if the kernel does not
     report the user.
     """
-    # The kernel finds a listener for a connection from the same address and port 0.
+    # To find the listener of a port, the kernel is asked about a connection from the same address and port 0.
     return _socket_uid(host, port, host, 0, _LISTEN)
 
 

@@ -77,7 +77,8 @@ def _runs_below(caller: Caller, request: Any, facts: Facts) -> str:
 
 def _child_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     for dependency in request.after:
-        # Waiting for another job reveals how that job ends. Therefore the caller must be allowed to read its state.
+        # A job with a dependency reveals how the other job ends. Therefore the caller needs the permission to read the
+        # state of the other job.
         if refused := _own_or_below(caller, dependency.job_id):
             return refused
     return _own_or_below(caller, request.parent_job_id)
@@ -87,7 +88,7 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # The call itself refuses an invalid task id, so this check accepts it.
+        return ""  # The permission check lets an invalid task id pass, because the code of the call refuses it later.
     return _own_or_below(caller, job_id)
 
 
@@ -95,7 +96,7 @@ def _writes_as_owner(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # The call itself refuses an invalid task id, so this check accepts it.
+        return ""  # The permission check lets an invalid task id pass, because the code of the call refuses it later.
     if caller.role == TASK:
         return _below(caller, job_id, "write files of")
     return _owned(caller, job_id, facts, "write files of its tasks")
@@ -115,7 +116,7 @@ def _of_owner(action: str) -> Check:
 def _owned(caller: Caller, job_id: str, facts: Facts, action: str) -> str:
     owner = facts.owner_of_job(job_id)
     if owner is None or owner == caller.name:
-        return ""  # The call itself refuses an unknown job, so this check accepts it.
+        return ""  # The permission check lets an unknown job pass, because the code of the call refuses it later.
     return f"only the owner {owner!r} of job {job_id!r} may {action}, not {caller.name!r}"
 
 

@@ -27,11 +27,11 @@ WORKER_TTL_S = 86400.0
 QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
-# A longer text is refused without a check of its signature. Tokens of Iris have about 300 bytes.
+# A token with more bytes than this is refused without a check of its signature. Tokens of Iris have about 300 bytes.
 _MAX_TOKEN_BYTES = 4096
 
-# A later expiry time is refused, because timers use floats, and a float cannot hold a larger whole number of seconds
-# exactly.
+# The latest accepted expiry time of a token, in seconds. Timers use floats, and a float cannot hold larger whole
+# numbers exactly.
 _LATEST_EXPIRY_S = 2**53
 # The errors that a malformed token can cause: a missing claim, deep nesting, `Infinity`, a number of a thousand digits,
 # or a list in place of a word. Anybody can send such a token. A program that has the server key can even sign it.
@@ -137,7 +137,7 @@ class Verifier:
         """Return the holder of a token.
 
         Raises:
-            UnauthenticatedError: The token is not one of this cluster, or has expired.
+            UnauthenticatedError: The token belongs to another cluster, or has expired.
         """
         caller = self.read(token)
         self.check_time(caller)
@@ -147,7 +147,7 @@ class Verifier:
         """Return the holder of a token, whether or not the token has expired.
 
         Raises:
-            UnauthenticatedError: The token is not one of this cluster.
+            UnauthenticatedError: The token belongs to another cluster.
         """
         caller = self._known.get(token)
         if caller is None:
@@ -184,7 +184,8 @@ class Verifier:
             claims = jwt.decode(
                 token,
                 self._key,
-                algorithms=[_ALGORITHM],  # Only this algorithm is accepted, whatever the token's header contains.
+                # Only this signature algorithm is accepted, even if the token's header names another one.
+                algorithms=[_ALGORITHM],
                 issuer=self._issuer,
                 # `check_time` checks the expiry. The time of issue is not checked, because the signature proves that
                 # the controller made the token, and a token "from the future" only means that a clock was set back.
@@ -192,7 +193,8 @@ class Verifier:
             )
             return _caller(claims)
         except _UNREADABLE:
-            # The token is a secret, so it is not quoted. The cause is dropped, because its text may quote the token.
+            # The error does not quote the token, because the token is a secret. The original error is dropped, because
+            # its text may quote the token.
             problem = self._describe(token)
             raise UnauthenticatedError(f"{problem}; {ADVICE}", reason=ErrorReason.TOKEN_INVALID) from None
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from iris.errors import PermissionDeniedError, quoted
 from iris.reasons import ErrorReason
 
-# The content types of Connect. A plain form cannot send any of them.
+# The content types of the Connect protocol. A plain HTML form cannot send any of these types.
 _CONTENT_TYPES = ("application/json", "application/proto", "application/connect+json", "application/connect+proto")
 _PORTS = {"http": 80, "https": 443}
 _ADVICE = "open the page of the cluster itself, with 'iris web'"
@@ -56,7 +56,9 @@ class WebRequest:
                 pairs = (pair.strip().partition("=") for pair in text.split(";"))
                 cookies += [content for key, _, content in pairs if key == cookie_name]
             elif found.setdefault(name, text) != text:
-                found[name] = ""  # Two different values are as good as none. A browser sends each header once.
+                # If a header occurs twice with different values, it counts as missing. A browser sends each of these
+                # headers only once.
+                found[name] = ""
         return cls(
             method,
             host=found.get(b"host", ""),

@@ -4,7 +4,7 @@ A call of the page is an ordinary call whose path begins with `/session/ID`. The
 to these calls only, because the path of the cookie contains the session's id. Browsers do not separate the cookies of
 two ports of one host. A cookie with the path `/` would therefore reach every other server on this host.
 
-On all other paths the server ignores cookies.
+The server ignores the cookies of all requests whose path does not begin with `/session/`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ADDED_HEADERS = [
 
 
 class Session(Protocol):
-    """A web session, as far as its calls are checked."""
+    """The attributes of a web session that are needed to check its calls."""
 
     @property
     def origin(self) -> str:
@@ -105,7 +105,9 @@ class WebSessionRoute:
             _check_user(session, *ends)
             return session.caller
 
-        find_web_caller.set(find)  # The HTTP server answers each request in a task with its own context.
+        # Setting this context variable affects only this request, because the HTTP server answers each request in a
+        # separate asyncio task.
+        find_web_caller.set(find)
         inner = {**scope, "path": path}
         if "raw_path" in scope:
             inner["raw_path"] = _split(scope["raw_path"].decode("latin-1"))[1].encode("latin-1")
@@ -124,7 +126,8 @@ def _check_user(session: Session, client: Any, server: Any) -> None:
     if session.uid is None:
         return  # The browser runs on another machine, or this system does not report the users of connections.
     uid = client_uid(client, server)
-    if uid not in (session.uid, 0):  # root can read the token of every user, and may run a proxy.
+    # A program of root is accepted, because root can read the tokens of all users anyway, and may run a proxy for them.
+    if uid not in (session.uid, 0):
         raise PermissionDeniedError(
             f"a program of the user with uid {session.uid} has signed in, and a program of"
             f" {'an unknown user' if uid is None else f'the user with uid {uid}'} makes this call: sign in again",

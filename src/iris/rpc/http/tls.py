@@ -12,7 +12,8 @@ from iris.errors import FailedPreconditionError, causes
 from iris.rpc.address import is_loopback_host
 from iris.rpc.http.http2_support import has_http2
 
-PART_FILE = "part.pem"  # The file that client_cert.py creates in the state directory.
+# The name of the file in the state directory in which `client_cert.py` stores the client certificate of the cluster.
+PART_FILE = "part.pem"
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
 
 
@@ -191,7 +192,8 @@ def _explain_handshake(error: ssl.SSLError) -> str:
         return "it does not speak TLS; is the address http://…?"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
         return f"it asks for a certificate that it trusts: give one with cert=… or {CERT_VARIABLE}"
-    return ""  # This error means a broken connection and not a bad certificate, so the call is retried.
+    # Other errors of TLS mean that the connection broke. They need no explanation, because the call is retried.
+    return ""
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:

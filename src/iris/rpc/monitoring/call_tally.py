@@ -54,7 +54,7 @@ class CallTally:
         self._log_bytes = Counts()
 
     async def on_start(self, ctx: Any) -> float:
-        """Count the begin of a call, and return its time."""
+        """Count the beginning of a call, and return the time of the beginning."""
         if ctx.method.stream_type is not StreamType.UNARY:
             self._streams[ctx.method.name] += 1
         return time.perf_counter()
@@ -63,7 +63,8 @@ class CallTally:
         """Count the end of a call."""
         method = ctx.method.name
         self._calls.add(method, _code_of(error))
-        # Prometheus computes no rate of the first change if a series begins late. The alert about bugs would miss one.
+        # The number of bugs is reported from the start, as 0. Prometheus cannot see the first change of a series that
+        # begins with 1, and the alert about bugs would miss the first bug.
         self._calls.add(method, _BUG, amount=0)
         if ctx.method.stream_type is StreamType.UNARY:
             self._seconds.add(time.perf_counter() - began_s, method)
@@ -96,8 +97,8 @@ class LogBytesCounter:
     Args:
         application: The application.
         tally: The tally of the server.
-        call: What the application is called in the tally. If empty, the application is a service, and only those of its
-            calls count that read logs, under their own names.
+        call: The name under which all bytes of the application are counted. If it is empty, the application is a
+            service. Only its calls that read logs are counted, each under its own name.
     """
 
     def __init__(self, application: Any, tally: CallTally, call: str = "") -> None:

@@ -16,7 +16,7 @@ from iris.rpc.monitoring.plain_answers import Message, Send, refuse_method, send
 METRICS_PATH = "/metrics"
 # Readers that ask within this many seconds get the same answer. Otherwise many readers could keep a server busy.
 _FRESH_S = 1.0
-# After this many lines, which take a few milliseconds, the event loop does other work.
+# Writing this many lines takes a few milliseconds. After these lines, the event loop does other work.
 _LINES_AT_ONCE = 1000
 
 Collect = Callable[[], Awaitable[Sequence[Family]]]

@@ -29,9 +29,9 @@ from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.request_enums import check_enums
 from iris.rpc.serving.request_json import parse_request
 
-# Messages below these limits need only a millisecond or two, and are therefore coded on the event loop. The first limit
-# is for the JSON of a request. The second limit is for the binary form of an answer, whose JSON is about seven times as
-# large.
+# Smaller messages are encoded and decoded on the event loop, because that takes only a millisecond or two. The first
+# limit is the size of a request in JSON. The second limit is the size of an answer in binary form, whose JSON is about
+# seven times as large.
 _INLINE_JSON_BYTES = 8 * 1024
 _INLINE_ANSWER_BYTES = 2 * 1024
 _INLINE_GZIP_BYTES = 64 * 1024
@@ -96,7 +96,7 @@ class _Encoding:
 
     Attributes:
         task: Encodes the message.
-        waiting: The number of callers that wait for the task.
+        waiting: The number of callers that wait for the encoded message.
     """
 
     task: asyncio.Task[bytes]
@@ -137,8 +137,8 @@ class MessageThread:
         try:
             return EncodedAnswer(await self._wait_for(running, answer))
         except IrisError:
-            # The work was refused because the caller that started it has too many calls. Therefore the work is tried
-            # again in the name of this caller.
+            # The work was started by another caller, and refused because that caller has too many calls. Therefore it
+            # is started again for this caller.
             return EncodedAnswer(await self._to_json(answer))
 
     async def compress(self, data: bytes) -> bytes:
@@ -158,8 +158,8 @@ class MessageThread:
         return encoding
 
     async def _wait_for(self, encoding: _Encoding, answer: Message) -> bytes:
-        """Return the encoded answer. If all callers that wait for the encoding are cancelled, the encoding is, too.
-        Otherwise, callers that leave would keep the thread busy.
+        """Return the encoded answer. If all callers that wait for the answer are cancelled, cancel the encoding, too,
+        because the thread would otherwise work for nobody.
         """
         encoding.waiting += 1
         try:
@@ -167,7 +167,9 @@ class MessageThread:
         finally:
             encoding.waiting -= 1
             if not encoding.waiting:
-                self._forget(encoding, answer)  # The next caller must not wait for a cancelled task.
+                # The task is removed before it is cancelled, so that the next caller does not wait for a cancelled
+                # task.
+                self._forget(encoding, answer)
                 encoding.task.cancel()
 
     def _forget(self, encoding: _Encoding, answer: Message) -> None:
@@ -227,7 +229,7 @@ class MessageCoding:
 
 
 def is_json(ctx: Any) -> bool:
-    """Return whether a call uses JSON."""
+    """Return whether the request and the answer of a call are JSON."""
     return "json" in (ctx.request_headers.get("content-type") or "")
 
 

@@ -23,7 +23,8 @@ _POINTS = {
 class FailingApplication:
     """An ASGI application with failpoints before each call, and before and after each message of an answer.
 
-    When a failpoint drops a message, the connection is cut, like after a real loss.
+    If a failpoint drops a message, the connection is cut, so that the client notices the loss as it would notice a real
+    one.
 
     Args:
         path: The path of the service.
@@ -55,7 +56,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # The answer is the one of a proxy that cannot reach the server.
+        except UnavailableError:  # The failpoint answers like a proxy that cannot reach the server.
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

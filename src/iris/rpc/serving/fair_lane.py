@@ -41,7 +41,7 @@ class FairLane:
         self._waiting_per_caller = waiting_per_caller
         self._waiting = waiting
         self._running: Counter[str] = Counter()
-        # One queue for each caller. The first entry is the caller that gets the next turn.
+        # The waiting turns of each caller. The caller whose queue is first gets the next turn.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._num_waiting = 0
 
@@ -86,7 +86,7 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # The caller was cancelled just after it had got its turn, so the turn is given back.
+                self._end(caller)  # The cancelled caller had already got its turn.
             raise
 
     def _check(self, caller: str) -> None:
@@ -134,6 +134,6 @@ class FairLane:
                 self._queues.move_to_end(caller)
             else:
                 del self._queues[caller]
-            if not granted.done():  # This caller was cancelled while it waited, so it gets no turn.
+            if not granted.done():  # A caller that was cancelled gets no turn.
                 self._running[caller] += 1
                 granted.set_result(None)

@@ -32,7 +32,7 @@ def always(request: Any) -> bool:
 
 
 def reading_lane() -> FairLane:
-    """Return the lane for the heavy calls of readers.
+    """Return the `FairLane` that limits heavy calls which only read.
 
     All answers are made in slices on one event loop, therefore more turns at once would make nothing faster. Two turns
     per caller allow one answer to be encoded while the next one is made.
@@ -42,7 +42,7 @@ def reading_lane() -> FairLane:
 
 @dataclass(slots=True)
 class _Asked:
-    """An answer that several equal heavy calls wait for. The work on the answer has not begun yet."""
+    """An answer that was requested by one or more equal heavy calls. The work on the answer has not begun yet."""
 
     making: asyncio.Task[EncodedAnswer]
     calls: int = 0

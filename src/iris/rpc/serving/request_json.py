@@ -24,7 +24,8 @@ Request = TypeVar("Request", bound=Message)
 
 # The largest number of fields that an error lists.
 _LISTED_FIELDS = 12
-# The least ratio of difflib at which an error suggests a name. A swap of two letters in a three-letter name passes.
+# An error suggests a known name if its similarity, as computed by `difflib`, is at least this ratio. A three-letter
+# name with two swapped letters reaches the ratio.
 _SIMILAR = 0.65
 # If a field is unknown, nested messages are searched for a field with its name, down to this number of levels.
 _DEEPEST = 3
@@ -59,7 +60,8 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
     try:
-        # Misspelt names were refused earlier, with better errors than the errors of ParseDict.
+        # Unknown fields can be ignored here, because misspelt names were refused before, with better errors than the
+        # errors of ParseDict.
         ParseDict(document, message, ignore_unknown_fields=True)
     except ParseError as error:
         raise InvalidArgumentError(

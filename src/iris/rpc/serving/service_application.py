@@ -25,9 +25,11 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-# An answer below this size fits into a few packets. Compression would cost more time than it saves.
+# Answers below this size are not compressed, because they fit into a few packets, and compression would take more time
+# than it saves.
 _LEAST_COMPRESSED_BYTES = 4096
-# A larger answer contains a workspace or a result. Its compression would occupy the thread for a second or more.
+# Answers above this size are not compressed. They contain a workspace or a result, and the compression would take a
+# second or more.
 _MOST_COMPRESSED_BYTES = 32 * 1024**2
 # Only the answers of unary Connect calls have these content types. The other protocols compress each message.
 _COMPRESSED_TYPES = (b"application/json", b"application/proto")
@@ -94,13 +96,16 @@ class _Answer:
         self._content_type = content_type
         self._send = send
         self._thread = thread
-        self._start: Message | None = None  # The start of an answer whose body decides how the answer begins.
+        # The head of the answer. It is kept until the body has arrived, because the body decides which headers are
+        # sent.
+        self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer, possibly changed."""
+        """Send a part of the answer. Errors get a text and a reason, and large answers are compressed."""
         if message["type"] == "http.response.start":
             if self._scope["method"] == "GET":
-                message["headers"].append((b"cache-control", b"no-store"))  # A cached answer could be out of date.
+                # Caches must not keep answers, because a kept answer could be out of date.
+                message["headers"].append((b"cache-control", b"no-store"))
             if message["status"] != 200 or self._may_compress(message["headers"]):
                 self._start = message
                 return
@@ -139,7 +144,8 @@ class _Answer:
         if b"content-type" not in dict(headers):
             code, text, reason = self._describe(start["status"])
             if start["status"] == 404 and is_grpc(self._content_type):
-                start["status"] = 200  # In gRPC, the error of a call is in other headers.
+                # An answer of gRPC has its error in the header `grpc-status`, so it is not changed here.
+                start["status"] = 200
                 headers += error_as_grpc_headers(code, text, reason, self._content_type)
                 return message
             headers.append((b"content-type", b"application/json"))

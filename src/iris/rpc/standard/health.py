@@ -92,7 +92,9 @@ def _endpoints(health: _Health) -> Mapping[str, Any]:
         service_name=_SERVICE,
         input=_Request,
         output=_Response,
-        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,  # With this level, a probe can use plain GET.
+        # Connect allows a call to be made with GET if the method is marked as free of side effects. A probe can then
+        # use plain GET.
+        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
         stream_type=StreamType.UNARY,
     )
     return {f"/{_SERVICE}/Check": Endpoint.unary(method=method, function=health.check)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 _MIB = 1024**2
 # One direction of a channel holds at most this many bytes.
 WINDOW_BYTES = 4 * _MIB
-# One direction may always hold this many bytes.
+# One direction of a channel may hold this many bytes even if all channels together hold too many.
 LEAST_WINDOW_BYTES = 64 * 1024
 _WIDE_UNTIL_BYTES = 32 * _MIB
 _MIDDLE_BYTES = _MIB // 2
@@ -13,7 +13,7 @@ _MIDDLE_UNTIL_BYTES = 64 * _MIB
 
 
 class Budget:
-    """The memory of all channels of a process.
+    """Counts the bytes that all channels of a process hold, and limits each channel accordingly.
 
     The more bytes all channels hold, the less each channel may hold. Therefore a few channels are fast, and a thousand
     channels need no more than about 260 MiB, the buffers of their connections included.

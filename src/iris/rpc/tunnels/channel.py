@@ -17,16 +17,17 @@ from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.connections import ByteReader, ByteWriter
 from iris.rpc.tunnels.directions import Incoming, Outgoing
 
-# Streams of connections buffer up to twice this number of bytes that the channel has not read yet.
+# The buffer limit of the stream from which a channel reads. An asyncio stream stores up to twice this number of bytes.
 BUFFERED_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
-# Parts are small, so that the channels of a tunnel take turns.
+# The largest number of bytes in one part. Parts are small, so that the channels of a tunnel can take turns.
 MAX_PART_BYTES = 64 * 1024
 # After passing on this many bytes, a channel sends an acknowledgement at once.
 _ACKNOWLEDGED_BYTES = 1024**2
-# Fewer bytes are acknowledged after this many seconds, if no other part is sent meanwhile.
+# If fewer bytes were passed on, the acknowledgement is sent after this many seconds, unless another part carries it
+# before.
 _ACKNOWLEDGED_S = 0.05
-# The pause before a refused part is sent again.
+# The pause in seconds before a part is sent again that the other side has refused.
 _AGAIN_S = 0.1
 
 
@@ -58,20 +59,21 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self.active_s = self._loop.time()
         self._outgoing, self._incoming = Outgoing(), Incoming()
-        self._queue: deque[bytes] = deque()  # Received bytes that were not passed on yet.
+        self._queue: deque[bytes] = deque()  # Received bytes not yet passed on.
         self._queued = 0
-        # The acknowledgement in the last part that was taken.
+        # The acknowledged position in the last part that `take` has returned.
         self._told = 0
-        # The acknowledgement in the last part that certainly arrived.
+        # The acknowledged position in the last part that has certainly arrived at the other side.
         self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
-        self._reset: tuple[ChannelReset, str] | None = None  # The code and the text of a reset by this side.
+        self._reset: tuple[ChannelReset, str] | None = None  # Set if this side has reset the channel.
         self._has_peer_reset = False
-        # Each of the next two pairs says whether a part was taken, and whether the part has certainly arrived.
+        # Whether `take` has returned the part with the channel's target, and whether that part has certainly arrived.
+        # The same for the part with a reset.
         self._target_taken = self._target_arrived = target is None
         self._reset_taken = self._reset_arrived = False
-        self._changed = asyncio.Event()  # Set when bytes arrive, or when there is room to read more.
+        self._changed = asyncio.Event()  # An event for new bytes or new room.
         self._is_discarded = False
         self._writer: ByteWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,14 +98,15 @@ class Channel:
         try:
             await copy()
         except (OSError, RuntimeError) as error:
-            # uvloop raises RuntimeError, with the connection's internal state, if the connection is already closed.
+            # uvloop raises RuntimeError if the connection is already closed.
             why = error if isinstance(error, OSError) else "it is already closed"
             self.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the connection was lost: {why}")
             self._abort()
 
     async def _copy_out(self, reader: ByteReader) -> None:
-        """Send what the connection brings, up to its end. After a reset by this side, read only once more. Otherwise a
-        connection that never pauses would delay the reset forever.
+        """Read from the connection, and send the bytes to the other side, until the connection ends. After this side
+        has reset the channel, read only once more, because a connection that never pauses would delay the reset
+        forever.
         """
         is_last = False
         while not is_last:
@@ -122,7 +125,7 @@ class Channel:
         self._on_ready(self)
 
     async def _copy_in(self, writer: ByteWriter) -> None:
-        """Pass on to the connection what the channel brings, up to its end."""
+        """Write the received bytes to the connection, until the other side ends its direction of the channel."""
         while True:
             while not self._queue and not self._incoming.has_end and not self._has_peer_reset:
                 self._changed.clear()
@@ -140,7 +143,7 @@ class Channel:
             self._abort()
             self._on_ready(self)
             return
-        # The program at the other end may have closed the connection already.
+        # The write has failed, because the program at the connection's other end has closed it.
         with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()
         self._incoming.passed_on += 1
@@ -185,7 +188,8 @@ class Channel:
         if not fits:
             if self._queued:
                 return False
-            # The part alone is larger than the window. Its beginning is accepted, so that the channel makes progress.
+            # This part is larger than the whole window. Only its beginning is accepted, so that the channel still makes
+            # progress.
             data, end = data[: self._budget.window], False
         new = self._incoming.accept(part.position, data, end=end)
         if new is None:
@@ -236,14 +240,14 @@ class Channel:
         self._reset_arrived = self._reset_arrived or bool(part.reset)
 
     def rewind(self) -> None:
-        """Send again everything that may be lost."""
+        """Prepare to send again everything that may be lost, because a call or a stream broke."""
         self._outgoing.rewind()
         self._told = 0
         self._target_taken, self._reset_taken = self._target_arrived, self._reset_arrived
         self._on_ready(self)
 
     def send_again(self) -> None:
-        """Send again, after a pause, a part that the other side has refused."""
+        """Prepare to send a part again after a pause, because the other side has refused it."""
         self._paused_until_s = self._loop.time() + _AGAIN_S
         self._outgoing.rewind()
         self._loop.call_later(_AGAIN_S * 1.1, self._on_ready, self)
@@ -252,7 +256,7 @@ class Channel:
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the other side certainly knows the channel."""
+        """Whether the part that opens the channel has certainly arrived at the other side."""
         return self._target_arrived
 
     @property
@@ -266,7 +270,8 @@ class Channel:
 
     @property
     def is_complete_here(self) -> bool:
-        """Whether this side has sent and passed on everything, so that only acknowledgements may be missing."""
+        """Whether this side has sent all its bytes, and has passed on all received bytes. Only acknowledgements may
+        still be missing."""
         return self._incoming.is_done and self._outgoing.has_end and self._outgoing.is_all_taken
 
     @property
@@ -276,7 +281,8 @@ class Channel:
 
     @property
     def has_delivered_end(self) -> bool:
-        """Whether the other side has passed on everything that the connection on this side has brought, to its end."""
+        """Whether the connection on this side has ended, and the other side has passed on all bytes that came from
+        it."""
         return self._outgoing.is_done
 
     @property
@@ -285,13 +291,14 @@ class Channel:
         return not self._outgoing.has_end and not self.was_reset
 
     def reset(self, code: ChannelReset, text: str) -> None:
-        """End the channel in both directions. Bytes that the connection brought before are sent first."""
+        """End the channel in both directions. Bytes that were already read from the connection are sent first."""
         if not self.was_reset:
             self._reset = code, text
             self._on_ready(self)
 
     def discard(self) -> None:
-        """Close the connection and free the memory. An incomplete channel closes its connection with a reset."""
+        """Close the connection of the channel, and free the memory of its bytes. If the channel is incomplete, reset
+        the connection instead."""
         if self.was_reset or not (self._incoming.is_done and self._outgoing.has_end):
             self._abort()
         elif self._writer is not None:
@@ -322,7 +329,7 @@ def reset_connection(writer: ByteWriter) -> None:
     """Close a connection with a reset, so that its program does not mistake the end for an orderly one."""
     connection = writer.get_extra_info("socket")
     if connection is not None:
-        # uvloop raises ValueError for a connection that is already closed.
+        # uvloop raises ValueError if the connection is already closed.
         with contextlib.suppress(OSError, ValueError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

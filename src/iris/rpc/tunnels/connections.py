@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class ByteReader(Protocol):
-    """What a channel needs to read from a connection, for example an `asyncio.StreamReader`."""
+    """An object from which a channel reads, for example an `asyncio.StreamReader`."""
 
     async def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, once there are any. Return no bytes at the end of the connection."""
@@ -16,11 +16,11 @@ class Abortable(Protocol):
     """The part of a writer that can end its connection at once."""
 
     def abort(self) -> None:
-        """Close the connection without sending the rest."""
+        """Close the connection at once. Bytes that were not sent yet are lost."""
 
 
 class ByteWriter(Protocol):
-    """What a channel needs to write to a connection, for example an `asyncio.StreamWriter`."""
+    """An object to which a channel writes, for example an `asyncio.StreamWriter`."""
 
     @property
     def transport(self) -> Abortable:
@@ -33,10 +33,10 @@ class ByteWriter(Protocol):
         """Wait until the connection has room for more bytes."""
 
     def write_eof(self) -> None:
-        """End the direction to the connection. The other direction continues."""
+        """Send the end of the stream. The connection stays open for reading."""
 
     def close(self) -> None:
-        """Close the connection after the rest was sent."""
+        """Close the connection after all written bytes were sent."""
 
     def get_extra_info(self, name: str, /) -> Any:
         """Return a fact about the connection, for example its `socket`. None: there is no such fact."""

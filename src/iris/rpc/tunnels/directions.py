@@ -1,7 +1,8 @@
-"""The two directions of a channel, as pure state: positions, bytes that are kept, ends and acknowledgements.
+"""The states of the two directions of a channel: positions, kept bytes, ends and acknowledgements. This module sends
+and receives nothing.
 
-The end of a direction counts as one more byte. Therefore a direction of 10 bytes is complete when its receiver has
-acknowledged 11.
+The end of a direction counts as one byte. Therefore a direction with 10 bytes is complete when its receiver has
+acknowledged 11 bytes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ class Piece(NamedTuple):
 
 
 class Outgoing:
-    """The direction in which this side sends. Bytes are kept until the other side has acknowledged them."""
+    """The direction of a channel in which this side sends. Sent bytes are kept until the other side has acknowledged
+    them."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
-        # The position of the first kept byte.
+        # The position in the stream of the first byte that is kept.
         self._first = 0
-        # The position up to which bytes, or the end, were taken.
+        # The position up to which `take` has returned the stream. The end of the stream counts as a byte.
         self._taken = 0
         self._has_end = False
         self._acknowledged = 0
@@ -49,7 +51,7 @@ class Outgoing:
 
     @property
     def is_all_taken(self) -> bool:
-        """Whether everything that was added, the end included, was taken."""
+        """Whether `take` has returned all added bytes and, if it was added, the end."""
         return self._taken == self._size + self._has_end
 
     @property
@@ -92,7 +94,7 @@ class Outgoing:
                 f"received must be at most {most}, the number of bytes of the direction, got {received}"
             )
         self._acknowledged = max(self._acknowledged, received)
-        # The other side may acknowledge bytes that it got before a rewind.
+        # After a rewind, an acknowledgement may be about bytes that were sent before the rewind.
         self._taken = max(self._taken, self._acknowledged)
         dropped = min(received, self._size) - self._first
         if dropped <= 0:
@@ -102,12 +104,12 @@ class Outgoing:
         return dropped
 
     def rewind(self) -> None:
-        """Take again everything that is not acknowledged, because sent bytes may be lost."""
+        """Let `take` return everything again that was not acknowledged, because sent bytes may be lost."""
         self._taken = self._acknowledged
 
 
 class Incoming:
-    """The direction in which this side receives.
+    """The direction of a channel in which this side receives.
 
     Attributes:
         passed_on: The number of bytes, with the end, that were passed on to the connection of this side.
@@ -125,7 +127,7 @@ class Incoming:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything, the end included, was passed on."""
+        """Whether all bytes and the end were passed on to the connection of this side."""
         return self._has_end and self.passed_on == self._accepted + 1
 
     def accept(self, position: int, data: bytes, *, end: bool) -> bytes | None:

@@ -19,7 +19,7 @@ def frame(message: Message) -> bytes:
 
 
 class MessageWriter:
-    """The end of a channel that hands each received message to a function.
+    """The receiving end of a channel that carries messages. It calls a function with each received message.
 
     Args:
         make: Returns a new, empty message.
@@ -44,11 +44,11 @@ class MessageWriter:
         return self
 
     def write(self, data: bytes) -> None:
-        """Accept bytes, and hand over the messages that are complete now."""
+        """Accept received bytes, and call `on_message` with each message that is complete now."""
         self._received += data
 
     async def drain(self) -> None:
-        """Hand over the messages that are complete now.
+        """Call `on_message` with each message that is complete now.
 
         Raises:
             OSError: The bytes are no messages, so that the channel must be reset.

@@ -1,4 +1,5 @@
-"""The channels between one client and one attempt, on one of the two sides.
+"""One side of a tunnel: the channels between one client and one attempt. The client and the worker each have such an
+object.
 
 The owner of a tunnel takes parts, sends them, and applies the parts that it receives. Channels take turns, so that a
 large transfer does not delay the other channels of the tunnel.
@@ -15,9 +16,11 @@ from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.channel import Channel
 from iris.system.event_loop import happens
 
-# Called with a new channel of the other side, and the target to which this side has to connect the channel.
+# A function that is called when the other side has opened a channel. Its arguments are the channel and the target to
+# which this side must connect it.
 OnOpen = Callable[[Channel, ChannelTarget], None]
-# Called when the other side has reset a channel, with the code and the text.
+# A function that is called when the other side has reset a channel. Its arguments are the channel, the code and the
+# text of the reset.
 OnReset = Callable[[Channel, ChannelReset, str], None]
 
 
@@ -54,7 +57,7 @@ class Tunnel:
         return self._add(self._last_number, target)
 
     async def wait_for_work(self, within_s: float) -> bool:
-        """Wait until `take` may return parts, for at most `within_s` seconds. Return whether it may."""
+        """Wait for at most `within_s` seconds until `take` may return parts. Return False if the time has passed."""
         return await happens(self._work, within_s)
 
     def wake(self) -> None:
@@ -71,7 +74,8 @@ class Tunnel:
             part = channel.take(left)
             if part is not None:
                 parts.append(part)
-                # A part without data has a cost, too. Otherwise a message could contain any number of parts.
+                # A part without data counts as some bytes, because a message could otherwise contain any number of such
+                # parts.
                 left -= len(part.data) + 64
             if channel.is_ready:
                 self._ready[number] = channel
@@ -82,7 +86,7 @@ class Tunnel:
         return parts
 
     def confirm(self, parts: Iterable[ChannelPart]) -> None:
-        """Record that taken parts have certainly arrived at the other side, as far as their sender can know."""
+        """Record that the call with these parts was answered, so that they have certainly arrived at the other side."""
         for part in parts:
             channel = self.channels.get(part.channel)
             if channel is not None:
@@ -90,7 +94,8 @@ class Tunnel:
                 self._drop_if_over(channel)
 
     def apply(self, parts: Iterable[ChannelPart]) -> list[int]:
-        """Apply received parts. Return the numbers of the channels of which a part must be sent again.
+        """Apply received parts. Return the numbers of the channels whose parts were refused, so that the sender must
+        send them again.
 
         Parts of unknown channels are ignored, because such a channel is over.
 
@@ -110,7 +115,7 @@ class Tunnel:
         return list(again)
 
     def send_again(self, numbers: Iterable[int]) -> None:
-        """Send the parts of these channels again after a pause."""
+        """Prepare to send the parts of these channels again after a pause, because the other side has refused them."""
         for number in numbers:
             if number in self.channels:
                 self.channels[number].send_again()
@@ -126,7 +131,8 @@ class Tunnel:
             channel.rewind()
 
     def drop_missing(self, known: Collection[int]) -> list[Channel]:
-        """Drop the channels that the other side does not have any more. Return those that were not complete."""
+        """Drop the channels that the other side does not have any more, and return the dropped channels that were not
+        complete."""
         lost = []
         for number, channel in list(self.channels.items()):
             if channel.has_arrived and number not in known:

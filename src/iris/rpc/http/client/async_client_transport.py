@@ -53,7 +53,8 @@ class AsyncioTransport:
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
-        self._idle: dict[str, list[_Connection]] = {}  # The idle connections of each server, the newest first.
+        # The idle connections to each server, the most recently used first.
+        self._idle: dict[str, list[_Connection]] = {}
         self._is_closed = False
 
     async def execute(self, request: Request) -> Response:
@@ -117,7 +118,7 @@ class AsyncioTransport:
                 return _Connection(*await asyncio.open_connection(host, port, ssl=self._context))
         except TimeoutError as error:
             raise ConnectionError(f"no connection to the server within {_CONNECT_S:g} s") from error
-        except OSError as error:  # The errors of TLS are subclasses of OSError.
+        except OSError as error:  # Errors of TLS are caught here, too, because they are subclasses of OSError.
             raise ConnectionError(str(error)) from error
 
 
@@ -314,7 +315,8 @@ class _Connection:
 
 
 class _Rest(AsyncIterator[bytes]):
-    """The rest of a stream's body, in parts. `aclose` closes the connection, so that the server stops sending.
+    """An iterator over the remaining parts of an answer's body. `aclose` closes the connection, so that the server
+    stops sending.
 
     This class is an iterator and not a generator, because a generator that was never started would not close the
     connection.
@@ -327,7 +329,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # At the end of the response body, the exception is StopAsyncIteration.
+        except BaseException:  # The caught exception is StopAsyncIteration if the response body has ended.
             self._connection.close()
             raise
 

@@ -112,5 +112,5 @@ def _shut_down(opened: socket.socket) -> None:
     """Wake the threads that read from a socket. Closing the socket would not wake them, and the file descriptor's
     number could be reused by another file.
     """
-    with suppress(OSError):  # The socket may be closed already.
+    with suppress(OSError):  # The error is ignored, because the socket may be closed already.
         opened.shutdown(socket.SHUT_RDWR)

@@ -3,7 +3,7 @@
 connectrpc's own transport is not used, because it lacks two features that users' programs need: Ctrl-C ends a blocked
 read at once, and a client still works in a child process after `os.fork()`.
 
-This module sets deadlines, ends calls when the client is closed, and names the errors. A `Sender` sends the requests:
+This module sets deadlines, ends calls when the client is closed, and translates errors. A `Sender` sends the requests:
 `HttpcoreSender` by default, or `HttpxSender` over a transport of the user's own.
 """
 
@@ -185,7 +185,7 @@ class HttpTransport:
         if handle is not None:
             extensions["trace"] = handle.trace
         answer = self._sender.send(method, url, headers, body, extensions, alone=True)
-        # This timeout applies to the body, because httpcore looks the timeout up again before it reads the body.
+        # The changed timeout limits the reads of the body, because httpcore looks up the timeout before each read.
         extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
         stream = _Body(answer, self._sender, self.lifetime)
         if handle is not None:
@@ -242,8 +242,7 @@ class _Body:
 
 
 def _raise_as_ours(error: Exception, sender: Sender) -> None:
-    """Raise the exception into which the sender translates an exception. Do nothing if the exception is raised
-    unchanged."""
+    """Let the sender translate an exception, and raise the result. Do nothing if the exception needs no translation."""
     ours = sender.translate(error)
     if ours is not None:
         raise ours from error

@@ -15,8 +15,8 @@ from iris.rpc.http.client.client_lifetime import Lifetime
 from iris.rpc.http.connection_errors import NoHttp2Error
 
 _ONE_WRITE_BYTES = 64 * 1024
-# The first frame of an HTTP/2 server is SETTINGS. The first byte of a frame belongs to its length, which is small here.
-# The fourth byte of a frame is its type.
+# An HTTP/2 server always begins with a frame of the type SETTINGS. The first three bytes of a frame are its length, and
+# the fourth byte is its type.
 _SETTINGS_TYPE = 4
 
 

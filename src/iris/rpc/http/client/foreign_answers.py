@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-# The largest request contains a workspace of 100 MiB and a callable. The rest of the request is small.
+# A proxy must allow requests of this size. The largest request contains a workspace of 100 MiB, a callable, and little
+# else.
 _LARGEST_REQUEST = "200m"
 _BODY_LIMITS = {
     "nginx": f"client_max_body_size {_LARGEST_REQUEST};",
@@ -84,7 +85,8 @@ def _cause(status: int, headers: Mapping[str, str], server: str, address: str) -
 
 
 def _cure(settings: Mapping[str, str], server: str) -> str:
-    """Return advice on which proxy setting to change. For an unknown proxy, name the settings of common ones."""
+    """Return advice that names the setting of the proxy to change. If the kind of proxy is unknown, name the settings
+    of common proxies."""
     named = next((name for name in settings if name in server), None)
     if named is not None:
         return f"the setting of {named} for that: {settings[named]}"

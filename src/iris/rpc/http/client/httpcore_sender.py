@@ -119,7 +119,8 @@ class HttpcoreSender:
         except BaseException:
             connection.close()
             if idle is not None:
-                self.close()  # The server has probably closed all idle connections, so a retry must not use them.
+                # All idle connections are dropped before the retry, because the server has probably closed them, too.
+                self.close()
             raise
         return Answer(self, connection, response, keep=not alone and connector is self._connector)
 
@@ -152,12 +153,13 @@ class HttpcoreSender:
     def keep(self, connection: httpcore.ConnectionInterface) -> None:
         """Keep a connection whose call is complete for a later call. Close the connections that were idle for too long.
 
-        A call takes the connection that was kept last. Therefore the first connection was idle for the longest time.
+        Each call uses the connection that was kept last. Therefore the first connection in the list has been idle for
+        the longest time.
         """
         if self._pid != os.getpid():
             return
         self._idle.append(connection)
-        with suppress(IndexError):  # Another thread may take the last connection.
+        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
             while len(self._idle) > 1 and self._idle[0].has_expired():
                 self._idle.pop(0).close()
 
@@ -165,7 +167,7 @@ class HttpcoreSender:
         """Close the idle connections. In a child process after a fork, the parent's connections stay open."""
         if self._pid != os.getpid():
             return
-        with suppress(IndexError):  # Another thread may take the last connection.
+        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
             while self._idle:
                 self._idle.pop().close()
 
@@ -179,7 +181,7 @@ class HttpcoreSender:
             # If this process is a child after a fork, it drops the idle connections, because they belong to the parent.
             self._idle = []
             self._pid = os.getpid()
-        with suppress(IndexError):  # Another thread may take the last connection.
+        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
             while self._idle:
                 connection = self._idle.pop()
                 if connection.is_available() and not connection.has_expired():

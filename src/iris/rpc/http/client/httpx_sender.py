@@ -39,7 +39,7 @@ def check_transport(value: object, *, is_async: bool = False) -> Any:
     Raises:
         InvalidArgumentError: (a `ValueError`) The argument is not a transport of this kind.
     """
-    # If the program has not imported httpx, no object can be an instance of a class of httpx.
+    # If the program has not imported httpx, the argument cannot be a transport of httpx.
     httpx = sys.modules.get("httpx")
     needed, other = ("AsyncBaseTransport", "BaseTransport") if is_async else ("BaseTransport", "AsyncBaseTransport")
     if value is not None and not (httpx is not None and isinstance(value, getattr(httpx, needed))):

@@ -11,7 +11,8 @@ from iris.display.notebook import is_notebook
 from iris.errors import BlockingCallWarning
 
 _OUR_PACKAGE = __name__.partition(".")[0]
-_warnings = itertools.count()  # `next` is atomic, so that two threads cannot both be the first.
+# `next(counter)` is atomic. Therefore only one of several threads gets the number 0 and prints the warning.
+_warnings = itertools.count()
 
 
 def warn_in_event_loop() -> None:
@@ -37,7 +38,7 @@ def warn_in_event_loop() -> None:
 
 
 def _callers_level() -> int:
-    """Return the `stacklevel` of the first caller outside of this package."""
+    """Return the argument `stacklevel` with which a warning names the first caller outside of this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None:
         frame, level = frame.f_back, level + 1

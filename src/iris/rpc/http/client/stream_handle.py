@@ -36,7 +36,8 @@ class StreamHandle:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Use this handle for the next stream that the current thread opens inside the `with` block."""
+        """Return a context manager. The next stream that the current thread opens inside its block belongs to this
+        handle."""
         token = current_handle.set(self)
         try:
             yield

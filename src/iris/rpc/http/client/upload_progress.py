@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 _SLICE_BYTES = 256 * 1024
 
-Report = Callable[[int, int], None]  # The arguments are the number of sent bytes and the number of all bytes.
+# A function that is called with the number of sent bytes and the total number of bytes.
+Report = Callable[[int, int], None]
 _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=None)
 
 
@@ -40,7 +41,7 @@ def reporting(report: Report) -> Iterator[None]:
 
 
 def in_slices(body: bytes) -> Iterator[bytes] | None:
-    """Return a request's body in slices, each of which is reported once it is sent.
+    """Divide a request's body into slices, and yield the slices. The progress is reported each time a slice was sent.
 
     Return None if the body is small or no function is given to `reporting`.
     """

@@ -148,8 +148,8 @@ class HttpServer:
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Return whether a log record is about anything but a cancelled request. A server that closes cancels the open
-    requests, and uvicorn would write a traceback for each of them.
+    """Return False for log records about cancelled requests, so that they are not written. A closing server cancels its
+    open requests, and uvicorn would log a traceback for each of them.
     """
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
@@ -163,7 +163,7 @@ class _Server(uvicorn.Server):
         self._ending = asyncio.Event()
 
     def end(self) -> None:
-        """Make `serve` close the server and return."""
+        """Request the end of the server: `serve` then closes the server and returns."""
         self.should_exit = True
         self._ending.set()
 
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
             await happens(self._ending, _TICK_S)
 
     async def on_tick(self, counter: int) -> bool:
-        """Count a second for the connection limits. With the counter 0, uvicorn sets the header `Date` anew."""
+        """Run once a second: count the second for the connection limits, and let uvicorn update the header `Date`."""
         self._limits.tick()
         return await super().on_tick(counter)
 

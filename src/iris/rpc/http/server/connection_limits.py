@@ -30,7 +30,8 @@ MAX_REQUEST_BYTES = 4 * 1024**2
 # calls.
 MAX_JSON_BYTES = 16 * 1024**2
 HEAD_S = 10
-# A body may take this number of seconds, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
+# The body of a request must arrive within this number of seconds. Each BODY_BYTES_PER_S received bytes extend the time
+# by one second.
 BODY_S = 30
 BODY_BYTES_PER_S = 16 * 1024
 # The server closes an idle connection after this time. Clients of Iris and common proxies keep an idle connection for
@@ -89,8 +90,8 @@ class ConnectionLimits:
         self.held_bytes = 0
         self.requests = 0  # The number of requests over HTTP/2 that run now.
         self.connections: set[LimitedConnection] = set()
-        # The connections that may be replaced. Such a connection has no request, or its request was answered before the
-        # whole request had arrived. The first entry has been idle for longest.
+        # The idle connections, which may be closed in favour of new ones. A connection is idle if it has no request, or
+        # if its request was answered before all of it had arrived. The first entry has been idle for longest.
         self.waiting: dict[LimitedConnection, None] = {}
 
     def admit(self, connection: LimitedConnection) -> str:

@@ -130,7 +130,8 @@ def _refused_origin(origin: bytes) -> str:
     try:
         advice = f"'iris up --allow-origin {parse_origin(given)}' allows them"
     except InvalidAddressError:
-        # For example `null`, which browsers send for a file or a sandboxed frame. Any page can have this origin.
+        # The origin is not an address. For example, browsers send `null` for a local file or a sandboxed frame. Any
+        # page can get such an origin, so it is never allowed.
         advice = "only origins such as https://app.example.com can be allowed: serve the page with http or https"
     return f"pages of {shown(given)} may not call this cluster: {advice}\n"
 

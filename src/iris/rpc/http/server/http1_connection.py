@@ -58,16 +58,16 @@ class Http1Connection(HttpToolsProtocol):
         self._phase = _Phase.HEAD
         # The request that is being answered, or the last answered request.
         self._running: RequestResponseCycle | None = None
-        # The number of seconds since the phase changed.
+        # The number of seconds since the phase of the connection changed.
         self._seconds = 0
-        # The number of requests that have begun.
+        # The number of requests that have begun on this connection.
         self._requests = 0
-        # The number of bytes of an incomplete head.
+        # The number of received bytes of a request head that is not complete yet.
         self._head_bytes = 0
-        # The number of bytes of all headers found so far.
+        # The total size in bytes of the headers of the present request that were parsed so far.
         self._header_bytes = 0
         self._body_bytes = 0
-        self._framing_bytes = 0  # The number of bytes between the chunks of a body.
+        self._framing_bytes = 0  # The bytes of a body's chunk headers.
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 
@@ -124,7 +124,7 @@ class Http1Connection(HttpToolsProtocol):
             else:
                 return
 
-    # The parser calls the following methods. If a method raises an error, uvicorn calls `send_400_response`.
+    # The HTTP parser calls the `on_…` methods. If one of them raises an error, uvicorn calls `send_400_response`.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -258,10 +258,11 @@ class Http1Connection(HttpToolsProtocol):
                 # A part of the answer is already sent. Therefore the connection is closed, and no error is sent.
                 self.transport.close()
                 return
-            # These two lines inform the application that the client has left, and make uvicorn drop the answer.
+            # Because of these two assignments, the application learns that the client has left, and uvicorn drops the
+            # answer.
             running.disconnected = True
             running.message_event.set()
-            # Without this line, uvicorn would try to write "100 Continue" after the answer, which fails.
+            # Without this assignment, uvicorn would try to write "100 Continue" after the answer, and that would fail.
             running.waiting_for_100_continue = False
         content_type = b""
         for name, value in self.headers or ():

@@ -46,8 +46,8 @@ from iris.rpc.http.server.http2_limits import MAX_STREAMS, FloodError
 from iris.rpc.http.server.http2_output import Http2Output
 from iris.rpc.http.server.http2_stream import Application, Http2Stream, Message, refusing
 
-# The largest size of the output that the client does not read. Answers wait until the client reads. Only frames that
-# the client provokes, such as answers to pings, can reach this size.
+# If more bytes than this wait to be read by the client, the connection is closed. Answers to requests are never sent
+# faster than the client reads. Only frames that the client provokes, such as answers to pings, can reach this size.
 _MAX_UNREAD_BYTES = 1024**2
 # If a request is answered before all of it has arrived, its client may continue to send for this many seconds.
 _READ_ANSWER_S = 1
@@ -93,12 +93,12 @@ class Http2Connection(asyncio.Protocol):
         self._phase = _Phase.OPEN
         # The number of seconds since the phase changed or the connection became idle.
         self._seconds = 0
-        # The number of seconds for which a frame has been incomplete.
+        # For how many seconds the last received frame has been incomplete.
         self._partial_s = 0
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other call
         # The requests that are not answered yet.
         self._streams: dict[int, Http2Stream] = {}
-        # The number of applications that run, also for lost streams.
+        # The number of running applications, including applications whose client has left.
         self._running = 0
         # The requests that are not complete yet.
         self._receiving: dict[Http2Stream, None] = {}
@@ -199,7 +199,7 @@ class Http2Connection(asyncio.Protocol):
                 self._refuse(stream, 408, body_too_slow(stream.body_bytes, stream.seconds))
 
     def _reset_answered_streams(self) -> None:
-        """Refuse the rest of the requests that were answered at least a second ago."""
+        """Stop the clients that are still sending requests which were answered at least a second ago."""
         for stream_id, stream in list(self._answered_early.items()):
             stream.seconds += 1
             if stream.seconds > _READ_ANSWER_S:
@@ -300,7 +300,7 @@ class Http2Connection(asyncio.Protocol):
             self._refuse(stream, 503, TOO_MUCH_HELD)
 
     def _request_complete(self, stream: Http2Stream) -> None:
-        """Stop counting the body of a request, because it is complete or because the rest is discarded."""
+        """Stop counting the bytes of a request's body, because the body is complete or its rest is discarded."""
         if stream in self._receiving:
             del self._receiving[stream]
             self._limits.held_bytes -= stream.body_bytes

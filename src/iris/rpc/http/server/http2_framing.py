@@ -1,7 +1,7 @@
 """Applies the rules of HTTP/2 to one connection. Received bytes become events, and calls become bytes to send.
 
-`Http2Framing` is pure. It uses no socket, loop or clock. Only this module uses the library `h2`, and only
-`http2_headers.py` uses `hpack`. To replace one of these libraries, only its module must change.
+`Http2Framing` uses no socket, event loop or clock. Only this module uses the library `h2`, and only `http2_headers.py`
+uses `hpack`. To replace one of these libraries, only its module must change.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class RequestEnd:
-    """A request is complete."""
+    """An event: the whole request has arrived."""
 
     stream_id: int
 
@@ -197,7 +197,7 @@ class Http2Framing:
         except _BrokenRuleError as broken:
             yield self._break(broken.code, str(broken))
         except ProtocolError as error:
-            # The client gets the reason in a GOAWAY frame, which the library has already written.
+            # The library h2 has already written a GOAWAY frame, which tells the client why the connection ends.
             self._is_broken = True
             self._collect()
             yield ConnectionBroken(str(error) or type(error).__name__)
@@ -283,8 +283,8 @@ class Http2Framing:
         self.close(reason, code)
         return ConnectionBroken(reason)
 
-    # The following methods make output. They must not be called after `ConnectionBroken`, nor for a stream that has
-    # ended.
+    # The methods from here on produce bytes for the client. They must not be called after the event `ConnectionBroken`,
+    # nor for a stream that has ended.
 
     def send_head(self, stream_id: int, headers: Headers, *, is_end: bool) -> None:
         """Send the head of a response with `:status`, or the trailers of the response."""
@@ -330,7 +330,8 @@ class Http2Framing:
         """End a stream before its answer is complete. If the answer is complete, refuse the rest of the request."""
         if self._is_broken:
             return
-        with contextlib.suppress(NoSuchStreamError):  # The library has forgotten a stream that had ended already.
+        # The error means that the stream has ended already, so that nothing needs to be reset.
+        with contextlib.suppress(NoSuchStreamError):
             self._h2.reset_stream(stream_id, code)
         self._collect()
 

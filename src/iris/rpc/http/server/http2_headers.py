@@ -3,8 +3,8 @@
 The calls of one client have similar heads, often with a token of some hundred bytes. The library hpack decodes each
 head in Python. By remembering repeated heads, this module saves a third of the CPU time of a call.
 
-The meaning of an encoded head depends on a table, which changes with each head that adds an entry. Therefore a result
-is used again only while the table does not change, and only if the head itself has left the table as it was.
+The meaning of an encoded head depends on a table, which changes with each head that adds an entry. Therefore a
+remembered result is used only while the table is unchanged. Heads that change the table themselves are not remembered.
 """
 
 from __future__ import annotations
@@ -49,5 +49,6 @@ def _state(table: HeaderTable) -> tuple[Any, ...]:
 
 
 def _is_same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    # A new entry is always a new tuple at the beginning of the table, even if the table already has an equal entry.
+    # The identity of the table's first entry shows whether the table has changed, because each added entry is a new
+    # tuple at the beginning.
     return before[0] is after[0] and before[1:] == after[1:]

@@ -21,10 +21,11 @@ STREAM_WINDOW = 1024**2
 CONNECTION_WINDOW = 16 * 1024**2
 # The largest frame that a client may send, in bytes. This is the default of HTTP/2.
 MAX_FRAME_BYTES = 16 * 1024
-# The largest size of a head, compressed or not, that is read to its end. A head between MAX_HEAD_BYTES and this size is
-# answered with an error. A larger head closes the connection, because the state of the compression is lost.
+# The largest size of a request's head, compressed or not, that is read to its end. A head between MAX_HEAD_BYTES and
+# this size is answered with an error. A larger head closes the connection, because the state of the compression is
+# lost.
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
-# The largest number of frames for one head.
+# The head of a request may be divided into at most this many frames.
 _HEAD_FRAMES = 32
 # A data frame with fewer bytes that does not end its request counts as a costly frame.
 _SMALL_DATA_BYTES = 256
@@ -57,7 +58,8 @@ class FloodError(Exception):
 
 
 class FrameBudget:
-    """Counts the frames of one connection, and refuses them when the client has spent its budget."""
+    """Counts the costly frames that a client sends on one connection, and refuses further frames when there are too
+    many."""
 
     def __init__(self) -> None:
         self._frames = _FRAMES
@@ -76,7 +78,7 @@ class FrameBudget:
             size: The length of the payload in bytes.
 
         Raises:
-            FloodError: The budget is spent.
+            FloodError: The client has sent too many frames.
         """
         if kind == DATA:
             if size < _SMALL_DATA_BYTES and not flags & END_STREAM:
@@ -110,7 +112,7 @@ class FrameBudget:
         self._frames = min(_FRAMES, self._frames + _FRAMES_FOR_DATA)
 
     def tick(self) -> None:
-        """Count a second."""
+        """Let a second pass, so that the client may send more frames."""
         self._frames = min(_FRAMES, self._frames + _FRAMES_PER_S)
         self._resets = min(_RESETS, self._resets + _RESETS_PER_S)
         self._settings = min(_SETTINGS, self._settings + _SETTINGS_PER_S)

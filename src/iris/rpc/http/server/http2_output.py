@@ -70,7 +70,8 @@ class Http2Output:
         return headers
 
     def consumed(self, stream: WaitingStream, size: int) -> None:
-        """Let the client send more, because `size` bytes of the stream were read or discarded."""
+        """Allow the client to send `size` more bytes, because the same number of bytes of the request was read or
+        discarded."""
         if not self.is_closed:
             self._framing.consumed(stream.stream_id, size)
             self._schedule_flush()
@@ -99,13 +100,14 @@ class Http2Output:
                     return
                 room = min(self._framing.window(stream.stream_id), self._framing.connection_window, TURN_BYTES)
                 if rest and room <= 0:
-                    continue  # The client has made the window smaller while the stream waited.
+                    continue  # The stream waits again, because the client has made the window smaller in the meantime.
                 part, rest = rest[:room], rest[room:]
                 self._framing.send_body(stream.stream_id, part, is_end=is_end and not rest)
                 self._schedule_flush()
             if not rest:
                 return
-            # This pause gives other connections their turn, even if the client of this connection reads fast.
+            # Without this pause, a client that reads fast would keep the event loop busy, and other connections would
+            # wait.
             await asyncio.sleep(0)
 
     async def wait_for_buffer(self, stream: WaitingStream) -> None:

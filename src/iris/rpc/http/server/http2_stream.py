@@ -17,7 +17,7 @@ Message = dict[str, Any]
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 _NO_BODY = (204, 304)
-# Headers that describe a connection of HTTP/1.1 and have no meaning in HTTP/2.
+# These headers are removed from answers, because they describe a connection of HTTP/1.1 and have no meaning in HTTP/2.
 _OF_CONNECTION = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 _INVALID_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _INVALID_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -101,7 +101,7 @@ class Http2Stream:
         self.has_begun = True
         try:
             await application(self.scope, self.receive, self.send)
-        except Exception as error:  # noqa: BLE001  # Whatever the application raises is logged and answered.
+        except Exception as error:  # noqa: BLE001  # Every exception of the application is logged and answered.
             _log.error("Exception in ASGI application\n", exc_info=error)
             await self._fail()
         else:
@@ -168,8 +168,8 @@ class Http2Stream:
         return self.is_request_complete and not self._end_received
 
     def release(self) -> None:
-        """Drop the unread data, and let the client send the same number of further bytes. The application will not read
-        the data."""
+        """Drop the data of the request that the application will not read. Let the client send the same number of
+        further bytes."""
         self._output.consumed(self, self._occupied)
         self._body.clear()
         self._occupied = 0
