@@ -70,11 +70,13 @@ class StackCalls:
     Args:
         jobs: All jobs.
         workers: The workers that have registered, by id.
+        read_s: How many seconds a worker has to answer a call for stacks.
     """
 
-    def __init__(self, jobs: JobTable, workers: Mapping[str, WorkerRecord]) -> None:
+    def __init__(self, jobs: JobTable, workers: Mapping[str, WorkerRecord], read_s: float = _READ_S) -> None:
         self._stack_jobs = jobs
         self._stack_workers = workers
+        self._read_s = read_s
         self._stack_lane = FairLane(
             "readings of stacks", at_once=_AT_ONCE, per_caller=_PER_CALLER, waiting_per_caller=16, waiting=1000
         )
@@ -96,7 +98,9 @@ class StackCalls:
             passed = cluster_pb2.Worker.ReadStacksRequest(
                 attempts=wanted.attempts.values(), with_variables=request.with_variables
             )
-            return await call_async(wanted.worker.stub.read_stacks, passed, _peer(wanted.worker), timeout_s=_READ_S)
+            return await call_async(
+                wanted.worker.stub.read_stacks, passed, _peer(wanted.worker), timeout_s=self._read_s
+            )
 
         async with self._stack_lane.turn(caller().key):
             answers, unread = await self._gather(record, request.task_indices, ask)
