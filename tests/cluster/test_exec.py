@@ -18,6 +18,7 @@ from support.chaos_proxy import ChaosProxy, Faults, always, gentle
 from support.cluster import unique
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.tokens import token
+from support.tunnel_events import assert_one_use_is_recorded
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
@@ -406,6 +407,8 @@ def test_silent_command_survives_a_proxy_that_cuts_idle_connections(shared_clust
         process.write(b"it\n")
         assert process.stdout.read() == b"got it\n"
         assert process.wait() == 0
+    with IrisClient.remote(shared_cluster.address) as client:
+        assert_one_use_is_recorded(client, job.job_id, "exec")
 
 
 # What is killed meanwhile.
@@ -423,12 +426,14 @@ def test_command_goes_on_after_a_kill_of_the_controller(mortal: StandingCluster)
         job = client.run(["sleep", "600"], name=unique("job"))
         with client.open_exec(job, NUMBERS) as process:
             begin = process.stdout.read(100)
+            assert len(list(client.events(job, kinds=["exec.opened"]))) == 1
             mortal.kill()
             mortal.start()
             assert digest(begin + process.stdout.read()) == NUMBERS_DIGEST
             assert process.wait() == 0
         log = (mortal.directory / "server.log").read_text()
         assert f'exec.used user="admin tests" task_id={job.job_id}/task-0 command="seq 2000000"' in log
+        assert_one_use_is_recorded(client, job.job_id, "exec")
         job.terminate()
 
 

@@ -23,6 +23,7 @@ from support.port_server import digest_of, stream_of
 from support.ports import free_port
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.tokens import token
+from support.tunnel_events import assert_one_use_is_recorded
 from support.waiting import wait_until
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
@@ -399,6 +400,8 @@ def test_connection_waits_while_the_controller_cannot_be_reached(shared_cluster:
             proxy.strike()
             connection.sendall(b"during")
         assert connection.recv(6) == b"during"
+    with IrisClient.remote(shared_cluster.address) as client:
+        assert_one_use_is_recorded(client, job.job_id, "tunnel")
 
 
 def _upload(connection: socket.socket, size: int) -> None:

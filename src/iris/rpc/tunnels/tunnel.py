@@ -16,6 +16,8 @@ from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.channel import Channel
 from iris.system.event_loop import happens
 
+# A worker ends a tunnel if the client has not come back this many seconds after a broken stream.
+ABANDONED_S = 60.0
 # A function that is called when the other side has opened a channel. Its arguments are the channel and the target to
 # which this side must connect it.
 OnOpen = Callable[[Channel, ChannelTarget], None]

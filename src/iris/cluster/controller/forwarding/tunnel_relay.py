@@ -1,12 +1,11 @@
 """Relays the messages of tunnels between a client and the worker of a task.
 
-The controller keeps no bytes and no state of a tunnel. Therefore a client can resume its tunnel after a restart of the
-controller. The messages of the worker go to the client unchanged.
+The controller keeps no bytes of a tunnel, and only the record of its use for the event log. Therefore a client can
+resume its tunnel after a restart of the controller. The messages of the worker go to the client unchanged.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.forwarding.pace import RelayPace
+from iris.cluster.controller.forwarding.tunnel_uses import TunnelUses
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import RUNNING, Task, TaskAttempt
 from iris.cluster.controller.workers.fleet import Fleet
@@ -27,7 +27,6 @@ from iris.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from iris.event_log import log_event
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async, stream_async
@@ -38,7 +37,6 @@ from iris.system.event_loop import happens
 
 _BEAT_S = 10.0
 _CHECK_S = 0.5  # A worker may register without a change of the job. The relay looks for it once in this many seconds.
-_log = logging.getLogger(__name__)
 
 OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
 WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
@@ -86,8 +84,7 @@ class TunnelRelay:
         self._kind = kind
         self._watches = watches
         self._pace = RelayPace()
-        # The ports or commands of each open tunnel that were already written to the event log.
-        self._logged: dict[str, set[str]] = {}
+        self._uses = TunnelUses(kind.event)
 
     async def messages(self, record: JobRecord, request: OpenTunnelRequest, user: str) -> AsyncGenerator[TunnelMessage]:
         """Yield the messages of a tunnel, until its attempt or its task has ended.
@@ -115,26 +112,36 @@ class TunnelRelay:
         if attempt is None:
             yield _closed(task)
             return
-        worker = self._worker(attempt)
-        if worker is None:
-            yield _lost(attempt, task)
-            return
-        log_event(
-            _log,
-            f"{self._kind.event}.opened",
-            user=user,
-            task_id=task.task_id,
-            attempt_id=attempt.attempt_id,
-            tunnel_id=request.tunnel_id,
-        )
-        self._logged[request.tunnel_id] = set()
+        async with aclosing(self._recorded(task, attempt, request, user)) as messages:
+            async for message in messages:
+                yield message
+
+    async def _recorded(
+        self, task: Task, attempt: TaskAttempt, request: OpenTunnelRequest, user: str
+    ) -> AsyncGenerator[TunnelMessage]:
+        """Yield the messages of a stream, and record the use of its tunnel in the event log."""
+        key = (task.task_id, attempt.attempt_id, request.tunnel_id)
+        is_open = False
         try:
+            worker = self._worker(attempt)
+            if worker is None:
+                self._uses.end(key)
+                yield _lost(attempt, task)
+                return
             async with aclosing(self._relayed(worker, task, attempt, request)) as messages:
                 async for message in messages:
+                    if message.HasField("opened") and not is_open:
+                        self._uses.stream_opened(key, user, resumes=request.resume)
+                        is_open = True
+                    if message.HasField("closed"):
+                        self._uses.end(key)
                     yield message
+        except NotFoundError:
+            self._uses.end(key)
+            raise
         finally:
-            self._logged.pop(request.tunnel_id, None)
-            log_event(_log, f"{self._kind.event}.closed", user=user, task_id=task.task_id, tunnel_id=request.tunnel_id)
+            if is_open:
+                self._uses.stream_ended(key)
 
     async def write(self, record: JobRecord, request: WriteTunnelRequest, user: str) -> WriteTunnelResponse:
         """Pass the bytes that a client sends through a tunnel on to the worker.
@@ -147,10 +154,15 @@ class TunnelRelay:
         record.check_index(request.task_index)
         task = record.job.tasks[request.task_index]
         attempt = _attempt(task, request.attempt_id)
+        key = (task.task_id, attempt.attempt_id, request.tunnel_id)
+        if request.close:
+            self._uses.end(key)
         worker = self._worker(attempt)
         if worker is None:
             raise NotFoundError(_lost_text(attempt, task), reason=ErrorReason.TUNNEL_NOT_FOUND)
-        self._log_targets(request, task, user)
+        for part in request.parts:
+            if part.HasField("target"):
+                self._uses.target_used(key, user, self._kind.describe(part.target))
         passed = cluster_pb2.Worker.WriteTunnelRequest(
             task_id=task.task_id,
             attempt_id=attempt.attempt_id,
@@ -223,19 +235,6 @@ class TunnelRelay:
             reason=ErrorReason.WORKER_UNREACHABLE,
             metadata={"worker_id": attempt.worker_id},
         )
-
-    def _log_targets(self, request: WriteTunnelRequest, task: Task, user: str) -> None:
-        """Write what a tunnel uses to the event log, once for each stream of the tunnel."""
-        for part in request.parts:
-            if not part.HasField("target"):
-                continue
-            fields = self._kind.describe(part.target)
-            used = " ".join(map(str, fields.values()))
-            logged = self._logged.get(request.tunnel_id, set())
-            if fields and used not in logged and len(logged) < 100:
-                logged.add(used)
-                event = f"{self._kind.event}.used"
-                log_event(_log, event, user=user, task_id=task.task_id, **fields, tunnel_id=request.tunnel_id)
 
 
 @contextmanager

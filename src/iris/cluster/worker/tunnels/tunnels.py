@@ -20,7 +20,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ChannelTarget, TunnelMessage, WriteTunnelResponse
 from iris.rpc.tunnels.budget import Budget
 from iris.rpc.tunnels.channel import Channel
-from iris.rpc.tunnels.tunnel import Tunnel, check_tunnel_id
+from iris.rpc.tunnels.tunnel import ABANDONED_S, Tunnel, check_tunnel_id
 from iris.system.event_loop import open_file_limit
 
 # The largest size of the data in one message.
@@ -45,7 +45,7 @@ class TunnelTimes:
     """
 
     beat_s: float = 10.0
-    abandoned_s: float = 60.0
+    abandoned_s: float = ABANDONED_S
     idle_s: float = 12 * 3600.0
     linger_s: float = 2.0
 

@@ -1,0 +1,108 @@
+"""Records who uses tunnels in the event log: one event when a tunnel is opened, and one when it is closed.
+
+A client whose connection breaks opens the same tunnel again. Therefore the end of a stream does not end the use of the
+tunnel. A use ends when the client closes the tunnel, when the attempt has ended, or when the client does not come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from iris.event_log import log_event
+from iris.rpc.tunnels.tunnel import ABANDONED_S
+
+_MOST_TARGETS = 100  # The event log gets at most this many different targets of one tunnel.
+_log = logging.getLogger(__name__)
+
+TunnelKey = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+
+
+@dataclass(slots=True)
+class _Use:
+    """A tunnel that a user has opened.
+
+    Attributes:
+        user: The user.
+        streams: The number of open streams. A client may open a new stream before the end of the broken one is noticed.
+        targets: The targets that the event log already contains.
+        abandoned: The timer that ends the use, while no stream is open.
+    """
+
+    user: str
+    streams: int = 0
+    targets: set[str] = field(default_factory=set)
+    abandoned: asyncio.TimerHandle | None = None
+
+
+class TunnelUses:
+    """The tunnels of one kind that are in use. Only the event loop of the controller calls it.
+
+    Args:
+        event: The first word of the names of the events.
+        abandoned_s: A use ends if the client has not come back after this many seconds without a stream.
+    """
+
+    def __init__(self, event: str, abandoned_s: float = ABANDONED_S) -> None:
+        self._event = event
+        self._abandoned_s = abandoned_s
+        self._uses: dict[TunnelKey, _Use] = {}
+
+    def stream_opened(self, key: TunnelKey, user: str, *, resumes: bool) -> None:
+        """Record a stream that the worker has accepted.
+
+        Args:
+            key: The tunnel.
+            user: The caller.
+            resumes: Whether the client continues a tunnel. If this controller does not know the tunnel, an earlier
+                process of the controller has recorded its beginning.
+        """
+        use = self._uses.get(key)
+        if use is None:
+            use = self._uses[key] = _Use(user)
+            if not resumes:
+                self._log("opened", key, user)
+        use.streams += 1
+        if use.abandoned is not None:
+            use.abandoned.cancel()
+            use.abandoned = None
+
+    def stream_ended(self, key: TunnelKey) -> None:
+        """Record the end of a stream, after which the client may come back. The use may have ended already."""
+        use = self._uses.get(key)
+        if use is None:
+            return
+        use.streams -= 1
+        if not use.streams:
+            use.abandoned = asyncio.get_running_loop().call_later(self._abandoned_s, self.end, key)
+
+    def end(self, key: TunnelKey) -> None:
+        """Record the end of a use. Do nothing if the use is not known or has ended already."""
+        use = self._uses.pop(key, None)
+        if use is None:
+            return
+        if use.abandoned is not None:
+            use.abandoned.cancel()
+        self._log("closed", key, use.user)
+
+    def target_used(self, key: TunnelKey, user: str, fields: dict[str, Any]) -> None:
+        """Record what a tunnel connects to, once for each target.
+
+        Args:
+            key: The tunnel.
+            user: The caller.
+            fields: The target, as fields of the event. Empty: nothing is recorded.
+        """
+        use = self._uses.get(key)
+        targets = set() if use is None else use.targets
+        target = " ".join(map(str, fields.values()))
+        if fields and target not in targets and len(targets) < _MOST_TARGETS:
+            targets.add(target)
+            log_event(_log, f"{self._event}.used", user=user, task_id=key[0], **fields, tunnel_id=key[2])
+
+    def _log(self, what: str, key: TunnelKey, user: str) -> None:
+        task_id, attempt_id, tunnel_id = key
+        event = f"{self._event}.{what}"
+        log_event(_log, event, user=user, task_id=task_id, attempt_id=attempt_id, tunnel_id=tunnel_id)

@@ -1,0 +1,65 @@
+"""The event log contains one event for the beginning of a tunnel's use, and one for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from iris.cluster.controller.forwarding.tunnel_uses import TunnelKey, TunnelUses
+
+KEY: TunnelKey = ("train/task-0", 0, "a1")
+
+
+def recorded(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the recorded events, in order."""
+    return [record.getMessage().split()[0] for record in caplog.records]
+
+
+@pytest.fixture(autouse=True)
+def _info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="iris")
+
+
+def test_broken_and_overlapping_streams_are_one_use(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        uses = TunnelUses("tunnel", abandoned_s=math.inf)
+        uses.stream_opened(KEY, "ann", resumes=False)
+        uses.target_used(KEY, "ann", {"port": "80"})
+        uses.stream_opened(KEY, "ann", resumes=True)
+        uses.stream_ended(KEY)
+        uses.target_used(KEY, "ann", {"port": "80"})
+        uses.target_used(KEY, "ann", {})
+        uses.stream_ended(KEY)
+        uses.stream_opened(KEY, "ann", resumes=True)
+        uses.end(KEY)
+        uses.stream_ended(KEY)
+        uses.end(KEY)
+
+    asyncio.run(run())
+    assert recorded(caplog) == ["tunnel.opened", "tunnel.used", "tunnel.closed"]
+
+
+def test_use_whose_client_does_not_come_back_ends(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        uses = TunnelUses("exec", abandoned_s=0.0)
+        uses.stream_opened(KEY, "ann", resumes=False)
+        uses.stream_ended(KEY)
+        while len(recorded(caplog)) < 2:  # noqa: ASYNC110 - the event log sets no event
+            await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert recorded(caplog) == ["exec.opened", "exec.closed"]
+
+
+def test_tunnel_that_an_earlier_process_of_the_controller_opened_is_not_opened_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        uses = TunnelUses("tunnel")
+        uses.stream_opened(KEY, "ann", resumes=True)
+        uses.end(KEY)
+
+    asyncio.run(run())
+    assert recorded(caplog) == ["tunnel.closed"]
