@@ -93,7 +93,7 @@ def test_command_has_the_directory_and_the_environment_of_its_task(client: IrisC
     assert main.stdout.decode().splitlines() == cgroup
 
 
-def test_command_is_counted_as_a_process_of_its_task(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_is_counted_as_a_process_of_the_task(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, ["sleep", "600"]) as process:
         wait_until(lambda: job.tasks()[0].status().resource_usage.process_count == 2, "the two processes of the task")
         process.send_signal(signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_command_is_counted_as_a_process_of_its_task(client: IrisClient, job: Jo
         (["/etc/passwd"], 126, "not executable"),
     ],
 )
-def test_exit_code_is_the_one_of_a_shell(
+def test_exit_code_of_a_command_in_a_task_is_the_code_that_a_shell_would_return(
     client: IrisClient, job: Job, command: list[str], exit_code: int, error: str
 ) -> None:
     result = client.exec(job, command)
@@ -119,25 +119,25 @@ def test_exit_code_is_the_one_of_a_shell(
     assert bool(error) == bool(result.error)
 
 
-def test_outputs_arrive_apart_and_complete(client: IrisClient, job: Job) -> None:
+def test_stdout_and_stderr_of_a_command_in_a_task_arrive_apart_and_complete(client: IrisClient, job: Job) -> None:
     assert client.exec(job, shell("echo out; echo err >&2")) == ExecResult(0, b"out\n", b"err\n")
 
 
-def test_input_arrives_complete_and_its_end_ends_cat(client: IrisClient, job: Job) -> None:
+def test_input_of_a_command_in_a_task_arrives_complete_and_ends(client: IrisClient, job: Job) -> None:
     data = random.Random(1).randbytes(3_000_000)
     result = job.tasks()[0].exec(["cat"], stdin=data)
     assert (result.exit_code, digest(result.stdout)) == (0, digest(data))
 
 
-def test_command_without_input_reads_nothing(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_without_input_reads_nothing(client: IrisClient, job: Job) -> None:
     assert client.exec(job, ["cat"]) == ExecResult(0, b"", b"")
 
 
-def test_command_that_reads_no_input_ends(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_ends_although_it_does_not_read_its_input(client: IrisClient, job: Job) -> None:
     assert client.exec(job, shell("exec 0<&-; echo done"), stdin=b"x" * 10_000_000).stdout == b"done\n"
 
 
-def test_slow_reader_makes_the_command_wait_and_gets_everything(client: IrisClient, job: Job) -> None:
+def test_slow_reader_of_a_command_in_a_task_makes_it_wait_and_gets_everything(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, shell("head -c 20000000 /dev/zero; touch written; cat written")) as process:
         first = process.stdout.read(1)
         assert client.exec(job, ["ls"]).stdout == b""
@@ -146,7 +146,7 @@ def test_slow_reader_makes_the_command_wait_and_gets_everything(client: IrisClie
     assert client.exec(job, ["rm", "written"]).exit_code == 0
 
 
-def test_output_of_a_process_left_behind_does_not_delay_the_end(client: IrisClient, job: Job) -> None:
+def test_process_left_behind_by_a_command_in_a_task_does_not_delay_its_end(client: IrisClient, job: Job) -> None:
     result = client.exec(job, shell("sleep 600 & echo $!"))
     pid = int(result.stdout)
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_output_of_a_process_left_behind_does_not_delay_the_end(client: IrisClie
     os.kill(pid, signal.SIGKILL)
 
 
-def test_output_that_grows_with_each_read_ends_with_what_was_written_before() -> None:
+def test_output_of_an_ended_command_ends_with_the_bytes_written_before_the_end() -> None:
     async def run() -> bytes:
         reading, writing = os.pipe()
         os.write(writing, b"before")
@@ -174,7 +174,7 @@ def test_output_that_grows_with_each_read_ends_with_what_was_written_before() ->
     assert asyncio.run(run()) == b"before"
 
 
-def test_signal_reaches_the_process_group(client: IrisClient, job: Job) -> None:
+def test_signal_to_a_command_in_a_task_reaches_its_process_group(client: IrisClient, job: Job) -> None:
     script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
     with client.open_exec(job, shell(script)) as process:
         assert read_line(process) == "ready"
@@ -183,7 +183,7 @@ def test_signal_reaches_the_process_group(client: IrisClient, job: Job) -> None:
         assert process.wait() == 5
 
 
-def test_command_is_ended_at_the_timeout(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_is_ended_at_its_timeout(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, shell("echo $$; exec sleep 600")) as process:
         pid = int(read_line(process))
         with pytest.raises(DeadlineExceededError, match="has not ended within 0"):
@@ -191,7 +191,7 @@ def test_command_is_ended_at_the_timeout(client: IrisClient, job: Job) -> None:
     wait_until(lambda: is_gone(pid), "the end of the command")
 
 
-def test_input_that_the_command_cannot_get_is_refused(client: IrisClient, job: Job) -> None:
+def test_input_for_a_command_in_a_task_without_open_stdin_is_refused(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, ["cat"]) as process:
         with pytest.raises(FailedPreconditionError, match="start it with stdin=True"):
             process.communicate(b"x")
@@ -204,7 +204,7 @@ def test_input_that_the_command_cannot_get_is_refused(client: IrisClient, job: J
         process.wait()
 
 
-def test_command_that_ignores_hangups_is_killed(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_that_ignores_sighup_is_killed(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, shell("trap '' HUP; echo $$; sleep 600")) as process:
         pid = int(read_line(process))
     wait_until(lambda: is_gone(pid), "the end of the command")
@@ -249,7 +249,7 @@ def test_program_in_a_terminal_sees_its_size_and_each_resize(client: IrisClient,
         assert read_line(process) == "size 99 33"
 
 
-def test_keys_of_a_terminal_are_echoed_and_interrupt(client: IrisClient, job: Job) -> None:
+def test_terminal_of_a_command_echoes_keys_and_interrupts_on_ctrl_c(client: IrisClient, job: Job) -> None:
     script = "trap 'echo int; exit 3' INT; echo ready; while :; do sleep 0.05; done"
     with client.open_exec(job, shell(script), stdin=True, tty=True) as process:
         assert read_line(process) == "ready"
@@ -267,7 +267,9 @@ def test_end_of_input_ends_a_program_in_a_terminal(client: IrisClient, job: Job)
 
 
 @pytest.mark.parametrize(("role", "name"), [("user", "somebody"), ("reader", "tests")])
-def test_other_user_or_reader_may_not_run_commands(shared_cluster: LocalServer, job: Job, role: str, name: str) -> None:
+def test_another_user_or_a_reader_may_not_run_commands_in_a_task(
+    shared_cluster: LocalServer, job: Job, role: str, name: str
+) -> None:
     with (
         IrisClient.remote(shared_cluster.address, token=token(role, name=name)) as other,
         pytest.raises(PermissionDeniedError, match="OpenExec"),
@@ -275,12 +277,12 @@ def test_other_user_or_reader_may_not_run_commands(shared_cluster: LocalServer, 
         other.exec(job.job_id, ["true"])
 
 
-def test_owner_may_run_commands(shared_cluster: LocalServer, job: Job) -> None:
+def test_owner_of_a_job_may_run_commands_in_its_tasks(shared_cluster: LocalServer, job: Job) -> None:
     with IrisClient.remote(shared_cluster.address, token=token("user", name="tests")) as owner:
         assert owner.exec(job.job_id, ["true"]).exit_code == 0
 
 
-def test_unknown_job_or_task_is_not_found(client: IrisClient, job: Job) -> None:
+def test_command_in_an_unknown_job_or_task_is_a_not_found_error(client: IrisClient, job: Job) -> None:
     with pytest.raises(NotFoundError, match="nope"):
         client.exec("nope", ["true"])
     with pytest.raises(NotFoundError, match="7"):
@@ -307,7 +309,7 @@ def test_ended_task_runs_no_commands(client: IrisClient) -> None:
         {"command": ["ls"], "tty": "yes"},
     ],
 )
-def test_invalid_argument_is_refused(client: IrisClient, arguments: dict[str, object]) -> None:
+def test_invalid_argument_of_a_command_in_a_task_is_refused(client: IrisClient, arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError):
         client.exec("job", **arguments)  # type: ignore[arg-type]
 
@@ -344,7 +346,7 @@ def test_too_many_commands_in_a_task_are_refused(client: IrisClient) -> None:
     crowded.terminate()
 
 
-def test_event_names_the_user_the_task_and_the_command(client: IrisClient, job: Job) -> None:
+def test_event_log_names_the_user_the_task_and_the_command_of_an_exec(client: IrisClient, job: Job) -> None:
     client.exec(job, ["echo", "two words"], task_index=1)
     event = list(client.events(job, kinds=["exec.used"]))[-1]
     assert (event.task_index, event.owner, event.fields["command"]) == (1, "admin tests", "echo 'two words'")
@@ -381,7 +383,7 @@ def _run_through_broken_connections(server: LocalServer, job: Job, seed: int) ->
         return proxy.faults.total()
 
 
-def test_output_through_broken_connections_is_complete(shared_cluster: LocalServer, job: Job) -> None:
+def test_output_of_a_command_through_broken_connections_is_complete(shared_cluster: LocalServer, job: Job) -> None:
     assert sum(_run_through_broken_connections(shared_cluster, job, seed) for seed in range(2)) > 4
 
 
@@ -393,7 +395,9 @@ def test_output_of_a_hundred_commands_through_broken_connections_is_complete(
     assert sum(_run_through_broken_connections(shared_cluster, job, seed) for seed in range(100)) > 200
 
 
-def test_silent_command_survives_a_proxy_that_cuts_idle_connections(shared_cluster: LocalServer, job: Job) -> None:
+def test_silent_command_in_a_task_survives_a_proxy_that_cuts_idle_connections(
+    shared_cluster: LocalServer, job: Job
+) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
     with (
         ChaosProxy(target, gentle) as proxy,
@@ -421,7 +425,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingCluster
         yield started
 
 
-def test_command_goes_on_after_a_kill_of_the_controller(mortal: StandingCluster) -> None:
+def test_command_in_a_task_continues_after_a_kill_of_the_controller(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = client.run(["sleep", "600"], name=unique("job"))
         with client.open_exec(job, NUMBERS) as process:
@@ -437,7 +441,7 @@ def test_command_goes_on_after_a_kill_of_the_controller(mortal: StandingCluster)
         job.terminate()
 
 
-def test_kill_of_the_worker_makes_the_end_unknown(mortal: StandingCluster) -> None:
+def test_end_of_a_command_is_unknown_after_a_kill_of_its_worker(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = client.run(["sleep", "600"], name=unique("job"))
         with client.open_exec(job, shell("echo begin; sleep 600")) as process:
@@ -451,7 +455,7 @@ def test_kill_of_the_worker_makes_the_end_unknown(mortal: StandingCluster) -> No
         job.terminate()
 
 
-def test_command_is_ended_at_the_limits_of_the_cluster(mortal: StandingCluster) -> None:
+def test_command_in_a_task_is_ended_at_the_limits_of_the_cluster(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = client.run(["sleep", "600"], name=unique("job"))
         mortal.kill()

@@ -71,7 +71,7 @@ def client(request: pytest.FixtureRequest, shared_cluster: LocalServer, task: st
         yield remote
 
 
-def test_directory_is_copied_with_its_permissions_times_and_links(
+def test_directory_of_a_task_is_copied_with_its_permissions_times_and_links(
     client: IrisClient, task: str, tmp_path: Path
 ) -> None:
     reported: list[tuple[int, int]] = []
@@ -90,7 +90,9 @@ def test_directory_is_copied_with_its_permissions_times_and_links(
     assert (tmp_path / "new/sub/two").exists()
 
 
-def test_file_is_copied_to_a_name_a_directory_or_a_stream(client: IrisClient, task: str, tmp_path: Path) -> None:
+def test_file_of_a_task_is_copied_to_a_name_a_directory_or_a_stream(
+    client: IrisClient, task: str, tmp_path: Path
+) -> None:
     assert client.download(task, "out/inside", tmp_path / "name").path == tmp_path / "name"
     assert client.download(task, "out/inside", tmp_path).path == tmp_path / "inside"
     assert client.download(task, "out/one", f"{tmp_path}/made/").path == tmp_path / "made/one"
@@ -99,7 +101,7 @@ def test_file_is_copied_to_a_name_a_directory_or_a_stream(client: IrisClient, ta
     assert (tmp_path / "inside").read_bytes() == stream.getvalue() == b"one\n"
 
 
-def test_large_file_survives_the_way_to_the_task_and_back(client: IrisClient, task: str, tmp_path: Path) -> None:
+def test_large_file_is_unchanged_after_a_copy_to_a_task_and_back(client: IrisClient, task: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(5 * MIB + 17))
     source.chmod(0o640)
@@ -135,7 +137,7 @@ def test_directory_is_copied_into_a_task_and_replaces_files(client: IrisClient, 
 
 
 @pytest.mark.parametrize("path", ["out/outside/passwd", "out/up/x", "out/outside", "out/pipe"])
-def test_links_out_of_the_directory_and_pipes_are_refused(
+def test_copies_of_links_out_of_the_task_directory_and_of_pipes_are_refused(
     client: IrisClient, task: str, path: str, tmp_path: Path
 ) -> None:
     with pytest.raises(FailedPreconditionError):
@@ -146,7 +148,7 @@ def test_links_out_of_the_directory_and_pipes_are_refused(
             client.upload(io.BytesIO(b"evil"), task, f"{path}/new")
 
 
-def test_invalid_arguments_are_refused_with_the_argument(client: IrisClient, task: str, tmp_path: Path) -> None:
+def test_error_of_an_invalid_file_copy_names_the_argument(client: IrisClient, task: str, tmp_path: Path) -> None:
     for call in (client.download, lambda task_id, path, to: client.upload(to, task_id, path)):
         for path in ("/etc/passwd", "../x"):
             with pytest.raises(InvalidArgumentError, match="must not leave"):
@@ -212,7 +214,7 @@ def test_files_of_an_ended_or_waiting_task_are_refused_for_writing(client: IrisC
         client.terminate(job_id)
 
 
-def test_job_in_a_chosen_directory_has_no_files_to_copy(client: IrisClient, tmp_path: Path) -> None:
+def test_job_in_a_working_directory_of_the_user_has_no_files_to_copy(client: IrisClient, tmp_path: Path) -> None:
     job_id = launch(client.cluster, ["sleep", "1000"], working_directory=str(tmp_path))
     wait_for_state(client.cluster, job_id, pb.JOB_STATE_RUNNING)
     with pytest.raises(FailedPreconditionError, match=f"{job_id}/task-0 runs in the directory"):
@@ -221,7 +223,7 @@ def test_job_in_a_chosen_directory_has_no_files_to_copy(client: IrisClient, tmp_
     wait_for_end(client.cluster, job_id)
 
 
-def test_only_owner_and_admin_may_write_and_readers_may_read(
+def test_only_owner_and_admin_may_write_files_of_tasks_and_readers_may_read(
     shared_cluster: LocalServer, task: str, tmp_path: Path
 ) -> None:
     job_id = task.rpartition("/")[0]
@@ -235,7 +237,7 @@ def test_only_owner_and_admin_may_write_and_readers_may_read(
                 other.upload(tmp_path / "one", task, unique("no"))
 
 
-def test_async_client_copies_both_ways(shared_cluster: LocalServer, task: str, tmp_path: Path) -> None:
+def test_async_client_copies_files_to_and_from_tasks(shared_cluster: LocalServer, task: str, tmp_path: Path) -> None:
     async def copy() -> None:
         async with AsyncIrisClient.remote(shared_cluster.address) as client:
             await client.download(task, "out", tmp_path)
@@ -297,7 +299,7 @@ def test_copy_ends_with_an_error_and_no_file_when_the_worker_is_killed(
         client.terminate(task.job_id)
 
 
-def test_part_with_a_gap_and_a_wrong_hash_are_refused_and_leave_no_file(client: IrisClient, task: str) -> None:
+def test_file_part_with_a_gap_or_a_wrong_hash_is_refused_and_leaves_no_file(client: IrisClient, task: str) -> None:
     name = unique("parts")
     request = pb.WriteTaskFileRequest(
         task_id=task,

@@ -100,7 +100,9 @@ def test_http_request_to_a_named_port_is_answered_by_the_task(client: IrisClient
             assert answer.read() == b'{"attempt":"0"}'
 
 
-def test_websocket_carries_messages_in_both_directions(connect: Callable[[str], socket.socket]) -> None:
+def test_websocket_through_a_forwarded_port_carries_messages_in_both_directions(
+    connect: Callable[[str], socket.socket],
+) -> None:
     connection, websocket = connect("web"), WSConnection(ConnectionType.CLIENT)
     connection.sendall(websocket.send(Request(host="task", target="/ws")))
     seen: list[str] = []
@@ -115,20 +117,22 @@ def test_websocket_carries_messages_in_both_directions(connect: Callable[[str], 
     assert seen == ["FIRST", "SECOND", "END"]
 
 
-def test_end_of_one_direction_leaves_the_other_direction_open(connect: Callable[[str], socket.socket]) -> None:
+def test_forwarded_connection_closed_in_one_direction_stays_open_in_the_other(
+    connect: Callable[[str], socket.socket],
+) -> None:
     connection = connect("sink")
     connection.sendall(b"hello")
     connection.shutdown(socket.SHUT_WR)
     assert read_all(connection) == f"5 {hashlib.sha256(b'hello').hexdigest()}\n".encode()
 
 
-def test_large_download_arrives_complete(connect: Callable[[str], socket.socket]) -> None:
+def test_large_download_through_a_forwarded_port_arrives_complete(connect: Callable[[str], socket.socket]) -> None:
     connection = connect("source")
     connection.sendall(b"%d\n" % (20 * MIB))
     assert receive_digest(connection) == (20 * MIB, digest_of(20 * MIB))
 
 
-def test_large_upload_arrives_complete(connect: Callable[[str], socket.socket]) -> None:
+def test_large_upload_through_a_forwarded_port_arrives_complete(connect: Callable[[str], socket.socket]) -> None:
     connection = connect("sink")
     for chunk in stream_of(10 * MIB):
         connection.sendall(chunk)
@@ -136,7 +140,7 @@ def test_large_upload_arrives_complete(connect: Callable[[str], socket.socket]) 
     assert read_all(connection) == f"{10 * MIB} {digest_of(10 * MIB)}\n".encode()
 
 
-def test_reader_that_pauses_gets_everything_and_delays_no_other_connection(client: IrisClient, job: Job) -> None:
+def test_paused_reader_of_a_forwarded_port_gets_everything_and_delays_no_other(client: IrisClient, job: Job) -> None:
     with (
         client.forward(job.job_id, "source") as source,
         closing(dial(source.address)) as slow,
@@ -149,7 +153,7 @@ def test_reader_that_pauses_gets_everything_and_delays_no_other_connection(clien
         assert receive_digest(slow)[0] == 16 * MIB - 1
 
 
-def test_hundreds_of_short_connections_at_once_are_all_answered(client: IrisClient, job: Job) -> None:
+def test_hundreds_of_short_forwarded_connections_at_once_are_all_answered(client: IrisClient, job: Job) -> None:
     def exchange(number: int) -> bytes:
         with closing(dial(forward.address)) as connection:
             connection.sendall(b"%d" % number)
@@ -258,7 +262,9 @@ def test_wait_of_a_forward_that_is_not_open_is_refused(client: IrisClient, job: 
 
 
 @pytest.mark.parametrize(("role", "name"), [("user", "somebody"), ("reader", "tests")])
-def test_other_user_or_reader_may_not_reach_a_port(shared_cluster: LocalServer, job: Job, role: str, name: str) -> None:
+def test_another_user_or_a_reader_may_not_reach_a_port_of_a_task(
+    shared_cluster: LocalServer, job: Job, role: str, name: str
+) -> None:
     with (
         IrisClient.remote(shared_cluster.address, token=token(role, name=name)) as other,
         pytest.raises(PermissionDeniedError, match="OpenTunnel"),
@@ -266,7 +272,7 @@ def test_other_user_or_reader_may_not_reach_a_port(shared_cluster: LocalServer, 
         other.forward(job.job_id, "echo").__enter__()
 
 
-def test_owner_may_reach_a_port(shared_cluster: LocalServer, job: Job) -> None:
+def test_owner_of_a_job_may_reach_a_port_of_its_tasks(shared_cluster: LocalServer, job: Job) -> None:
     with (
         IrisClient.remote(shared_cluster.address, token=token("user", name="tests")) as owner,
         owner.forward(job.job_id, "echo") as forward,
@@ -342,7 +348,7 @@ http.server.HTTPServer(('127.0.0.1', int(os.environ['IRIS_PORT_WEB'])), Handler)
 """
 
 
-def test_connections_reach_the_next_attempt_after_a_retry(client: IrisClient) -> None:
+def test_forwarded_connections_reach_the_next_attempt_after_a_retry(client: IrisClient) -> None:
     job = client.run([sys.executable, "-c", _MORTAL_SERVER], name=unique("retry"), ports=["web"], max_retries_failure=1)
     with client.forward(job.job_id, "web") as forward:
         assert urllib.request.urlopen(forward.url).read() == b"0"
@@ -364,7 +370,7 @@ def _breaks_soon(chance: random.Random) -> Faults:
     return Faults(chance.choice(("cut", "reset", "half-close")), after_bytes=chance.randint(10_000, 600_000))
 
 
-def test_transfers_continue_through_broken_connections(shared_cluster: LocalServer, job: Job) -> None:
+def test_transfers_through_a_forwarded_port_survive_broken_connections(shared_cluster: LocalServer, job: Job) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
     with (
         ChaosProxy(target, gentle, seed=5) as proxy,
@@ -386,7 +392,9 @@ def test_transfers_continue_through_broken_connections(shared_cluster: LocalServ
         proxy.plan = gentle
 
 
-def test_connection_waits_while_the_controller_cannot_be_reached(shared_cluster: LocalServer, job: Job) -> None:
+def test_forwarded_connection_waits_while_the_controller_cannot_be_reached(
+    shared_cluster: LocalServer, job: Job
+) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
     with (
         ChaosProxy(target, gentle) as proxy,
@@ -420,7 +428,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingCluster
         yield started
 
 
-def test_transfer_continues_after_a_kill_of_the_controller(mortal: StandingCluster) -> None:
+def test_transfer_through_a_forwarded_port_continues_after_a_kill_of_the_controller(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = serve(client, "source")
         with client.forward(job.job_id, "source") as forward, closing(dial(forward.address)) as connection:

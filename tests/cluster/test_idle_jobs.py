@@ -41,7 +41,7 @@ def test_status_names_the_task_that_is_idle_while_the_others_continue(client: Ir
     assert [task.idle_ms for task in ended.tasks] == [0, 0, 0]
 
 
-def test_job_that_asks_for_it_ends_when_it_seems_to_hang(client: IrisClient) -> None:
+def test_job_that_was_submitted_to_end_on_a_hang_ends_when_it_seems_to_hang(client: IrisClient) -> None:
     job = client.run(["sleep", "1000"], name=unique("hangs"), watch_hang=1, hang_action="end", max_retries_failure=3)
     status = job.wait(raise_on_failure=False)
     assert (status.state, status.failure_reason) == (pb.JOB_STATE_FAILED, pb.FAILURE_REASON_HUNG)
@@ -49,14 +49,14 @@ def test_job_that_asks_for_it_ends_when_it_seems_to_hang(client: IrisClient) -> 
     assert len(status.tasks[0].attempts) == 1  # A retry would hang again.
 
 
-def test_wish_to_end_a_job_that_nothing_watches_is_refused(client: IrisClient) -> None:
+def test_ending_a_job_on_a_hang_is_refused_if_hangs_are_not_detected(client: IrisClient) -> None:
     for watch_hang in (None, 0):
         with pytest.raises(InvalidArgumentError, match="hang_action 'end' needs watch_hang"):
             client.run(["true"], name=unique("hangs"), watch_hang=watch_hang, hang_action="end")
     check_hang_action(pb.Controller.LaunchJobRequest(hang_action=pb.HANG_ACTION_END), default_s=600)
 
 
-def test_job_that_is_not_watched_reports_only_how_long_it_is_idle(client: IrisClient) -> None:
+def test_job_without_hang_detection_reports_only_how_long_it_is_idle(client: IrisClient) -> None:
     job = client.run(["sleep", "1000"], name=unique("idle"))
     wait_until(lambda: job.status().tasks[0].idle_ms > 1000, "an idle task", timeout_s=60)
     assert not job.status().HasField("hang")

@@ -144,7 +144,7 @@ def test_each_metric_is_described_as_the_code_defines_it(server: LocalServer, wo
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 @pytest.mark.parametrize("part", ["controller", "worker"])
-def test_promtool_finds_nothing_to_criticise(server: LocalServer, worker: str, part: str) -> None:
+def test_promtool_reports_no_problem_with_the_metrics(server: LocalServer, worker: str, part: str) -> None:
     address = server.address if part == "controller" else worker
     text = ask(address, "GET", "/metrics", accept="text/plain").body
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
@@ -174,7 +174,7 @@ def test_metrics_without_a_token_are_refused_with_a_next_step(server: LocalServe
     assert answer.headers["www-authenticate"] == 'Bearer realm="iris"'
 
 
-def test_metrics_answer_get_and_head_only(server: LocalServer) -> None:
+def test_metrics_are_served_for_get_and_head_only(server: LocalServer) -> None:
     assert ask_metrics(server.address, method="HEAD").body == b""
     refused = ask_metrics(server.address, method="POST")
     assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")

@@ -78,7 +78,7 @@ def test_outputs_of_failed_and_retried_attempts_are_stored(client: IrisClient) -
     assert [file.attempt_id for file in both] == [0, 1]
 
 
-def test_terminated_attempt_and_job_without_outputs_say_so(client: IrisClient) -> None:
+def test_terminated_attempt_and_job_without_outputs_have_a_reason(client: IrisClient) -> None:
     job = client.run(shell("echo x > out/x; sleep 1000"), outputs=["out"])
     wait_for_state(client.cluster, job.job_id, pb.JOB_STATE_RUNNING)
     (waiting,) = job.outputs().missing
@@ -163,7 +163,9 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_collection_continues_after_a_kill_of_the_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collection_of_outputs_continues_after_a_kill_of_the_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The controller is killed while outputs arrive; the job ends when the next controller has all of them."""
     monkeypatch.setenv("IRIS_FAILPOINTS", "outputs.before=stop@3")
     with standing_cluster(tmp_path / "state") as cluster:
@@ -192,7 +194,7 @@ def test_collection_continues_after_a_kill_of_the_controller(tmp_path: Path, mon
             original.unlink()
 
 
-def test_worker_that_is_killed_during_the_collection_is_said_and_the_task_runs_again(
+def test_task_of_a_worker_killed_during_the_collection_of_outputs_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRIS_FAILPOINTS", "outputs.before=kill@1")
@@ -229,7 +231,7 @@ class NoJobs:
         """Return no job."""
 
 
-def test_announced_bytes_of_a_lost_attempt_are_free_after_the_next_sweep(tmp_path: Path) -> None:
+def test_space_announced_for_outputs_of_a_lost_attempt_is_free_after_the_next_sweep(tmp_path: Path) -> None:
     store = OutputStore(OutputKeeping(tmp_path, max_total_bytes=100), jobs=NoJobs())  # type: ignore[arg-type]
 
     async def announce(directory: str) -> pb.Controller.StoreOutputsResponse:
@@ -260,7 +262,7 @@ def test_page_of_outputs_with_a_foreign_token_is_refused(client: IrisClient, don
         client.cluster.connection.perform(listing())
 
 
-def test_refusal_of_the_controller_is_not_reported_as_a_fault_of_the_files(tmp_path: Path) -> None:
+def test_refusal_of_outputs_by_the_controller_is_not_reported_as_a_fault_of_the_files(tmp_path: Path) -> None:
     async def refuse(*args: object, **options: object) -> None:
         raise ConnectError(Code.RESOURCE_EXHAUSTED, "too many calls")
 
@@ -287,7 +289,7 @@ def done(shared_cluster: LocalServer) -> str:
         return job.job_id
 
 
-def test_pack_with_a_damaged_index_cannot_be_read(tmp_path: Path) -> None:
+def test_outputs_with_a_damaged_index_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "pack"
     path.write_bytes(b"\xff" * 20)
     with pytest.raises(ValueError, match="the index of the pack is damaged"):

@@ -72,7 +72,7 @@ def test_waiting_reason_names_a_refused_worker_of_an_incompatible_release(slots:
         wait_for_end(client, job_id)
 
 
-def test_workers_that_end_before_they_serve_are_not_started_as_fast_as_they_end(slots: Slots) -> None:
+def test_gang_whose_worker_was_refused_pauses_before_its_next_request(slots: Slots) -> None:
     with cluster_of(slots, "7.3.0") as client:
         slots.ends_gang = True
         job_id = launch(client, shell("echo done"), replicas=1)

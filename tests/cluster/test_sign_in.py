@@ -43,7 +43,7 @@ def reason_of(answer: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("role", ["admin", "user", "reader"])
-def test_link_signs_in_once_with_the_role_of_its_maker(shared_cluster: LocalServer, role: str) -> None:
+def test_sign_in_link_works_once_with_the_role_of_its_maker(shared_cluster: LocalServer, role: str) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token(role, name="ana")) as client:
         code = client.create_sign_in_code().code
     with SessionClient(shared_cluster.address) as browser, SessionClient(shared_cluster.address) as second:
@@ -80,7 +80,7 @@ def test_cookie_of_a_page_behind_a_proxy_is_secure_and_below_its_prefix(shared_c
 
 
 @pytest.mark.parametrize("path", ["", "x", "/x", "x/", "/a;b/", "/a b/", "//\n/", "/" + "a" * 500 + "/"])
-def test_page_path_that_is_no_path_of_a_page_is_refused(shared_cluster: LocalServer, path: str) -> None:
+def test_sign_in_with_an_invalid_page_path_is_refused(shared_cluster: LocalServer, path: str) -> None:
     with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(token=token(), page_path=path)
     assert answer.status_code == 400
@@ -119,7 +119,7 @@ def test_sign_in_from_another_page_is_refused(shared_cluster: LocalServer, heade
     assert "set-cookie" not in answer.headers
 
 
-def test_cookie_is_ignored_outside_of_its_session(browser: SessionClient, shared_cluster: LocalServer) -> None:
+def test_cookie_is_ignored_outside_of_its_web_session(browser: SessionClient, shared_cluster: LocalServer) -> None:
     cookie = {"cookie": f"iris_session={browser.cookie}", "origin": browser.origin}
     for path in (f"{SERVICE}/ListJobs", f"session/{'0' * 32}/{SERVICE}/ListJobs", f"session//{SERVICE}/ListJobs"):
         answer = httpx.post(f"{shared_cluster.address}/{path}", json={}, headers=cookie)
@@ -130,14 +130,14 @@ def test_cookie_is_ignored_outside_of_its_session(browser: SessionClient, shared
         assert other.post("DescribeCluster").status_code == 401
 
 
-def test_token_in_the_header_of_a_session_call_is_ignored(browser: SessionClient) -> None:
+def test_token_in_the_header_of_a_call_in_a_web_session_is_ignored(browser: SessionClient) -> None:
     answer = browser.post("ListTokens", {}, {"authorization": f"Bearer {token('admin')}"})
     assert answer.status_code == 403, "the session is a user's"
     answer = browser.post("ListJobs", {}, {"authorization": f"Bearer {token('admin')}", "cookie": ""})
     assert answer.status_code == 401
 
 
-def test_calls_with_get_are_refused_in_a_session(browser: SessionClient) -> None:
+def test_calls_with_get_are_refused_in_a_web_session(browser: SessionClient) -> None:
     assert browser.get(f"{SERVICE}/ListJobs?encoding=json&message=%7B%7D").status_code == 403
     assert browser.get("session/x/y").status_code == 404
     assert browser.get("grpc.health.v1.Health/Check").status_code == 404
@@ -160,7 +160,7 @@ def test_log_is_downloaded_in_a_session_but_never_shown_as_a_page(
     assert browser.get(f"v1/jobs/{job_id}/logs", {"cookie": ""}).status_code == 401
 
 
-def test_session_ends_when_its_token_is_revoked_and_its_streams_end(
+def test_web_session_and_its_streams_end_when_its_token_is_revoked(
     shared_cluster: LocalServer, cluster: RemoteClusterClient
 ) -> None:
     made = cluster.create_token(unique("ana"), "user")
@@ -184,7 +184,9 @@ def test_session_ends_when_its_token_is_revoked_and_its_streams_end(
     cluster.terminate_job(job_id)
 
 
-def test_sign_out_ends_the_session_and_its_streams(shared_cluster: LocalServer, cluster: RemoteClusterClient) -> None:
+def test_sign_out_ends_the_web_session_and_its_streams(
+    shared_cluster: LocalServer, cluster: RemoteClusterClient
+) -> None:
     job_id = launch(cluster, shell("echo hello; sleep 1000"))
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
     with SessionClient(shared_cluster.address) as browser, SessionClient(shared_cluster.address) as other:
@@ -239,7 +241,7 @@ def test_token_of_a_task_or_worker_cannot_sign_in(
 
 
 @pytest.mark.parametrize("fields", [{}, {"token": ""}, {"token": "nonsense"}, {"code": ""}, {"code": "nonsense"}])
-def test_wrong_token_or_code_is_refused(shared_cluster: LocalServer, fields: dict[str, str]) -> None:
+def test_sign_in_with_a_wrong_token_or_code_is_refused(shared_cluster: LocalServer, fields: dict[str, str]) -> None:
     with SessionClient(shared_cluster.address) as browser:
         answer = browser.sign_in_answer(**fields)
     assert answer.status_code == 401
@@ -304,7 +306,7 @@ def test_session_survives_a_restart_of_the_controller_but_not_a_copy_or_a_new_ke
         assert browser.call("DescribeCluster")["caller"]["name"] == "ana"
 
 
-def test_link_of_a_client_names_the_page_and_the_job(client: IrisClient) -> None:
+def test_sign_in_link_of_a_client_names_the_page_and_the_job(client: IrisClient) -> None:
     base = client.cluster.controller_address
     assert client.web_link().startswith(f"{base}/#/signin?code=")
     assert client.web_link("a b/c").endswith("&next=jobs%2Fa%2520b%252Fc")

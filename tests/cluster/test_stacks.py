@@ -105,7 +105,7 @@ def test_stacks_of_a_hung_gang_show_the_task_that_is_elsewhere(client: IrisClien
     assert "waiting for work: not shown" in str(stacks)
 
 
-def test_stacks_contain_the_processes_of_a_task_in_the_order_of_the_family(client: IrisClient, gang: str) -> None:
+def test_stacks_of_a_task_contain_parent_processes_before_their_children(client: IrisClient, gang: str) -> None:
     read_when_settled(client, gang)
     task = client.job(gang).tasks()[2].stacks()
     shell_process, python, child = task.processes
@@ -173,7 +173,7 @@ def test_stacks_of_an_unknown_job_or_task_are_not_found(client: IrisClient, gang
         client.stacks(gang, 3)
 
 
-def test_busy_task_ends_as_usual_after_many_readings(client: IrisClient, tmp_path: Path) -> None:
+def test_busy_task_ends_as_usual_after_many_readings_of_its_stacks(client: IrisClient, tmp_path: Path) -> None:
     stop, program = tmp_path / "stop", tmp_path / "busy.py"
     stop.touch()
     program.write_text(BUSY)

@@ -53,7 +53,7 @@ def busiest(series: pb.UsageSeries) -> int:
     return max(series.cpu_millicores)
 
 
-def test_series_of_tasks_show_who_was_busy(client: IrisClient, ended: str) -> None:
+def test_usage_of_tasks_shows_which_task_was_busy(client: IrisClient, ended: str) -> None:
     busy, idle = client.cluster.get_usage(ended, [0, 1])
     assert [busy.task_index, idle.task_index] == [0, 1]
     assert busy.step_ms == 2000
@@ -64,7 +64,7 @@ def test_series_of_tasks_show_who_was_busy(client: IrisClient, ended: str) -> No
     assert not busy.requested_cpu_millicores
 
 
-def test_series_of_a_job_is_the_sum_over_its_tasks(client: IrisClient, ended: str) -> None:
+def test_usage_of_a_job_is_the_sum_over_its_tasks(client: IrisClient, ended: str) -> None:
     total = client.job(ended).usage()
     assert not total.HasField("task_index")
     assert max(total.num_tasks) == 2
@@ -73,7 +73,7 @@ def test_series_of_a_job_is_the_sum_over_its_tasks(client: IrisClient, ended: st
     assert max(total.memory_mb) > max(client.usage(ended, 0).memory_mb)
 
 
-def test_series_of_workers_have_the_tasks_on_them(client: IrisClient, ended: str) -> None:
+def test_usage_of_a_worker_includes_the_tasks_on_it(client: IrisClient, ended: str) -> None:
     workers = {attempt.worker_id for task in client.list_tasks(ended) for attempt in task.attempts}
     found = client.cluster.get_usage(worker_ids=[*sorted(workers), "unknown"])
     assert [series.worker_id for series in found] == sorted(workers)
@@ -81,7 +81,7 @@ def test_series_of_workers_have_the_tasks_on_them(client: IrisClient, ended: str
     assert max(max(series.memory_mb) for series in found) > 40
 
 
-def test_reader_chooses_the_time_and_the_number_of_points(client: IrisClient, ended: str) -> None:
+def test_reader_of_usage_chooses_the_time_and_the_number_of_points(client: IrisClient, ended: str) -> None:
     whole = client.usage(ended, 0)
     last_ms = whole.times_ms[-1]
     assert list(client.usage(ended, 0, since_ms=last_ms).times_ms) == [last_ms]
@@ -90,7 +90,7 @@ def test_reader_chooses_the_time_and_the_number_of_points(client: IrisClient, en
     assert client.job(ended).tasks()[0].usage() == whole
 
 
-def test_wrong_requests_are_refused_with_what_is_accepted(client: IrisClient, ended: str) -> None:
+def test_invalid_request_for_usage_is_refused_with_the_accepted_values(client: IrisClient, ended: str) -> None:
     with pytest.raises(NotFoundError, match="its tasks are 0 to 1"):
         client.usage(ended, 2)
     with pytest.raises(NotFoundError):
@@ -103,7 +103,7 @@ def test_wrong_requests_are_refused_with_what_is_accepted(client: IrisClient, en
         client.cluster.get_usage(ended, worker_ids=["local-0"])
 
 
-def test_task_shorter_than_a_sample_has_one_point(client: IrisClient) -> None:
+def test_usage_of_a_task_shorter_than_a_sample_has_one_point(client: IrisClient) -> None:
     job = client.run(["true"], name=unique("short"))
     job.wait()
     assert len(job.tasks()[0].usage().times_ms) == 1
@@ -117,7 +117,7 @@ def test_removed_job_has_no_usage(client: IrisClient) -> None:
         job.usage()
 
 
-def test_async_client_reads_the_same_series(client: IrisClient, ended: str) -> None:
+def test_async_client_reads_the_same_usage(client: IrisClient, ended: str) -> None:
     async def read() -> tuple[pb.UsageSeries, pb.UsageSeries]:
         async with AsyncIrisClient.remote(client.cluster.controller_address) as remote:
             return await remote.usage(ended, 0), await remote.job(ended).usage()
@@ -132,7 +132,7 @@ def test_attempt_has_the_time_of_its_placement(client: IrisClient, ended: str) -
         assert job.submitted_at_ms <= attempt.placed_at_ms <= attempt.started_at_ms <= attempt.finished_at_ms
 
 
-def test_series_of_an_ended_job_survive_a_restart_of_the_controller(tmp_path: Path) -> None:
+def test_usage_of_an_ended_job_survives_a_restart_of_the_controller(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "state") as server, IrisClient.remote(server.address) as client:
         job = client.run(["true"], name="kept", replicas=2)
         job.wait()

@@ -59,7 +59,7 @@ def watcher(shared_cluster: LocalServer) -> Iterator[Watcher]:
         yield watching
 
 
-def test_first_message_has_all_machines_workers_the_state_and_the_kept_events(
+def test_first_message_of_a_cluster_watch_has_all_machines_workers_and_events(
     watcher: Watcher, cluster: RemoteClusterClient
 ) -> None:
     first = watcher.first
@@ -119,7 +119,7 @@ def cluster_server(cluster: RemoteClusterClient) -> Any:
     return type("Server", (), {"address": cluster.controller_address})
 
 
-def test_only_admins_see_who_signs_in(shared_cluster: LocalServer) -> None:
+def test_only_admins_see_events_about_users_who_sign_in(shared_cluster: LocalServer) -> None:
     name = unique("bob")
     with SessionClient(shared_cluster.address) as browser:
         browser.sign_in(token=token("user", name=name))
@@ -130,7 +130,7 @@ def test_only_admins_see_who_signs_in(shared_cluster: LocalServer) -> None:
 
 
 @pytest.mark.parametrize("request_", [Request(), Request(include_events=True, events_after=-1)])
-def test_request_that_asks_for_nothing_or_for_a_negative_event_is_refused(
+def test_cluster_watch_for_nothing_or_for_a_negative_event_is_refused(
     shared_cluster: LocalServer, request_: Request
 ) -> None:
     with pytest.raises(ConnectError) as caught:

@@ -64,7 +64,7 @@ def test_process_that_keeps_dying_waits_longer_each_time() -> None:
     assert pauses_after([1.0] * 6) == [0.0, 0.2, 1.0, 1.0, 1.0]
 
 
-def test_process_that_lived_long_is_restarted_at_once() -> None:
+def test_process_that_lived_long_before_it_died_is_restarted_at_once() -> None:
     assert pauses_after([1.0, 1.0, 60.0, 1.0, 1.0]) == [0.0, 0.2, 0.0, 0.2]
 
 

@@ -60,7 +60,7 @@ def test_failed_write_keeps_old_content_and_leaves_no_temporary_file(tmp_path: P
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_created_file_is_not_replaced(tmp_path: Path) -> None:
+def test_file_that_exists_is_not_created_again(tmp_path: Path) -> None:
     path = tmp_path / "key"
     assert create_file(path, "first", durable=True)
     assert not create_file(path, "second")

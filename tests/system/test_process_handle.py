@@ -37,7 +37,7 @@ kernels = pytest.mark.parametrize("kernel", [as_it_is, without_pidfd])
 
 
 @kernels
-def test_wait_returns_after_the_process_has_ended(
+def test_process_handle_wait_returns_after_the_process_has_ended(
     child: subprocess.Popen[bytes], kernel: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     async def watch() -> None:
@@ -54,7 +54,7 @@ def test_wait_returns_after_the_process_has_ended(
 
 
 @kernels
-def test_function_is_called_after_the_process_has_ended(
+def test_process_handle_calls_its_function_after_the_process_has_ended(
     child: subprocess.Popen[bytes], kernel: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     async def watch() -> None:
@@ -67,7 +67,7 @@ def test_function_is_called_after_the_process_has_ended(
 
 
 @kernels
-def test_signal_to_collected_process_does_nothing(
+def test_signal_to_a_process_that_has_ended_and_was_collected_does_nothing(
     child: subprocess.Popen[bytes], kernel: Callable[[ProcessHandle], ProcessHandle]
 ) -> None:
     handle = kernel(ProcessHandle(child.pid, lambda: child.poll() is None))
@@ -77,14 +77,14 @@ def test_signal_to_collected_process_does_nothing(
     handle.close()
 
 
-def test_handle_of_collected_process_is_refused(child: subprocess.Popen[bytes]) -> None:
+def test_process_handle_of_a_collected_process_is_refused(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     with pytest.raises(ProcessLookupError):
         ProcessHandle(child.pid, lambda: False)
 
 
-def test_end_of_child_is_reported_and_child_is_not_collected(child: subprocess.Popen[bytes]) -> None:
+def test_end_of_a_child_process_is_reported_and_its_exit_code_is_not_collected(child: subprocess.Popen[bytes]) -> None:
     async def watch() -> None:
         ended = asyncio.Event()
         call_when_child_ends(child.pid, ended.set)
@@ -95,7 +95,7 @@ def test_end_of_child_is_reported_and_child_is_not_collected(child: subprocess.P
     assert child.wait() == -signal.SIGKILL
 
 
-def test_end_of_parent_is_reported() -> None:
+def test_end_of_the_parent_process_is_reported() -> None:
     program = (
         "import asyncio, os, sys\n"
         f"from {processes.__name__} import call_when_parent_ends\n"

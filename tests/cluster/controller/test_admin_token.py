@@ -36,7 +36,7 @@ class NothingLives:
         return False
 
 
-async def test_revoked_token_is_replaced_once_the_file_can_be_written(
+async def test_revoked_admin_token_is_replaced_once_its_file_can_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     books = Authority(SigningKey.new(), (), lambda token_id, stored: None, NothingLives())

@@ -32,7 +32,7 @@ def test_client_gets_the_whole_list_first_and_then_only_changes() -> None:
     assert received(items, -1) == (["a-", "c+"], [])
 
 
-def test_item_that_returns_is_no_longer_removed() -> None:
+def test_list_item_that_returns_no_longer_counts_as_removed() -> None:
     items: ChangingList[Controller.Machine] = ChangingList()
     updated(items, a=True, b=True)
     known = items.revision

@@ -37,7 +37,7 @@ class Status:
         return pb.Controller.ClusterStatus()
 
 
-def test_client_gets_beats_until_the_first_snapshot_is_made(tmp_path: Path) -> None:
+def test_cluster_watcher_gets_empty_messages_until_the_first_snapshot_is_made(tmp_path: Path) -> None:
     async def run(journal: EventJournal) -> None:
         view = SlowView()
         watch = ClusterWatch(view, Status(), journal, Slices(), beat_s=0.01)  # type: ignore[arg-type]

@@ -171,7 +171,7 @@ def test_counted_bytes_survive_restarts(tmp_path: Path) -> None:
 
 
 @for_each_seed(10)
-def test_freed_bytes_equal_the_decrease_of_the_user(seed: int) -> None:
+def test_freed_bytes_equal_the_decrease_of_the_stored_bytes_of_the_user(seed: int) -> None:
     model = StoredModel(None, random.Random(seed))
     for _ in range(40):
         model.step()

@@ -215,7 +215,7 @@ def test_page_token_of_another_list_is_refused(controller: ControllerThread, tok
         _all_pages(controller, pb.Controller.ListJobsRequest(page_token=token))
 
 
-def test_children_of_a_job_that_ended_before_the_restart_end(tmp_path: Path) -> None:
+def test_child_jobs_end_if_their_parent_ended_before_the_restart(tmp_path: Path) -> None:
     store = Store(tmp_path / "controller.db")
     parent, child = Job.new("parent", 1, 1000), Job.new("parent/child", 1, 1000, parent_job_id="parent")
     for job in (parent, child):
@@ -230,7 +230,7 @@ def test_children_of_a_job_that_ended_before_the_restart_end(tmp_path: Path) -> 
 # Tests of reads during a write.
 
 
-def test_readers_see_the_last_commit_while_a_write_is_open(tmp_path: Path) -> None:
+def test_readers_see_the_last_committed_state_during_a_write_to_the_database(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     record = stored(new_job("job"))
     succeeded(record.job)
@@ -243,7 +243,7 @@ def test_readers_see_the_last_commit_while_a_write_is_open(tmp_path: Path) -> No
             db.execute("ROLLBACK")
 
 
-def test_read_is_interrupted_when_the_controller_stops(tmp_path: Path) -> None:
+def test_read_of_ended_jobs_is_interrupted_when_the_controller_stops(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "controller.db")) as store, ThreadPoolExecutor(1) as pool:
         begun = threading.Event()
 
@@ -261,7 +261,7 @@ def test_read_is_interrupted_when_the_controller_stops(tmp_path: Path) -> None:
         store.write(Changes().add_job(stored(new_job("last")), b""))  # Writes still work after the interrupt.
 
 
-def test_file_system_without_shared_memory_is_used_with_one_connection(tmp_path: Path) -> None:
+def test_database_on_a_file_system_without_shared_memory_has_one_connection(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     # The directory of this name prevents SQLite from creating its shared memory.
     (tmp_path / "controller.db-shm").mkdir()

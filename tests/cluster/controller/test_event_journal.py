@@ -79,7 +79,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made.close()
 
 
-async def test_numbers_continue_after_a_failed_write_and_after_a_restart(world: World, tmp_path: Path) -> None:
+async def test_event_numbers_continue_after_a_failed_write_and_after_a_restart(world: World, tmp_path: Path) -> None:
     world.add(2)
     world.write(is_saved=False)
     assert (await world.read(), world.journal.last_number) == ([], 0)
@@ -116,7 +116,7 @@ async def test_more_events_than_the_limit_are_stored_if_the_first_write_succeeds
     assert [event.name for event in await world.read()] == ["task.killed"] * MAX_UNSAVED + ["job.killed"]
 
 
-async def test_client_with_a_removed_place_gets_a_gap_and_then_all_later_events(world: World) -> None:
+async def test_client_whose_next_event_was_removed_gets_a_gap_and_all_later_events(world: World) -> None:
     world.add(10)
     world.write()
     cursor = (await world.read())[4].cursor
@@ -133,7 +133,7 @@ async def test_client_with_a_removed_place_gets_a_gap_and_then_all_later_events(
     assert [event.name for event in await world.read(cursor=cursor, kinds=["job.failed"])] == ["events.gap"]
 
 
-async def test_cursor_of_another_journal_begins_with_a_gap_at_the_oldest_event(world: World) -> None:
+async def test_events_after_a_cursor_of_another_journal_begin_with_a_gap(world: World) -> None:
     world.add(2)
     world.write()
     for cursor in ("0a0b0c0d-1", world.journal.cursor(99)):
@@ -144,7 +144,7 @@ async def test_cursor_of_another_journal_begins_with_a_gap_at_the_oldest_event(w
             await world.read(cursor=invalid)
 
 
-async def test_tail_returns_the_newest_events_that_meet_the_conditions(world: World) -> None:
+async def test_tail_of_events_returns_the_newest_events_that_meet_the_conditions(world: World) -> None:
     for name in ("worker.lost", "worker.registered", "worker.lost", "worker.registered"):
         world.add(1, name)
     world.write()
@@ -153,7 +153,7 @@ async def test_tail_returns_the_newest_events_that_meet_the_conditions(world: Wo
     assert len(await world.read(kinds=["worker.*"], tail=50)) == 4
 
 
-async def test_follower_gets_new_events_and_cursors_of_filtered_places(world: World) -> None:
+async def test_follower_of_events_gets_new_events_and_cursors_after_filtered_out_events(world: World) -> None:
     world.add(1)
     world.write()
     stream = world.streams.messages(WatchEventsRequest(follow=True, kinds=["worker.lost"]), is_admin=False)
@@ -171,7 +171,7 @@ async def turns_of_the_loop() -> None:
         await asyncio.sleep(0)
 
 
-async def test_follower_of_rare_events_gets_beats_with_cursors_while_other_events_are_frequent(world: World) -> None:
+async def test_follower_of_rare_events_gets_cursors_while_other_events_are_frequent(world: World) -> None:
     now_s = 0.0
     streams = EventStreams(world.journal, world.pages, beat_s=1000, clock_s=lambda: now_s)
     stream = streams.messages(WatchEventsRequest(follow=True, kinds=["worker.lost"]), is_admin=False)
@@ -191,7 +191,7 @@ async def test_follower_of_rare_events_gets_beats_with_cursors_while_other_event
     await stream.aclose()
 
 
-def test_sessions_are_for_admins_and_jobs_include_their_child_jobs() -> None:
+def test_session_events_are_for_admins_and_events_of_a_job_include_its_child_jobs() -> None:
     session, child = Event(name="session.opened"), Event(name="job.failed", job_id="a/b")
     assert [EventFilter(for_admin=admin).accepts(session) for admin in (True, False)] == [True, False]
     assert [EventFilter(job_id=job_id).accepts(child) for job_id in ("a", "a/b", "", "b", "a/")] == [
@@ -238,7 +238,7 @@ def test_tasks_that_end_without_an_attempt_get_events_too() -> None:
     assert [name for name, _ in events_of(job)] == ["task.killed"] * 3 + ["job.killed"]
 
 
-def test_lost_worker_retries_a_task_with_its_reason() -> None:
+def test_event_of_a_retry_after_a_lost_worker_has_the_reason() -> None:
     job = Job.new("train", 1, now_ms=1)
     job.submit()
     (gang,) = job.gangs.values()
@@ -270,7 +270,7 @@ def test_logged_events_of_known_kinds_and_problems_become_events() -> None:
     assert (problem.name, problem.text) == ("server.warning", "2 workers")
 
 
-def test_kinds_that_the_controller_logs_become_events() -> None:
+def test_each_event_kind_that_the_controller_logs_becomes_an_event() -> None:
     logged: set[str] = set()
     for file in Path(controller.__file__).parent.rglob("*.py"):
         logged |= set(re.findall(r'log_event\(\s*_log,\s*"([a-z_]+\.[a-z_]+)"', file.read_text()))
@@ -279,7 +279,7 @@ def test_kinds_that_the_controller_logs_become_events() -> None:
     assert {kind for kind in logged & set(EVENT_KINDS) if event_of(record(kind)) is None} == {"job.submitted"}
 
 
-def test_unknown_kinds_are_refused_with_similar_kinds() -> None:
+def test_unknown_event_kind_is_refused_with_similar_kinds() -> None:
     assert check_kinds(["job.failed", "worker.*"]) == ("job.failed", "worker.*")
     for kind, advice in (
         ("job.fail", "'job.failed'"),
@@ -293,7 +293,7 @@ def test_unknown_kinds_are_refused_with_similar_kinds() -> None:
     assert all("." in kind for kind in EVENT_KINDS)
 
 
-def test_record_that_cannot_be_formatted_makes_no_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_record_that_cannot_be_formatted_makes_no_event(capsys: pytest.CaptureFixture[str]) -> None:
     found: list[Event] = []
 
     async def log() -> None:

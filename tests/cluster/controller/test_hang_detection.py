@@ -35,7 +35,7 @@ def test_job_without_a_limit_never_seems_to_hang() -> None:
     assert find_hang({0: LIMIT}, 0, is_complete=True) is None
 
 
-def test_gang_of_which_a_task_is_starting_does_not_seem_to_hang() -> None:
+def test_gang_with_a_starting_task_does_not_seem_to_hang() -> None:
     assert find_hang({0: LIMIT}, LIMIT, is_complete=False) is None
 
 
@@ -76,5 +76,5 @@ def test_output_or_cpu_use_makes_an_attempt_active(cpu_s: float, written: int, i
     assert (usage.idle_s >= 100) == (not is_active)
 
 
-def test_new_attempt_is_active() -> None:
+def test_new_attempt_does_not_count_as_idle() -> None:
     assert measure(Usage(), [process(0.0)], started_s=time.monotonic() - 50).idle_s == 0

@@ -236,7 +236,7 @@ def test_allocation_lost_before_its_gang_started_is_requested_again() -> None:
     assert job.allocation_lost("job@1") == []  # after the start, only workers report losses
 
 
-def test_loss_of_an_allocation_increases_the_revision() -> None:
+def test_loss_of_an_allocation_increases_the_revision_of_the_job() -> None:
     job = submitted(2)
     before = job.revision
     job.allocation_lost("job@0")
@@ -546,7 +546,9 @@ def test_terminating_a_running_job_ends_it_after_its_attempts(runs: bool) -> Non
 @pytest.mark.parametrize(
     "stage", [submitted, lambda **more: placed(submitted(**more)), lambda **more: running(placed(submitted(**more)))]
 )
-def test_disowned_job_ends_killed_without_charges_or_stops(stage: Callable[..., Job], coscheduled: bool) -> None:
+def test_job_of_a_copied_state_directory_ends_killed_without_charges_or_stops(
+    stage: Callable[..., Job], coscheduled: bool
+) -> None:
     job = stage(replicas=3, coscheduled=coscheduled)
     disown(job, "taken elsewhere", 5000)
     assert (job.state, job.error) == (KILLED, "taken elsewhere")
@@ -556,7 +558,7 @@ def test_disowned_job_ends_killed_without_charges_or_stops(stage: Callable[..., 
     assert not job.gangs
 
 
-def test_disowned_job_that_was_ending_keeps_its_decided_end() -> None:
+def test_ending_job_of_a_copied_state_directory_keeps_its_decided_end() -> None:
     job = running(placed(submitted(replicas=2)))
     job.attempt_ended(0, 0, end(FAILED, "no luck"))
     assert not job.is_finished
@@ -626,7 +628,7 @@ def test_unschedulable_job_stops_its_running_tasks() -> None:
     assert states(job) == "UK UNSCHEDULABLE"
 
 
-def test_decided_end_has_no_effect_if_all_tasks_succeed() -> None:
+def test_job_whose_end_is_decided_still_succeeds_if_all_its_tasks_succeed() -> None:
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
     job.attempt_ended(0, 0, end(SUCCEEDED))
@@ -687,7 +689,7 @@ def test_terminated_task_is_killed_even_if_its_attempt_fails(how: int) -> None:
     assert budgets(job) == [(0, 0), (0, 0)]
 
 
-def test_terminated_task_that_succeeds_first_has_succeeded() -> None:
+def test_task_that_succeeds_before_its_termination_arrives_has_succeeded() -> None:
     job = running(submitted(2, coscheduled=False))
     job.terminate_task(0, "terminated by a user", 4000)
     for index in range(2):

@@ -68,7 +68,7 @@ def conclude(table: JobTable, database: Database, record: JobRecord) -> None:
     table.conclude(record)
 
 
-async def test_concluded_job_leaves_the_memory_and_is_found() -> None:
+async def test_job_whose_end_is_saved_leaves_the_memory_and_is_found_in_the_database() -> None:
     database = Database()
     table = JobTable(database)
     record = ended("job")
@@ -106,7 +106,7 @@ async def test_end_of_an_awaited_job_is_reported_although_its_first_read_fails()
     await saver.close()
 
 
-async def test_concluded_job_in_memory_has_no_entry_point() -> None:
+async def test_ended_job_in_memory_has_no_entry_point() -> None:
     database = Database()
     table = JobTable(database)
     record = ended("job")
@@ -143,7 +143,7 @@ async def test_unknown_job_is_an_error_with_a_hint_for_the_id_of_a_task() -> Non
         await table.find("")
 
 
-async def test_job_that_is_submitted_during_the_read_is_found() -> None:
+async def test_job_that_is_submitted_during_a_database_read_is_found() -> None:
     database = Database()
     table = JobTable(database)
     record = stored(new_job("new"))
@@ -151,7 +151,7 @@ async def test_job_that_is_submitted_during_the_read_is_found() -> None:
     assert await table.get("new") is record
 
 
-async def test_job_that_is_submitted_and_ends_during_the_read_is_found() -> None:
+async def test_job_that_is_submitted_and_ends_during_a_database_read_is_found() -> None:
     database = Database()
     table = JobTable(database)
     record = ended("new")
@@ -161,7 +161,7 @@ async def test_job_that_is_submitted_and_ends_during_the_read_is_found() -> None
     assert found.job is record.job
 
 
-async def test_job_that_ends_and_is_dropped_from_memory_during_the_read_is_found() -> None:
+async def test_job_that_ends_and_leaves_the_memory_during_a_database_read_is_found() -> None:
     database = Database()
     table = JobTable(database)
     record = ended("new")
@@ -177,7 +177,7 @@ async def test_job_that_ends_and_is_dropped_from_memory_during_the_read_is_found
     assert database.reads == 2
 
 
-async def test_job_that_is_removed_during_the_read_is_not_remembered() -> None:
+async def test_ended_job_that_is_removed_during_its_read_is_not_kept_in_memory() -> None:
     database = Database()
     table = JobTable(database, num_ended=1)
     record = database.jobs["old"] = ended("old")

@@ -79,7 +79,7 @@ def test_restart_of_a_gang_after_a_lost_worker_counts_one_cause_for_each_task() 
     assert found["attempts_ended_total.killed"] == 1
 
 
-def test_early_change_of_a_retried_task_is_not_measured_from_its_later_retry_pause() -> None:
+def test_wait_of_an_earlier_attempt_is_not_measured_from_a_later_retry_pause() -> None:
     job = Job.new("job", 1, 1_000, max_retries_failure=1, retry_pause_ms=0)
     tally = JobTally()
     job.submit()

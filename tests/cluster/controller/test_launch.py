@@ -74,7 +74,7 @@ def test_max_parallel_without_independent_tasks_is_refused() -> None:
     assert make_job(message, 1).max_parallel == 3
 
 
-def test_seen_indices_need_independent_tasks_and_one_index_for_each_task() -> None:
+def test_seen_task_indices_need_independent_tasks_and_one_index_for_each_task() -> None:
     message = LaunchJobRequest(name="job", command=["true"], seen_task_indices=[1, 3], seen_num_tasks=4)
     message.resources.replicas = 2
     with pytest.raises(InvalidArgumentError, match="needs independent_tasks"):
@@ -101,7 +101,7 @@ def with_inputs(items: list[bytes], **fields: Any) -> LaunchJobRequest:
     return request(**(given | fields))
 
 
-def test_inputs_have_an_item_for_each_task() -> None:
+def test_inputs_of_a_job_have_an_item_for_each_task() -> None:
     message = with_inputs([b"a", b"", "ü".encode()])
     validate(message)
     assert list(items_of(message.inputs_blob)) == [b"a", b"", "ü".encode()]
@@ -125,7 +125,7 @@ def test_inputs_have_an_item_for_each_task() -> None:
         ({"inputs_blob": b""}, ""),
     ],
 )
-def test_inconsistent_inputs_are_refused(fields: dict[str, Any], named: str) -> None:
+def test_inconsistent_inputs_of_a_job_are_refused(fields: dict[str, Any], named: str) -> None:
     message = with_inputs([b"a", b"b"], **fields)
     if not named:
         validate(message)  # When a job is submitted again, the request has only the hash of the inputs.
@@ -136,7 +136,7 @@ def test_inconsistent_inputs_are_refused(fields: dict[str, Any], named: str) -> 
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0\0\0\0", b"\1\0\0\0", pack_items([b"a"])[:-1], pack_items([b"a"]) + b"x"])
-def test_damaged_inputs_are_refused(blob: bytes) -> None:
+def test_damaged_inputs_of_a_job_are_refused(blob: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match="inputs_blob"):
         check_items(blob)
 

@@ -88,7 +88,7 @@ def test_watch_begins_with_the_page_that_list_jobs_returns_and_with_the_counts(c
                 assert watcher.newest.counts.get(state, 0) == sum(job.state == number for job in found)
 
 
-def test_new_ended_and_removed_jobs_come_into_the_list_and_leave_it(client: RemoteClusterClient) -> None:
+def test_watched_list_shows_new_and_ended_jobs_and_drops_removed_jobs(client: RemoteClusterClient) -> None:
     with closing(Watcher(client, id_prefix="live", limit=2)) as watcher:
         assert (watcher.newest.jobs, watcher.newest.counts) == ([], {})
         first, second, third = (launch(client, "live") for _ in range(3))
@@ -107,7 +107,7 @@ def test_new_ended_and_removed_jobs_come_into_the_list_and_leave_it(client: Remo
         watcher.until(lambda: watcher.newest.counts == {"KILLED": 2})
 
 
-def test_job_leaves_a_list_of_states_and_the_next_job_takes_its_place(client: RemoteClusterClient) -> None:
+def test_job_that_leaves_a_list_filtered_by_state_is_replaced_by_the_next_job(client: RemoteClusterClient) -> None:
     first, second = launch(client, "left"), launch(client, "left")
     with closing(Watcher(client, id_prefix="left", states=["PENDING"], limit=1)) as watcher:
         assert [*watcher.states] == [second]
@@ -118,7 +118,9 @@ def test_job_leaves_a_list_of_states_and_the_next_job_takes_its_place(client: Re
         watcher.until(lambda: not watcher.newest.jobs)
 
 
-def test_pages_of_a_watch_continue_each_other(controller: ControllerThread, client: RemoteClusterClient) -> None:
+def test_watched_pages_of_the_list_of_jobs_continue_each_other(
+    controller: ControllerThread, client: RemoteClusterClient
+) -> None:
     seen: list[str] = []
     page_token = ""
     while True:
@@ -169,7 +171,7 @@ def test_fifty_clients_share_one_watch_and_one_message_for_each_change(
     wait_until(lambda: not watches(controller), "the end of the watch without clients")
 
 
-def test_jobs_beside_the_page_are_counted_but_their_messages_are_not_made(
+def test_jobs_outside_of_the_watched_page_are_counted_without_messages(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     with closing(Watcher(client, id_prefix="old-", limit=5)) as watcher:
@@ -182,7 +184,9 @@ def test_jobs_beside_the_page_are_counted_but_their_messages_are_not_made(
         assert watch.reads == 1
 
 
-def test_flood_of_new_jobs_reads_the_page_again(controller: ControllerThread, client: RemoteClusterClient) -> None:
+def test_watched_page_is_read_again_after_a_flood_of_new_jobs(
+    controller: ControllerThread, client: RemoteClusterClient
+) -> None:
     with closing(Watcher(client, id_prefix="flood", limit=1)) as watcher:
         (watch,) = watches(controller)
         job_ids = [launch(client, "flood") for _ in range(40)]
@@ -201,18 +205,20 @@ def test_flood_of_new_jobs_reads_the_page_again(controller: ControllerThread, cl
         ("states", [0], "states must be numbers of job states"),
     ],
 )
-def test_wrong_request_is_refused(controller: ControllerThread, field: str, value: Any, text: str) -> None:
+def test_invalid_request_to_watch_the_list_of_jobs_is_refused(
+    controller: ControllerThread, field: str, value: Any, text: str
+) -> None:
     with pytest.raises(InvalidArgumentError, match=text):
         first_answer(controller, pb.Controller.WatchJobsRequest(**{field: value}))
 
 
 @pytest.mark.parametrize("limit", [0, 1001, True, "9"])
-def test_client_refuses_a_wrong_limit(client: RemoteClusterClient, limit: Any) -> None:
+def test_client_refuses_an_invalid_limit_for_a_watched_list_of_jobs(client: RemoteClusterClient, limit: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="limit must be"):
         client.watch_jobs(limit=limit)
 
 
-def test_reader_may_watch_the_list_and_a_worker_may_not(controller: ControllerThread) -> None:
+def test_role_reader_may_watch_the_list_of_jobs_and_role_worker_may_not(controller: ControllerThread) -> None:
     with (
         RemoteClusterClient(controller.address, token=token("reader")) as reader,
         closing(Watcher(reader, id_prefix="old-", limit=1)) as watcher,
@@ -225,7 +231,9 @@ def test_reader_may_watch_the_list_and_a_worker_may_not(controller: ControllerTh
         next(worker.watch_jobs())
 
 
-def test_watches_count_as_open_streams_of_their_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_watches_of_the_list_of_jobs_count_as_open_streams_of_their_user(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     store = Store(tmp_path_factory.mktemp("quota") / "controller.db")
     with (
         serving(FakeEngine(), store, quota=Quota(streams=1)) as served,
@@ -253,7 +261,7 @@ class SlowPages(JobPages):
         return {number: job for number, job in (await super().read(choice)).items() if number not in self.removed}
 
 
-def test_client_that_comes_while_the_page_is_read_again_does_not_keep_a_removed_job(
+def test_watcher_that_joins_during_a_reload_of_the_list_does_not_keep_a_removed_job(
     controller: ControllerThread,
 ) -> None:
     request = pb.Controller.WatchJobsRequest(id_prefix="old-", newest_first=True, page_size=1)

@@ -90,7 +90,7 @@ class World:
 
 
 @for_each_seed(200)
-def test_page_and_each_reader_show_the_jobs_of_the_model(seed: int) -> None:
+def test_live_page_of_jobs_equals_a_simple_model_for_every_reader(seed: int) -> None:
     world = World(seed)
     page = LivePage(world.choice)
     page.replace_all(world.read_page())
@@ -108,7 +108,7 @@ def test_page_and_each_reader_show_the_jobs_of_the_model(seed: int) -> None:
                 assert reader.more or not has_more  # the next page may have become empty
 
 
-def test_reader_that_missed_too_many_jobs_gets_the_whole_page() -> None:
+def test_reader_of_a_live_page_that_missed_too_many_jobs_gets_the_whole_page() -> None:
     page = LivePage(PageChoice(JobFilter(), True, 10, None))
     page.replace_all({})
     slow = Reader(page)
@@ -120,7 +120,7 @@ def test_reader_that_missed_too_many_jobs_gets_the_whole_page() -> None:
     assert sorted(slow.jobs) == list(range(2_990, 3_000))
 
 
-def test_equal_state_of_a_job_is_no_change() -> None:
+def test_unchanged_state_of_a_job_does_not_change_the_live_page() -> None:
     page = LivePage(PageChoice(JobFilter(), True, 10, None))
     page.change(1, status(1, RUNNING))
     before = page.version
@@ -129,7 +129,7 @@ def test_equal_state_of_a_job_is_no_change() -> None:
     assert page.version == before
 
 
-def test_page_is_cut_at_its_size_in_bytes_and_keeps_at_least_one_job() -> None:
+def test_live_page_is_limited_in_bytes_and_keeps_at_least_one_job() -> None:
     page = LivePage(PageChoice(JobFilter(), True, 100, None), most_bytes=1_000)
     for number in range(1, 11):
         page.change(number, status(number, RUNNING, "x" * 300))
@@ -142,7 +142,7 @@ def test_page_is_cut_at_its_size_in_bytes_and_keeps_at_least_one_job() -> None:
 
 
 @for_each_seed(100)
-def test_counts_equal_the_model_although_jobs_end_while_the_database_is_read(seed: int) -> None:
+def test_counts_of_jobs_are_right_although_jobs_end_while_the_database_is_read(seed: int) -> None:
     choose = random.Random(seed)
     wanted = JobFilter(id_prefix="a")
     jobs: dict[int, tuple[Job, int]] = {}

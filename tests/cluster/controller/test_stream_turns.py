@@ -35,7 +35,7 @@ class World:
         self.log.append(name)
 
 
-async def test_loop_handles_other_events_between_two_streams() -> None:
+async def test_event_loop_handles_other_events_between_the_turns_of_two_streams() -> None:
     world = World()
     sending = asyncio.gather(*(world.send(f"stream {number}") for number in range(20)))
     while not sending.done():
@@ -46,7 +46,7 @@ async def test_loop_handles_other_events_between_two_streams() -> None:
     assert not [pair for pair in itertools.pairwise(steps) if "loop" not in pair], "two streams without the loop"
 
 
-async def test_stream_without_others_continues_at_once() -> None:
+async def test_only_stream_continues_at_once() -> None:
     world = World()
     sending = world.send("alone")
     with pytest.raises(StopIteration):
@@ -54,7 +54,7 @@ async def test_stream_without_others_continues_at_once() -> None:
     assert world.log == ["alone"]
 
 
-async def test_streams_pause_after_they_have_kept_the_loop_busy() -> None:
+async def test_streams_pause_after_they_have_kept_the_event_loop_busy() -> None:
     world = World()
     await asyncio.gather(*(world.send(name) for name in "abcde"))
     assert world.log[:6] == ["a", "b", "c", "d", "pause of 2 s", "e"]

@@ -95,7 +95,7 @@ async def end_job(world: World, record: JobRecord) -> None:
     world.history.job_ended(record)
 
 
-def test_series_of_a_running_job_continue_after_a_restart(tmp_path: Path) -> None:
+def test_usage_of_a_running_job_continues_after_a_restart(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as first:
             record = await first.add_job("job", tasks=2)
@@ -115,7 +115,7 @@ def test_series_of_a_running_job_continue_after_a_restart(tmp_path: Path) -> Non
     asyncio.run(run())
 
 
-def test_series_of_a_removed_job_are_removed_and_not_written_again(tmp_path: Path) -> None:
+def test_usage_of_a_removed_job_is_removed_and_not_written_again(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as it:
             record = await it.add_job("removed")
@@ -135,7 +135,7 @@ def test_series_of_a_removed_job_are_removed_and_not_written_again(tmp_path: Pat
     asyncio.run(run())
 
 
-def test_oldest_ended_jobs_lose_their_series_beyond_the_limit_however_many_jobs_end_at_once(tmp_path: Path) -> None:
+def test_usage_of_the_oldest_ended_jobs_is_removed_beyond_the_limit(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as it:
             unfinished = await it.add_job("unfinished")
@@ -158,7 +158,7 @@ def test_oldest_ended_jobs_lose_their_series_beyond_the_limit_however_many_jobs_
     asyncio.run(run())
 
 
-def test_series_of_200_jobs_that_end_at_once_are_stored_before_the_next_tick(tmp_path: Path) -> None:
+def test_usage_of_200_jobs_that_end_at_once_is_stored_before_the_next_tick(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db", tick_s=3600.0) as it:
             writing = asyncio.create_task(it.history.run())
@@ -175,7 +175,7 @@ def test_series_of_200_jobs_that_end_at_once_are_stored_before_the_next_tick(tmp
     asyncio.run(run())
 
 
-def test_write_waits_for_the_series_that_another_write_stores(tmp_path: Path) -> None:
+def test_write_of_usage_waits_for_another_write_of_usage(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as it:
             record = await it.add_job("job")
@@ -190,7 +190,7 @@ def test_write_waits_for_the_series_that_another_write_stores(tmp_path: Path) ->
     asyncio.run(run())
 
 
-def test_stored_bytes_are_counted_exactly(tmp_path: Path) -> None:
+def test_stored_bytes_of_usage_are_counted_exactly(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as it:
             record = await it.add_job("job", tasks=3)
@@ -204,7 +204,7 @@ def test_stored_bytes_are_counted_exactly(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_series_of_a_task_of_an_hour_take_less_than_two_kilobytes(tmp_path: Path) -> None:
+def test_usage_of_a_task_over_one_hour_takes_less_than_two_kilobytes(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db") as it:
             record = await it.add_job("job")

@@ -27,7 +27,7 @@ def saved(sessions: WebSessions) -> None:
     asyncio.run(sessions.save())
 
 
-def test_session_is_found_by_its_id_and_its_secret_together() -> None:
+def test_web_session_is_found_by_its_id_and_its_secret_together() -> None:
     sessions = WebSessions(None, "key")
     ana, secret = opened(sessions)
     bob, other = opened(sessions, BOB)
@@ -41,7 +41,7 @@ def test_session_is_found_by_its_id_and_its_secret_together() -> None:
         sessions.find(ana.session_id, ())
 
 
-def test_session_ends_with_its_token_but_at_the_latest_after_thirty_days() -> None:
+def test_web_session_ends_with_its_token_but_at_the_latest_after_thirty_days() -> None:
     sessions = WebSessions(None, "key")
     assert opened(sessions)[0].expires_at_s == ANA.expires_at_s
     session, _ = opened(sessions, Caller("ana", USER, "x", time.time() + 10 * MAX_SESSION_S))
@@ -50,7 +50,7 @@ def test_session_ends_with_its_token_but_at_the_latest_after_thirty_days() -> No
     assert not sessions.is_open(expired.session_id)
 
 
-def test_revoked_token_ends_its_sessions_and_codes() -> None:
+def test_revoked_token_ends_its_web_sessions_and_sign_in_codes() -> None:
     sessions = WebSessions(None, "key")
     ana, _ = opened(sessions)
     bob, _ = opened(sessions, BOB)
@@ -61,7 +61,7 @@ def test_revoked_token_ends_its_sessions_and_codes() -> None:
         sessions.holder_of_code(code, "", None)
 
 
-def test_code_is_used_once_and_repeated_only_by_the_same_request() -> None:
+def test_sign_in_code_is_used_once_and_repeated_only_by_the_same_request() -> None:
     sessions = WebSessions(None, "key")
     code, _ = sessions.create_code(ANA, None)
     assert sessions.holder_of_code(code, "r", None) == ANA
@@ -78,7 +78,7 @@ def test_code_is_used_once_and_repeated_only_by_the_same_request() -> None:
         sessions.find(first.session_id, (secret,))
 
 
-def test_code_that_was_used_without_a_request_id_is_never_accepted_again() -> None:
+def test_sign_in_code_used_without_a_request_id_is_never_accepted_again() -> None:
     sessions = WebSessions(None, "key")
     code, _ = sessions.create_code(ANA, None)
     opened(sessions, code=code)
@@ -86,7 +86,7 @@ def test_code_that_was_used_without_a_request_id_is_never_accepted_again() -> No
         sessions.holder_of_code(code, "", None)
 
 
-def test_code_expires_no_later_than_the_token_of_its_maker() -> None:
+def test_sign_in_code_expires_no_later_than_the_token_of_its_maker() -> None:
     sessions = WebSessions(None, "key")
     soon = Caller("ana", USER, "x", time.time() + 1)
     assert sessions.create_code(soon, None)[1] == soon.expires_at_s
@@ -98,7 +98,7 @@ def test_code_expires_no_later_than_the_token_of_its_maker() -> None:
 
 
 @pytest.mark.parametrize(("uid", "is_accepted"), [(1000, True), (0, True), (1001, False), (None, False)])
-def test_code_made_on_this_machine_is_refused_for_another_user(uid: int | None, is_accepted: bool) -> None:
+def test_sign_in_code_made_on_this_machine_is_refused_for_another_user(uid: int | None, is_accepted: bool) -> None:
     sessions = WebSessions(None, "key")
     code, _ = sessions.create_code(ANA, 1000)
     if is_accepted:
@@ -108,7 +108,7 @@ def test_code_made_on_this_machine_is_refused_for_another_user(uid: int | None, 
             sessions.holder_of_code(code, "", uid)
 
 
-def test_sessions_and_links_of_another_token_with_the_same_name_and_role_stay() -> None:
+def test_web_sessions_and_links_of_another_token_with_the_same_name_and_role_stay() -> None:
     sessions = WebSessions(None, "key")
     other = Caller(ANA.name, ANA.role, "another-token", ANA.expires_at_s)
     session, secret = opened(sessions, other)
@@ -120,7 +120,7 @@ def test_sessions_and_links_of_another_token_with_the_same_name_and_role_stay() 
     assert sessions.holder_of_code(code, "", None) == other
 
 
-def test_repeated_request_to_sign_in_ends_no_session() -> None:
+def test_repeated_request_to_sign_in_ends_no_web_session() -> None:
     sessions = WebSessions(None, "key")
     code, _ = sessions.create_code(ANA, None)
     first = [opened(sessions)[0] for _ in range(MAX_SESSIONS_PER_TOKEN - 1)]
@@ -129,7 +129,7 @@ def test_repeated_request_to_sign_in_ends_no_session() -> None:
     assert all(sessions.is_open(session.session_id) for session in first)
 
 
-def test_token_with_too_many_sessions_loses_the_oldest_one() -> None:
+def test_token_with_too_many_web_sessions_loses_the_oldest_session() -> None:
     sessions = WebSessions(None, "key")
     bob, _ = opened(sessions, BOB)
     all_of_ana = [opened(sessions)[0] for _ in range(MAX_SESSIONS_PER_TOKEN + 1)]
@@ -138,7 +138,7 @@ def test_token_with_too_many_sessions_loses_the_oldest_one() -> None:
     assert sessions.is_open(bob.session_id)
 
 
-def test_sessions_survive_a_restart_and_the_file_contains_no_secret(tmp_path: Path) -> None:
+def test_web_sessions_survive_a_restart_and_their_file_contains_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "web-sessions"
     sessions = WebSessions(path, "key")
     session, secret = opened(sessions)
@@ -154,7 +154,7 @@ def test_sessions_survive_a_restart_and_the_file_contains_no_secret(tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"issuer": "key", "sessions": [{}]}', '{"issuer": "key"}'])
-def test_damaged_file_of_sessions_means_that_nobody_is_signed_in(tmp_path: Path, text: str) -> None:
+def test_damaged_file_of_web_sessions_means_that_nobody_is_signed_in(tmp_path: Path, text: str) -> None:
     path = tmp_path / "web-sessions"
     path.touch(mode=0o600)
     path.write_text(text)

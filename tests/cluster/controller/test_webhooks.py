@@ -139,7 +139,7 @@ def ids(receiver: Receiver) -> list[str]:
     return [document["id"] for document in receiver.documents()]
 
 
-async def test_event_is_retried_in_order_until_the_receiver_accepts_it(world: Deliveries) -> None:
+async def test_webhook_event_is_sent_again_in_order_until_the_receiver_accepts_it(world: Deliveries) -> None:
     with receiving() as receiver:
         receiver.statuses = [503, 500, 429, 204]
         world.start(receiver.url)
@@ -154,7 +154,7 @@ async def test_event_is_retried_in_order_until_the_receiver_accepts_it(world: De
     assert [kind for kind in recorded if kind.startswith("webhook")] == ["webhook.failing", "webhook.recovered"]
 
 
-async def test_each_request_is_signed_with_its_time(world: Deliveries) -> None:
+async def test_each_webhook_request_is_signed_together_with_its_time(world: Deliveries) -> None:
     with receiving() as receiver:
         world.start(receiver.url)
         world.add("job.failed")
@@ -166,7 +166,7 @@ async def test_each_request_is_signed_with_its_time(world: Deliveries) -> None:
     assert headers["content-type"] == "application/json"
 
 
-async def test_event_that_is_refused_for_good_is_given_up_and_the_next_one_is_sent(world: Deliveries) -> None:
+async def test_webhook_event_that_is_refused_for_good_is_given_up_and_the_next_one_is_sent(world: Deliveries) -> None:
     with receiving() as receiver:
         receiver.statuses = [400] * MAX_REFUSALS
         world.start(receiver.url)
@@ -178,7 +178,7 @@ async def test_event_that_is_refused_for_good_is_given_up_and_the_next_one_is_se
     assert "webhook.dropped" in await world.kinds_recorded()
 
 
-async def test_old_event_is_given_up_while_the_receiver_is_dead(world: Deliveries) -> None:
+async def test_old_event_is_given_up_while_the_receiver_of_the_webhook_is_dead(world: Deliveries) -> None:
     world.max_age_ms = 0
     world.start(f"http://127.0.0.1:{free_port()}/a)hidden?key=hidden")
     world.add("job.failed", time_ms=1)
@@ -193,7 +193,7 @@ async def test_old_event_is_given_up_while_the_receiver_is_dead(world: Deliverie
     assert "hidden" not in drop.text
 
 
-async def test_old_events_that_are_given_up_in_a_row_are_reported_together(world: Deliveries) -> None:
+async def test_webhook_events_that_are_given_up_in_a_row_are_reported_together(world: Deliveries) -> None:
     world.max_age_ms = 0
     world.start(f"http://127.0.0.1:{free_port()}/")
     world.add(*["job.failed"] * 5, time_ms=1)
@@ -202,7 +202,7 @@ async def test_old_events_that_are_given_up_in_a_row_are_reported_together(world
     assert [(event.fields["count"], event.fields["event_id"]) for event in drops] == [("5", world.journal.cursor(5))]
 
 
-async def test_delivery_continues_after_an_error_of_the_database(world: Deliveries) -> None:
+async def test_webhook_delivery_continues_after_an_error_of_the_database(world: Deliveries) -> None:
     with receiving() as receiver:
         world.pages = BrokenOnce(world.journal, world.store, world.threads)
         world.start(receiver.url)
@@ -211,7 +211,7 @@ async def test_delivery_continues_after_an_error_of_the_database(world: Deliveri
     assert "server.error" in await world.kinds_recorded()
 
 
-async def test_redirect_is_not_followed_and_names_itself(world: Deliveries) -> None:
+async def test_webhook_redirect_is_not_followed_and_is_named_as_the_problem(world: Deliveries) -> None:
     with receiving() as receiver:
         receiver.status = 307
         world.start(receiver.url)
@@ -223,7 +223,7 @@ async def test_redirect_is_not_followed_and_names_itself(world: Deliveries) -> N
     assert status.num_waiting == 1
 
 
-async def test_restarted_controller_continues_at_the_stored_place(world: Deliveries, tmp_path: Path) -> None:
+async def test_restarted_controller_continues_a_webhook_at_the_stored_place(world: Deliveries, tmp_path: Path) -> None:
     with receiving() as receiver:
         world.start(receiver.url)
         world.add("job.submitted", "job.failed")
@@ -258,7 +258,7 @@ async def test_webhook_gets_no_events_about_itself(world: Deliveries) -> None:
         assert [document["kind"] for document in receiver.documents()] == ["job.failed"] * 2 + ["job.killed"]
 
 
-def test_secret_comes_from_the_file_then_the_environment_then_the_own_file(tmp_path: Path) -> None:
+def test_webhook_secret_comes_from_the_given_file_the_environment_or_the_own_file(tmp_path: Path) -> None:
     own, given = tmp_path / "webhook.secret", tmp_path / "given"
     made = find_secret("", "", own)
     assert len(made) == 64

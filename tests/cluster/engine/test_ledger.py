@@ -43,7 +43,7 @@ def test_ledger_returns_held_slots_and_no_released_slots_after_a_restart(path: P
     assert Ledger(path).load() == [c]
 
 
-def test_line_cut_by_a_killed_writer_is_ignored(path: Path) -> None:
+def test_ledger_line_cut_by_a_killed_writer_is_ignored(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     ledger.hold(entry("a@0", "local-0"))

@@ -166,7 +166,7 @@ def processes_of(world: RayWorld) -> list[int]:
     return found
 
 
-async def test_slots_are_released_when_no_controller_returns(short_lease: RayWorld) -> None:
+async def test_slots_on_ray_are_released_when_no_controller_returns(short_lease: RayWorld) -> None:
     world = short_lease
     await world.engine.submit(gang("held@0", slots=2, cpu=1))
     held = await until(world, "held@0", GangState.HELD)
@@ -276,7 +276,9 @@ async def test_placement_group_without_slot_actors_is_completed(world: RayWorld)
     await world.worker(status.slots[0].worker_id)
 
 
-async def test_close_ends_all_actors_groups_and_processes(ray_environment: RayCluster, tmp_path: Path) -> None:
+async def test_closing_the_ray_engine_ends_all_its_actors_placement_groups_and_processes(
+    ray_environment: RayCluster, tmp_path: Path
+) -> None:
     world = RayWorld(ray_environment, tmp_path / "engine")
     await world.engine.start(NOBODY)
     await world.engine.submit(gang("held@0", slots=2, cpu=1, placement=Placement.SPREAD))

@@ -39,11 +39,11 @@ State=IDLE*+DRAIN Partitions=main
         ("", None),
     ],
 )
-def test_time_left_is_parsed_from_the_output_of_squeue(text: str, seconds: int | None) -> None:
+def test_time_left_of_a_slurm_job_is_parsed_from_the_output_of_squeue(text: str, seconds: int | None) -> None:
     assert parse_span(text) == seconds
 
 
-def test_machines_are_parsed_from_the_output_of_scontrol() -> None:
+def test_machines_of_slurm_are_parsed_from_the_output_of_scontrol() -> None:
     first, second = read_nodes(NODES, frozenset({"main"}))
     assert first.machine == Machine(
         "n0",
@@ -57,7 +57,7 @@ def test_machines_are_parsed_from_the_output_of_scontrol() -> None:
     assert [node.machine.name for node in read_nodes(NODES, frozenset({"gpu"}))] == ["n0"]
 
 
-def test_jobs_are_parsed_from_the_output_of_squeue() -> None:
+def test_slurm_jobs_are_parsed_from_the_output_of_squeue() -> None:
     text = "7|iris-c-a@0|RUNNING|n[0-1]|None|iris:1x2;;\n8|other|x|y|z\n9|iris-d-a@0|RUNNING|n0|None|(null)\n"
     assert read_queue(text, "iris-c-") == [Row("7", "iris-c-a@0", "RUNNING", "n[0-1]", "None", "iris:1x2;;")]
 

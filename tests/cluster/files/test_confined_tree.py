@@ -35,7 +35,7 @@ def content(tree: ConfinedTree, path: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "..", "../secret", "a/../../secret", "a/\0", "x/" * (MAX_DEPTH + 1)])
-def test_path_that_could_leave_the_directory_is_refused(tree: ConfinedTree, path: str) -> None:
+def test_path_that_could_leave_a_confined_directory_is_refused(tree: ConfinedTree, path: str) -> None:
     for use in (tree.open_file, tree.open_directory, tree.status, tree.make_directory):
         with pytest.raises(InvalidArgumentError, match="must not leave its directory"):
             use(path)
@@ -44,7 +44,7 @@ def test_path_that_could_leave_the_directory_is_refused(tree: ConfinedTree, path
 @pytest.mark.parametrize(
     "target", ["../..", "../../secret", "/etc", "b/../../../secret", "{root}/../secret", "{root}x"]
 )
-def test_link_that_leads_outside_is_refused(tree: ConfinedTree, root: Path, target: str) -> None:
+def test_link_that_leads_out_of_a_confined_directory_is_refused(tree: ConfinedTree, root: Path, target: str) -> None:
     (root / "a/link").symlink_to(target.format(root=root))
     for path in ("a/link", "a/link/x", "a/link/x/y"):
         for use in (tree.open_file, tree.make_directory):
@@ -54,14 +54,14 @@ def test_link_that_leads_outside_is_refused(tree: ConfinedTree, root: Path, targ
 
 
 @pytest.mark.parametrize("target", ["b/file", "../a/b/file", "./b/./file", "{root}/a/b/file", "other"])
-def test_link_that_stays_inside_is_followed(tree: ConfinedTree, root: Path, target: str) -> None:
+def test_link_that_stays_inside_a_confined_directory_is_followed(tree: ConfinedTree, root: Path, target: str) -> None:
     (root / "a/other").symlink_to("b/file")
     (root / "a/link").symlink_to(target.format(root=root))
     assert content(tree, "a/link") == "inside"
     assert tree.status("a/link", follow=False).st_mode != tree.status("a/link").st_mode
 
 
-def test_circle_of_links_and_special_files_are_refused(tree: ConfinedTree, root: Path) -> None:
+def test_links_in_a_circle_and_special_files_are_refused(tree: ConfinedTree, root: Path) -> None:
     (root / "one").symlink_to("two")
     (root / "two").symlink_to("one")
     os.mkfifo(root / "pipe")
@@ -117,7 +117,7 @@ def listed(tree: ConfinedTree, path: str = "") -> list[str]:
             return paths
 
 
-def test_list_has_every_file_once_and_in_order_over_many_pages(tree: ConfinedTree, root: Path) -> None:
+def test_pages_of_a_list_of_files_have_every_file_once_and_in_order(tree: ConfinedTree, root: Path) -> None:
     for directory in ("", "a/", "a/b/", "z/"):
         (root / directory).mkdir(exist_ok=True)
         for number in range(600):

@@ -137,7 +137,7 @@ def test_parts_of_a_log_that_is_being_written_contain_every_line_once(path: Path
     writer.close()
 
 
-def test_offsets_of_a_part_say_where_the_next_line_of_each_source_begins(path: Path) -> None:
+def test_offsets_of_a_log_part_state_where_the_next_line_of_each_source_begins(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"one\ntwo", 1000)
     writer.append("stderr", b"three", 1001)
@@ -150,7 +150,7 @@ def test_offsets_of_a_part_say_where_the_next_line_of_each_source_begins(path: P
     writer.close()
 
 
-def test_part_begins_at_the_first_record_of_a_time(path: Path) -> None:
+def test_log_part_begins_at_the_first_record_of_a_given_time(path: Path) -> None:
     captured = [("stdout", b"line %d\n" % number, 1000 + 10 * number) for number in range(100)]
     lay_out(path, captured, 9)
     for time, first in ((0, 0), (1000, 0), (1001, 1), (1010, 1), (1495, 50), (1990, 99)):
@@ -169,7 +169,7 @@ def test_part_begins_at_the_first_record_of_a_time(path: Path) -> None:
     writer.close()
 
 
-def test_part_begins_or_ends_with_the_record_of_a_byte(path: Path) -> None:
+def test_log_part_begins_or_ends_with_the_record_that_contains_a_given_byte(path: Path) -> None:
     captured = []
     for number in range(100):
         captured.append(("stdout", b"out %d\n" % number, 1000))
@@ -183,7 +183,7 @@ def test_part_begins_or_ends_with_the_record_of_a_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_backwards", [False, True])
-def test_filtered_parts_contain_the_matching_lines_and_search_a_limited_range(path: Path, is_backwards: bool) -> None:
+def test_filtered_log_parts_contain_the_matching_lines_of_a_limited_range(path: Path, is_backwards: bool) -> None:
     captured = [("stdout", b"line %d\n" % number, 1000 + number) for number in range(20_000)]
     lay_out(path, captured, 1000)
     log_filter = LogFilter(regex="(?i)LINE 1?7000$")
@@ -194,7 +194,7 @@ def test_filtered_parts_contain_the_matching_lines_and_search_a_limited_range(pa
     assert found == ([b"line 17000\n", b"line 7000\n"] if is_backwards else [b"line 7000\n", b"line 17000\n"])
 
 
-def test_part_that_is_searched_backwards_has_a_limited_size(path: Path) -> None:
+def test_log_part_that_is_searched_backwards_has_a_limited_size(path: Path) -> None:
     # The newer 3 MB do not match, therefore a step of 2.5 MB backwards reaches the older lines, which all match.
     lines = [b"%s %044d\n" % (b"old" if number < 120_000 else b"new", number) for number in range(180_000)]
     writer = LogWriter(path)
@@ -210,7 +210,7 @@ def test_part_that_is_searched_backwards_has_a_limited_size(path: Path) -> None:
     writer.close()
 
 
-def test_part_has_the_lines_that_match_both_the_filter_and_the_search(path: Path) -> None:
+def test_log_part_has_the_lines_that_match_both_the_filter_and_the_search(path: Path) -> None:
     lay_out(path, [("stdout", b"line %d\n" % number, 1000) for number in range(300)], 50)
     for regex, find in (("7$", "^line 1"), ("^line 1", "7$"), ("", "^line 1.*7$"), ("^line 1.*7$", "")):
         found = lines_in(part_of(path, log_filter=LogFilter(regex=regex), find=find))
@@ -218,7 +218,7 @@ def test_part_has_the_lines_that_match_both_the_filter_and_the_search(path: Path
         assert [line.data for line in found] == [b"line %d\n" % number for number in numbers]
 
 
-def test_part_ends_at_a_given_position(path: Path) -> None:
+def test_log_part_ends_at_a_given_position(path: Path) -> None:
     lay_out(path, [("stdout", b"line %d\n" % number, 1000) for number in range(300)], 50)
     whole = part_of(path, limits=PartLimits(1 << 20, 1000))
     half = part_of(path, stop=whole.end // 2, limits=PartLimits(1 << 20, 1000))
@@ -228,7 +228,7 @@ def test_part_ends_at_a_given_position(path: Path) -> None:
     assert not half.at_end
 
 
-def test_filter_by_source_and_time_selects_lines_of_a_part(path: Path) -> None:
+def test_filter_by_source_and_time_selects_lines_of_a_log_part(path: Path) -> None:
     captured = [(("stdout", "stderr")[number % 2], b"%d\n" % number, 1000 + number) for number in range(50)]
     lay_out(path, captured, 10)
     log_filter = LogFilter(sources=("stderr",), start_ms=1010, end_ms=1016)
@@ -236,7 +236,7 @@ def test_filter_by_source_and_time_selects_lines_of_a_part(path: Path) -> None:
     assert [line.data for line in found] == [b"11\n", b"13\n", b"15\n"]
 
 
-def test_middle_of_a_long_line_is_left_out_of_a_part(path: Path) -> None:
+def test_middle_of_a_long_line_is_left_out_of_a_log_part(path: Path) -> None:
     line = b"begin" + b"x" * 5000 + b"end\n"
     writer = write(path, [("stdout", b"a\n" + line + b"z\n", 1000)])
     part = part_of(path, limits=PartLimits(1 << 20, 100))
@@ -250,7 +250,7 @@ def test_middle_of_a_long_line_is_left_out_of_a_part(path: Path) -> None:
     assert writer.offsets[0] == 2 + len(line) + 2
 
 
-def test_beginning_of_a_line_with_many_pieces_is_sent_once(path: Path) -> None:
+def test_beginning_of_a_log_line_with_many_pieces_is_sent_once(path: Path) -> None:
     size = 5 << 20
     write(path, [("stdout", b"x" * size + b"\nnext\n", 1000)])
     part = part_of(path, limits=PartLimits(100_000, 100))
@@ -279,7 +279,7 @@ def test_gap_of_dropped_records_is_in_the_first_part_of_a_log(path: Path) -> Non
         assert count == 700
 
 
-def test_damage_in_a_segment_is_a_gap_between_two_parts(path: Path) -> None:
+def test_damage_in_a_log_segment_is_a_gap_between_two_log_parts(path: Path) -> None:
     captured = [("stdout", b"%07d\n" % number, 1000) for number in range(1000)]
     segments = lay_out(path, captured, 100)
     data = bytearray(segments[5].read_bytes())
@@ -292,7 +292,7 @@ def test_damage_in_a_segment_is_a_gap_between_two_parts(path: Path) -> None:
         assert (there + missing, missing > 0) == (8000, True)
 
 
-def test_missing_log_is_one_empty_part(path: Path) -> None:
+def test_missing_log_is_read_as_one_empty_part(path: Path) -> None:
     for is_backwards in (False, True):
         part = part_of(path, backwards=is_backwards)
         assert (part.records, part.begin, part.end, part.size, part.at_end) == (b"", 0, 0, 0, True)
@@ -324,6 +324,6 @@ def test_later_part_of_a_large_segment_is_not_read_from_the_beginning_of_the_seg
         ({"reads": [{}], "filter": {"regex": "("}}, "the pattern '(' is invalid"),
     ],
 )
-def test_invalid_request_for_parts_is_refused_with_an_explanation(fields: dict[str, Any], words: str) -> None:
+def test_invalid_request_for_log_parts_is_refused_with_an_explanation(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=re.escape(words)):
         PartsRequest(FetchLogPartsRequest(job_id="x", **fields))

@@ -45,7 +45,7 @@ def read(directory: Path, script: str, running: set[int], **limits: Any) -> pb.T
     return task
 
 
-def test_process_that_is_not_read_in_time_has_a_reason_and_py_spy_is_ended(tmp_path: Path) -> None:
+def test_stacks_that_are_not_read_in_time_have_a_reason_and_py_spy_is_ended(tmp_path: Path) -> None:
     running: set[int] = set()
     task = read(tmp_path, "exec sleep 1000", running, read_s=0.0)
     (process,) = task.processes
@@ -64,6 +64,6 @@ def test_stacks_beyond_the_size_of_an_answer_are_left_out(tmp_path: Path, most_b
     assert process.reason == (pb.STACK_REASON_UNSPECIFIED if is_read else pb.STACK_REASON_FAILED)
 
 
-def test_part_that_is_too_large_leaves_the_room_to_smaller_parts() -> None:
+def test_stacks_too_large_for_an_answer_leave_space_for_smaller_stacks() -> None:
     limit = SizeLimit(10)
     assert [limit.admit(size) for size in (6, 5, 4, 1)] == [True, False, True, False]

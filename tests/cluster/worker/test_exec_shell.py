@@ -26,7 +26,7 @@ def test_shell_that_the_environment_names_is_chosen() -> None:
     assert choose_shell({"SHELL": "/bin/sh", "PATH": "/nowhere"}) == "/bin/sh"
 
 
-def test_messages_arrive_in_pieces_of_any_size() -> None:
+def test_messages_of_an_exec_session_may_arrive_in_pieces_of_any_size() -> None:
     async def run(size: int) -> list[int]:
         seen: list[int] = []
         writer = MessageWriter(ExecControl, lambda message: seen.append(message.signal))
@@ -41,7 +41,7 @@ def test_messages_arrive_in_pieces_of_any_size() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02\xff\xff"])
-def test_bytes_that_are_no_messages_reset_the_channel(data: bytes) -> None:
+def test_exec_channel_is_reset_by_bytes_that_are_no_messages(data: bytes) -> None:
     async def run() -> None:
         writer = MessageWriter(ExecControl, lambda message: None)
         writer.write(data)

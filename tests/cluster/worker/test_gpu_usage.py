@@ -15,7 +15,7 @@ PRINTED = """0, GPU-aaaa, 87, 40536
 """
 
 
-def test_output_gives_the_use_of_each_gpu_by_number_and_by_id() -> None:
+def test_output_of_nvidia_smi_gives_the_use_of_each_gpu_by_number_and_by_id() -> None:
     found = gpu_usage.parse(PRINTED)
     assert found == {
         "0": GpuUse(87, 40536),
@@ -28,11 +28,11 @@ def test_output_gives_the_use_of_each_gpu_by_number_and_by_id() -> None:
 
 
 @pytest.mark.parametrize("output", ["", "NVIDIA-SMI has failed", "0, GPU-a, 1", "a,b,c,d\n", "\x00"])
-def test_output_of_another_form_gives_nothing(output: str) -> None:
+def test_unexpected_output_of_nvidia_smi_gives_no_gpu_usage(output: str) -> None:
     assert gpu_usage.parse(output) == {}
 
 
-def test_measuring_runs_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_gpu_usage_runs_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{PRINTED}END\n")
     program.chmod(0o700)

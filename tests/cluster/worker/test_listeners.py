@@ -38,7 +38,7 @@ def test_listener_is_found_with_the_hosts_at_which_it_answers(
             assert len(find_listeners(port)) == 1  # The connection itself does not count.
 
 
-def test_socket_of_another_process_is_not_own() -> None:
+def test_listening_socket_of_another_process_does_not_count_as_own() -> None:
     program = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); sys.stdin.read()"
     )

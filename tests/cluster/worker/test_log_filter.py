@@ -332,7 +332,7 @@ def test_the_tail_of_a_long_log_is_searched_from_its_end(path: Path) -> None:
     assert reader.missing == 0
 
 
-def test_a_tail_needs_little_memory(path: Path) -> None:
+def test_tail_of_a_log_needs_little_memory(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(300):
         writer.append("stdout", b"0123456789" * 10_000 + b"\n" * 1000, number)
@@ -505,7 +505,7 @@ def test_filtering_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path)
         ({"regex": "(unclosed"}, r"the pattern '\(unclosed' is invalid: "),
     ],
 )
-def test_an_invalid_filter_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_invalid_log_filter_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         parse_filter(cluster_pb2.Worker.FetchLogsFilter(**fields))
 
@@ -519,7 +519,9 @@ def test_log_filter_without_conditions_selects_the_whole_log() -> None:
 
 
 @pytest.mark.parametrize("regex", ["(", "a(?=b)", "(a)\\1", "*"])
-def test_a_pattern_with_invalid_re2_syntax_is_refused(regex: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_pattern_of_a_log_filter_with_invalid_re2_syntax_is_refused(
+    regex: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         LogFilter(regex=regex)
     reason = (
@@ -572,7 +574,9 @@ LINES = [
 )
 @pytest.mark.parametrize("bad_bytes", [True, False])
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_a_pattern_is_searched_in_the_text_of_a_line(regex: str, found: list[int], bad_bytes: bool, end: bytes) -> None:
+def test_pattern_of_a_log_filter_is_searched_in_the_text_of_a_line(
+    regex: str, found: list[int], bad_bytes: bool, end: bytes
+) -> None:
     lines = [line if bad_bytes else line.replace(b"\xff", b"?") for line in LINES]
     data = b"\n".join(lines) + end
     wanted = LogFilter(regex=regex)
@@ -595,7 +599,7 @@ def test_searching_a_block_of_lines_finds_the_same_lines_as_searching_each_line(
         assert got == expected, (regex, data)
 
 
-def test_a_search_without_a_match_is_fast(path: Path) -> None:
+def test_search_of_a_log_without_a_match_is_fast(path: Path) -> None:
     data = b"a line of a log, of some length, as they are\n" * 20_000
     block = LineBlock(0, 0, 1, 0, data)
     wanted = LogFilter(regex="not there")

@@ -41,7 +41,7 @@ async def record(spy: PySpy, counts: StackCounts) -> int | StackProblem:
     return await spy.record(1, counts, job_id="train", seconds=1, rate=100, with_idle=False)
 
 
-def test_records_leave_the_threads_of_the_loop_to_other_work(tmp_path: Path) -> None:
+def test_profiles_by_py_spy_do_not_occupy_the_threads_of_the_event_loop(tmp_path: Path) -> None:
     stop, own, counts = tmp_path / "stop", Own(), StackCounts()
     script = f'while [ ! -e {stop} ]; do sleep 0.01; done; echo "spin (a.py:1) 3" > "$7"'
     spy = py_spy(own, tmp_path, script)
@@ -61,7 +61,7 @@ def test_records_leave_the_threads_of_the_loop_to_other_work(tmp_path: Path) -> 
     assert own.pids == set()
 
 
-def test_cancelled_record_leaves_no_process(tmp_path: Path) -> None:
+def test_cancelled_profile_by_py_spy_leaves_no_process(tmp_path: Path) -> None:
     own = Own()
     spy = py_spy(own, tmp_path, "exec sleep 1000")
 
@@ -80,7 +80,7 @@ def test_cancelled_record_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["echo 'Error: broken' >&2", "head -c 20000000 /dev/zero; echo 'Error: broken' >&2"])
-def test_output_that_is_no_dump_is_a_failure_with_the_error_of_py_spy(tmp_path: Path, script: str) -> None:
+def test_unexpected_output_of_py_spy_is_a_failure_with_its_error(tmp_path: Path, script: str) -> None:
     spy = py_spy(Own(), tmp_path, script)
     found = asyncio.run(spy.dump(1, FrameTable(), job_id="train", with_variables=False))
     assert found == StackProblem(pb.STACK_REASON_FAILED, "py-spy failed: broken")

@@ -36,7 +36,7 @@ def thread(name: str | None, *frames: tuple[str, int], **fields: Any) -> dict[st
     } | fields
 
 
-def test_threads_of_a_dump_share_frames_and_the_main_thread_is_first() -> None:
+def test_threads_in_a_dump_of_py_spy_share_frames_and_the_main_thread_is_first() -> None:
     table = FrameTable()
     text = json.dumps(
         [thread("loader", ("wait", 3), ("main", 9)), thread("MainThread", ("step", 5), ("main", 9), active=True)]
@@ -51,7 +51,7 @@ def test_threads_of_a_dump_share_frames_and_the_main_thread_is_first() -> None:
     ]
 
 
-def test_variables_of_a_dump_are_returned_for_each_frame_and_cut() -> None:
+def test_variables_in_a_dump_of_py_spy_are_returned_for_each_frame_and_cut() -> None:
     entry = thread(None, ("step", 5), ("main", 9))
     entry["frames"][0]["locals"] = [
         {"name": "key", "addr": 1, "arg": True, "repr": '"secret"'},
@@ -69,7 +69,7 @@ def test_variables_of_a_dump_are_returned_for_each_frame_and_cut() -> None:
     ("name", "thread_id", "shown"),
     [(None, 7, "MainThread"), (None, 70, ""), (None, None, ""), ("worker", 7, "worker")],
 )
-def test_main_thread_has_a_name_in_a_program_without_the_module_threading(
+def test_main_thread_in_a_dump_has_a_name_without_the_module_threading(
     name: str | None, thread_id: int | None, shown: str
 ) -> None:
     (found,) = parse_dump(json.dumps([thread(name, os_thread_id=thread_id)]), FrameTable(), with_variables=False)
@@ -77,12 +77,12 @@ def test_main_thread_has_a_name_in_a_program_without_the_module_threading(
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"frames": 1}]', "[1]", "Error: x", '[{"frames": [], "x": 1}]'])
-def test_text_that_is_no_dump_is_refused(text: str) -> None:
+def test_text_that_is_no_dump_of_py_spy_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_dump(text, FrameTable(), with_variables=False)
 
 
-def test_samples_are_summed_and_odd_lines_ignored() -> None:
+def test_samples_of_py_spy_are_summed_and_unexpected_lines_are_ignored() -> None:
     counts = StackCounts()
     text = "<module> (/a b/y.py:7);C.m (/a b/y.py:6) 68\n<module> (/a b/y.py:7) 1\nnonsense\n\nread (libc.so) 2\n"
     assert parse_samples(text, counts) == 71
@@ -111,7 +111,7 @@ def test_samples_are_summed_and_odd_lines_ignored() -> None:
         ("", pb.STACK_REASON_FAILED),
     ],
 )
-def test_error_of_py_spy_has_a_reason(text: str, reason: pb.StackReason) -> None:
+def test_error_of_py_spy_has_a_reason_code(text: str, reason: pb.StackReason) -> None:
     problem = problem_in(text, lambda: "the setting")
     assert problem.reason == reason
     assert (problem.text == "the setting") == (reason == pb.STACK_REASON_PERMISSION)
@@ -124,7 +124,7 @@ def test_unknown_error_of_py_spy_is_shown_with_its_causes() -> None:
     assert problem.text == "py-spy failed: Failed to copy PyThreadState; 0: Bad address (os error 14)"
 
 
-def test_answers_of_workers_are_merged_into_one_table() -> None:
+def test_stacks_from_several_workers_are_merged_into_one_table_of_frames() -> None:
     first = pb.ReadStacksResponse(
         frames=[pb.StackFrame(function="a"), pb.StackFrame(function="b")],
         tasks=[pb.TaskStacks(task_index=2, processes=[pb.ProcessStacks(threads=[pb.ThreadStack(frames=[0, 1])])])],
@@ -145,7 +145,7 @@ def test_answers_of_workers_are_merged_into_one_table() -> None:
     assert stacks == [["c", "b"], ["a", "b"]]  # Positions that no table has are left out.
 
 
-def test_samples_of_workers_are_summed() -> None:
+def test_stack_samples_from_several_workers_are_summed() -> None:
     answers = [
         pb.SampleStacksResponse(
             frames=[pb.StackFrame(function=name) for name in names],

@@ -135,5 +135,5 @@ def test_the_path_of_a_workspace_contains_its_hash(worker: WorkerDir, tmp_path: 
     assert worker.bundle("ab" * 32) != worker.bundle("cd" * 32)
 
 
-def test_attempt_directories_with_equal_paths_compare_equal() -> None:
+def test_attempt_directory_objects_with_equal_paths_compare_equal() -> None:
     assert AttemptDir(Path("/a")) == AttemptDir(Path("/a"))

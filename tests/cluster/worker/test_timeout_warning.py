@@ -27,7 +27,7 @@ from iris.rpc import cluster_pb2
         (60, math.inf, 1050.0, TimeLimit("the time limit of the allocation", 1050.0)),
     ],
 )
-def test_nearest_limit_is_the_limit_that_ends_the_attempt_first(
+def test_nearest_time_limit_is_the_limit_that_ends_the_attempt_first(
     tmp_path: Path, timeout_s: int, job_end_s: float, allocation_end_s: float, expected: TimeLimit | None
 ) -> None:
     request = cluster_pb2.Worker.RunTaskRequest(task_id="job/task-0", timeout_seconds=timeout_s)
@@ -45,7 +45,7 @@ def test_nearest_limit_is_the_limit_that_ends_the_attempt_first(
         ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])", True),
     ],
 )
-def test_process_expects_the_signal_if_it_handles_or_blocks_it(statement: str, expected: bool) -> None:
+def test_process_expects_the_timeout_warning_if_it_handles_or_blocks_the_signal(statement: str, expected: bool) -> None:
     program = f"import signal; {statement}; print('ready', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -12,17 +12,17 @@ from iris.cluster.worker.process.tracing import explain_refusal, needs_tracer, r
 
 
 @pytest.mark.parametrize(("text", "scope"), [("0\n", 0), ("1\n", 1), ("3\n", 3), ("", None), ("x", None)])
-def test_setting_of_yama_is_read(tmp_path: Path, text: str, scope: int | None) -> None:
+def test_ptrace_setting_of_yama_is_read_from_the_kernel(tmp_path: Path, text: str, scope: int | None) -> None:
     file = tmp_path / "ptrace_scope"
     file.write_text(text)
     assert yama_scope(str(file)) == scope
 
 
-def test_kernel_without_yama_has_no_setting(tmp_path: Path) -> None:
+def test_kernel_without_yama_has_no_ptrace_setting(tmp_path: Path) -> None:
     assert yama_scope(str(tmp_path / "missing")) is None
 
 
-def test_process_names_its_tracer_only_under_setting_1() -> None:
+def test_process_names_its_tracer_only_under_setting_1_of_yama() -> None:
     assert [needs_tracer(scope) for scope in (None, 0, 1, 2, 3)] == [False, False, True, False, False]
 
 
@@ -36,26 +36,26 @@ def test_process_names_its_tracer_only_under_setting_1() -> None:
         (3, ["kernel.yama.ptrace_scope is 3", "starts again"]),
     ],
 )
-def test_refusal_names_the_cause_and_the_setting(scope: int | None, words: list[str]) -> None:
+def test_refused_reading_of_stacks_names_the_cause_and_the_setting(scope: int | None, words: list[str]) -> None:
     text = refusal_text(scope, "/b/py", same_user=True, has_capability=False)
     assert [word for word in words if word not in text] == []
 
 
-def test_refusal_with_the_capability_names_security_profiles() -> None:
+def test_refused_reading_of_stacks_with_the_capability_names_security_profiles() -> None:
     assert "seccomp" in refusal_text(1, "/b/py", same_user=True, has_capability=True)
 
 
-def test_refusal_of_another_users_process_names_the_user() -> None:
+def test_refused_reading_of_another_users_process_names_the_user() -> None:
     assert "another user" in refusal_text(0, "/b/py", same_user=False, has_capability=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
-def test_refusal_of_a_real_process_is_explained() -> None:
+def test_refused_reading_of_a_real_process_is_explained() -> None:
     with subprocess.Popen(["sleep", "300"], user=65534, group=65534) as process:
         text = explain_refusal(process.pid, "/b/py")
         process.kill()
     assert "another user" in text or "seccomp" in text  # root has the capability, unless it runs in a container
 
 
-def test_refusal_of_an_ended_process_is_explained() -> None:
+def test_refused_reading_of_an_ended_process_is_explained() -> None:
     assert explain_refusal(2**22 + 1, "/b/py")

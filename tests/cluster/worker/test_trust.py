@@ -20,7 +20,7 @@ from iris.errors import FailedPreconditionError, PermissionDeniedError, Unauthen
 from iris.rpc.auth.tokens import SigningKey
 
 
-def test_credentials_are_read_from_a_file_or_a_pipe(tmp_path: Path) -> None:
+def test_worker_credentials_are_read_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     given = worker_credentials("w")
     path = tmp_path / "credentials"
     path.write_text(given.to_json())
@@ -35,7 +35,7 @@ def test_credentials_are_read_from_a_file_or_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "[]", "{}", '{"token": "x", "token_key": "no hex"}'])
-def test_invalid_credentials_are_refused(tmp_path: Path, content: str) -> None:
+def test_invalid_worker_credentials_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "credentials"
     path.write_text(content)
     with pytest.raises(FailedPreconditionError, match="expected a JSON file with token and token_key"):

@@ -132,7 +132,7 @@ def test_unknown_and_malformed_task_ids_are_refused(worker: WorkerClient) -> Non
             verb("x/task-")
 
 
-def test_a_repeated_run_task_returns_the_same_attempt(worker: WorkerClient) -> None:
+def test_repeated_run_task_call_returns_the_same_attempt(worker: WorkerClient) -> None:
     job_id = f"by-hand-{os.getpid()}"
     request = pb.Worker.RunTaskRequest(
         job_id=job_id, task_id=f"{job_id}/task-3", task_index=3, num_tasks=4, command=["sleep", "300"]

@@ -107,7 +107,7 @@ def in_world(directory: Path, scenario: Callable[[World], Awaitable[None]], **ti
     asyncio.run(run())
 
 
-def test_bytes_that_a_broken_stream_lost_are_sent_again(tmp_path: Path) -> None:
+def test_bytes_that_a_broken_tunnel_stream_lost_are_sent_again(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as next_message:
             assert (await next_message()).opened == pb.TunnelMessage.Opened(attempt_id=0, ports=world.attempt.ports)
@@ -151,7 +151,7 @@ def test_tunnel_whose_client_stays_away_is_closed(tmp_path: Path) -> None:
     in_world(tmp_path, scenario, abandoned_s=0.01)
 
 
-def test_silent_channel_is_reset_as_idle(tmp_path: Path) -> None:
+def test_silent_channel_of_a_tunnel_is_reset_as_idle(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as next_message:
             await next_message()
@@ -165,7 +165,7 @@ def test_silent_channel_is_reset_as_idle(tmp_path: Path) -> None:
     in_world(tmp_path, scenario, beat_s=0.01, idle_s=0.02)
 
 
-def test_new_stream_replaces_the_stream_before(tmp_path: Path) -> None:
+def test_new_stream_of_a_tunnel_replaces_the_earlier_stream(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as first:
             await first()
@@ -216,7 +216,7 @@ def test_half_closed_connection_of_an_ended_attempt_is_reset_when_its_client_has
     in_world(tmp_path, scenario, linger_s=0.01)
 
 
-def test_channel_is_reset_when_the_processes_of_its_attempt_cannot_be_found(tmp_path: Path) -> None:
+def test_tunnel_channel_is_reset_if_the_processes_of_its_attempt_cannot_be_found(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async def broken(attempt: Attempt) -> list[Process]:
             raise RuntimeError("no table of processes")
@@ -252,7 +252,7 @@ def test_port_of_an_ended_attempt_is_not_reached(tmp_path: Path) -> None:
     in_world(tmp_path, scenario, linger_s=0.5)
 
 
-def test_channels_over_the_limit_are_reset(tmp_path: Path) -> None:
+def test_tunnel_channels_over_the_limit_are_reset(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as next_message:
             await next_message()
@@ -267,7 +267,7 @@ def test_channels_over_the_limit_are_reset(tmp_path: Path) -> None:
     in_world(tmp_path, scenario)
 
 
-def test_contradicting_part_is_refused(tmp_path: Path) -> None:
+def test_tunnel_part_that_contradicts_an_earlier_part_is_refused(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as next_message:
             await next_message()
