@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from iris.cluster.controller.jobs.retry_pause import LONG_RUN_MS, LONGEST_PAUSE_MS, next_in_row, pause_before
+from iris.cluster.controller.jobs.retry_pause import (
+    LONG_RUN_MS,
+    LONGEST_PAUSE_MS,
+    next_in_row,
+    pause_before,
+    pause_left_ms,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,18 @@ def test_retry_after_a_long_attempt_counts_as_the_first_retry() -> None:
     assert [next_in_row(row, 0) for row in (0, 1, 5)] == [1, 2, 6]
     assert next_in_row(5, LONG_RUN_MS - 1) == 6
     assert next_in_row(5, LONG_RUN_MS) == 1
+
+
+@pytest.mark.parametrize(
+    ("end_ms", "row", "left_ms"),
+    [
+        (10_500, 2, 500),
+        (9_000, 2, -1000),
+        (3_600_000, 2, 1000),  # The wall clock was set back.
+        (3_600_000, 1, 0),
+        (3_600_000, 0, 0),
+        (9_000, 0, -1000),
+    ],
+)
+def test_rest_of_a_pause_is_at_most_the_pause(end_ms: int, row: int, left_ms: int) -> None:
+    assert pause_left_ms(end_ms, 10_000, row, 1000) == left_ms

@@ -142,6 +142,17 @@ def workers(job: Job) -> list[str]:
     return [attempt.worker_id for attempt in job.live_attempts().values()]
 
 
+def test_job_starts_at_once_although_its_submission_lies_in_the_future(world: World) -> None:
+    """The controller was restarted after the wall clock was set back by an hour. The job has not run yet, so it has no
+    retry pause."""
+    job = world.submit("job", 1)
+    (gang_id,) = job.gangs
+    world.scheduler.release_allocation(gang_id)
+    world.scheduler.request_allocation(world.jobs["job"], "job@1", (0,), now_ms() + 3_600_000)
+    world.make_pass()
+    assert world.engine.submitted == ["job@1"]
+
+
 def test_gang_that_fits_starts_in_the_pass_that_requests_it(world: World) -> None:
     job = world.submit("job", 2, replicas=3)
     world.make_pass()

@@ -10,6 +10,7 @@ from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_state import Condition, waiting_text
+from iris.cluster.controller.jobs.retry_pause import pause_left_ms
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -322,4 +323,6 @@ def _pause_ms(job: Job, gang: Gang) -> int:
     pause.
     """
     task = job.tasks[gang.task_indices[0]]
-    return 0 if gang.placed or not task.attempts else task.not_before_ms - now_ms()
+    if gang.placed or not task.attempts:
+        return 0
+    return pause_left_ms(task.not_before_ms, now_ms(), task.retries_in_row, job.retry_pause_ms)

@@ -36,7 +36,30 @@ def pause_before(row: int, first_ms: int, salt: str) -> int:
         first_ms: The pause before the second retry, in milliseconds.
         salt: Any text. The text determines by how much the pause is shortened.
     """
-    if row < 2:
-        return 0
-    pause_ms = min(first_ms << min(row - 2, 16), LONGEST_PAUSE_MS)
+    pause_ms = longest_pause_before(row, first_ms)
     return pause_ms - pause_ms * (zlib.crc32(salt.encode()) % 200) // 1000
+
+
+def longest_pause_before(row: int, first_ms: int) -> int:
+    """Return the pause before a retry, in milliseconds, without the shortening that `pause_before` describes.
+
+    Args:
+        row: The number of the retry in its row, counted from 1. 0 if there was no retry.
+        first_ms: The pause before the second retry, in milliseconds.
+    """
+    return min(first_ms << min(row - 2, 16), LONGEST_PAUSE_MS) if row >= 2 else 0
+
+
+def pause_left_ms(end_ms: int, now_ms: int, row: int, first_ms: int) -> int:
+    """Return how much of a retry pause remains, in milliseconds. A negative value is the time since the pause ended.
+
+    If the wall clock was set back during the pause, `end_ms` may lie in the far future. Therefore the result is at most
+    the whole pause. Without a retry, the result is at most 0.
+
+    Args:
+        end_ms: The end of the pause, as wall clock time.
+        now_ms: The present time of the wall clock.
+        row: The number of the retry in its row, counted from 1. 0 if there was no retry.
+        first_ms: The pause before the second retry, in milliseconds.
+    """
+    return min(end_ms - now_ms, longest_pause_before(row, first_ms))

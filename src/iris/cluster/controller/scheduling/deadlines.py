@@ -7,23 +7,25 @@ deadline.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
+from iris.cluster.controller.jobs.retry_pause import pause_left_ms
 from iris.system.clock import ms_since, now_ms
 
 
-def waits_since_s(record: JobRecord, not_before_ms: int, now_s: float) -> float:
+def waits_since_s(record: JobRecord, task_indices: Sequence[int], not_before_ms: int, now_s: float) -> float:
     """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
     paused.
 
     Args:
         record: The gang's job.
+        task_indices: The tasks of the gang.
         not_before_ms: The end of the gang's retry pause, as wall clock time. 0 if the gang has no pause.
         now_s: The present time on the monotonic clock.
     """
-    wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
+    row = max(record.job.tasks[index].retries_in_row for index in task_indices)
+    wait_ms = pause_left_ms(not_before_ms, now_ms(), row, record.job.retry_pause_ms) if not_before_ms else 0
     wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since the job's submission.
     return now_s + wait_ms / 1000
 

@@ -38,7 +38,8 @@ def adopted_gangs(
                 # The time of the gang's grant is unknown. Therefore the gang counts as older than all queued gangs.
                 state = Held(Allocation(request, -math.inf, _machines(status.slots), gang.task_indices))
             else:
-                since_s = waits_since_s(record, record.job.tasks[gang.task_indices[0]].not_before_ms, now_s)
+                not_before_ms = record.job.tasks[gang.task_indices[0]].not_before_ms
+                since_s = waits_since_s(record, gang.task_indices, not_before_ms, now_s)
                 state = Requested(since_s, place_by_s(record, since_s))
             tree_s = tree_since_s(record, jobs, now_s)
             yield GangRecord(request, record.job.job_id, gang.task_indices, state, tree_since_s=tree_s), status

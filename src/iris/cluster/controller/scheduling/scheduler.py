@@ -155,7 +155,7 @@ class Scheduler:
                 The end of the pause may be in the past, for example after a restart of the controller.
         """
         job_id, now_s = record.job.job_id, self._clock()
-        since_s = waits_since_s(record, not_before_ms, now_s)
+        since_s = waits_since_s(record, task_indices, not_before_ms, now_s)
         end_s = place_by_s(record, since_s)
         if self._losses.pop_is_behind(job_id):
             since_s = max(since_s, now_s)
