@@ -30,6 +30,9 @@ from iris.rpc import cluster_pb2
 _ACTIVE = 3  # jobs of one client that have not ended
 _ASK_S = 0.3
 _AWAY_S = 60.0  # the controller is never away for so long
+# The pause before the second retry in a row. A job may have 12 retries in a row, and each pause is twice as long as the
+# one before it. With the default of 1 s, such a job would need minutes after the last fault.
+_RETRY_PAUSE_S = 0.05
 T = TypeVar("T")
 
 
@@ -168,6 +171,7 @@ class _Client:
             max_task_failures=promise.max_task_failures,
             max_retries_failure=promise.max_retries_failure,
             max_retries_preemption=promise.max_retries_preemption,
+            retry_pause_ms=round(_RETRY_PAUSE_S * 1000),
             independent_tasks=promise.independent,
             ports=["http"] if self._draws.random() < 0.3 else [],
         )
@@ -188,6 +192,7 @@ class _Client:
                     max_task_failures=promise.max_task_failures,
                     max_retries_failure=promise.max_retries_failure,
                     max_retries_preemption=promise.max_retries_preemption,
+                    retry_pause=_RETRY_PAUSE_S,
                 )
             except AlreadyExistsError:
                 pass  # an earlier call of ours came through, and nobody could tell us
