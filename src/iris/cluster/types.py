@@ -36,9 +36,9 @@ from iris.task_ids import parse_task_id as parse_task_id
 
 # The name of the environment variable with the token for calls to a cluster. Inside a job, the variable contains the
 # token of the task.
+TOKEN_VARIABLE = "IRIS_TOKEN"
 # The largest exit code of a process, because an exit code has one byte.
 MAX_EXIT_CODE = 255
-TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 # The largest number of workers of a local cluster. Each worker is a process of about 60 MB.
 MAX_LOCAL_WORKERS = 64

@@ -227,7 +227,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
     negated = pattern[index : index + 1] in (b"!", b"^")
     index += negated
     members: set[int] = set()
-    before: int | None = None  # This byte may be the first member of a range.
+    before: int | None = None  # The byte may begin a range, such as `a-z`.
     is_first = True
     while is_first or pattern[index : index + 1] != b"]":
         is_first = False
@@ -252,7 +252,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
                     return None
                 members.update(_CLASSES[name[:-1]])
                 before, index = None, end
-            else:  # A bracket that begins no class is an ordinary character.
+            else:  # A `[` that does not begin a class, such as `[:digit:]`, is an ordinary character.
                 members.add(byte)
                 before = byte
         else:

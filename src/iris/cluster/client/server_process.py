@@ -33,7 +33,7 @@ _STOP_S = 30.0
 _SHOWN_BYTES = 2000
 # The name of the event log in the state directory.
 EVENT_LOG = "server.log"
-# The key of a message of a starting server with its progress.
+# While the server starts, it sends messages about its progress under this key.
 LOADING = "loading"
 
 

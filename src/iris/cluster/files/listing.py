@@ -78,7 +78,8 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
     """
     names, other = _names(directory, begin)
     if other and not after:
-        # A path on the wire is text. Therefore one entry stands for all files of the directory with other names.
+        # A path in a message must be text. Therefore one entry stands for all files of the directory whose names are
+        # not text.
         yield TaskFile(path="/".join([*begin, other]), type=cluster_pb2.FILE_TYPE_OTHER)
     for name in names:
         if after and name < after[0]:

@@ -156,8 +156,8 @@ class AsyncioDriver(Generic[Server]):
     async def close(self) -> None:
         """End all streams, and wait until their tasks have ended."""
         tasks = [*self._watching, *self._tasks.values()]
-        # The error of a cancelled task refers to its frames, and these refer to this driver. If the driver still
-        # referred to the task, Python's garbage collector would find the last messages late.
+        # The driver drops its references to the tasks, because the error of a cancelled task refers back to the driver.
+        # With references in both directions, only the garbage collector could free the last messages, much later.
         self._watching.clear()
         self._tasks.clear()
         for task in tasks:

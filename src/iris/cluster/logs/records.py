@@ -19,13 +19,14 @@ from iris.cluster.logs.checksum import crc32
 from iris.errors import InternalError
 
 Source = Literal["stdout", "stderr", "build"]
-SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")  # A record contains the index of its source in this tuple.
+# The sources of a log. A record contains the index of its source in this tuple.
+SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")
 SOURCE_ID: dict[str, int] = {source: source_id for source_id, source in enumerate(SOURCES)}
 GAP = 0x10  # The kind of a gap is the index of the source plus this number.
 
 MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read becomes several records.
 
-# The number of bytes of stdout, stderr and build.
+# The number of bytes of each source: stdout, stderr and build.
 Offsets = tuple[int, int, int]
 BEGINNING: Offsets = (0, 0, 0)
 

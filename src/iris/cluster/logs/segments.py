@@ -158,7 +158,7 @@ def has_end(directory: Path) -> bool:
     try:
         folded = find_folded(directory)
     except OSError:
-        return False  # A reader of the log gets the error.
+        return False  # The error is ignored here, because a reader of the log gets it.
     return folded is not None and folded.end is not None
 
 

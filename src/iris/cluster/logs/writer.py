@@ -95,7 +95,7 @@ class LogWriter:
         # A record is at most as long as a segment. Otherwise one long record would push all earlier records out of the
         # log.
         self._record_bytes = min(MAX_PAYLOAD, self._segment_bytes - HEADER.size)
-        self._fd = -1  # The descriptor of the last segment.
+        self._fd = -1  # The file descriptor of the last segment of the log.
         self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
@@ -327,7 +327,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # Somebody else has already removed the file of the dropped segment.
+            pass  # Another process may already have removed the file of the dropped segment.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

@@ -15,9 +15,9 @@ import types
 from typing import Any
 
 _TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
-# The attributes that `lru_cache` sets.
+# The attributes that `functools.lru_cache` sets on a function.
 _WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})
-# The function `copyreg.__newobj__`.
+# The function `copyreg.__newobj__`, which creates an object without calling `__init__`.
 NEW_OBJECT: Any = object().__reduce_ex__(2)[0]
 _DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
 _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})

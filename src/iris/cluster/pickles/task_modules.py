@@ -195,7 +195,7 @@ class TaskModules:
         parent = self._imported.get(package) or self._homes.get(package)
         if parent is None and self._is_told and package not in self._sources:
             with contextlib.suppress(Exception):
-                # The caller has not sent this package, because it is installed there.
+                # The caller has not sent this package, because the package is installed on the caller's machine.
                 parent = importlib.import_module(package)
         return self._add_home(package) if parent is None else parent
 
@@ -215,7 +215,7 @@ def _is_importable(name: str) -> bool:
     try:
         return name in sys.modules or importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        return True  # The name is not a valid module name.
+        return True  # A name for which Python raises an error is left to the import itself.
 
 
 class _NotSentFinder:

@@ -29,7 +29,7 @@ def main() -> None:
     own_launcher = launcher.start_launcher()
     own_reaper = reaper.start_reaper(token, own_launcher)
 
-    # The collector is paused only after the forks, because the launcher and the reaper need the collector.
+    # The garbage collector is paused only after the forks, because the launcher and the reaper need the collector.
     pause_collector()
     from iris.cluster.worker.wiring import run
 

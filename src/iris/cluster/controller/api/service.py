@@ -33,7 +33,8 @@ def heavy_calls(controller: JobController) -> HeavyRules:
 
     def has_many_tasks(request: Any) -> bool:
         record = controller.jobs.in_memory(request.job_id)
-        # A job that is not in memory may have many tasks, because its size is known only after the job is read.
+        # A job that is not in memory is treated as a job with many tasks, because its size is unknown before it is
+        # read.
         return record is None or len(record.job.tasks) > _MANY_TASKS
 
     def is_large(request: Any) -> bool:

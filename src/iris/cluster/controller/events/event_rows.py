@@ -10,7 +10,7 @@ from iris.rpc import cluster_pb2
 
 Event = cluster_pb2.Controller.Event
 
-# The migration that creates these tables (storage/schema.py).
+# The database migration (storage/schema.py) that creates the tables of events and webhooks.
 EVENTS_SCHEMA = """
 CREATE TABLE event_journal (
     only INTEGER PRIMARY KEY CHECK (only = 1),

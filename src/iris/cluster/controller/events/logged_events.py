@@ -41,7 +41,7 @@ class LoggedEvents(logging.Handler):
         self._thread_id = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on, if it is an event or a problem. `logging` calls this method."""
+        """Store a log record as an event, if the record is an event or a problem. `logging` calls this method."""
         try:
             event = event_of(record)
         except Exception:  # noqa: BLE001 - A record that cannot be formatted must not fail in the code that logs it.

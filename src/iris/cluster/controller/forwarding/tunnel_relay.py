@@ -36,7 +36,9 @@ from iris.rpc.tunnels.tunnel import check_tunnel_id
 from iris.system.event_loop import happens
 
 _BEAT_S = 10.0
-_CHECK_S = 0.5  # A worker may register without a change of the job. The relay looks for it once in this many seconds.
+# The relay checks at intervals of this many seconds whether the worker has registered, because the job does not change
+# at that time.
+_CHECK_S = 0.5
 
 OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
 WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest

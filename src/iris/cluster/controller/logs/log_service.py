@@ -38,7 +38,7 @@ from iris.rpc.serving.fair_lane import FairLane
 
 # The timeout, in seconds, of a call to a worker for a page of a log.
 _PAGE_TIMEOUT_S = 10.0
-# The largest number of calls to workers for pages at the same time.
+# The largest number of calls to workers for pages of logs that run at the same time.
 _MAX_PAGE_CALLS = 256
 _MAX_PAGE_CALLS_OF_CALLER = 16
 

@@ -87,7 +87,8 @@ class UploadedLogs:
             OSError: The part cannot be written.
         """
         if has_end(directory) or not directory.exists():
-            self._logs.pop(directory, None)  # A sweep may have removed or folded the log since the last part.
+            # Since the last part was stored, a sweep may have removed the log, or moved it into the database.
+            self._logs.pop(directory, None)
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED

@@ -43,10 +43,10 @@ from iris.errors import IrisError
 
 # A log of an ended attempt counts as complete after 10 minutes without a new part.
 _QUIET_MS = 600_000
-# A log is folded a minute after the end of its attempt, because readers mostly read new logs.
+# A small log is moved into the database a minute after the end of its attempt, because readers mostly read new logs.
 _FOLD_AFTER_MS = 60_000
-# A log without an end is folded after one day without a new part, because a worker that was stopped for a while may
-# continue to write the log.
+# A small log without an end is moved into the database only after one day without a new part, because a worker that was
+# stopped for a while may continue to write the log.
 _FOLD_UNCLOSED_MS = 86_400_000
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ class LogSweep:
         self._location = location
         self._retention = retention
         self._attempts = attempts
-        # Earlier sweeps have removed, at the log location, the logs of all jobs that ended up to this time.
+        # The logs of jobs that ended before this time need no further check at the log location, because earlier sweeps
+        # have removed them there.
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()

@@ -43,8 +43,9 @@ CONTROLLER_METRICS: tuple[Metric, ...] = (
 
 Gang = TypeVar("Gang")
 
-_JOBS_AT_ONCE = 200  # After counting this many jobs, the collection lets the event loop do other work.
-_GANGS_AT_ONCE = 5000  # After counting this many gangs, the collection lets the event loop do other work.
+# After counting this many jobs or gangs, the collection lets the event loop do other work.
+_JOBS_AT_ONCE = 200
+_GANGS_AT_ONCE = 5000
 _ENGINE_S = 2.0  # An engine that does not answer within this many seconds counts as unreachable.
 _MIB = 2**20
 # A state without tasks is shown as 0, because a series that appears late breaks rates and alerts.

@@ -39,7 +39,7 @@ from iris.system.files import write_file
 _PACK, _STORED = "pack", "stored.json"
 # Outputs are refused if fewer than this many bytes of the controller's disk would stay free.
 _DISK_HEADROOM_BYTES = 256 << 20
-# A pack that is still incomplete after this time belongs to an attempt of a lost worker.
+# Outputs that are still incomplete after this time belong to an attempt of a lost worker.
 _ABANDONED_MS = 86_400_000
 _SWEEP_S = 600.0
 _OPEN_PACKS = 16  # The indexes of this many stored packs stay in memory.
@@ -311,8 +311,8 @@ class OutputStore:
         await self._in_thread(lambda: self._sweep(lost))
 
     def _is_live(self, record: JobRecord, key: _AttemptKey, directory: Path) -> bool:
-        """Return whether the attempt of an incomplete pack still runs. The name of the pack's job may belong to a later
-        job.
+        """Return whether the attempt of incomplete outputs still runs. The name of its job may already belong to a
+        later job.
         """
         _, task_index, attempt_id = key
         tasks = record.job.tasks
@@ -322,7 +322,7 @@ class OutputStore:
         return is_same and tasks[task_index].attempts[attempt_id].is_live
 
     def _sweep(self, lost: Sequence[Path]) -> None:
-        """Remove old packs, and the incomplete packs of attempts that have ended because their worker was lost."""
+        """Remove old outputs, and the incomplete outputs of attempts that have ended because their worker was lost."""
         keeping, now_ms = self._keeping, self._keeping.now_ms()
         for directory in lost:
             if directory in self._incomplete:

@@ -112,7 +112,7 @@ class StoredBytes:
         )
 
     async def run(self) -> None:
-        """Drop contents about every second, forever."""
+        """About every second, drop stored contents of users above their limit, forever."""
         if self._limit is None:
             return
         while True:

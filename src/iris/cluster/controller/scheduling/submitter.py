@@ -72,8 +72,8 @@ class Submitter:
         self._withdraw_after_s = withdraw_after_s
         self._clock = clock
         self._machine_set: MachineSet | None = None
-        # The cause that all queued gangs of a kind have, apart from gangs without a reason. A kind is missing if its
-        # gangs may have different causes.
+        # The cause for which all queued gangs of a kind wait, by kind. Gangs without a reason yet are left out. A kind
+        # has no entry if its gangs may wait for different causes.
         self._common_causes: dict[GangKind, Cause] = {}
         self.machines: Sequence[Machine] = ()
         self.reserved_for = ""
@@ -203,7 +203,8 @@ class Submitter:
         else:
             for kind, cause in common.items():
                 if self._common_causes.get(kind) is not cause:
-                    # Only new gangs got this cause. Older gangs of the same kind still have another cause.
+                    # The kind has no common cause now: its new gangs wait for this cause, and its older gangs for
+                    # another one.
                     self._common_causes.pop(kind, None)
 
     def _explain_kind(self, gang_ids: Iterable[str], cause: Cause) -> None:

@@ -21,7 +21,8 @@ from iris.event_log import log_event
 from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0  # The pauses between the reads of a job that cannot be read.
+# The pauses between the tries to read a job from the database after an error.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _log = logging.getLogger(__name__)
 
 

@@ -17,7 +17,7 @@ from iris.system.event_loop import open_file_limit
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
 # The number of inodes kept free for files of the database, workers and logs.
 INODE_HEADROOM = 1000
-# If this number is more than one twentieth of the disk's inodes, one twentieth is kept free instead.
+# On a small disk, one twentieth of the inodes is kept free instead of the fixed number.
 _INODE_SHARE = 20
 # The controller needs free file descriptors for calls, connections to workers, and logs. If its limit of descriptors is
 # low, it keeps a quarter of them free.

@@ -45,7 +45,7 @@ class OtlpSender:
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
         self._exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
-        # The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over this name.
+        # The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override this name of the service.
         self._resource = Resource({"service.name": "iris", "service.version": VERSION}).merge(
             Resource.create({"service.name": "iris"})
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 SUM_INDEX = -1
 
-# The migration that creates these tables (storage/schema.py).
+# The database migration (storage/schema.py) that creates the tables of usage over time.
 USAGE_SCHEMA = """
 CREATE TABLE usage_history (                   -- what tasks have used over time (usage/series.py)
     number INTEGER NOT NULL,                   -- the number of the job
@@ -38,12 +38,13 @@ CREATE TRIGGER usage_of_removed_job AFTER DELETE ON jobs BEGIN
     DELETE FROM usage_history WHERE number = OLD.number;
 END;
 """
-# The arguments are the number of the job, the task index, and the points. A job that was removed meanwhile gets no row.
+# The arguments of this statement are the number of the job, the task index, and the points. A job that was removed
+# meanwhile gets no row.
 SAVE = (
     "INSERT INTO usage_history SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM jobs WHERE number=?1)"
     " ON CONFLICT (number, task_index) DO UPDATE SET points=excluded.points"
 )
-# Removes the series of some ended jobs, the oldest jobs first. The argument is the number of these jobs.
+# This statement removes the usage of the oldest ended jobs. The argument is the number of jobs.
 REMOVE_OLDEST = (
     "DELETE FROM usage_history WHERE number IN (SELECT DISTINCT number FROM usage_history"
     " WHERE number IN (SELECT number FROM jobs WHERE state>0) ORDER BY number LIMIT ?)"

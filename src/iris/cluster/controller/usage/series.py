@@ -28,14 +28,15 @@ _FORMAT = 1
 _HEADER = struct.Struct("<BBII")
 _LARGEST = 2**32 - 1
 
-# The columns of a series. Columns 0 and 2 are averages over the step of a point; the others are largest values.
+# The columns of a series of points. CPU and GPU are averages over the time that a point covers. All other columns are
+# the largest values in that time.
 CPU, MEMORY, GPU, GPU_MEMORY, TASKS, REQUESTED_CPU, REQUESTED_MEMORY, REQUESTED_GPUS = range(8)
 TASK_COLUMNS = 4  # A task's series has the columns up to GPU_MEMORY.
 SUM_COLUMNS = 8
 
 
 def points_per_task(num_tasks: int) -> int:
-    """Return the number of points in the life ring of each task of a job with `num_tasks` tasks."""
+    """Return how many points store the whole life of each task, in a job with `num_tasks` tasks."""
     return max(LEAST_POINTS, min(LIFE_POINTS, _POINTS_OF_A_JOB // max(num_tasks, 1)) // 2 * 2)
 
 

@@ -80,7 +80,7 @@ def main() -> None:
             _execute(orders.get(), gangs, wire)
         try:
             wire.send_state(gangs.refresh())
-        except Exception:  # noqa: BLE001 - Ray does not answer. The engine notices the silence of the driver.
+        except Exception:  # noqa: BLE001 - If Ray does not answer, the engine notices the silence of the driver.
             traceback.print_exc()
 
 

@@ -29,7 +29,8 @@ _CONNECT_S = 40.0
 _ANSWER_S = 10.0
 _RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)
 _LIVED_LONG_S = 30.0
-_LONGEST_LINE = 256 * 1024 * 1024  # A line of this length can hold the state of a large cluster.
+# The longest line from the driver. A line of this length can contain the state of a large cluster.
+_LONGEST_LINE = 256 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
@@ -232,7 +233,7 @@ class RayPipe:
     def _handle_answer(self, message: Json) -> None:
         answer = self._answers.get(message["id"])
         if answer is None or answer.done():
-            return  # The caller has stopped waiting.
+            return  # A caller that has stopped waiting gets no answer.
         error: IrisError | None = None
         if "rejected" in message:
             error = GangRejectedError(message["rejected"])

@@ -49,7 +49,7 @@ _KILLED_S = 0.5  # A worker usually ends within this many seconds after its slot
 _RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
-# The largest number of characters of Ray's own message.
+# A reason contains at most this many characters of a message of Ray.
 _MAX_CAUSE = 300
 # A slot that requests no resources holds this amount of the Ray resource that identifies its machine.
 _LEAST = 0.0001

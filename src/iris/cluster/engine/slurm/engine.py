@@ -43,13 +43,13 @@ from iris.system.private_dir import inherited_umask, make_private
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
-# The pause before a gang whose workers could not start is submitted again.
+# If the workers of a gang could not start, the gang is submitted again after this pause.
 _AFTER_FAILURE_S = 10.0
 # The time for workers to end their tasks and upload their logs.
 _CLOSE_S = 17.0
 # The largest number of jobs that one command line of Slurm may name.
 _AT_ONCE = 200
-# Slurm accepts names of up to 1,024 bytes.
+# The longest name of a Slurm job. Slurm accepts up to 1,024 bytes.
 _MAX_NAME = 1000
 _log = logging.getLogger(__name__)
 

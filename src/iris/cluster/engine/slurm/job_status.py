@@ -80,7 +80,8 @@ def status_of(
 def _certainly_dead(
     slots: Sequence[Slot], state: str, before: GangStatus | None, nodes: Iterable[NodeInfo]
 ) -> frozenset[int]:
-    """Return the slots of an ended job that have certainly ended. Their machines still answer Slurm.
+    """Return the slots of an ended Slurm job whose processes have certainly ended, because their machines still answer
+    Slurm.
 
     Slurm ends a job once every machine that answers has reported that no process of the job is left. An unreachable
     machine may still be running tasks. If the job's state is NODE_FAIL, Slurm lost a machine, which may answer again by

@@ -36,7 +36,7 @@ class OtherPositions:
         return OtherPositions, (dict(self._read()).copy,)  # A closure cannot be pickled.
 
 
-NO_OTHER_POSITIONS = OtherPositions(dict)  # The lines of a stream with a single task share this object.
+NO_OTHER_POSITIONS = OtherPositions(dict)  # All lines of a stream with a single task share this object.
 
 
 class TaskPositions:

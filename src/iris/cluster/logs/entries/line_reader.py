@@ -267,7 +267,7 @@ class RawReader:
 
 def join_parts(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
     """Yield whole lines: join the parts of each long line. The states of a progress bar stay separate entries."""
-    kept: dict[tuple[int, str], list[LogEntry]] = {}  # The parts of the current line, by task and source.
+    kept: dict[tuple[int, str], list[LogEntry]] = {}  # The parts of an unfinished long line, by task and source.
     for entry in entries:
         key = (entry.task_index, entry.source)
         parts = kept.pop(key, [])

@@ -99,7 +99,7 @@ def _find_record(reader: LogReader, is_found: Callable[[Record], bool], *, after
             if chunk is None:
                 return reader.position
             if chunk.lost:
-                # The reader has inserted these gaps. The gaps are between the position before the read and the position
+                # The reader inserts a gap where records are missing. Such a gap lies between the positions before and
                 # after the read.
                 if any(map(is_found, decode(chunk.records))):
                     return reader.position if after else before

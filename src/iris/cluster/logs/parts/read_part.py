@@ -329,7 +329,7 @@ class _PartReading:
             if line_end - line > limit:
                 if line > at:
                     yield encode(block.source_id, block.timestamp_ms, block.offset + at, data[at:line])
-                # A line of 100 MB has many pieces. Its beginning is sent once.
+                # A very long line has many pieces, and its beginning must be sent only once.
                 yield from _shortened(block, line, line_end, 0 if is_continued and line == start else limit)
                 at = line_end
             line = line_end

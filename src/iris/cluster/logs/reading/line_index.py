@@ -99,7 +99,7 @@ class LineScanner:
         self._splitter = LineSplitter(point)
         self._ends = list(map(max, point.offsets, self.reader.offsets))
         self._numbers = numbers
-        self._expected = point.position  # The position of the next records if no records are missing.
+        self._expected = point.position  # The position at which the next chunk begins, unless records are missing.
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:
@@ -133,7 +133,7 @@ class LineScanner:
         first = self._splitter.line
         pieces: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         before_start = start_line - self._splitter.line
-        # Most chunks are so short that their lines need not be counted twice.
+        # The lines are counted first only if the chunk has enough bytes to reach `start_line`.
         if len(chunk.records) < before_start or _most_lines(chunk.records) < before_start:
             items = self._pass_over(chunk, first)
         else:

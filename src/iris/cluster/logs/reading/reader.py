@@ -116,9 +116,10 @@ class LogReader:
         self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        # The last segment of the log and its end, as they were the last time the reader was in an earlier segment.
+        # The last segment of the log, and the position at which it ended when the reader looked last. Unused once the
+        # reader has reached that segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
-        # The value of `begins` for the next chunk. None if the next chunk follows the last chunk without a gap.
+        # Where the next chunk begins. None if it follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
         self._reason = DAMAGED  # The reason for a gap before the next segment, for people.
 

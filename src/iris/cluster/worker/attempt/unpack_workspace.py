@@ -252,7 +252,8 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
     members = _Members(max_members)
     try:
         source = _BoundedGzip(blob)
-        with tarfile.open(fileobj=source, mode="r|") as tar:  # Opening the archive reads the first header.
+        # `tarfile.open` already reads the first header, which may be broken.
+        with tarfile.open(fileobj=source, mode="r|") as tar:
             while (member := tar.next()) is not None:
                 members.admit(member)
                 source.begin_content()

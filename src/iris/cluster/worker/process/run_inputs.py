@@ -159,7 +159,9 @@ def _work(
 def _outcome(
     tools: Any, function: Any, kwargs: dict[str, Any], item: bytes, is_star: bool, own: Any, index: int
 ) -> tuple[Any, ...]:
-    """Call the callable for one input. Return whether the call has failed, and then the parts of the outcome."""
+    """Call the callable for one input. Return a tuple: whether the call has failed, the kind of the outcome, its data,
+    and its texts.
+    """
     arguments: Any = ()
     try:
         arguments = _load_input(tools, item)

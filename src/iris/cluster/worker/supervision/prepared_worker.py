@@ -133,7 +133,7 @@ def _receive_order(connection: socket.socket) -> str:
     _set_name()
     header, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _DESCRIPTORS, socket.MSG_WAITALL)
     if len(descriptors) < _DESCRIPTORS:
-        os._exit(0)  # The server has ended, or needs no more workers.
+        os._exit(0)  # No order arrives if the server has ended, or needs no more workers.
     with connection, connection.makefile("rb") as reading:
         order = json.loads(reading.read(_LENGTH.unpack(header)[0]))
     event_log, _, credentials = descriptors

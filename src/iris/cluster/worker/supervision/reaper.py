@@ -235,4 +235,4 @@ def orphans(known: set[int]) -> list[int]:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split() if int(pid) not in known]
     except OSError:
-        return []  # The file is missing if the kernel was built without CONFIG_PROC_CHILDREN.
+        return []  # The file `children` is missing in /proc if the kernel was built without CONFIG_PROC_CHILDREN.

@@ -59,7 +59,7 @@ class StrayProcesses:
         for pid in orphans(self._own_pids):
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
                 if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                    continue  # The process had already ended before the kill.
+                    continue  # A process that has already ended needs no kill.
                 if any(is_marked(pid, mark) for mark in running):
                     continue
                 # If no attempt is running, every orphan is a stray, even an orphan that has removed its mark.

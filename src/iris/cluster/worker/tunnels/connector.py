@@ -17,8 +17,8 @@ class NotConnectedError(Exception):
     """A channel could not be connected.
 
     Attributes:
-        code: The reason.
-        text: The reason for people.
+        code: The reason, as a code for programs.
+        text: The reason, as a text for people.
     """
 
     def __init__(self, code: ChannelReset, text: str) -> None:

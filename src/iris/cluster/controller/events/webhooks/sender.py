@@ -59,7 +59,9 @@ class WebhookSender:
         )
 
     async def post(self, headers: dict[str, str], body: bytes) -> Refusal | None:
-        """Send a request. Return None if the receiver has accepted it, and otherwise the reason."""
+        """Send a request. Return None if the receiver has accepted the request, and otherwise the reason of the
+        refusal.
+        """
         request = Request("POST", self._url, headers=Headers(headers.items()), content=body)
         try:
             async with asyncio.timeout(TIMEOUT_S + 1):

@@ -16,7 +16,7 @@ from iris.rpc import cluster_pb2
 
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
-# The migration that creates these tables (schema.py).
+# The database migration (schema.py) that creates the tables of stored bytes.
 CONTENTS_SCHEMA = """
 CREATE TABLE contents (                        -- the jobs whose contents are stored
     number INTEGER PRIMARY KEY,                -- the number of the job
@@ -89,8 +89,8 @@ CREATE TRIGGER result_added AFTER INSERT ON results BEGIN
         WHERE number = (SELECT number FROM jobs WHERE job_id = NEW.job_id);
 END;
 """
-# The migration that creates the table of inputs. The inputs of a job are removed with its entry point, and count as
-# contents of the job.
+# The database migration that creates the table of inputs. The inputs of a job are removed with its entry point, and
+# count as contents of the job.
 INPUTS_SCHEMA = """
 CREATE TABLE inputs (                          -- the inputs of the tasks of a job (cluster/task_inputs.py)
     number INTEGER PRIMARY KEY,                -- the number of the job
@@ -107,8 +107,8 @@ END;
 """
 # The statement adds the inputs of the job whose contents were added last. The number of this job is the last row id.
 ADD_INPUTS = "INSERT INTO inputs VALUES (last_insert_rowid(), ?, ?)"
-# Adds the row of contents for the job that was inserted last, after its entry point. The argument is the hash of the
-# job's workspace.
+# This statement adds the row of contents for the job that was inserted last. It runs after the entry point was
+# inserted. The argument is the hash of the job's workspace.
 ADD_CONTENTS = (
     "INSERT INTO contents SELECT jobs.number, owner, iif(state, max(finished_at_ms, 1), 0), ?,"
     " coalesce((SELECT length(entry_points.launch) FROM entry_points WHERE entry_points.number = jobs.number), 0)"
