@@ -33,11 +33,11 @@ def stepped(tmp_path: Path, seconds: int) -> list[int]:
     return [round(int(word) / HOUR_MS) for word in ended.stdout.split()]
 
 
-def test_clock_set_ahead_changes_no_age(tmp_path: Path) -> None:
+def test_wall_clock_set_ahead_changes_no_measured_age(tmp_path: Path) -> None:
     assert stepped(tmp_path, 30 * 3600) == [30, 0, 0]
 
 
-def test_clock_set_back_changes_no_age(tmp_path: Path) -> None:
+def test_wall_clock_set_back_changes_no_measured_age(tmp_path: Path) -> None:
     assert stepped(tmp_path, -3600) == [-1, -1, 0]
 
 

@@ -111,7 +111,7 @@ def test_names_of_contexts_are_completed(user_iris: Iris, shared_cluster: LocalS
     assert offered("logout", "x") == []
 
 
-def test_context_of_the_command_line_wins_over_the_job_file_and_is_logged_out_of(
+def test_context_option_overrides_the_job_file_and_logout_removes_the_context(
     user_iris: Iris, shared_cluster: LocalServer
 ) -> None:
     login(user_iris, shared_cluster.address, "--name", "one", secret=token("user", name="ana"))

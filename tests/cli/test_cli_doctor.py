@@ -26,7 +26,7 @@ def doctor(iris: Iris, *words: str, code: int, **env: str) -> dict[tuple[str, st
     return {(finding["subject"], finding["check"]): finding for finding in document["findings"]}
 
 
-def test_healthy_cluster_passes_each_check(iris: Iris, shared_cluster: LocalServer) -> None:
+def test_doctor_finds_nothing_wrong_with_a_healthy_cluster(iris: Iris, shared_cluster: LocalServer) -> None:
     found = doctor(
         iris, code=0, IRIS_CONTROLLER_ADDRESS=shared_cluster.address, IRIS_TOKEN=token("reader", ttl_s=30 * 86400.0)
     )
@@ -41,7 +41,7 @@ def test_healthy_cluster_passes_each_check(iris: Iris, shared_cluster: LocalServ
     assert "'reader'" in found["client", "token"]["text"]
 
 
-def test_token_that_the_cluster_does_not_accept_is_a_problem(iris: Iris, shared_cluster: LocalServer) -> None:
+def test_doctor_reports_a_token_that_the_cluster_refuses(iris: Iris, shared_cluster: LocalServer) -> None:
     other = token("reader", ttl_s=-100.0)
     found = doctor(iris, code=1, IRIS_CONTROLLER_ADDRESS=shared_cluster.address, IRIS_TOKEN=other)
     assert found["client", "token"]["status"] == "problem"
@@ -49,13 +49,13 @@ def test_token_that_the_cluster_does_not_accept_is_a_problem(iris: Iris, shared_
     assert "iris login" in found["client", "token"]["advice"]
 
 
-def test_machine_without_a_cluster_gets_the_next_steps(iris: Iris) -> None:
+def test_doctor_without_a_cluster_shows_the_next_steps(iris: Iris) -> None:
     found = doctor(iris, code=1)
     (finding,) = found.values()
     assert "iris up" in finding["advice"]
 
 
-def test_address_at_which_nothing_listens_is_named(iris: Iris) -> None:
+def test_doctor_names_an_address_at_which_nothing_listens(iris: Iris) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     found = doctor(iris, code=1, IRIS_CONTROLLER_ADDRESS=address, IRIS_TOKEN=token(ttl_s=30 * 86400.0))
     assert address in found["controller", "reachability"]["text"]
@@ -63,12 +63,12 @@ def test_address_at_which_nothing_listens_is_named(iris: Iris) -> None:
     assert "FAIL  controller: " in iris("doctor", code=1, IRIS_CONTROLLER_ADDRESS=address).stdout
 
 
-def test_name_that_does_not_resolve_is_named(iris: Iris) -> None:
+def test_doctor_names_a_host_name_that_does_not_resolve(iris: Iris) -> None:
     found = doctor(iris, code=1, IRIS_CONTROLLER_ADDRESS="http://nowhere.invalid:1", IRIS_TOKEN=token())
     assert "'nowhere.invalid' is unknown" in found["controller", "reachability"]["text"]
 
 
-def test_killed_server_of_up_is_found_with_its_event_log(iris: Iris) -> None:
+def test_doctor_names_the_event_log_of_a_killed_server_of_iris_up(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     os.kill(up["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
@@ -79,7 +79,7 @@ def test_killed_server_of_up_is_found_with_its_event_log(iris: Iris) -> None:
     iris("down")
 
 
-def test_certificate_is_checked(iris: Iris, tmp_path: Path) -> None:
+def test_doctor_checks_the_certificate_of_the_server(iris: Iris, tmp_path: Path) -> None:
     certificate = self_signed(tmp_path, "127.0.0.1")
     options = {"tls_cert": str(certificate.cert), "tls_key": str(certificate.key)}
     with running_cluster(tmp_path / "state", **options) as server:

@@ -77,7 +77,7 @@ def test_exec_that_is_not_possible_exits_with_125(remote_iris: Iris, client: Iri
     assert "only the owner" in remote_iris("exec", job.job_id, "true", code=125, IRIS_TOKEN=other).stderr
 
 
-def test_interrupt_and_quit_reach_the_command_without_a_terminal(remote_iris: Iris, job: Job) -> None:
+def test_sigint_and_sigquit_of_exec_reach_the_command_without_a_terminal(remote_iris: Iris, job: Job) -> None:
     script = "trap 'echo int' INT; trap 'echo quit; exit 9' QUIT; echo ready; while :; do sleep 0.05; done"
     running = remote_iris.start("exec", job.job_id, "--", "sh", "-c", script)
     for number, line in ((signal.SIGINT, "ready"), (signal.SIGQUIT, "int")):
@@ -87,7 +87,7 @@ def test_interrupt_and_quit_reach_the_command_without_a_terminal(remote_iris: Ir
     assert running.exit_code() == 9
 
 
-def test_third_interrupt_ends_a_command_that_ignores_them(remote_iris: Iris, job: Job) -> None:
+def test_third_sigint_ends_exec_of_a_command_that_ignores_sigint(remote_iris: Iris, job: Job) -> None:
     script = "trap 'echo int' INT; echo ready; while :; do sleep 0.05; done"
     running = remote_iris.start("exec", job.job_id, "--", "sh", "-c", script)
     for line in ("ready", "int", "int"):
@@ -107,7 +107,7 @@ def test_shell_reads_commands_from_standard_input_without_a_terminal(remote_iris
     assert (done.returncode, done.stdout) == (4, b"/bin/sh 0\n")
 
 
-def test_output_that_cannot_be_written_is_an_error_of_iris(remote_iris: Iris, job: Job) -> None:
+def test_exec_whose_output_cannot_be_written_reports_an_error_of_iris(remote_iris: Iris, job: Job) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             remote_iris.command("exec", job.job_id, "echo", "x"),
@@ -120,7 +120,7 @@ def test_output_that_cannot_be_written_is_an_error_of_iris(remote_iris: Iris, jo
     assert b"cannot write the output: No space left on device" in done.stderr
 
 
-def test_hangup_is_ignored_under_nohup(remote_iris: Iris, job: Job) -> None:
+def test_exec_under_nohup_ignores_sighup(remote_iris: Iris, job: Job) -> None:
     command = remote_iris.command("exec", "-i", job.job_id, "--", "sh", "-c", "echo ready; exec cat")
     with subprocess.Popen(
         ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command],
@@ -161,7 +161,7 @@ def test_shell_in_a_terminal_passes_keys_sizes_and_its_end(remote_iris: Iris, jo
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_terminal_is_restored_after_a_signal(remote_iris: Iris, job: Job, number: int, code: int) -> None:
+def test_exec_restores_the_terminal_after_a_signal(remote_iris: Iris, job: Job, number: int, code: int) -> None:
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
     terminal.shows(">")
     wait_until(lambda: is_raw(terminal), "raw mode")
@@ -170,7 +170,7 @@ def test_terminal_is_restored_after_a_signal(remote_iris: Iris, job: Job, number
     assert not is_raw(terminal)
 
 
-def test_interrupt_leaves_a_shell_whose_cluster_does_not_answer(
+def test_ctrl_c_leaves_a_shell_whose_cluster_does_not_answer(
     remote_iris: Iris, shared_cluster: LocalServer, job: Job
 ) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
@@ -185,7 +185,7 @@ def test_interrupt_leaves_a_shell_whose_cluster_does_not_answer(
         assert not is_raw(terminal)
 
 
-def test_interrupt_leaves_a_shell_that_waits_for_its_task(remote_iris: Iris, client: IrisClient) -> None:
+def test_ctrl_c_leaves_a_shell_that_waits_for_its_task(remote_iris: Iris, client: IrisClient) -> None:
     first = client.run(["sleep", "600"], name=unique("first"))
     later = client.run(["sleep", "600"], name=unique("later"), after={first: "any"})
     terminal = remote_iris.terminal("shell", later.job_id)

@@ -91,7 +91,7 @@ def test_forward_of_an_invalid_port_is_refused(remote_iris: Iris, port: str, sai
     assert said in remote_iris("forward", "job", port, code=2).stderr
 
 
-def test_taken_local_port_is_refused_with_the_command_that_takes_a_free_one(remote_iris: Iris, job: Job) -> None:
+def test_forward_to_a_taken_local_port_is_refused_with_a_command_for_a_free_port(remote_iris: Iris, job: Job) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         refused = remote_iris("forward", f"{job.job_id}/task-1", f"echo:{taken}", "8000:0", code=1).stderr
@@ -99,7 +99,7 @@ def test_taken_local_port_is_refused_with_the_command_that_takes_a_free_one(remo
     assert f"'iris forward {job.job_id}/task-1 echo:0 8000:0'" in refused
 
 
-def test_reversed_pair_of_numbers_is_noticed(remote_iris: Iris, job: Job) -> None:
+def test_forward_with_reversed_ports_prints_a_notice(remote_iris: Iris, job: Job) -> None:
     number = job.tasks()[0].status().ports["echo"]
     running = remote_iris.start("forward", job.job_id, f"1:{number}", "--listen", "127.0.0.3")
     running.line()

@@ -25,13 +25,13 @@ def in_shell(iris: Iris, script: str, *words: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_run_with_closed_descriptors_exits_as_the_job(iris: Iris, closed: str) -> None:
+def test_run_with_closed_descriptors_exits_with_the_code_of_the_job(iris: Iris, closed: str) -> None:
     done = in_shell(iris, f'"$@" {closed}', "run", "--", "sh", "-c", "echo out; exit 7")
     assert done.returncode == 7, done
     assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "out\n")
 
 
-def test_run_with_ignored_signals_exits_as_the_job(iris: Iris) -> None:
+def test_run_with_ignored_signals_exits_with_the_code_of_the_job(iris: Iris) -> None:
     prepare = "trap '' HUP INT TERM QUIT PIPE CHLD USR1"
     done = in_shell(iris, f'{prepare}; "$@"', "run", "--", "sh", "-c", "grep ^SigIgn /proc/self/status; exit 7")
     assert (done.returncode, done.stdout) == (7, "SigIgn:\t0000000000000000\n"), done

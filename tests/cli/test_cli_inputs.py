@@ -18,7 +18,7 @@ def test_each_option_runs_a_task_for_each_line_that_is_not_blank(remote_iris: Ir
     assert sorted(line.rpartition(" | ")[2] for line in done.stdout.splitlines()) == ["<a b>=a b", "<c>=c"]
 
 
-def test_failed_input_of_each_lets_the_others_run_and_sets_the_exit_code(remote_iris: Iris) -> None:
+def test_failed_input_of_the_each_option_lets_the_others_run_and_sets_the_exit_code(remote_iris: Iris) -> None:
     (remote_iris.folder / "codes").write_text("7\n0\n0\n")
     done = remote_iris("run", "--name", "codes", "--each", "codes", "--", "sh", "-c", "exit {}", code=7)
     assert "1 of 3 inputs failed, the first in task 0: exit code 7" in done.stderr

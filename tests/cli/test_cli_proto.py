@@ -36,7 +36,7 @@ def test_proto_export_with_json_names_the_folder_and_the_files(
     assert json.loads(capfd.readouterr().out) == {"path": str(tmp_path), "files": [NAME]}
 
 
-def test_folder_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_proto_export_to_an_unwritable_folder_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(FailedPreconditionError) as caught:
         export(str(tmp_path / "taken"))

@@ -27,7 +27,7 @@ def test_retry_shows_the_lines_of_the_new_job_and_exits_with_its_code(remote_iri
     assert "no job named" in remote_iris("retry", "§", code=125).stderr
 
 
-def test_taken_name_is_used_again_with_replace_and_its_job_is_shown_with_reuse(remote_iris: Iris) -> None:
+def test_run_with_a_taken_name_replaces_or_shows_the_earlier_job_as_the_option_says(remote_iris: Iris) -> None:
     name = unique("again")
     remote_iris("run", "--name", name, "--", "echo", "first")
     assert remote_iris("run", "--name", name, "--reuse", "--", "echo", "second").stdout == "first\n"

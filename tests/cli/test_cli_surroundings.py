@@ -56,7 +56,7 @@ def shared_up(tmp_path_factory: pytest.TempPathFactory, preloaded: Preloaded) ->
     program.close()
 
 
-def test_run_passes_its_own_environment_instead_of_that_of_up(shared_up: Iris) -> None:
+def test_tasks_of_iris_run_get_the_environment_of_iris_run_instead_of_iris_up(shared_up: Iris) -> None:
     done = shared_up("run", "--env", "GIVEN=2", "--", "env", BOTH="of run", EMPTY="")
     variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "OF_UP" not in variables

@@ -26,20 +26,20 @@ def signed_in(link: str) -> str:
     return found["next"][0]
 
 
-def test_link_is_printed_where_there_is_no_browser(remote_iris: Iris) -> None:
+def test_sign_in_link_is_printed_on_a_machine_without_a_browser(remote_iris: Iris) -> None:
     printed = remote_iris("web", **NO_DISPLAY)
     assert signed_in(printed.stdout.strip()) == "jobs"
     assert "works once, within five minutes" in printed.stderr
     assert "ssh" not in printed.stderr
 
 
-def test_link_printed_over_ssh_comes_with_the_command_that_forwards_the_port(remote_iris: Iris) -> None:
+def test_sign_in_link_printed_over_ssh_comes_with_the_command_that_forwards_the_port(remote_iris: Iris) -> None:
     printed = remote_iris("web", "--print", **{**NO_DISPLAY, "SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"})
     port = urlsplit(printed.stdout).port
     assert f"ssh -L {port}:localhost:{port} HOST" in printed.stderr
 
 
-def test_link_leads_to_a_job_or_to_the_log_of_a_task(remote_iris: Iris) -> None:
+def test_sign_in_link_leads_to_a_job_or_to_the_log_of_a_task(remote_iris: Iris) -> None:
     job = remote_iris("run", "--detach", "--", "true").stdout.strip()
     found = remote_iris.json("web", job[:-1])
     assert found.keys() == {"url", "expires_at_ms"}
@@ -49,7 +49,7 @@ def test_link_leads_to_a_job_or_to_the_log_of_a_task(remote_iris: Iris) -> None:
     assert "no-such-job" in remote_iris("web", "no-such-job", code=1).stderr
 
 
-def test_link_is_opened_in_the_browser_of_the_user_and_not_printed(remote_iris: Iris, tmp_path: Path) -> None:
+def test_sign_in_link_is_opened_in_the_browser_of_the_user_and_not_printed(remote_iris: Iris, tmp_path: Path) -> None:
     opened = tmp_path / "opened"
     program = tmp_path / "browser"
     program.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
@@ -62,12 +62,12 @@ def test_link_is_opened_in_the_browser_of_the_user_and_not_printed(remote_iris: 
     assert "iris web --print" in printed.stderr
 
 
-def test_browser_that_fails_to_start_leads_to_the_printed_link(remote_iris: Iris) -> None:
+def test_sign_in_link_is_printed_if_the_browser_fails_to_start(remote_iris: Iris) -> None:
     printed = remote_iris("web", **{**NO_DISPLAY, "BROWSER": "false %s"})
     assert signed_in(printed.stdout.strip()) == "jobs"
 
 
-def test_task_cannot_make_a_link(remote_iris: Iris) -> None:
+def test_task_cannot_create_a_sign_in_link(remote_iris: Iris) -> None:
     assert (
         "accepted roles: admin, reader, user"
         in remote_iris("web", code=1, IRIS_TOKEN=token("worker", worker_id="w")).stderr

@@ -31,7 +31,7 @@ def run(iris: Iris, *options: str) -> str:
     return job
 
 
-def test_file_is_copied_to_stdout_a_folder_and_back_from_stdin(remote_iris: Iris) -> None:
+def test_cp_copies_a_file_to_stdout_to_a_folder_and_back_from_stdin(remote_iris: Iris) -> None:
     job = run(remote_iris)
     assert remote_iris("cp", f"{job}:out/index", "-").stdout == "0\n"
     done = remote_iris("cp", f"{job}/task-0:out", ".")
@@ -69,7 +69,7 @@ def test_files_of_several_tasks_get_a_folder_for_each_task(remote_iris: Iris) ->
     remote_iris("kill", job)
 
 
-def test_wrong_command_lines_are_refused_with_the_next_step(remote_iris: Iris) -> None:
+def test_invalid_cp_command_lines_are_refused_with_the_next_step(remote_iris: Iris) -> None:
     for words in (("a", "b"), ("a:x", "b:y"), ("./a:x", "b")):
         assert "one of SOURCE and DESTINATION must be JOB:PATH" in remote_iris("cp", *words, code=2).stderr
     assert "no job named" in remote_iris("cp", "nope:x", ".", code=1).stderr

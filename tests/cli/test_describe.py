@@ -62,7 +62,7 @@ def test_next_commands_retry_failed_tasks_alone_only_if_they_are_independent(ind
     assert next_commands(job, None, independent=independent)[-1] == f"iris retry job{failed}"
 
 
-def test_end_of_a_job_that_never_started_is_counted_from_its_submission(remote_iris: Iris) -> None:
+def test_duration_of_a_job_that_never_started_is_counted_from_its_submission(remote_iris: Iris) -> None:
     name = remote_iris.detach("true", "--cpu", "1000")
     remote_iris("wait", name, code=125)
     (ended,) = (line for line in remote_iris("describe", name).stdout.splitlines() if line.startswith("ended "))

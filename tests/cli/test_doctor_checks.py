@@ -29,7 +29,7 @@ def statuses(findings: list[Finding]) -> dict[str, Status]:
     return found
 
 
-def test_server_that_answers_is_ok() -> None:
+def test_doctor_finding_about_a_server_that_answers_is_good() -> None:
     probe = ServerProbe(is_iris=True, is_ready=True, clock_offset_s=0.0)
     assert statuses(judge_server(probe, ADDRESS)) == {"reachability": Status.OK, "clock": Status.OK}
 
@@ -54,18 +54,18 @@ def test_server_with_a_fault_gets_a_finding_with_advice(probe: ServerProbe, chec
     assert bool(finding.advice) == (status is not Status.OK)
 
 
-def test_name_that_no_dns_can_have_is_unknown() -> None:
+def test_host_name_that_no_dns_can_have_counts_as_unknown() -> None:
     probe = probe_server(f"http://{'a' * 64}.example:80", ClientTls())
     assert "is unknown here" in probe.error
 
 
-def test_server_that_accepts_connections_and_never_answers_is_not_waited_for() -> None:
+def test_doctor_does_not_wait_long_for_a_server_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         probe = probe_server(address_of(silent), ClientTls(), timeout_s=0.5)
     assert probe.error == "it accepts connections, but has not answered within 0.5 s"
 
 
-def test_server_that_answers_every_path_with_endless_text_is_no_iris() -> None:
+def test_doctor_notices_that_a_server_with_endless_answers_is_not_iris() -> None:
     def answer(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ def test_worker_that_only_this_machine_cannot_reach_is_no_problem() -> None:
         ({"version": "9.9.0"}, "version", Status.PROBLEM),
     ],
 )
-def test_facts_of_a_worker_that_could_be_better_get_advice(
+def test_doctor_gives_advice_about_a_worker_that_could_be_improved(
     change: dict[str, str | int], check: str, status: Status
 ) -> None:
     changed = healthy_worker()
@@ -195,7 +195,7 @@ def test_clock_of_a_worker_is_compared_with_the_controller() -> None:
     )
 
 
-def test_text_joins_good_findings_of_one_subject_and_shows_advice_below_others() -> None:
+def test_doctor_text_joins_good_findings_of_one_subject_and_shows_advice_below_the_others() -> None:
     findings = [
         Finding("a", "controller", Status.OK, "one"),
         Finding("b", "controller", Status.OK, "two"),

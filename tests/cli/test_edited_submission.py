@@ -21,7 +21,9 @@ def answer() -> Controller.GetSubmissionResponse:
     return Controller.GetSubmissionResponse(submission=submission)
 
 
-def test_variables_of_a_shell_are_named_in_a_comment_and_all_are_kept(answer: Controller.GetSubmissionResponse) -> None:
+def test_edited_job_keeps_all_variables_of_the_shell_and_names_them_in_a_comment(
+    answer: Controller.GetSubmissionResponse,
+) -> None:
     text = write_submission(answer)
     assert "# HOME, LR, SECRET\n" in text
     assert "\nenv = " not in text
@@ -29,7 +31,9 @@ def test_variables_of_a_shell_are_named_in_a_comment_and_all_are_kept(answer: Co
     assert (edited.kept, edited.variables) == ({"HOME", "LR", "SECRET"}, {})
 
 
-def test_variable_that_is_set_in_the_text_replaces_only_its_own_value(answer: Controller.GetSubmissionResponse) -> None:
+def test_edited_job_with_one_changed_variable_keeps_the_other_variables(
+    answer: Controller.GetSubmissionResponse,
+) -> None:
     text = write_submission(answer) + 'env = ["LR=2", "MORE=3", "SECRET"]\n'
     edited = read_edited(text, run, answer.submission)
     assert (edited.kept, edited.variables) == ({"HOME", "SECRET"}, {"LR": "2", "MORE": "3"})
@@ -37,7 +41,7 @@ def test_variable_that_is_set_in_the_text_replaces_only_its_own_value(answer: Co
         read_edited(write_submission(answer) + 'env = ["NOPE"]\n', run, answer.submission)
 
 
-def test_variable_that_is_removed_from_the_list_of_a_job_without_a_shell_is_not_kept(
+def test_edited_job_lacks_a_variable_that_was_removed_from_its_list(
     answer: Controller.GetSubmissionResponse,
 ) -> None:
     answer.submission.environment.complete = False

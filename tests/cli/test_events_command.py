@@ -15,7 +15,7 @@ Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
 
 
-def test_events_of_a_job_are_lines_and_json_and_continue_after_an_id(remote_iris: Iris) -> None:
+def test_events_command_prints_lines_or_json_and_continues_after_an_event_id(remote_iris: Iris) -> None:
     job = remote_iris.detach("exit 4")
     remote_iris("wait", job, code=4)
     lines = remote_iris("events", job).stdout.splitlines()
@@ -45,7 +45,7 @@ def test_following_events_shows_new_ones_until_ctrl_c(remote_iris: Iris) -> None
     assert follow.exit_code() == 130
 
 
-def test_invalid_kind_cursor_and_options_are_refused(remote_iris: Iris) -> None:
+def test_events_command_refuses_invalid_kinds_cursors_and_options(remote_iris: Iris) -> None:
     assert "did you mean 'job.failed'" in remote_iris("events", "--kind", "job.fail", code=2).stderr
     assert "or a group: contents.*" in remote_iris("events", "--kind", "", code=2).stderr
     assert "an earlier event, got 'x'" in remote_iris("events", "--cursor", "x", code=1).stderr
@@ -68,6 +68,6 @@ def test_line_of_an_event_names_its_task_and_its_details() -> None:
     assert subject_of(pb.Controller.Event(worker_id="w")) == "w"
 
 
-def test_page_of_events_lists_exactly_the_kinds() -> None:
+def test_documentation_page_of_events_lists_exactly_the_existing_kinds() -> None:
     rows = dict(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (.+?) \|", PAGE.read_text(), re.MULTILINE))
     assert rows == EVENT_KINDS

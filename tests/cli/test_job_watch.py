@@ -18,7 +18,7 @@ Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 PENDING, RUNNING = cluster_pb2.JOB_STATE_PENDING, cluster_pb2.JOB_STATE_RUNNING
 
 
-def test_activity_of_a_waiting_job_is_its_reason() -> None:
+def test_activity_of_a_waiting_job_is_the_reason_why_it_waits() -> None:
     job = cluster_pb2.JobStatus(job_id="a", state=PENDING, status_message="waiting for 4 GPUs")
     assert (activity_of(job).who, activity_of(job).waits) == ("job a", "waiting for 4 GPUs")
     assert activity_of(cluster_pb2.JobStatus(job_id="a", state=PENDING)).waits == "waiting for a worker"

@@ -98,6 +98,6 @@ def test_error_of_iris_itself_exits_with_125_where_the_code_is_the_code_of_a_job
         ({"state": pb.JOB_STATE_UNSCHEDULABLE}, 125),
     ],
 )
-def test_exit_code_of_an_end_follows_the_documented_table(fields: dict[str, Any], code: int) -> None:
+def test_exit_code_of_an_ended_job_follows_the_documented_table(fields: dict[str, Any], code: int) -> None:
     assert exit_code_of(pb.JobStatus(**fields)) == code
     assert exit_code_of(pb.TaskStatus(**fields)) == code

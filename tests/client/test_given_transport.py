@@ -69,7 +69,7 @@ def test_broken_connection_of_the_transport_is_retried() -> None:
         (httpx.UnsupportedProtocol("only http"), "UnsupportedProtocol: only http"),
     ],
 )
-def test_other_exception_of_the_transport_is_named_and_not_retried(raised: Exception, said: str) -> None:
+def test_unexpected_exception_of_the_transport_is_named_and_not_retried(raised: Exception, said: str) -> None:
     tries: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

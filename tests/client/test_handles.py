@@ -197,7 +197,7 @@ def test_state_of_an_async_handle_without_await_is_refused(shared_cluster: Local
             use()
 
 
-def test_names_of_the_package_are_the_objects_of_their_modules() -> None:
+def test_names_of_the_iris_package_are_the_objects_of_their_modules() -> None:
     from iris import versions
     from iris.client.aio import AsyncJob
     from iris.cluster.types import ResourceSpec, get_job_info

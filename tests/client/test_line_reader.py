@@ -179,13 +179,13 @@ def test_newline_right_after_a_flush_is_an_entry_with_an_empty_line() -> None:
     assert shown(read(reader, encode(OUT, 2, 4, b"\n"))) == [b"\n"]
 
 
-def test_progress_bar_without_parts_is_one_line() -> None:
+def test_progress_bar_of_a_reader_without_partial_lines_is_one_line() -> None:
     bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
     (entry,) = read(line_reader(), *cut(OUT, bar + b"\n", 4096))
     assert (entry.data, entry.partial) == (bar, False)
 
 
-def test_progress_bar_with_parts_is_cut_before_a_carriage_return() -> None:
+def test_progress_bar_of_a_reader_with_partial_lines_is_cut_before_a_carriage_return() -> None:
     reader = line_reader(pieces=True)
     bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
     frames = [encode(OUT, at, 56 * at, bar[56 * at : 56 * (at + 1)]) for at in range(101)]

@@ -32,14 +32,14 @@ def answer(
     )
 
 
-def test_answers_of_several_calls_are_summed() -> None:
+def test_profile_is_the_sum_of_the_answers_of_several_calls() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(5), 2)
     total.add(answer(7), 1)
     assert total.profile() == Profile("train", 3, 100, {(MAIN,): 12}, (ProfiledTask("train/task-3", 3, 12),))
 
 
-def test_task_that_ends_meanwhile_keeps_its_samples_and_needs_no_reason() -> None:
+def test_task_that_ends_during_a_profile_keeps_its_samples_and_has_no_reason() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(5), 2)
     total.add(answer(0, pb.STACK_REASON_NOT_RUNNING, "the task has ended"), 2)
@@ -47,14 +47,14 @@ def test_task_that_ends_meanwhile_keeps_its_samples_and_needs_no_reason() -> Non
     assert (total.is_over, total.seconds) == (True, 2)
 
 
-def test_task_without_samples_has_the_reason() -> None:
+def test_task_without_samples_in_a_profile_has_a_reason() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(0, pb.STACK_REASON_NOT_PYTHON, "not Python"), 2)
     assert total.profile().tasks == (ProfiledTask("train/task-3", 3, 0, "NOT_PYTHON", "not Python"),)
     assert str(total.profile()).splitlines()[-1] == "no samples of task 3: not Python"
 
 
-def test_profile_of_an_ended_job_is_one_call() -> None:
+def test_profile_of_an_ended_job_ends_after_one_call() -> None:
     calls: list[str] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
@@ -69,7 +69,7 @@ def test_profile_of_an_ended_job_is_one_call() -> None:
 
 
 @pytest.mark.parametrize(("duration", "calls"), [(1, [1]), (2, [2]), (5, [2, 2, 1])])
-def test_duration_is_divided_into_calls(duration: int, calls: list[int]) -> None:
+def test_duration_of_a_profile_is_divided_into_calls(duration: int, calls: list[int]) -> None:
     assert list(slices(duration)) == calls
 
 
@@ -82,7 +82,7 @@ def test_recursive_function_counts_once_in_a_sample() -> None:
     assert PROFILE.samples == 100
 
 
-def test_table_shows_shares_of_functions() -> None:
+def test_table_of_a_profile_shows_the_share_of_each_function() -> None:
     assert str(PROFILE).splitlines() == [
         "job train: 100 samples of 1 task in 1 second",
         "",
@@ -93,7 +93,7 @@ def test_table_shows_shares_of_functions() -> None:
     ]
 
 
-def test_table_without_samples_names_the_next_command() -> None:
+def test_table_of_a_profile_without_samples_names_the_next_command() -> None:
     assert "iris stack" in str(Profile("train", 1, 100, {}, (ProfiledTask("train/task-0", 0, 0),)))
 
 

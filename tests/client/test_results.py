@@ -142,7 +142,7 @@ async def test_async_results_equal_the_sync_results(shared_cluster: LocalServer,
         assert await (await job.tasks())[3].result(timeout=60) == 3
 
 
-def test_task_without_a_result_explains_it_in_the_stream(client: IrisClient) -> None:
+def test_stream_of_results_contains_the_reason_why_a_task_has_no_result(client: IrisClient) -> None:
     job = client.run(shell("exit 3"))
     tasks = [one for one in client.cluster.stream_results(job.job_id) if isinstance(one, cluster_pb2.TaskStatus)]
     assert [(task.exit_code, task.state) for task in tasks] == [(3, cluster_pb2.TASK_STATE_FAILED)]

@@ -34,7 +34,7 @@ def hung_gang() -> JobStacks:
     return JobStacks("g", tuple(tasks))
 
 
-def test_identical_stacks_of_a_gang_are_one_group_and_the_odd_task_another() -> None:
+def test_identical_stacks_of_a_gang_are_one_group_and_a_different_stack_is_another() -> None:
     merged = merge(hung_gang().tasks)
     assert [(group.task_indices, group.frames) for group in merged.groups] == [
         (tuple(index for index in range(32) if index != 7), ALL_REDUCE),
@@ -128,7 +128,7 @@ def test_active_thread_is_never_idle() -> None:
     assert not is_idle(thread(POOL, "pool_0", active=True))
 
 
-def test_beginning_of_a_thread_is_left_out_but_one_frame_stays() -> None:
+def test_outermost_frames_of_a_thread_are_left_out_but_one_frame_stays() -> None:
     assert without_beginning((*NEXT, *BEGINNING)) == NEXT
     assert without_beginning(BEGINNING) == BEGINNING[:1]
     assert without_beginning(()) == ()

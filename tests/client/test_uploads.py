@@ -50,7 +50,7 @@ def result_of(operation: Operation[Copied]) -> Copied:
         answer = step.function()
 
 
-def test_stream_is_sent_again_from_the_position_that_it_had() -> None:
+def test_upload_of_a_stream_is_repeated_from_its_first_position() -> None:
     stream = io.BytesIO(b"header body")
     stream.seek(7)
     route = ForgetfulRoute(losses=1)
@@ -59,7 +59,7 @@ def test_stream_is_sent_again_from_the_position_that_it_had() -> None:
     assert (copied.files, copied.bytes) == (1, 4)
 
 
-def test_stream_that_cannot_be_read_again_is_not_sent_again() -> None:
+def test_upload_of_a_stream_that_cannot_seek_is_not_repeated() -> None:
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
             return False

@@ -96,7 +96,7 @@ os.wait()
     assert program.terminal.exit_code() == 0
 
 
-def test_error_inside_the_block_removes_the_line(start: Callable[[str], TerminalProgram]) -> None:
+def test_error_inside_a_progress_block_removes_the_progress_line(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 try:

@@ -110,7 +110,7 @@ def _has_read_twice(prometheus: Prometheus, job: str) -> bool:
     return bool(found and found["result"])
 
 
-def test_targets_are_the_controller_and_its_worker(prometheus: Prometheus, server: LocalServer) -> None:
+def test_prometheus_targets_are_the_controller_and_its_worker(prometheus: Prometheus, server: LocalServer) -> None:
     def errors() -> dict[tuple[str, str | None], str]:
         targets = prometheus.ask("targets")["activeTargets"]
         return {(one["labels"]["job"], one["labels"].get("worker")): one["lastError"] for one in targets}
@@ -135,7 +135,7 @@ def test_each_query_of_the_dashboard_and_the_alerts_can_be_evaluated(prometheus:
         prometheus.query(query)  # An invalid query is an error.
 
 
-def test_no_alert_has_a_cause_in_a_healthy_cluster(prometheus: Prometheus) -> None:
+def test_healthy_cluster_triggers_no_alert(prometheus: Prometheus) -> None:
     rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(alert_queries())
     for rule in rules:
@@ -143,7 +143,7 @@ def test_no_alert_has_a_cause_in_a_healthy_cluster(prometheus: Prometheus) -> No
             assert not prometheus.query(rule["query"]), rule["name"]
 
 
-def test_values_are_those_of_the_cluster(prometheus: Prometheus) -> None:
+def test_values_in_prometheus_equal_the_state_of_the_cluster(prometheus: Prometheus) -> None:
     (retries,) = wait_until(lambda: prometheus.query('iris_retries_total{cause="failure"}'), "the retries")
     assert float(retries["value"][1]) == 1
     (written,) = wait_until(lambda: prometheus.query("iris_worker_log_written_bytes_total"), "the bytes of the log")

@@ -71,24 +71,24 @@ def test_histogram_has_cumulative_buckets_a_sum_and_a_count(text_format: TextFor
 
 
 @pytest.mark.parametrize("text_format", FORMATS)
-def test_text_with_a_lone_surrogate_can_be_sent(text_format: TextFormat) -> None:
+def test_metric_with_a_lone_surrogate_in_its_text_can_be_sent(text_format: TextFormat) -> None:
     counts = Counts()
     counts.add("\ud800", "ok")
     assert write_metrics([CALLS.many(counts)], text_format).encode()
 
 
-def test_value_on_a_bound_counts_for_the_bucket_of_that_bound() -> None:
+def test_histogram_value_on_a_bound_counts_for_the_bucket_of_that_bound() -> None:
     distribution = Histogram((1.0, 2.0))
     for value in (1.0, 2.0, 2.5):
         distribution.add(value)
     assert distribution.counts == [1, 1, 1]
 
 
-def test_known_label_value_begins_at_zero() -> None:
+def test_counter_of_a_known_label_value_begins_at_zero() -> None:
     assert Counts(["failure"]).items() == [(("failure",), 0)]
 
 
-def test_openmetrics_ends_with_its_mark_and_the_classic_format_has_none() -> None:
+def test_openmetrics_text_ends_with_eof_and_the_older_format_does_not() -> None:
     assert write_metrics([AGE.one(1)], OPENMETRICS).endswith("iris_age_seconds 1\n# EOF\n")
     assert "EOF" not in write_metrics([AGE.one(1)], CLASSIC)
 
@@ -114,5 +114,5 @@ def test_openmetrics_ends_with_its_mark_and_the_classic_format_has_none() -> Non
         ),
     ],
 )
-def test_format_is_the_one_that_the_reader_prefers(accept: str, chosen: TextFormat) -> None:
+def test_metrics_are_written_in_the_format_that_the_reader_prefers(accept: str, chosen: TextFormat) -> None:
     assert choose_format(accept) is chosen

@@ -12,7 +12,7 @@ from iris.rpc.monitoring.metrics_route import MetricsText
 AGE = gauge("iris_age_seconds", "An age.", "kind")
 
 
-def test_other_work_goes_on_while_the_text_of_many_metrics_is_written() -> None:
+def test_event_loop_does_other_work_while_the_text_of_many_metrics_is_written() -> None:
     families = [AGE.labelled([((str(number),), number) for number in range(5000)])]
     turns = 0
 

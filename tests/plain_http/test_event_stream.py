@@ -78,7 +78,9 @@ def test_events_of_a_running_task_continue_after_a_cut_connection(
     assert source.connections == 4  # the last one was told that nothing follows
 
 
-def test_events_with_max_lines_end_after_that_many_lines_despite_cut_connections(curl: Curl, proxy: ChaosProxy) -> None:
+def test_event_stream_with_max_lines_ends_after_that_many_lines_despite_cut_connections(
+    curl: Curl, proxy: ChaosProxy
+) -> None:
     job = curl.ended_job("seq 30")
     proxy.plan = always(Faults("cut", after_bytes=1500))
     source = source_of(curl, proxy, job, "max_lines=20&source=stdout")

@@ -181,7 +181,7 @@ def raw_reader(curl: Curl, job: str, query: str) -> socket.socket:
     return connection
 
 
-def test_reader_that_stops_is_sent_a_bounded_part_and_then_the_rest(curl: Curl) -> None:
+def test_log_reader_that_pauses_gets_a_bounded_part_and_later_the_rest(curl: Curl) -> None:
     lines = 400_000
     job = curl.ended_job(f"seq {lines}")
     with raw_reader(curl, job, "format=raw") as stopped:

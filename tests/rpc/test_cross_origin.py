@@ -104,7 +104,9 @@ def test_answer_names_an_allowed_origin_and_the_headers_that_a_page_may_read(clu
 
 
 @pytest.mark.parametrize("origin", [None, OTHER])
-def test_answer_without_an_allowed_origin_only_varies(cluster: LocalServer, origin: str | None) -> None:
+def test_answer_to_a_page_that_is_not_allowed_has_only_the_header_vary(
+    cluster: LocalServer, origin: str | None
+) -> None:
     given = {} if origin is None else {"origin": origin}
     answer = ask(cluster.address, "POST", LIST_JOBS, b"{}", content_type=JSON, **given)
     assert answer.status == 200
@@ -121,7 +123,7 @@ def test_page_can_read_why_its_call_was_refused(cluster: LocalServer) -> None:
         assert answer.headers["access-control-allow-origin"] == ALLOWED
 
 
-def test_refusal_of_an_unreadable_request_has_no_origin(cluster: LocalServer) -> None:
+def test_refusal_of_an_unreadable_request_names_no_allowed_origin(cluster: LocalServer) -> None:
     url = urlsplit(cluster.address)
     with socket.create_connection((url.hostname or "", url.port or 0), 30) as connection:
         connection.sendall(b"no HTTP\r\n\r\n")
@@ -147,7 +149,7 @@ def test_log_route_and_grpc_web_answer_pages(cluster: LocalServer, client: Remot
     assert b"grpc-status: 0" in grpc_web.body
 
 
-def test_worker_has_the_same_origins_as_its_controller(client: RemoteClusterClient) -> None:
+def test_worker_allows_pages_of_the_same_origins_as_its_controller(client: RemoteClusterClient) -> None:
     (worker,) = wait_until(client.list_workers, "a worker")
     path = "/iris.cluster.WorkerService/StreamTaskLogs"
     assert preflight(worker.address, path, ALLOWED).status == 204

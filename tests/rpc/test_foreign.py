@@ -144,7 +144,7 @@ def test_foreign_json_answer_without_an_error_code_names_the_foreign_server() ->
         ("", "haproxy: timeout server 1h"),
     ],
 )
-def test_answer_that_a_proxy_did_not_wait_for_names_the_setting_to_change(server: str, setting: str) -> None:
+def test_timeout_answer_of_a_proxy_names_the_setting_to_change(server: str, setting: str) -> None:
     assert setting in describe_answer(504, {"server": server}, "http://proxy.example")
 
 

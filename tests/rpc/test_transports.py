@@ -97,7 +97,9 @@ def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[object
     return thread, ends
 
 
-def test_calls_use_the_version_and_share_a_connection(caller: Caller, kind: str, server: TwoVersionServer) -> None:
+def test_calls_use_the_chosen_http_version_and_share_a_connection(
+    caller: Caller, kind: str, server: TwoVersionServer
+) -> None:
     assert [caller.list_jobs() for _ in range(3)] == [["a"]] * 3
     assert {version for version, _ in server.requests} == {"2" if kind.endswith("/2") else "1.1"}
     assert len({port for _, port in server.requests}) == 1
@@ -170,7 +172,7 @@ def test_abort_from_another_thread_ends_a_stream(caller: Caller, server: TwoVers
     assert caller.list_jobs() == ["a"]
 
 
-def test_child_after_a_fork_uses_connections_of_its_own_or_says_that_it_cannot(caller: Caller, kind: str) -> None:
+def test_child_after_a_fork_uses_its_own_connections_or_raises_an_error(caller: Caller, kind: str) -> None:
     caller.list_jobs()
     reader, writer = os.pipe()
     child = os.fork()

@@ -44,7 +44,7 @@ def test_outgoing_bytes_are_taken_again_from_acknowledged_position_after_rewind(
     assert outgoing.take(10) == (2, b"cdef", False)
 
 
-def test_outgoing_end_that_was_lost_is_taken_again() -> None:
+def test_lost_end_of_a_channel_is_sent_again() -> None:
     outgoing = Outgoing()
     outgoing.add(b"ab")
     outgoing.take(2)
@@ -62,7 +62,7 @@ def test_acknowledgement_of_more_bytes_than_exist_is_refused() -> None:
         outgoing.acknowledge(3)
 
 
-def test_incoming_bytes_that_came_before_are_dropped() -> None:
+def test_repeated_incoming_bytes_of_a_channel_are_dropped() -> None:
     incoming = Incoming()
     assert incoming.accept(0, b"abc", end=False) == b"abc"
     assert incoming.accept(1, b"bcde", end=True) == b"de"
@@ -83,7 +83,7 @@ def test_incoming_bytes_after_the_end_are_refused() -> None:
         incoming.accept(0, b"ab", end=True)
 
 
-def test_window_shrinks_when_all_channels_hold_much() -> None:
+def test_window_of_a_channel_shrinks_when_all_channels_hold_many_bytes() -> None:
     budget = Budget()
     assert budget.window == WINDOW_BYTES
     budget.add(10**9)

@@ -94,7 +94,7 @@ def test_download_by_another_page_is_refused(changed: dict[str, str]) -> None:
         check_download(replace(DOWNLOAD, **changed), ORIGIN)
 
 
-def test_headers_of_a_request_are_read_with_all_cookies_of_the_name() -> None:
+def test_all_session_cookies_of_a_request_are_read() -> None:
     headers = [
         (b"host", b"localhost:1"),
         (b"origin", b"http://localhost:1"),
@@ -108,7 +108,7 @@ def test_headers_of_a_request_are_read_with_all_cookies_of_the_name() -> None:
 
 
 @pytest.mark.parametrize("name", [b"origin", b"host", b"content-type"])
-def test_two_different_values_of_a_header_are_as_good_as_none(name: bytes) -> None:
+def test_header_with_two_different_values_counts_as_missing(name: bytes) -> None:
     headers = [(name, b"one"), (name, b"two"), (name, b"one")]
     found = WebRequest.of_headers("POST", headers, "c")
     assert (found.origin, found.host, found.content_type) == ("", "", "")

@@ -151,7 +151,7 @@ def test_only_the_owner_and_admins_look_inside_a_job(
     assert not [url for url in asked if "ReadStacks" in url or "inspect" in url]
 
 
-def test_program_of_a_view_that_cannot_be_loaded_is_loaded_again(
+def test_view_program_that_cannot_be_loaded_is_requested_again(
     shared_cluster: LocalServer, gang: Job, pages: Pages
 ) -> None:
     page = pages.open(shared_cluster.address, route_of(gang))
@@ -172,7 +172,9 @@ def test_program_of_a_view_that_cannot_be_loaded_is_loaded_again(
     expect(page.locator(".stack-group").first).to_be_visible()
 
 
-def test_program_of_another_release_asks_for_a_reload(shared_cluster: LocalServer, gang: Job, pages: Pages) -> None:
+def test_view_program_of_another_release_asks_the_user_to_reload_the_page(
+    shared_cluster: LocalServer, gang: Job, pages: Pages
+) -> None:
     page = pages.open(shared_cluster.address, route_of(gang))
     body = "export const BUILD = 'other'; export const mountStacks = () => () => undefined;"
     page.route(re.compile(r"inspect\.js"), lambda route: route.fulfill(body=body, content_type="text/javascript"))

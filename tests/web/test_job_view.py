@@ -135,7 +135,7 @@ def test_timeline_is_operated_with_the_keyboard(server: LocalServer, pages: Page
     expect(page.locator(".task-panel")).to_contain_text("EXIT_CODE")
 
 
-def test_job_of_a_thousand_tasks_is_smooth(server: LocalServer, pages: Pages) -> None:
+def test_view_of_a_job_with_a_thousand_tasks_is_smooth(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, address_of("many"))
     expect(page.locator("#tasks-title")).to_contain_text("1,000")
     wait_until(lambda: canvas_colours(page, ".timeline canvas") > 5, "the drawing of the timeline")
@@ -147,7 +147,7 @@ def test_job_of_a_thousand_tasks_is_smooth(server: LocalServer, pages: Pages) ->
     pages.take_screenshots(page, "job-many")
 
 
-def test_job_of_ten_thousand_tasks_opens(server: LocalServer, pages: Pages) -> None:
+def test_view_of_a_job_with_ten_thousand_tasks_opens(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, address_of("most", f"?task={MOST - 1}"))
     expect(page.locator("#tasks-title")).to_contain_text("10,000")
     expect(page.locator(".task-panel")).to_contain_text(f"Task {MOST - 1}")
@@ -243,7 +243,7 @@ def test_failed_tasks_of_a_job_are_retried_alone(server: LocalServer, client: Ir
     assert [entry.message for entry in client.fetch_task_logs(again.job_id, task_index=0)] == ["task 1 of 3"]
 
 
-def test_reader_sees_no_buttons(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_job_view_of_a_reader_has_no_buttons(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     job = client.run(["sleep", "600"], name=unique("read"))
     page = pages.open(server.address, address_of(job.job_id, "?task=0"), secret=token("reader"))
     expect(page.locator(".job-head + p")).to_contain_text("running")
@@ -254,7 +254,7 @@ def test_reader_sees_no_buttons(server: LocalServer, client: IrisClient, pages: 
     client.wait(job.job_id)
 
 
-def test_hostile_texts_stay_texts(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_hostile_texts_of_a_job_are_shown_as_text(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     script = f"printf '\\033[31m{HOSTILE}\\033[0m {BIDI}\\n' >&2; exit 1"
     job = client.run(["sh", "-c", script, HOSTILE, BIDI], name=unique("hostile"), env={"NAME": HOSTILE})
     client.wait(job.job_id)
@@ -268,7 +268,7 @@ def test_hostile_texts_stay_texts(server: LocalServer, client: IrisClient, pages
     assert page.title().startswith(job.job_id)
 
 
-def test_unknown_job_is_explained(server: LocalServer, pages: Pages) -> None:
+def test_page_explains_that_a_job_is_unknown(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, "#/jobs/no-such-job")
     expect(page.get_by_role("heading", name="There is no such job")).to_be_visible()
     expect(page.locator("main")).to_contain_text("no job named 'no-such-job'")

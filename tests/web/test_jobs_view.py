@@ -79,7 +79,7 @@ def test_new_job_appears_runs_and_ends_in_the_list(
     expect(page).to_have_url(re.compile(f"#/jobs/{job_id}$"))
 
 
-def test_job_that_waits_says_why(server: LocalServer, client: RemoteClusterClient, pages: Pages) -> None:
+def test_list_of_jobs_shows_why_a_job_waits(server: LocalServer, client: RemoteClusterClient, pages: Pages) -> None:
     page = pages.open(server.address)
     cores = len(os.sched_getaffinity(0))
     holds = launch(client, ["sleep", "600"], resources=_cores(cores))
@@ -170,7 +170,9 @@ def test_keyboard_alone_searches_moves_and_opens_a_job(server: LocalServer, page
     expect(page).to_have_url(re.compile(r"#/jobs/old-08299$"))
 
 
-def test_hostile_names_are_shown_as_text(server: LocalServer, client: RemoteClusterClient, pages: Pages) -> None:
+def test_hostile_names_of_jobs_are_shown_as_text(
+    server: LocalServer, client: RemoteClusterClient, pages: Pages
+) -> None:
     prefix = unique("hostile")
     job_ids = [launch(client, ["true"], name=f"{prefix} {name}") for name in HOSTILE]
     page = pages.open(server.address, f"#/jobs?name={prefix}")
@@ -184,7 +186,7 @@ def test_hostile_names_are_shown_as_text(server: LocalServer, client: RemoteClus
     expect(page).not_to_have_title("Jobs · Iris")
 
 
-def test_lost_connection_is_said_and_ends_with_the_return_of_the_controller(pages: Pages, tmp_path: Path) -> None:
+def test_page_shows_a_lost_connection_until_the_controller_answers_again(pages: Pages, tmp_path: Path) -> None:
     with running_cluster(tmp_path / "first") as first:
         with RemoteClusterClient(first.address) as client:
             job_id = launch(client, ["true"])
@@ -213,7 +215,7 @@ def test_empty_cluster_shows_the_first_command(pages: Pages, tmp_path: Path) -> 
         expect(page.get_by_role("link", name=job_id)).to_be_visible()
 
 
-def test_jobs_have_no_serious_accessibility_problem(
+def test_list_of_jobs_has_no_serious_accessibility_problem(
     server: LocalServer, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     with jobs_in_many_states(client, tmp_path) as job_id:

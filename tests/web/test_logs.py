@@ -303,7 +303,7 @@ def number_in_sight(log: LogPage) -> int:
     return int(text.split()[1])
 
 
-def test_rows_stay_in_place_until_the_rows_of_a_movement_were_read(
+def test_log_rows_stay_in_place_until_the_rows_after_scrolling_are_loaded(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -320,7 +320,7 @@ def test_rows_stay_in_place_until_the_rows_of_a_movement_were_read(
     expect(log.line("line 1 of a large log, with some more words")).to_be_visible()
 
 
-def test_log_that_cannot_be_read_for_a_while_is_read_on_by_itself(
+def test_log_view_continues_by_itself_when_the_log_can_be_read_again(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -386,7 +386,7 @@ def test_filter_shows_only_matching_lines_and_explains_a_wrong_pattern(
     expect(log.page.get_by_text("Expected a time such as")).to_be_visible()
 
 
-def test_view_lets_go_when_the_user_scrolls_up_and_counts_the_new_lines(
+def test_log_view_stops_following_when_the_user_scrolls_up_and_counts_new_lines(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     wait = f"while [ ! -e {tmp_path}/$i ]; do sleep 0.02; done"
@@ -434,7 +434,9 @@ def test_tasks_are_merged_by_time_and_single_tasks_can_be_chosen(
     expect(log.page.get_by_text("Expected tasks from 0 to 2")).to_be_visible()
 
 
-def test_hostile_output_stays_text(cluster: StandingCluster, client: RemoteClusterClient, pages: Pages) -> None:
+def test_hostile_output_of_a_task_is_shown_as_text(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
+) -> None:
     writes = (
         b"<script>document.title = 'hacked'</script><img src=x onerror=alert(1)>\n"
         b"user\xe2\x80\xaetxt.exe\n\0nul\0\n\xff\xfe broken \xc3\n"
@@ -461,7 +463,7 @@ def test_hostile_output_stays_text(cluster: StandingCluster, client: RemoteClust
     assert log.page.locator("#log-rows script, #log-rows img").count() == 0
 
 
-def test_waiting_job_says_why_it_waits_and_unknown_job_what_to_do(
+def test_log_view_says_why_a_job_waits_and_what_to_do_about_an_unknown_job(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
 ) -> None:
     blocker = launch(client, ["sleep", "300"], resources=pb.ResourceSpecProto(cpu=1))

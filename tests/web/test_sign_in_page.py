@@ -72,7 +72,9 @@ def session_path(page: Page) -> str:
     return found
 
 
-def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(controller: ControllerThread, pages: Pages) -> None:
+def test_sign_in_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(
+    controller: ControllerThread, pages: Pages
+) -> None:
     requests: list[str] = []
     route = link(controller, "some-job")
     code = re.search(r"code=([^&]+)", route)
@@ -97,7 +99,9 @@ def test_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(controller: C
     assert cookie["path"] == f"/{session_path(tab)}/"
 
 
-def test_link_of_another_user_asks_before_it_changes_the_user(controller: ControllerThread, pages: Pages) -> None:
+def test_sign_in_link_of_another_user_asks_before_it_changes_the_user(
+    controller: ControllerThread, pages: Pages
+) -> None:
     page = pages.open(controller.address, "#/jobs", secret=token("admin", name="bob"))
     signed_in(page)
     before = session_path(page)
@@ -119,7 +123,7 @@ def test_link_of_another_user_asks_before_it_changes_the_user(controller: Contro
     expect(page.get_by_role("heading", level=1)).to_contain_text("another-job")  # The user stays the same.
 
 
-def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
+def test_sign_in_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     controller: ControllerThread, pages: Pages
 ) -> None:
     page = pages.open(controller.address, "#/cluster", secret="")
@@ -130,7 +134,7 @@ def test_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     assert page.url == f"{controller.address}/#/jobs/some-job"
 
 
-def test_link_that_was_used_says_so_and_offers_the_form(controller: ControllerThread, pages: Pages) -> None:
+def test_used_sign_in_link_is_explained_and_the_form_is_offered(controller: ControllerThread, pages: Pages) -> None:
     route = link(controller)
     signed_in(pages.open(controller.address, route, secret=""))
     page = pages.open(controller.address, route, secret="")
@@ -140,7 +144,7 @@ def test_link_that_was_used_says_so_and_offers_the_form(controller: ControllerTh
     expect(page.get_by_label("Or enter a token")).to_be_visible()
 
 
-def test_form_signs_in_with_a_token_and_shows_why_a_token_is_refused(
+def test_sign_in_form_accepts_a_token_and_shows_why_a_token_is_refused(
     controller: ControllerThread, pages: Pages
 ) -> None:
     page = pages.open(controller.address, "#/machines", secret="", viewport={"width": 390, "height": 800})

@@ -56,7 +56,7 @@ def failing(times: int) -> Callable[[Route], None]:
 
 
 @pytest.mark.parametrize("name", ["app.js", "app.css"])
-def test_file_whose_request_fails_is_loaded_again(page: Page, name: str) -> None:
+def test_page_file_whose_request_fails_is_loaded_again(page: Page, name: str) -> None:
     page.route(re.compile(rf"/{re.escape(name)}(\?|$)"), failing(2))
     load(page)
     shows_jobs(page)
@@ -64,7 +64,7 @@ def test_file_whose_request_fails_is_loaded_again(page: Page, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["app.js", "app.css"])
-def test_file_whose_request_hangs_is_requested_a_second_time(page: Page, name: str) -> None:
+def test_page_file_whose_request_hangs_is_requested_a_second_time(page: Page, name: str) -> None:
     page.route(re.compile(rf"/{re.escape(name)}$"), lambda route: None)
     page.clock.install()
     load(page, wait_until="commit")

@@ -163,7 +163,7 @@ def test_many_streams_share_one_connection_with_calls(world: GrpcWorld, channel:
         stream.cancel()
 
 
-def test_readers_that_stop_hold_a_megabyte_of_the_server_each_at_most() -> None:
+def test_grpc_reader_that_stops_occupies_at_most_a_megabyte_of_the_server() -> None:
     readers = 200
     with subprocess.Popen(
         [sys.executable, "-m", "support.grpc_service"],

@@ -137,7 +137,7 @@ def test_curl_reads_an_answer_that_comes_before_the_whole_request(world: Served,
     assert curl("--http2-prior-knowledge", "--data-binary", f"@{large}", f"{world.url}/s/early") == "02 "
 
 
-def test_curl_repeats_requests_with_an_ignored_offer_on_one_connection(world: Served) -> None:
+def test_curl_repeats_requests_whose_http2_offer_is_ignored_on_one_connection(world: Served) -> None:
     connections = world.call(lambda: len(world.limits.connections))
     url = f"{world.url}/s/count"
     assert curl("--http2", "-d", "abc", url, url, url) == "31.1 " * 3
