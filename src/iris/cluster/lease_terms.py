@@ -1,5 +1,4 @@
 """The length of a lease, and the times that the worker, its reaper and the controller derive from that length.
-
 `worker/supervision/lease.py` explains how the three clocks of a lease work together.
 """
 

@@ -1,6 +1,5 @@
-"""The states of jobs and tasks: as numbers in messages, and as text that can be compared with names.
-
-In the protobuf messages, JobState and TaskState have the same number for the same state. The states 4 to 8 are final.
+"""The states of jobs and tasks: as numbers in messages, and as text that can be compared with names. In the protobuf
+messages, JobState and TaskState have the same number for the same state. The states 4 to 8 are final.
 """
 
 from __future__ import annotations
@@ -149,10 +148,8 @@ class State(StrEnum):
 
 
 class JobState(State):
-    """The state of a job, as `Job.state` returns it.
-
-    `JobState(status.state)` is the state in a `JobStatus` message. The message itself contains a number, which never
-    equals a name.
+    """The state of a job, as `Job.state` returns it. `JobState(status.state)` is the state in a `JobStatus` message.
+    The message itself contains a number, which never equals a name.
     """
 
     UNSPECIFIED = "UNSPECIFIED"
@@ -167,10 +164,8 @@ class JobState(State):
 
 
 class TaskState(State):
-    """The state of a task, as `Task.state` returns it.
-
-    `TaskState(status.state)` is the state in a `TaskStatus` message. The message itself contains a number, which never
-    equals a name.
+    """The state of a task, as `Task.state` returns it. `TaskState(status.state)` is the state in a `TaskStatus`
+    message. The message itself contains a number, which never equals a name.
     """
 
     UNSPECIFIED = "UNSPECIFIED"

@@ -139,9 +139,8 @@ def _read_size(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Entrypoint:
-    """What each task of a job executes: a command, or a callable with its arguments.
-
-    Create an entrypoint with `from_callable` or `from_command`.
+    """What each task of a job executes: a command, or a callable with its arguments. Create an entrypoint with
+    `from_callable` or `from_command`.
     """
 
     command: tuple[str, ...] = ()
@@ -250,9 +249,8 @@ class JobInfo:
     @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts of the gang's tasks, in the order of the task indices. A host is a name or an address by which the
-        other tasks reach the task.
-
-        The hosts are read from `hosts_file` each time. The result is empty for independent tasks.
+        other tasks reach the task. The hosts are read from `hosts_file` each time. The result is empty for independent
+        tasks.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) The file cannot be read, or does not have a line for each task.

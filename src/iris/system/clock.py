@@ -6,9 +6,8 @@ in production:
     IRIS_CLOCK_FILE=/path/of/a/file      the file contains a number of seconds, which is added to the wall clock
 
 The clock file may change at any time. A missing or empty file adds nothing. Servers pass `IRIS_CLOCK_FILE` on to their
-workers, but not to tasks. A process that has the variable writes a line to stderr when it starts.
-
-No other module of `iris` reads the wall clock.
+workers, but not to tasks. A process that has the variable writes a line to stderr when it starts. No other module of
+`iris` reads the wall clock.
 """
 
 from __future__ import annotations
@@ -61,7 +60,6 @@ def now_for_ages_ms() -> int:
 
 def keep_ages_in(path: Path) -> None:
     """Measure ages together with earlier processes that used the same file, as long as the machine is not restarted.
-
     Without a call of `keep_ages_in`, a process that starts while the wall clock is wrong would treat all files as old.
     """
     with contextlib.suppress(OSError, ValueError):

@@ -20,9 +20,8 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def happens(event: asyncio.Event, within_s: float) -> bool:
-    """Wait for an event for at most `within_s` seconds, and return whether the event is set.
-
-    `asyncio.wait_for` is not used, because before Python 3.12 it can swallow the cancellation of the waiting task.
+    """Wait for an event for at most `within_s` seconds, and return whether the event is set. `asyncio.wait_for` is not
+    used, because before Python 3.12 it can swallow the cancellation of the waiting task.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
@@ -49,9 +48,7 @@ def open_file_limit() -> int:
 
 
 def use_no_proxy() -> None:
-    """Make calls between the parts of a cluster bypass every proxy that the environment names.
-
-    The variable NO_PROXY gets more entries than `*`, because connectrpc's transport does not apply `*` to numeric
-    addresses.
+    """Make calls between the parts of a cluster bypass every proxy that the environment names. The variable NO_PROXY
+    gets more entries than `*`, because connectrpc's transport does not apply `*` to numeric addresses.
     """
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "0.0.0.0/0,::/0,*"

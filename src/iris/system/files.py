@@ -1,6 +1,5 @@
-"""Writes files as a whole, so that a reader finds either the old content or the new content, and never a part.
-
-A file with a secret is private to its owner from the first moment.
+"""Writes files as a whole, so that a reader finds either the old content or the new content, and never a part. A file
+with a secret is private to its owner from the first moment.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ from iris.system.private_dir import open_private
 
 
 def write_file(path: Path, content: str | bytes, *, durable: bool = False, shared: bool = False) -> None:
-    """Replace the content of a file that only this user can read.
-
-    The new content is first written to a temporary file in the same directory. The temporary file then replaces the
-    file.
+    """Replace the content of a file that only this user can read. The new content is first written to a temporary file
+    in the same directory. The temporary file then replaces the file.
 
     Args:
         path: The file.
@@ -42,9 +39,7 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False, share
 
 def create_file(path: Path, content: str | bytes, *, durable: bool = False) -> bool:
     """Create a file that only this user can read. Return whether the file was created, which is False if the file
-    exists.
-
-    If several processes create the file at the same time, only one of the processes gets True.
+    exists. If several processes create the file at the same time, only one of the processes gets True.
 
     Raises:
         OSError: The file cannot be written.

@@ -20,9 +20,8 @@ _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXF
 
 
 def use_defaults() -> None:
-    """Set the signals and standard descriptors of this process to the state that a login shell would give.
-
-    Each program that Iris starts (server, worker, …) calls `use_defaults` first in its main function.
+    """Set the signals and standard descriptors of this process to the state that a login shell would give. Each program
+    that Iris starts (server, worker, …) calls `use_defaults` first in its main function.
     """
     reset_signals()
     open_standard_descriptors()

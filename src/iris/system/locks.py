@@ -1,6 +1,5 @@
-"""Locks on files (`flock`) that processes of one machine share. The kernel releases a lock when its process ends.
-
-The locks work on Linux and macOS only.
+"""Locks on files (`flock`) that processes of one machine share. The kernel releases a lock when its process ends. The
+locks work on Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ def try_lock_directory(path: Path) -> int | None:
 
 
 def wait_for_lock(path: Path) -> int:
-    """Lock a file, which is created if it is missing, and return its descriptor.
-
-    The function waits while another process has the lock.
+    """Lock a file, which is created if it is missing, and return its descriptor. The function waits while another
+    process has the lock.
 
     Raises:
         OSError: The file cannot be opened.

@@ -26,10 +26,8 @@ def keep_files_private() -> None:
 
 
 def inherited_umask() -> int:
-    """Return the umask for the user's programs, in the form of `subprocess`.
-
-    The result is the umask with which this process was started, or -1 (no change) if `keep_files_private` was never
-    called.
+    """Return the umask for the user's programs, in the form of `subprocess`. The result is the umask with which this
+    process was started, or -1 (no change) if `keep_files_private` was never called.
     """
     return _umask_before
 

@@ -1,6 +1,5 @@
-"""Opens the sockets of servers, and finds the addresses of this machine.
-
-This module imports nothing heavy, because a server binds its port before it loads the rest of its code.
+"""Opens the sockets of servers, and finds the addresses of this machine. This module imports nothing heavy, because a
+server binds its port before it loads the rest of its code.
 """
 
 from __future__ import annotations

@@ -12,9 +12,7 @@ Key = TypeVar("Key")
 
 class Timers(Generic[Key]):
     """A set of timers, with at most one timer for each key. Each operation takes logarithmic time in the number of
-    timers.
-
-    The times of timers are seconds of any steady clock.
+    timers. The times of timers are seconds of any steady clock.
     """
 
     def __init__(self) -> None:

@@ -22,9 +22,8 @@ from iris.rpc.peer import Peer
 
 
 class ClusterAccess:
-    """The address of a cluster, and how a client authenticates there.
-
-    `RemoteClusterClient` documents the arguments and errors of this class.
+    """The address of a cluster, and how a client authenticates there. `RemoteClusterClient` documents the arguments and
+    errors of this class.
 
     Attributes:
         address: The base URL of the controller.

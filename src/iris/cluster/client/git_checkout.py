@@ -38,10 +38,8 @@ class Ignored:
 
 
 def find_ignored(folder: Path) -> Ignored | None:
-    """Return the files and folders that git ignores below a folder of a checkout.
-
-    Git reads the `.gitignore` files of all folders up to the top of the checkout, `info/exclude`, and the user's global
-    ignore file.
+    """Return the files and folders that git ignores below a folder of a checkout. Git reads the `.gitignore` files of
+    all folders up to the top of the checkout, `info/exclude`, and the user's global ignore file.
 
     Returns:
         None if git gives no answer: git is not installed, the folder is in no checkout, or git refuses the checkout

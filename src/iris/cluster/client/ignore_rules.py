@@ -69,9 +69,8 @@ def parse_rules(content: bytes, above: bytes = b"") -> tuple[Rule, ...]:
 
 
 def is_ignored(path: bytes, is_folder: bool, rules: Sequence[Rule]) -> bool:
-    """Return whether a path is ignored. The strongest rule that matches the path decides.
-
-    The folders above the path are not checked, because the caller does not enter ignored folders.
+    """Return whether a path is ignored. The strongest rule that matches the path decides. The folders above the path
+    are not checked, because the caller does not enter ignored folders.
 
     Args:
         path: The path, relative to the top of the checkout.
@@ -128,9 +127,8 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
 
 
 def _split(pattern: bytes) -> list[bytes] | None:
-    """Return the parts of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte.
-
-    If git considers the pattern broken, the result is None. A broken pattern matches nothing.
+    """Return the parts of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte. If
+    git considers the pattern broken, the result is None. A broken pattern matches nothing.
     """
     pieces: list[bytes] = []
     index = 0

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 class RemoteClusterClient(
     LogVerbs, ResultVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs, FileVerbs, StackVerbs
 ):
-    """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`.
-
-    Each base class contains the calls for one subject, such as jobs or logs.
+    """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`. Each
+    base class contains the calls for one subject, such as jobs or logs.
 
     Args:
         controller_address: `host:port`, `http://…` or `https://…`.

@@ -47,9 +47,8 @@ def user_home() -> Path | None:
 
 
 def record_path() -> Path:
-    """Return the path at which `iris up` writes its record (see cli/cluster/cluster_record.py).
-
-    Several machines may share a home directory but have different clusters. Therefore each machine has a separate file.
+    """Return the path at which `iris up` writes its record (see cli/cluster/cluster_record.py). Several machines may
+    share a home directory but have different clusters. Therefore each machine has a separate file.
 
     Raises:
         FailedPreconditionError: This user has no home directory.

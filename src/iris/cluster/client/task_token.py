@@ -12,10 +12,8 @@ from iris.cluster.types import JobInfo, make_task_id
 
 
 def task_of_token(token: str) -> JobInfo | None:
-    """Return the task that owns a token. None if the owner is not a task.
-
-    This function does not check the signature of the token, because the server checks the signature of every call's
-    token.
+    """Return the task that owns a token. None if the owner is not a task. This function does not check the signature of
+    the token, because the server checks the signature of every call's token.
     """
     claims = _claims(token)
     try:
@@ -26,9 +24,8 @@ def task_of_token(token: str) -> JobInfo | None:
 
 
 def name_in_token(token: str) -> str | None:
-    """Return the name in a token. The jobs that were submitted with this token have this name as their owner.
-
-    Return None if the token has no name. This function does not check the signature of the token.
+    """Return the name in a token. The jobs that were submitted with this token have this name as their owner. Return
+    None if the token has no name. This function does not check the signature of the token.
     """
     name = _claims(token).get("sub")
     return name if isinstance(name, str) and name else None

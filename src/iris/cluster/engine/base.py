@@ -237,9 +237,8 @@ class Engine(Protocol):
         """
 
     async def abandon(self) -> None:
-        """Stop the engine but keep its gangs for the next controller.
-
-        Workers that have not registered with any controller end as well.
+        """Stop the engine but keep its gangs for the next controller. Workers that have not registered with any
+        controller end as well.
         """
 
 

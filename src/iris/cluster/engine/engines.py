@@ -1,6 +1,5 @@
-"""Creates the engine that a configuration names, and ends workers left behind by a killed server.
-
-The modules of an engine are loaded only when that engine is used.
+"""Creates the engine that a configuration names, and ends workers left behind by a killed server. The modules of an
+engine are loaded only when that engine is used.
 """
 
 from __future__ import annotations
@@ -89,9 +88,8 @@ def has_left_workers(state_dir: Path) -> bool:
 
 
 def end_left_workers(config: ClusterConfig, state_dir: Path) -> int:
-    """End the workers and attempts left behind by a killed server, and return the number of these workers.
-
-    The caller must hold the lock of the state directory.
+    """End the workers and attempts left behind by a killed server, and return the number of these workers. The caller
+    must hold the lock of the state directory.
 
     Raises:
         UnavailableError: The engine cannot be reached.

@@ -173,9 +173,8 @@ async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> Wor
 
 
 async def end_standing(workers: Path) -> int:
-    """End all workers and attempts that a killed engine has left in a directory, and return the number of workers.
-
-    No other process may use the directory during the call.
+    """End all workers and attempts that a killed engine has left in a directory, and return the number of workers. No
+    other process may use the directory during the call.
     """
     found = [process for worker_id in find_standing(workers) if (process := await adopt(workers, worker_id))]
     await asyncio.gather(*(process.stop() for process in found))

@@ -1,6 +1,5 @@
-"""Drives the follow engine with asyncio: one task for each stream and one for the statuses of tasks.
-
-The event loop that runs `AsyncioDriver.step` owns all state. No method may be called from another thread.
+"""Drives the follow engine with asyncio: one task for each stream and one for the statuses of tasks. The event loop
+that runs `AsyncioDriver.step` owns all state. No method may be called from another thread.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 """Encodes and decodes cursors: short texts from which a reader continues at a position in the logs of a job.
-
 `cluster/logs/entries/line_cursor.py` gives each line its cursor.
 """
 

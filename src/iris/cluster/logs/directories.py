@@ -1,6 +1,5 @@
-"""The directory in which the logs of attempts outlive the workers that wrote them.
-
-The log of an attempt lies in `{root}/{task folder}/{attempt id}/`. `segments.py` describes the files of one log.
+"""The directory in which the logs of attempts outlive the workers that wrote them. The log of an attempt lies in
+`{root}/{task folder}/{attempt id}/`. `segments.py` describes the files of one log.
 """
 
 from __future__ import annotations

@@ -144,9 +144,8 @@ class Follow:
         return min([*self._retry_at.values(), *closings], default=None)
 
     def streams_of_lost_workers(self) -> list[StreamId]:
-        """Return the open streams from workers that the controller has declared lost.
-
-        The result is empty if no other server has the logs of lost workers.
+        """Return the open streams from workers that the controller has declared lost. The result is empty if no other
+        server has the logs of lost workers.
         """
         if not self._rules.has_other_server:
             return []

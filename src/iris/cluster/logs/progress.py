@@ -104,9 +104,8 @@ class Progress:
         return outcomes
 
     def to_open(self) -> list[tuple[int, cluster_pb2.TaskAttempt, Position]]:
-        """Return the attempts that the caller must start to read now, as (task index, attempt, start position).
-
-        Each attempt is returned once. After a call of `interrupted` for its task, the attempt is returned again.
+        """Return the attempts that the caller must start to read now, as (task index, attempt, start position). Each
+        attempt is returned once. After a call of `interrupted` for its task, the attempt is returned again.
         """
         found = []
         for index, task in self._tasks.items():

@@ -4,9 +4,8 @@ Records have the same format on the disk of a worker, on the wire, and in the ke
 records unchanged, and only the reader makes lines from records.
 
 The offset of a record says how many bytes its source had written before. A reader can therefore drop the bytes that it
-already has, and notices missing bytes.
-
-A *gap* is a record that states how many bytes of a source are missing from the gap's offset on, and why.
+already has, and notices missing bytes. A *gap* is a record that states how many bytes of a source are missing from the
+gap's offset on, and why.
 """
 
 from __future__ import annotations

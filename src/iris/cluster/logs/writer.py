@@ -125,9 +125,8 @@ class LogWriter:
         return tuple(end - length if length else -1 for end, length in zip(self.tip.offsets, lengths, strict=True))
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each append that has written bytes to the log, and after the log is closed.
-
-        The callback runs before `append` returns, so the callback must be quick and leave its work for later.
+        """Call `callback` after each append that has written bytes to the log, and after the log is closed. The
+        callback runs before `append` returns, so the callback must be quick and leave its work for later.
         """
         self._subscribers[callback] = None
 
@@ -160,10 +159,8 @@ class LogWriter:
         return self._is_ended
 
     def close(self) -> None:
-        """Close the log: write the last gap records, and the file `end`.
-
-        If the disk does not accept the file `end`, a later call of `close` tries again. After a success, further calls
-        do nothing.
+        """Close the log: write the last gap records, and the file `end`. If the disk does not accept the file `end`, a
+        later call of `close` tries again. After a success, further calls do nothing.
         """
         if not self._closed:
             self.check_directory()

@@ -26,9 +26,8 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
 class SourceDiffersError(Exception):
-    """An error: an imported module differs from the sent module, although their source files are equal.
-
-    This error occurs if the module's file on the caller's machine was changed after the caller had imported the module.
+    """An error: an imported module differs from the sent module, although their source files are equal. This error
+    occurs if the module's file on the caller's machine was changed after the caller had imported the module.
     """
 
     def __init__(self, module: str) -> None:

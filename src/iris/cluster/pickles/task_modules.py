@@ -219,9 +219,8 @@ def _is_importable(name: str) -> bool:
 
 
 class _NotSentFinder:
-    """An import finder that refuses to mix two versions of a package.
-
-    If the caller has sent a part of a package, the rest is not imported from another version of the package.
+    """An import finder that refuses to mix two versions of a package. If the caller has sent a part of a package, the
+    rest is not imported from another version of the package.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,5 @@
-"""Keeps each frame of an answer once. Stacks refer to frames by their positions.
-
-The tasks of a gang usually run the same program, so the table of an answer stays small even if many tasks answer.
+"""Keeps each frame of an answer once. Stacks refer to frames by their positions. The tasks of a gang usually run the
+same program, so the table of an answer stays small even if many tasks answer.
 """
 
 from __future__ import annotations

@@ -93,10 +93,8 @@ class Cleanup:
             await asyncio.sleep(max(_EVERY_S, (time.monotonic() - began_s) / _SHARE))
 
     async def sweep(self) -> None:
-        """Remove all attempts and logs that are old enough now.
-
-        The disk is searched before the running attempts are listed. Therefore an attempt that begins during the search
-        is never removed.
+        """Remove all attempts and logs that are old enough now. The disk is searched before the running attempts are
+        listed. Therefore an attempt that begins during the search is never removed.
         """
         left = await asyncio.to_thread(self._find)
         busy = self._registry.busy_directories()

@@ -231,9 +231,8 @@ class WorkerDir:
 
 
 def read_task_file(path: Path, max_bytes: int) -> bytes:
-    """Read a file that a task has left in its own directory.
-
-    The task controls what exists at this path. For example, the path may be a pipe, a link, or a huge file.
+    """Read a file that a task has left in its own directory. The task controls what exists at this path. For example,
+    the path may be a pipe, a link, or a huge file.
 
     Raises:
         FileNotFoundError: The file does not exist.

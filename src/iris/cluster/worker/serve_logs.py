@@ -26,9 +26,8 @@ _OPENED_AT_ONCE = 50  # After opening this many logs, the stream lets the event 
 async def stream_task_logs(
     registry: AttemptRegistry, budget: StreamBudget, request: cluster_pb2.StreamTaskLogsRequest, caller: str
 ) -> AsyncIterator[StreamTaskLogsResponse]:
-    """Yield the logs of the requested attempts as one stream.
-
-    If this worker does not have the log of an attempt, the stream contains a chunk with `error` for the attempt.
+    """Yield the logs of the requested attempts as one stream. If this worker does not have the log of an attempt, the
+    stream contains a chunk with `error` for the attempt.
 
     Raises:
         InvalidArgumentError: The request names no attempt, or its filter is invalid.

@@ -367,9 +367,8 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
 
 
 def _end_without_launcher() -> None:
-    """End this process at once because its launcher was killed, and let the reaper kill the attempts.
-
-    Without the launcher, the worker cannot start processes, and does not learn how the running processes end.
+    """End this process at once because its launcher was killed, and let the reaper kill the attempts. Without the
+    launcher, the worker cannot start processes, and does not learn how the running processes end.
     """
     _log.warning("this worker ends: its launcher, which starts tasks, was killed")
     os._exit(1)

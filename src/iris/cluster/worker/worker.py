@@ -257,9 +257,8 @@ class Worker:
         return True
 
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest) -> None:
-        """Remove an ended job from this worker: its records, directories, logs, and the unpacked workspace.
-
-        Attempts of a later job with the same name stay.
+        """Remove an ended job from this worker: its records, directories, logs, and the unpacked workspace. Attempts of
+        a later job with the same name stay.
         """
         self.registry.forget_job(request.job_id, request.job_submitted_at_ms)
         discarded = []
@@ -342,9 +341,8 @@ class Worker:
         )
 
     async def drain(self) -> None:
-        """Accept no new attempts, and wait until the controller has the ends and the logs of all attempts.
-
-        The caller limits the time to wait.
+        """Accept no new attempts, and wait until the controller has the ends and the logs of all attempts. The caller
+        limits the time to wait.
         """
         self._is_draining = True
         await self.registry.until_all_ended()

@@ -12,9 +12,8 @@ from iris.rpc.calls import DEFAULT_TIMEOUT_S
 
 
 class AsyncLocalClusterClient(AsyncClusterClient):
-    """The client of a new cluster on this machine. `LocalClusterClient` documents the argument and the errors.
-
-    The cluster starts before the first call, in a thread. `close`, or the end of this process, ends the cluster.
+    """The client of a new cluster on this machine. `LocalClusterClient` documents the argument and the errors. The
+    cluster starts before the first call, in a thread. `close`, or the end of this process, ends the cluster.
     """
 
     def __init__(self, *, workers: int = 1) -> None:

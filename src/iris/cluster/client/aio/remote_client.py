@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 class AsyncClusterClient(AsyncVerbs):
     """A low-level client of a cluster, for one asyncio event loop. The first call chooses the loop.
-
     `RemoteClusterClient` has the same methods, and documents their arguments and errors.
 
     Args:

@@ -15,9 +15,8 @@ from iris.rpc import cluster_pb2
 
 
 class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
-    """The calls about jobs, machines, endpoints and tokens.
-
-    The classes of `iris.cluster.client.verbs` have the same methods, and document the arguments and errors.
+    """The calls about jobs, machines, endpoints and tokens. The classes of `iris.cluster.client.verbs` have the same
+    methods, and document the arguments and errors.
 
     Args:
         connection: The connections of the client.

@@ -1,12 +1,12 @@
 """Chooses the cluster that a client or a command calls if the user gives a context, or neither an address nor a
 context.
 
-The first of these that exists is chosen:
+The client calls the first of these clusters that exists:
 
-1. the address or the context in the call or on the command line;
-2. the address in `IRIS_CONTROLLER_ADDRESS`, which is set inside each job;
-3. the context in `IRIS_CONTEXT`;
-4. the current context, which `iris login` and `iris context use` set;
+1. the cluster with the address or the context in the call or on the command line;
+2. the cluster at the address in `IRIS_CONTROLLER_ADDRESS`, which is set inside each job;
+3. the cluster of the context in `IRIS_CONTEXT`;
+4. the cluster of the current context, which `iris login` and `iris context use` set;
 5. the cluster that `iris up` has started on this machine.
 """
 
@@ -147,9 +147,8 @@ def choose_context(name: object) -> ChosenCluster:
 
 
 class ContextToken:
-    """The token of a context, as a function that a client calls for its token.
-
-    Each call reads the file of contexts, so that a running client continues after the user has logged in again.
+    """The token of a context, as a function that a client calls for its token. Each call reads the file of contexts, so
+    that a running client continues after the user has logged in again.
 
     Args:
         context: The context.

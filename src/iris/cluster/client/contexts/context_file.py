@@ -160,7 +160,6 @@ def find_context_at(address: str) -> Context | None:
 
 def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
     """Call `change` with the content of the file of contexts, write the returned content to the file, and return it.
-
     Other processes that want to change the file wait meanwhile.
 
     Raises:

@@ -48,9 +48,8 @@ def create_sign_in_code(*, same_user: bool = False) -> Operation[cluster_pb2.Con
 
 
 def web_link(address: str, code: str, job_id: str = "", task_index: int | None = None) -> str:
-    """Return the link that opens the cluster's page in a browser and signs the browser in.
-
-    The code is in the fragment of the link. Browsers do not send the fragment to any server.
+    """Return the link that opens the cluster's page in a browser and signs the browser in. The code is in the fragment
+    of the link. Browsers do not send the fragment to any server.
 
     Args:
         address: The base URL of the controller.

@@ -1,4 +1,3 @@
-"""The calls of `RemoteClusterClient`, grouped by subject, and the connection that they share.
-
-Only `iris.cluster.client.remote_client` imports the classes of this package.
+"""The calls of `RemoteClusterClient`, grouped by subject, and the connection that they share. Only
+`iris.cluster.client.remote_client` imports the classes of this package.
 """

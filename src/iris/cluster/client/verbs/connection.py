@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 class ClusterConnection:
     """The connections of one client. Several threads may use the object, and so may child processes after `os.fork()`.
-
     `RemoteClusterClient` documents the arguments and errors of this class.
 
     Attributes:

@@ -43,9 +43,8 @@ class LogVerbs(JobVerbs):
     def fetch_log_page(
         self, task_id: str | TaskReference, attempt: cluster_pb2.TaskAttempt, wanted: cluster_pb2.Worker.FetchLogsFilter
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-        """Return one page of an attempt's log.
-
-        The page comes from the attempt's worker, or through the controller if this machine cannot reach the worker.
+        """Return one page of an attempt's log. The page comes from the attempt's worker, or through the controller if
+        this machine cannot reach the worker.
 
         Args:
             task_id: `"{job_id}/task-{index}"`, or a `Task`.
@@ -59,9 +58,8 @@ class LogVerbs(JobVerbs):
         return self.connection.perform(operations.fetch_log_page(self.connection.reachable, task_id, attempt, wanted))
 
     def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
-        """Return the parts of logs of attempts that lie at given places, through the controller.
-
-        A program that shows logs reads any part of a large log with this call, forwards or backwards.
+        """Return the parts of logs of attempts that lie at given places, through the controller. A program that shows
+        logs reads any part of a large log with this call, forwards or backwards.
 
         Args:
             request: The places, the filter and the limits, as described in cluster.proto.

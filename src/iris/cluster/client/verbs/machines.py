@@ -14,10 +14,8 @@ class MachineVerbs(ClusterVerbs):
     """Calls about the engine, the workers and the machines."""
 
     def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
-        """Return the cluster's engine, where its controller runs, and the name and role of this client.
-
-        All fields of the result are empty if the controller is too old for this call, or refuses the call to this
-        client.
+        """Return the cluster's engine, where its controller runs, and the name and role of this client. All fields of
+        the result are empty if the controller is too old for this call, or refuses the call to this client.
         """
         return self.connection.perform(operations.describe_cluster())
 

@@ -77,9 +77,8 @@ class WatchVerbs(ClusterVerbs):
         on_silence: Callable[[UnavailableError], None] = lambda error: None,
     ) -> Iterator[list_watching.WatchedJobs]:
         """Yield the list of jobs, and the new list after each change, until the caller ends the iteration. Reconnect
-        after a lost connection.
-
-        Changes come at most four times a second. A slow caller misses intermediate lists, but never the last list.
+        after a lost connection. Changes come at most four times a second. A slow caller misses intermediate lists, but
+        never the last list.
 
         Args:
             id_prefix: The beginning of the job id.

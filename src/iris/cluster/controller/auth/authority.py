@@ -141,7 +141,6 @@ class Authority:
 
     def renewed(self, known: Caller) -> str:
         """Return a new token for a worker once half of the current token's lifetime is over; otherwise an empty string.
-
         A token created by a person is not renewed, because the person could not revoke the renewed token.
         """
         left_s = known.expires_at_s - wall_s()

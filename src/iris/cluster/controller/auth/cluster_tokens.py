@@ -47,9 +47,8 @@ class ClusterTokens:
         )
 
     def controller_token(self, worker_id: str, incarnation: str = "") -> str:
-        """Return a token by which the controller identifies itself to one process of a worker.
-
-        No other process accepts the token. Only workers of older releases check the expiry time of the token.
+        """Return a token by which the controller identifies itself to one process of a worker. No other process accepts
+        the token. Only workers of older releases check the expiry time of the token.
         """
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))

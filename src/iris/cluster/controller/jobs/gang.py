@@ -1,6 +1,5 @@
-"""Defines `Gang`, the job's own record of a gang. The module is pure.
-
-The scheduler's record of a gang is in scheduling/gang_states.py.
+"""Defines `Gang`, the job's own record of a gang. The module is pure. The scheduler's record of a gang is in
+scheduling/gang_states.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The state machine of a job: its tasks, their gangs, and the instructions that follow from events.
-
-The module is pure. Each event is a method call that returns instructions. The controller carries them out in order.
+"""The state machine of a job: its tasks, their gangs, and the instructions that follow from events. The module is pure.
+Each event is a method call that returns instructions. The controller carries them out in order.
 
 A *gang* is one placement of tasks that all start together. A coscheduled job has one gang for all its tasks. A job of
 independent tasks has one gang for each task. For a retry, a gang first releases its allocation, once none of its

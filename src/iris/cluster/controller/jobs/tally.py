@@ -13,9 +13,8 @@ from iris.cluster.types import is_task_finished
 
 
 class Tally:
-    """The number of a job's tasks in each state. Call `recount` after each change of a task.
-
-    A tally has the methods `count` and `__len__`, like a list of the states of all tasks.
+    """The number of a job's tasks in each state. Call `recount` after each change of a task. A tally has the methods
+    `count` and `__len__`, like a list of the states of all tasks.
 
     Attributes:
         attempts_failed: The number of failed attempts.

@@ -1,5 +1,4 @@
 """Folds logs: moves the small logs of ended attempts from their files into one database, which all folded logs share.
-
 Without folding, the log of each attempt would stay on the disk as two directories and at least one file.
 
 The boring choice: the database is SQLite in WAL mode with `synchronous=FULL`. A batch of logs is committed before the

@@ -2,7 +2,8 @@
 log location.
 
 Only threads read and write files, so that the controller's loop never blocks. One thread writes the uploaded parts of
-logs, in the order of their arrival, and folds logs. Other threads copy and remove the logs of ended attempts.
+logs, in the order of their arrival, and moves small logs into the database. Other threads copy and remove the logs of
+ended attempts.
 """
 
 from __future__ import annotations

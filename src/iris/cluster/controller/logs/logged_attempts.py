@@ -64,9 +64,8 @@ class LoggedAttempts:
         return known
 
     async def _search(self, names: Iterable[str]) -> dict[str, Known]:
-        """Search all ended jobs for the attempts of logs, from the newest job on, until all logs are found.
-
-        The name of a log contains a hash of the task id, so the database cannot find the job of a log by an index.
+        """Search all ended jobs for the attempts of logs, from the newest job on, until all logs are found. The name of
+        a log contains a hash of the task id, so the database cannot find the job of a log by an index.
         """
         missing, found = set(names), dict[str, Known]()
         folders = {name.rpartition("/")[0] for name in missing}

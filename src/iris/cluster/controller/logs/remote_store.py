@@ -1,8 +1,6 @@
 """Stores logs at the log location. The log location is a URL of fsspec, for example in an object store or a shared file
-system.
-
-The files of a log (see cluster/logs/segments.py) are in the folder `{url}/{task}/{attempt}/`. The file `end` is written
-last.
+system. The files of a log (see cluster/logs/segments.py) are in the folder `{url}/{task}/{attempt}/`. The file `end` is
+written last.
 
 All methods of `LogLocation` block on the network. The file systems of fsspec raise exceptions of many types, so the
 methods convert each exception to an error of Iris.

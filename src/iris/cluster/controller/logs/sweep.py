@@ -290,9 +290,8 @@ class LogSweep:
 
 
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:
-    """Fetch a log from the log location, unless this machine has the whole log.
-
-    If the log location does not have the log, this function does not leave an empty directory on this machine.
+    """Fetch a log from the log location, unless this machine has the whole log. If the log location does not have the
+    log, this function does not leave an empty directory on this machine.
 
     Raises:
         UnavailableError: A file of the log could not be fetched.

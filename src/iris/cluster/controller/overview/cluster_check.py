@@ -1,5 +1,4 @@
 """Checks the cluster from the controller's side, for `iris doctor`: the controller itself, its engine, and each worker.
-
 The controller calls each worker. Therefore one check runs at a time, and callers that ask within two seconds get the
 same answer.
 """

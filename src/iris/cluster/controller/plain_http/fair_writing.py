@@ -32,10 +32,8 @@ def lines_per_turn(num_tasks: int, *, has_cursors: bool) -> int:
 
 
 def writing_lane() -> FairLane:
-    """Return the lane in which the readers of one controller wait for their turns to write.
-
-    The number of waiting turns needs no limit, because a reader waits for one turn at a time, and the number of readers
-    is limited.
+    """Return the lane in which the readers of one controller wait for their turns to write. The number of waiting turns
+    needs no limit, because a reader waits for one turn at a time, and the number of readers is limited.
     """
     return FairLane("lines of logs", at_once=1, per_caller=1)
 

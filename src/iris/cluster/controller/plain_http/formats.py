@@ -45,9 +45,7 @@ class LogFormat(Protocol):
 
 class TextFormat:
     """Writes lines in the form in which `iris logs` prints them to a file. If several tasks are read, each line has a
-    label.
-
-    Messages about the logs, which `iris logs` prints to stderr, are separate lines that begin with `iris: `.
+    label. Messages about the logs, which `iris logs` prints to stderr, are separate lines that begin with `iris: `.
 
     Args:
         query: The parameters of the request.

@@ -11,9 +11,8 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Lines of one attempt and source that were captured together, or one partial line, or one gap.
-
-    If the reader makes blocks, all lines are in one entry, together with the newlines between the lines.
+    """Lines of one attempt and source that were captured together, or one partial line, or one gap. If the reader joins
+    lines to blocks, all lines of a batch are in one entry, together with the newlines between the lines.
     """
 
     entries: Sequence[LogEntry]

@@ -149,10 +149,8 @@ class ReaderState:
     @property
     def checks_start_itself(self) -> bool:
         """Whether this reader itself checks `start_ms` while it follows a log. Otherwise the servers of the logs check
-        `start_ms`.
-
-        A server that applies a filter sends only whole lines. Therefore the user would not see an unfinished line such
-        as a prompt.
+        `start_ms`. A server that applies a filter sends only whole lines. Therefore the user would not see an
+        unfinished line such as a prompt.
         """
         return self.filter.start_ms > 0 and not self.filter.regex
 

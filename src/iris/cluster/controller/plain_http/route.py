@@ -376,9 +376,8 @@ async def _left(receive: Any) -> None:
 
 
 def _job_of_path(path: str) -> str:
-    """Return the id of the job, or of the task, in a path.
-
-    A child job has a slash in its id, which may be written as `/` or as `%2F`.
+    """Return the id of the job, or of the task, in a path. A child job has a slash in its id, which may be written as
+    `/` or as `%2F`.
 
     Raises:
         NotFoundError: The path is not the path of a log.

@@ -54,10 +54,9 @@ class StoredBytes:
 
     @contextlib.contextmanager
     def reserved(self, owner: str, launch: cluster_pb2.Controller.LaunchJobRequest, workspace: bytes) -> Iterator[None]:
-        """Return a context manager that counts the contents of a new job while the job is being saved.
-
-        With a limit, the call reads two rows of the database on the loop, because no await may come between the check
-        and the counting.
+        """Return a context manager that counts the contents of a new job while the job is being saved. With a limit,
+        the call reads two rows of the database on the loop, because no await may come between the check and the
+        counting.
 
         Args:
             owner: The owner of the new job.

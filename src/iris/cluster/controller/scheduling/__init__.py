@@ -1,4 +1,3 @@
-"""Decides which gangs start next, and requests their allocations from the engine.
-
-Only the controller imports this package.
+"""Decides which gangs start next, and requests their allocations from the engine. Only the controller imports this
+package.
 """

@@ -194,9 +194,8 @@ class FreeCapacity:
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
-        """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
-
-        The result is the same as the result of `choose_machines`. If the gang does not fit, this method is faster.
+        """Return the position of a machine for each slot of the gang, or None if the gang does not fit. The result is
+        the same as the result of `choose_machines`. If the gang does not fit, this method is faster.
         """
         if not self.fits(gang):
             return None
@@ -211,9 +210,8 @@ class FreeCapacity:
         return distribute_slots(gang, candidates, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
-        """Return the number of units that the machine at a position contributes to `units_wanted` of the gang.
-
-        The machine must be one of `members(gang)`.
+        """Return the number of units that the machine at a position contributes to `units_wanted` of the gang. The
+        machine must be one of `members(gang)`.
         """
         need, (cpu, memory, gpu) = gang.need, self._amounts
         slots = cpu[position] // need.cpu_millicores if need.cpu_millicores else _UNLIMITED
@@ -241,9 +239,7 @@ class FreeCapacity:
 
     def subtract(self, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
         """Subtract allocations from the free resources. Each allocation is a pair of the resources of one slot and the
-        names of the machines, one name for each slot.
-
-        Machines that are no longer in the set are ignored.
+        names of the machines, one name for each slot. Machines that are no longer in the set are ignored.
         """
         cpu, memory, gpu = self._amounts
         position = self.machine_set.position

@@ -1,6 +1,5 @@
-"""Computes when a gang began to wait, when its scheduling timeout expires, and when the timeout of a job expires.
-
-The functions convert times of the wall clock to times of the monotonic clock. Therefore setting the wall clock moves no
+"""Computes when a gang began to wait, when its scheduling timeout expires, and when the timeout of a job expires. The
+functions convert times of the wall clock to times of the monotonic clock. Therefore setting the wall clock moves no
 deadline.
 """
 

@@ -135,9 +135,8 @@ class Queue:
         return gang_id in self._kind_of
 
     def by_kind(self) -> Mapping[GangKind, Mapping[str, tuple[int, QueuedGang]]]:
-        """Return the queued gangs by kind and by gang id. Each value is a pair of arrival number and entry.
-
-        The inner dictionary of each kind has its gangs in the order of their positions.
+        """Return the queued gangs by kind and by gang id. Each value is a pair of arrival number and entry. The inner
+        dictionary of each kind has its gangs in the order of their positions.
         """
         for kind in self._unsorted:
             in_order = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].position, item[1][0]))

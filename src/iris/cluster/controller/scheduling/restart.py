@@ -1,6 +1,5 @@
-"""Continues the gangs of an earlier controller process from the engine's first snapshot after a restart.
-
-The functions of this module change no state. The scheduler adds the returned gangs.
+"""Continues the gangs of an earlier controller process from the engine's first snapshot after a restart. The functions
+of this module change no state. The scheduler adds the returned gangs.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ class Submitter:
     def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
         """Set the reasons of queued gangs. Gangs that arrived after the plan was made are skipped.
 
-        The pass visits only the new gangs of a kind if the cause of the kind is the same as before. Otherwise each
-        second would cost some milliseconds for each thousand queued gangs.
+        The pass visits only the new gangs of a kind if the cause of the kind is the same as before. Visiting all queued
+        gangs each second would cost some milliseconds for each thousand gangs.
         """
         queue = self._gangs.queue
         newcomers: dict[GangKind, list[str]] = {}

@@ -1,6 +1,5 @@
-"""Reads ended jobs from the database in separate threads, so that no read blocks the controller's loop.
-
-The threads read beside the saver's thread. Therefore a read waits for no fsync.
+"""Reads ended jobs from the database in separate threads, so that no read blocks the controller's loop. The threads
+read while the saver's thread writes. Therefore a read never waits for an fsync.
 """
 
 from __future__ import annotations

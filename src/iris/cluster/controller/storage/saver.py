@@ -159,10 +159,8 @@ class Saver(Gathering):
                 self._wake.set()
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Record that only the reason why the job waits has changed. This change is not saved.
-
-        Reasons are not stored, because the scheduler finds the reasons again after a restart. Watchers still get the
-        new reason.
+        """Record that only the reason why the job waits has changed. This change is not saved. Reasons are not stored,
+        because the scheduler finds the reasons again after a restart. Watchers still get the new reason.
         """
         pending = self._pending.get(record.job_id)
         if pending is not None and pending.saved_revision == record.job.revision - 1:

@@ -32,9 +32,7 @@ _TRUSTED = ("", "workers", "slurm", "ray")
 @contextmanager
 def lock_state_dir(directory: Path) -> Iterator[None]:
     """Lock a state directory against other controllers while the context is open. If the directory does not exist,
-    create it.
-
-    After locking, the caller must call `state_copies.detect_copy`, because the directory may be a copy.
+    create it. After locking, the caller must call `state_copies.detect_copy`, because the directory may be a copy.
 
     Raises:
         FailedPreconditionError: Another controller uses the directory, a newer Iris wrote it, or other users can write

@@ -341,9 +341,8 @@ class Store:
                 db.executemany(statement, rows() if callable(rows) else rows)
 
     def submission(self, job_id: str) -> tuple[cluster_pb2.Controller.LaunchJobRequest, bool] | None:
-        """Return the submission of a job without its workspace, and whether its entry point is still stored.
-
-        The result is None if there is no such job. Without the entry point, the submission has no command, callable or
+        """Return the submission of a job without its workspace, and whether its entry point is still stored. The result
+        is None if there is no such job. Without the entry point, the submission has no command, callable or
         environment.
         """
         with self._reading() as db:

@@ -64,9 +64,8 @@ async def claim_name(
 
 
 async def find_repeated(request: LaunchJobRequest, jobs: JobTable) -> JobRecord | None:
-    """Return the job that an earlier request with the same submission id has created. None: there is no such job.
-
-    The name in the request does not change, and no name is claimed.
+    """Return the job that an earlier request with the same submission id has created. None: there is no such job. The
+    name in the request does not change, and no name is claimed.
     """
     wanted = LaunchJobRequest()
     wanted.CopyFrom(request)

@@ -39,9 +39,8 @@ class Workspaces:
         workspace yet.
 
         If the submission names the stored inputs of an earlier job by their hash, the inputs are put into the
-        submission. Therefore the inputs count towards the limits, and the earlier job may be removed meanwhile.
-
-        The result is empty if the job has no workspace, or if the workspace is already stored.
+        submission. Therefore the inputs count towards the limits, and the earlier job may be removed meanwhile. The
+        result is empty if the job has no workspace, or if the workspace is already stored.
 
         Raises:
             InvalidArgumentError: The hash does not match the workspace.

@@ -83,9 +83,8 @@ class JobTrace:
 
 
 def trace_parent(job: Job, launch: LaunchJobRequest, task_index: int, attempt_id: int) -> str:
-    """Return the value of `TRACEPARENT` for an attempt; empty if the job has no trace.
-
-    If the controller makes spans, the parent is the span `running` of the attempt. Otherwise it is the caller's span.
+    """Return the value of `TRACEPARENT` for an attempt; empty if the job has no trace. If the controller makes spans,
+    the parent is the span `running` of the attempt. Otherwise it is the caller's span.
     """
     if not launch.is_traced:
         return launch.traceparent

@@ -2,9 +2,8 @@
 
 A series has two rings of points. The *life* ring covers the whole life of its task. When the ring is full, its step
 doubles, and each two points become one point. Therefore the ring covers any time with the same number of points. The
-*recent* ring covers the last minutes with the shortest step. It exists once the step of the life ring has doubled.
-
-The module is pure: the time is an argument.
+*recent* ring covers the last minutes with the shortest step. It exists once the step of the life ring has doubled. The
+module is pure: the time is an argument.
 """
 
 from __future__ import annotations
@@ -189,10 +188,8 @@ class UsageSeries:
             self.life = self.life.with_step(self.life.step_s * 2)
 
     def read(self, since_s: int, until_s: int, most: int) -> Points:
-        """Return the points of a time, at most `most` of them.
-
-        The recent ring is used if it covers the whole time. Otherwise the points have the step of the life ring or a
-        longer step.
+        """Return the points of a time, at most `most` of them. If the points of the last minutes cover the whole
+        requested time, these points are returned. Otherwise the returned points cover longer steps.
 
         Args:
             since_s: The begin of the time, in seconds since the epoch; 0 is the begin of the series.

@@ -1,4 +1,3 @@
-"""Manages the registered workers, and calls workers to start and stop attempts.
-
-Only the controller imports this package.
+"""Manages the registered workers, and calls workers to start and stop attempts. Only the controller imports this
+package.
 """

@@ -40,7 +40,6 @@ StillLive = Callable[[int, int], bool]
 
 def hosts_of(job: Job) -> list[str]:
     """Return the hosts of a gang's tasks, in the order of the task indices. For independent tasks, the list is empty.
-
     The host of a task is the host of its current or last worker. If the task never had a worker, its host is an empty
     string.
     """

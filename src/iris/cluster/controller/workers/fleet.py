@@ -110,9 +110,8 @@ class Fleet:
             await self._saver.saved()
 
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
-        """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker must end itself.
-
-        The answer to a refused worker contains the reason. The answer to a fenced worker has `accepted` false and no
+        """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker must end itself. The
+        answer to a refused worker contains the reason. The answer to a fenced worker has `accepted` false and no
         reason.
 
         Raises:
@@ -202,9 +201,8 @@ class Fleet:
 
     async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
         """Wait until a worker has registered, and return the worker. For example, workers have to register after a
-        restart of the controller.
-
-        The method calls `still_wanted` every few seconds, and returns None as soon as `still_wanted` returns False.
+        restart of the controller. The method calls `still_wanted` every few seconds, and returns None as soon as
+        `still_wanted` returns False.
         """
         while (worker := self.workers.get(worker_id)) is None and still_wanted():
             await happens(self._registration, _WANTED_CHECK_S)
@@ -276,9 +274,8 @@ class Fleet:
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
         """Record that a worker has called the controller. Return True if the reports of this call must be applied, and
-        False if they must be ignored.
-
-        If the result is False, this method changes `answer` to ask the worker to end or to register again.
+        False if they must be ignored. If the result is False, this method changes `answer` to ask the worker to end or
+        to register again.
         """
         if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
@@ -302,9 +299,8 @@ class Fleet:
             log_event(_log, "worker.fenced", worker_id=worker_id, incarnation=incarnation)
 
     async def watch_leases(self) -> None:
-        """Declare each worker lost when its lease has expired, until the controller stops.
-
-        After a restart of the controller, a worker is declared lost if it does not call within the longest lease.
+        """Declare each worker lost when its lease has expired, until the controller stops. After a restart of the
+        controller, a worker is declared lost if it does not call within the longest lease.
         """
         started_s = time.monotonic()
         is_grace_over = False

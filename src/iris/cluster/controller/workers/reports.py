@@ -76,10 +76,8 @@ class WorkerReports:
     async def report_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
-        """Apply a worker's reports, and return once the resulting changes are saved.
-
-        The answer names the reported attempts that the controller has already recorded as ended. The worker has to stop
-        these attempts.
+        """Apply a worker's reports, and return once the resulting changes are saved. The answer names the reported
+        attempts that the controller has already recorded as ended. The worker has to stop these attempts.
         """
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
         answer.revocations, revoked = self._authority.revocations(request.revocations)

@@ -251,10 +251,8 @@ class LocalEngine:
         self._allocate_waiting()
 
     async def release(self, gang_id: str) -> None:
-        """Release a gang, see `Engine.release`.
-
-        The method changes only the ledger, because the workers are shared and the controller has already ended the
-        gang's attempts.
+        """Release a gang, see `Engine.release`. The method changes only the ledger, because the workers are shared and
+        the controller has already ended the gang's attempts.
         """
         gang = self._gangs.pop(gang_id, None)
         self._waiting.pop(gang_id, None)
@@ -349,10 +347,8 @@ class LocalEngine:
         self._move_gpus(gpu_ids, list.append)
 
     def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
-        """Add GPUs to the free GPUs of their host, or remove them.
-
-        The method finds the host by the id of the GPU, because an earlier engine may have divided the GPUs differently
-        among the workers.
+        """Add GPUs to the free GPUs of their host, or remove them. The method finds the host by the id of the GPU,
+        because an earlier engine may have divided the GPUs differently among the workers.
         """
         for number in gpu_ids:
             for host in self._hosts[: self._open]:

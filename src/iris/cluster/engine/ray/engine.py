@@ -175,9 +175,8 @@ class RayEngine:
         self._changed.clear()
 
     async def close(self) -> None:
-        """End all workers and release all gangs, see `Engine.close`.
-
-        Workers have about 20 s to end their tasks and upload their logs.
+        """End all workers and release all gangs, see `Engine.close`. Workers have about 20 s to end their tasks and
+        upload their logs.
         """
         if self._pipe is None:
             return

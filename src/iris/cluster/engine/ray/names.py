@@ -1,6 +1,5 @@
-"""The names of a cluster's gangs and workers on Ray, by which the next engine finds them.
-
-The names contain the cluster's id, because other clusters and other programs use the same Ray cluster.
+"""The names of a cluster's gangs and workers on Ray, by which the next engine finds them. The names contain the
+cluster's id, because other clusters and other programs use the same Ray cluster.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ _LONGEST = 100
 
 
 def load_or_make_cluster_id(directory: Path) -> str:
-    """Return the id of the cluster that is stored in a directory. The first call creates the id.
-
-    A cluster's id never changes, because the names of existing placement groups and actors contain the id.
+    """Return the id of the cluster that is stored in a directory. The first call creates the id. A cluster's id never
+    changes, because the names of existing placement groups and actors contain the id.
     """
     path = directory / "cluster-id"
     try:
@@ -35,10 +33,8 @@ def namespace_of(cluster_id: str) -> str:
 
 
 def group_of(cluster_id: str, gang_id: str) -> str:
-    """Return the name of a gang's placement group.
-
-    A placement group's name contains the cluster's id, because Ray lists the placement groups of all namespaces in one
-    table.
+    """Return the name of a gang's placement group. A placement group's name contains the cluster's id, because Ray
+    lists the placement groups of all namespaces in one table.
     """
     return f"iris-{cluster_id}/{gang_id}"
 
@@ -50,9 +46,8 @@ def gang_of(cluster_id: str, group: str) -> str | None:
 
 
 def worker_of(gang_id: str, slot: int) -> str:
-    """Return the id of a slot's worker, which is also the name of its actor.
-
-    A worker's id is readable. If the gang's id is long or has special characters, a hash keeps the worker's id unique.
+    """Return the id of a slot's worker, which is also the name of its actor. A worker's id is readable. If the gang's
+    id is long or has special characters, a hash keeps the worker's id unique.
     """
     name = _READABLE.sub("_", gang_id)
     if name != gang_id or len(name) > _LONGEST:

@@ -97,9 +97,8 @@ class _Gang:
 
 
 class RayGangs:
-    """All gangs of one cluster on Ray.
-
-    All methods may raise exceptions of Ray. Such an exception means that a call did not reach Ray or failed there.
+    """All gangs of one cluster on Ray. All methods may raise exceptions of Ray. Such an exception means that a call did
+    not reach Ray or failed there.
 
     Args:
         cluster_id: The id of the cluster.
@@ -342,9 +341,8 @@ class RayGangs:
 
     def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
         """After a slot actor has died, wait until no process of its worker is left. The check runs repeatedly on the
-        actor's machine.
-
-        Once no process is left, the slot is lost. If the machine is dead as well, the method checks nothing.
+        actor's machine. Once no process is left, the slot is lost. If the machine is dead as well, the method checks
+        nothing.
         """
         if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
             gang.lost.add(slot)  # The actor never started. Therefore its worker never started.
@@ -390,9 +388,8 @@ class RayGangs:
 
         def free(node: Json) -> list[int]:
             """Return the free resources of a machine. The result is the amount that Ray reports as free, but at most
-            the machine's total without the resources of this cluster's gangs.
-
-            The limit is needed because Ray's report of free resources is slightly out of date.
+            the machine's total without the resources of this cluster's gangs. The limit is needed because Ray's report
+            of free resources is slightly out of date.
             """
             ours = held.get(node["NodeID"], [0, 0, 0])
             reported = _amounts(available.get(node["NodeID"], {}))

@@ -108,9 +108,8 @@ def worker_environment() -> dict[str, str]:
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the variables that Ray has added.
-
-    OMP_NUM_THREADS is kept, because Ray sets it only in actors after their start, not in the raylet.
+    """Return an environment without the variables that Ray has added. OMP_NUM_THREADS is kept, because Ray sets it only
+    in actors after their start, not in the raylet.
     """
     kept = {name: value for name, value in env.items() if not name.startswith("RAY_") and name not in _OF_RAY}
     kept.pop(TOKEN_VARIABLE, None)  # The token of the user who started Ray must not reach tasks.

@@ -82,9 +82,8 @@ async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asy
 
 
 def is_slurms(name: str) -> bool:
-    """Return whether an environment variable describes a Slurm job or sets an option of Slurm's commands.
-
-    The result is False for SLURM_CONF, which names Slurm's configuration file and is the same for all programs.
+    """Return whether an environment variable describes a Slurm job or sets an option of Slurm's commands. The result is
+    False for SLURM_CONF, which names Slurm's configuration file and is the same for all programs.
     """
     return name != "SLURM_CONF" and name.startswith(_SLURMS)
 

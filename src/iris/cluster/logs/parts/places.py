@@ -45,9 +45,8 @@ Place = AtPosition | AtTime | AtByte
 
 
 def find_position(directory: Path, writer: LogWriter | None, place: Place, *, after: bool, final: bool) -> Steps[int]:
-    """Return the position that a place stands for. If the log ends before the place, return the end of the log.
-
-    The generator yields after each step, and each step reads at most a megabyte.
+    """Return the position that a place stands for. If the log ends before the place, return the end of the log. The
+    generator yields after each step, and each step reads at most a megabyte.
 
     Args:
         directory: The directory of the log.

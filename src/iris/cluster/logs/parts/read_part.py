@@ -107,9 +107,8 @@ def read_part_steps(
     stop: int = 0,
     final: bool,
 ) -> Steps[LogPart]:
-    """Read a part of a log, which may still be growing. A missing directory is an empty log.
-
-    The generator yields after each step, and each step reads at most a megabyte.
+    """Read a part of a log, which may still be growing. A missing directory is an empty log. The generator yields after
+    each step, and each step reads at most a megabyte.
 
     Args:
         directory: The directory of the log.
@@ -220,8 +219,8 @@ class _PartReading:
         """Read the lines before a position, in ranges that are read forwards. The first range is the last one of the
         part.
 
-        The position None is the end of the log. Only such a part contains the partial lines at the end of a final log,
-        because no part follows that could contain them.
+        If the position is None, the part ends at the end of the log. Only this part contains the partial lines at the
+        end of a final log, because no later part could contain them.
         """
         upper = self._size if position is None else min(position, self._size)
         end_of_part: _Range | None = None
@@ -272,9 +271,8 @@ class _PartReading:
         max_bytes: int = 0,
         newest_bytes: int = 0,
     ) -> Steps[_Range]:
-        """Read the selected lines up to the position `stop`, or up to the limits, or up to the end of the log.
-
-        If `newest_bytes` is not 0, about this many bytes of the last lines are kept, and the lines before are left out.
+        """Read the selected lines up to the position `stop`, or up to the limits, or up to the end of the log. If
+        `newest_bytes` is not 0, about this many bytes of the last lines are kept, and the lines before are left out.
         """
         found = _Found(newest_bytes)
         begin = walk.reader.position

@@ -122,9 +122,8 @@ class LineScanner:
         return stdout, stderr, build
 
     def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[LineBlock | Gap] | None:
-        """Read about `max_bytes` of records, and return their lines and gaps; None if nothing more can be read now.
-
-        If all lines come before `start_line`, the method only counts the lines, and returns one empty block in their
+        """Read about `max_bytes` of records, and return their lines and gaps; None if nothing more can be read now. If
+        all lines come before `start_line`, the method only counts the lines, and returns one empty block in their
         place.
         """
         chunk = self.reader.read_chunk(max_bytes, final=final)

@@ -28,9 +28,8 @@ LogIdentity = tuple[str, int, int, int, int]
 
 
 class LineNumbers:
-    """The numbers of the lines at some places of one log. Each point has the exact number of its line.
-
-    Several threads may use an instance.
+    """The numbers of the lines at some places of one log. Each point has the exact number of its line. Several threads
+    may use an instance.
     """
 
     def __init__(self) -> None:

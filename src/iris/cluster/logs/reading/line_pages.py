@@ -99,9 +99,8 @@ def read_page_steps(
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
 ) -> Steps[LinePage]:
-    """Read a page of lines of a log, which may still be growing. A missing directory is an empty log.
-
-    The generator yields after each step, and each step reads at most a megabyte.
+    """Read a page of lines of a log, which may still be growing. A missing directory is an empty log. The generator
+    yields after each step, and each step reads at most a megabyte.
 
     Args:
         directory: The directory of the log.

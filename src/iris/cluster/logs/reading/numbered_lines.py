@@ -169,9 +169,8 @@ class LineSplitter:
         return piece
 
     def begin_segment(self, offsets: Offsets) -> list[Leftover]:
-        """Continue with the next segment, and return the partial lines that become pieces at its beginning.
-
-        A second call of this method for the same segment has no effect.
+        """Continue with the next segment, and return the partial lines that become pieces at its beginning. A second
+        call of this method for the same segment has no effect.
 
         Args:
             offsets: The offset in each source at which the next segment begins.

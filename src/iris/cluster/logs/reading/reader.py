@@ -3,9 +3,7 @@
 A reader returns whole, unchanged records. Each byte of a source appears exactly once and in order: in a record, or
 covered by a gap. Where the disk has no record, because the oldest records were dropped or a file is damaged, the reader
 inserts a gap. The reader knows the size of such a gap from the names of the segments, and at the end of the log from
-the writer or from the file `end`.
-
-All functions of this module block on the disk.
+the writer or from the file `end`. All functions of this module block on the disk.
 """
 
 from __future__ import annotations
@@ -177,9 +175,8 @@ class LogReader:
         return max(0, self._end_of(segments[-1]) - self.position)
 
     def _end_of(self, last: RecordBoundary) -> int:
-        """Return the position at which the last segment ends now.
-
-        Streams ask several times for each message. Therefore the file is not looked up by its name each time.
+        """Return the position at which the last segment ends now. Streams call this method several times for each
+        message. Therefore the file is not looked up by its name each time.
         """
         try:
             if self._opened is not None and self._opened.start == last:

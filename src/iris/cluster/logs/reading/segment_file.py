@@ -84,9 +84,8 @@ class SegmentFile:
         return os.pread(self.fd, size, at) if self._folded is None else self._folded.read(size, at)
 
     def first_ms(self, default_ms: int) -> int:
-        """Return the time of the first record, or `default_ms` if that record is damaged.
-
-        All bytes that are missing before this segment were written before the returned time.
+        """Return the time of the first record, or `default_ms` if that record is damaged. All bytes that are missing
+        before this segment were written before the returned time.
         """
         try:
             header = self._read(HEADER.size, 0)

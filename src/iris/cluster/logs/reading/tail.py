@@ -82,7 +82,6 @@ def find_tail(
     final: bool,
 ) -> Generator[int, None, TailStart]:
     """Search backwards from the end of a log until enough lines match, and return the place at which the tail begins.
-
     Each try goes back twice as far as the try before. The generator yields the number of bytes that were read after
     each step.
 

@@ -92,10 +92,8 @@ class PortReservations:
 
 
 def _lock_directory() -> Path:
-    """Return the directory of lock files that all workers of this user share.
-
-    If another user has created a file or directory with the name of the shared directory, this worker uses its own
-    directory.
+    """Return the directory of lock files that all workers of this user share. If another user has created a file or
+    directory with the name of the shared directory, this worker uses its own directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
     with contextlib.suppress(FileExistsError):  # A file exists at the path of the shared directory.

@@ -137,19 +137,15 @@ class AttemptRegistry:
             attempt.kill()
 
     async def until_all_ended(self) -> None:
-        """Wait until no attempt is running, including attempts that begin during the wait.
-
-        The tasks that run the attempts are not awaited by `asyncio.gather`, because a cancelled caller would cancel
-        these tasks, too.
+        """Wait until no attempt is running, including attempts that begin during the wait. The tasks that run the
+        attempts are not awaited by `asyncio.gather`, because a cancelled caller would cancel these tasks, too.
         """
         while self._runs:
             await asyncio.wait(self._runs.values())
 
     def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
-        """Return the id, the directory and the record of an attempt whose log is on this disk.
-
-        The record is None for an attempt of an earlier process of this worker. Attempts of earlier processes have
-        ended.
+        """Return the id, the directory and the record of an attempt whose log is on this disk. The record is None for
+        an attempt of an earlier process of this worker. Attempts of earlier processes have ended.
 
         Args:
             task_id: The id of the task.
@@ -185,9 +181,8 @@ class AttemptRegistry:
         return attempt_id, directory, attempt
 
     def directory_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
-        """Return the id, the directory and the record of an attempt whose directory is on this disk.
-
-        The record is None for an attempt of an earlier process of this worker.
+        """Return the id, the directory and the record of an attempt whose directory is on this disk. The record is None
+        for an attempt of an earlier process of this worker.
 
         Args:
             task_id: The id of the task.
@@ -255,9 +250,8 @@ class AttemptRegistry:
                 del self._attempts[key]
 
     def forget_surplus(self) -> None:
-        """Drop the oldest record of an ended and reported attempt when there are too many records.
-
-        The log of a forgotten attempt stays on disk, where `log_of` finds it.
+        """Drop the oldest record of an ended and reported attempt when there are too many records. The log of a
+        forgotten attempt stays on disk, where `log_of` finds it.
         """
         if len(self._attempts) <= _REMEMBERED:
             return

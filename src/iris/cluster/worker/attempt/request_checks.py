@@ -1,7 +1,5 @@
-"""Checks a request to run an attempt, before the worker creates anything for the attempt.
-
-The controller has checked the job already. The worker checks the request again, because other programs may also call a
-worker.
+"""Checks a request to run an attempt, before the worker creates anything for the attempt. The controller has checked
+the job already. The worker checks the request again, because other programs may also call a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
     """Remove the hosts of a gang from a request, except the first host. Return all hosts as text, one host per line.
-
     The hosts are removed because a large gang has many hosts, and the record of an attempt keeps the request for a long
     time.
 
@@ -34,9 +31,8 @@ def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
 
 
 def split_off_entrypoint(request: cluster_pb2.Worker.RunTaskRequest) -> bytes:
-    """Remove the pickled callable from a request, and return it. The callable is empty for a command.
-
-    The command of a task with inputs is moved into the field `command`, where the worker expects every command.
+    """Remove the pickled callable from a request, and return it. The callable is empty for a command. The command of a
+    task with inputs is moved into the field `command`, where the worker expects every command.
     """
     entrypoint = request.serialized_entrypoint or request.input_entrypoint
     request.ClearField("serialized_entrypoint")

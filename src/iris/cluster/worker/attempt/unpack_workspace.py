@@ -89,9 +89,8 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
 
 
 def copy_workspace(cached: Path, into: Path) -> None:
-    """Copy an unpacked workspace for one attempt, because the attempt may change the files of its copy.
-
-    Links are copied as links. Permissions are kept, but modification times are not.
+    """Copy an unpacked workspace for one attempt, because the attempt may change the files of its copy. Links are
+    copied as links. Permissions are kept, but modification times are not.
 
     Args:
         cached: The directory that `unpack_workspace` has created.

@@ -165,9 +165,8 @@ class LogUpload:
             self._flush_requested.clear()
 
     async def until_uploaded(self) -> None:
-        """Wait until the controller has received each log or has answered that the log is unwanted.
-
-        The wait may last forever if a log cannot be uploaded. Therefore the caller limits the time to wait.
+        """Wait until the controller has received each log or has answered that the log is unwanted. The wait may last
+        forever if a log cannot be uploaded. Therefore the caller limits the time to wait.
         """
         while self._news or self._paused or self._sending.locked():
             self._flush_requested.set()

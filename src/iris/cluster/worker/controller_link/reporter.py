@@ -191,9 +191,7 @@ class Reporter:
 
     async def _send_heartbeat(self) -> None:
         """Renew the lease with a call without reports, because the controller answers calls but cannot store reports
-        now.
-
-        For example, the controller's disk may be full. A full disk of the controller must not end this worker.
+        now. For example, the controller's disk may be full. A full disk of the controller must not end this worker.
         """
         request = cluster_pb2.Controller.ReportTaskStatesRequest(
             worker_id=self._registration.worker_id,

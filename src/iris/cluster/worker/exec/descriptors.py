@@ -79,9 +79,8 @@ class DescriptorReader:
 
 
 class DescriptorWriter:
-    """Writes the input of a command.
-
-    Input that the command cannot read any more is dropped, because a command that has closed its input may still write.
+    """Writes the input of a command. Input that the command cannot read any more is dropped, because a command that has
+    closed its input may still write.
 
     Args:
         descriptor: The writing end of a pipe, or the controlling side of a terminal. The writer owns it. None: the

@@ -144,9 +144,8 @@ class ExecProcess:
                 os.killpg(group, number)
 
     def signal_session(self, number: int) -> None:
-        """Send a signal to all processes of the command's session, if the command has not been collected.
-
-        After the command was collected, its process id may belong to another process.
+        """Send a signal to all processes of the command's session, if the command has not been collected. After the
+        command was collected, its process id may belong to another process.
         """
         if self._is_collected:
             return

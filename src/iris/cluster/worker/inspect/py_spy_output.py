@@ -81,9 +81,8 @@ def _cut(value: str) -> str:
 
 
 def parse_samples(text: str, counts: StackCounts) -> int:
-    """Add the samples in the output of `py-spy record --format raw`, and return their number.
-
-    A line is `outermost (file:line);…;innermost (file:line) samples`. Lines of another form are ignored.
+    """Add the samples in the output of `py-spy record --format raw`, and return their number. A line is `outermost
+    (file:line);…;innermost (file:line) samples`. Lines of another form are ignored.
     """
     total = 0
     for line in text.splitlines():

@@ -23,7 +23,6 @@ _PAUSE_S = 0.01
 
 def move_into_child_cgroup() -> None:
     """Move this process into a child of its cgroup, so that attempts can have cgroups beside the process's new cgroup.
-
     Call this function before starting other processes. The function does nothing if this process cannot create cgroups.
     """
     place = find_parent()
@@ -129,9 +128,7 @@ class Cgroup:
             _write(f"{self._path}/memory.oom.group", "1")
 
     def enter(self, pid: int) -> None:
-        """Move a process and its children into this cgroup.
-
-        A process that has already ended is ignored.
+        """Move a process and its children into this cgroup. A process that has already ended is ignored.
 
         Raises:
             OSError: The process cannot be moved.
@@ -158,9 +155,8 @@ class Cgroup:
 
 
 def count_oom_kills() -> int:
-    """Return how many processes the system has killed because memory ran out.
-
-    The kills are counted in this process's own cgroup, or on the whole machine if the process is in no cgroup.
+    """Return how many processes the system has killed because memory ran out. The kills are counted in this process's
+    own cgroup, or on the whole machine if the process is in no cgroup.
     """
     mount, own = _mount_point(), _own_path()
     if mount is not None and own is not None and os.path.exists(f"{mount}{own}/memory.events"):
@@ -180,10 +176,8 @@ def smallest_pids_limit() -> int | None:
 
 
 def with_those_above(path: str) -> list[str]:
-    """Return a cgroup and all cgroups above this cgroup, up to the root.
-
-    The result ends with the visible root. In a container, this root is the container's own cgroup, which may have
-    limits.
+    """Return a cgroup and all cgroups above this cgroup, up to the root. The result ends with the visible root. In a
+    container, this root is the container's own cgroup, which may have limits.
     """
     found = [path]
     while found[-1] != "/":

@@ -318,10 +318,8 @@ def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
 
 
 def default_max_processes() -> int:
-    """Return how many processes and threads an attempt may have. The number is half of the worker's own limit.
-
-    The other half is left for the worker. Therefore the worker survives an attempt that starts processes without an
-    end.
+    """Return how many processes and threads an attempt may have. The number is half of the worker's own limit. The
+    other half is left for the worker. Therefore the worker survives an attempt that starts processes without an end.
     """
     own = [cgroup.smallest_pids_limit()]
     for name in ("pid_max", "threads-max"):

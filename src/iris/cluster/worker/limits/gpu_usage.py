@@ -1,6 +1,5 @@
-"""Measures how much the NVIDIA GPUs of attempts are used, with the program `nvidia-smi`.
-
-`nvidia-smi` is a part of NVIDIA's driver. If the program is missing or fails, the use of the GPUs is not known.
+"""Measures how much the NVIDIA GPUs of attempts are used, with the program `nvidia-smi`. `nvidia-smi` is a part of
+NVIDIA's driver. If the program is missing or fails, the use of the GPUs is not known.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
 
 def measure() -> dict[str, GpuUse]:
     """Return the use of each GPU of this machine, by its number and by its id. The result is empty if it is not known.
-
     The call takes up to `_TIMEOUT_S` seconds.
     """
     program = shutil.which("nvidia-smi")
@@ -56,9 +54,8 @@ def measure() -> dict[str, GpuUse]:
 
 
 def parse(output: str) -> dict[str, GpuUse]:
-    """Return the use of each GPU from the output of `nvidia-smi`. Lines of another form are ignored.
-
-    Some GPUs cannot measure a value, for which `nvidia-smi` prints a text instead of a number.
+    """Return the use of each GPU from the output of `nvidia-smi`. Lines of another form are ignored. Some GPUs cannot
+    measure a value, for which `nvidia-smi` prints a text instead of a number.
     """
     found: dict[str, GpuUse] = {}
     for line in output.splitlines():

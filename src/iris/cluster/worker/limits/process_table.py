@@ -146,7 +146,6 @@ def kill(processes: Iterable[Process]) -> None:
 
 def _owner(process: Process, table: Mapping[int, Process], marks: Mapping[int, str], owners: dict[int, int]) -> int:
     """Return the main process of the attempt to which a process belongs; `_STRANGER` or `_OURS` for other processes.
-
     The search goes from a process to its ancestors. The result is stored for each process on the way.
     """
     way = []

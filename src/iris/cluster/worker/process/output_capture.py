@@ -48,9 +48,8 @@ class OutputCapture:
         self._loop.add_reader(pipe, self._on_readable, pipe, source)
 
     def close(self) -> None:
-        """Append the bytes that the open pipes contain now, and close the pipes.
-
-        The event loop may have been too busy to read the pipes earlier, for example because of a slow disk.
+        """Append the bytes that the open pipes contain now, and close the pipes. The event loop may have been too busy
+        to read the pipes earlier, for example because of a slow disk.
         """
         for pipe in list(self._open_pipes):
             self._read_rest(pipe)

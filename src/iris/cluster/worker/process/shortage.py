@@ -99,10 +99,8 @@ class WorkerHeadroom:
 
     def start_failed(self, why: WorkerShortageError) -> None:
         """Refuse attempts for a while after a start that failed because of a shortage. Each further failure doubles the
-        time.
-
-        If a shortage can be measured, this method does nothing, because the measurement shows when the shortage is
-        over.
+        time. If a shortage can be measured, this method does nothing, because the measurement shows when the shortage
+        is over.
         """
         if self._measured_shortage():
             return

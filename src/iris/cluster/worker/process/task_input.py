@@ -1,6 +1,5 @@
-"""The standard input of an attempt: a pipe into which the worker writes the bytes that a client sends.
-
-A task may read its input slowly. The worker accepts only bytes that fit into the pipe, and the sender keeps the rest.
+"""The standard input of an attempt: a pipe into which the worker writes the bytes that a client sends. A task may read
+its input slowly. The worker accepts only bytes that fit into the pipe, and the sender keeps the rest.
 """
 
 from __future__ import annotations

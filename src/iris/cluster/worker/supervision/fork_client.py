@@ -120,18 +120,16 @@ def end_template(cluster_id: str) -> None:
 
 
 def is_gone(cluster_id: str, worker_id: str) -> bool:
-    """Return whether no process of a worker is left on this machine.
-
-    The answer depends on the worker's directory, which the fork server removes last when it cleans up after a worker.
+    """Return whether no process of a worker is left on this machine. The answer depends on the worker's directory,
+    which the fork server removes last when it cleans up after a worker.
     """
     left = Path(tempfile.gettempdir()).glob(f"iris-{os.getuid()}-{cluster_id}-*/{worker_id}-*")
     return next(left, None) is None
 
 
 def _private_directory(cluster_id: str) -> Path:
-    """Return the private directory for the socket of the fork server and the directories of its workers.
-
-    Each cluster, user and installation of Iris has its own directory.
+    """Return the private directory for the socket of the fork server and the directories of its workers. Each cluster,
+    user and installation of Iris has its own directory.
     """
     which = hashlib.sha256(f"{sys.executable}\0{__file__}\0{os.stat(__file__).st_mtime_ns}".encode()).hexdigest()[:8]
     path = Path(tempfile.gettempdir()) / f"iris-{os.getuid()}-{cluster_id}-{which}"

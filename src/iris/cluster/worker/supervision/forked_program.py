@@ -1,6 +1,5 @@
-"""Turns processes that were forked from a loaded program into workers.
-
-The fork server (fork_server.py) and the server of a cluster (prepared_worker.py) fork such processes.
+"""Turns processes that were forked from a loaded program into workers. The fork server (fork_server.py) and the server
+of a cluster (prepared_worker.py) fork such processes.
 """
 
 from __future__ import annotations

@@ -101,9 +101,8 @@ class PreparedWorker:
 
 
 def prepare_workers(number: int) -> list[PreparedWorker]:
-    """Load the program of a worker, and fork processes that wait to become workers.
-
-    This process must have a single thread and no asyncio loop.
+    """Load the program of a worker, and fork processes that wait to become workers. This process must have a single
+    thread and no asyncio loop.
 
     Args:
         number: The number of processes. If the system refuses a fork, the list is shorter.

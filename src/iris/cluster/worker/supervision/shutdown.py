@@ -33,10 +33,8 @@ class Shutdown:
         self.reason = f"worker {self._worker_id} was shut down"
 
     def give_up(self, why: str) -> None:
-        """End the worker because the controller has declared this worker lost.
-
-        All attempts are killed at once and without a grace period, because the controller may already have started
-        their tasks elsewhere.
+        """End the worker because the controller has declared this worker lost. All attempts are killed at once and
+        without a grace period, because the controller may already have started their tasks elsewhere.
         """
         self.reason = f"worker {self._worker_id} was lost: {why}"
         self._registry.kill_all()

@@ -1,6 +1,5 @@
-"""Kills processes left behind by ended attempts. Such processes are children of this worker.
-
-A process whose parent ends becomes a child of the worker, because the worker is a subreaper (reaper.py).
+"""Kills processes left behind by ended attempts. Such processes are children of this worker. A process whose parent
+ends becomes a child of the worker, because the worker is a subreaper (reaper.py).
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ class StrayProcesses:
         self._own_pids.discard(pid)
 
     async def kill(self) -> None:
-        """Kill the inherited processes that belong to no running attempt.
-
-        When a process is killed, its children become children of this worker. Therefore several passes may be needed.
+        """Kill the inherited processes that belong to no running attempt. When a process is killed, its children become
+        children of this worker. Therefore several passes may be needed.
         """
         for _ in range(_PASSES):
             if not self._kill_once():

@@ -53,9 +53,8 @@ class Identity:
 
     @property
     def is_worker(self) -> bool:
-        """Return whether the process is running and is this incarnation of the worker, started by this user.
-
-        Send a signal to the process only if this method returns True.
+        """Return whether the process is running and is this incarnation of the worker, started by this user. Send a
+        signal to the process only if this method returns True.
         """
         if not self.is_alive:
             return False
@@ -100,9 +99,8 @@ def stamp_of(path: Path) -> str:
 
 
 def event_log_file(workers: Path, worker_id: str) -> Path:
-    """Return the path of a worker's event log, below the directory of all workers.
-
-    The process that starts a worker opens the file as the worker's stderr. The worker rotates the file.
+    """Return the path of a worker's event log, below the directory of all workers. The process that starts a worker
+    opens the file as the worker's stderr. The worker rotates the file.
     """
     return workers / f"{worker_id}.log"
 

@@ -71,9 +71,7 @@ def watch_job(
 
 class Watch(Generic[Item]):
     """A stream about a job, which is opened again after a lost connection. The object has the arguments and the state
-    of the stream.
-
-    A subclass reads the stream. `on_silence` is called once for each silence.
+    of the stream. A subclass reads the stream. `on_silence` is called once for each silence.
     """
 
     def __init__(

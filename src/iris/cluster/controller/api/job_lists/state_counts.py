@@ -1,6 +1,5 @@
-"""Counts the jobs that meet conditions by their states, as pure code.
-
-The counts begin with one read of the database, and follow the changes of jobs from then on.
+"""Counts the jobs that meet conditions by their states, as pure code. The counts begin with one read of the database,
+and follow the changes of jobs from then on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Delivers the events of the cluster to one webhook: one event after the other, each at least once.
 
-The place in the journal is the whole state of a delivery, and is stored. Therefore a dead receiver costs no memory, and
-a restarted controller continues where it stopped. The place is stored about once a second. Therefore some events may be
-sent again after a crash, with the same ids.
+The whole state of a delivery is its place in the journal of events, and this place is stored. Therefore a dead receiver
+costs no memory, and a restarted controller continues where it stopped. The place is stored about once a second.
+Therefore some events may be sent again after a crash, with the same ids.
 """
 
 from __future__ import annotations

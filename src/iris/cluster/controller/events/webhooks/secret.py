@@ -15,10 +15,10 @@ SECRET_FILE = "webhook.secret"
 def find_secret(given_file: str, given: str, own_file: Path | None) -> str:
     """Return the secret, from the first of these sources that has one.
 
-    1. The file that the operator has named.
-    2. The text that the operator has given in the environment. It is stored in the controller's own file, so that a
-       later start without the variable signs with the same secret.
-    3. The controller's own file.
+    1. The secret in the file that the operator has named.
+    2. The secret that the operator has given in the environment. The secret is also stored in the controller's own
+       file, so that a later start without the variable signs with the same secret.
+    3. The secret in the controller's own file.
     4. A new random secret, which is stored in the controller's own file.
 
     Args:
