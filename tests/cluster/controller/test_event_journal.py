@@ -56,9 +56,9 @@ class World:
         for _ in range(count):
             self.journal.add(Event(name=name, level="info"))
 
-    def write(self, *changed: Job, is_saved: bool = True) -> None:
+    async def write(self, *changed: Job, is_saved: bool = True) -> None:
         changes = Changes()
-        self.journal.begin_write(changes, [], changed)
+        await self.journal.begin_write(changes, [], changed)
         if is_saved:
             self.store.write(changes)
         self.journal.end_write(is_saved=is_saved)
@@ -81,10 +81,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_event_numbers_continue_after_a_failed_write_and_after_a_restart(world: World, tmp_path: Path) -> None:
     world.add(2)
-    world.write(is_saved=False)
+    await world.write(is_saved=False)
     assert (await world.read(), world.journal.last_number) == ([], 0)
     world.add(1, "worker.lost")
-    world.write()
+    await world.write()
     events = await world.read()
     assert [(event.number, event.name) for event in events] == [
         (1, "worker.registered"),
@@ -100,9 +100,9 @@ async def test_event_numbers_continue_after_a_failed_write_and_after_a_restart(w
 async def test_events_that_cannot_be_stored_for_too_long_are_dropped_and_counted(tmp_path: Path) -> None:
     with closing(World(tmp_path / "controller.db")) as world:
         world.add(10)
-        world.write(is_saved=False)
+        await world.write(is_saved=False)
         world.add(MAX_UNSAVED - 3)
-        world.write()
+        await world.write()
         events = await world.read()
         assert (events[0].name, events[0].fields["count"]) == ("events.dropped", "7")
         assert len(events) == MAX_UNSAVED + 1
@@ -112,17 +112,41 @@ async def test_more_events_than_the_limit_are_stored_if_the_first_write_succeeds
     job = Job.new("large", MAX_UNSAVED, now_ms=1)
     job.submit()
     job.terminate("terminated by a user", 5)
-    world.write(job)
+    await world.write(job)
     assert [event.name for event in await world.read()] == ["task.killed"] * MAX_UNSAVED + ["job.killed"]
+
+
+async def test_large_transaction_leaves_the_loop_time_for_other_work_and_for_later_events(world: World) -> None:
+    turns, tasks = 0, 900
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            if turns == 2:
+                world.add(1, "worker.lost")
+            await asyncio.sleep(0)
+
+    job = Job.new("large", tasks, now_ms=1)
+    job.submit()
+    job.terminate("terminated by a user", 5)
+    world.add(1)
+    other = asyncio.create_task(count_turns())
+    await world.write(job)
+    other.cancel()
+    assert turns >= tasks // 200
+    await world.write()
+    names = [event.name for event in await world.read()]
+    assert names == ["worker.registered", *["task.killed"] * tasks, "job.killed", "worker.lost"]
 
 
 async def test_client_whose_next_event_was_removed_gets_a_gap_and_all_later_events(world: World) -> None:
     world.add(10)
-    world.write()
+    await world.write()
     cursor = (await world.read())[4].cursor
     for _ in range(4):
         world.add(500)
-        world.write()
+        await world.write()
     gap, *events = await world.read(cursor=cursor, kinds=["job.failed", "worker.registered"])
     first = int(gap.fields["last"]) + 1
     assert (gap.name, gap.fields["first"]) == ("events.gap", "6")
@@ -135,7 +159,7 @@ async def test_client_whose_next_event_was_removed_gets_a_gap_and_all_later_even
 
 async def test_events_after_a_cursor_of_another_journal_begin_with_a_gap(world: World) -> None:
     world.add(2)
-    world.write()
+    await world.write()
     for cursor in ("0a0b0c0d-1", world.journal.cursor(99)):
         gap, *events = await world.read(cursor=cursor)
         assert (gap.name, [event.number for event in events]) == ("events.gap", [1, 2])
@@ -147,7 +171,7 @@ async def test_events_after_a_cursor_of_another_journal_begin_with_a_gap(world: 
 async def test_tail_of_events_returns_the_newest_events_that_meet_the_conditions(world: World) -> None:
     for name in ("worker.lost", "worker.registered", "worker.lost", "worker.registered"):
         world.add(1, name)
-    world.write()
+    await world.write()
     found = await world.read(kinds=["worker.lost"], tail=1)
     assert [event.number for event in found] == [3]
     assert len(await world.read(kinds=["worker.*"], tail=50)) == 4
@@ -155,12 +179,12 @@ async def test_tail_of_events_returns_the_newest_events_that_meet_the_conditions
 
 async def test_follower_of_events_gets_new_events_and_cursors_after_filtered_out_events(world: World) -> None:
     world.add(1)
-    world.write()
+    await world.write()
     stream = world.streams.messages(WatchEventsRequest(follow=True, kinds=["worker.lost"]), is_admin=False)
     assert (await anext(stream)).cursor == world.journal.cursor(1)
     waiting = stream.__anext__()
     world.add(1, "worker.lost")
-    world.write()
+    await world.write()
     message = await waiting
     assert [event.number for event in message.events] == [2]
     await stream.aclose()
@@ -181,7 +205,7 @@ async def test_follower_of_rare_events_gets_cursors_while_other_events_are_frequ
         assert not waiting.done()
         await turns_of_the_loop()
         world.add(1)
-        world.write()
+        await world.write()
         await turns_of_the_loop()
     assert waiting.done()
     message = await waiting

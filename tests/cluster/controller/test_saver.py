@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job, stored
 
+from iris.cluster.controller.events.event_rows import read_newest
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -264,6 +265,22 @@ async def test_event_beside_a_refused_new_job_is_stored_without_another_change(t
         await is_stored.wait()
     assert [event.name for event in book.journal.recent_after(0)] == ["worker.lost"]
     await book.close()
+
+
+async def test_events_are_all_stored_if_the_saver_stops_during_a_write(tmp_path: Path) -> None:
+    book = Book(tmp_path / "controller.db", with_events=True)
+    book.saver.add_event(cluster_pb2.Controller.Event(name="worker.registered"))
+    await book.until_writing()
+    book.running.cancel()
+    await asyncio.wait([book.running])
+    book.saver.add_event(cluster_pb2.Controller.Event(name="worker.lost"))
+    book.let_through(2)
+    await book.saver.close()
+    assert [event.name for event in book.journal.recent_after(0)] == ["worker.registered", "worker.lost"]
+    book.disk.close()
+    again = Store(tmp_path / "controller.db")
+    assert [event.number for event in again.read(lambda db: read_newest(db, 10))] == [1, 2]
+    again.close()
 
 
 async def test_new_job_is_saved_although_its_caller_was_cancelled(book: Book) -> None:

@@ -27,6 +27,9 @@ from iris.system.clock import now_ms
 DEFAULT_KEPT = 100_000
 MAX_RECENT = 1_000
 MAX_UNSAVED = 10_000
+# After this many events of one transaction, which take about a millisecond, the loop handles other work. One
+# transaction can contain the ends of 10,000 tasks.
+_MADE_AT_ONCE = 200
 _REMOVE_EVERY = 500  # Old events are removed in groups, because each removal costs a statement.
 
 
@@ -102,8 +105,13 @@ class EventJournal:
 
     # The saver calls the methods below.
 
-    def begin_write(self, changes: Changes, launched: Iterable[Job], changed: Iterable[Job]) -> None:
+    async def begin_write(self, changes: Changes, launched: Sequence[Job], changed: Iterable[Job]) -> None:
         """Add the rows of all new events to a transaction.
+
+        1. Take the changes of the jobs' states. Changes from now on belong to the next transaction.
+        2. Make the events, with pauses for other work of the loop. Meanwhile, a job may change further. The events stay
+           true, because the end of a task or of an attempt does not change any more.
+        3. Number the events. Events that were added during the pauses belong to the next transaction.
 
         Args:
             changes: The rows of the transaction.
@@ -111,24 +119,37 @@ class EventJournal:
             changed: The changed jobs in the transaction.
         """
         time_ms = now_ms()
-        for job in changed:
-            transitions = job.pop_transitions()
-            self._unsaved.extend(state_events(job, transitions, time_ms))
+        writing = self._writing = _Writing()
+        num_older = len(self._unsaved)
+        taken = [(job, job.pop_transitions()) for job in changed]
+        for job, transitions in taken:
             if transitions:
                 self._unreported.setdefault(job.job_id, []).extend(transitions)
-        writing = self._writing = _Writing()
-        events = list(self._unsaved)
+        writing.launched = {job.job_id: job.pop_transitions() for job in launched}
+
+        of_changed = await _made_in_slices(
+            event for job, transitions in taken for event in state_events(job, transitions, time_ms)
+        )
+        of_launched = await _made_in_slices(
+            event
+            for job in launched
+            for event in (submission_event(job, time_ms), *state_events(job, writing.launched[job.job_id], time_ms))
+        )
+
+        later = [self._unsaved.pop() for _ in range(len(self._unsaved) - num_older)]
+        self._unsaved.extend(of_changed)
+        writing.unsaved, writing.dropped = len(self._unsaved), self._dropped
+        events = [*self._unsaved, *of_launched]
+        self._unsaved.extend(reversed(later))
         if self._dropped:
             events.insert(0, _dropped_event(self._dropped, time_ms))
-        for job in launched:
-            transitions = writing.launched[job.job_id] = job.pop_transitions()
-            events += [submission_event(job, time_ms), *state_events(job, transitions, time_ms)]
         for number, event in enumerate(events, self.last_number + 1):
             event.number = number
-        writing.events, writing.unsaved, writing.dropped = events, len(self._unsaved), self._dropped
+        writing.events = events
         if not events:
             return
-        changes.add_rows(event_rows.ADD, [_row(event) for event in events])
+        # The writing thread makes the rows, because the events do not change until `end_write`.
+        changes.add_made_rows(event_rows.ADD, lambda: [_row(event) for event in events])
         first = events[-1].number - self._kept + 1
         if first - self.first_number >= _REMOVE_EVERY:
             writing.first_number = first
@@ -163,6 +184,16 @@ class EventJournal:
             while len(self._unsaved) > self._max_unsaved:
                 self._unsaved.popleft()
                 self._dropped += 1
+
+
+async def _made_in_slices(events: Iterable[Event]) -> list[Event]:
+    """Return all events of a generator. After each `_MADE_AT_ONCE` events, the loop handles other work."""
+    made = []
+    for event in events:
+        made.append(event)
+        if not len(made) % _MADE_AT_ONCE:
+            await asyncio.sleep(0)
+    return made
 
 
 class _Writing:

@@ -72,7 +72,7 @@ class Journal(Protocol):
     def add(self, event: cluster_pb2.Controller.Event) -> None:
         """Add an event that the next transaction stores."""
 
-    def begin_write(self, changes: Changes, launched: Iterable[Job], changed: Iterable[Job]) -> None:
+    async def begin_write(self, changes: Changes, launched: Sequence[Job], changed: Iterable[Job]) -> None:
         """Add the rows of all new events to a transaction, also the events of the given new and changed jobs."""
 
     def end_write(self, *, is_saved: bool) -> Mapping[str, Sequence[Transition]]:
@@ -109,6 +109,7 @@ class Saver(Gathering):
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
         self._writing: Batch | None = None
+        self._write_task: asyncio.Task[IrisError | None] | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
@@ -116,6 +117,8 @@ class Saver(Gathering):
         `batches` before this call.
         """
         self._stop_retry()
+        if self._write_task is not None:
+            await self._write_task
         if not self._gathering.is_empty or self._has_events:
             await self._write(self._gathering)
         self._thread.shutdown()
@@ -305,11 +308,20 @@ class Saver(Gathering):
                     batch.outcome.set_result(error)
 
     async def _write(self, batch: Batch) -> IrisError | None:
+        """Write a batch, and return the error. A cancellation ends only the waiting: `close` waits for the write.
+        Otherwise the thread would still be writing this batch while `close` makes the next one.
+        """
+        self._write_task = asyncio.create_task(self._write_batch(batch))
+        return await asyncio.shield(self._write_task)
+
+    async def _write_batch(self, batch: Batch) -> IrisError | None:
         try:
             changes = batch.changes()
             if self._journal is not None:
                 launched = [launch.pending.record.job for launch in batch.launches]
-                self._journal.begin_write(changes, launched, [pending.record.job for pending in batch.jobs.values()])
+                await self._journal.begin_write(
+                    changes, launched, [pending.record.job for pending in batch.jobs.values()]
+                )
             if changes.statements:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:

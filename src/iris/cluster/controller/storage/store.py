@@ -77,8 +77,8 @@ class Changes:
     """Rows to write in one transaction.
 
     Each row is made on the controller's loop, when a method of this class is called. Therefore the writing thread never
-    reads an object while the loop changes it. The row of an ended job is an exception: the writing thread makes it,
-    because packing a job with many tasks takes long, and an ended job never changes.
+    reads an object while the loop changes it. The rows of ended jobs and of events are an exception: the writing thread
+    makes them, because these rows take long and their objects do not change during the write.
 
     Attributes:
         statements: The SQL statements, each with its rows or with a function that makes the rows.
@@ -190,6 +190,13 @@ class Changes:
     def add_rows(self, statement: str, rows: Iterable[Row]) -> Self:
         """Execute a statement for each row. Parts of the controller with tables of their own use this method."""
         self.statements.append((statement, list(rows)))
+        return self
+
+    def add_made_rows(self, statement: str, make: Callable[[], list[Row]]) -> Self:
+        """Execute a statement for each row that a function returns. The writing thread calls the function, so that the
+        objects of the rows must not change until the transaction has ended.
+        """
+        self.statements.append((statement, make))
         return self
 
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
