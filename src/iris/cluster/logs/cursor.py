@@ -21,7 +21,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Position(NamedTuple):
-    """How far the log of a task was read.
+    """The place up to which the log of a task was read.
 
     Attributes:
         attempt_id: The attempt that is being read. All earlier attempts were read to their end.

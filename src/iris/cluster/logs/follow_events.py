@@ -35,7 +35,7 @@ class TasksChanged:
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
-    """The driver has opened a stream.
+    """An event: the driver has opened a stream.
 
     Attributes:
         stream: The number of the stream. Each stream of a `Follow` has another number.
@@ -50,14 +50,14 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A log message has arrived. The driver reports the chunks of the message as `ChunkReceived` events."""
+    """An event: a log message has arrived. The driver reports the chunks of the message as `ChunkReceived` events."""
 
     stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkReceived:
-    """A chunk of a log message has arrived."""
+    """An event: a chunk of a log message has arrived."""
 
     stream: StreamId
     chunk: Chunk
@@ -65,7 +65,7 @@ class ChunkReceived:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnded:
-    """A stream has ended.
+    """An event: a stream has ended.
 
     Attributes:
         stream: The number of the stream.
@@ -87,7 +87,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class NoServer:
-    """The driver knows no server that has the log at the moment.
+    """An event: the driver knows no server that has the log at the moment.
 
     Attributes:
         task_index: The task whose log was to be read.
@@ -133,7 +133,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The driver must open a stream that reads an attempt, and report `StreamOpened` or `NoServer`."""
+    """An instruction: the driver must open a stream that reads an attempt, and report `StreamOpened` or `NoServer`."""
 
     task_index: int
     attempt: cluster_pb2.TaskAttempt
@@ -142,7 +142,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """The driver must close a stream."""
+    """An instruction: the driver must close a stream."""
 
     stream: StreamId
 

@@ -63,7 +63,8 @@ def merge_stacks(answers: Iterable[ReadStacksResponse], others: Iterable[TaskSta
 
 
 def merge_samples(answers: Iterable[SampleStacksResponse], others: Iterable[SampledTask]) -> SampleStacksResponse:
-    """Return one answer with the sums of the stacks of all answers, and with all tasks in index order.
+    """Merge several answers into one answer, with the sum of the samples of each stack, and with all tasks in index
+    order.
 
     Args:
         answers: The answers of workers.

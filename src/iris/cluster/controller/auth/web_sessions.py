@@ -129,7 +129,7 @@ class WebSessions:
         """Return the caller who has made a code.
 
         Args:
-            code: The code.
+            code: The code of a sign-in link.
             request_id: The id of the request that uses the code. Only the same request may use the code again.
             uid: The user whose program uses the code; None if the user is not known.
 

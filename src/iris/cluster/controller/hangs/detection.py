@@ -15,7 +15,7 @@ class Hang:
     """Why a job seems to hang.
 
     Attributes:
-        code: The code.
+        code: The reason, as a code for programs.
         task_indices: The idle tasks, in ascending order.
         idle_ms: For how long each of these tasks has been idle at least, in milliseconds.
         num_running: The number of running tasks.

@@ -25,7 +25,7 @@ def check_hang_action(launch: cluster_pb2.Controller.LaunchJobRequest, default_s
 
     Args:
         launch: The submission.
-        default_s: The time for jobs that do not set one, in seconds; 0 does not watch them.
+        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 never.
 
     Raises:
         InvalidArgumentError: The submission has no time, and the cluster has none either.
@@ -45,7 +45,7 @@ class HangWatch:
     """Decides which jobs seem to hang, and ends a job that seems to hang if the job's submission asks for this.
 
     Args:
-        default_s: The time for jobs that do not set one, in seconds; 0 does not watch them.
+        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 never.
         clock: Returns the time on the monotonic clock, in seconds.
     """
 

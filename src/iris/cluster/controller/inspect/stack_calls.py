@@ -46,7 +46,7 @@ class Unread(NamedTuple):
         task_index: The task.
         attempt_id: The attempt; -1 if the task has had none.
         worker_id: The worker of the attempt.
-        reason: The code.
+        reason: The reason, as a code for programs.
         problem: The reason for people.
     """
 

@@ -69,7 +69,7 @@ class RecentJobs:
         return len(self._records)
 
     def get(self, job_id: str) -> JobRecord | None:
-        """Return a record, which then counts as used; None if the cache does not have it."""
+        """Return the record of a job from the cache, and mark it as used. Return None if the cache does not have it."""
         record = self._records.get(job_id)
         if record is not None:
             self._records.move_to_end(job_id)
@@ -225,7 +225,7 @@ class JobTable:
         return self._open.get(job_id) or self._recent.get(job_id)
 
     def open_jobs(self) -> list[JobRecord]:
-        """Return the jobs that are not concluded, in the order of their submission."""
+        """Return the jobs whose end is not saved, in the order of their submission."""
         return list(self._open.values())
 
     def open_children(self, parent_job_id: str) -> list[JobRecord]:
@@ -234,7 +234,7 @@ class JobTable:
         return [child for child in children if not child.job.is_finished]
 
     def parents_of_open_jobs(self) -> list[str]:
-        """Return the ids of the jobs with child jobs that are not concluded."""
+        """Return the ids of the jobs that have child jobs whose end is not saved."""
         return list(self._children)
 
     def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
@@ -245,7 +245,7 @@ class JobTable:
         return record.job.is_attempt_live(task_index, attempt_id)
 
     def count(self) -> tuple[int, int]:
-        """Return the number of jobs that are not concluded, and the number of concluded jobs."""
+        """Return the number of jobs whose end is not saved, and the number of jobs whose end is saved."""
         return len(self._open), self._num_ended
 
     # All jobs.

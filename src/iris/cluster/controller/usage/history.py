@@ -245,7 +245,7 @@ class UsageHistory:
         return {number: self._stored(partial(rows.read_job, number=number)) for number in numbers}
 
     async def run(self) -> None:
-        """Write the changed series to the database, forever."""
+        """Write the changed usage to the database about every five seconds, forever."""
         ticks, last_s = 0, time.monotonic()
         while True:
             await happens(self._hurry, max(0.0, last_s + self._tick_s - time.monotonic()))

@@ -83,7 +83,7 @@ class LineScanner:
             that its name states.
 
     Attributes:
-        reader: Reads the records.
+        reader: Reads the records of the log.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class OpenLog:
     Attributes:
         task_index: The index of the task.
         attempt_id: The id of the attempt.
-        reader: Reads the records.
+        reader: Reads the records of the log.
         is_final: Returns whether the attempt has ended and its whole log is on disk.
         end: Returns the attempt's state for the closing message.
         writer: Writes the log and announces news; None when the log no longer grows.

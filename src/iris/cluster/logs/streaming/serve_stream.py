@@ -106,7 +106,9 @@ class _LogStream:
         return message
 
     def add_marks(self, beat: StreamTaskLogsResponse) -> None:
-        """Add to a beat how far the filters have read, so that a reader that reconnects continues from there."""
+        """Add to an empty message (a beat) how far the filters have read, so that a reader that reconnects continues
+        from there.
+        """
         for log in self.pending.unfinished.values():
             mark = log.reader.mark()
             if mark:

@@ -19,7 +19,7 @@ class StackProblem(NamedTuple):
     """Why stacks could not be read.
 
     Attributes:
-        reason: The code.
+        reason: The reason, as a code for programs.
         text: The reason and a remedy, for people.
     """
 

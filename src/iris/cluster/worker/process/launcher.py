@@ -113,7 +113,7 @@ class Launcher:
         return int(answer["pid"])
 
     async def collect(self, pid: int) -> Collected:
-        """Collect the main process of an attempt, which must have ended."""
+        """Collect the exit status of the main process of an attempt. The process must have ended."""
         try:
             return Collected(**await self._ask({"collect": pid}))
         except ConnectionError:

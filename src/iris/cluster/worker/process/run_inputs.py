@@ -213,8 +213,8 @@ def _too_large(count: int, tools: Any) -> str:
 
 
 def _frames(pid: int, descriptor: int) -> Any:
-    """Yield the frames that a child process sends, until the process has ended. The pipe may stay open after the end of
-    the child process, because processes that it has started may hold the pipe.
+    """Yield the messages that a child process sends through its pipe, until the process has ended. The pipe may stay
+    open after the end of the child process, because processes that it has started may hold the pipe.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
