@@ -1,7 +1,6 @@
 """Iris runs jobs of many tasks and shows what each task does. Users start with `from iris import IrisClient`.
 
-Ten stops of a job, in the order in which it passes them:
-
+A job passes ten stops on its way through the code, in this order:
 1. A user calls `iris.client.client`, or types a command of `iris.cli`.
 2. The client sends a request: `iris.cluster.client.remote_client`.
 3. The controller validates the request: `iris.cluster.controller.submission`.

@@ -162,7 +162,7 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # The exit code is not 0 if an error was already reported.
+        if code == 0:  # An exit code above 0 means that an error was already reported.
             report_error(str(error))
             return EXIT_ERROR
     return code

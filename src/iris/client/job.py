@@ -149,7 +149,7 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
     def state(self) -> TaskState:
         """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`.
 
-        Each access calls the controller.
+        Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -161,7 +161,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
     def exit_code(self) -> int | None:
         """The exit code of the newest attempt. 128 + n stands for signal n.
 
-        None if the task has not ended, or if its process never started. Each access calls the controller.
+        None if the task has not ended, or if its process never started. Each access to this attribute calls the
+        controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -281,7 +282,7 @@ class Job(JobFileMethods, JobInspectMethods):
     def state(self) -> JobState:
         """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`.
 
-        Each access calls the controller.
+        Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.
@@ -293,7 +294,7 @@ class Job(JobFileMethods, JobInspectMethods):
     def exit_code(self) -> int | None:
         """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
 
-        None if the job has not ended, or has no exit code. Each access calls the controller.
+        None if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.

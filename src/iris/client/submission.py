@@ -222,7 +222,7 @@ def add_retries(
 
 
 def add_dependencies(request: LaunchRequest, after: Sequence[str | JobReference] | Mapping[Any, str]) -> None:
-    """Add the other jobs for which the job waits to the request."""
+    """Add to the request the other jobs that must end before the new job starts."""
     given: Mapping[Any, object]
     if isinstance(after, Mapping):
         given = after

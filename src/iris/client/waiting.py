@@ -112,7 +112,7 @@ def wait_for_end(wait: Wait, display: Display) -> Operation[cluster_pb2.JobStatu
 
     states = watch_job(wait.job_id, timeout=left, longest_pause_s=wait.longest_pause_s, on_silence=show_silence)
     try:
-        # `watch_job` ends after the final status of the job.
+        # The last status that `watch_job` yields is the final status of the job.
         while (status := (yield from next_item(states))) is not None:
             shown = job_progress(status)
             display.update(shown)

@@ -27,7 +27,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class Wrap(Protocol):
-    """A function that wraps the functions of a user."""
+    """A function that wraps the callbacks of a user, for example so that they run on the event loop."""
 
     def __call__(self, function: Callable[Arguments, None], /) -> Callable[Arguments, None]: ...
 

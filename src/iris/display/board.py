@@ -140,7 +140,7 @@ class Display:
 
 
 class _Row:
-    """One piece of work on the board.
+    """One piece of work whose progress is shown.
 
     Attributes:
         kind: How the progress is shown.

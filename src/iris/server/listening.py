@@ -46,7 +46,7 @@ class Listening:
 
 
 def listen(config: ClusterConfig, state_dir: Path) -> Listening:
-    """Bind the port of a configuration.
+    """Bind the port that the configuration of a cluster names.
 
     Raises:
         FailedPreconditionError: The port is taken, a certificate cannot be used, or other machines could connect
@@ -72,7 +72,7 @@ def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
         from iris.rpc.auth.client_cert import load_or_make
 
         tls = replace(tls, part=str(load_or_make(state_dir)))
-    tls.context()  # This call refuses invalid files before the port is bound.
+    tls.context()  # This call reads the certificate files, so that invalid files are refused before the port is bound.
     return tls
 
 

@@ -55,7 +55,6 @@ def open_standard_descriptors() -> None:
             os.set_inheritable(number, True)
     # Python has set the stream of a closed descriptor to None, and `print` would fail. The new streams stay open until
     # the process ends.
-
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -1,7 +1,6 @@
 """Interleaves the lines of several tasks on one output, including prompts and progress bars that have no newline yet.
 
 A *prefix* is a label or a time before each line. Comments in this module refer to the following rules by number:
-
 1. Without a prefix, the bytes of a task are written unchanged as they arrive. Therefore a prompt appears at once, a
    progress bar moves, and a pipe receives exactly what the task wrote.
 2. Nothing is appended to another line's unfinished text. A line of another task, attempt, or source, or a message of

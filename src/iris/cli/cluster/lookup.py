@@ -1,7 +1,6 @@
 """Finds jobs and tasks by the names that a user types: ids, beginnings of ids, patterns, and `@` for the latest job.
 
 All commands use `Lookup`. A name is resolved in this order, and the first step with a match decides:
-
 1. `@` names the caller's latest job, and `@/task-2` names a task of that job.
 2. The id of a job or of a task (`JOB/task-2`) names this job or task.
 3. A pattern with `*`, `?` or `[…]` names all matching jobs, as in a shell. `*` does not match `/`, therefore `sweep-*`

@@ -62,7 +62,7 @@ class LocalOutput:
 
     @property
     def transport(self) -> LocalOutput:
-        """The object that can end the stream at once."""
+        """The object with which the output can be closed at once. Bytes that were not written yet are lost."""
         return self
 
     def write(self, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """The words and options of kubectl, docker, Slurm, Modal and Ray, with what Iris has instead.
 
 A hint may contain these placeholders, which `hint_texts.py` replaces by what the user has typed:
-
 * `{JOB}`: the first word after the command that can be the name of a job, without a kind such as `pod` or `job/`.
 * `{PORTS}`: the pair of ports for `iris forward`, whose order is the reverse of kubectl and docker.
 * `{VALUE}`: the value of the option.

@@ -156,7 +156,7 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
     def state(self) -> Answer[TaskState]:
         """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`.
 
-        Each access calls the controller.
+        Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -171,7 +171,8 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
     def exit_code(self) -> Answer[int | None]:
         """The exit code of the newest attempt. 128 + n stands for signal n.
 
-        None if the task has not ended, or if its process never started. Each access calls the controller.
+        None if the task has not ended, or if its process never started. Each access to this attribute calls the
+        controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -300,7 +301,7 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
     def state(self) -> Answer[JobState]:
         """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`.
 
-        Each access calls the controller.
+        Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.
@@ -315,7 +316,7 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
     def exit_code(self) -> Answer[int | None]:
         """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
 
-        None if the job has not ended, or has no exit code. Each access calls the controller.
+        None if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.

@@ -118,7 +118,7 @@ class OutputPipe:
 
     @property
     def transport(self) -> OutputPipe:
-        """The object that can end the stream at once."""
+        """The object with which the pipe can be closed at once. Bytes that were not read yet are lost."""
         return self
 
     def write(self, data: bytes) -> None:

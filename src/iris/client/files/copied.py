@@ -45,7 +45,7 @@ class Progress:
         self._total = 0
 
     def expect(self, count: int) -> None:
-        """Add bytes to the number of all known bytes."""
+        """Add the size of a file to the number of bytes that have to be copied."""
         self._total += count
 
     def add(self, count: int) -> None:

@@ -27,7 +27,7 @@ class _Destination(Protocol):
         """Append bytes."""
 
     def cut(self, size: int, /) -> None:
-        """Drop the bytes after the first `size` bytes."""
+        """Cut the local copy to its first `size` bytes."""
 
 
 def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Progress) -> Operation[Copied]:

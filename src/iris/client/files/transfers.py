@@ -28,7 +28,7 @@ def download_operation(
     patience_s: float | None,
     on_progress: OnProgress | None,
 ) -> Operation[Copied]:
-    """Return the operation of `FileMethods.download`."""
+    """Return the operation that downloads files of a task, after a check of the arguments."""
     parts_of(check_text("path", path))
     local = _local_file("to", to, "write")
     progress = Progress(on_progress)
@@ -49,7 +49,7 @@ def upload_operation(
     patience_s: float | None,
     on_progress: OnProgress | None,
 ) -> Operation[Copied]:
-    """Return the operation of `FileMethods.upload`."""
+    """Return the operation that uploads files to a task, after a check of the arguments."""
     parts_of(check_text("path", path))
     local = _local_file("source", source, "read")
     progress = Progress(on_progress)

@@ -152,7 +152,8 @@ class Forward(LocalAddresses):
         except BaseException as error:
             if self._started.done():
                 raise
-            self._started.set_exception(error)  # For example, no file descriptor is left for an event loop.
+            # The event loop cannot be created, for example because no file descriptor is left.
+            self._started.set_exception(error)
 
     async def _serve(self) -> None:
         self._stopping = asyncio.Event()

@@ -20,9 +20,10 @@ _UNREACHED = (cluster_pb2.CHANNEL_RESET_REFUSED, cluster_pb2.CHANNEL_RESET_FOREI
 
 
 class ForwardSession:
-    """The tunnels of a forward to one task, one after the other.
+    """Keeps a tunnel to a task open, for one forward. Each attempt of the task needs a new tunnel.
 
-    When an attempt has ended, the next tunnel waits for the next attempt, until the task itself has ended.
+    When an attempt has ended, the session waits for the next attempt and opens a new tunnel. The session ends when the
+    task has ended.
 
     Args:
         calls: The calls to the controller.

@@ -126,7 +126,7 @@ class ProfileSum:
         self._tasks: dict[int, ProfiledTask] = {}
 
     def add(self, answer: cluster_pb2.SampleStacksResponse, seconds: int) -> None:
-        """Add the answer of a call that has sampled for some seconds."""
+        """Add the answer of a call that has sampled the tasks for `seconds` seconds."""
         self._is_over = bool(answer.tasks) and all(task.reason for task in answer.tasks)
         if not self._is_over:
             self._seconds += seconds
@@ -167,7 +167,7 @@ def slices(duration_s: int) -> Iterator[int]:
 
 
 def check_profile(duration_s: object, rate: object, on_progress: object) -> tuple[int, int]:
-    """Return the duration and the rate of a profile.
+    """Check the duration and the rate of a profile, and return both.
 
     Raises:
         InvalidArgumentError: An argument is invalid.

@@ -21,7 +21,7 @@ from iris.rpc.http.client.stream_handle import StreamHandle
 
 
 class FutureLines:
-    """Reads the future lines of a reader's tasks.
+    """Reads the lines that tasks write after a reader of their logs has read all existing lines.
 
     Args:
         cluster: The client of the cluster.

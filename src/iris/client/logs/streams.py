@@ -1,7 +1,6 @@
 """Defines `LogStream`, the iterator over the lines of one or several tasks.
 
 A stream has two stages. Each stage starts at exact offsets, never at a time:
-
 1. `existing_lines.py` reads the lines that exist now, merged by time if several tasks are read.
 2. With `follow`, `future_lines.py` reads the future lines until all tasks have ended.
 

@@ -295,7 +295,7 @@ class _WatchThread:
         self._thread.start()
 
     def take(self) -> list[cluster_pb2.TaskStatus]:
-        """Return the statuses that have changed since the last call."""
+        """Return the statuses of all tasks that have changed since the last call of this method."""
         with self._lock:
             new, self._new = self._new, {}
         return list(new.values())

@@ -108,7 +108,7 @@ class MapJob:
     def state(self) -> JobState:
         """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`.
 
-        Each access calls the controller.
+        Each access to this attribute calls the controller.
         """
         return self.job.state
 

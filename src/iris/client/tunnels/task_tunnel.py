@@ -69,7 +69,7 @@ class TunnelEvents:
 
 
 class TaskTunnel:
-    """The tunnels to one task, one after the other.
+    """Connects a client with the running attempt of one task. Each attempt needs a new tunnel.
 
     Args:
         calls: The calls to the controller.
@@ -224,7 +224,7 @@ class TaskTunnel:
     # To the worker.
 
     async def _write(self, tunnel: Tunnel) -> TunnelMessage.Closed:
-        """Send the parts of the channels, until the tunnel is gone."""
+        """Send the data of all channels to the worker, until the tunnel is closed."""
         backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             await self._ready.wait()

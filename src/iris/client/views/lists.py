@@ -135,7 +135,7 @@ class Machines(Sequence[cluster_pb2.Controller.Machine]):
         return len(self.message.machines)
 
     def __bool__(self) -> bool:
-        return True  # Even without machines, the answer has an engine and a queue.
+        return True  # Unlike an empty list, an answer without machines still has an engine and a queue.
 
     def __repr__(self) -> str:
         return table_text(*machines_tables(self.message))

@@ -1,7 +1,6 @@
 """Pickles a callable and its arguments. A worker can run the callable without having the caller's code.
 
 Code is pickled by value or by name:
-
 * By value: `__main__` (a script, `python -m`, a notebook, a prompt) and the caller's own modules. A module is the
   caller's own if it has a source file and belongs neither to an installed package, nor to the standard library, nor to
   Iris. Editable installs are the caller's own. Modules registered with `cloudpickle.register_pickle_by_value` are also

@@ -2,7 +2,6 @@
 
 The controller calls the engine; the engine never calls the controller. The controller relies on six promises, which
 every engine keeps:
-
 1. An engine allocates all slots of a gang or none. A waiting gang holds nothing. The engine provides a worker daemon
    for each slot. The engine knows nothing of tasks, logs or ports. A worker counts as ready once it has registered with
    the controller, and the engine does not check this.

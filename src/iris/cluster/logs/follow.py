@@ -4,7 +4,6 @@ everything was read.
 `Follow` is pure: a driver reports events with the current time, and carries out the instructions that `Follow` returns.
 There are two drivers, one with threads (`iris.client.logs.thread_driver`) and one with asyncio
 (`iris.cluster.logs.asyncio_driver`). The rules are:
-
 1. `Progress` decides which attempts are read. The driver opens one stream for all attempts on the same server.
 2. The driver reports each chunk of a log message. `Follow` delivers the chunk to the reader, and notes where it ends.
 3. A stream that breaks is opened again after a pause. A reader that cannot resume (`FollowRules.resumes`) and has
@@ -62,7 +61,7 @@ class FollowRules:
     """The rules by which one reader follows logs.
 
     Attributes:
-        retry: How long and how often a log is tried again.
+        retry: For how long and how often a reader tries again to read a log.
         follow: Whether the reader waits for future lines and attempts.
         one_attempt: Whether the reader wants only the attempts at which it starts.
         resumes: Whether the reader knows how far it has read, so that it can continue after a broken stream.

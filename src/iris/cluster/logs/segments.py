@@ -9,7 +9,6 @@ The writer of a segment has not counted the lines before the segment, because co
 Therefore `line` is equal to `position` (see `RecordBoundary`). Segments of earlier releases contain counted lines.
 
 The other files are:
-
 * `end` is written when the log is closed. A log without this file was not closed, because its writer was killed. If the
   segments of a log are removed, `end` stays and states the reason.
 * `written` notes how much an attempt has written, while the worker is still uploading its log.

@@ -2,7 +2,6 @@
 
 The following rules apply to each module with code in the pickle (docs/explanation/code.md explains the rules for
 users):
-
 * If this machine can import a module with the same name and the same source, the functions, classes and constants of
   the imported module are used. A class of the module then exists only once.
 * Otherwise the code in the pickle is used. In a task, `TaskModules` gives this copy the name of the module, so that

@@ -25,7 +25,6 @@ class TaskModules:
     """Decides, before anything is unpickled, whether each module in the pickle is imported or taken from the pickle.
 
     Two versions of one package are never mixed. The decisions are made in this order:
-
     1. If a package has another version on this machine, all modules of the package come from the pickle. These modules
        are added to `sys.modules` before any code can import the other version.
     2. Modules with the same source on this machine are imported.

@@ -99,7 +99,7 @@ class WorkerService:
     async def fetch_log_parts(
         self, request: cluster_pb2.FetchLogPartsRequest, ctx: Any
     ) -> cluster_pb2.FetchLogPartsResponse:
-        """Return parts of the logs of attempts, by place."""
+        """Return the lines before or after given places in the logs of attempts."""
         return await fetch_log_parts(self._registry, self._scans, request, caller().key)
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:

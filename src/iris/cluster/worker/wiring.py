@@ -132,7 +132,6 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
 
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run the worker in these steps:
-
     1. If the parent process has ended, exit before anything is created on disk. Otherwise write the identity file. The
        file must exist before the worker starts a process, because a restarted controller finds the worker's processes
        by the file.

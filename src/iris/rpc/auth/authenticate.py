@@ -1,7 +1,6 @@
 """Interceptors of a server that authenticate callers and authorise their calls.
 
 There are two interceptors, so that a call with a bad token is refused before its body is read:
-
 1. `AuthenticationInterceptor` checks the token and its role, and stores the caller for the call (`caller.py`).
 2. `AuthorisationInterceptor` checks the request, and ends a stream whose token expires or is revoked while the stream
    is open.

@@ -65,7 +65,7 @@ class Caller:
         return f"{self.role} {self.name}"
 
     def owns(self, job_id: str) -> bool:
-        """Return whether a job is the job of this task."""
+        """Return whether a job is the one to which the calling task belongs."""
         return bool(self.job_id) and job_id == self.job_id
 
     def is_above(self, job_id: str) -> bool:

@@ -27,9 +27,10 @@ from iris.rpc.error_details import connect_error
 # sock_diag(7)
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_REQUEST = 1  # NLM_F_REQUEST
-_ESTABLISHED = 1  # TCP_ESTABLISHED
-_LISTEN = 10  # TCP_LISTEN
+# The kernel names the next three numbers NLM_F_REQUEST, TCP_ESTABLISHED and TCP_LISTEN.
+_REQUEST = 1
+_ESTABLISHED = 1
+_LISTEN = 10
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
 # The offset of the user id in the kernel's answer. The answer begins with a struct nlmsghdr and a struct inet_diag_msg.
 # In the second struct, the user id follows four single bytes, the socket's id, and three 32-bit numbers.

@@ -2,7 +2,6 @@
 
 A browser sends the cookie of a session by itself, whichever page makes the call. Therefore a cookie proves only which
 browser calls. These checks refuse the calls of all pages except the cluster's own page:
-
 * The header `Origin` names the page's origin, and the browser sets it. The origin must be the address under which the
   server was called (`Host`), and must be the origin at which the browser has signed in.
 * The content type must be a type that a plain HTML form cannot send. A page of another origin needs the permission of

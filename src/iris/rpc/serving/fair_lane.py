@@ -47,12 +47,12 @@ class FairLane:
 
     @property
     def num_running(self) -> int:
-        """The number of turns that callers have now."""
+        """The number of pieces of work that are running now."""
         return self._running.total()
 
     @property
     def num_waiting(self) -> int:
-        """The number of turns that callers wait for now."""
+        """The number of pieces of work that wait for a turn."""
         return self._num_waiting
 
     @asynccontextmanager
@@ -86,7 +86,8 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # The cancelled caller had already got its turn.
+                # The turn is given back, because the caller was cancelled just after it got the turn.
+                self._end(caller)
             raise
 
     def _check(self, caller: str) -> None:

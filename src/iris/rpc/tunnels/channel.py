@@ -59,7 +59,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self.active_s = self._loop.time()
         self._outgoing, self._incoming = Outgoing(), Incoming()
-        self._queue: deque[bytes] = deque()  # Received bytes not yet passed on.
+        self._queue: deque[bytes] = deque()  # Received bytes that were not written to the connection yet.
         self._queued = 0
         # The acknowledged position in the last part that `take` has returned.
         self._told = 0
@@ -73,7 +73,8 @@ class Channel:
         # The same for the part with a reset.
         self._target_taken = self._target_arrived = target is None
         self._reset_taken = self._reset_arrived = False
-        self._changed = asyncio.Event()  # An event for new bytes or new room.
+        # This event is set when bytes have arrived, or when the channel has room for more bytes.
+        self._changed = asyncio.Event()
         self._is_discarded = False
         self._writer: ByteWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []

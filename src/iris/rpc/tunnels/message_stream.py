@@ -40,7 +40,7 @@ class MessageWriter:
 
     @property
     def transport(self) -> MessageWriter:
-        """The object that can end the stream at once."""
+        """The object with which this stream of messages can be closed at once."""
         return self
 
     def write(self, data: bytes) -> None:

@@ -180,7 +180,7 @@ def check_tunnel_id(tunnel_id: str) -> str:
     """Return the id of a tunnel, if it has 8 to 64 letters, digits, `-` or `_`.
 
     Raises:
-        InvalidArgumentError: The id has another form.
+        InvalidArgumentError: The id is not the id of a tunnel.
     """
     if 8 <= len(tunnel_id) <= 64 and all(one.isascii() and (one.isalnum() or one in "-_") for one in tunnel_id):
         return tunnel_id

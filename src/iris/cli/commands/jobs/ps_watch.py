@@ -50,7 +50,7 @@ class JobListWatch:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the first list has come, or no list is needed."""
+        """Whether the first list of jobs has arrived. Also true if no list is needed, because no state is accepted."""
         return self.newest is not None or not self.is_needed
 
     def end(self) -> None:

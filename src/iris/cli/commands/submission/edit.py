@@ -160,7 +160,7 @@ def _apply(request: LaunchRequest, before: Edited, after: Edited) -> None:
 
 
 def _fresh_request(options: Mapping[str, Any]) -> LaunchRequest:
-    """Return a request with all fields of `_FIELDS` for the given options."""
+    """Return a submission request that has the values of the given options of `iris run`."""
     command = tuple(options["command"])
     resources = ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"])
     fresh = new_request(Entrypoint.from_command(command), "edited", resources, options["replicas"])
@@ -186,7 +186,7 @@ def _fresh_request(options: Mapping[str, Any]) -> LaunchRequest:
 
 
 def _replace(request: LaunchRequest, fresh: LaunchRequest, field: str) -> None:
-    """Copy one field of a request, whether or not it is set."""
+    """Copy one field from `fresh` to `request`. If the field is not set in `fresh`, clear it."""
     request.ClearField(field)
     part = cluster_pb2.Controller.LaunchJobRequest()
     part.CopyFrom(fresh)

@@ -372,7 +372,7 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            # An existing job of --reuse may have another number of tasks.
+            # With --reuse, the job may be an earlier job that has another number of tasks.
             num_tasks = job.status().num_tasks if options["reuse"] else len(inputs or ()) or options["replicas"]
             return attach(connection, job, num_tasks, output)
 

@@ -28,7 +28,7 @@ _BUFFERED_MESSAGES = 4  # The largest number of messages that wait in memory unt
 
 
 class AsyncFutureLines:
-    """Reads the future lines of a reader's tasks.
+    """Reads the lines that tasks write after a reader of their logs has read all existing lines.
 
     Args:
         connection: The connections of the client.

@@ -2,7 +2,6 @@
 context.
 
 The client calls the first of these clusters that exists:
-
 1. the cluster with the address or the context in the call or on the command line;
 2. the cluster at the address in `IRIS_CONTROLLER_ADDRESS`, which is set inside each job;
 3. the cluster of the context in `IRIS_CONTEXT`;

@@ -275,7 +275,7 @@ class ControllerService(
     async def fetch_log_parts(
         self, request: cluster_pb2.FetchLogPartsRequest, ctx: Any
     ) -> cluster_pb2.FetchLogPartsResponse:
-        """Return parts of the logs of attempts, by place."""
+        """Return the lines before or after given places in the logs of attempts."""
         return await self._controller.logs.fetch_log_parts(request, caller().key)
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:

@@ -157,7 +157,6 @@ def roll_up(states: States, max_task_failures: int) -> int:
     ends, the result does not apply.
 
     The first rule that applies wins:
-
     1. The job is FAILED if more than `max_task_failures` tasks have failed, even while other tasks run.
     2. If a task is WORKER_FAILED or UNSCHEDULABLE, the job has the same state as this task.
     3. If all tasks are final, the job is KILLED if a user has ended one of them, and SUCCEEDED otherwise.

@@ -228,7 +228,6 @@ class Task:
         the attempt had already ended.
 
         The first of these rules that applies decides:
-
         1. A success is final, even if the attempt was being stopped.
         2. If the attempt was being stopped for a restart of its gang, and failed by itself with an exit code in
            `fail_on`, the failure is charged to the failure budget and is final.

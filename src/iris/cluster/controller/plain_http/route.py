@@ -1,7 +1,6 @@
 """The ASGI application of the log route, `GET /v1/jobs/JOB/logs`.
 
 The plan of a request:
-
 1. Check the method and the path, and choose the format.
 2. Authenticate the caller, read the parameters, and authorise the request. The route has the permissions, the limits of
    open streams and the event of the call `StreamTaskLogs`.

@@ -91,7 +91,8 @@ class EventStreamFormat:
         self._suffix += f".u{query.end_ms}" if query.end_ms else ""
 
     def begin(self) -> bytes:
-        """Return the time after which a browser connects again."""
+        """Return the field `retry` of a stream of events, which says after how many milliseconds a browser connects
+        again."""
         return f"retry: {RETRY_MS}\n\n".encode()
 
     def write(self, item: Item) -> bytes:

@@ -1,7 +1,6 @@
 """Removes ended jobs and everything that the cluster has stored about them: on request, by age, and by number.
 
 A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
-
 1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed.
 2. The job is removed from the database and dropped from memory. From now on the job does not exist, even if the
    controller is killed.

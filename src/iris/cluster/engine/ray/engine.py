@@ -2,7 +2,6 @@
 slot.
 
 The Ray engine has these parts:
-
 * `engine.py` implements `Engine`. It remembers the last state reported by the driver, and provides credentials for
   workers.
 * `driver_pipe.py` starts the driver process, restarts it when it dies, and exchanges messages with it.

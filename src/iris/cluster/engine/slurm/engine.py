@@ -6,7 +6,6 @@ gangs, in the names and comments of their jobs (job_comment.py). The next engine
 engine queries Slurm by its commands, at most every half second, and keeps only the latest answer.
 
 The Slurm engine differs from other engines in three ways:
-
 * A slot has at least one CPU, even if the job requests none. A slot that requests no memory gets Slurm's configured
   default (`DefMemPerCPU`, or all of the machine's memory if that is not set). Therefore a gang that requests nothing
   may have to wait.

@@ -2,7 +2,6 @@
 which slots have ended.
 
 The standard input of the program is one JSON object with these keys:
-
 * `slots`: the number of slots;
 * `srun`: options of srun;
 * `options`: additional arguments of each worker's command line;

@@ -36,7 +36,9 @@ class OtherPositions:
         return OtherPositions, (dict(self._read()).copy,)  # A closure cannot be pickled.
 
 
-NO_OTHER_POSITIONS = OtherPositions(dict)  # All lines of a stream with a single task share this object.
+# If a stream reads only one task, the cursors of its lines need no positions of other tasks. All these cursors share
+# this object.
+NO_OTHER_POSITIONS = OtherPositions(dict)
 
 
 class TaskPositions:

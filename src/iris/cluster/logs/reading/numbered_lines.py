@@ -3,7 +3,6 @@
 A newline completes a line of its source. Lines are ordered and numbered by the time of their completion, over all
 sources. The time of a line is the time of the record that contains its newline. In the following cases, bytes without a
 newline are shown as a *piece*, which counts as a line:
-
 * At the end of a record, if the partial line has `MAX_PARTIAL_LINE` bytes. If it has more than `BAR_BYTES` and contains
   a `\\r`, the piece ends at the last `\\r`, so that a progress bar does not become one endless line.
 * Before a gap of the source.

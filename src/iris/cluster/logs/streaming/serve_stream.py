@@ -2,7 +2,6 @@
 
 The stream runs on the event loop that captures the output, so a line is sent about a millisecond after the task wrote
 it. These rules keep readers from slowing tasks down:
-
 * Nothing is read from the log for a reader whose connection is full. Such a reader costs the memory of one message and
   of the connection's buffers. The rest of the log stays on disk.
 * Threads read the older parts of a log (scan_threads.py), in small steps, one caller after another.

@@ -249,7 +249,6 @@ def _before_exec(program: Program, worker_pid: int) -> Callable[[], None] | None
     """Return the code that the new process runs before it executes its program; None if there is no need.
 
     Code between fork and exec is safe here, because the launcher has a single thread. The code has two tasks:
-
     * In a terminal, the standard input of the new session becomes its controlling terminal.
     * Where Yama restricts tracing, the process must allow the worker to read its stacks. A process does not inherit
       this permission.

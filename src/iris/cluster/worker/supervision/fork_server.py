@@ -6,7 +6,6 @@ first worker starts the fork server. A lock prevents a second start, and the for
 the user. The fork server ends when it has had no work for a while, or on request.
 
 The following rules hold, no matter how a process ends:
-
 * A process that orders a worker keeps its connection open. When the connection ends, the fork server kills the worker,
   and the worker's reaper kills its tasks.
 * When the fork server ends, the kernel kills its workers, and all connections end. The worker and its reaper hold a

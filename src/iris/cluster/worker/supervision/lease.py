@@ -4,7 +4,6 @@ A worker may run attempts only if the controller has acknowledged one of the wor
 silent for longer than its lease, the controller declares the worker lost, and its tasks run elsewhere. To make sure
 that no task runs twice at the same time, three clocks expire in this order. Each clock starts no later than the next
 clock:
-
 1. The worker's clock starts when the worker sends a report that the controller acknowledges. When it expires, the
    worker kills its attempts and ends.
 2. The reaper's clock expires a moment later. The reaper kills the attempts as well, and also the worker, which may have

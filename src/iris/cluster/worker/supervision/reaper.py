@@ -1,7 +1,6 @@
 """Kills everything that an attempt has started, even if the worker is killed with SIGKILL.
 
 The worker and the reaper find the processes of an attempt in four ways:
-
 * Each attempt has a process group. The worker kills this group. If the worker has ended, the reaper kills the group.
 * Processes that leave the process group still inherit a mark in their environment, which is readable in /proc.
 * The worker is the subreaper of its descendants. If the parent of a process ends, the process becomes a child of the
@@ -144,7 +143,6 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
 
 def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tuple[int, str] | None) -> None:
     """Run the steps of the reaper:
-
     1. Wait for the end of the worker, or for the deadline.
     2. Kill the worker and its launcher, so that no new process starts after the next steps.
     3. Kill the process groups of the attempts. Then kill the processes with the worker's mark, until two passes in a

@@ -32,7 +32,7 @@ _TICK_S = 1.0
 
 # The largest size of a request in bytes. The largest request is a submission with its workspace.
 MAX_MESSAGE_BYTES = 160 * 1024 * 1024
-# The largest requests of the calls that carry code, results or logs, in bytes.
+# The largest request in bytes, for each path whose calls carry code, results or logs. Other paths have a smaller limit.
 LARGE_REQUESTS = {
     "/iris.cluster.ControllerService/LaunchJob": MAX_MESSAGE_BYTES,
     "/iris.cluster.ControllerService/ReportTaskState": 32 * 1024 * 1024,

@@ -22,9 +22,9 @@ from iris.system.event_loop import open_file_limit
 
 _log = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES = 64 * 1024  # The largest size of the request line and all headers together.
+MAX_HEAD_BYTES = 64 * 1024  # The largest size in bytes of the request line and all headers of a request together.
 MAX_HEADERS = 100
-# The largest size of a request, unless `large` has another limit.
+# The largest size of a request in bytes. The argument `large` sets other limits for single paths.
 MAX_REQUEST_BYTES = 4 * 1024**2
 # The largest size of a request in JSON, because reading JSON needs seven times this size in memory and blocks other
 # calls.

@@ -1,7 +1,6 @@
 """Sends the answers of the streams of one HTTP/2 connection, no faster than the client reads them.
 
-An answer is sent in these steps:
-
+The answer to a request over HTTP/2 is sent in these steps:
 1. A stream waits until the client accepts bytes on this stream (the window of the stream).
 2. The streams of the connection take turns. In one turn, a stream sends at most TURN_BYTES. Before the turn begins, the
    stream waits until the client accepts bytes on the connection (the window of the connection), and until the transport

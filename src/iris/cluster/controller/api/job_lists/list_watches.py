@@ -2,7 +2,6 @@
 
 Clients that ask for the same page share one watch. The watch reads the database once, when its first client comes, and
 then follows the changes of jobs:
-
 1. When a job changes, each watch of the list only notes the job, which costs a microsecond.
 2. Up to four times a second, the watch makes the messages of the noted jobs that are on its page, waits until the
    changes are saved, and announces them. If jobs have left the page, the watch reads the page again.
