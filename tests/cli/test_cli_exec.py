@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,16 @@ def test_exec_sends_standard_input_only_with_the_option(remote_iris: Iris, job: 
 
     assert run("-i") == b"x" * 200_000
     assert run() == b""
+
+
+def test_exec_with_a_terminal_and_a_pipe_as_input_runs_without_a_terminal(remote_iris: Iris, job: Job) -> None:
+    script = "import sys; print(sys.stdin.isatty(), sys.stdout.isatty(), sys.stdin.read())"
+    done = remote_iris.feed(b"a line", "exec", "-it", f"{job.job_id}/task-0", "--", sys.executable, "-c", script)
+    assert (done.returncode, done.stdout) == (0, b"False False a line\n")
+    assert (
+        done.stderr
+        == b"iris: standard input is not a terminal, therefore the command runs without one, as if -t were missing\n"
+    )
 
 
 @pytest.mark.parametrize(("word", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])

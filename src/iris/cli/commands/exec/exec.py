@@ -70,7 +70,12 @@ class _ExecCommand(JobCodeCommand):
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--stdin", "-i", "with_input", is_flag=True, help="Send standard input to the command.")
-@click.option("--tty", "-t", is_flag=True, help="Run the command in a terminal of its own.")
+@click.option(
+    "--tty",
+    "-t",
+    is_flag=True,
+    help="Run the command in a terminal of its own. With -i, this needs standard input to be a terminal, too.",
+)
 @click.option(
     "--env",
     "-e",
@@ -114,6 +119,10 @@ def run_in_task(
     from iris.rpc.cluster_pb2 import ExecCommand
 
     output = Output()
+    if tty and with_input and not os.isatty(0):
+        # Programs that read single keys would miss the end of an input that is a pipe or a file.
+        output.note("standard input is not a terminal, therefore the command runs without one, as if -t were missing")
+        tty = False
     with connect(address) as connection:
         target = Lookup(connection.client, with_tasks=False).one(job)
         if is_job_finished(target.job.state):
