@@ -35,7 +35,8 @@ TRIES = 5
 # days, and into the timeout of a socket, which can hold 24 days.
 _LONGEST_TRY_MS = 86_400_000
 _log = logging.getLogger(__name__)
-FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # With these pauses, five tries take about a second.
+# The first and the longest pause between two tries of a call. Five tries take about a second.
+FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 # The exceptions that transports raise if the connection is at fault. Iris's transport raises the first class, and
 # connectrpc's transports raise the other classes.

@@ -170,7 +170,7 @@ def test_http2_trailers_are_sent_after_the_body(world: Served) -> None:
         assert client.answers[1][b"x-size"] == b"3"
 
 
-def test_client_that_waits_for_permission_to_send_gets_it(world: Served) -> None:
+def test_client_that_asks_before_it_sends_a_body_gets_the_status_100(world: Served) -> None:
     with Http2Client(world.address) as client:
         client.ask(1, ("expect", "100-continue"), body=None)
         while 1 not in client.answers:

@@ -191,9 +191,8 @@ class Lookup:
         owner = "" if inside is not None else name_in_token(token) or ""
         begin = "" if inside is None else f"{inside.job_id}/"
         depth = begin.count("/")
-        # The list may begin with jobs at deeper levels of the job tree. The loop skips these jobs. The wanted job is
-        # nearly always among the newest `_COMPARED` jobs. The whole list is read only if those jobs do not contain the
-        # wanted job.
+        # The loop skips jobs at deeper levels of the job tree. The wanted job is nearly always among the newest
+        # `_COMPARED` jobs. Therefore the whole list is read only if the wanted job is not among them.
         for limit in (_COMPARED, None):
             for job in self._client.list_jobs(id_prefix=begin, owner=owner, newest_first=True, limit=limit):
                 if job.job_id.count("/") == depth:

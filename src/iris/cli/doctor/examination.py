@@ -128,7 +128,9 @@ def _examine_cluster(
 
 
 def _examine_state_directory(record: Record | None) -> Iterator[Finding]:
-    """Yield what this machine shows about a controller of `iris up` that does not answer."""
+    """Yield findings about a controller of `iris up` that does not answer, from its process and its state directory on
+    this machine.
+    """
     if record is None:
         return
     subject = "server of 'iris up'"

@@ -120,7 +120,7 @@ class TaskTunnel:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the servers do not answer at present, and the user has been told so."""
+        """Whether the user was informed that the servers do not answer, and they still do not answer."""
         return self._is_silence_told
 
     async def open_channel(self, target: ChannelTarget) -> Channel:

@@ -81,7 +81,9 @@ class JsonCodec:
         return message.data if isinstance(message, EncodedAnswer) else _to_json(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message | UndecodedRequest:
-        """Return the message in the data. If the data is large, return an `UndecodedRequest` instead."""
+        """Parse a message from bytes. If there are many bytes, return an `UndecodedRequest` instead, which is parsed
+        later.
+        """
         if len(data) > _INLINE_JSON_BYTES:
             return UndecodedRequest(data, message_class)
         return _parse(data, message_class)

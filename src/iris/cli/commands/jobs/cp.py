@@ -110,7 +110,7 @@ def _upload(client: IrisClient, source: str, target: Target, path: str, display:
 def _download(
     client: IrisClient, target: Target, path: str, to: str, attempt_id: int | None, display: CopyDisplay
 ) -> list[_Result]:
-    """Copy from one task, or from each task of a job into a directory of its own."""
+    """Copy files from one task, or from all tasks of a job. The files of each task get a separate directory."""
     if target.task_index is not None or target.job.num_tasks == 1:
         task_id = _only_task(target)
         copied = client.download(task_id, path, to, attempt_id=attempt_id, on_progress=display.show)

@@ -176,7 +176,7 @@ class JobRemoval:
         async with self._lock:
             groups: dict[str, list[JobRecord]] = {}
             for job_id in job_ids:
-                # A chosen job is missing here if it was removed together with its parent job, which was chosen, too.
+                # A job may have been removed already, together with its parent job, which is also an old job.
                 is_chosen = any(one.job_id == job_id for group in groups.values() for one in group)
                 record = None if is_chosen else await self._jobs.get(job_id)
                 if record is None:

@@ -109,9 +109,9 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     EVENTS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
-# The number of the migration that begins to count the bytes of each user (contents/).
+# The number of the database migration after which the stored bytes of each user are counted (contents/).
 _COUNTING = 3
-# The number of the migration that moves the jobs to new tables, and packs ended jobs (pack_jobs.py).
+# The number of the database migration that moves the jobs to new tables, and packs ended jobs (pack_jobs.py).
 _PACKING = 2
 
 Progress = Callable[[int, int], None]

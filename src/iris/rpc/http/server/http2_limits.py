@@ -30,7 +30,7 @@ _HEAD_FRAMES = 32
 # A data frame with fewer bytes that does not end its request counts as a costly frame.
 _SMALL_DATA_BYTES = 256
 
-# How many costly frames a client may send at once, and how many more in each further second.
+# The number of costly frames that a client may send at once, and the number that it may send in each further second.
 _FRAMES, _FRAMES_PER_S = 500, 100
 _RESETS, _RESETS_PER_S = 2 * MAX_STREAMS, 50
 _SETTINGS, _SETTINGS_PER_S = 32, 1

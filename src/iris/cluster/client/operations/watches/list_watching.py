@@ -109,8 +109,8 @@ class _ListWatch(Watch[WatchedJobs]):
         self._state = JobListState(newest_first=request.newest_first)
 
     def _read_stream(self, end: float) -> ItemOperation[WatchedJobs, bool]:
-        """Yield the versions of the list of jobs that one stream sends. Return False, because the list has no final
-        version.
+        """Yield each version of the list of jobs that one stream sends. Return False, because the watch of a list never
+        ends by itself.
         """
         stream = yield OpenStream("watch_jobs", self._request)
         while True:
