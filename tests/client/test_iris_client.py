@@ -144,7 +144,22 @@ def test_result_error_names_the_task_and_the_cause(client: IrisClient) -> None:
     def unpicklable() -> object:
         return (number for number in range(3))
 
-    for function, essential in ((too_large, "MiB"), (unpicklable, "pickle")):
+    def without_room() -> int:
+        import resource
+
+        # The process can create files, but cannot write a byte into them, as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        return 1
+
+    def without_return() -> None:
+        os._exit(0)
+
+    for function, essential in (
+        (too_large, "MiB"),
+        (unpicklable, "pickle"),
+        (without_room, "could not be stored on the worker: the worker's disk was full"),
+        (without_return, "exited with 0 before the callable had returned"),
+    ):
         job = client.run(function)
         with pytest.raises(ResultError, match=essential) as caught:
             job.results(timeout=60)

@@ -107,15 +107,24 @@ def _store_result(attempt: Attempt, shortage: Callable[[], Shortage]) -> None:
     try:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
-        # The process has left neither a result nor a reason, because the disk was full.
-        lack = shortage().text
-        attempt.result_error = _read_text(attempt.directory.result_error) or (
-            f"the return value of the callable could not be stored on the worker: {lack}"
-            if lack
-            else "the process exited with 0 before the callable had returned"
-        )
+        attempt.result_error = _read_text(attempt.directory.result_error) or _without_result(attempt, shortage().text)
     except IrisError as error:
         attempt.result_error = f"the result cannot be read: {error}"
+
+
+def _without_result(attempt: Attempt, lack: str) -> str:
+    """Return why there is no return value if the process has left no reason.
+
+    Args:
+        attempt: The attempt, whose process exited with 0.
+        lack: What the worker lacks now; empty if it lacks nothing.
+    """
+    if lack:
+        return f"the return value of the callable could not be stored on the worker: {lack}"
+    if attempt.directory.result_error.exists():
+        # The process creates an empty file if the disk is full. Meanwhile the disk has room again.
+        return "the return value of the callable could not be stored on the worker: the worker's disk was full"
+    return "the process exited with 0 before the callable had returned"
 
 
 def _read_code(attempt: Attempt) -> FailureCode | None:

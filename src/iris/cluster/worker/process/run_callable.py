@@ -11,7 +11,8 @@ and exits with 1, and Ctrl-C exits with 130. A coroutine function is run by `asy
 worker finds these files:
 
         RESULT_FILE           the pickled return value, also if it is None
-        RESULT_FILE.error     why a successful task has no return value: one sentence
+        RESULT_FILE.error     why a successful task has no return value: one sentence; empty if the disk had no room for
+                              the return value, and no room for the sentence either
         RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
         RESULT_FILE.code      why the task failed, as the name of a `FailureCode`
         RESULT_FILE.exception the pickled exception, if it can be pickled and is not too large
@@ -336,9 +337,14 @@ def _keep(value: object, result: str, own: Sequence[str]) -> None:
     try:
         _write(result, data)
     except OSError as error:
-        _write_text(
-            result + ".error", f"the return value of the callable could not be stored on the worker: {_describe(error)}"
-        )
+        reason = f"the return value of the callable could not be stored on the worker: {_describe(error)}"
+        try:
+            _write(result + ".error", reason.encode("utf-8", "replace"))
+        except OSError:
+            # An empty file needs no room on a full disk. Without the file, the worker would say that the callable has
+            # not returned.
+            with contextlib.suppress(OSError):
+                _write(result + ".error", b"")
 
 
 def _write_text(path: str, sentence: str) -> None:
