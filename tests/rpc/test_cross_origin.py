@@ -134,7 +134,9 @@ def test_refusal_of_an_unreadable_request_names_no_allowed_origin(cluster: Local
     assert b"access-control" not in answer
 
 
-def test_log_route_and_grpc_web_answer_pages(cluster: LocalServer, client: RemoteClusterClient) -> None:
+def test_log_route_and_grpc_web_answer_web_pages_of_an_allowed_origin(
+    cluster: LocalServer, client: RemoteClusterClient
+) -> None:
     job = launch(client, shell("echo one"))
     wait_for_end(client, job)
     log = ask(cluster.address, "GET", f"/v1/jobs/{job}/logs", origin=ALLOWED)

@@ -23,9 +23,9 @@ class MissingOutputs:
         task_id: The task.
         task_index: The index of the task.
         attempt_id: The attempt.
-        reason: Why they are not stored, as a code: the name of an `OutputReason` of the wire without its prefix, for
-            example `"TOO_LARGE"`.
-        text: Why they are not stored, for people.
+        reason: Why the outputs are not stored, as a code: the name of an `OutputReason` of the wire without its prefix,
+            for example `"TOO_LARGE"`.
+        text: Why the outputs are not stored, for people.
     """
 
     task_id: str

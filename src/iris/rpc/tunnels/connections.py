@@ -13,7 +13,7 @@ class ByteReader(Protocol):
 
 
 class Abortable(Protocol):
-    """The part of a writer that can end its connection at once."""
+    """A connection that can be closed at once, without sending the bytes that wait."""
 
     def abort(self) -> None:
         """Close the connection at once. Bytes that were not sent yet are lost."""

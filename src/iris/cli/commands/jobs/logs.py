@@ -285,7 +285,7 @@ def _watches(
     connection: Connection, chosen: Sequence[_Chosen], options: Mapping[str, Any], output: Output
 ) -> list[JobWatch]:
     """Return one `JobWatch` for each followed job, which shows why the job waits. Without -f, the list is empty."""
-    from iris.cli.job_watch import JobWatch  # Only -f needs this module, whose import takes a third of a second.
+    from iris.cli.job_watch import JobWatch  # This import takes a third of a second, and only `iris logs -f` needs it.
 
     live = [one for one in chosen if options["follow"] and not is_job_finished(one.status.state)]
     return [

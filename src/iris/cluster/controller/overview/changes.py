@@ -23,7 +23,7 @@ class ChangingList(Generic[M]):
         self.revision = 0
         self._items: dict[str, tuple[int, bytes, M]] = {}
         self._removed: dict[str, int] = {}
-        self._forgotten = -1  # The list has forgotten which items were removed up to this revision.
+        self._forgotten = -1  # The newest removal that the list has forgotten, by its revision.
 
     def update(self, items: Mapping[str, tuple[bytes, M]]) -> None:
         """Replace the list.

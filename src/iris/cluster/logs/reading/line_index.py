@@ -147,7 +147,7 @@ class LineScanner:
         """Store the number of the next line, so that a later scanner need not count the lines before it.
 
         Returns:
-            False if the number is not known, because the scanner has just passed a gap.
+            False if the number of the next line is not known, because the scanner has just passed a gap.
         """
         if self._numbers is None or self._expected != self.reader.position:
             return False

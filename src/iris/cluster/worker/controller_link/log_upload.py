@@ -190,7 +190,7 @@ class LogUpload:
         logs = []
         for directory in self._directory.attempts():
             with contextlib.suppress(OSError, ValueError, TypeError):
-                # An older worker has not written the time of the job's submission.
+                # A worker of an older release has not written the time of the job's submission.
                 task_id, attempt_id, incarnation, *rest = json.loads(directory.upload_pending.read_bytes())
                 if incarnation != self._incarnation:
                     submitted_at_ms = int(rest[0]) if rest else 0

@@ -160,7 +160,7 @@ def write_result(result: str, data: bytes) -> None:
 
 
 def _load_beside(name: str) -> Any:
-    """Return a module in the folder of this program, without importing `iris`."""
+    """Load a module from the folder of this program by its path, so that the package `iris` is not imported."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"_iris_{name}", path)
     assert spec is not None

@@ -83,8 +83,8 @@ def oldest_contents(db: sqlite3.Connection, owner: str) -> list[int]:
 
 
 def freed_bytes(db: sqlite3.Connection, owner: str, numbers: Collection[int]) -> list[int]:
-    """Return for each job how many bytes its owner gains if the contents of this job and of all jobs before it in
-    `numbers` are dropped. A workspace counts for the last job that uses it.
+    """Return, for each job in `numbers`, how many bytes the owner gains if the contents of this job and of all earlier
+    jobs in the list are dropped. A workspace counts for the last job that uses it.
     """
     freed, remaining = [], {}
     for number in numbers:
