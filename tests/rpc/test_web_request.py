@@ -61,7 +61,7 @@ def test_call_of_the_page_at_the_address_of_the_server_is_accepted(origin: str, 
         {"method": "PUT"},
     ],
 )
-def test_call_of_another_page_is_refused(changed: dict[str, str]) -> None:
+def test_call_from_another_web_page_is_refused(changed: dict[str, str]) -> None:
     with pytest.raises(PermissionDeniedError) as caught:
         check_call(replace(CALL, **changed), ORIGIN)
     assert caught.value.reason == ErrorReason.FOREIGN_PAGE

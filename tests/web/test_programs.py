@@ -10,7 +10,7 @@ from support.client_programs import need
 
 
 @pytest.mark.timeout(300)  # The programs compute for seconds. On a loaded machine these become minutes.
-def test_programs_of_the_page_pass_their_tests() -> None:
+def test_typescript_programs_of_the_web_page_pass_their_own_tests() -> None:
     need("node")
     if not (WEB / "node_modules" / "esbuild").is_dir():
         pytest.skip("needs the packages of web/: run 'poe web'")

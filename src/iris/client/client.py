@@ -174,9 +174,8 @@ class IrisClient(
 
     @classmethod
     def local(cls, *, workers: int = 1) -> IrisClient:
-        """Start a cluster on this machine and return its client.
-
-        `close`, or the end of this process, ends the cluster and all its jobs, and removes the files of the cluster.
+        """Start a cluster on this machine and return its client. `close`, or the end of this process, ends the cluster
+        and all its jobs, and removes the files of the cluster.
 
         Args:
             workers: The number of workers that share this machine. With several workers, a job can run as if it had
@@ -420,9 +419,8 @@ class IrisClient(
         *,
         progress: bool | None = None,
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of a job and return its final status, even if the job has failed.
-
-        The controller reports the end of the job at once, so the client does not poll.
+        """Wait for the end of a job and return its final status, even if the job has failed. The controller reports the
+        end of the job at once, so the client does not poll.
 
         Args:
             job_id: The job: its id, or its `Job` handle.

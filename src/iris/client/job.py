@@ -147,9 +147,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
 
     @property
     def state(self) -> TaskState:
-        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`.
-
-        Each access to this attribute calls the controller.
+        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`. Each access to
+        this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -159,10 +158,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the newest attempt. 128 + n stands for signal n.
-
-        None if the task has not ended, or if its process never started. Each access to this attribute calls the
-        controller.
+        """The exit code of the newest attempt. 128 + n stands for signal n. None if the task has not ended, or if its
+        process never started. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -280,9 +277,8 @@ class Job(JobFileMethods, JobInspectMethods):
 
     @property
     def state(self) -> JobState:
-        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`.
-
-        Each access to this attribute calls the controller.
+        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`. Each access to this
+        attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.
@@ -292,9 +288,8 @@ class Job(JobFileMethods, JobInspectMethods):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
-
-        None if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
+        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n. None
+        if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.

@@ -126,9 +126,8 @@ class WorkspaceUpload:
 
     @contextmanager
     def reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
-        """Return a context manager, which gives the `with` block a function that reports the progress of one stage.
-
-        The arguments of the function are the number of bytes done so far, and the total number of bytes.
+        """Return a context manager, which gives the `with` block a function that reports the progress of one stage. The
+        arguments of the function are the number of bytes done so far, and the total number of bytes.
         """
         first = display.Progress(f"{stage} the workspace", unit="bytes")
         with show_progress(None if self._shows_progress else False, first, quiet_s=_QUIET_S) as shown:

@@ -33,9 +33,10 @@ Kind = Literal["terminal", "notebook", "lines"]
 
 # Work that takes less than this number of seconds is not shown.
 QUIET_S = 0.5
-# The shortest time between two drawings, in seconds.
+# The shortest time in seconds between two drawings of the progress.
 _PAUSE_S = 0.1
-# The longest time between two drawings, in seconds, because the shown elapsed time counts seconds.
+# The longest time in seconds between two drawings. The elapsed time is shown in seconds, so a drawing each second is
+# enough.
 _TICK_S = 1.0
 # The shortest time in seconds between two printed lines that differ only in numbers.
 _LINES_S = 10.0
@@ -193,9 +194,8 @@ class _Row:
 
 
 class _Board:
-    """All displays of this process, and the thread that draws them.
-
-    `_lock` protects all attributes. The thread starts with the first display and ends with the last one.
+    """All displays of this process, and the thread that draws them. `_lock` protects all attributes. The thread starts
+    with the first display and ends with the last one.
     """
 
     def __init__(self) -> None:

@@ -14,9 +14,8 @@ def shell() -> Any | None:
 
 
 def is_notebook() -> bool:
-    """Return whether this program runs in a notebook, whose page can replace what was shown earlier.
-
-    IPython in a terminal is not a notebook. Only the shells of kernels have the attribute `kernel`.
+    """Return whether this program runs in a notebook, whose page can replace what was shown earlier. IPython in a
+    terminal is not a notebook. Only the shells of kernels have the attribute `kernel`.
     """
     return getattr(shell(), "kernel", None) is not None
 

@@ -13,9 +13,8 @@ _PLAIN = re.compile(r"[\w./:@+%,*-]+")
 
 
 class EventRecord(logging.LogRecord):
-    """An event of Iris, as a record of Python's `logging`.
-
-    The record's message is the event's name, such as `job.state`, and the record has the event's fields.
+    """An event of Iris, as a record of Python's `logging`. The record's message is the event's name, such as
+    `job.state`, and the record has the event's fields.
     """
 
     fields: dict[str, Any]

@@ -37,15 +37,15 @@ class Metric:
     labels: Labels = ()
 
     def one(self, value: float) -> Family:
-        """Return the family of a metric without labels."""
+        """Return the metric, which has no labels, with its value."""
         return Family(self, [((), value)])
 
     def labelled(self, samples: Sequence[tuple[Labels, float]]) -> Family:
-        """Return the family of a metric with the given pairs of label values and value."""
+        """Return the metric with its samples. A sample is a pair of label values and a value."""
         return Family(self, samples)
 
     def many(self, counts: Counts) -> Family:
-        """Return the family of a metric whose values are in a tally."""
+        """Return the metric with the values of a tally, by their labels."""
         return Family(self, counts.items())
 
     def distribution(self, histogram: Histogram) -> Family:

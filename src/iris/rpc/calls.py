@@ -97,9 +97,8 @@ def call(
 async def call_async(
     method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Response:
-    """Make a call on an asyncio loop, with the same retries and errors as `call`.
-
-    Each call is written to the event log.
+    """Make a call on an asyncio loop, with the same retries and errors as `call`. Each call is written to the event
+    log.
     """
     if not _log.isEnabledFor(logging.DEBUG):
         return await _call_async(method, request, peer, timeout_s)
@@ -157,9 +156,8 @@ async def _call_async(
 
 
 def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None = None) -> Generator[Response]:
-    """Yield the messages of a server's stream, with the errors of Iris.
-
-    This function does not open a broken stream again, because only the reader knows where to continue.
+    """Yield the messages of a server's stream, with the errors of Iris. This function does not open a broken stream
+    again, because only the reader knows where to continue.
 
     Args:
         messages: The iterator that a method of a generated sync stub returned, before its first message was read.

@@ -78,9 +78,8 @@ class Peer:
         self._proxy = proxy
 
     def error(self, error: ConnectError, answer: ResponseMetadata | None = None) -> IrisError:
-        """Return the error of Iris that stands for an error of Connect.
-
-        The text of the error names the server, except if the server itself wrote the text.
+        """Return the error of Iris that stands for an error of Connect. The text of the error names the server, except
+        if the server itself wrote the text.
 
         Args:
             error: The error that connectrpc raised.

@@ -54,9 +54,8 @@ _log = logging.getLogger(__name__)
 
 
 class ClusterServer:
-    """A cluster in this process: a controller with its engine.
-
-    The object is a context manager that locks the state directory.
+    """A cluster in this process: a controller with its engine. The object is a context manager that locks the state
+    directory.
 
     Args:
         config: The configuration, with the state directory.
@@ -187,9 +186,8 @@ class ClusterServer:
         )
 
     async def _start_controller(self, listening: Listening) -> AdminToken:
-        """Load the controller, which continues the stored jobs, and begin to serve.
-
-        If loading takes long, the server already accepts connections, and answers that it is loading.
+        """Load the controller, which continues the stored jobs, and begin to serve. If loading takes long, the server
+        already accepts connections, and answers that it is loading.
         """
         from iris.rpc.http.server.asgi_server import HttpServer
         from iris.server.application import controller_applications, loopback_applications

@@ -52,9 +52,8 @@ def run() -> None:
 
 
 def _prepare_workers(config: ClusterConfig) -> list[PreparedWorker]:
-    """Fork the first workers of the engine `local`. Other engines start workers on other machines.
-
-    The processes are forked before this process has threads, a loop, handlers of signals, or a umask of its own.
+    """Fork the first workers of the engine `local`. Other engines start workers on other machines. The processes are
+    forked before this process has threads, a loop, handlers of signals, or a umask of its own.
     """
     if config.engine != LOCAL_ENGINE:
         return []

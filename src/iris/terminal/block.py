@@ -20,9 +20,7 @@ _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 def goes_back(data: bytes) -> bool:
     """Return whether data moves the cursor up or hides the cursor, or ends with the beginning of such a control
-    sequence.
-
-    Programs hide the cursor before they redraw rows.
+    sequence. Programs hide the cursor before they redraw rows.
     """
     if b"\x1b" not in data:
         return False
@@ -36,9 +34,8 @@ def is_bar(data: bytes) -> bool:
 
 
 class Block:
-    """The progress bars of one task, as rows that the task may still redraw.
-
-    Pass the bytes that the task writes to `feed`. `feed` returns the rows that the task can no longer change.
+    """The progress bars of one task, as rows that the task may still redraw. Pass the bytes that the task writes to
+    `feed`. `feed` returns the rows that the task can no longer change.
 
     Args:
         controls: The filter for the text of the rows.
@@ -170,9 +167,8 @@ class Block:
 
 
 def last_state(data: bytes) -> bytes:
-    """Return what a terminal shows of a line with carriage returns: the text after the last carriage return.
-
-    The result keeps a carriage return at the end of the line.
+    """Return what a terminal shows of a line with carriage returns: the text after the last carriage return. The result
+    keeps a carriage return at the end of the line.
     """
     at = data.rstrip(b"\r").rfind(b"\r") + 1
     return active_colours(data[:at]) + data[at:]

@@ -29,10 +29,8 @@ codecs.register_error(REPLACING, _replace)
 
 
 class ReplacingStream(io.TextIOBase):
-    """A text stream that replaces all characters that do not exist in its encoding.
-
-    The stream has no `buffer` attribute, because the library click would write UTF-8 into the buffer of an ASCII
-    stream.
+    """A text stream that replaces all characters that do not exist in its encoding. The stream has no `buffer`
+    attribute, because the library click would write UTF-8 into the buffer of an ASCII stream.
 
     Args:
         stream: The underlying stream, for example `sys.stdout`.

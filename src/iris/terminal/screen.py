@@ -16,9 +16,7 @@ NO_WRAP, WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 class Screen:
     """Writes to stdout and stderr, and draws rows at the bottom of the terminal. Stdout and stderr may be the same
-    terminal.
-
-    Only one thread at a time may use a `Screen`.
+    terminal. Only one thread at a time may use a `Screen`.
 
     Args:
         stdout: The outlet for the stdout of tasks.

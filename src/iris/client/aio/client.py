@@ -427,9 +427,8 @@ class AsyncIrisClient(
         *,
         progress: bool | None = None,
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of a job and return its final status, even if the job has failed.
-
-        The controller reports the end of the job at once, so the client does not poll.
+        """Wait for the end of a job and return its final status, even if the job has failed. The controller reports the
+        end of the job at once, so the client does not poll.
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.

@@ -154,9 +154,8 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
 
     @property
     def state(self) -> Answer[TaskState]:
-        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`.
-
-        Each access to this attribute calls the controller.
+        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`. Each access to
+        this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -169,10 +168,8 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
 
     @property
     def exit_code(self) -> Answer[int | None]:
-        """The exit code of the newest attempt. 128 + n stands for signal n.
-
-        None if the task has not ended, or if its process never started. Each access to this attribute calls the
-        controller.
+        """The exit code of the newest attempt. 128 + n stands for signal n. None if the task has not ended, or if its
+        process never started. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -299,9 +296,8 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
 
     @property
     def state(self) -> Answer[JobState]:
-        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`.
-
-        Each access to this attribute calls the controller.
+        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`. Each access to this
+        attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.
@@ -314,9 +310,8 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
 
     @property
     def exit_code(self) -> Answer[int | None]:
-        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n.
-
-        None if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
+        """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n. None
+        if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
 
         Raises:
             NotFoundError: There is no such job.

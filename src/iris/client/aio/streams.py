@@ -1,6 +1,5 @@
-"""Defines `AsyncLogStream`, the asynchronous iterator over the lines of one or several tasks.
-
-A stream has two stages: it first returns the existing lines, and then, with `follow`, the future lines.
+"""Defines `AsyncLogStream`, the asynchronous iterator over the lines of one or several tasks. A stream has two stages:
+it first returns the existing lines, and then, with `follow`, the future lines.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
                 print(line.task_index, line.message)
 
     Each line is returned once, when the line is finished. A line that the task never finishes is returned when its
-    attempt ends. `flush` and `partial=True` return partial lines earlier.
-
-    Only one task may iterate over the stream. Other tasks of the same event loop may call `flush` and `close`.
+    attempt ends. `flush` and `partial=True` return partial lines earlier. Only one task may iterate over the stream.
+    Other tasks of the same event loop may call `flush` and `close`.
     """
 
     def __init__(self, reader: AsyncTaskLogReader) -> None:
@@ -200,7 +198,7 @@ class AsyncTaskLogReader:
         """End the reader. A task that waits for the next batch stops waiting."""
         self._is_closed = True
         if self._reading is not None:
-            # If the wait has just ended, its timeout cannot be changed any more, and this error is ignored.
+            # If the wait for a batch has just ended, its timeout cannot be changed any more. The error is ignored.
             with suppress(RuntimeError):
                 self._reading.reschedule(0)
 

@@ -181,9 +181,8 @@ class TaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> ExecResult:
-        """Run a command in the task, and return its exit code and its output.
-
-        `IrisClient.exec` documents the arguments and the errors.
+        """Run a command in the task, and return its exit code and its output. `IrisClient.exec` documents the arguments
+        and the errors.
         """
         return self._client.exec(
             self.job_id, command, task_index=self.task_index, stdin=stdin, tty=tty, env=env, timeout=timeout
@@ -199,9 +198,8 @@ class TaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> ExecProcess:
-        """Return a context manager in which a command runs in the task, with its streams.
-
-        `IrisClient.open_exec` documents the arguments and the errors.
+        """Return a context manager in which a command runs in the task, with its streams. `IrisClient.open_exec`
+        documents the arguments and the errors.
         """
         return self._client.open_exec(
             self.job_id,

@@ -1,4 +1,3 @@
-"""Reads the logs of tasks for the client: options, entries, and the two stages of a stream.
-
-`streams.py` contains the overview. Only `iris.client` and the command line import this package.
+"""Reads the logs of tasks for the client: options, entries, and the two stages of a stream. `streams.py` contains the
+overview. Only `iris.client` and the command line import this package.
 """

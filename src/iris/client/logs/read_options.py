@@ -1,5 +1,4 @@
 """Defines the options of a log reader, and makes the options from the arguments of the user.
-
 `IrisClient.stream_task_logs` documents each argument for users.
 """
 

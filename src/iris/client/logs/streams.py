@@ -35,9 +35,8 @@ class LogStream(Iterator[LogEntry]):
                 print(line.task_index, line.message)
 
     Each line is returned once, when the line is finished. A line that the task never finishes is returned when its
-    attempt ends. `flush` and `partial=True` return partial lines earlier.
-
-    Only one thread may iterate over the stream. `flush` and `close` may be called from any thread.
+    attempt ends. `flush` and `partial=True` return partial lines earlier. Only one thread may iterate over the stream.
+    `flush` and `close` may be called from any thread.
     """
 
     def __init__(self, reader: TaskLogReader) -> None:

@@ -55,9 +55,7 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
 
 class JobTree(Generic[Source]):
     """The known jobs of a job tree. This object keeps the jobs whose lines were not read yet, and the sources of lines
-    that are not followed yet.
-
-    `Source` is the type of the iterators over the future lines of a job.
+    that are not followed yet. `Source` is the type of the iterators over the future lines of a job.
 
     Args:
         job_id: The root job.

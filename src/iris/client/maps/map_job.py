@@ -106,18 +106,16 @@ class MapJob:
 
     @property
     def state(self) -> JobState:
-        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`.
-
-        Each access to this attribute calls the controller.
+        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`. Each access to
+        this attribute calls the controller.
         """
         return self.job.state
 
     def wait(
         self, timeout: float | None = None, *, progress: bool | None = None, raise_on_failure: bool = True
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of the job, and return its final status.
-
-        Inputs that failed do not fail the job, unless all inputs failed.
+        """Wait for the end of the job, and return its final status. Inputs that failed do not fail the job, unless all
+        inputs failed.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.

@@ -22,9 +22,8 @@ _DAYS = 3650
 
 
 def load_or_make(directory: Path) -> Path:
-    """Return the file with the certificate and its key. If the file is missing, create it.
-
-    An existing file is kept, because workers that were started with it may outlive their controller.
+    """Return the file with the certificate and its key. If the file is missing, create it. An existing file is kept,
+    because workers that were started with it may outlive their controller.
 
     Raises:
         FailedPreconditionError: Other users can read the file.

@@ -23,9 +23,8 @@ _REFUSALS = 5  # The client stops asking a source for tokens after servers have 
 
 
 class TokenRenewedError(UnavailableError):
-    """The server no longer accepts the token of a stream, and the client has a new token.
-
-    After this error, the reader should open the stream again.
+    """The server no longer accepts the token of a stream, and the client has a new token. After this error, the reader
+    should open the stream again.
     """
 
 

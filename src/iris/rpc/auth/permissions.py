@@ -17,9 +17,8 @@ from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):
-    """Looks up facts about jobs and endpoints for the checks of permissions.
-
-    Each check of a permission gets a `Facts` object together with the request.
+    """Looks up facts about jobs and endpoints for the checks of permissions. Each check of a permission gets a `Facts`
+    object together with the request.
     """
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:

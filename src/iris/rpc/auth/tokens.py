@@ -1,7 +1,5 @@
 """Signs and checks tokens, which are JSON Web Tokens (RFC 7519). The controller signs tokens with Ed25519, and
-controller and workers check them.
-
-Only servers import this module, because it needs the packages of the extra [server].
+controller and workers check them. Only servers import this module, because it needs the packages of the extra [server].
 """
 
 from __future__ import annotations

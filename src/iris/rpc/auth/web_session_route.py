@@ -2,9 +2,8 @@
 
 A call of the page is an ordinary call whose path begins with `/session/ID`. The browser adds the cookie of the session
 to these calls only, because the path of the cookie contains the session's id. Browsers do not separate the cookies of
-two ports of one host. A cookie with the path `/` would therefore reach every other server on this host.
-
-The server ignores the cookies of all requests whose path does not begin with `/session/`.
+two ports of one host. A cookie with the path `/` would therefore reach every other server on this host. The server
+ignores the cookies of all requests whose path does not begin with `/session/`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Divides long work into steps, between which other work can be done.
-
-The long work is a generator: it yields after each step, and returns the result at its end.
+"""Divides long work into steps, between which other work can be done. The long work is a generator: it yields after
+each step, and returns the result at its end.
 """
 
 from __future__ import annotations

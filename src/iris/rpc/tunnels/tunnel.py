@@ -97,9 +97,7 @@ class Tunnel:
 
     def apply(self, parts: Iterable[ChannelPart]) -> list[int]:
         """Apply received parts. Return the numbers of the channels whose parts were refused, so that the sender must
-        send them again.
-
-        Parts of unknown channels are ignored, because such a channel is over.
+        send them again. Parts of unknown channels are ignored, because such a channel is over.
 
         Raises:
             InvalidArgumentError: A part contradicts an earlier part.

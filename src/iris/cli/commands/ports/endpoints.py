@@ -76,7 +76,7 @@ def _belongs(endpoint: Endpoint, target: Target) -> bool:
 def _all_ports(client: IrisClient) -> list[_Port]:
     ports = []
     for job in client.list_jobs(states=["RUNNING"]):
-        if job.ports:  # The tasks of a job without ports need no call.
+        if job.ports:  # A job without ports needs no call to the controller.
             ports += _ports_of(client.status(job.job_id), None)
     return ports
 

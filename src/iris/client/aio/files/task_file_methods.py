@@ -51,9 +51,8 @@ class AsyncTaskFileMethods(TaskReference):
         *,
         on_progress: OnProgress | None = None,
     ) -> Copied:
-        """Copy a file or a directory from the newest attempt of the task to this machine.
-
-        `AsyncIrisClient.download` documents the arguments and the errors.
+        """Copy a file or a directory from the newest attempt of the task to this machine. `AsyncIrisClient.download`
+        documents the arguments and the errors.
         """
         return await self._client.download(self, path, to, on_progress=on_progress)
 
@@ -64,16 +63,14 @@ class AsyncTaskFileMethods(TaskReference):
         *,
         on_progress: OnProgress | None = None,
     ) -> Copied:
-        """Copy a local file or directory into the working directory of the task while it runs.
-
-        `AsyncIrisClient.upload` documents the arguments and the errors.
+        """Copy a local file or directory into the working directory of the task while it runs. `AsyncIrisClient.upload`
+        documents the arguments and the errors.
         """
         return await self._client.upload(source, self, path, on_progress=on_progress)
 
     async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
-        """Return the files in the output directories of the task.
-
-        `AsyncIrisClient.outputs` documents the arguments and the errors.
+        """Return the files in the output directories of the task. `AsyncIrisClient.outputs` documents the arguments and
+        the errors.
         """
         return await self._client.outputs(self.job_id, self.task_index, all_attempts=all_attempts)
 
@@ -84,8 +81,7 @@ class AsyncJobFileMethods(JobReference):
     _client: AsyncFileClient
 
     async def outputs(self, *, all_attempts: bool = False) -> AsyncOutputs:
-        """Return the files in the output directories of the job's tasks.
-
-        `AsyncIrisClient.outputs` documents the arguments and the errors.
+        """Return the files in the output directories of the job's tasks. `AsyncIrisClient.outputs` documents the
+        arguments and the errors.
         """
         return await self._client.outputs(self, all_attempts=all_attempts)

@@ -1,6 +1,5 @@
-"""Defines `AsyncTreeLogStream`, the asynchronous iterator over the lines of a job and of all its child jobs.
-
-The docstring of the module `iris.client.logs.tree` describes the order of the lines.
+"""Defines `AsyncTreeLogStream`, the asynchronous iterator over the lines of a job and of all its child jobs. The
+docstring of the module `iris.client.logs.tree` describes the order of the lines.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ WriteTunnelRequest = cluster_pb2.Controller.WriteTunnelRequest
 
 @dataclass(frozen=True)
 class TunnelKind:
-    """What the tunnels of one relay are for.
+    """The purpose of a relay's tunnels: to reach ports of tasks, or to run commands in tasks.
 
     Attributes:
         event: The first word of the names of the events in the event log.

@@ -178,7 +178,7 @@ class UsageHistory:
         return total
 
     def job_ended(self, record: JobRecord) -> None:
-        """Write the series of a job soon, and then drop them from memory, because the job's end is saved."""
+        """Write the usage of an ended job soon, and then drop it from memory. The job's end is saved."""
         usage = self._jobs.pop(record.number, None)
         if usage is not None:
             self._ended[record.number] = usage

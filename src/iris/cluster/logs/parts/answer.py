@@ -95,7 +95,7 @@ class PartsRequest:
 
 
 def refused_part(read: Read, error: Exception) -> Part:
-    """Return the part that says why a log cannot be read."""
+    """Return a part without lines, which contains the reason why the log cannot be read."""
     return Part(
         task_index=read.task_index,
         attempt_id=read.attempt_id,

@@ -97,8 +97,9 @@ class LogStarts:
     def before(self, position: int) -> Point:
         """Return a point before a position, or the start of the log.
 
-        The point is never at the position itself. A piece of a line that ends at the end of a segment belongs to the
-        part after the position of the next segment. A reader that starts at this position would leave the piece out.
+        The returned point never lies at the given position itself. At the end of a segment, a piece of a line may end.
+        This piece belongs to the part that begins there, and a reader that starts exactly there would leave the piece
+        out.
         """
         if position <= 0:
             return START

@@ -13,9 +13,8 @@ from iris.errors import ClientClosedError
 
 
 class Lifetime:
-    """The lifetime of a client.
-
-    The lifetime records whether the client was closed. Closing ends the client's reads and pauses.
+    """The lifetime of a client. The lifetime records whether the client was closed. Closing ends the client's reads and
+    pauses.
 
     A child process after `os.fork()` has a copy of the client. Closing the parent's client does not close the child's
     client, and closing the child's client does not close the parent's. A lifetime has no lock: if another thread held

@@ -131,9 +131,8 @@ class HttpTransport:
         return SyncClient(self)
 
     def close(self) -> None:
-        """Close the connections, and end the calls and streams of other threads.
-
-        In a child process after a fork, the connections belong to the parent and stay open.
+        """Close the connections, and end the calls and streams of other threads. In a child process after a fork, the
+        connections belong to the parent and stay open.
         """
         self.lifetime.close()
         self._sender.close()

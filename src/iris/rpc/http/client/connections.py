@@ -1,7 +1,5 @@
 """Opens the connections of sync clients. Each connection is added to a `Lifetime`, so that closing a client ends its
-reads.
-
-This module imports httpcore, which takes a while to load. Import it inside functions only.
+reads. This module imports httpcore, which takes a while to load. Import it inside functions only.
 """
 
 from __future__ import annotations

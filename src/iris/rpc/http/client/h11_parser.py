@@ -1,6 +1,5 @@
-"""Parses HTTP answers with h11, behind the interface of httptools' parser.
-
-The base install has h11 because httpcore needs it. httptools, which is faster, is installed only with the server.
+"""Parses HTTP answers with h11, behind the interface of httptools' parser. The base install has h11 because httpcore
+needs it. httptools, which is faster, is installed only with the server.
 """
 
 from __future__ import annotations

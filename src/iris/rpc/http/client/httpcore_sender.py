@@ -127,7 +127,6 @@ class HttpcoreSender:
     def translate(self, error: Exception) -> Exception | None:
         """Return the built-in error that stands for an error of httpcore: a `TimeoutError` if the deadline of the call
         has passed, a `ConnectionError` if the connection failed, or a `ProxyFaultError` if the proxy is at fault.
-
         Return None for other errors.
         """
         import httpcore
@@ -159,7 +158,7 @@ class HttpcoreSender:
         if self._pid != os.getpid():
             return
         self._idle.append(connection)
-        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
+        with suppress(IndexError):  # Another thread may have taken the last idle connection.
             while len(self._idle) > 1 and self._idle[0].has_expired():
                 self._idle.pop(0).close()
 
@@ -167,7 +166,7 @@ class HttpcoreSender:
         """Close the idle connections. In a child process after a fork, the parent's connections stay open."""
         if self._pid != os.getpid():
             return
-        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
+        with suppress(IndexError):  # Another thread may have taken the last idle connection.
             while self._idle:
                 self._idle.pop().close()
 
@@ -181,7 +180,7 @@ class HttpcoreSender:
             # If this process is a child after a fork, it drops the idle connections, because they belong to the parent.
             self._idle = []
             self._pid = os.getpid()
-        with suppress(IndexError):  # The list may be empty, because another thread has taken the last connection.
+        with suppress(IndexError):  # Another thread may have taken the last idle connection.
             while self._idle:
                 connection = self._idle.pop()
                 if connection.is_available() and not connection.has_expired():
@@ -276,8 +275,7 @@ def _is_http2_fault(error: Exception) -> bool:
 
 
 def _is_refusal(reason: str) -> bool:
-    """Return whether a proxy refused the call, with a status of 4xx or a failed SOCKS login.
-
-    A call that a proxy has refused is not retried, because a retry would be useless.
+    """Return whether a proxy refused the call, with a status of 4xx or a failed SOCKS login. A call that a proxy has
+    refused is not retried, because a retry would be useless.
     """
     return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))

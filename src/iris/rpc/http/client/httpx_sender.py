@@ -1,7 +1,6 @@
 """Sends the requests of a client over a transport of the user's own: an `httpx.BaseTransport`, or an
-`httpx.AsyncBaseTransport` for the async client.
-
-httpx is not a dependency of Iris. A program that has a transport of httpx has imported httpx already.
+`httpx.AsyncBaseTransport` for the async client. httpx is not a dependency of Iris. A program that has a transport of
+httpx has imported httpx already.
 """
 
 from __future__ import annotations

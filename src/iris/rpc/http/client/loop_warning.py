@@ -17,9 +17,8 @@ _warnings = itertools.count()
 
 def warn_in_event_loop() -> None:
     """Warn if this thread runs an asyncio event loop, because a blocking call would stop the loop. Each process warns
-    once.
-
-    In a notebook, there is no warning, because each cell runs in an event loop and the user expects a cell to block.
+    once. In a notebook, there is no warning, because each cell runs in an event loop and the user expects a cell to
+    block.
     """
     try:
         asyncio.get_running_loop()

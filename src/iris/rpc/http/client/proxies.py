@@ -72,9 +72,8 @@ class Proxy:
 
 
 def find_proxy(address: str) -> Proxy | None:
-    """Return the proxy that calls to a base URL go through, or None if the calls go directly to the server.
-
-    Calls to this machine itself never go through a proxy.
+    """Return the proxy that calls to a base URL go through, or None if the calls go directly to the server. Calls to
+    this machine itself never go through a proxy.
 
     Raises:
         FailedPreconditionError: The configured URL of the proxy is not usable.

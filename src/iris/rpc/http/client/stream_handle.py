@@ -79,9 +79,8 @@ class StreamHandle:
             raise ConnectionError("the reader has closed the stream")
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Store the socket of a connection. httpcore calls this for each event while it opens the connection.
-
-        Each start of TLS replaces the socket. A connection through a proxy may start TLS twice.
+        """Store the socket of a connection. httpcore calls this for each event while it opens the connection. Each
+        start of TLS replaces the socket. A connection through a proxy may start TLS twice.
         """
         if event.endswith((".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")):
             self.connected(info["return_value"].get_extra_info("socket"))

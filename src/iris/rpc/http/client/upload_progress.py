@@ -42,7 +42,6 @@ def reporting(report: Report) -> Iterator[None]:
 
 def in_slices(body: bytes) -> Iterator[bytes] | None:
     """Divide a request's body into slices, and yield the slices. The progress is reported each time a slice was sent.
-
     Return None if the body is small or no function is given to `reporting`.
     """
     report = _report.get()

@@ -343,9 +343,8 @@ class Http2Framing:
             self._collect()
 
     def go_away(self, reason: str = "") -> None:
-        """Tell the client to open no more streams. Streams that are open already continue.
-
-        The library h2 has no method that only sends a GOAWAY frame. Its `close_connection` would also end all streams.
+        """Tell the client to open no more streams. Streams that are open already continue. The library h2 has no method
+        that only sends a GOAWAY frame. Its `close_connection` would also end all streams.
         """
         self._output.append(_go_away_frame(self._h2.highest_inbound_stream_id, reason))
         self.pending_bytes += len(self._output[-1])

@@ -3,9 +3,7 @@
 Some frames cost a server work but cost their sender nearly nothing: resets, pings, settings, window updates, empty
 data, and headers in many parts. A client may send a limited number of such frames at once, and a limited number in each
 further second. The frames with which a client reads answers or sends requests are free, because their number grows with
-the useful work.
-
-The module uses no clock. The connection calls `FrameBudget.tick` once a second.
+the useful work. The module uses no clock. The connection calls `FrameBudget.tick` once a second.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Http2Stream:
         if self._output.is_paused and not self.is_lost:
             await self._output.wait_for_buffer(self)
         if self.is_lost:
-            await asyncio.sleep(0)  # An application that sends in a loop must not block the server.
+            await asyncio.sleep(0)  # The application may send in a loop. This pause lets the event loop do other work.
             return
         match message["type"]:
             case "http.response.start" if not self.is_started:
