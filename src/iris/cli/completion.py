@@ -38,7 +38,7 @@ class JobName(click.ParamType[Any]):
         self._with_tasks = with_tasks
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the ids that begin with a text. Jobs that have not ended come first."""
+        """Return the ids of jobs and tasks that begin with a text. Jobs that have not ended come first."""
         from click.shell_completion import CompletionItem
 
         from iris.cli.cluster.connect import connect

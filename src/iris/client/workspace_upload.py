@@ -79,9 +79,7 @@ class WorkspaceUpload:
         """Return the upload for the arguments of `IrisClient.run`. None if the job has no workspace.
 
         Args:
-            workspace: See `IrisClient.run`.
-            on_notice: See `IrisClient.run`.
-            on_progress: See `IrisClient.run`.
+            workspace, on_notice, on_progress: `IrisClient.run` documents these arguments.
             wrap: A function that wraps the callbacks of the user. The async client passes a wrapper with which
                 callbacks run on the event loop.
 

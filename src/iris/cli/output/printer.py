@@ -118,7 +118,7 @@ class Output:
     # Lines of tasks.
 
     def label_lines(self, num_tasks: int) -> None:
-        """Begin each further line of a task with the label of the task. JSON output has no labels."""
+        """Begin each later line of a task with the label of the task. JSON output has no labels."""
         self._label_width = label_width(num_tasks)
 
     def label_jobs(self, labels: JobLabels) -> None:

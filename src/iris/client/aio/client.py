@@ -156,7 +156,7 @@ class AsyncIrisClient(
             name: The name of the context, as `iris context list` shows it. `"local"` is the cluster that `iris up` has
                 started on this machine.
             http2: See `remote`.
-            transport: See `remote`.
+            transport: `remote` documents this argument.
 
         Raises:
             NotFoundError: There is no such context.

@@ -162,19 +162,12 @@ class AsyncLogMethods:
             job_id: The job: its id, or its `AsyncJob` handle.
             task_indices: The tasks, from 0. Default: all tasks of the job.
             follow: Whether to continue until all tasks have ended.
-            cursor: See `stream_task_logs`. A cursor contains the position of each task, so its length grows with the
-                number of tasks.
-            attempt_id: See `stream_task_logs`.
-            start_ms: See `stream_task_logs`.
-            end_ms: See `stream_task_logs`.
+            cursor: The `cursor` of an entry, after which the iterator begins. A cursor contains the position of each
+                task, so its length grows with the number of tasks.
+            attempt_id, start_ms, end_ms: `stream_task_logs` documents these arguments.
             max_lines: End after the first N lines of all tasks together. 0: no limit.
             tail: Begin with the last N existing lines of all tasks together. None: all lines.
-            sources: See `stream_task_logs`.
-            regex: See `stream_task_logs`.
-            route: See `stream_task_logs`.
-            patience_s: See `stream_task_logs`.
-            on_notice: See `stream_task_logs`.
-            partial: See `stream_task_logs`.
+            sources, regex, route, patience_s, on_notice, partial: `stream_task_logs` documents these arguments.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job.
@@ -227,15 +220,10 @@ class AsyncLogMethods:
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
             follow: Whether to continue until all jobs have ended.
-            start_ms: See `stream_task_logs`.
-            end_ms: See `stream_task_logs`.
+            start_ms, end_ms: `stream_task_logs` documents these arguments.
             max_lines: End after the first N lines of all jobs together. 0: no limit.
             tail: Begin with the last N existing lines of all jobs together. None: all lines.
-            sources: See `stream_task_logs`.
-            regex: See `stream_task_logs`.
-            route: See `stream_task_logs`.
-            patience_s: See `stream_task_logs`.
-            on_notice: See `stream_task_logs`.
+            sources, regex, route, patience_s, on_notice: `stream_task_logs` documents these arguments.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid.

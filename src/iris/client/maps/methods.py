@@ -69,10 +69,7 @@ class MapMethods:
         Args:
             function: The function.
             inputs: The tuples of the function's arguments.
-            order: See `map`.
-            return_exceptions: See `map`.
-            progress: See `map`.
-            **options: See `map`.
+            order, return_exceptions, progress, **options: `map` documents these arguments.
         """
         return self._map(function, inputs, True, order, return_exceptions, progress, options)
 
@@ -101,12 +98,12 @@ class MapMethods:
             kwargs: Keyword arguments of the function, the same for each input.
             name: The name of the job. Default: the function's name and a random suffix.
             resources: The resources that each chunk needs. Default: one core.
-            env, workspace, working_directory, constraints, on_notice: See `run`.
+            env, workspace, working_directory, constraints, on_notice: `run` documents these arguments.
             max_retries_failure: How often an input that failed is tried again. A chunk that failed as a whole, for
                 example because it ran out of memory, is tried again up to the same number of times.
             max_retries_preemption: How often a chunk is tried again after its worker was lost.
             timeout: How many seconds a chunk may take.
-            job_timeout, scheduling_timeout: See `run`.
+            job_timeout, scheduling_timeout: `run` documents these arguments.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. Nothing was sent.

@@ -46,7 +46,7 @@ class Outcome:
         return len(self.data) > _LARGE_BYTES
 
     def load(self, loads: Loads) -> tuple[Any, BaseException | None]:
-        """Return the value and None, or None and the error for an input without a value.
+        """Return the value and None. For an input without a value, return None and the error.
 
         Args:
             loads: A function that converts the bytes sent by the task into the value or the exception.

@@ -31,11 +31,10 @@ class RemoteClusterClient(
 
     Args:
         controller_address: `host:port`, `http://…` or `https://…`.
-        token: See `IrisClient.remote`.
-        ca: See `IrisClient.remote`.
+        token, ca: `IrisClient.remote` documents these arguments.
         cert: See `IrisClient.remote`. A cluster that the same user has started on this machine needs no certificate.
         http2: See `IrisClient.remote`.
-        transport: See `IrisClient.remote`.
+        transport: `IrisClient.remote` documents this argument.
         timeout_s: The timeout of each call in seconds, including repeated tries. None and `math.inf` set no limit,
             except that each single try ends after a day.
 

@@ -430,7 +430,7 @@ def _save(path: Path, context: click.Context) -> None:
 
 
 def _check_name(options: Mapping[str, Any]) -> None:
-    """Refuse options about a taken name that exclude each other or lack a name."""
+    """Refuse `--reuse` and `--replace` if both are given, or if `--name` is not given."""
     if options["replace"] and options["reuse"]:
         raise click.UsageError("--replace and --reuse exclude each other")
     for flag in ("replace", "reuse"):

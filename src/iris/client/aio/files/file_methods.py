@@ -51,7 +51,7 @@ class AsyncFileMethods:
                 while the files of a large directory are listed.
 
         Returns:
-            The local path, the numbers of files and bytes, and the skipped files.
+            A description of the copy: its local path, the numbers of copied files and bytes, and the skipped files.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
@@ -90,7 +90,8 @@ class AsyncFileMethods:
                 while the files of a large directory are listed.
 
         Returns:
-            The path of the copy, the numbers of files and bytes, and the skipped files.
+            A description of the copy: its path in the task, the numbers of copied files and bytes, and the skipped
+            files.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.

@@ -77,7 +77,8 @@ class AsyncOutputs(list[AsyncOutput]):
 
         Args:
             to: The folder. A missing folder is created.
-            on_progress: See `AsyncIrisClient.download`. The numbers start at 0 again for each attempt.
+            on_progress: A function that is called as `on_progress(done, total)` with numbers of bytes. The numbers
+                start at 0 again for each attempt.
 
         Raises:
             FailedPreconditionError: A local file cannot be written.

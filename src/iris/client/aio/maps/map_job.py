@@ -95,9 +95,7 @@ class AsyncMapJob:
         input that failed, the second item is the exception.
 
         Args:
-            timeout: See `results`.
-            progress: See `results`.
-            loads: See `results`.
+            timeout, progress, loads: `results` documents these arguments.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid.

@@ -35,10 +35,7 @@ def stream_results(
 
     Args:
         job_id: The job.
-        task_indices: See `ResultVerbs.stream_results`.
-        timeout: See `ResultVerbs.stream_results`.
-        patience_s: See `ResultVerbs.stream_results`.
-        on_silence: See `ResultVerbs.stream_results`.
+        task_indices, timeout, patience_s, on_silence: `ResultVerbs.stream_results` documents these arguments.
         is_aborted: Returns whether the caller has ended the stream, so that a broken stream is not opened again.
     """
     indices = [] if task_indices is None else check_task_indices("task_indices", task_indices)

@@ -193,7 +193,8 @@ class HttpTransport:
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:
-    """Return the timeouts for httpcore, given the longest time of one read."""
+    """Return the timeouts of a request for httpcore. Each single read of the answer may take at most `read_s`
+    seconds."""
     limit_s = None if read_s == math.inf else read_s
     return {"connect": min(read_s, CONNECT_TIMEOUT_S), "read": limit_s, "write": limit_s, "pool": limit_s}
 

@@ -48,11 +48,8 @@ def watch_job(
 
     Args:
         job_id: The job.
-        timeout: See `WatchVerbs.watch_job`.
-        patience_s: See `WatchVerbs.watch_job`.
-        longest_pause_s: See `WatchVerbs.watch_job`.
-        include_tasks: See `WatchVerbs.watch_job`.
-        on_silence: See `WatchVerbs.watch_job`.
+        timeout, patience_s, longest_pause_s, include_tasks, on_silence: `WatchVerbs.watch_job` documents these
+            arguments.
         is_aborted: Returns whether the caller has ended the watch, so that a broken stream is not opened again.
     """
     request = cluster_pb2.Controller.WatchJobRequest(
