@@ -31,7 +31,6 @@ EXCEPTIONS: dict[str, str] = {
     "function iris.client.aio.log_methods.AsyncLogMethods.stream_job_logs": _DOCUMENTED,
     "function iris.client.aio.log_methods.AsyncLogMethods.stream_task_logs": _DOCUMENTED,
     "function iris.client.client.IrisClient.run": _DOCUMENTED,
-    "function iris.client.log_methods.LogMethods.stream_job_logs": _DOCUMENTED,
     "function iris.client.log_methods.LogMethods.stream_task_logs": _DOCUMENTED,
 }
 

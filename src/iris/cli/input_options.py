@@ -48,7 +48,7 @@ def read_array(text: str) -> tuple[list[str], int | None]:
                 f"--array must have ranges FIRST-LAST or FIRST-LAST:STEP with a number in them, got {quoted(part[0])}"
             )
         if (last - first) // step >= MAX_INPUTS:
-            raise _too_many("--array", (last - first) // step + 1)
+            raise _too_many(what="--array", count=(last - first) // step + 1)
         found.update((str(number), None) for number in range(first, last + 1, step))
     return _checked(list(found), "--array"), int(limit) if percent else None
 

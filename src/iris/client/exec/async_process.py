@@ -99,7 +99,7 @@ class AsyncExecProcess:
             await asyncio.wait((self._running, starting), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             if not session.started.is_set():
                 if not self._running.done():
-                    raise self._late(self._timeout_s, "started")
+                    raise self._late(self._timeout_s, what="started")
                 self._running.result()
         except BaseException:
             await self._stop()
@@ -204,7 +204,7 @@ class AsyncExecProcess:
         left_s = min(timeout_s, self._until_s - asyncio.get_running_loop().time())
         await asyncio.wait((self._running,), timeout=max(0.0, left_s) if math.isfinite(left_s) else None)
         if not self._running.done():
-            raise self._late(timeout_s if math.isfinite(timeout_s) else self._timeout_s, "ended")
+            raise self._late(timeout_s if math.isfinite(timeout_s) else self._timeout_s, what="ended")
         if self._running.cancelled():
             text = "it is unknown how the command ended, because its block was left before"
             raise UnavailableError(text, reason=ErrorReason.EXEC_LOST)

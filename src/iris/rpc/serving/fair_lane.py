@@ -41,7 +41,8 @@ class FairLane:
         self._waiting_per_caller = waiting_per_caller
         self._waiting = waiting
         self._running: Counter[str] = Counter()
-        # The waiting turns of each caller. The caller whose queue is first gets the next turn.
+        # For each caller, the queue of its work that waits for a turn. The caller whose queue comes first gets the next
+        # turn.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._num_waiting = 0
 

@@ -92,7 +92,7 @@ class AsyncRunner:
             await self._close_streams()
 
     async def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
-        """Carry out an operation, and yield its items."""
+        """Make the calls of an operation of the client, and yield the items that the operation returns."""
         try:
             step = next(operation)
             while True:

@@ -101,7 +101,7 @@ class AsyncClusterConnection:
         return await AsyncRunner(self).run(operation)
 
     def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
-        """Carry out an operation, and yield its items."""
+        """Make the calls of an operation of the client, and yield the items that the operation returns."""
         return AsyncRunner(self).items(operation)
 
     def messages(self, opening: OpenStream) -> AsyncGenerator[Any]:

@@ -77,7 +77,7 @@ class SyncRunner:
                 self._close_streams()
 
     def items(self, operation: ItemOperation[Item, None]) -> Generator[Item]:
-        """Carry out an operation, and yield its items."""
+        """Make the calls of an operation of the client, and yield the items that the operation returns."""
         with closing(operation):
             try:
                 step = next(operation)

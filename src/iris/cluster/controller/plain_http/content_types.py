@@ -34,7 +34,8 @@ def format_for(accept: str) -> str | None:
     for kind, weight in accepted:
         is_named = kind in _FORMAT_OF
         name = next((name for name in _names(kind) if is_named or name not in refused), None)
-        # If a type and a range have the same weight, the type has priority.
+        # If the header `Accept` gives a content type and a range such as `text/*` the same weight, the content type has
+        # priority.
         rank = (weight, 1 if is_named else 0)
         if name is not None and weight > 0 and (best is None or rank > best):
             best, found = rank, name

@@ -170,13 +170,13 @@ def _tail(name: str, value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= _LONGEST_NUMBER and int(value) <= MAX_TAIL:
         return int(value)
     accepted = f"a whole number from 0 to {MAX_TAIL:,} ('iris logs --tail' has no limit)"
-    raise _refuse(name, value, accepted, f"{name}=100")
+    raise _refuse(name, value, accepted, example=f"{name}=100")
 
 
 def _flag(name: str, value: str) -> bool:
     if value.lower() in _FLAGS:
         return _FLAGS[value.lower()]
-    raise _refuse(name, value, "1, true, 0 or false", f"{name}=1")
+    raise _refuse(name, value, accepted="1, true, 0 or false", example=f"{name}=1")
 
 
 def _moment(name: str, value: str) -> int:
@@ -197,7 +197,7 @@ def _text(name: str, value: str) -> str:
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value in choices:
         return value
-    raise _refuse(name, value, f"one of {', '.join(choices)}", f"{name}={choices[0]}")
+    raise _refuse(name, value, accepted=f"one of {', '.join(choices)}", example=f"{name}={choices[0]}")
 
 
 def _check_together(query: LogQuery) -> None:

@@ -109,7 +109,9 @@ class PlainHttp:
             return
         if request.method not in ("GET", "HEAD"):
             allow = [(b"allow", METHODS)]
-            raise PlainError(405, f"a log is read with GET or HEAD, not with {shown(request.method)}", allow)
+            raise PlainError(
+                status=405, text=f"a log is read with GET or HEAD, not with {shown(request.method)}", headers=allow
+            )
         request.choose_format()
         known = await self._authentication.authenticate(request.header(b"authorization"), _METHOD)
         query = request.query()
@@ -228,7 +230,7 @@ class _Request:
         self.format = format_for(accept)
         if self.format is None:
             given, listed = quoted(accept), ", ".join(CONTENT_TYPES.values())
-            raise PlainError(406, f"the route has none of the types in Accept: {given}; it has {listed}")
+            raise PlainError(status=406, text=f"the route has none of the types in Accept: {given}; it has {listed}")
 
     def query(self) -> LogQuery | None:
         """Return the parameters of the request. Return None if a browser wants to continue after the last event,

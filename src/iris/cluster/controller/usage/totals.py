@@ -29,7 +29,7 @@ class UsageTotal:
         life: The points of an earlier controller; None for a new sum.
 
     Attributes:
-        series: The sum over time.
+        series: The history of the sum, as points in time.
     """
 
     __slots__ = ("_parts", "_sampled_s", "_sums", "series")

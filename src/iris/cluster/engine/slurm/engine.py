@@ -171,7 +171,7 @@ class SlurmEngine:
         answer = await commands.run(words, self._env, self._command_s, self._script(gang))
         if answer.code:
             if commands.is_not_now(answer):
-                raise commands.unavailable("sbatch", answer)
+                raise commands.unavailable(program="sbatch", answer=answer)
             self._unclear.discard(gang_id)
             raise GangRejectedError(f"Slurm rejected the gang: {commands.said(answer)}")
         job_id = answer.out.strip().partition(";")[0]
@@ -294,7 +294,7 @@ class SlurmEngine:
             words = ["scancel", *options, *job_ids[begin : begin + _AT_ONCE]]
             answer = await commands.run(words, self._env, self._command_s)
             if answer.code and not commands.is_no_such_job(answer):
-                raise commands.unavailable("scancel", answer)
+                raise commands.unavailable(program="scancel", answer=answer)
 
     # Queries of Slurm.
 

@@ -66,7 +66,7 @@ class HttpcoreSender:
         over_tls = address.startswith("https://")
         has_h2 = find_spec("h2") is not None if http2 or (http2 is None and over_tls) else False
         if http2 and not has_h2:
-            raise MissingExtraError("http2=True", extra="http2")
+            raise MissingExtraError(what="http2=True", extra="http2")
         if http2 and not over_tls and self.proxy is not None and not self.proxy.is_socks:
             raise FailedPreconditionError(
                 f"http2=True cannot be used for {address}, because {self.proxy} forwards such calls as HTTP/1.1: leave"
