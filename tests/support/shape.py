@@ -28,7 +28,6 @@ WORST_RANK = "C"  # of radon: a cyclomatic complexity of 20
 _DOCUMENTED = "a public method whose docstring documents all its arguments; its code is below 40 lines"
 EXCEPTIONS: dict[str, str] = {
     "function iris.client.aio.client.AsyncIrisClient.run": _DOCUMENTED,
-    "function iris.client.aio.log_methods.AsyncLogMethods.stream_job_logs": _DOCUMENTED,
     "function iris.client.aio.log_methods.AsyncLogMethods.stream_task_logs": _DOCUMENTED,
     "function iris.client.client.IrisClient.run": _DOCUMENTED,
     "function iris.client.log_methods.LogMethods.stream_task_logs": _DOCUMENTED,
