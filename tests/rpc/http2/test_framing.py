@@ -117,7 +117,7 @@ def test_head_in_continuation_frames_is_one_head() -> None:
     assert [type(event) for event in events] == [RequestHead, RequestEnd]
 
 
-def test_padding_occupies_the_window_and_is_removed() -> None:
+def test_padding_of_http2_frames_occupies_the_window_and_is_removed() -> None:
     padded = frame(HEADERS, END_HEADERS | PADDED, 1, b"\x03" + block(REQUEST) + bytes(3))
     events, _ = receive(opened(), padded + frame(DATA, PADDED | END_STREAM, 1, b"\x05abc" + bytes(5)))
     assert events[1] == RequestBody(1, b"abc", 9)

@@ -15,7 +15,7 @@ from iris.cli.environment_options import read_variable
 from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 
 COMMAND = "command"
-TABLES = ("env", "constraint")  # The values of these keys are pairs of a name and a value.
+TABLES = ("env", "constraint")  # The keys of a job file whose values are tables of names and values.
 _PATHS = frozenset({"workspace", "env_file"})
 _WITHOUT_KEY = ("file", "save", "help")
 _SHOWN = 3

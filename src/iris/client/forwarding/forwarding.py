@@ -74,7 +74,7 @@ class Forwarding:
             raise
 
     async def ended(self) -> str:
-        """Wait until the task has ended, and return how, for people.
+        """Wait until the task has ended, and return a text for people about how it has ended.
 
         Raises:
             FailedPreconditionError: The forward was closed.

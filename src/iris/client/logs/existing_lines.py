@@ -165,7 +165,7 @@ class ExistingLines:
             if failure is None:
                 if is_over:
                     return end
-                continue  # The next stream brings the next page of the log.
+                continue  # The log has more pages. A new stream reads the next page.
             if self._is_left_to_follow(attempt, failure):
                 return None
             if worker is not None and outage.tries:

@@ -62,7 +62,7 @@ class FutureLines:
             driver.end()
 
     def wake(self) -> None:
-        """Let the iteration over `run` return soon, even if no data arrives. Any thread may call this method."""
+        """Make the iteration over `run` yield soon, even if no data arrives. Any thread may call this method."""
         self._driver.wake()
 
     def end(self) -> None:

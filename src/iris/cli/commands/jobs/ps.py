@@ -90,7 +90,7 @@ class _Filter:
         return [state for state in states if state in self.states or not self.states]
 
     def words(self) -> list[str]:
-        """Return the conditions as options of the command line."""
+        """Return the conditions for jobs as options of the command line, for a command that is shown to the user."""
         words = [word for state in self.states for word in ("--state", state)]
         for option, value in (("--owner", self.owner), ("--name", self.name)):
             words += [option, value] if value else []

@@ -171,7 +171,9 @@ class LogSweep:
         ]
 
     def _find_folded(self, found: Sequence[Found], now_ms: int) -> tuple[list[tuple[Found, Known]], int]:
-        """Return the folded logs that retention may remove, and the size of all other folded logs."""
+        """Return the logs in the database that may be removed because of their age or size, and the size of all other
+        logs in the database.
+        """
         before_ms = None if self._retention.keep_ms is None else now_ms - self._retention.keep_ms
         total = excess = 0
         try:

@@ -309,7 +309,7 @@ class ReportLost:
 
 @dataclass(frozen=True, slots=True)
 class ReportSlotsLost:
-    """An instruction: report to the job that the attempts in these slots were lost."""
+    """An instruction: report to the job that the attempts in some slots of the gang were lost."""
 
     positions: tuple[int, ...]
     reason: str

@@ -62,7 +62,7 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
-        # The jobs for which a newer loss was recorded since the last report. The dict serves as an ordered set.
+        # The jobs that have lost an allocation since the last report of such losses. The dict serves as an ordered set.
         self._changed: dict[str, None] = {}
 
     def add(self, job_id: str, loss: Loss) -> None:

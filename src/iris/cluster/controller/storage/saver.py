@@ -308,8 +308,9 @@ class Saver(Gathering):
                     batch.outcome.set_result(error)
 
     async def _write(self, batch: Batch) -> IrisError | None:
-        """Write a batch, and return the error. A cancellation ends only the waiting: `close` waits for the write.
-        Otherwise the thread would still be writing this batch while `close` makes the next one.
+        """Write a batch, and return the error, or None after a success. If the caller is cancelled, the write
+        continues, and `close` waits for it. Otherwise `close` would make the next batch while the thread is still
+        writing this one.
         """
         self._write_task = asyncio.create_task(self._write_batch(batch))
         return await asyncio.shield(self._write_task)

@@ -39,7 +39,7 @@ KINDS = (
 GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _YIELD_EVERY = 50
-_LAST_REQUEST_S = 10.0  # At its end, the delivery waits this long for its last request.
+_LAST_REQUEST_S = 10.0  # When the controller stops, the delivery of spans waits this long for its last request.
 _log = logging.getLogger(__name__)
 
 

@@ -58,7 +58,7 @@ class Selection(NamedTuple):
 
     @property
     def has_pattern(self) -> bool:
-        """Whether single lines are selected by their text."""
+        """Whether a pattern selects lines by their text."""
         return bool(self.log_filter.regex or self.find.regex)
 
     def matching(self, block: LineBlock) -> Iterator[tuple[int, int]]:

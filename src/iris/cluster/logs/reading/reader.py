@@ -114,8 +114,8 @@ class LogReader:
         self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        # The last segment of the log, and the position at which it ended when the reader looked last. Unused once the
-        # reader has reached that segment.
+        # The last segment of the log, and the position at which it ended when the reader looked last. The value is not
+        # used once the reader has reached that segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
         # Where the next chunk begins. None if it follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
@@ -337,8 +337,8 @@ class LogReader:
         return self._lose(tip.offsets, reason)
 
     def _lose(self, offsets: Offsets, *reasons: str) -> Chunk | None:
-        """Return gaps for all bytes from the last returned byte up to `offsets`. There is either one reason for all
-        gaps, or one reason for each source.
+        """Return gaps for all bytes between the last returned byte and `offsets`. The caller gives either one reason
+        for all gaps, or one reason for each source.
         """
         gaps = []
         for source_id, (given, there) in enumerate(zip(self.offsets, offsets, strict=True)):

@@ -205,7 +205,9 @@ class AttemptStacks:
 
 
 async def _until(deadline_s: float, work: Awaitable[Result]) -> Result | StackProblem:
-    """Return the result of work, unless a time on the clock of the loop is reached before."""
+    """Wait for a piece of work, and return its result. Cancel the work when the given time of the event loop's clock is
+    reached.
+    """
     try:
         async with asyncio.timeout_at(deadline_s):
             return await work
