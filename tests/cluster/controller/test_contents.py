@@ -119,8 +119,9 @@ class StoredModel:
         for owner in USERS:
             assert self.store.read(lambda db, owner=owner: contents.bytes_of_user(db, owner)) == truth[owner], owner
         for job_id in self.jobs:
-            stored = self.store.read(lambda db, job_id=job_id: contents.has_contents(db, job_id))
-            assert stored == (job_id not in self.dropped)
+            number = self.number(self.jobs[job_id])
+            dropped = self.store.read(lambda db, number=number: contents.has_dropped_contents(db, number))
+            assert dropped == (job_id in self.dropped)
         used = {self.jobs[job_id].launch.bundle_hash for job_id in self.jobs.keys() - self.dropped} - {""}
         assert all(self.store.has_bundle(bundle_hash) for bundle_hash in used)
         rows = self.store.read(

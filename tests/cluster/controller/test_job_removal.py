@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.removal.job_removal import JobRetention
 from iris.cluster.controller.storage.contents import reading
-from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.task_inputs import pack_items
 from iris.errors import (
@@ -75,7 +75,8 @@ class World:
         return self.running.call(lambda: self.store.read(lambda db: reading.bytes_of_user(db, owner)))
 
     def has_contents(self, job_id: str) -> bool:
-        return self.running.call(lambda: self.store.read(lambda db: reading.has_contents(db, job_id)))
+        number = self.client.get_job_status(job_id).number
+        return not self.running.call(lambda: self.store.read(lambda db: reading.has_dropped_contents(db, number)))
 
 
 @contextmanager
@@ -168,6 +169,77 @@ def test_removed_job_stays_removed_after_a_restart(tmp_path: Path) -> None:
     with world_of(Store(path)) as world:
         assert world.names() == ["kept"]
         assert world.store.read(lambda db: db.execute("SELECT blob FROM bundles").fetchall()) == [(b"of kept",)]
+
+
+def test_repeated_removal_gets_its_first_answer_also_after_a_restart_and_for_a_used_name(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    request = Controller.ForgetJobRequest(job_id="twice", request_id="once")
+
+    def forget(world: World) -> list[str]:
+        return list(world.client.connection.controller.forget_job(request).job_ids)
+
+    with world_of(Store(path)) as world:
+        world.submit("twice")
+        world.submit("child", "twice")
+        world.end("twice/child")
+        world.end("twice")
+        assert forget(world) == ["twice", "twice/child"]
+        assert forget(world) == ["twice", "twice/child"]
+    with world_of(Store(path)) as world:
+        assert forget(world) == ["twice", "twice/child"]
+        world.ended("twice")
+        assert forget(world) == ["twice", "twice/child"]
+        assert world.names() == ["twice"]
+
+
+class InterruptedReads(Store):
+    """A store that calls a function before it reads a result."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.before_result: Callable[[], object] = int
+
+    def result(self, number: int, task_index: int) -> bytes | None:
+        call, self.before_result = self.before_result, int
+        call()
+        return super().result(number, task_index)
+
+
+@pytest.mark.parametrize("is_name_used", [False, True])
+def test_result_is_not_found_if_its_job_is_removed_while_the_call_reads(is_name_used: bool) -> None:
+    store = InterruptedReads()
+    with world_of(store) as world:
+
+        def remove() -> None:
+            world.client.forget_job("read")
+            if is_name_used:
+                world.ended("read")
+
+        calls: list[Callable[[], object]] = [
+            lambda: world.client.get_job_status("read", include_result=True),
+            lambda: world.client.get_task_status("read", 0, include_result=True),
+            lambda: list(world.client.stream_results("read")),
+        ]
+        for call in calls:
+            if "read" not in world.names():
+                world.ended("read")
+            store.before_result = remove
+            with pytest.raises(NotFoundError, match="job 'read' was removed while its results were being read"):
+                call()
+
+
+def test_answers_of_the_oldest_removals_are_dropped() -> None:
+    store = Store(None)
+    for number in range(5):
+        store.write(Changes().add_removal(f"request-{number}", [f"job-{number}"], most=3))
+    assert [store.read(lambda db, n=n: reading.jobs_removed_by(db, f"request-{n}")) for n in range(5)] == [
+        None,
+        None,
+        ["job-2"],
+        ["job-3"],
+        ["job-4"],
+    ]
+    store.close()
 
 
 # Retention

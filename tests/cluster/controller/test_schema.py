@@ -76,7 +76,8 @@ def test_old_database_is_migrated_with_all_its_data(version: int, tmp_path: Path
                 assert len(task.attempts) == len(attempts)
                 for attempt, values in zip(task.attempts, attempts, strict=True):
                     assert {name: getattr(attempt, name) for name in values} == values
-        assert {(job_id, index): store.result(job_id, index) for job_id, index, _ in results} == {
+        numbers = {one.job.job_id: one.number for one in found}
+        assert {(job_id, index): store.result(numbers[job_id], index) for job_id, index, _ in results} == {
             (job_id, index): value for job_id, index, value in results
         }
         assert store.bundle(HASH) == b"a workspace"

@@ -226,10 +226,11 @@ def test_results_are_stored_by_task(store: Store, path: Path) -> None:
     store.write(Changes().save_job(record, 1, [(0, b"\0pickled\xff"), (2, b"x" * 3_000_000)]))
     store.write(Changes().save_job(record, 1, [(0, b"of a later attempt")]))
     store = reopen(store, path)
-    assert store.result(job.job_id, 0) == b"of a later attempt"
-    assert store.result(job.job_id, 1) == b""
-    assert store.result(job.job_id, 2) == b"x" * 3_000_000
-    assert store.result("unknown", 0) == b""
+    (number,) = [one.number for one in store.load()]
+    assert store.result(number, 0) == b"of a later attempt"
+    assert store.result(number, 1) == b""
+    assert store.result(number, 2) == b"x" * 3_000_000
+    assert store.result(number + 1, 0) is None
     store.close()
 
 
@@ -438,7 +439,7 @@ def test_killed_store_has_saved_every_acknowledged_write(path: Path, acknowledge
             assert bool(job.gangs) != job.is_finished
             assert max(task.revision for task in job.tasks) <= job.revision or not job.live_attempts()
             for index, task in enumerate(job.tasks):  # a result is stored with the state that it belongs to
-                assert store.result(job.job_id, index) == (b"result of %d" % index if task.is_finished else b"")
+                assert store.result(record.number, index) == (b"result of %d" % index if task.is_finished else b"")
             if number <= said:
                 assert job.state == SUCCEEDED
         store.write(Changes().add_job(stored(new_job("goes on")), b""))

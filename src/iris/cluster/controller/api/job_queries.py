@@ -9,7 +9,7 @@ from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.job_lists.pages import LIST_NAME, JobPages, PageChoice
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
 from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
 from iris.cluster.controller.removal.dropped_results import explain_dropped_results
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -67,7 +67,7 @@ class JobQueries:
         make = self._job_alone if without_tasks else self._job_with_tasks
         answer = await self._saved_answer(lambda: make(record))
         if include_result:
-            answer.job.serialized_result = result_in(await self._stored_jobs.run(self._store.result, job_id, 0))
+            answer.job.serialized_result = result_in(await self._outcome(record, 0))
             if not answer.job.serialized_result:
                 await explain_dropped_results(record, answer.job.tasks[:1], self._stored_jobs, self._store)
         return answer
@@ -98,7 +98,7 @@ class JobQueries:
 
         answer = await self._saved_answer(make)
         if include_result:
-            add_outcome(answer, await self._stored_jobs.run(self._store.result, job_id, task_index))
+            add_outcome(answer, await self._outcome(record, task_index))
             await explain_dropped_results(record, [answer], self._stored_jobs, self._store)
         return answer
 
@@ -116,6 +116,12 @@ class JobQueries:
                 )
             )
         )
+
+    async def _outcome(self, record: JobRecord, task_index: int) -> bytes:
+        outcome = await self._stored_jobs.run(self._store.result, record.number, task_index)
+        if outcome is None:
+            raise removed_meanwhile(record, "results")
+        return outcome
 
     async def _saved_answer(self, make: Callable[[], Awaitable[T]]) -> T:
         """Return an answer that shows only saved changes.

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.watch import BEAT_S, JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
 from iris.cluster.controller.jobs.outcomes import add_outcome
 from iris.cluster.controller.removal.dropped_results import explain_dropped_results
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -103,7 +103,7 @@ class ResultStreams:
 
     async def _with_outcomes(self, record: JobRecord, indices: Sequence[int]) -> list[cluster_pb2.TaskStatus]:
         """Return the first of the given tasks, with their outcomes, within the size limit of a message."""
-        outcomes = await self._reading.run(self._read_outcomes, record.job_id, indices)
+        outcomes = await self._reading.run(self._read_outcomes, record, indices)
         shown = self._saver.shown(record)
         tasks = [messages.task_status(shown, index) for index in indices[: len(outcomes)]]
         for task, outcome in zip(tasks, outcomes, strict=True):
@@ -111,12 +111,15 @@ class ResultStreams:
         await explain_dropped_results(record, tasks, self._reading, self._store)
         return tasks
 
-    def _read_outcomes(self, job_id: str, indices: Sequence[int]) -> list[bytes]:
+    def _read_outcomes(self, record: JobRecord, indices: Sequence[int]) -> list[bytes]:
         outcomes: list[bytes] = []
         size = 0
         for index in indices:
-            outcomes.append(self._store.result(job_id, index))
-            size += len(outcomes[-1])
+            outcome = self._store.result(record.number, index)
+            if outcome is None:
+                raise removed_meanwhile(record, "results")
+            outcomes.append(outcome)
+            size += len(outcome)
             if size > _MAX_BYTES:
                 break
         return outcomes

@@ -106,13 +106,23 @@ class RemovalMark:
         self.is_removed = False
 
 
+def removed_meanwhile(record: JobRecord, what: str) -> NotFoundError:
+    """Return the error for a job that was removed while a call read its logs or results.
+
+    Args:
+        record: The job.
+        what: What was read: "logs" or "results".
+    """
+    return NotFoundError(
+        f"job {quoted(record.job_id)} was removed while its {what} were being read",
+        reason=ErrorReason.JOB_NOT_FOUND,
+        metadata={"job_id": record.job_id},
+    )
+
+
 def _check_mark(mark: RemovalMark, record: JobRecord, what: str) -> None:
     if mark.is_removed:
-        raise NotFoundError(
-            f"job {quoted(record.job_id)} was removed while its {what} were being read",
-            reason=ErrorReason.JOB_NOT_FOUND,
-            metadata={"job_id": record.job_id},
-        )
+        raise removed_meanwhile(record, what)
 
 
 class JobTable:

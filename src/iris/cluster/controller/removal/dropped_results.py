@@ -31,7 +31,9 @@ async def explain_dropped_results(
         for task in tasks
         if record.launch.pickled_by and task.state == SUCCEEDED and not (task.serialized_result or task.result_error)
     ]
-    if not missing or await stored_jobs.run(store.read, partial(contents.has_contents, job_id=record.job_id)):
+    if not missing:
+        return
+    if not await stored_jobs.run(store.read, partial(contents.has_dropped_contents, number=record.number)):
         return
     for task in missing:
         task.result_dropped = True

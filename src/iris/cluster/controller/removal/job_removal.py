@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +43,7 @@ _AT_ONCE = 50
 # The removal of old jobs pauses after this many failures, because the log location or the database probably cannot be
 # used at all.
 _MOST_FAILURES = 10
-# The answers to this many requests are kept for requests that are repeated.
+# The answers to this many requests are stored for requests that are repeated.
 _ANSWERS = 1000
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -114,7 +113,6 @@ class JobRemoval:
         self._now_ms = now_ms
         self._on_removed = on_removed
         self._lock = asyncio.Lock()  # Only one job is removed at a time.
-        self._answers: OrderedDict[str, list[str]] = OrderedDict()
 
     async def forget(self, job_id: str, request_id: str = "") -> list[str]:
         """Remove an ended job and its child jobs, and return the ids of the removed jobs.
@@ -129,14 +127,11 @@ class JobRemoval:
             UnavailableError: The log location cannot be reached now.
         """
         async with self._lock:
-            known = self._answers.get(request_id) if request_id else None
-            if known is not None:
-                return known
-            removed = await self._remove(await self._with_children(await self._jobs.find(job_id)))
             if request_id:
-                self._answers[request_id] = removed
-                while len(self._answers) > _ANSWERS:
-                    self._answers.popitem(last=False)
+                known = await self._read(partial(contents.jobs_removed_by, request_id=request_id))
+                if known is not None:
+                    return known
+            removed = await self._remove(await self._with_children(await self._jobs.find(job_id)), request_id)
         await self._workspaces.remove()
         return removed
 
@@ -221,15 +216,17 @@ class JobRemoval:
             self._check_ended(one)
         return records
 
-    async def _remove(self, records: Sequence[JobRecord]) -> list[str]:
-        """Remove ended jobs, and return their ids. The module's docstring explains the order."""
+    async def _remove(self, records: Sequence[JobRecord], request_id: str = "") -> list[str]:
+        """Remove ended jobs, and return their ids. The module's docstring explains the order. The id of the request is
+        stored with the answer; it may be empty.
+        """
         job_ids = [one.job_id for one in records]
         with self._jobs.being_removed(job_ids):
             if self._keeper is not None:
                 for one in records:
                     await self._keeper.remove_copies(one)
             self.first_round = max(self.first_round, *(one.job.rounds for one in records))
-            await self._saver.write_once(partial(_remove_rows, records=records))
+            await self._saver.write_once(partial(_remove_rows, records=records, request_id=request_id))
             for one in records:
                 self._jobs.forget(one)
                 self._on_removed(one)
@@ -272,6 +269,8 @@ class JobRemoval:
         return await self._stored_jobs.run(self._store.read, function)
 
 
-def _remove_rows(changes: Changes, records: Sequence[JobRecord]) -> None:
+def _remove_rows(changes: Changes, records: Sequence[JobRecord], request_id: str) -> None:
     for record in records:
         changes.remove_job(record.number, record.job.rounds)
+    if request_id:
+        changes.add_removal(request_id, [record.job_id for record in records], _ANSWERS)

@@ -18,7 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iris.cluster.controller.events.event_rows import EVENTS_SCHEMA
-from iris.cluster.controller.storage.contents.tables import CONTENTS_SCHEMA, INPUTS_SCHEMA, fill_contents
+from iris.cluster.controller.storage.contents.tables import (
+    CONTENTS_SCHEMA,
+    INPUTS_SCHEMA,
+    REMOVALS_SCHEMA,
+    fill_contents,
+)
 from iris.cluster.controller.usage.rows import USAGE_SCHEMA
 from iris.errors import FailedPreconditionError
 from iris.system.files import sync_directory
@@ -107,6 +112,7 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     INPUTS_SCHEMA,
     USAGE_SCHEMA,
     EVENTS_SCHEMA,
+    REMOVALS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 # The number of the database migration after which the stored bytes of each user are counted (contents/).

@@ -9,6 +9,7 @@ one disk cannot do enough fsyncs.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,9 @@ from iris.cluster.controller.storage.connections import Connections
 from iris.cluster.controller.storage.contents.tables import (
     ADD_CONTENTS,
     ADD_INPUTS,
+    ADD_REMOVAL,
     DROP_CONTENTS,
+    DROP_REMOVALS,
     RAISE_ROUNDS,
     REMOVE_BUNDLE,
     REMOVE_JOB,
@@ -133,6 +136,18 @@ class Changes:
         for statement in REMOVE_JOB:
             self._add(statement, (number,))
         self._add(RAISE_ROUNDS, (rounds,))
+        return self
+
+    def add_removal(self, request_id: str, job_ids: Sequence[str], most: int) -> Self:
+        """Add the answer to a request that removes jobs, so that a repeated request gets the same answer.
+
+        Args:
+            request_id: The id of the request.
+            job_ids: The removed jobs.
+            most: The number of the newest answers that stay stored.
+        """
+        self._add(ADD_REMOVAL, (request_id, json.dumps(job_ids)))
+        self._add(DROP_REMOVALS, (most,))
         return self
 
     def drop_contents(self, number: int) -> Self:
@@ -357,11 +372,21 @@ class Store:
                 return join_launch(launch, entry_point), entry_point is not None
             return None
 
-    def result(self, job_id: str, task_index: int) -> bytes:
-        """Return the stored outcome of a task (see jobs/outcomes.py); empty bytes if the task has no outcome."""
+    def result(self, number: int, task_index: int) -> bytes | None:
+        """Return the stored outcome of a task (see jobs/outcomes.py). The value is empty if the task has no outcome,
+        and None if the job is not stored.
+
+        Args:
+            number: The number of the job. A later job can have the same id, because jobs can be removed.
+            task_index: The task.
+        """
         with self._reading() as db:
-            row = db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
-            return next((bytes(value) for (value,) in row), b"")
+            row = db.execute(
+                "SELECT value FROM jobs LEFT JOIN results ON results.job_id=jobs.job_id AND task_index=?"
+                " WHERE number=?",
+                (task_index, number),
+            ).fetchone()
+            return None if row is None else bytes(row[0] or b"")
 
     def bundle(self, bundle_hash: str) -> bytes | None:
         """Return a workspace; None if it is not stored."""

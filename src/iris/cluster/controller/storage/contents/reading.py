@@ -4,6 +4,7 @@ database.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection
 from typing import NamedTuple
@@ -60,10 +61,20 @@ def owner_of(db: sqlite3.Connection, job_id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def has_contents(db: sqlite3.Connection, job_id: str) -> bool:
-    """Return whether the contents of a job are stored. The contents of an ended job may have been dropped."""
-    statement = "SELECT 1 FROM contents WHERE number=(SELECT number FROM jobs WHERE job_id=?)"
-    return db.execute(statement, (job_id,)).fetchone() is not None
+def has_dropped_contents(db: sqlite3.Connection, number: int) -> bool:
+    """Return whether the contents of an ended job were dropped, although the job is still stored.
+
+    Args:
+        number: The number of the job.
+    """
+    statement = "SELECT 1 FROM jobs WHERE number=?1 AND NOT EXISTS (SELECT 1 FROM contents WHERE number=?1)"
+    return db.execute(statement, (number,)).fetchone() is not None
+
+
+def jobs_removed_by(db: sqlite3.Connection, request_id: str) -> list[str] | None:
+    """Return the ids of the jobs that an earlier request has removed; None if the request is not known."""
+    row = db.execute("SELECT job_ids FROM removals WHERE request_id=?", (request_id,)).fetchone()
+    return None if row is None else list(json.loads(row[0]))
 
 
 def users_above(db: sqlite3.Connection, limit: int) -> list[str]:

@@ -115,6 +115,16 @@ ADD_CONTENTS = (
     " + coalesce((SELECT sum(length(value)) FROM results WHERE results.job_id = jobs.job_id), 0)"
     " FROM jobs WHERE jobs.number = last_insert_rowid()"
 )
+# The database migration (schema.py) that creates the table of removals.
+REMOVALS_SCHEMA = """
+CREATE TABLE removals (                        -- the answers to the newest requests that have removed jobs
+    number INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL UNIQUE,
+    job_ids TEXT NOT NULL                      -- the removed jobs, as a JSON list
+);
+"""
+ADD_REMOVAL = "INSERT INTO removals (request_id, job_ids) VALUES (?, ?)"
+DROP_REMOVALS = "DELETE FROM removals WHERE number <= (SELECT max(number) FROM removals) - ?"
 # The statements that drop the contents of a job. The only argument of each statement is the number of the job.
 DROP_CONTENTS = (
     "DELETE FROM contents WHERE number=?",  # This row comes first, because its trigger subtracts all bytes.
