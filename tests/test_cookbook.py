@@ -138,7 +138,7 @@ def reader(server: LocalServer, tmp_path: Path) -> Reader:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_recipe_works_as_printed(page: Path, reader: Reader) -> None:
+def test_recipe_of_the_cookbook_works_as_printed(page: Path, reader: Reader) -> None:
     for program in {"curl", "jq"} & set(re.findall(r"\w+", page.read_text())):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
@@ -149,7 +149,7 @@ def test_recipe_works_as_printed(page: Path, reader: Reader) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_recipe_works_again_in_the_same_folder(page: Path, reader: Reader) -> None:
+def test_recipe_of_the_cookbook_works_again_in_the_same_folder(page: Path, reader: Reader) -> None:
     follow_page(page, reader)
     shutil.rmtree(reader.folder / "checkpoints", ignore_errors=True)  # A training continues from its checkpoints.
     follow_page(page, reader)
@@ -165,11 +165,11 @@ def follow_page(page: Path, reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_recipe_fits_a_screen(page: Path) -> None:
+def test_recipe_of_the_cookbook_fits_a_screen(page: Path) -> None:
     assert len(page.read_text().splitlines()) <= _LINES_OF_A_SCREEN
 
 
-def test_training_of_the_recipe_continues_from_its_checkpoint_when_its_worker_is_killed(
+def test_training_recipe_continues_from_its_checkpoint_after_a_kill_of_its_worker(
     server: LocalServer, reader: Reader
 ) -> None:
     (script,) = [block for block in blocks_of(COOKBOOK / "train-with-checkpoints.md") if "file" in block.attributes]

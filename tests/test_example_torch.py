@@ -35,7 +35,7 @@ def train(client: IrisClient, checkpoints: Path, *options: str, retries: int) ->
     return status, [line.message for line in lines if line.source == "stdout"]
 
 
-def test_training_survives_a_killed_rank(tmp_path: Path) -> None:
+def test_example_training_with_torch_survives_a_killed_rank(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     with running_cluster(tmp_path / "cluster", workers=2) as server, IrisClient.remote(server.address) as client:
         options = ("--steps", "40", "--kill-rank", "2", "--kill-at-step", "25")

@@ -62,7 +62,7 @@ def test_logs_of_an_attempt_shows_only_the_tasks_that_had_it(remote_iris: Iris) 
     assert "iris logs" not in remote_iris("logs", name, "--task", "0", "--attempt", "1", code=1).stdout
 
 
-def test_filters_select_lines_by_source_pattern_time_and_tail(remote_iris: Iris) -> None:
+def test_filters_of_iris_logs_select_lines_by_source_pattern_time_and_tail(remote_iris: Iris) -> None:
     name = remote_iris.detach("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; sleep 0.02; done")
     remote_iris.wait_for(name, "SUCCEEDED")
     lines = remote_iris.lines(name)
@@ -109,7 +109,7 @@ def test_logs_with_a_cursor_continues_after_the_line_of_the_cursor(remote_iris: 
         (["--route", "scenic"], "--route"),
     ],
 )
-def test_invalid_option_is_refused_with_its_reason(remote_iris: Iris, words: list[str], text: str) -> None:
+def test_invalid_option_of_iris_logs_is_refused_with_its_reason(remote_iris: Iris, words: list[str], text: str) -> None:
     assert text in remote_iris("logs", "job", *words, code=2).stderr
 
 
@@ -235,7 +235,7 @@ def test_unfinished_lines_of_several_tasks_have_rows_on_a_terminal(remote_iris: 
     terminal.shows("task-1 | line", "task-0 | name? me", "task-1 |  2%", "task-1 |  3%", "")
 
 
-def test_labels_have_colours_on_a_terminal(remote_iris: Iris) -> None:
+def test_labels_of_log_lines_have_colours_on_a_terminal(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo here", "--replicas", "2")
     remote_iris.wait_for(name, "SUCCEEDED")
     terminal = remote_iris.terminal("logs", name, "--source", "stdout")
@@ -255,7 +255,7 @@ def test_message_of_iris_leaves_a_prompt_on_a_terminal_intact(remote_iris: Iris)
     remote_iris("kill", "--wait", name)
 
 
-def test_ctrl_c_ends_a_follow_and_prints_the_command_that_continues(remote_iris: Iris, tmp_path: Path) -> None:
+def test_ctrl_c_in_iris_logs_f_prints_the_command_that_continues(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"echo one; echo two; {wait_for_file(gate)}; echo three; echo err >&2")
     logs = remote_iris.start("logs", "-f", name, "--source", "stdout", "--since", "1h", "--no-exit-code")
@@ -269,7 +269,7 @@ def test_ctrl_c_ends_a_follow_and_prints_the_command_that_continues(remote_iris:
     assert remote_iris(*shlex.split(told)).stdout == "three\n"
 
 
-def test_ctrl_c_in_a_follow_with_json_prints_no_hint(remote_iris: Iris) -> None:
+def test_ctrl_c_in_iris_logs_f_with_json_prints_no_hint(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo once; exec sleep 600")
     logs = remote_iris.start("logs", "-f", name, "--json", "--source", "stdout")
     assert json.loads(logs.line())["message"] == "once"
@@ -279,7 +279,7 @@ def test_ctrl_c_in_a_follow_with_json_prints_no_hint(remote_iris: Iris) -> None:
     assert remote_iris.json("kill", "--wait", name)["jobs"][0]["state"] == "KILLED"
 
 
-def test_closed_pipe_ends_a_follow_quietly_with_exit_code_141(remote_iris: Iris) -> None:
+def test_closed_pipe_ends_iris_logs_f_quietly_with_exit_code_141(remote_iris: Iris) -> None:
     name = remote_iris.detach("while :; do echo more; done")
     remote_iris.wait_for(name, "RUNNING")
     for words in (["logs", name], ["logs", "-f", name], ["logs", "-f", "--raw", name]):
@@ -291,7 +291,7 @@ def test_closed_pipe_ends_a_follow_quietly_with_exit_code_141(remote_iris: Iris)
     remote_iris("kill", "--wait", name)
 
 
-def test_closed_pipe_ends_a_follow_of_a_silent_task(remote_iris: Iris) -> None:
+def test_closed_pipe_ends_iris_logs_f_of_a_silent_task(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo once; exec sleep 600")
     for words in ([], ["--raw"], ["--json"]):
         logs = remote_iris.start("logs", "-f", name, "--source", "stdout", *words)
@@ -302,7 +302,7 @@ def test_closed_pipe_ends_a_follow_of_a_silent_task(remote_iris: Iris) -> None:
     remote_iris("kill", "--wait", name)
 
 
-def test_follow_with_tail_shows_the_last_lines_and_then_new_ones(remote_iris: Iris, tmp_path: Path) -> None:
+def test_iris_logs_f_with_tail_shows_the_last_lines_and_then_new_ones(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"seq 100; {wait_for_file(gate)}; echo end")
     wait_until(lambda: len(remote_iris.lines(name)) == 100, "the first lines")
@@ -343,7 +343,7 @@ def test_full_disk_is_reported_when_answers_and_help_are_written(
 # How it ends.
 
 
-def test_follow_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> None:
+def test_iris_logs_f_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> None:
     fails = remote_iris.detach("echo line; exit 3")
     for words in (["-f"], ["-f", "--json"], ["-f", "--raw"], ["-f", "--exit-code"]):
         done = remote_iris("logs", *words, fails, code=3)
@@ -358,7 +358,7 @@ def test_follow_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> No
     assert "task 1 ended as FAILED: exit code 1" in remote_iris("logs", "-f", "--task", "1", tolerated, code=1).stderr
 
 
-def test_follow_of_a_killed_job_exits_with_the_same_code_as_iris_run(remote_iris: Iris) -> None:
+def test_iris_logs_f_of_a_killed_job_exits_with_the_same_code_as_iris_run(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo up; exec sleep 600")
     follow = remote_iris.start("logs", "-f", name)
     assert follow.line() == "up"
@@ -367,7 +367,7 @@ def test_follow_of_a_killed_job_exits_with_the_same_code_as_iris_run(remote_iris
     assert f"job {name} ended as KILLED" in follow.stderr
 
 
-def test_follow_of_one_attempt_exits_with_its_code(remote_iris: Iris) -> None:
+def test_iris_logs_f_of_one_attempt_exits_with_its_code(remote_iris: Iris) -> None:
     name = remote_iris.detach("exit $((4 - 4 * IRIS_ATTEMPT_ID))", "--retries", "1")
     remote_iris("logs", "-f", name)
     remote_iris("logs", "-f", "--attempt", "1", name)

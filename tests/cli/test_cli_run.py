@@ -117,7 +117,7 @@ def test_worker_killed_during_a_run_is_reported_in_sentences(iris: Iris) -> None
         assert internal not in run.stderr, run.stderr
 
 
-def test_sigterm_stops_the_job(iris: Iris) -> None:
+def test_sigterm_to_iris_run_stops_the_job(iris: Iris) -> None:
     run = iris.start("run", *sh("echo $$; exec sleep 600"))
     pid = int(run.line())
     run.process.send_signal(signal.SIGTERM)
@@ -228,7 +228,7 @@ def test_run_with_tolerated_failures_and_retries_exits_with_0(remote_iris: Iris)
     assert "attempt 1 follows" in done.stderr
 
 
-def test_task_gets_its_variables_and_ports(remote_iris: Iris) -> None:
+def test_task_of_iris_run_gets_its_variables_and_ports(remote_iris: Iris) -> None:
     script = "echo $A,$B,$IRIS_PORT_HTTP,$IRIS_PORT_RPC"
     done = remote_iris("run", "--env", "A=1", "--env", "B=x=y", "--port", "http", "--port", "rpc", *sh(script))
     assert re.fullmatch(r"1,x=y,\d+,\d+\n", done.stdout)
@@ -330,11 +330,11 @@ def test_ctrl_c_only_detaches_from_a_job_on_a_running_cluster(remote_iris: Iris)
         (["up", "--workers", "0"], "--workers"),
     ],
 )
-def test_invalid_option_is_refused_by_its_name(iris: Iris, words: list[str], text: str) -> None:
+def test_invalid_option_of_iris_run_is_refused_by_its_name(iris: Iris, words: list[str], text: str) -> None:
     assert text in iris(*words, code=2).stderr
 
 
-def test_address_is_accepted_before_and_after_the_command(iris: Iris) -> None:
+def test_address_option_is_accepted_before_and_after_the_command(iris: Iris) -> None:
     assert "the port is missing" in iris("--address", "somewhere", "ps", code=1).stderr
     assert "does not answer" in iris("ps", "--address", "127.0.0.1:1", code=1).stderr
     assert "iris up" in iris("ps", code=1).stderr

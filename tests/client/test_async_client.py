@@ -133,7 +133,9 @@ async def test_cancelled_wait_ends_at_once_and_leaves_the_client_usable(aclient:
     assert (await aclient.status(job_id)).job_id == job_id
 
 
-async def test_cancel_scope_of_anyio_ends_a_wait_and_a_follow(aclient: AsyncIrisClient, job_id: str) -> None:
+async def test_cancel_scope_of_anyio_ends_a_wait_and_the_following_of_a_log(
+    aclient: AsyncIrisClient, job_id: str
+) -> None:
     with anyio.move_on_after(0.5) as waiting:
         await aclient.job(job_id).wait()
     assert waiting.cancelled_caught
@@ -180,7 +182,9 @@ WAITS: dict[str, Verb] = {
 }
 
 
-async def test_close_ends_waits_and_follows_of_other_tasks(shared_cluster: LocalServer, job_id: str) -> None:
+async def test_closing_the_async_client_ends_waits_and_log_streams_of_other_tasks(
+    shared_cluster: LocalServer, job_id: str
+) -> None:
     client = AsyncIrisClient.remote(shared_cluster.address)
     tasks = {name: asyncio.create_task(verb(client, job_id), name=name) for name, verb in WAITS.items()}
     lines = client.job(job_id).logs(follow=True)

@@ -28,7 +28,7 @@ def connections_to(ports: set[int | None]) -> int:
     return count_connections(ports, ESTABLISHED)
 
 
-async def test_follows_over_http2_share_one_connection_and_end_at_the_server_when_closed(
+async def test_log_streams_over_http2_share_one_connection_and_end_when_closed(
     shared_cluster: LocalServer,
 ) -> None:
     port = urlsplit(shared_cluster.address).port

@@ -53,7 +53,7 @@ def counting(lines: int) -> list[str]:
 
 
 @routes
-def test_follow_continues_with_the_next_token(shared_cluster: LocalServer, route: Route) -> None:
+def test_following_a_log_continues_with_the_next_token(shared_cluster: LocalServer, route: Route) -> None:
     source = Source()
     told: list[str] = []
     with IrisClient.remote(shared_cluster.address, token=source) as client:
@@ -65,7 +65,7 @@ def test_follow_continues_with_the_next_token(shared_cluster: LocalServer, route
     assert told == [], "it is nothing to tell"
 
 
-def test_follow_of_all_tasks_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
+def test_following_the_logs_of_all_tasks_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
     source = Source()
     with IrisClient.remote(shared_cluster.address, token=source) as client:
         job = client.run(counting(30), replicas=3)
@@ -119,7 +119,7 @@ def test_all_threads_continue_after_their_calls_are_refused_at_once(shared_clust
 
 
 @routes
-def test_expired_fixed_token_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
+def test_expired_fixed_token_ends_the_following_of_a_log(shared_cluster: LocalServer, route: Route) -> None:
     with IrisClient.remote(shared_cluster.address) as admin:
         job = admin.run(shell("echo first; sleep 1000"))
         with IrisClient.remote(shared_cluster.address, token=short(2.0)) as client:
@@ -132,7 +132,7 @@ def test_expired_fixed_token_ends_a_follow(shared_cluster: LocalServer, route: R
 
 
 @routes
-def test_revoked_token_ends_a_follow(shared_cluster: LocalServer, route: Route) -> None:
+def test_revoked_token_ends_the_following_of_a_log(shared_cluster: LocalServer, route: Route) -> None:
     with IrisClient.remote(shared_cluster.address) as admin:
         job = admin.run(shell("echo first; sleep 1000"))
         made = admin.cluster.create_token("ana", "reader")

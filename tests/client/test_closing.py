@@ -83,7 +83,9 @@ def open_connections(address: str) -> int:
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_close_ends_waits_and_follows_in_other_threads(shared_cluster: LocalServer, job_id: str, name: str) -> None:
+def test_closing_the_client_ends_waits_and_log_streams_in_other_threads(
+    shared_cluster: LocalServer, job_id: str, name: str
+) -> None:
     other = IrisClient.remote(shared_cluster.address)
     blocked = Blocked(other, WAITS[name], job_id)
     wait_until(lambda: blocked.is_over or open_connections(shared_cluster.address) > 0, "a connection")

@@ -111,7 +111,7 @@ def check_after_death(entries: list[LogEntry], writing: Writing) -> None:
 
 
 @ROUTES
-def test_follow_continues_after_the_controller_is_killed_and_restarted(tmp_path: Path, route: str) -> None:
+def test_following_a_log_continues_after_the_controller_is_killed_and_restarted(tmp_path: Path, route: str) -> None:
     writing = Writing(seed=21, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -135,7 +135,7 @@ def test_follow_continues_after_the_controller_is_killed_and_restarted(tmp_path:
             check_after_death(again, writing)
 
 
-def test_follow_reports_that_the_controller_does_not_answer(tmp_path: Path) -> None:
+def test_following_a_log_reports_that_the_controller_does_not_answer(tmp_path: Path) -> None:
     """There is no log to be read yet, so nothing else says so."""
     notices: list[str] = []
     all_cores = ResourceSpec(cpu=len(os.sched_getaffinity(0)))
@@ -153,7 +153,7 @@ def test_follow_reports_that_the_controller_does_not_answer(tmp_path: Path) -> N
 
 
 @ROUTES
-def test_follow_continues_after_the_worker_is_killed(own: LocalServer, tmp_path: Path, route: str) -> None:
+def test_following_a_log_continues_after_the_worker_is_killed(own: LocalServer, tmp_path: Path, route: str) -> None:
     writing = Writing(seed=22, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
     notices: list[str] = []
     with IrisClient.remote(own.address) as client:
@@ -169,7 +169,7 @@ def test_follow_continues_after_the_worker_is_killed(own: LocalServer, tmp_path:
 
 
 @pytest.mark.parametrize(("route", "silence_s"), [("worker", 20), ("controller", 0)])  # longer than two beats, once
-def test_follow_continues_after_its_worker_was_silent(
+def test_following_a_log_continues_after_its_worker_was_silent(
     own: LocalServer, tmp_path: Path, route: Any, silence_s: float
 ) -> None:
     gate, done = tmp_path / "gate", tmp_path / "done"
@@ -200,7 +200,7 @@ def test_follow_continues_after_its_worker_was_silent(
 
 
 @ROUTES
-def test_follow_gives_up_after_patience_s(tmp_path: Path, route: str) -> None:
+def test_following_a_log_gives_up_after_patience_s(tmp_path: Path, route: str) -> None:
     with ExitStack() as opened:
         with running_cluster(tmp_path / "cluster") as server:
             client = opened.enter_context(IrisClient.remote(server.address))
@@ -295,7 +295,7 @@ def test_each_of_many_followers_of_one_task_gets_every_line(client: IrisClient, 
 
 
 @ROUTES
-def test_follow_of_many_tasks_gets_every_line(client: IrisClient, route: str) -> None:
+def test_following_the_logs_of_many_tasks_gets_every_line(client: IrisClient, route: str) -> None:
     tasks = 24
     writing = Writing(seed=24, size=10_000, long_lines=0)
     job = client.run(writing.command(), replicas=tasks, coscheduled=False, resources={"cpu": 0})
@@ -319,7 +319,7 @@ def test_cursor_together_with_another_attempt_id_is_refused(client: IrisClient) 
             list(job.logs(cursor=line.cursor, attempt_id=other))
 
 
-def test_follow_of_a_task_that_is_retried_does_not_end(client: IrisClient) -> None:
+def test_following_the_log_of_a_retried_task_does_not_end(client: IrisClient) -> None:
     job = client.run(
         python("n = int(os.environ['IRIS_ATTEMPT_ID']); print(n)\nif n == 0: sys.exit(3)\nwait_for('/nowhere')"),
         max_retries_failure=1,
@@ -448,7 +448,9 @@ def keys(entries: Any) -> list[tuple[str, bytes, int]]:
     return [(entry.source, entry.data, entry.timestamp_ms) for entry in entries]
 
 
-def test_filters_select_the_documented_lines(reach: Reach, talk: Job, follow: Callable[..., Reading]) -> None:
+def test_filters_of_a_log_stream_select_the_documented_lines(
+    reach: Reach, talk: Job, follow: Callable[..., Reading]
+) -> None:
     whole = follow(talk).rest()
     assert len(whole) == 41
     since, until = whole[7].timestamp_ms, whole[30].timestamp_ms
@@ -484,7 +486,7 @@ def test_filters_select_the_documented_lines(reach: Reach, talk: Job, follow: Ca
             assert keys(reach.beside.job(talk.job_id).tasks()[0].logs(**filters)) == keys(expected), filters
 
 
-def test_filters_select_the_documented_lines_while_the_task_writes(
+def test_filters_of_a_log_stream_select_the_documented_lines_while_the_task_writes(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -13,7 +13,7 @@ from iris.client import IrisClient
 from iris.cluster.client.server_process import LocalServer
 
 
-def test_follow_with_past_end_ms_returns_all_lines_after_a_broken_first_read(
+def test_following_a_log_with_past_end_ms_returns_all_lines_after_a_broken_read(
     shared_cluster: LocalServer, client: IrisClient
 ) -> None:
     job = client.run(shell("echo one; echo two"))

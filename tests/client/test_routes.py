@@ -130,9 +130,7 @@ def follow_while_the_worker_becomes_unreachable(cluster: Cluster, gate: Path) ->
     return notices
 
 
-def test_follow_continues_through_the_controller_when_the_worker_becomes_unreachable(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_following_a_log_continues_through_the_controller_without_its_worker(cluster: Cluster, tmp_path: Path) -> None:
     gates = (tmp_path / f"gate-{number}" for number in itertools.count())
     # On a busy machine, the worker may answer the probe too late. Then the follow begins at the controller.
     wait_until(

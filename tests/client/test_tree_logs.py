@@ -88,12 +88,12 @@ def test_logs_of_a_tree_contain_existing_and_new_lines_of_all_jobs(
     assert sorted(lines(job.tree_logs(follow=True))) == sorted([*existing, *late])
 
 
-def test_tree_of_an_unknown_job_is_not_found(either: Any) -> None:
+def test_logs_of_the_tree_of_an_unknown_job_are_a_not_found_error(either: Any) -> None:
     with pytest.raises(NotFoundError):
         next(iter(either.stream_tree_logs("nowhere")))
 
 
-def test_closed_tree_stream_ends(client: IrisClient, either: Any) -> None:
+def test_closed_stream_of_the_logs_of_a_job_tree_ends(client: IrisClient, either: Any) -> None:
     root = client.run(["sh", "-c", "echo begin; exec sleep 600"], name=unique("tree"))
     with either.stream_tree_logs(root.job_id, sources=["stdout"]) as stream:
         assert next(stream).message == "begin"
@@ -152,7 +152,7 @@ def test_jobs_that_exist_at_the_start_are_followed_up_to_the_limit(
 
 
 @pytest.mark.anyio
-async def test_async_follow_keeps_the_limit_and_leaves_no_task_behind(
+async def test_async_following_of_a_job_tree_keeps_the_limit_and_leaves_no_task_behind(
     shared_cluster: LocalServer, wide_tree: tuple[str, Path]
 ) -> None:
     job_id, _ = wide_tree

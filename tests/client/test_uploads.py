@@ -50,7 +50,7 @@ def result_of(operation: Operation[Copied]) -> Copied:
         answer = step.function()
 
 
-def test_upload_of_a_stream_is_repeated_from_its_first_position() -> None:
+def test_repeated_upload_of_a_stream_begins_at_the_first_position_of_the_stream() -> None:
     stream = io.BytesIO(b"header body")
     stream.seek(7)
     route = ForgetfulRoute(losses=1)

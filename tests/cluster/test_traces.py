@@ -153,7 +153,7 @@ def test_invalid_trace_contexts_are_refused(cluster: RemoteClusterClient, fields
         launch(cluster, ["true"], **fields)
 
 
-def test_context_of_the_environment_is_used_without_opentelemetry() -> None:
+def test_trace_context_of_the_environment_is_used_without_opentelemetry() -> None:
     parent = f"00-{TRACE}-{PARENT}-01"
     assert current_context({"TRACEPARENT": parent, "TRACESTATE": "a=b"}) == TraceContext(TRACE, PARENT, True, "a=b")
     assert current_context({"TRACEPARENT": "00-x"}) is None

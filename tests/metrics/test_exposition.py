@@ -29,7 +29,7 @@ def read(families: list[Family], text_format: TextFormat) -> dict[str, Parsed]:
 
 
 @pytest.mark.parametrize("text_format", FORMATS)
-def test_counter_with_labels_is_read_back(text_format: TextFormat) -> None:
+def test_counter_metric_with_labels_is_read_back_from_its_text(text_format: TextFormat) -> None:
     counts = Counts()
     counts.add("Run", "ok")
     counts.add("Run", "ok", amount=2)
@@ -45,13 +45,13 @@ def test_counter_with_labels_is_read_back(text_format: TextFormat) -> None:
 
 @pytest.mark.parametrize("text_format", FORMATS)
 @pytest.mark.parametrize("value", [0, 3, 2**53, 0.1, 1e-9, 1e300, math.inf, -math.inf])
-def test_gauge_keeps_its_value(text_format: TextFormat, value: float) -> None:
+def test_gauge_metric_has_the_value_that_was_set_last(text_format: TextFormat, value: float) -> None:
     (sample,) = read([AGE.one(value)], text_format)["iris_age_seconds"].samples
     assert sample.value == value
 
 
 @pytest.mark.parametrize("text_format", FORMATS)
-def test_histogram_has_cumulative_buckets_a_sum_and_a_count(text_format: TextFormat) -> None:
+def test_histogram_metric_has_cumulative_buckets_a_sum_and_a_count(text_format: TextFormat) -> None:
     waits = Histograms((0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7.0):
         waits.add(value, "long")

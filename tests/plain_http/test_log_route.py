@@ -52,7 +52,7 @@ def test_followed_log_route_sends_each_line_when_it_is_written_and_reports_the_e
     assert reader.returncode == 0
 
 
-def test_follow_of_a_task_shows_a_prompt_at_once(curl: Curl, tmp_path: Path) -> None:
+def test_followed_log_route_shows_a_prompt_at_once(curl: Curl, tmp_path: Path) -> None:
     go = tmp_path / "go"
     job = launch(curl.cluster, shell(f"printf 'name? '; {_WAIT.format(go)}"))
     with curl.start(job, "follow=1&since=1h") as reader:

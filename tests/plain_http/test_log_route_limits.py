@@ -57,7 +57,7 @@ def open_streams(controller: ControllerThread) -> int:
     return controller.call(lambda: len(controller.controller.authority.streams.callers()))
 
 
-def test_follow_of_a_waiting_job_begins_at_once_and_ends_when_the_reader_leaves(
+def test_followed_log_of_a_waiting_job_begins_at_once_and_ends_with_its_reader(
     controller: ControllerThread, job: str
 ) -> None:
     before = open_streams(controller)
@@ -98,7 +98,7 @@ def test_revoked_token_ends_a_followed_log_with_the_reason(controller: Controlle
     assert ask(controller.address, "GET", f"/v1/jobs/{job}/logs", authorization=f"Bearer {made.secret}").status == 401
 
 
-def test_terminated_job_ends_a_follow_without_lines(controller: ControllerThread) -> None:
+def test_end_of_a_terminated_job_ends_its_followed_log_without_lines(controller: ControllerThread) -> None:
     with RemoteClusterClient(controller.address) as cluster:
         job = launch(cluster, shell("echo never"))
         reader = Reader(controller.address, job, token(READER, name="waiter"), "text/plain")
@@ -108,7 +108,7 @@ def test_terminated_job_ends_a_follow_without_lines(controller: ControllerThread
     assert f"iris: job {job} ended as KILLED".encode() in reader.received
 
 
-def test_events_of_too_many_tasks_are_refused(controller: ControllerThread) -> None:
+def test_server_sent_events_of_too_many_tasks_are_refused(controller: ControllerThread) -> None:
     with RemoteClusterClient(controller.address) as cluster:
         job = launch(cluster, shell("echo never"), 1001)
     path = f"/v1/jobs/{job}/logs"
@@ -119,7 +119,7 @@ def test_events_of_too_many_tasks_are_refused(controller: ControllerThread) -> N
     assert ask(controller.address, "GET", path, accept="application/x-ndjson").document["event"] == "ended"
 
 
-def test_follow_over_http2_begins_at_once_and_ends_when_the_reader_leaves(
+def test_followed_log_over_http2_begins_at_once_and_ends_with_its_reader(
     controller: ControllerThread, job: str
 ) -> None:
     if shutil.which("curl") is None:

@@ -13,7 +13,7 @@ from iris.rpc.calls import call_async, stream_async
 from iris.rpc.peer import Peer
 
 
-def test_cancelling_a_task_cancels_its_call() -> None:
+def test_cancelling_an_asyncio_task_cancels_its_call() -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             address = f"http://127.0.0.1:{silent.getsockname()[1]}"

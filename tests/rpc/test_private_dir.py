@@ -104,7 +104,7 @@ def test_link_that_another_user_made_to_a_directory_is_refused(tmp_path: Path) -
 
 
 @as_root
-def test_entry_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_private_directory_with_an_entry_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "planted").touch(mode=0o600)
     check_entries(tmp_path)
     os.chown(tmp_path / "planted", NOBODY, NOBODY)
@@ -128,7 +128,7 @@ def test_entry_writable_by_others_is_made_private_if_unreachable_and_refused_oth
         check_entries(directory)
 
 
-def test_symbolic_link_is_refused(tmp_path: Path) -> None:
+def test_private_directory_with_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "workers").symlink_to(tmp_path / "elsewhere")

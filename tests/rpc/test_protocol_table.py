@@ -153,9 +153,7 @@ def ask(address: str, version: str, row: Row, protocol: Any, codec: str) -> Exch
 
 
 @pytest.mark.parametrize(("row", "protocol", "codec", "version"), list(cases()))
-def test_call_follows_the_rules_of_its_protocol(
-    address: str, row: Row, protocol: Any, codec: str, version: str
-) -> None:
+def test_call_obeys_the_rules_of_its_protocol(address: str, row: Row, protocol: Any, codec: str, version: str) -> None:
     answer = ask(address, version, row, protocol, codec)
     outcome = protocol.outcome(answer)
     assert (outcome.code, outcome.reason) == (row.code, row.reason)

@@ -196,7 +196,7 @@ def test_bytes_of_all_channels_arrive_once_and_in_order_though_calls_are_lost(se
     asyncio.run(run())
 
 
-def test_sender_stops_reading_when_its_window_is_full() -> None:
+def test_sender_of_a_tunnel_stops_reading_when_its_window_is_full() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -242,7 +242,7 @@ def test_reset_of_one_side_resets_the_connection_of_the_other_side_after_the_byt
     asyncio.run(run())
 
 
-def test_reset_is_sent_though_the_connection_never_pauses() -> None:
+def test_reset_of_a_tunnel_channel_is_sent_though_its_connection_never_pauses() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

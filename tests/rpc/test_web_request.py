@@ -89,7 +89,7 @@ def test_download_by_the_page_or_the_user_is_accepted(fetch_site: str) -> None:
         {"method": "POST"},
     ],
 )
-def test_download_by_another_page_is_refused(changed: dict[str, str]) -> None:
+def test_download_by_another_web_page_is_refused(changed: dict[str, str]) -> None:
     with pytest.raises(PermissionDeniedError):
         check_download(replace(DOWNLOAD, **changed), ORIGIN)
 

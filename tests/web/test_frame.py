@@ -42,7 +42,7 @@ def test_file_of_the_page_is_not_served_for_other_methods_and_paths(controller: 
     assert httpx.get(controller.address + "/../page.py").status_code == 404
 
 
-def test_navigation_shows_each_view_and_its_title(controller: ControllerThread, pages: Pages) -> None:
+def test_navigation_of_the_web_page_shows_each_view_and_its_title(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, "")
     for name in ("Machines", "Cluster", "Jobs"):
         page.get_by_role("link", name=name, exact=True).click()
@@ -53,13 +53,13 @@ def test_navigation_shows_each_view_and_its_title(controller: ControllerThread, 
     expect(page.get_by_role("heading", level=1)).to_have_text("Cluster")
 
 
-def test_unknown_address_leads_to_the_jobs(controller: ControllerThread, pages: Pages) -> None:
+def test_unknown_address_of_the_web_page_leads_to_the_list_of_jobs(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, "#/nowhere/at/all")
     page.get_by_role("link", name="list of jobs", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
 
 
-def test_theme_is_kept_after_a_reload(controller: ControllerThread, pages: Pages) -> None:
+def test_theme_of_the_web_page_is_kept_after_a_reload(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, "#/machines", color_scheme="light")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = page.evaluate(background)
@@ -71,7 +71,7 @@ def test_theme_is_kept_after_a_reload(controller: ControllerThread, pages: Pages
     assert page.evaluate(background) != light
 
 
-def test_frame_has_no_serious_accessibility_problem(controller: ControllerThread, pages: Pages) -> None:
+def test_frame_of_the_web_page_has_no_serious_accessibility_problem(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, "#/nowhere", color_scheme="light")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert accessibility_problems(page) == []
@@ -79,7 +79,7 @@ def test_frame_has_no_serious_accessibility_problem(controller: ControllerThread
     assert accessibility_problems(page, "color-contrast") == []
 
 
-def test_sources_never_turn_text_into_markup() -> None:
+def test_sources_of_the_web_page_never_turn_text_into_markup() -> None:
     dangerous = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
     sources = [*(WEB / "src").rglob("*.ts"), *(WEB / "src").rglob("*.tsx")]
     assert len(sources) > 20

@@ -75,7 +75,9 @@ def test_job_that_seems_to_hang_has_a_banner_with_the_code_and_a_link_to_the_sta
     expect(page.locator(".stack-group").first).to_be_visible()
 
 
-def test_banner_disappears_when_the_job_ends(client: IrisClient, shared_cluster: LocalServer, pages: Pages) -> None:
+def test_banner_about_a_hang_disappears_when_the_job_ends(
+    client: IrisClient, shared_cluster: LocalServer, pages: Pages
+) -> None:
     job = client.run(shell("exec sleep 1000"), name=unique("hangs"), watch_hang=1)
     page = pages.open(shared_cluster.address, route_of(job))
     expect(page.get_by_role("region", name="The job seems to hang")).to_contain_text("Idle task:")
@@ -123,7 +125,7 @@ def test_stacks_are_read_again_on_request_with_variables_as_text(
     expect(page.locator(".stack-variable")).to_have_count(0)
 
 
-def test_tasks_whose_stacks_cannot_be_read_say_why(
+def test_page_shows_why_the_stacks_of_a_task_cannot_be_read(
     client: IrisClient, shared_cluster: LocalServer, pages: Pages
 ) -> None:
     job = client.run(["true"], name=unique("ended"))
@@ -137,7 +139,7 @@ def test_tasks_whose_stacks_cannot_be_read_say_why(
 
 
 @pytest.mark.parametrize("role", ["reader", "user"])
-def test_only_the_owner_and_admins_look_inside_a_job(
+def test_only_the_owner_and_admins_see_the_stacks_of_a_job(
     shared_cluster: LocalServer, gang: Job, pages: Pages, role: str
 ) -> None:
     asked: list[str] = []

@@ -52,7 +52,7 @@ def canvas_colours(page: Page, selector: str) -> int:
     return int(page.evaluate(script, selector))
 
 
-def test_view_of_a_running_gang_is_live(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_page_of_a_running_gang_shows_changes_at_once(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     job = client.run(
         shell("echo starting; exec sleep 600"), name=unique("gang"), replicas=2, env={"SECRET_KEY": "do-not-show"}
     )
@@ -108,7 +108,7 @@ def test_failed_job_shows_the_first_failure_with_its_reason_and_last_lines(
     pages.take_screenshots(page, "job-failed")
 
 
-def test_timeline_is_operated_with_the_keyboard(server: LocalServer, pages: Pages) -> None:
+def test_timeline_of_a_job_can_be_used_with_the_keyboard(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, address_of("many"))
     timeline = page.locator(".timeline-scroller")
     timeline.focus()
@@ -155,7 +155,9 @@ def test_view_of_a_job_with_ten_thousand_tasks_opens(server: LocalServer, pages:
 
 
 @pytest.mark.timeout(240)  # Three programs in a row import Iris, which takes a loaded machine more than a minute.
-def test_child_jobs_are_a_live_tree(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_page_shows_the_child_jobs_of_a_job_as_a_live_tree(
+    server: LocalServer, client: IrisClient, pages: Pages
+) -> None:
     child = "from iris.client import IrisClient; c = IrisClient.remote(); "
     inner = f"{child}c.run(['true'], name='leaf').wait()"
     middle = f"import sys, time; {child}c.run([sys.executable, '-c', sys.argv[1]], name='middle').wait()"
@@ -189,7 +191,7 @@ def test_endpoints_of_a_running_job_are_listed(server: LocalServer, client: Iris
     wait_for_end(client.cluster, job.job_id)
 
 
-def test_buttons_end_retry_and_forget_a_job_after_a_confirmation(
+def test_buttons_of_the_page_end_retry_and_remove_a_job_after_a_confirmation(
     server: LocalServer, client: IrisClient, pages: Pages
 ) -> None:
     job = client.run(["sleep", "600"], name=unique("ends"), replicas=2, coscheduled=False, max_task_failures=2)
@@ -227,7 +229,7 @@ def test_buttons_end_retry_and_forget_a_job_after_a_confirmation(
     assert client.status(job.job_id).state == pb.JOB_STATE_KILLED
 
 
-def test_failed_tasks_of_a_job_are_retried_alone(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_page_retries_only_the_failed_tasks_of_a_job(server: LocalServer, client: IrisClient, pages: Pages) -> None:
     script = 'echo "task $IRIS_TASK_INDEX of $IRIS_NUM_TASKS"; exit $((IRIS_TASK_INDEX == 1 ? 3 : 0))'
     job = client.run(shell(script), name=unique("partly"), replicas=3, coscheduled=False, max_task_failures=3)
     client.wait(job.job_id)

@@ -96,7 +96,7 @@ def _cores(cpu: int) -> ResourceSpecProto:
     return ResourceSpecProto(cpu=cpu, replicas=1)
 
 
-def test_filters_are_part_of_the_address_and_survive_a_reload(server: LocalServer, pages: Pages) -> None:
+def test_filters_of_the_list_of_jobs_are_in_the_address_and_survive_a_reload(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address)
     page.get_by_role("button", name=re.compile("^failed")).click()
     page.get_by_role("searchbox", name="Part of the name").fill("-097")
@@ -152,7 +152,7 @@ def test_row_in_view_stays_in_place_while_new_jobs_come(
     assert before["y"] == after["y"]
 
 
-def test_keyboard_alone_searches_moves_and_opens_a_job(server: LocalServer, pages: Pages) -> None:
+def test_list_of_jobs_can_be_searched_and_opened_with_the_keyboard_alone(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address)
     expect(page.get_by_role("link", name="old-09999")).to_be_visible()
     page.keyboard.press("/")

@@ -110,7 +110,7 @@ def test_log_shows_a_retry_and_how_each_attempt_ended(
     ]
 
 
-def test_log_is_exact_through_a_retry_and_a_kill_of_the_controller(
+def test_log_view_is_exact_through_a_retry_and_a_kill_of_the_controller(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     writing = Writing(seed=5, size=20_000, long_lines=0, exits=(7, 0), gate=str(tmp_path / "gate"))
@@ -341,7 +341,7 @@ def test_log_view_continues_by_itself_when_the_log_can_be_read_again(
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def test_search_goes_from_match_to_match_and_a_link_leads_to_the_line(
+def test_search_in_a_log_goes_from_match_to_match_and_a_link_leads_to_the_line(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -368,7 +368,7 @@ def test_search_goes_from_match_to_match_and_a_link_leads_to_the_line(
     expect(other.locator(".log-row-selected .log-text")).to_contain_text("line 77778 of")
 
 
-def test_filter_shows_only_matching_lines_and_explains_a_wrong_pattern(
+def test_filter_of_the_log_view_shows_matching_lines_and_explains_a_wrong_pattern(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -408,7 +408,7 @@ def test_log_view_stops_following_when_the_user_scrolls_up_and_counts_new_lines(
     client.terminate_job(job_id)
 
 
-def test_tasks_are_merged_by_time_and_single_tasks_can_be_chosen(
+def test_log_view_merges_tasks_by_time_and_shows_single_tasks(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     script = f"""

@@ -40,7 +40,7 @@ def fits(page: Page) -> bool:
     return found
 
 
-def test_machines_show_their_holders_the_queue_and_the_use_live(
+def test_page_of_the_machines_shows_jobs_queue_and_use_live(
     server: LocalServer, cluster: RemoteClusterClient, pages: Pages
 ) -> None:
     page = pages.open(server.address, "#/machines")
@@ -82,7 +82,7 @@ def test_machines_show_their_holders_the_queue_and_the_use_live(
     expect(page.get_by_text("Nothing waits for machines.")).to_be_visible()
 
 
-def test_cluster_shows_the_controller_the_leases_and_the_events(
+def test_page_of_the_cluster_shows_the_controller_the_leases_and_the_events(
     server: LocalServer, cluster: RemoteClusterClient, pages: Pages
 ) -> None:
     page = pages.open(server.address, "#/cluster")

@@ -83,7 +83,7 @@ def test_page_whose_start_program_fails_says_what_to_do(page: Page) -> None:
     expect(page.get_by_text("If nothing else appears, load it again")).to_be_visible()
 
 
-def test_program_that_throws_at_its_start_is_reported_on_the_page(page: Page, pages: Pages) -> None:
+def test_page_program_that_throws_at_its_start_is_reported_on_the_page(page: Page, pages: Pages) -> None:
     page.route("**/app.js", lambda route: route.fulfill(content_type="text/javascript", body="throw new Error('odd')"))
     page.clock.install()
     load(page)
@@ -98,7 +98,7 @@ def test_program_that_throws_at_its_start_is_reported_on_the_page(page: Page, pa
     pages.errors.clear()
 
 
-def test_call_that_is_never_answered_is_repeated(page: Page) -> None:
+def test_call_of_the_page_that_is_never_answered_is_repeated(page: Page) -> None:
     held: list[Route] = []
 
     def hold_first(route: Route) -> None:
@@ -169,7 +169,7 @@ def test_shared_worker_that_crashes_is_started_again(page: Page, controller: Con
     session.detach()
 
 
-def test_view_that_throws_leaves_the_navigation_usable(page: Page, pages: Pages) -> None:
+def test_view_of_the_page_that_throws_leaves_the_navigation_usable(page: Page, pages: Pages) -> None:
     page.add_init_script("window.ResizeObserver = function () { throw new Error('odd'); }")
     load(page)
     page.get_by_role("link", name="Machines", exact=True).click()
