@@ -267,6 +267,43 @@ async def test_too_old_log_stays_while_the_log_location_is_unreachable(
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
+# Logs of jobs that are being removed.
+
+
+async def test_log_that_is_being_copied_while_its_job_is_removed_does_not_stay_at_the_location(
+    odd: None, tmp_path: Path
+) -> None:
+    logs = KeptLogs(tmp_path, location="odd://")
+    logs.add_ended("gone", b"all of it\n")
+    record = logs.jobs["gone"]
+
+    async def remove() -> None:
+        with logs.keeper.removal([record]):
+            await logs.keeper.remove_copies(record)
+            await logs.keeper.remove_jobs([record])
+
+    OddFileSystem.go_on.clear()
+    sweep = asyncio.create_task(logs.keeper.sweep())
+    await asyncio.to_thread(OddFileSystem.entered.wait, 30)
+    removal = asyncio.create_task(remove())
+    await asyncio.wait([removal], timeout=0.1)  # A removal that did not wait for the copy would have ended by now.
+    OddFileSystem.go_on.set()
+    await asyncio.gather(sweep, removal)
+    assert not logs.stored("gone").exists() or not files(logs.stored("gone"))
+    assert not logs.path("gone").exists()
+
+
+async def test_sweep_does_not_copy_the_log_of_a_job_that_is_being_removed(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path)
+    logs.add_ended("refused", b"all of it\n")
+    with logs.keeper.removal([logs.jobs["refused"]]):
+        await logs.keeper.remove_copies(logs.jobs["refused"])
+        await logs.keeper.sweep()
+        assert not logs.there.exists()
+    await logs.keeper.sweep()  # For example, another log of the job could not be removed.
+    assert files(logs.stored("refused")) == files(logs.path("refused"))
+
+
 # Logs of unknown jobs.
 
 

@@ -272,8 +272,16 @@ class LogKeeper:
         except OSError as error:
             _log.warning("the folded logs of an earlier job with the same name cannot be removed: %s", error)
 
+    @contextlib.contextmanager
+    def removal(self, records: Sequence[JobRecord]) -> Iterator[None]:
+        """Return a context manager for the removal of ended jobs. Inside the context, a sweep does not copy their logs
+        to the log location. A log that was copied after `remove_copies` would stay there forever.
+        """
+        with self._sweep.excluding([name for record in records for name in self._names(record)]):
+            yield
+
     async def remove_copies(self, record: JobRecord) -> None:
-        """Remove the logs of an ended job from the log location.
+        """Remove the logs of an ended job from the log location. Call this method inside `removal`.
 
         Raises:
             UnavailableError: The log location cannot be reached now.
@@ -281,11 +289,12 @@ class LogKeeper:
         location = self._keeping.location
         if location is None:
             return
-        names = [stored_as(name, record) for name in self._names(record)]
+        names = list(self._names(record))
 
         def remove() -> None:
+            self._sweep.wait_for_copy(names)
             for name in names:
-                location.remove(name)
+                location.remove(stored_as(name, record))
 
         await asyncio.to_thread(remove)
 

@@ -15,7 +15,8 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -87,6 +88,11 @@ class LogSweep:
         self._removal = asyncio.Lock()
         # The logs of jobs that were removed during the present sweep.
         self._forgotten: set[str] = set()
+        # The logs of jobs that are being removed.
+        self._excluded: set[str] = set()
+        # Notified when a copy to the log location ends. `_copying` is the name of the log that is being copied.
+        self._copies = threading.Condition()
+        self._copying = ""
         # The directories of the tasks of jobs that were submitted during the present sweep.
         self._new_tasks: set[str] = set()
 
@@ -96,6 +102,24 @@ class LogSweep:
         """
         self._forgotten.update(names)
 
+    @contextlib.contextmanager
+    def excluding(self, names: Collection[str]) -> Iterator[None]:
+        """Return a context manager in which no sweep handles the logs with these names, because their jobs are being
+        removed. A copy that a sweep has begun before may go on: see `wait_for_copy`.
+        """
+        with self._copies:
+            self._excluded.update(names)
+        try:
+            yield
+        finally:
+            with self._copies:
+                self._excluded.difference_update(names)
+
+    def wait_for_copy(self, names: Collection[str]) -> None:
+        """If a log with one of these names is being copied to the log location, wait for the end of the copy."""
+        with self._copies:
+            self._copies.wait_for(lambda: self._copying not in names)
+
     def exclude_tasks(self, directories: Collection[str]) -> None:
         """Exclude the logs below these directories of tasks from the present sweep. The tasks are new. The sweep may
         have found logs of an earlier job below the same directories.
@@ -103,7 +127,8 @@ class LogSweep:
         self._new_tasks.update(directories)
 
     def _is_excluded(self, name: str) -> bool:
-        return name in self._forgotten or name.rpartition("/")[0] in self._new_tasks
+        is_removed = name in self._forgotten or name in self._excluded
+        return is_removed or name.rpartition("/")[0] in self._new_tasks
 
     async def is_done_with(self, name: str) -> None:
         """If the log with this name is being removed, wait until the removal has ended."""
@@ -229,19 +254,35 @@ class LogSweep:
         logs = list(found)
         for number, log in enumerate(logs):
             attempt = known.get(log.name)
-            if log.stored or attempt is None or attempt.ended_ms is None or self._is_excluded(log.name):
+            if log.stored or attempt is None or attempt.ended_ms is None:
                 continue
             if not log.closed and now_ms - log.changed_ms < _QUIET_MS:
                 continue
             path = self._directories.root / log.name
             try:
-                location.store(path, attempt.stored_as)
-                (path / STORED).touch()
+                with self._copy_of(log.name) as is_allowed:
+                    if not is_allowed:
+                        continue
+                    location.store(path, attempt.stored_as)
+                    (path / STORED).touch()
             except (IrisError, OSError) as error:
                 _log.warning("a log cannot be copied, trying again with the next sweep: %s", error)
                 break
             logs[number] = log._replace(stored=True)
         return logs
+
+    @contextlib.contextmanager
+    def _copy_of(self, name: str) -> Iterator[bool]:
+        """Return a context manager for the copy of a log. It yields False if the log is excluded from the sweep."""
+        with self._copies:
+            is_allowed = not self._is_excluded(name)
+            self._copying = name if is_allowed else ""
+        try:
+            yield is_allowed
+        finally:
+            with self._copies:
+                self._copying = ""
+                self._copies.notify_all()
 
     def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> bool:
         """Remove logs. Return whether all of them were removed; the next sweep tries again to remove the others."""

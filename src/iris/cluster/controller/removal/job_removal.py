@@ -221,8 +221,10 @@ class JobRemoval:
         stored with the answer; it may be empty.
         """
         job_ids = [one.job_id for one in records]
-        with self._jobs.being_removed(job_ids):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._jobs.being_removed(job_ids))
             if self._keeper is not None:
+                stack.enter_context(self._keeper.removal(records))
                 for one in records:
                     await self._keeper.remove_copies(one)
             self.first_round = max(self.first_round, *(one.job.rounds for one in records))
