@@ -45,7 +45,7 @@ def test_counter_metric_with_labels_is_read_back_from_its_text(text_format: Text
 
 @pytest.mark.parametrize("text_format", FORMATS)
 @pytest.mark.parametrize("value", [0, 3, 2**53, 0.1, 1e-9, 1e300, math.inf, -math.inf])
-def test_gauge_metric_has_the_value_that_was_set_last(text_format: TextFormat, value: float) -> None:
+def test_gauge_metric_is_read_back_from_its_text(text_format: TextFormat, value: float) -> None:
     (sample,) = read([AGE.one(value)], text_format)["iris_age_seconds"].samples
     assert sample.value == value
 
