@@ -17,11 +17,36 @@ const MAX_GZIP_BYTES = 150_000;
 const LICENSES = "licenses.txt";
 // The programs that the page loads when one of their views is opened. Each is a bundle without parts of `app.js`, because
 // the page may load `app.js` again under another address.
-const LATER = { inspect: "src/inspect.tsx" };
+const LATER = { inspect: "src/inspect.tsx", terminal: "src/terminal.tsx" };
 const web = fileURLToPath(new URL(".", import.meta.url));
 const repository = join(web, "..");
 const assets = join(repository, "src", "iris", "web", "assets");
 const watches = process.argv.includes("--watch");
+
+/**
+ * Lets xterm.js live under the content security policy of the page, see `constructed_styles.ts`. The build fails if
+ * another release of xterm.js sets its styles in other places.
+ */
+const stylesOfTerminal = {
+  name: "styles of the terminal",
+  setup({ onLoad }) {
+    onLoad({ filter: /@xterm\/xterm\/lib\/xterm\.mjs$/ }, ({ path }) => {
+      const functions = JSON.stringify(join(web, "src/views/inside/terminal/constructed_styles.ts"));
+      const imports = `import { createStyleElement as irisStyleElement, setStyle as irisSetStyle } from ${functions};\n`;
+      const library = replaced(
+        replaced(readFileSync(path, "utf8"), /([\w.]+)\.createElement\("style"\)/g, "irisStyleElement($1)", 3),
+        /(\w+)\.setAttribute\("style",/g, "irisSetStyle($1,", 1,
+      );
+      return { contents: imports + library, loader: "js" };
+    });
+  },
+};
+
+function replaced(text, pattern, replacement, expected) {
+  const found = text.match(pattern)?.length ?? 0;
+  if (found !== expected) throw new Error(`expected ${pattern} ${expected} times in xterm.js, found it ${found} times`);
+  return text.replace(pattern, replacement);
+}
 
 const options = {
   absWorkingDir: web,
@@ -36,6 +61,7 @@ const options = {
   jsxImportSource: "preact",
   legalComments: "none",
   charset: "utf8",
+  plugins: [stylesOfTerminal],
   define: { IRIS_BUILD: JSON.stringify(watches ? "watched" : hashOfInputs(repository)) },
   logLevel: "warning",
 };

@@ -12,6 +12,7 @@ from support.tokens import shared_key
 
 from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.forwarding.exec_calls import ExecPolicy
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.removal.job_removal import JobRetention
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
@@ -63,6 +64,7 @@ def serving(
     withdraw_after_s: float = WITHDRAW_AFTER_S,
     job_retention: JobRetention | None = None,
     max_bytes_per_user: int | None = None,
+    execs: ExecPolicy | None = None,
 ) -> Iterator[ControllerThread]:
     """Serve a controller with an engine and a store during a test. The store is closed at the end."""
     ready = threading.Event()
@@ -86,7 +88,7 @@ def serving(
             job_retention=job_retention,
             max_bytes_per_user=max_bytes_per_user,
         )
-        applications = controller_applications(ControllerService(controller, quota))
+        applications = controller_applications(ControllerService(controller, quota, execs=execs))
         server = HttpServer(applications, listener, files=page_applications())
         await controller.start()
         server.start()

@@ -46,8 +46,8 @@ class Tab {
     this.tell(message);
   }
 
-  open(id: number, name: string, isShareable = true): void {
-    this.tell({ kind: "open", id, url: `/${name}`, headers: [], body: new Uint8Array([1]), isShareable });
+  open(id: number, name: string, isShareable = true, isLasting = false): void {
+    this.tell({ kind: "open", id, url: `/${name}`, headers: [], body: new Uint8Array([1]), isShareable, isLasting });
   }
 
   private take(message: FromWorker): void {
@@ -150,7 +150,7 @@ test("end before the first message reaches a tab with the head of the answer", a
 test("stream that the page has closed before the worker has started is never opened", async () => {
   const sent: ToWorker[] = [];
   const tunnel = new Tunnel({ postMessage: (message: ToWorker) => sent.push(message) } as unknown as MessagePort, 1_000);
-  const closed = tunnel.fetch("/jobs", { signal: AbortSignal.abort() }, new Uint8Array(), true);
+  const closed = tunnel.fetch("/jobs", { signal: AbortSignal.abort() }, new Uint8Array(), { isShareable: true, isLasting: false });
   await assert.rejects(closed, { name: "AbortError" });
   assert.deepEqual(sent, []);
 });
@@ -289,4 +289,35 @@ test("tab that waits no more gets no turn", async () => {
   nowMs = 5_000;
   hub.rotate();
   assert.deepEqual(tab.got, ["2:turn"]);
+});
+
+test("lasting streams of tabs that nobody looks at are never suspended, and one connection is kept for others", async () => {
+  const server = new Server();
+  const hub = new Hub(server.open);
+  const tab = new Tab(hub);
+  for (let id = 1; id <= 4; id += 1) tab.open(id, `terminal${id}`, false, true);
+  const other = new Tab(hub);
+  other.send({ kind: "seen" });
+  for (let id = 1; id <= 3; id += 1) other.open(id, `list${id}`);
+  await settle();
+  const open = server.calls.filter((call) => !call.aborted).map((call) => call.url);
+  // Three terminals are lasting. The fourth one and the first two lists had to leave.
+  assert.deepEqual(open, ["/terminal1", "/terminal2", "/terminal3", "/list3"]);
+});
+
+test("suspended streams take turns beside lasting streams", async () => {
+  let nowMs = 0;
+  const server = new Server();
+  const hub = new Hub(server.open, () => nowMs);
+  const tab = new Tab(hub);
+  for (let id = 1; id <= 3; id += 1) tab.open(id, `terminal${id}`, false, true);
+  tab.open(4, "list4");
+  tab.open(5, "list5");
+  assert.ok(tab.got.includes("4:suspended"));
+  tab.send({ kind: "wait", id: 14 });
+  nowMs += 3_000;
+  hub.rotate();
+  assert.ok(tab.got.includes("5:suspended"));
+  assert.ok(tab.got.includes("14:turn"));
+  assert.equal(server.calls.filter((call) => !call.aborted).length, 3);
 });

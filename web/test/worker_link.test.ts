@@ -82,7 +82,7 @@ test("streams and turns of a worker that has crashed end, and the next stream st
   assert.ok(tunnel);
   crashed.isAlive = false;
   const turn = tunnel.turn(new AbortController().signal);
-  const lost = tunnel.fetch("/jobs", {}, new Uint8Array(), true);
+  const lost = tunnel.fetch("/jobs", {}, new Uint8Array(), { isShareable: true, isLasting: false });
   await assert.rejects(lost, /the shared worker does not answer/);
   await turn;
   const again = link.reach();

@@ -5,7 +5,7 @@ import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { needsSignIn } from "../rpc/session";
 import { ClusterView } from "../views/cluster/cluster_view";
-import { StacksView } from "../views/inside/inside_views";
+import { StacksView, TerminalView } from "../views/inside/inside_views";
 import { JobView } from "../views/job/job_view";
 import { JobsView } from "../views/jobs/jobs_view";
 import { LogsView } from "../views/logs/logs_view";
@@ -25,13 +25,14 @@ const VIEWS: Readonly<Record<ViewName, ComponentType<{ route: Route }>>> = {
   job: JobView,
   logs: LogsView,
   stacks: StacksView,
+  terminal: TerminalView,
   machines: MachinesView,
   cluster: ClusterView,
   signin: SignInView,
   unknown: UnknownView,
 };
 const NAVIGATION: readonly { view: ViewName; label: string; covers: readonly ViewName[] }[] = [
-  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs", "stacks"] },
+  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs", "stacks", "terminal"] },
   { view: "machines", label: "Machines", covers: ["machines"] },
   { view: "cluster", label: "Cluster", covers: ["cluster"] },
 ];

@@ -77,7 +77,10 @@ export class Subscription {
   }
 }
 
-/** A stream. `key` is null if tabs cannot share the stream. `onEnd` is called once, when no connection is open. */
+/**
+ * A stream. `key` is null if tabs cannot share the stream. A lasting stream is never suspended. `onEnd` is called
+ * once, when no connection is open.
+ */
 export class Carried {
   /** When the newest connection was opened, in ms. */
   openedAtMs: number;
@@ -89,6 +92,7 @@ export class Carried {
 
   constructor(
     readonly key: string | null,
+    readonly isLasting: boolean,
     private readonly request: StreamRequest,
     private readonly open: Fetch,
     private readonly nowMs: () => number,

@@ -6,7 +6,9 @@
 //    longest time is suspended.
 // 3. Suspended streams of visible tabs take turns: every few seconds, each of them is open until it has nothing more to
 //    say. The streams of the tab that the user has looked at last stay open, except one if they need all connections.
-// 4. A stream of one tab is read only as fast as the tab processes it. A shared stream is not delayed by a slow tab:
+// 4. Lasting streams are never suspended, because the cluster ends a terminal whose stream is closed. One connection is
+//    kept for other streams: if lasting streams would use all connections, a further lasting stream is an ordinary one.
+// 5. A stream of one tab is read only as fast as the tab processes it. A shared stream is not delayed by a slow tab:
 //    the slow tab loses the stream, and opens it again.
 
 import { Carried, type Fetch, type Subscription } from "./carried";
@@ -139,11 +141,12 @@ export class Hub {
     const turn = this.given.findIndex((one) => one.tab === tab);
     if (turn >= 0) this.given.splice(turn, 1);
     if (!stream) {
-      stream = new Carried(key, message, this.open, this.nowMs, (ended) => this.streams.delete(ended));
+      const isLasting = message.isLasting && [...this.streams].filter((one) => one.isLasting).length < this.limit - 1;
+      stream = new Carried(key, isLasting, message, this.open, this.nowMs, (ended) => this.streams.delete(ended));
       this.streams.add(stream);
     }
     tab.subscriptions.set(message.id, stream.add(tab, message.id));
-    while (this.streams.size > this.limit) this.suspendOne(stream);
+    while (this.streams.size > this.limit && this.suspendOne(stream));
   }
 
   private unsubscribe(tab: Tab, id: number): void {
@@ -167,18 +170,21 @@ export class Hub {
   private endedTurn(nowMs: number): Carried | undefined {
     const newest = Math.max(...[...this.streams].map((stream) => stream.seenAt));
     const ofLastTab = [...this.streams].filter((stream) => stream.seenAt === newest);
-    const kept = new Set(ofLastTab.slice(0, this.limit - 1));
+    const lasting = [...this.streams].filter((stream) => stream.isLasting).length;
+    const kept = new Set(ofLastTab.filter((stream) => !stream.isLasting).slice(0, this.limit - 1 - lasting));
     const ended = [...this.streams].filter((stream) => {
       const isQuiet = stream.heardAtMs > 0 && nowMs - stream.heardAtMs >= QUIET_MS;
-      return !kept.has(stream) && (isQuiet || nowMs - stream.openedAtMs >= TURN_MS);
+      return !kept.has(stream) && !stream.isLasting && (isQuiet || nowMs - stream.openedAtMs >= TURN_MS);
     });
     return ended.sort((a, b) => a.openedAtMs - b.openedAtMs)[0];
   }
 
-  private suspendOne(kept: Carried): void {
-    const others = [...this.streams].filter((stream) => stream !== kept);
+  /** Suspends a stream, and returns whether there was one. */
+  private suspendOne(kept: Carried): boolean {
+    const others = [...this.streams].filter((stream) => stream !== kept && !stream.isLasting);
     others.sort((a, b) => a.seenAt - b.seenAt);
     others[0]?.suspend();
+    return others.length > 0;
   }
 }
 

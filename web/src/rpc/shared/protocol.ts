@@ -15,6 +15,8 @@ export type ToWorker =
       readonly body: Uint8Array<ArrayBuffer>;
       /** Whether tabs with the same request may share the stream. The stream must begin with the whole state. */
       readonly isShareable: boolean;
+      /** Whether the stream must stay open in a hidden tab, too, because the cluster ends something without it. */
+      readonly isLasting: boolean;
     }
   | { readonly kind: "close"; readonly id: number }
   /** The tab has processed some bytes of a stream, so that the worker may send more. */
@@ -48,6 +50,6 @@ export const HTTP1_STREAMS = 4;
 /** The number of streams over HTTP/2, where all streams share one connection. */
 export const HTTP2_STREAMS = 64;
 /** The name of the worker. Tabs that run another release of the page have a worker of their own. */
-export const WORKER_NAME = "iris 2";
+export const WORKER_NAME = "iris 3";
 /** The time between two pings of a tab, in ms. Browsers may delay the timers of hidden tabs by a minute. */
 export const PING_MS = 20_000;

@@ -12,6 +12,12 @@ export function isSuspended(error: unknown): boolean {
   return error instanceof SuspendedError || (error instanceof Error && error.cause instanceof SuspendedError);
 }
 
+/** See the message `open` of the protocol. */
+export interface StreamKind {
+  readonly isShareable: boolean;
+  readonly isLasting: boolean;
+}
+
 interface OpenStream {
   head: (response: Response) => void;
   fail: (error: Error) => void;
@@ -78,7 +84,7 @@ export class Tunnel {
   }
 
   /** Makes a request like `fetch`. The body of the answer is a stream. */
-  fetch(url: string, init: RequestInit, body: Uint8Array<ArrayBuffer>, isShareable: boolean): Promise<Response> {
+  fetch(url: string, init: RequestInit, body: Uint8Array<ArrayBuffer>, kind: StreamKind): Promise<Response> {
     const id = ++this.lastId;
     const headers = [...new Headers(init.headers)] as [string, string][];
     return new Promise<Response>((resolve, reject) => {
@@ -96,7 +102,7 @@ export class Tunnel {
         stream.body?.error(error);
         reject(error);
       });
-      this.send({ kind: "open", id, url, headers, body, isShareable });
+      this.send({ kind: "open", id, url, headers, body, ...kind });
       this.probe();
     });
   }

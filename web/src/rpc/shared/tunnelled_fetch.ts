@@ -8,6 +8,8 @@ import { WorkerLink } from "./worker_link";
 
 // Streams of these calls begin with the whole state. Therefore tabs with the same request can share one stream.
 const SHAREABLE = /\/(WatchJob|WatchJobs)$/;
+// The cluster ends a terminal whose stream is closed for a minute.
+const LASTING = /\/OpenExec$/;
 
 const link = new WorkerLink({
   start: () => {
@@ -25,7 +27,10 @@ export const tunnelledFetch: typeof fetch = async (input, init) => {
   const tunnel = await link.reach();
   const body = init?.body;
   if (!tunnel || typeof input !== "string" || !(body instanceof Uint8Array)) return fetch(input as RequestInfo, init);
-  return tunnel.fetch(input, init ?? {}, new Uint8Array(body), SHAREABLE.test(input));
+  return tunnel.fetch(input, init ?? {}, new Uint8Array(body), {
+    isShareable: SHAREABLE.test(input),
+    isLasting: LASTING.test(input),
+  });
 };
 
 /** Tells the worker that the user looks at this tab, before the tab opens a suspended stream again. */

@@ -11,7 +11,8 @@ import { describeError } from "../../rpc/errors";
 import { mayLookInside, me } from "../../rpc/session";
 import { controller } from "../../rpc/transport";
 import { useWatchedJob } from "../job/watch_job";
-import type { Host, InspectProgram, StacksHost } from "./host";
+import { execCalls } from "./exec_calls";
+import type { Host, InspectProgram, StacksHost, TerminalHost, TerminalProgram } from "./host";
 import { LaterProgram } from "./later_program";
 
 /** Where all tasks of a job are. The parameter `task` of the address chooses one task. */
@@ -34,6 +35,24 @@ export function StacksView({ route }: { route: Route }) {
   );
 }
 
+/** A shell in a task. The parameter `task` of the address chooses the task; without it, it is task 0. */
+export function TerminalView({ route }: { route: Route }) {
+  const query = new URLSearchParams(route.query);
+  if (!query.get("task")) query.set("task", "0");
+  return (
+    <InsideView route={{ ...route, query }} title="Terminal" action="run commands in its tasks" isForOneTask>
+      {({ jobId, taskIndex, ...common }) => (
+        <LaterProgram<TerminalProgram, TerminalHost>
+          name="terminal"
+          what="the terminal"
+          mountOf={(program) => program.mountTerminal}
+          host={{ ...common, jobId, taskIndex: taskIndex ?? 0, calls: execCalls(jobId, taskIndex ?? 0, explain) }}
+        />
+      )}
+    </InsideView>
+  );
+}
+
 function chosen({ taskIndex }: Host): number[] {
   return taskIndex === null ? [] : [taskIndex];
 }
@@ -43,18 +62,20 @@ interface InsideProps {
   readonly title: string;
   /** What only the owner and admins may do. */
   readonly action: string;
+  /** Whether the view always shows one task only. */
+  readonly isForOneTask?: boolean;
   readonly children: (host: Host) => ComponentChildren;
 }
 
 /** The title of a view, and the view itself if the user may use it. */
-function InsideView({ route, title, action, children }: InsideProps) {
+function InsideView({ route, title, action, isForOneTask = false, children }: InsideProps) {
   const { jobId, query } = route;
   const taskIndex = taskOf(query);
   const { model, failure } = useWatchedJob(jobId);
   const { job } = model;
   return (
     <article class="inside" key={`${jobId} ${taskIndex}`}>
-      <InsideTitle route={route} title={title} numTasks={job?.numTasks ?? 1} taskIndex={taskIndex} />
+      <InsideTitle route={route} title={title} numTasks={isForOneTask ? 1 : (job?.numTasks ?? 1)} taskIndex={taskIndex} />
       {failure ? (
         <Empty title={failure.reason === "JOB_NOT_FOUND" ? "There is no such job" : "The job cannot be shown"}>
           <p>{visibleText(failure.text)}</p>

@@ -40,7 +40,10 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         <span>{exitText(task)}</span>
         <a href={hrefOf("logs", job.jobId, [["task", String(task.taskIndex)]])}>Log</a>
         {!styleOf(task.state).isFinal && mayLookInside(job.owner) && (
-          <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
+          <>
+            <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
+            <a href={hrefOf("terminal", job.jobId, [["task", String(task.taskIndex)]])}>Terminal</a>
+          </>
         )}
         <EndTaskButton job={job} task={task} />
         <button type="button" class="quiet-button" onClick={onClose}>
