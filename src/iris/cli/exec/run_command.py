@@ -1,7 +1,7 @@
 """Runs a command in a task with the streams, the terminal and the signals of this process.
 
-* In a terminal, each key goes to the command once it has started. Before, and while the cluster does not answer, Ctrl-C
-  ends this process.
+* In a terminal, each key goes to the command in the task once the command has started. Before, and while the cluster
+  does not answer, Ctrl-C ends this process.
 * Without a terminal, SIGINT and SIGQUIT go to the command. The third SIGINT ends this process.
 * SIGTERM and SIGHUP end this process, and the command gets SIGHUP. With `nohup`, SIGHUP is ignored.
 """

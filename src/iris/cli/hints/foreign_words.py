@@ -108,7 +108,8 @@ _QUIET = "use \"iris ps --json | jq -r '.jobs[].job_id'\""
 _MORE_LINES = "use '--tail {VALUE}'"
 _PREVIOUS = "use '--attempt N': attempts count from 0, and without the option all attempts are shown"
 _SIGNAL = "'iris kill' sends SIGTERM, and SIGKILL 10 s later; no other signal can be sent"
-_TASKS = ("exec", "shell", "stack", "profile", "describe", "forward")  # These commands accept a task, as JOB/task-N.
+# The commands in `_TASKS` accept a task, as JOB/task-N.
+_TASKS = ("exec", "shell", "stack", "profile", "describe", "forward")
 ANY = ""  # A key of `OPTIONS` with this text instead of a command's name belongs to all commands.
 
 # The hint for each unknown option, by the command of Iris and the option.

@@ -131,7 +131,7 @@ class Progress:
             task.stage = _Stage.TO_READ
 
     def give_up(self, task_index: int) -> None:
-        """Report that nothing more of the task will be read."""
+        """Record that the reader reads no more logs of this task, for example because they cannot be read."""
         self._tasks[task_index].stage = _Stage.OVER
 
     def attempt_ended(self, task_index: int) -> list[Outcome]:

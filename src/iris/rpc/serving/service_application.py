@@ -40,7 +40,6 @@ _ACCEPTED_ENCODINGS = (b"accept-encoding", b"connect-accept-encoding", b"grpc-ac
 
 class ServiceApplication:
     """An ASGI application around one service of connectrpc, which changes the answers of the service:
-
     * A call that was made with GET gets the content type of its `encoding` parameter.
     * A refused request gets an error with a text and a reason.
     * A large answer is compressed with gzip, if the client accepts gzip and runs on another machine.

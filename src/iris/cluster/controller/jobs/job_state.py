@@ -29,7 +29,7 @@ Why = tuple[str, int]  # A pair of an error text for people and its `FailureCode
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a job ends because of its tasks.
+    """The decision that a job ends, because of the states of its tasks.
 
     Attributes:
         state: The final state of the job.
