@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from chaos.faults import Event
 from chaos.load import Promise
 from chaos.proofs import Key, Run
-from chaos.task import FAILED
+from chaos.task import FAILED, PAUSE_S
 from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2 as pb
 
 # Bytes that a killed worker had not yet read from a task's pipe are lost with the worker (docs/explanation/logs.md).
 LOST_WITH_WORKER_S = 2.0
+# A line certainly arrived if the task printed this number of later lines. The age of a line is not enough, because the
+# whole machine may stand still for seconds.
+LOST_WITH_WORKER_LINES = round(LOST_WITH_WORKER_S / PAUSE_S)
 
 
 @dataclass(slots=True)
@@ -248,8 +251,9 @@ def _logs(facts: Facts) -> Iterable[str]:
             yield f"{where} has lines out of order, twice or missing in between: {_around(lines)}"
         printed = [] if run is None else run.lines
         if attempt.state == pb.TASK_STATE_WORKER_FAILED and run is not None:
-            blind_since = _blind_since(facts.events, run) - LOST_WITH_WORKER_S
-            printed = [at for at in printed if at < blind_since]
+            blind_since = _blind_since(facts.events, run)
+            while_read = [at for at in printed if at < blind_since]
+            printed = [at for at in while_read[:-LOST_WITH_WORKER_LINES] if at < blind_since - LOST_WITH_WORKER_S]
         if len(lines) < len(printed):
             state = state_name(attempt.state)
             yield f"{where} ends after {len(lines)} lines, {len(printed)} were printed (it is {state})"

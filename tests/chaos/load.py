@@ -143,7 +143,7 @@ class _Client:
         draws = self._draws
         kind = draws.choices(["gang", "independent", "callable", "parent"], [4, 4, 3, 1])[0]
         replicas = draws.choice([1, 1, 2, 3, 4]) if kind != "parent" else 1
-        seconds = draws.choice([0.05, 0.3, 1.0, 2.0])
+        seconds = draws.choice([0.05, 0.3, 1.0, 2.0, 4.0])
         failures = max(0, draws.choice([-3, -2, -1, 0, 1, 2]))
         promise = Promise(
             name,

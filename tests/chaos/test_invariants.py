@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from chaos.faults import Event, draw_failpoints
-from chaos.invariants import Facts, check
+from chaos.invariants import LOST_WITH_WORKER_LINES, Facts, check
 from chaos.load import Promise
 from chaos.proofs import Run, read_proofs
+from chaos.task import PAUSE_S
 from iris.failpoints import parse
 from iris.rpc import cluster_pb2 as pb
 
@@ -163,7 +164,9 @@ def _double_a_line(facts: Facts) -> None:
 
 
 def _lose_an_old_line_with_a_worker(facts: Facts) -> None:
-    facts.logs["j", 0, 0].clear()
+    run = facts.runs["j", 0, 0]
+    run.lines = [run.seen - 5.0 + number * PAUSE_S for number in range(LOST_WITH_WORKER_LINES + 10)]
+    facts.logs["j", 0, 0] = [str(number) for number in range(9)]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def _lose_an_old_line_with_a_worker(facts: Facts) -> None:
         (_take_a_final_state_back, "was said to be FAILED, and is SUCCEEDED"),
         (_lose_a_line, "ends after 0 lines, 1 were printed (it is SUCCEEDED)"),
         (_double_a_line, "has lines out of order, twice or missing in between: … 0, 0 …"),
-        (_lose_an_old_line_with_a_worker, "ends after 0 lines, 1 were printed (it is WORKER_FAILED)"),
+        (_lose_an_old_line_with_a_worker, "ends after 9 lines, 10 were printed (it is WORKER_FAILED)"),
     ],
 )
 def test_chaos_check_reports_each_violated_invariant(spoil: Callable[[Facts], None], found: str) -> None:
@@ -208,9 +211,11 @@ def test_chaos_check_allows_lost_output_of_a_killed_worker() -> None:
     facts.logs["j", 0, 0].clear()
     facts.runs["j", 0, 0].seen = 2.5  # the line was printed 1.5 s before
     assert check(facts) == []
+    facts.runs["j", 0, 0].seen = 9.5  # The machine stood still, because no further line was printed.
+    assert check(facts) == []
     facts = good()
-    facts.logs["j", 0, 0].clear()
-    facts.events = [Event(2.0, "stop worker", pid=0, until=8.0)]
+    _lose_an_old_line_with_a_worker(facts)
+    facts.events = [Event(5.0, "stop worker", pid=0, until=8.0)]
     assert check(facts) == [], "it was stopped, and killed before it had read all"
 
 
