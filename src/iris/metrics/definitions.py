@@ -49,11 +49,11 @@ class Metric:
         return Family(self, counts.items())
 
     def distribution(self, histogram: Histogram) -> Family:
-        """Return the family of a histogram without labels."""
+        """Return the metric with the values of a histogram that has no labels."""
         return Family(self, [((), histogram)])
 
     def distributions(self, histograms: Histograms) -> Family:
-        """Return the family of a histogram with labels."""
+        """Return the metric with the values of histograms, by their labels."""
         return Family(self, histograms.items())
 
 

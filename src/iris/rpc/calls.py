@@ -187,7 +187,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
         raise peer.error(error, response) from error
     finally:
-        handle.close()  # This call closes the connection, so that the server stops sending.
+        handle.close()  # The server stops sending when the connection is closed.
         cast(Generator[Response], messages).close()
 
 

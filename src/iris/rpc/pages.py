@@ -131,7 +131,7 @@ def _name_of(what: str, token: str) -> str | None:
 
 
 def number_in(what: str, token: str, most: int) -> int:
-    """Return the number in a page token.
+    """Return the number that a page token contains.
 
     Raises:
         InvalidArgumentError: The token was not made for this list, or its number is higher than `most`.

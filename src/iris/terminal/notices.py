@@ -12,7 +12,7 @@ from iris.terminal.encoding import encode_text
 
 def print_notice(text: str) -> None:
     """Print a notice on stderr. Do nothing if the program has no stderr or has closed stderr."""
-    with contextlib.suppress(OSError):  # The program must not fail because of a notice.
+    with contextlib.suppress(OSError):  # A notice that cannot be written must not end the program.
         write_text(sys.stderr, f"iris: {visible(text)}\n")
 
 

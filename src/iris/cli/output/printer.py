@@ -124,7 +124,7 @@ class Output:
     def label_jobs(self, labels: JobLabels) -> None:
         """Begin each later line of a task with a label that also names the job. Each JSON object gets the job's id.
 
-        The output then shows only whole lines, because the lines of several jobs arrive in turn.
+        From this call on, the printer prints only whole log lines, because the lines of several jobs arrive in turn.
         """
         self._job_labels = labels
 

@@ -110,7 +110,7 @@ class NewFile:
         self._size += len(data)
 
     def cut(self, size: int) -> None:
-        """Drop the bytes after the first `size` bytes."""
+        """Shorten the file to its first `size` bytes."""
         with _explained(self._name):
             os.ftruncate(self._fd, size)
             os.lseek(self._fd, size, os.SEEK_SET)

@@ -56,7 +56,7 @@ class Fetch:
         return find_attempt(task, self.attempt_id).attempt_id
 
     def options(self, attempt_id: int) -> ReadOptions:
-        """Return the options for reading an attempt."""
+        """Return the options with which the log of an attempt is read."""
         return ReadOptions.checked(
             follow=False,
             attempt_id=attempt_id,

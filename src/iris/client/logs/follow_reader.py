@@ -31,8 +31,8 @@ from iris.cluster.logs.progress import NextAttempt, NoAttempt
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 
-# A server is a pair. The first item is the worker from which to read, or None for the controller. The second item says
-# whether the client, and not the server, checks `start_ms`.
+# A server from which a log is read. The first item is the worker, or None for the controller. The second item says
+# whether the client, and not the server, skips the log lines that are older than `start_ms`.
 Server = tuple[Worker | None, bool]
 
 

@@ -27,7 +27,7 @@ HeavyRules = dict[str, Callable[[Any], bool]]
 
 
 def always(request: Any) -> bool:
-    """Return True. With this rule, every request of a method is heavy."""
+    """Return True: the rule for a method whose requests are all heavy."""
     return True
 
 

@@ -24,7 +24,7 @@ class ByteWriter(Protocol):
 
     @property
     def transport(self) -> Abortable:
-        """The object with which the connection can be closed at once."""
+        """The transport, which can close the connection at once."""
 
     def write(self, data: bytes, /) -> None:
         """Write bytes."""

@@ -88,7 +88,7 @@ class Tunnel:
         return parts
 
     def confirm(self, parts: Iterable[ChannelPart]) -> None:
-        """Record that the call with these parts was answered, so that they have certainly arrived at the other side."""
+        """Record that the other side of the tunnel has answered the call with these parts, so that it has the parts."""
         for part in parts:
             channel = self.channels.get(part.channel)
             if channel is not None:

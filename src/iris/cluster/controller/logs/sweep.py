@@ -86,7 +86,7 @@ class LogSweep:
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
-        # The logs of jobs that were removed during the present sweep.
+        # A sweep must not touch the logs of a job that is removed while the sweep runs. The set holds these logs.
         self._forgotten: set[str] = set()
         # The logs of jobs that are being removed.
         self._excluded: set[str] = set()

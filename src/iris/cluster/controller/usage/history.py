@@ -235,7 +235,7 @@ class UsageHistory:
     # The database.
 
     async def load(self, records: Sequence[JobRecord]) -> None:
-        """Load the series that an earlier controller has stored for unfinished jobs."""
+        """Load the resource usage of unfinished jobs that an earlier controller has stored in the database."""
         found = await self._stored_jobs.run(self._read_jobs, [record.number for record in records])
         for record in records:
             if found[record.number]:

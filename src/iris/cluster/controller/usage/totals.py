@@ -42,7 +42,7 @@ class UsageTotal:
         self._parts: dict[Hashable, tuple[int, Sequence[int], Sequence[int]]] = {}
 
     def set(self, key: Hashable, time_s: int, used: Sequence[int], requested: Sequence[int]) -> None:
-        """Replace the last sample of an attempt.
+        """Replace the last usage sample of an attempt in the sums.
 
         Args:
             key: The attempt.

@@ -43,7 +43,7 @@ class Ledger:
         self._unwritten: list[str] = []
         self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
         self._lines = 0
-        # False if lines may be missing from the file, so that `flush` has to write the whole ledger again.
+        # Whether the ledger file certainly has all lines. If not, `flush` writes the whole file again.
         self._is_whole = False
 
     def load(self) -> list[Entry]:

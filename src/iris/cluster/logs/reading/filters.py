@@ -133,7 +133,7 @@ class FilteredReader:
             # place before the requested offsets.
             point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
-                stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
+                stdout, stderr, build = map(max, offsets, point.offsets)
                 return LineScanner(self._directory, point, self._writer, (stdout, stderr, build))
         return LineScanner.at_offsets(self._directory, offsets, self._writer)
 

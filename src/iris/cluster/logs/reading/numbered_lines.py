@@ -306,5 +306,5 @@ class Points:
         return points[number - 1]
 
     def back(self, steps: int) -> Point:
-        """Return a point near the end of the list: `steps` points before the end, or the first point."""
+        """Return the point that is `steps` points before the end of the list, or the first point of a shorter list."""
         return self._points[max(0, self._count - steps)]

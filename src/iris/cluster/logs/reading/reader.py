@@ -323,7 +323,7 @@ class LogReader:
         """Begin to read a segment, and return a gap for the bytes that are missing before the segment."""
         start = opened.start
         if self.position != start.position:
-            return None  # There is no gap: the reader begins at a known place in the segment.
+            return None
         self._at = list(start.offsets)
         self._begins = start
         if any(given < there for given, there in zip(self.offsets, start.offsets, strict=True)):

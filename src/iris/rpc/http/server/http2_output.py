@@ -19,7 +19,7 @@ TURN_BYTES = 64 * 1024
 
 
 class WaitingStream(Protocol):
-    """The part of a stream that the output uses.
+    """The attributes of an HTTP/2 stream that the code for sending answers uses.
 
     Attributes:
         stream_id: The number of the stream in its connection.
