@@ -5,19 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 from support.cluster import launch, running_cluster, shell, wait_for_end
+from support.controller_thread import serving
+from support.fake_engine import FakeEngine
+from support.metrics import Samples, read_metrics
 from support.otlp_receiver import Collector, attributes_of, collecting
 from support.standing_cluster import StandingCluster, standing_cluster
 from support.waiting import wait_until
+from support.worker_process import running_worker
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.errors import InvalidArgumentError
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.tracing.otlp import OtlpSender
+from iris.cluster.logs.directories import LogDirectories
+from iris.errors import InvalidArgumentError, NotFoundError
 from iris.tracing.context import TraceContext, current_context, parse_context
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -48,7 +57,7 @@ def spans_of(collector: Collector, job_id: str) -> dict[str, Span]:
 
     own = wait_until(found, f"the span of {job_id}")
     names = {span.span_id: span.name for span in own}
-    phases = ("queued", "building", "running")
+    phases = ("queued", "building", "running", "log upload")
     return {f"{names[span.parent_span_id]} {span.name}" if span.name in phases else span.name: span for span in own}
 
 
@@ -110,10 +119,10 @@ def test_unsampled_trace_makes_no_spans_and_reaches_tasks(traced: StandingCluste
     assert f"job {job_id}" not in {span.name for span in collector.spans}
 
 
-def test_spans_that_the_collector_refused_are_sent_once_after_a_restart(
+def test_spans_for_which_the_collector_had_no_time_are_sent_once_after_a_restart(
     traced: StandingCluster, collector: Collector
 ) -> None:
-    collector.status, before = 400, collector.requests
+    collector.status, before = 503, collector.requests
     with traced.client() as cluster:
         job_id = launch(cluster, ["true"], replicas=2)
         wait_for_end(cluster, job_id)
@@ -130,6 +139,101 @@ def test_spans_that_the_collector_refused_are_sent_once_after_a_restart(
     spans_of(collector, last)
     ids = [(span.trace_id, span.span_id) for span in collector.spans]
     assert len(ids) == len(set(ids))
+
+
+def test_spans_that_the_collector_refuses_for_good_are_dropped_and_counted(
+    traced: StandingCluster, collector: Collector
+) -> None:
+    def dropped() -> float:
+        return Samples(read_metrics(traced.address)).value("iris_trace_spans_dropped_total", reason="refused")
+
+    before = dropped()
+    collector.status = 400
+    with traced.client() as cluster:
+        job_id = launch(cluster, ["true"])
+        wait_for_end(cluster, job_id)
+        # The attempt has four spans, and the job has one.
+        wait_until(lambda: dropped() >= before + 5, "the count of dropped spans")
+        (event,) = wait_until(lambda: list(cluster.watch_events(kinds=["traces.dropped"])), "the event about the spans")
+        collector.status = 200
+        later = launch(cluster, ["true"])
+        wait_for_end(cluster, later)
+    assert "HTTP status 400" in event.text
+    spans_of(collector, later)
+    assert f"job {job_id}" not in {span.name for span in collector.spans}
+
+
+def test_spans_of_a_removed_job_are_sent_when_the_collector_answers_again(
+    traced: StandingCluster, collector: Collector
+) -> None:
+    collector.status, before = 503, collector.requests
+    with traced.client() as cluster:
+        job_id = launch(cluster, ["true"])
+        wait_for_end(cluster, job_id)
+        wait_until(lambda: collector.requests > before, "a refused request")
+        assert cluster.forget_job(job_id) == [job_id]
+        again = launch(cluster, ["false"], name=job_id)
+        wait_for_end(cluster, again)
+    collector.status = 200
+
+    def states() -> list[object]:
+        return [attributes_of(one)["iris.state"] for one in list(collector.spans) if one.name == f"job {job_id}"]
+
+    wait_until(lambda: len(states()) == 2, "the spans of both jobs")
+    assert states() == ["SUCCEEDED", "FAILED"]
+
+
+def test_call_with_a_trace_context_becomes_a_server_span_below_the_callers_span(
+    traced: StandingCluster, collector: Collector
+) -> None:
+    tracer = TracerProvider().get_tracer("test")
+    with IrisClient.remote(traced.address) as client:
+        with tracer.start_as_current_span("my work") as mine:
+            client.list_jobs()
+            with pytest.raises(NotFoundError):
+                client.status("missing")
+            job = client.run(["true"])
+            job.wait(progress=False)
+        client.list_jobs()
+    spans_of(collector, job.job_id)
+    trace_id, span_id = f"{mine.get_span_context().trace_id:032x}", f"{mine.get_span_context().span_id:016x}"
+
+    def calls() -> dict[str, Span]:
+        own = [span for span in list(collector.spans) if span.trace_id.hex() == trace_id]
+        # Later calls with the same name do not replace the first ones.
+        return {span.name.rpartition("/")[2]: span for span in own[::-1] if span.kind == Span.SPAN_KIND_SERVER}
+
+    found = wait_until(lambda: found if "WatchJob" in (found := calls()) else None, "the spans of the calls")
+    assert {span.parent_span_id.hex() for span in found.values()} == {span_id}
+    assert {"ListJobs", "GetJobStatus", "LaunchJob"} <= set(found)
+    attributes = attributes_of(found["GetJobStatus"])
+    assert attributes["rpc.connect_rpc.error_code"] == "not_found"
+    assert (attributes["rpc.service"], attributes["rpc.method"]) == ("iris.cluster.ControllerService", "GetJobStatus")
+    assert "rpc.connect_rpc.error_code" not in attributes_of(found["ListJobs"])
+    for span in found.values():
+        assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.status.code == Status.STATUS_CODE_UNSET
+    # The stream of many messages has one span.
+    names = [span.name for span in list(collector.spans) if span.trace_id.hex() == trace_id]
+    assert names.count("iris.cluster.ControllerService/WatchJob") == 1
+
+
+def test_upload_of_a_log_is_a_span_of_its_attempt(collector: Collector, tmp_path: Path) -> None:
+    """The worker runs on another machine than the controller, so it uploads its logs."""
+    keeping = Keeping(LogDirectories(tmp_path / "logs"))
+    sender = OtlpSender(collector.endpoint)
+    with (
+        serving(FakeEngine(), Store(tmp_path / "controller.db"), kept_logs=keeping, spans=sender) as running,
+        running_worker(running.address, tmp_path / "worker"),
+        RemoteClusterClient(running.address) as cluster,
+    ):
+        job_id = launch(cluster, shell("echo one"))
+        wait_for_end(cluster, job_id)
+        name = "task 0 attempt 0 log upload"
+        spans = wait_until(lambda: found if name in (found := spans_of(collector, job_id)) else None, "the upload")
+    upload, attempt = spans[name], spans["task 0 attempt 0"]
+    assert upload.parent_span_id == attempt.span_id
+    assert attempt.start_time_unix_nano <= upload.start_time_unix_nano <= upload.end_time_unix_nano
 
 
 def test_cluster_without_a_collector_passes_the_trace_of_the_caller_on(cluster: RemoteClusterClient) -> None:
@@ -159,8 +263,6 @@ def test_trace_context_of_the_environment_is_used_without_opentelemetry() -> Non
     assert current_context({"TRACEPARENT": "00-x"}) is None
     assert parse_context(parent, "a" * 513) == TraceContext(TRACE, PARENT)
     assert parse_context(f"00-{TRACE}-{PARENT}-00") == TraceContext(TRACE, PARENT, False)
-    context = TraceContext(TRACE, PARENT)
-    assert context.child("a", 1) == context.child("a", 1) != context.child("a", 2)
 
 
 def test_importing_the_client_loads_no_sdk_of_opentelemetry() -> None:

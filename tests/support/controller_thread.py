@@ -12,12 +12,14 @@ from support.tokens import shared_key
 
 from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.events.events import EventSettings
 from iris.cluster.controller.forwarding.exec_calls import ExecPolicy
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.removal.job_removal import JobRetention
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota
+from iris.cluster.controller.tracing.trace_delivery import SpanSender
 from iris.cluster.controller.workers.draining import DRAIN_S
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
@@ -65,6 +67,7 @@ def serving(
     job_retention: JobRetention | None = None,
     max_bytes_per_user: int | None = None,
     execs: ExecPolicy | None = None,
+    spans: SpanSender | None = None,
 ) -> Iterator[ControllerThread]:
     """Serve a controller with an engine and a store during a test. The store is closed at the end."""
     ready = threading.Event()
@@ -87,6 +90,7 @@ def serving(
             withdraw_after_s=withdraw_after_s,
             job_retention=job_retention,
             max_bytes_per_user=max_bytes_per_user,
+            events=EventSettings(spans=spans),
         )
         applications = controller_applications(ControllerService(controller, quota, execs=execs))
         server = HttpServer(applications, listener, files=page_applications())

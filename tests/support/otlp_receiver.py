@@ -23,6 +23,8 @@ class Collector:
         spans: All received spans.
         services: The value of `service.name` of each request.
         status: The status of the answers.
+        rejected: How many spans each accepted request is told to contain that are rejected.
+        encodings: The compressions of the requests; an uncompressed request has "".
         requests: The number of requests, also of refused ones.
     """
 
@@ -30,12 +32,15 @@ class Collector:
         self.spans: list[Span] = []
         self.services: set[str] = set()
         self.status = 200
+        self.rejected = 0
+        self.encodings: set[str] = set()
         self.requests = 0
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                collector.encodings.add(self.headers["content-encoding"] or "")
                 if self.headers["content-encoding"] == "gzip":
                     body = gzip.decompress(body)
                 collector.requests += 1
@@ -44,7 +49,10 @@ class Collector:
                 self.send_response(collector.status)
                 self.send_header("content-type", "application/x-protobuf")
                 self.end_headers()
-                self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+                answer = ExportTraceServiceResponse()
+                if collector.rejected:
+                    answer.partial_success.rejected_spans = collector.rejected
+                self.wfile.write(answer.SerializeToString())
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from iris.cluster.controller.api.service import ControllerService, heavy_calls
+from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.metrics.targets import MetricsApplication, WorkerTargets
 from iris.cluster.controller.plain_http.route import PATH, PlainHttp
+from iris.cluster.controller.tracing.call_spans import CallSpans
 from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_METRICS_CALL, CONTROLLER_RULES
 from iris.rpc.auth.web_session_route import PATH as SESSION_PATH
@@ -64,6 +66,11 @@ def loopback_applications(service: ControllerService) -> dict[str, Any]:
     return {METRICS_PATH: MetricsApplication(metrics, targets), **probes(is_ready=True)}
 
 
+def _call_spans(controller: Controller) -> list[CallSpans]:
+    traces = controller.events.traces
+    return [] if traces is None else [CallSpans(traces.pending)]
+
+
 def controller_application(service: ControllerService) -> ServiceApplication:
     """Return the controller's calls as an ASGI application, for any server that speaks HTTP."""
     controller = service.controller
@@ -78,6 +85,7 @@ def controller_application(service: ControllerService) -> ServiceApplication:
             ReleaseInterceptor(),
             DetailInterceptor(),
             controller.metrics.calls,
+            *_call_spans(controller),
             # A caller is authenticated before its request is decoded. Therefore a request without a token is refused
             # unread.
             gate,

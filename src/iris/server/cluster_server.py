@@ -269,7 +269,8 @@ class ClusterServer:
     def _span_sender(self) -> SpanSender | None:
         """Return the object that sends spans to a collector. Return None if neither the configuration nor the
         environment names a collector."""
-        from iris.cluster.controller.tracing.otlp import ENDPOINT_VARIABLES, OtlpSender, has_otel
+        from iris.cluster.controller.tracing.collector_settings import ENDPOINT_VARIABLES
+        from iris.cluster.controller.tracing.otlp import OtlpSender, has_otel
 
         named = [name for name in ENDPOINT_VARIABLES if os.environ.get(name)]
         if self._config.otlp_endpoint:

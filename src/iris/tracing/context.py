@@ -1,8 +1,4 @@
-"""The trace context of a job: which trace it belongs to, and which span is the parent of the job's spans.
-
-The ids of the spans of a job are computed from the trace and the job. Therefore a task can get the id of its span
-before the span exists, and a span that is sent twice after a crash has the same id both times.
-"""
+"""The trace context of a job or a call: which trace it belongs to, and which span is the parent of its spans."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 PARENT_VARIABLE, STATE_VARIABLE = "TRACEPARENT", "TRACESTATE"
+PARENT_HEADER, STATE_HEADER = "traceparent", "tracestate"
 # A tracestate with up to this many characters must be passed on, as the standard W3C Trace Context requires.
 MAX_STATE = 512
 _PARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
@@ -41,16 +38,11 @@ class TraceContext:
         """The text of this context for the header or variable `traceparent`."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
 
-    def child(self, *names: object) -> TraceContext:
-        """Return the context of a new span in the same trace. The id of the span is computed from the given names, so
-        equal names give equal ids."""
-        return replace(self, span_id=_digest(self.trace_id, *names)[:16])
-
 
 def new_trace(*names: object) -> TraceContext:
     """Return the context of a new trace without a parent span. The id of the trace is computed from the given names, so
     equal names give the same trace."""
-    digits = _digest("trace", *names)
+    digits = hashlib.sha256("\0".join(map(str, ("trace", *names))).encode()).hexdigest()
     return TraceContext(digits[:32], "")
 
 
@@ -73,11 +65,7 @@ def current_context(environment: Mapping[str, str] = os.environ) -> TraceContext
     if propagate is not None:
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
-        found = parse_context(carrier.get("traceparent", ""), carrier.get("tracestate", ""))
+        found = parse_context(carrier.get(PARENT_HEADER, ""), carrier.get(STATE_HEADER, ""))
         if found is not None:
             return found
     return parse_context(environment.get(PARENT_VARIABLE, ""), environment.get(STATE_VARIABLE, ""))
-
-
-def _digest(*names: object) -> str:
-    return hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()

@@ -188,7 +188,7 @@ class Controller:
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = self._make_attempt_control(tokens)
         self._usage, self.reports = self._make_reports(address, watch_hang_s)
-        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs)
+        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs, self.events.log_uploaded)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
         self.logs = LogService(self.jobs, self.log_sources)
         self._output_store, self.outputs, self.files = self._make_file_calls(kept_logs)
@@ -249,6 +249,7 @@ class Controller:
             self._store,
             self.headroom,
             self._log_keeper,
+            self.events.traces,
         )
         return ControllerMetrics(sources, most_jobs)
 
@@ -263,7 +264,7 @@ class Controller:
             self._background,
             unused,
             retention,
-            on_removed=self.list_watches.job_removed,
+            on_removed=(self.list_watches.job_removed, self.events.job_removed),
             outputs=self._output_store,
         )
 

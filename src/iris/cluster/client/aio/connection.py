@@ -27,6 +27,7 @@ from iris.rpc.http.client.async_client_transport import ProgressTransport, user_
 from iris.rpc.http.client.httpx_sender import AsyncHttpxTransport
 from iris.rpc.http.client.proxies import Proxy, find_proxy
 from iris.rpc.peer import Peer
+from iris.tracing.trace_header import TraceInterceptor
 
 if TYPE_CHECKING:
     import httpx
@@ -161,7 +162,7 @@ class AsyncClusterConnection:
             access.address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(interceptor,),
+            interceptors=(interceptor, TraceInterceptor()),
             http_client=self._http_client(access, access.address, proxy, http2=access.http2),
         )
         self._server = _Server(stub, access.controller_peer(None, proxy), access.uid_check)

@@ -19,6 +19,7 @@ from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.http.client.httpx_sender import check_transport
 from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.rpc.peer import Peer
+from iris.tracing.trace_header import TraceInterceptor
 
 if TYPE_CHECKING:
     import httpx
@@ -61,7 +62,7 @@ class ClusterConnection:
             self.address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(BearerInterceptor(self.credentials.token, access.uid_check),),
+            interceptors=(BearerInterceptor(self.credentials.token, access.uid_check), TraceInterceptor()),
             http_client=self._transport.connect_client(),
         )
         self.peer = access.controller_peer(self.lifetime, self._transport.proxy)

@@ -17,10 +17,13 @@ from iris.cluster.controller.events.journal import DEFAULT_KEPT, EventJournal
 from iris.cluster.controller.events.logged_events import LoggedEvents
 from iris.cluster.controller.events.webhooks.delivery import WebhookDelivery, WebhookSettings, stored_places
 from iris.cluster.controller.events.webhooks.sender import WebhookSender
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.receive import UploadedLog
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.tracing.trace_delivery import PLACE, Jobs, SpanSender, TraceDelivery
+from iris.cluster.controller.tracing.trace_delivery import PLACE, SpanSender, TraceDelivery
+from iris.cluster.controller.tracing.traced_jobs import Jobs
 from iris.rpc import cluster_pb2
 from iris.rpc.http.client.proxies import Proxy
 
@@ -52,6 +55,9 @@ class ClusterEvents:
         saver: Stores the events.
         settings: The webhooks, and what sends spans.
         jobs: Finds the jobs of spans.
+
+    Attributes:
+        traces: The delivery of spans; None if no spans are made.
     """
 
     def __init__(
@@ -73,14 +79,14 @@ class ClusterEvents:
             WebhookDelivery(webhook, WebhookSender(webhook.url, proxy), places[webhook.url_hash], journal, pages, saver)
             for webhook, proxy in settings.webhooks
         ]
-        self._traces: TraceDelivery | None = None
+        self.traces: TraceDelivery | None = None
         if settings.spans is not None:
-            self._traces = TraceDelivery(settings.spans, places[PLACE], journal, pages, jobs, saver)
+            self.traces = TraceDelivery(settings.spans, places[PLACE], journal, pages, jobs, saver)
 
     @property
     def makes_spans(self) -> bool:
         """Whether the controller makes spans of jobs."""
-        return self._traces is not None
+        return self.traces is not None
 
     def start(self, start_task: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Begin to make events from what the controller logs, and to deliver events to webhooks.
@@ -92,13 +98,23 @@ class ClusterEvents:
         logging.getLogger("iris").addHandler(self._logged)
         for delivery in self._deliveries:
             start_task(delivery.run())
-        if self._traces is not None:
-            start_task(self._traces.run())
+        if self.traces is not None:
+            start_task(self.traces.run())
 
     def stop(self) -> None:
         """Make no more events from what the controller logs."""
         if self._logged is not None:
             logging.getLogger("iris").removeHandler(self._logged)
+
+    def job_removed(self, record: JobRecord) -> None:
+        """Keep a removed job until its spans are sent."""
+        if self.traces is not None:
+            self.traces.job_removed(record)
+
+    def log_uploaded(self, log: UploadedLog) -> None:
+        """Record a span of the upload of a log."""
+        if self.traces is not None:
+            self.traces.pending.add(log)
 
     def messages(self, request: WatchEventsRequest, *, is_admin: bool) -> AsyncGenerator[WatchEventsResponse]:
         """Yield the events that a request asks for (see `EventStreams.messages`)."""

@@ -25,7 +25,7 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
-from iris.cluster.controller.logs.receive import Piece, UploadedLogs
+from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log
@@ -78,10 +78,14 @@ class LogKeeper:
     Args:
         keeping: Where and how logs are kept.
         jobs: All jobs.
+        on_uploaded: A function that is called on the event loop with each log that was uploaded completely.
     """
 
-    def __init__(self, keeping: Keeping, jobs: JobTable) -> None:
+    def __init__(
+        self, keeping: Keeping, jobs: JobTable, on_uploaded: Callable[[UploadedLog], None] = lambda log: None
+    ) -> None:
         self._keeping = keeping
+        self._on_uploaded = on_uploaded
         self._directories = keeping.directories
         self._jobs = jobs
         self._folded = FoldedLogs(keeping.directories)
@@ -196,7 +200,9 @@ class LogKeeper:
         """
         limits = [await self._limit(request.worker_id, piece) for piece in request.pieces]
         loop = asyncio.get_running_loop()
-        positions = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
+        positions, uploaded = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
+        for log in uploaded:
+            self._on_uploaded(log)
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     async def _limit(self, worker_id: str, piece: Piece) -> int | None:
@@ -219,7 +225,8 @@ class LogKeeper:
             return None  # The part belongs to a removed job with the same name, so the part is not stored.
         return record.launch.max_log_bytes or self._keeping.max_log_bytes
 
-    def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> list[int]:
+    def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> tuple[list[int], list[UploadedLog]]:
+        """Store uploaded parts. Return the positions of the next parts, and the logs that are complete now."""
         positions = []
         for piece, limit in zip(pieces, limits, strict=True):
             path = self.attempt(piece.task_id, piece.attempt_id)
@@ -236,7 +243,7 @@ class LogKeeper:
                 # again later.
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
-        return positions
+        return positions, self._pieces.pop_completed()
 
     # For the controller.
 

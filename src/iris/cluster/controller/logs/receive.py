@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from iris.cluster.logs.records import SOURCES, Offsets
 from iris.cluster.logs.segments import (
@@ -28,10 +29,29 @@ from iris.cluster.logs.segments import (
 from iris.cluster.logs.upload_answers import UNWANTED
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
 _MAX_LOGS = 10_000  # The upload state of at most this many logs is kept in memory.
+
+
+class UploadedLog(NamedTuple):
+    """The upload of a log whose end was stored.
+
+    Attributes:
+        task_id: The id of the task.
+        attempt_id: The id of the attempt.
+        job_submitted_at_ms: When the job was submitted, in milliseconds since the epoch; 0 if the worker does not know.
+        begin_ms: When this process of the controller got the first part of the log, in milliseconds since the epoch.
+        end_ms: When the end of the log was stored.
+    """
+
+    task_id: str
+    attempt_id: int
+    job_submitted_at_ms: int
+    begin_ms: int
+    end_ms: int
 
 
 @dataclass(slots=True)
@@ -41,11 +61,13 @@ class _Kept:
     Attributes:
         segments: Where each segment begins.
         position: The number of bytes of records before the next part.
+        begin_ms: When the first part arrived, in milliseconds since the epoch.
         complete: Whether the log has its end. No part follows the end.
     """
 
     segments: list[RecordBoundary]
     position: int
+    begin_ms: int = 0
     complete: bool = False
 
 
@@ -65,6 +87,13 @@ class UploadedLogs:
         self.received_bytes = self.missing_bytes = 0
         self._unfold = unfold
         self._logs: dict[Path, _Kept] = {}
+        self._completed: list[UploadedLog] = []
+
+    def pop_completed(self) -> list[UploadedLog]:
+        """Return the uploads that have ended since the last call of this method. The thread that stores the
+        parts calls the method."""
+        completed, self._completed = self._completed, []
+        return completed
 
     def store(self, directory: Path, piece: Piece, max_bytes: int) -> int:
         """Store an uploaded part of a log if the part follows the stored parts.
@@ -123,7 +152,7 @@ class UploadedLogs:
             self._unfold(directory)
         # The log location has a copy of the log without this late part. Therefore the log must be copied again.
         (directory / AWAY).unlink(missing_ok=True)
-        kept = self._logs[directory] = _Kept(segments, position)
+        kept = self._logs[directory] = _Kept(segments, position, now_ms())
         if len(self._logs) > _MAX_LOGS:
             del self._logs[next(iter(self._logs))]
         return kept
@@ -167,6 +196,9 @@ class UploadedLogs:
         remove_written(directory)
         kept.complete = True
         self.missing_bytes += end.bytes_missing
+        self._completed.append(
+            UploadedLog(piece.task_id, piece.attempt_id, piece.job_submitted_at_ms, kept.begin_ms, now_ms())
+        )
         self._logs.pop(directory, None)
 
 

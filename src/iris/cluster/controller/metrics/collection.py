@@ -23,6 +23,8 @@ from iris.cluster.controller.scheduling.survey import Survey
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.headroom import Headroom
+from iris.cluster.controller.tracing.span_tally import TRACE_METRICS, SpanTally
+from iris.cluster.controller.tracing.trace_delivery import TraceDelivery
 from iris.cluster.controller.usage.history import UsageHistory
 from iris.cluster.controller.usage.series import CPU, GPU, MEMORY
 from iris.cluster.controller.workers.fleet import Fleet
@@ -38,6 +40,7 @@ CONTROLLER_METRICS: tuple[Metric, ...] = (
     *JOB_TALLY_METRICS,
     *CALL_METRICS,
     *SAVE_METRICS,
+    *TRACE_METRICS,
     *PROCESS_METRICS,
 )
 
@@ -67,6 +70,7 @@ class Sources:
         store: The database.
         headroom: Knows the disk with the state directory.
         log_keeper: The kept logs; None if no logs are kept.
+        traces: The delivery of spans; None if no spans are made.
     """
 
     engine_name: str
@@ -78,6 +82,7 @@ class Sources:
     store: Store
     headroom: Headroom
     log_keeper: LogKeeper | None
+    traces: TraceDelivery | None = None
 
 
 class ControllerMetrics:
@@ -115,6 +120,7 @@ class ControllerMetrics:
             *self.job_tally.families(),
             *self.calls.families(),
             *sources.saver.tally.families(),
+            *(SpanTally() if sources.traces is None else sources.traces.tally).families(),
             *self.process.families(),
         ]
 

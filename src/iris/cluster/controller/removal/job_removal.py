@@ -76,7 +76,7 @@ class JobRemoval:
         workspaces: Removes the workspaces that no job uses any more.
         retention: Which jobs are removed without a request.
         now_ms: Returns the current time for ages, in milliseconds since the epoch.
-        on_removed: A function that is called with each removed job.
+        on_removed: Functions that are called with each removed job.
         outputs: The stored outputs; None if no outputs are stored.
 
     Attributes:
@@ -96,7 +96,7 @@ class JobRemoval:
         workspaces: UnusedWorkspaces,
         retention: JobRetention,
         now_ms: Callable[[], int] = now_for_ages_ms,
-        on_removed: Callable[[JobRecord], None] = lambda record: None,
+        on_removed: Sequence[Callable[[JobRecord], None]] = (),
         outputs: OutputStore | None = None,
     ) -> None:
         self._outputs = outputs
@@ -231,7 +231,8 @@ class JobRemoval:
             await self._saver.write_once(partial(_remove_rows, records=records, request_id=request_id))
             for one in records:
                 self._jobs.forget(one)
-                self._on_removed(one)
+                for notify in self._on_removed:
+                    notify(one)
                 log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
             if self._keeper is not None:
                 await self._keeper.remove_jobs(records)

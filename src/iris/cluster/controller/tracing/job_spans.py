@@ -6,7 +6,8 @@ The spans of a job:
         └── task 0 attempt 0             from the end of the previous attempt, or from the submission, to the end
             ├── queued                   until the attempt got its slot, with retry pauses
             ├── building                 while the worker prepared the attempt
-            └── running                  while the process ran; the task has this span as its TRACEPARENT
+            ├── running                  while the process ran; the task has this span as its TRACEPARENT
+            └── log upload               from the first uploaded part of the log until the controller has all of it
 
 Each retry has a link to the span of the previous attempt. The phases have no attributes, because attributes cost much
 of the CPU time for sending a span, and the span of the attempt has them.
@@ -14,100 +15,124 @@ of the CPU time for sending a span, and the span of the attempt has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import NamedTuple
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import FAILED, UNSCHEDULABLE, WORKER_FAILED, TaskAttempt
-from iris.cluster.types import state_name
+from iris.cluster.controller.tracing.spans import Attributes, Span, Trace
+from iris.cluster.states import STATE_NAMES
 from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.tracing.context import TraceContext, new_trace, parse_context
 
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 _ERRORS = (FAILED, WORKER_FAILED, UNSCHEDULABLE)
-Value = str | int
+_ID_BYTES = 8
+_split = struct.Struct(f"{_ID_BYTES}s" * 5).unpack
+_NS = 1_000_000  # Nanoseconds in a millisecond.
 
 
-@dataclass(frozen=True, slots=True)
-class SpanData:
-    """A span that has ended.
+class AttemptIds(NamedTuple):
+    """The ids of the spans of one attempt, in bytes."""
 
-    Attributes:
-        context: The identity of the span.
-        parent: The identity of the parent span; None if the span is the first of its trace.
-        name: The name.
-        start_ms: The start, in milliseconds since the epoch.
-        end_ms: The end, in milliseconds since the epoch.
-        attributes: The attributes, by name.
-        error: Why the work of the span failed; None if it did not fail.
-        link: The identity of a related span; None if there is none.
-    """
-
-    context: TraceContext
-    parent: TraceContext | None
-    name: str
-    start_ms: int
-    end_ms: int
-    attributes: Mapping[str, Value] = field(default_factory=dict)
-    error: str | None = None
-    link: TraceContext | None = None
+    attempt: bytes
+    queued: bytes
+    building: bytes
+    running: bytes
+    log_upload: bytes
 
 
 class JobTrace:
     """The identities of the spans of one job.
 
+    The ids are computed from the trace and the job. Therefore a task can get the id of its span before the span exists,
+    and a span that is sent twice after a crash has the same id both times.
+
+    An instance remembers the ids of all attempts that it was asked for. Therefore it must not be kept for long.
+
     Args:
         job_id: The id of the job.
         submitted_at_ms: When the job was submitted. A removed job with the same name was submitted at another time.
         launch: The submission, which contains the trace context of the caller.
+
+    Attributes:
+        trace: The trace to which all spans of the job belong.
+        job_span_id: The id of the job's span.
     """
 
     def __init__(self, job_id: str, submitted_at_ms: int, launch: LaunchJobRequest) -> None:
-        self.caller = parse_context(launch.traceparent, launch.tracestate)
-        self._names = (job_id, submitted_at_ms)
-        self._trace = self.caller or new_trace(*self._names)
+        self._caller = parse_context(launch.traceparent, launch.tracestate)
+        self._context = self._caller or new_trace(job_id, submitted_at_ms)
+        self.trace = Trace(bytes.fromhex(self._context.trace_id), self._context.state)
+        names = f"{job_id}\0{submitted_at_ms}".encode()
+        self._digest = blake2b(self.trace.trace_id + names, digest_size=_ID_BYTES * len(AttemptIds._fields))
+        self._known: dict[bytes, AttemptIds] = {}
+        self.job_span_id = self._digest.digest()[:_ID_BYTES]
 
     @property
     def is_sampled(self) -> bool:
         """Whether the spans of the job are recorded."""
-        return self._trace.is_sampled
+        return self._context.is_sampled
 
-    def job(self) -> TraceContext:
-        """Return the identity of the job's span."""
-        return self._trace.child(*self._names, "job")
+    @property
+    def caller_id(self) -> bytes:
+        """The id of the caller's span; empty if the job has no caller's span."""
+        return b"" if self._caller is None else bytes.fromhex(self._caller.span_id)
 
-    def attempt(self, task_index: int, attempt_id: int, phase: str = "") -> TraceContext:
-        """Return the identity of the span of an attempt, or of one of its phases."""
-        return self._trace.child(*self._names, task_index, attempt_id, phase)
+    def attempt_ids(self, task_index: int, attempt_id: int) -> AttemptIds:
+        """Return the ids of the spans of an attempt."""
+        key = b"\0%d\0%d" % (task_index, attempt_id)
+        ids = self._known.get(key)
+        if ids is None:
+            digest = self._digest.copy()
+            digest.update(key)
+            ids = self._known[key] = AttemptIds._make(_split(digest.digest()))
+        return ids
+
+    def task_parent(self, task_index: int, attempt_id: int) -> str:
+        """Return the value of `TRACEPARENT` for an attempt, which names the span `running` of the attempt."""
+        running = self.attempt_ids(task_index, attempt_id).running.hex()
+        return TraceContext(self._context.trace_id, running, self.is_sampled).parent
 
 
-def trace_parent(job: Job, launch: LaunchJobRequest, task_index: int, attempt_id: int) -> str:
-    """Return the value of `TRACEPARENT` for an attempt; empty if the job has no trace. If the controller makes spans,
-    the parent is the span `running` of the attempt. Otherwise it is the caller's span.
+def task_parents(job: Job, launch: LaunchJobRequest) -> Callable[[int, int], str]:
+    """Return a function that returns the value of `TRACEPARENT` for an attempt, by task index and attempt id. The value
+    is empty if the job has no trace.
+
+    If the controller makes no spans, the parent of the spans of tasks is the caller's span.
     """
     if not launch.is_traced:
-        return launch.traceparent
-    return JobTrace(job.job_id, job.submitted_at_ms, launch).attempt(task_index, attempt_id, "running").parent
+        return lambda task_index, attempt_id: launch.traceparent
+    return JobTrace(job.job_id, job.submitted_at_ms, launch).task_parent
 
 
-def job_span(job: Job, trace: JobTrace) -> SpanData:
+def job_span(job: Job, trace: JobTrace) -> Span:
     """Return the span of a job that has ended."""
-    attributes: dict[str, Value] = {
-        "iris.job_id": job.job_id,
-        "iris.owner": job.owner,
-        "iris.tasks": len(job.tasks),
-        "iris.state": state_name(job.state),
-    }
-    if reason := _reason(job.failure):
-        attributes["iris.reason"] = reason
-    error = job.error if job.state in _ERRORS else None
-    end_ms = max(job.finished_at_ms, job.submitted_at_ms)
-    return SpanData(trace.job(), trace.caller, f"job {job.job_id}", job.submitted_at_ms, end_ms, attributes, error)
+    attributes: Attributes = (
+        *("iris.job_id", job.job_id),
+        *("iris.owner", job.owner),
+        *("iris.tasks", len(job.tasks)),
+        *("iris.state", STATE_NAMES[job.state]),
+        *_reason(job.failure),
+    )
+    return Span(
+        trace.trace,
+        trace.job_span_id,
+        trace.caller_id,
+        f"job {job.job_id}",
+        job.submitted_at_ms * _NS,
+        max(job.finished_at_ms, job.submitted_at_ms) * _NS,
+        attributes,
+        error=job.error if job.state in _ERRORS else None,
+        has_remote_parent=True,
+    )
 
 
-def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -> Iterator[SpanData]:
-    """Yield the span of an attempt that has ended, and the spans of its phases."""
+def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -> list[Span]:
+    """Return the span of an attempt that has ended, and the spans of its phases."""
     attempts = job.tasks[task_index].attempts
     attempt = attempts[attempt_id]
     before = attempts[attempt_id - 1] if attempt_id else None
@@ -116,39 +141,61 @@ def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -
     placed_ms = max(attempt.placed_at_ms or attempt.started_at_ms or queued_ms, queued_ms)
     started_ms = max(attempt.started_at_ms, placed_ms) if attempt.started_at_ms else 0
     end_ms = max(attempt.finished_at_ms, started_ms or placed_ms)
-    own = trace.attempt(task_index, attempt_id)
-    attributes = _attributes(job, task_index, attempt)
+    ids = trace.attempt_ids(task_index, attempt_id)
+    link_id = b"" if before is None else trace.attempt_ids(task_index, attempt_id - 1).attempt
     error = attempt.error if attempt.state in _ERRORS else None
     name = f"task {task_index} attempt {attempt_id}"
-    link = None if before is None else trace.attempt(task_index, attempt_id - 1)
-    yield SpanData(own, trace.job(), name, queued_ms, end_ms, attributes, error, link)
-    phases = [("queued", queued_ms, placed_ms), ("building", placed_ms, started_ms or end_ms)]
+    own, begin_ns, placed_ns, end_ns = trace.trace, queued_ms * _NS, placed_ms * _NS, end_ms * _NS
+    attributes = _attributes(job, attempt)
+    spans = [
+        Span(own, ids.attempt, trace.job_span_id, name, begin_ns, end_ns, attributes, task_index, error, link_id),
+        Span(own, ids.queued, ids.attempt, "queued", begin_ns, placed_ns),
+    ]
     if started_ms:
-        phases.append(("running", started_ms, end_ms))
-    for phase, begin_ms, phase_end_ms in phases:
-        failed = error if phase == phases[-1][0] else None
-        context = trace.attempt(task_index, attempt_id, phase)
-        yield SpanData(context, own, phase, begin_ms, phase_end_ms, error=failed)
+        started_ns = started_ms * _NS
+        spans.append(Span(own, ids.building, ids.attempt, "building", placed_ns, started_ns))
+        spans.append(Span(own, ids.running, ids.attempt, "running", started_ns, end_ns, error=error))
+    else:
+        spans.append(Span(own, ids.building, ids.attempt, "building", placed_ns, end_ns, error=error))
+    return spans
 
 
-def _attributes(job: Job, task_index: int, attempt: TaskAttempt) -> dict[str, Value]:
-    attributes: dict[str, Value] = {
-        "iris.job_id": job.job_id,
-        "iris.owner": job.owner,
-        "iris.task_index": task_index,
-        "iris.attempt_id": attempt.attempt_id,
-        "iris.worker_id": attempt.worker_id,
-        "iris.state": state_name(attempt.state),
-    }
-    if reason := _reason(attempt.failure):
-        attributes["iris.reason"] = reason
-    if attempt.exit_code is not None:
-        attributes["iris.exit_code"] = attempt.exit_code
-    return attributes
+def log_upload_span(trace: JobTrace, task_index: int, attempt_id: int, begin_ms: int, end_ms: int) -> Span:
+    """Return the span of the upload of an attempt's log.
+
+    Args:
+        trace: The identities of the spans of the job.
+        task_index: The index of the task.
+        attempt_id: The id of the attempt.
+        begin_ms: When the controller stored the first part of the log, in milliseconds since the epoch.
+        end_ms: When the controller stored the end of the log.
+    """
+    ids = trace.attempt_ids(task_index, attempt_id)
+    return Span(trace.trace, ids.log_upload, ids.attempt, "log upload", begin_ms * _NS, max(begin_ms, end_ms) * _NS)
 
 
-def _reason(failure: int) -> str:
+def _attributes(job: Job, attempt: TaskAttempt) -> Attributes:
+    exit_code = attempt.exit_code
+    return (
+        "iris.job_id",
+        job.job_id,
+        "iris.owner",
+        job.owner,
+        "iris.attempt_id",
+        attempt.attempt_id,
+        "iris.worker_id",
+        attempt.worker_id,
+        "iris.state",
+        STATE_NAMES[attempt.state],
+        *_reason(attempt.failure),
+        *(() if exit_code is None else ("iris.exit_code", exit_code)),
+    )
+
+
+def _reason(failure: int) -> Attributes:
+    if not failure:
+        return ()
     try:
-        return FailureCode(failure).name if failure else ""
+        return "iris.reason", FailureCode(failure).name
     except ValueError:
-        return str(failure)  # The code is unknown, because a newer release of Iris has stored it.
+        return "iris.reason", str(failure)  # The code is unknown, because a newer release of Iris has stored it.

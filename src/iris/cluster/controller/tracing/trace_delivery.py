@@ -1,63 +1,96 @@
-"""Sends the spans of attempts and jobs to a collector once they have ended.
+"""Sends the spans of attempts, jobs, calls and log uploads to a collector once they have ended.
 
-The delivery follows the journal of events, and makes the spans from the stored times of the job. The place of the
-delivery in the journal is stored. Therefore a collector that does not answer costs no memory, and a restarted
-controller sends the remaining spans. If the controller is killed before the place is stored, the spans of the last
-second are sent again, with the same ids.
+The delivery follows the journal of events, and makes the spans of attempts and jobs from the stored times of the job.
+The place of the delivery in the journal is stored. Therefore a collector that does not answer costs no memory, and a
+restarted controller sends the remaining spans. If the controller is killed before the place is stored, the spans of the
+last second are sent again, with the same ids.
+
+The spans of calls and log uploads are only in memory, and their number is bounded (`pending_spans.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from iris.cluster.controller.events.event_rows import SAVE_WEBHOOK, Event, EventFilter
 from iris.cluster.controller.events.event_streams import EventPages
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.logs.receive import UploadedLog
 from iris.cluster.controller.storage.store import Changes
-from iris.cluster.controller.tracing.job_spans import JobTrace, SpanData, attempt_spans, job_span
+from iris.cluster.controller.tracing.job_spans import attempt_spans, job_span, log_upload_span
+from iris.cluster.controller.tracing.otlp import CollectorAnswer
+from iris.cluster.controller.tracing.pending_spans import PendingSpans
+from iris.cluster.controller.tracing.span_tally import Drop, SpanTally
+from iris.cluster.controller.tracing.spans import Span
+from iris.cluster.controller.tracing.traced_jobs import FoundJob, Jobs, TracedJobs
 from iris.errors import IrisError
 from iris.event_kinds import JOB_ENDS
 from iris.event_log import log_event
 from iris.system.backoff import Backoff
+from iris.system.event_loop import happens
 
 PLACE = "traces"  # The name under which the place in the journal is stored, beside the places of webhooks.
 KINDS = (
-    *JOB_ENDS,
-    "task.retried",
     "task.succeeded",
+    "task.retried",
     "task.failed",
     "task.killed",
     "task.worker_failed",
+    *JOB_ENDS,
 )
 GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
+# If more events follow sooner, they are handled at once, because the journal has the newest 1,000 events in memory.
+_GATHER_EVENTS = 700
+_MOST_PENDING = 2000  # One request has at most this many spans of calls and log uploads.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-_YIELD_EVERY = 50
-_LAST_REQUEST_S = 10.0  # When the controller stops, the delivery of spans waits this long for its last request.
+_ITEMS_AT_ONCE = 50  # After the spans of this many events, the event loop does other work.
+_LAST_REQUEST_S = 10.0  # A stopped controller waits at most this long for the answer of the collector.
+_REPORT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
 class SpanSender(Protocol):
-    """Sends spans. The calls block."""
+    """Sends spans."""
 
-    def send(self, spans: Sequence[SpanData]) -> bool:
-        """Send spans, and return whether they were accepted."""
+    def encode(self, spans: Iterable[Span]) -> bytes:
+        """Return spans as bytes for `send`."""
 
-    def close(self) -> None:
-        """End a running call."""
+    async def send(self, spans: Sequence[bytes]) -> CollectorAnswer:
+        """Send encoded spans in one request, and return the answer of the collector."""
+
+    async def close(self) -> None:
+        """Close the connections."""
 
 
-class Jobs(Protocol):
-    """Finds jobs."""
+class PlaceSaver(Protocol):
+    """Stores rows of the database."""
 
-    async def get(self, job_id: str) -> JobRecord | None:
-        """Return a job; None if there is no job with this id."""
+    async def write_once(self, add: Callable[[Changes], object], /) -> None:
+        """Store the rows that a function adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The spans of one request.
+
+    Attributes:
+        spans: The encoded spans.
+        num_spans: The number of spans.
+        reached: The last event whose spans are in the request.
+        num_pending: How many of the spans that wait in memory are in the request.
+    """
+
+    spans: Sequence[bytes]
+    num_spans: int
+    reached: int
+    num_pending: int
 
 
 class TraceDelivery:
@@ -71,6 +104,10 @@ class TraceDelivery:
         jobs: Finds the jobs of events.
         saver: Stores the place in the journal.
         gather_s: For how many seconds spans are gathered before they are sent.
+
+    Attributes:
+        tally: The numbers of spans that were sent and given up.
+        pending: The spans of calls and log uploads that wait to be sent.
     """
 
     def __init__(
@@ -80,47 +117,77 @@ class TraceDelivery:
         journal: EventJournal,
         pages: EventPages,
         jobs: Jobs,
-        saver: Saver,
+        saver: PlaceSaver,
         *,
         gather_s: float = GATHER_S,
     ) -> None:
+        self.tally = SpanTally()
+        self.pending = PendingSpans(self.tally)
         self._sender = sender
         self._number = self._saved_number = number
         self._journal = journal
         self._pages = pages
-        self._jobs = jobs
+        self._jobs = TracedJobs(jobs)
         self._saver = saver
         self._gather_s = gather_s
         self._filter = EventFilter(KINDS)
-        self._thread = ThreadPoolExecutor(1, "iris-traces")
         self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._retry_after_s = 0.0
         self._is_failing = False
-        # The request that is being sent, and the event up to which it has spans. None: no request is being sent.
-        self._sending: tuple[asyncio.Future[bool], int] | None = None
-        # The trace of the last job, because the events of one job often follow each other.
-        self._trace: tuple[JobRecord, JobTrace] | None = None
+        self._reported_at_s = -_REPORT_EVERY_S
+        self._last_problem = ""
+        # The request that is being sent; None: no request is being sent.
+        self._sending: tuple[asyncio.Task[CollectorAnswer], _Page] | None = None
+
+    def job_removed(self, record: JobRecord) -> None:
+        """Keep a removed job until its spans are sent. Only a bounded number of jobs is kept."""
+        if self._number < self._journal.last_number:
+            self._jobs.keep(record, self._journal.last_number)
 
     async def run(self) -> None:
         """Send spans until the task is cancelled. Then try once to send the remaining spans."""
         try:
             while True:
-                stored = self._journal.next_events()
-                while self._number < self._journal.last_number:
-                    if not await self._try_page():
-                        await asyncio.sleep(self._pauses.next_s())
-                await stored.wait()
-                await asyncio.sleep(self._gather_s)
+                await self._wait_for_spans()
+                if not await self.deliver_page():
+                    await asyncio.sleep(max(self._pauses.next_s(), self._retry_after_s))
+                self._report_drops()
         finally:
             if self._sending is not None:
                 await self._finish_sending(*self._sending)
-            elif not self._is_failing and self._number < self._journal.last_number:
+            elif not self._is_failing and self._has_work:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_REQUEST_S):
-                        await self._try_page()
-            self._sender.close()
-            self._thread.shutdown(wait=False, cancel_futures=True)
+                        await self.deliver_page()
+            await self.close()
 
-    async def _try_page(self) -> bool:
+    async def close(self) -> None:
+        """Close the connections to the collector."""
+        await self._sender.close()
+
+    @property
+    def _has_work(self) -> bool:
+        return self._number < self._journal.last_number or len(self.pending) > 0
+
+    async def _wait_for_spans(self) -> None:
+        """Wait until there are events or spans to handle. Then gather further ones for some time."""
+        if not self._has_work:
+            await self._wait_for_work()
+        until_s = time.monotonic() + self._gather_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._journal.last_number - self._number > _GATHER_EVENTS:
+                return
+            await happens(self._journal.next_events(), left_s)
+
+    async def _wait_for_work(self) -> None:
+        waits = [asyncio.create_task(self._journal.next_events().wait()), asyncio.create_task(self.pending.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def deliver_page(self) -> bool:
         """Send the spans of the next events. Return whether the page is done. An error must not end the delivery."""
         try:
             return await self._send_page()
@@ -129,65 +196,135 @@ class TraceDelivery:
             return False
 
     async def _send_page(self) -> bool:
-        """Send the spans of the next events. Return whether the collector has accepted them."""
-        self._number = max(self._number, self._journal.first_number - 1)
-        events, reached = await self._pages.page(self._number, self._filter)
-        spans: list[SpanData] = []
-        for count, event in enumerate(events, 1):
-            spans += await self._spans_of(event)
-            if not count % _YIELD_EVERY:
-                await asyncio.sleep(0)
-        if spans:
-            if not await self._send(spans, reached):
-                if not self._is_failing:
-                    self._is_failing = True
-                    text = "the collector does not accept spans, which are sent again later"
-                    log_event(_log, "traces.failing", level=logging.WARNING, error=text)
+        """Send the next spans. Return whether they are accepted or given up, so that the next page may follow."""
+        expired = self._journal.first_number - 1 - self._number
+        if expired > 0:
+            self._drop(Drop.EXPIRED, expired, "the events are not stored any more")
+            self._number += expired
+        page = await self._make_page()
+        if page.num_spans:
+            answer = await self._send(page)
+            if not await self._conclude(answer, page):
                 return False
-            if self._is_failing:
-                self._is_failing = False
-                log_event(_log, "traces.recovered")
-            self._pauses.reset()
-        self._number = reached
-        if spans or reached - self._saved_number > 1000:
+        else:
+            self._number = page.reached
+            self.pending.remove(page.num_pending)
+        self._jobs.release(self._number)
+        if page.reached - self._saved_number > 1000:
             await self._save()
         return True
 
-    async def _send(self, spans: Sequence[SpanData], reached: int) -> bool:
-        """Send spans, and return whether the collector has accepted them."""
-        sent = asyncio.get_running_loop().run_in_executor(self._thread, self._sender.send, spans)
-        self._sending = sent, reached
+    async def _make_page(self) -> _Page:
+        events, reached = await self._pages.page(self._number, self._filter)
+        pending = self.pending.first(_MOST_PENDING)
+        parts: list[bytes] = []
+        num_spans = 0
+        # Spans are encoded soon. Many living objects would make the garbage collector look at all objects again.
+        for first in range(0, len(events) + len(pending), _ITEMS_AT_ONCE):
+            spans: list[Span] = []
+            for event in events[first : first + _ITEMS_AT_ONCE]:
+                found = self._jobs.find_again(event.job_id, event.time_ms)
+                spans += self._spans_of(event, found or await self._jobs.find(event.job_id, event.time_ms))
+            for one in pending[max(0, first - len(events)) : max(0, first + _ITEMS_AT_ONCE - len(events))]:
+                if isinstance(one, Span):
+                    spans.append(one)
+                    continue
+                # The log keeper has checked the id.
+                job_id, _, index = one.task_id.rpartition("/task-")
+                found = self._jobs.find_again(job_id, one.end_ms) or await self._jobs.find(job_id, one.end_ms)
+                spans += self._spans_of_upload(one, int(index), found)
+            parts.append(self._sender.encode(spans))
+            num_spans += len(spans)
+            await asyncio.sleep(0)
+        self._jobs.forget_last()
+        return _Page(parts, num_spans, reached, len(pending))
+
+    async def _send(self, page: _Page) -> CollectorAnswer:
+        """Send spans, and return the collector's answer. A cancelled caller leaves the request in `_sending`."""
+        sending = asyncio.create_task(self._sender.send(page.spans))
+        self._sending = sending, page
         try:
-            is_accepted = await asyncio.shield(sent)
-        except Exception:  # noqa: BLE001 - An exporter that raises must not end the delivery for good.
+            return await asyncio.shield(sending)
+        except Exception as error:  # noqa: BLE001 - A sender that raises must not end the delivery for good.
             _log.exception("spans cannot be sent")
-            is_accepted = False
-        self._sending = None
-        return is_accepted
+            return CollectorAnswer(f"spans cannot be sent: {type(error).__name__}", is_final=False)
+        finally:
+            if sending.done():
+                self._sending = None
 
-    async def _finish_sending(self, sent: asyncio.Future[bool], reached: int) -> None:
-        """Wait for the request that is being sent, so that the next controller does not send it again."""
-        await asyncio.wait([sent], timeout=_LAST_REQUEST_S)
-        if sent.done() and not sent.cancelled() and sent.exception() is None and sent.result():
-            self._number = reached
+    async def _conclude(self, answer: CollectorAnswer, page: _Page) -> bool:
+        """Count the spans of an answered request, and store the place. Return False if they must be sent again."""
+        if not answer.is_accepted and not answer.is_final:
+            self._retry_after_s = answer.retry_after_s
+            if not self._is_failing:
+                self._is_failing = True
+                text = f"{answer.problem}; the spans are sent again later"
+                log_event(_log, "traces.failing", level=logging.WARNING, error=text)
+            return False
+        if not answer.is_accepted:
+            self._drop(Drop.REFUSED, page.num_spans, answer.problem)
+        else:
+            rejected = min(answer.num_rejected, page.num_spans)
+            self.tally.sent += page.num_spans - rejected
+            if rejected:
+                self._drop(Drop.REJECTED, rejected, answer.problem)
+        if self._is_failing:
+            self._is_failing = False
+            log_event(_log, "traces.recovered")
+        self._retry_after_s = 0.0
+        self._pauses.reset()
+        self._number = page.reached
+        self.pending.remove(page.num_pending)
+        if self._number != self._saved_number:
             await self._save()
+        return True
 
-    async def _spans_of(self, event: Event) -> list[SpanData]:
-        record = await self._jobs.get(event.job_id)
-        # The job may have been removed, and a later job may have its name.
-        if record is None or not record.launch.is_traced or record.job.submitted_at_ms > event.time_ms:
-            return []
-        job = record.job
-        if self._trace is None or self._trace[0] is not record:
-            self._trace = record, JobTrace(job.job_id, job.submitted_at_ms, record.launch)
-        trace = self._trace[1]
-        if not event.HasField("task_index"):
-            return [job_span(job, trace)]
+    async def _finish_sending(self, sending: asyncio.Task[CollectorAnswer], page: _Page) -> None:
+        """Wait for the request that is being sent, so that the next controller does not send it again."""
+        await asyncio.wait([sending], timeout=_LAST_REQUEST_S)
+        if sending.done() and not sending.cancelled() and sending.exception() is None:
+            await self._conclude(sending.result(), page)
+        self._report_drops()
+
+    def _spans_of(self, event: Event, found: FoundJob | None) -> Sequence[Span]:
+        """Return the spans that are complete with an event."""
+        if found is None:
+            self._drop(Drop.JOB_REMOVED, 1, "the job was removed before its spans were sent")
+            return ()
+        job, trace = found
+        if trace is None:
+            return ()
         if not event.HasField("attempt_id"):
-            return []  # Only attempts have spans, and the event is about a task that ended without a further attempt.
-        if event.task_index >= len(job.tasks) or event.attempt_id >= len(job.tasks[event.task_index].attempts):
-            return []  # The clock was set back, and the event belongs to an earlier job with the same name.
-        return list(attempt_spans(job, trace, event.task_index, event.attempt_id))
+            # Tasks have no spans. An event without an attempt is about a job, or about a task that had no attempt.
+            return () if event.HasField("task_index") else (job_span(job, trace),)
+        task_index, attempt_id = event.task_index, event.attempt_id
+        if task_index >= len(job.tasks) or attempt_id >= len(job.tasks[task_index].attempts):
+            return ()  # The clock was set back, and the event belongs to an earlier job with the same name.
+        return attempt_spans(job, trace, task_index, attempt_id)
+
+    def _spans_of_upload(self, log: UploadedLog, task_index: int, found: FoundJob | None) -> Sequence[Span]:
+        if found is None or (log.job_submitted_at_ms and found[0].submitted_at_ms != log.job_submitted_at_ms):
+            self._drop(Drop.JOB_REMOVED, 1, "the job was removed before its spans were sent")
+            return ()
+        _, trace = found
+        if trace is None:
+            return ()
+        return (log_upload_span(trace, task_index, log.attempt_id, log.begin_ms, log.end_ms),)
+
+    def _drop(self, reason: Drop, amount: int, problem: str) -> None:
+        self.tally.drop(reason, amount)
+        self._last_problem = problem
+
+    def _report_drops(self) -> None:
+        """Record how many spans were given up. There is at most one event in a minute, because an event for each page
+        could remove all other events from the journal.
+        """
+        if time.monotonic() < self._reported_at_s + _REPORT_EVERY_S:
+            return
+        count = self.tally.pop_unreported()
+        if count:
+            self._reported_at_s = time.monotonic()
+            log_event(_log, "traces.dropped", level=logging.WARNING, count=count, error=self._last_problem)
 
     async def _save(self) -> None:
         number = self._number

@@ -11,7 +11,7 @@ from iris.cluster.controller.jobs.instructions import StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import WorkerIdentity
 from iris.cluster.controller.submission.request import LaunchJobRequest
-from iris.cluster.controller.tracing.job_spans import trace_parent
+from iris.cluster.controller.tracing.job_spans import task_parents
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.engine.base import Slot
@@ -99,6 +99,7 @@ def run_tasks_request(
     if launch.seen_task_indices:
         shared.seen_num_tasks = launch.seen_num_tasks
     request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
+    trace_parent = task_parents(job, launch)
     for start in starts:
         place = request.places.add(
             task_index=start.task_index,
@@ -106,7 +107,7 @@ def run_tasks_request(
             gpu_ids=slots[start.task_index].gpu_ids if start.task_index in slots else (),
             token=token_of(job, start.task_index, start.attempt_id),
         )
-        place.traceparent = trace_parent(job, launch, start.task_index, start.attempt_id)
+        place.traceparent = trace_parent(start.task_index, start.attempt_id)
         if launch.seen_task_indices:
             place.seen_task_index = launch.seen_task_indices[start.task_index]
     return request

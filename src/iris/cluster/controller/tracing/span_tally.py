@@ -1,0 +1,56 @@
+"""Counts the spans that were sent, and those that were given up, for metrics. The module is pure."""
+
+from __future__ import annotations
+
+import enum
+
+from iris.metrics.definitions import Family, counter
+from iris.metrics.tallies import Counts
+
+
+class Drop(enum.StrEnum):
+    """Why spans were given up. The value is a label of the metric."""
+
+    REFUSED = "refused"  # The collector refused the request with a status that forbids a further try.
+    REJECTED = "rejected"  # The collector accepted the request except these spans.
+    JOB_REMOVED = "job_removed"  # The job was removed before its spans were sent.
+    EXPIRED = "expired"  # The events of the attempts are not stored any more.
+    OVERFLOW = "overflow"  # Too many spans of calls and of log uploads waited to be sent.
+
+
+SENT = counter("iris_trace_spans_sent_total", "Spans of traces that the collector has accepted.")
+DROPPED = counter(
+    "iris_trace_spans_dropped_total",
+    "Spans of traces that were given up, by reason: refused or rejected by the collector, job_removed or expired before"
+    " they were sent, or overflow of the buffer. Each attempt and job counts once for job_removed, and each event for"
+    " expired.",
+    "reason",
+)
+TRACE_METRICS = (SENT, DROPPED)
+
+
+class SpanTally:
+    """The numbers of spans that were sent and given up.
+
+    Attributes:
+        sent: The number of spans that the collector has accepted.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._dropped = Counts(known=[reason.value for reason in Drop])
+        self._unreported = 0
+
+    def drop(self, reason: Drop, amount: int = 1) -> None:
+        """Count spans that were given up."""
+        self._dropped.add(reason.value, amount=amount)
+        self._unreported += amount
+
+    def pop_unreported(self) -> int:
+        """Return how many spans were given up since the last call of this method."""
+        amount, self._unreported = self._unreported, 0
+        return amount
+
+    def families(self) -> list[Family]:
+        """Return the present values."""
+        return [SENT.one(self.sent), DROPPED.many(self._dropped)]

@@ -1,0 +1,55 @@
+"""The spans that the controller records. The module is pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# The names and values of attributes, alternately. A tuple can be a key of the cache of encoded attributes.
+Attributes = tuple[str | int, ...]
+
+
+class Trace(NamedTuple):
+    """The trace to which spans belong.
+
+    Attributes:
+        trace_id: The id of the trace, 16 bytes.
+        state: The tracestate, which is passed on unchanged.
+    """
+
+    trace_id: bytes
+    state: str = ""
+
+
+class Span(NamedTuple):
+    """A span that has ended.
+
+    The class is a named tuple, because an attempt has five spans and a tuple is the cheapest object.
+
+    Attributes:
+        trace: The trace.
+        span_id: The id of the span, 8 bytes.
+        parent_id: The id of the parent span; empty if the span is the first of its trace.
+        name: The name.
+        begin_ns: The begin, in nanoseconds since the epoch.
+        end_ns: The end, in nanoseconds since the epoch.
+        attributes: The names and values of the attributes, alternately. Equal attributes of several spans are encoded
+            once.
+        task_index: The index of the task, which is a further attribute; None if the span is not about one task.
+        error: Why the work of the span failed; None if it did not fail. The text may be empty.
+        link_id: The id of a related span in the same trace; empty if there is none.
+        has_remote_parent: Whether another process made the parent span.
+        is_server: Whether the span is the server's side of a call.
+    """
+
+    trace: Trace
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    begin_ns: int
+    end_ns: int
+    attributes: Attributes = ()
+    task_index: int | None = None
+    error: str | None = None
+    link_id: bytes = b""
+    has_remote_parent: bool = False
+    is_server: bool = False

@@ -1,0 +1,92 @@
+"""Finds the jobs of spans, also for a while after a job was removed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.tracing.job_spans import JobTrace
+
+# The removed jobs that are kept have at most this many tasks together. A task takes a few kilobytes.
+MAX_KEPT_TASKS = 5000
+FoundJob = tuple[Job, JobTrace | None]
+
+
+class Jobs(Protocol):
+    """Finds jobs."""
+
+    async def get(self, job_id: str) -> JobRecord | None:
+        """Return a job; None if there is no job with this id."""
+
+
+class TracedJobs:
+    """The jobs whose spans are sent.
+
+    Args:
+        jobs: Finds the jobs that are not removed.
+        max_kept_tasks: How many tasks the removed jobs that are kept have together. One job may have more.
+    """
+
+    def __init__(self, jobs: Jobs, max_kept_tasks: int = MAX_KEPT_TASKS) -> None:
+        self._jobs = jobs
+        self._max_kept_tasks = max_kept_tasks
+        # The removed jobs by id, each with the event up to which it is kept, and the number of their tasks.
+        self._removed: OrderedDict[str, tuple[JobRecord, int]] = OrderedDict()
+        self._kept_tasks = 0
+        # The last job that was found. The events of one job often follow each other.
+        self._last: tuple[str, Job, JobTrace | None] | None = None
+
+    def find_again(self, job_id: str, time_ms: int) -> FoundJob | None:
+        """Return what `find` returns, if the last call of `find` has found the same job. Otherwise return None."""
+        last = self._last
+        # If a job was removed, a later job may have its name.
+        if last is None or last[0] != job_id or last[1].submitted_at_ms > time_ms or job_id in self._removed:
+            return None
+        return last[1], last[2]
+
+    async def find(self, job_id: str, time_ms: int) -> FoundJob | None:
+        """Return the job with an id that existed at a time, and the identities of its spans. The second value is None
+        if the job has no spans. Return None if the job was removed.
+        """
+        record = await self._jobs.get(job_id)
+        # The job may have been removed, and a later job may have its name.
+        if record is None or record.job.submitted_at_ms > time_ms:
+            record = self._removed[job_id][0] if job_id in self._removed else None
+        if record is None or record.job.submitted_at_ms > time_ms:
+            return None
+        job, launch = record.job, record.launch
+        trace = JobTrace(job.job_id, job.submitted_at_ms, launch) if launch.is_traced else None
+        self._last = job_id, job, trace
+        return job, trace
+
+    def forget_last(self) -> None:
+        """Forget the last job that was found, because it may be removed before the next call of `find`."""
+        self._last = None
+
+    def keep(self, record: JobRecord, number: int) -> None:
+        """Keep a removed job until the spans of its events are sent.
+
+        Args:
+            record: The job.
+            number: The number of the newest event. No later event belongs to the job.
+        """
+        self._forget(record.job_id)
+        self._removed[record.job_id] = record, number
+        self._kept_tasks += len(record.job.tasks)
+        while self._kept_tasks > self._max_kept_tasks and len(self._removed) > 1:
+            self._forget(next(iter(self._removed)))
+
+    def release(self, number: int) -> None:
+        """Forget the removed jobs whose events are all handled, up to the event with a number."""
+        while self._removed:
+            job_id, (_, until) = next(iter(self._removed.items()))
+            if until > number:
+                return
+            self._forget(job_id)
+
+    def _forget(self, job_id: str) -> None:
+        record, _ = self._removed.pop(job_id, (None, 0))
+        if record is not None:
+            self._kept_tasks -= len(record.job.tasks)
