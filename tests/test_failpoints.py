@@ -69,7 +69,7 @@ def test_failpoint_without_the_variable_has_no_effect() -> None:
         failpoint(name)
 
 
-def test_failpoint_takes_effect_at_the_passes_selected_by_its_condition() -> None:
+def test_failpoint_takes_effect_each_time_that_its_condition_selects() -> None:
     def strikes(text: str, times: int) -> list[int]:
         (one,) = parse(text)["spawn.before"]
         return [time for time in range(1, times + 1) if one.strikes()]

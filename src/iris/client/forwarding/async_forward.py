@@ -54,7 +54,7 @@ class AsyncForward(LocalAddresses):
             await self._forwarding.stop()
 
     async def wait(self, timeout: float | None = None) -> str:
-        """Wait until the task has ended, and return how it ended, for people.
+        """Wait until the task has ended. Return a text for people that says how the task ended.
 
         Args:
             timeout: The seconds after which to give up. None and `math.inf` wait forever.

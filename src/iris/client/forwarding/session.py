@@ -58,7 +58,7 @@ class ForwardSession:
         await self._tunnel.until_answered()
 
     async def run(self) -> str:
-        """Keep a tunnel open until the task has ended. Return how the task ended, for people.
+        """Keep a tunnel open until the task has ended. Return a text for people that says how the task ended.
 
         Raises:
             FailedPreconditionError: The task had ended before the first tunnel was opened.

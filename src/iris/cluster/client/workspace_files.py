@@ -166,7 +166,7 @@ class FoundFiles:
 
 
 class _Scope:
-    """Decides which files of one folder are ignored."""
+    """Decides which files of one folder of a workspace are not sent, because an ignore file names them."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
         """Return the scope of a subfolder, with the additional rules of the subfolder's ignore file."""

@@ -105,7 +105,8 @@ def is_wrapper(obj: object) -> bool:
 
 
 def rebuild_wrapper(obj: Any) -> Any:
-    """Return a reduction that creates a wrapper of `wrapt` again."""
+    """Return a tuple from which pickle creates an object of the library `wrapt` again, as `__reduce__` returns such
+    tuples."""
     wrapt = sys.modules["wrapt"]
     # `FunctionWrapper` is found in `wrapt` when the pickle is loaded. pickle itself would look in the class's
     # `__module__`, and that module does not export the class.

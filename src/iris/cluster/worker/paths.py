@@ -175,7 +175,7 @@ class WorkerDir:
         return [self._root, *([] if self._logs is None else [self._logs.root])]
 
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
-        """Return the paths of an attempt, whether or not it exists."""
+        """Return the paths of the directory and the log of an attempt, even if these do not exist."""
         kept_log = None if self._logs is None else self._logs.attempt(task_id, attempt_id)
         return AttemptDir(self._task(task_id) / str(attempt_id), kept_log)
 

@@ -151,7 +151,7 @@ class WorkerConnection:
 
 
 class ClusterVerbs:
-    """The base class of all classes that contain calls of the cluster.
+    """The base class of the client's classes that have methods for the calls of the cluster.
 
     Args:
         connection: The connections of the client.

@@ -21,7 +21,7 @@ SLICE_S = 0.001
 
 
 class Slices:
-    """Runs the slices of all readers' answers, one after the other.
+    """Makes the answers for all readers of logs in short slices, so that one long answer does not delay the others.
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
