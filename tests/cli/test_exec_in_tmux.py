@@ -66,6 +66,29 @@ def job(shared_cluster: LocalServer) -> Iterator[Job]:
         started.terminate()
 
 
+def test_shell_runs_vim_and_top_one_after_the_other(remote_iris: Iris, tmux: Tmux, job: Job) -> None:
+    prompt = "in-task>"
+
+    def run(command: str) -> None:
+        # Keys that are typed too early are lost, because a program that ends drops the rest of its input.
+        wait_until(lambda: [line for line in tmux.screen() if line][-1:] == [prompt], f"{prompt!r} in tmux")
+        tmux.type(command, "Enter")
+
+    words = remote_iris.command("shell", "-e", "SHELL=/bin/sh", "-e", f"PS1={prompt} ", job.job_id)
+    tmux.type(f"clear; {shlex.join(words)}; echo code=$?", "Enter")
+    run("vim -u NONE of-shell")
+    tmux.shows("~")
+    tmux.type("i", "typed in vim", "Escape", ":wq", "Enter")
+    run("top")
+    tmux.shows("load average")
+    tmux.type("q")
+    run("cat of-shell; stty size")
+    tmux.shows("typed in vim")
+    tmux.shows("24 80")
+    run("clear; exit 3")
+    tmux.shows("code=3")
+
+
 def start(tmux: Tmux, remote_iris: Iris, job: Job, *command: str) -> None:
     words = remote_iris.command("exec", "-it", job.job_id, "--", *command)
     tmux.type(f"{shlex.join(words)}; echo code=$?", "Enter")
