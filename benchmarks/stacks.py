@@ -21,7 +21,7 @@ from iris.client import IrisClient
 
 _NAME = "stacks"
 _READINGS = 1000  # Of all tasks together.
-_PAIRS = 5
+_PAIRS = 20
 _AIM_TIMES = 1.01
 # The argument is the file that ends the program.
 _PROGRAM = """
