@@ -21,7 +21,8 @@ SLICE_S = 0.001
 
 
 class Slices:
-    """Makes the answers for all readers of logs in short slices, so that one long answer does not delay the others.
+    """Makes large answers in short slices, one slice after the other, so that one large answer does not delay other
+    work.
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
