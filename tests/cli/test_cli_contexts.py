@@ -189,7 +189,7 @@ def test_login_on_a_terminal_asks_for_the_token_without_showing_it(
     assert user_iris.json("context", "show")["name"] == "prod"
 
 
-def test_login_with_a_certificate_authority_keeps_its_path(
+def test_login_saves_the_path_of_the_given_certificate_authority(
     user_iris: Iris, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     authority = CertificateAuthority(tmp_path)

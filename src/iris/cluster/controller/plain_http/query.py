@@ -156,14 +156,16 @@ def _number(name: str, value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= _LONGEST_NUMBER and int(value) <= MAX_INT32:
         return int(value)
     example = f"{name}=0&{name}=2 for two tasks" if name == "task" else f"{name}=2"
-    raise _refuse(name, value, f"a whole number from 0 to {MAX_INT32}", example)
+    raise _refuse(name, value, accepted=f"a whole number from 0 to {MAX_INT32}", example=example)
 
 
 def _count(name: str, value: str) -> int:
     number = _number(name, value)
     if number:
         return number
-    raise _refuse(name, value, f"a whole number from 1 to {MAX_INT32}", f"{name}=100, or no {name} for all lines")
+    raise _refuse(
+        name, value, accepted=f"a whole number from 1 to {MAX_INT32}", example=f"{name}=100, or no {name} for all lines"
+    )
 
 
 def _tail(name: str, value: str) -> int:

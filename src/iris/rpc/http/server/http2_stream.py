@@ -74,7 +74,8 @@ class Http2Stream:
         self._occupied = 0  # The number of bytes in the flow-control windows that belong to unread data.
         self._end_received = False
         self._continue_due = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
-        # The head of the answer. None before the application has made the head, and after the head was sent.
+        # The head of the answer, while it waits to be sent. None before the application has made it, and after it was
+        # sent.
         self._head: Headers | None = None
         self._head_call: asyncio.Handle | None = None
         self.has_trailers = False
