@@ -1,11 +1,12 @@
 // The addresses of the views. An address is the hash of the page's URL, so that the page works below any path.
 //
 // `#/jobs`, `#/jobs/JOB`, `#/jobs/JOB/logs`, `#/machines`, `#/cluster` and `#/signin`, each with an optional query such
-// as `?state=FAILED`. `stacks` and `terminal` can stand in place of `logs`. A job id is one segment: its slashes are escaped.
+// as `?state=FAILED`. `stacks`, `profile` and `terminal` can stand in place of `logs`. A job id is one segment: its slashes
+// are escaped.
 
 export type ViewName = "jobs" | "job" | JobTab | "machines" | "cluster" | "signin" | "unknown";
 /** The views of one job beside the view `job`. */
-export type JobTab = "logs" | "stacks" | "terminal";
+export type JobTab = "logs" | "stacks" | "profile" | "terminal";
 
 export interface Route {
   readonly view: ViewName;
@@ -15,7 +16,7 @@ export interface Route {
   readonly query: URLSearchParams;
 }
 
-const JOB_TABS: readonly JobTab[] = ["logs", "stacks", "terminal"];
+const JOB_TABS: readonly JobTab[] = ["logs", "stacks", "profile", "terminal"];
 const PLAIN_VIEWS: readonly ViewName[] = ["jobs", "machines", "cluster", "signin"];
 
 /** Returns the route of a hash such as `#/jobs?state=FAILED`. A hash without a path is the list of jobs. */

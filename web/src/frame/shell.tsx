@@ -5,7 +5,7 @@ import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { needsSignIn } from "../rpc/session";
 import { ClusterView } from "../views/cluster/cluster_view";
-import { StacksView, TerminalView } from "../views/inside/inside_views";
+import { ProfileView, StacksView, TerminalView } from "../views/inside/inside_views";
 import { JobView } from "../views/job/job_view";
 import { JobsView } from "../views/jobs/jobs_view";
 import { LogsView } from "../views/logs/logs_view";
@@ -25,6 +25,7 @@ const VIEWS: Readonly<Record<ViewName, ComponentType<{ route: Route }>>> = {
   job: JobView,
   logs: LogsView,
   stacks: StacksView,
+  profile: ProfileView,
   terminal: TerminalView,
   machines: MachinesView,
   cluster: ClusterView,
@@ -32,7 +33,7 @@ const VIEWS: Readonly<Record<ViewName, ComponentType<{ route: Route }>>> = {
   unknown: UnknownView,
 };
 const NAVIGATION: readonly { view: ViewName; label: string; covers: readonly ViewName[] }[] = [
-  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs", "stacks", "terminal"] },
+  { view: "jobs", label: "Jobs", covers: ["jobs", "job", "logs", "stacks", "profile", "terminal"] },
   { view: "machines", label: "Machines", covers: ["machines"] },
   { view: "cluster", label: "Cluster", covers: ["cluster"] },
 ];

@@ -9,6 +9,7 @@ import type {
   Controller_WriteTunnelRequestSchema,
   ExecEvent,
   ReadStacksResponse,
+  SampleStacksResponse,
   TunnelMessage,
   WriteTunnelResponse,
 } from "../../gen/iris/rpc/cluster_pb";
@@ -32,6 +33,11 @@ export interface Host {
 
 export interface StacksHost extends Host {
   readonly readStacks: (withVariables: boolean, signal: AbortSignal) => Promise<ReadStacksResponse>;
+}
+
+export interface ProfileHost extends Host {
+  /** Samples the tasks for 1 to 10 seconds. `rate` is the number of samples per second and process. */
+  readonly sampleStacks: (seconds: number, rate: number, withIdle: boolean, signal: AbortSignal) => Promise<SampleStacksResponse>;
 }
 
 type OpenRequest = MessageInitShape<typeof Controller_OpenTunnelRequestSchema>;
@@ -69,6 +75,7 @@ export type Mount<H extends Host> = (element: HTMLElement, host: H) => () => voi
 export interface InspectProgram {
   readonly BUILD: string;
   readonly mountStacks: Mount<StacksHost>;
+  readonly mountProfile: Mount<ProfileHost>;
 }
 
 /** The program `terminal.js`. */

@@ -12,7 +12,7 @@ import { mayLookInside, me } from "../../rpc/session";
 import { controller } from "../../rpc/transport";
 import { useWatchedJob } from "../job/watch_job";
 import { execCalls } from "./exec_calls";
-import type { Host, InspectProgram, StacksHost, TerminalHost, TerminalProgram } from "./host";
+import type { Host, InspectProgram, ProfileHost, StacksHost, TerminalHost, TerminalProgram } from "./host";
 import { LaterProgram } from "./later_program";
 
 /** Where all tasks of a job are. The parameter `task` of the address chooses one task. */
@@ -28,6 +28,26 @@ export function StacksView({ route }: { route: Route }) {
             ...common,
             readStacks: (withVariables, signal) =>
               controller.readStacks({ jobId: common.jobId, taskIndices: chosen(common), withVariables }, { signal }),
+          }}
+        />
+      )}
+    </InsideView>
+  );
+}
+
+/** Where all tasks of a job spend their time. The parameter `task` of the address chooses one task. */
+export function ProfileView({ route }: { route: Route }) {
+  return (
+    <InsideView route={route} title="Profile" action="profile its tasks">
+      {(common) => (
+        <LaterProgram<InspectProgram, ProfileHost>
+          name="inspect"
+          what="the profile"
+          mountOf={(program) => program.mountProfile}
+          host={{
+            ...common,
+            sampleStacks: (seconds, rate, withIdle, signal) =>
+              controller.sampleStacks({ jobId: common.jobId, taskIndices: chosen(common), seconds, rate, withIdle }, { signal }),
           }}
         />
       )}

@@ -69,7 +69,12 @@ export function JobView({ route }: { route: Route }) {
           </h2>
           <Counts counts={countStates(tasks)} />
           <a href={hrefOf("logs", jobId)}>Logs of all tasks</a>
-          {!isFinal && mayLookInside(job.owner) && <a href={hrefOf("stacks", jobId)}>Stacks</a>}
+          {!isFinal && mayLookInside(job.owner) && (
+            <>
+              <a href={hrefOf("stacks", jobId)}>Stacks</a>
+              <a href={hrefOf("profile", jobId)}>Profile</a>
+            </>
+          )}
         </div>
         <div class="state-bar-line">
           <StateBar counts={countStates(tasks)} />

@@ -42,6 +42,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         {!styleOf(task.state).isFinal && mayLookInside(job.owner) && (
           <>
             <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
+            <a href={hrefOf("profile", job.jobId, [["task", String(task.taskIndex)]])}>Profile</a>
             <a href={hrefOf("terminal", job.jobId, [["task", String(task.taskIndex)]])}>Terminal</a>
           </>
         )}

@@ -160,7 +160,7 @@ function isIdle(thread: ThreadStack, frames: readonly StackFrame[]): boolean {
 }
 
 /** Returns whether a file is probably the user's own code: neither the standard library nor an installed package. */
-function isOwn(file: string): boolean {
+export function isOwn(file: string): boolean {
   return file !== "" && !LIBRARY.test(file) && !INSTALLED.test(file) && !file.includes("iris/cluster/");
 }
 
