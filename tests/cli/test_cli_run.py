@@ -79,7 +79,7 @@ def test_run_with_a_workspace_runs_in_a_copy_of_the_folder(iris: Iris) -> None:
     assert not list(iris.folder.rglob("made"))
 
 
-def test_ctrl_c_stops_the_job_and_shows_it_to_its_end(iris: Iris) -> None:
+def test_ctrl_c_stops_the_job_and_shows_its_lines_until_it_ends(iris: Iris) -> None:
     run = iris.start(
         "run", "--replicas", "2", *sh("trap 'echo last words; exit 0' TERM; echo $$; while :; do sleep 0.05; done")
     )

@@ -140,7 +140,7 @@ class State(StrEnum):
 
     @classmethod
     def _unknown(cls, number: int) -> Self:
-        """Return a state that only a newer server knows."""
+        """Return a state for a number that this version does not know, because a newer server has sent it."""
         name = f"{_UNKNOWN}{number}"
         member = str.__new__(cls, name)
         member._name_ = member._value_ = name

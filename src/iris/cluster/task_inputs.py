@@ -52,12 +52,15 @@ def items_of(blob: bytes) -> Iterator[bytes]:
 
 
 def table_entry(index: int) -> tuple[int, int]:
-    """Return the offset and the length of the part of the blob's table that describes an item."""
+    """Return where the table of a blob has the entry of an item: the offset and the length of the entry."""
     return _COUNT.size + _OFFSET.size * index, _PLACE.size
 
 
 def item_place(entry: bytes) -> tuple[int, int] | None:
-    """Return the offset and the length of an item, from its part of the table. None: there is no such item."""
+    """Return the offset and the length of an item in a blob, from the item's entry in the table of the blob.
+
+    Return None if the blob has no such item.
+    """
     if len(entry) < _PLACE.size:
         return None
     start, end = _PLACE.unpack(entry)

@@ -25,7 +25,7 @@ class Html:
 
     Args:
         html: The HTML, in which all foreign text is escaped.
-        text: The same as text, for front ends without HTML.
+        text: The content as plain text, for front ends without HTML.
     """
 
     def __init__(self, html: str, text: str) -> None:

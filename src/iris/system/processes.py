@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class ProcessHandle:
-    """A process that is watched and signalled by its id.
+    """A process, known by its id, that this program watches and sends signals to.
 
     The handle uses a pidfd. Therefore a signal cannot reach a later process with the same id. There is no pidfd on a
     kernel before Linux 5.3 and in some sandboxes. The handle then calls `is_running` before each signal.

@@ -66,7 +66,7 @@ class Fetch:
         )
 
     def lines(self, entries: Iterable[LogEntry], ends: Mapping[int, cluster_pb2.LogEnd]) -> list[LogEntry]:
-        """Return whole lines, and the gaps between them.
+        """Return the lines of a log, each joined from its parts, and the gaps between the lines.
 
         Args:
             entries: The entries of the attempt.

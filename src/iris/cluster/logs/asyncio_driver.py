@@ -104,7 +104,7 @@ class AsyncioDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether messages or statuses have arrived that `step` has not handled yet."""
+        """Whether log messages or task statuses have arrived that the method `step` has not handled yet."""
         return not self._arrivals.empty()
 
     def report(self, event: Event) -> list[Instruction]:

@@ -200,8 +200,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
-        """Return a reduction with a mark for a global of the caller's modules. The global must have a plain state, as a
-        sentinel has.
+        """Return how to pickle an object that is a global of one of the caller's modules: with a mark that names the
+        global. The object must have a plain state, as a sentinel has.
         """
         places = self._find_globals().get(id(obj))
         state = reduced[2]

@@ -53,7 +53,7 @@ class ClientTls:
         return cls(trusted, own, key)
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables with these settings, for a program that calls the same server."""
+        """Return environment variables with the TLS settings, for another program that calls the same server."""
         given = {CA_VARIABLE: self.ca, CERT_VARIABLE: self.cert, KEY_VARIABLE: self.key}
         return {name: os.path.abspath(path) for name, path in given.items() if path}
 

@@ -28,7 +28,7 @@ class Budget:
 
     @property
     def window(self) -> int:
-        """The number of bytes that one direction of one channel may hold now."""
+        """How many bytes one direction of a tunnel's channel may hold in memory now."""
         if self.held < _WIDE_UNTIL_BYTES:
             return WINDOW_BYTES
         if self.held < _MIDDLE_UNTIL_BYTES:

@@ -29,7 +29,7 @@ from iris.rpc.peer import Peer
 
 
 class Lifetime(Protocol):
-    """The part of an `AsyncLifetime` that an `AsyncRunner` uses."""
+    """The method that an `AsyncRunner` needs from the lifetime of an asyncio client."""
 
     def ending(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager whose block ends with an error when the client is closed."""

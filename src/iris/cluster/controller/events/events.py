@@ -89,7 +89,7 @@ class ClusterEvents:
         return self.traces is not None
 
     def start(self, start_task: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Begin to make events from what the controller logs, and to deliver events to webhooks.
+        """Begin to add log records of the controller to the event log, and to deliver events to webhooks.
 
         Args:
             start_task: Runs a coroutine until the controller stops.
@@ -102,7 +102,7 @@ class ClusterEvents:
             start_task(self.traces.run())
 
     def stop(self) -> None:
-        """Make no more events from what the controller logs."""
+        """Stop adding log records of the controller to the event log."""
         if self._logged is not None:
             logging.getLogger("iris").removeHandler(self._logged)
 

@@ -114,7 +114,7 @@ class EventJournal:
         3. Number the events. Events that were added during the pauses belong to the next transaction.
 
         Args:
-            changes: The rows of the transaction.
+            changes: The database rows that the transaction changes.
             launched: The new jobs in the transaction.
             changed: The changed jobs in the transaction.
         """

@@ -221,7 +221,7 @@ class JobTable:
             async for item in items:
                 _check_mark(mark, record, what)
                 yield item
-        # The items may have ended early, because the job was removed.
+        # If the job was removed meanwhile, the items may have ended too early.
         _check_mark(mark, record, what)
 
     def is_concluded(self, record: JobRecord) -> bool:

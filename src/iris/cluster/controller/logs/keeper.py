@@ -222,7 +222,7 @@ class LogKeeper:
         if (attempt.worker_id, attempt.worker_incarnation) != (worker_id, piece.incarnation):
             return None
         if piece.job_submitted_at_ms not in (0, record.job.submitted_at_ms):
-            return None  # The part belongs to a removed job with the same name, so the part is not stored.
+            return None  # This part of a log belongs to a removed job with the same name.
         return record.launch.max_log_bytes or self._keeping.max_log_bytes
 
     def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> tuple[list[int], list[UploadedLog]]:

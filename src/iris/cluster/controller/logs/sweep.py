@@ -93,7 +93,8 @@ class LogSweep:
         # Notified when a copy to the log location ends. `_copying` is the name of the log that is being copied.
         self._copies = threading.Condition()
         self._copying = ""
-        # The directories of the tasks of jobs that were submitted during the present sweep.
+        # A sweep must not touch the logs of a job that is submitted while the sweep runs. The set holds the
+        # directories of the tasks of these jobs.
         self._new_tasks: set[str] = set()
 
     def forget(self, names: Collection[str]) -> None:

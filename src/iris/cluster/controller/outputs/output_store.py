@@ -339,7 +339,7 @@ class OutputStore:
                 self._remove_pack(directory, replace(stored, at_ms=now_ms, reason=reason, problem=text))
 
     def _remove_pack(self, directory: Path, stored: Stored) -> None:
-        # The reason is written first, so that a reader always finds the outputs or the reason.
+        # The reason for the removal is written before the outputs are removed. So a reader always finds one of the two.
         _write_stored(directory, stored)
         (directory / _PACK).unlink(missing_ok=True)
         self._known_sizes().pop(directory, None)

@@ -154,8 +154,6 @@ class ReaderState:
         """
         return self.filter.start_ms > 0 and not self.filter.regex
 
-    # The methods below compute the cursors of the returned lines.
-
     def start_positions(self, starts: Mapping[int, Position]) -> None:
         """Compute the positions of all tasks, for the cursors in a stream of several tasks.
 

@@ -197,7 +197,7 @@ class Workers(Protocol):
         """Return why one of these workers was refused; an empty string if none was refused."""
 
     def identity_of(self, worker_id: str) -> WorkerIdentity:
-        """Return the registered process of a worker."""
+        """Return the identity of the process that has registered as a worker."""
 
     def short(self) -> dict[str, Shortage]:
         """Return the workers that cannot start new attempts now. The result maps each of their ids to the reason."""

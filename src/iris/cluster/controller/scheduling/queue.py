@@ -177,7 +177,7 @@ class Plan:
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
     def cause_of(self, kind: GangKind) -> Cause | None:
-        """Return why queued gangs of a kind wait. Return None if the pass has not visited this kind."""
+        """Return why queued gangs of a kind wait. Return None if the scheduling pass has not looked at this kind."""
         find = self._causes.get(kind)
         return None if find is None else find()
 

@@ -191,8 +191,8 @@ class Submitter:
                 continue
             last = self._common_causes.get(kind)
             is_known = last == cause
-            # If the cause has not changed, the object of the last pass is used again, because comparing identical
-            # objects is fast.
+            # If the gangs of a kind still wait for the same cause, the `Cause` object of the last pass is kept, because
+            # identical objects are compared fast.
             common[kind] = cause = last if last is not None and is_known else cause
             is_known = is_known or not explain_all
             self._explain_kind(list(newcomers.get(kind, ()) if is_known else by_kind[kind]), cause)

@@ -36,11 +36,11 @@ class JobFilter:
 
     @property
     def accepts_all(self) -> bool:
-        """Whether every job matches."""
+        """Whether every job belongs to the list, because there are no conditions."""
         return not (self.id_prefix or self.id_contains or self.states or self.owner or self.since_ms or self.until_ms)
 
     def matches(self, job: Job) -> bool:
-        """Return whether a job matches in its present state."""
+        """Return whether a job, with its present state, fulfils the conditions for the list of jobs."""
         return (
             job.job_id.startswith(self.id_prefix)
             and self.id_contains in job.job_id

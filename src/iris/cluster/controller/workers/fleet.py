@@ -164,7 +164,7 @@ class Fleet:
         return MissingWorker(worker_id, MissingKind.STARTING)
 
     def identity_of(self, worker_id: str) -> WorkerIdentity:
-        """Return the registered process of a worker."""
+        """Return the identity of the process that has registered as a worker."""
         return self.workers[worker_id].identity
 
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:

@@ -166,7 +166,7 @@ class RayPipe:
         await RestartPauses(_RESTART_PAUSE_S, _LIVED_LONG_S).keep_alive(live)
 
     async def _run_driver(self) -> None:
-        """Run one driver process until it ends or stays silent for too long."""
+        """Run one process that drives Ray until the process ends or stays silent for too long."""
         self._failure = "the Ray driver process has died"
         with self._messages.open("ab") as messages:
             self._process = process = await asyncio.create_subprocess_exec(

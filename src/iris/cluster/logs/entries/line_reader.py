@@ -109,7 +109,6 @@ class LineReader:
                 yield from self._jump(source_id, timestamp_ms, offset)
             size = self._piece_size(payload)
             for at in range(0, len(payload), size):
-                # If the slice is the whole payload, Python does not copy the bytes.
                 piece = payload[at : at + size]
                 entries = self._lines(source_id, timestamp_ms, offset + at, piece)
                 if entries:

@@ -1,4 +1,4 @@
-"""Defines the database of folded logs, and opens it for readers.
+"""Defines the database into which the controller moves the small logs of ended attempts, and opens it for readers.
 
 The database lies beside the directories of the logs, in the root directory of all kept logs. Each folded log is one row
 of `logs`, and each of its segments is one row of `segments`. A segment keeps the name and the bytes of its file, so

@@ -24,7 +24,7 @@ _SEGMENT = "SELECT id, length(data) FROM segments WHERE task=? AND attempt=? AND
 
 
 class FoldedLog(NamedTuple):
-    """The row of a folded log.
+    """The row of a log in the database of small ended logs.
 
     Attributes:
         size: How many bytes the segments have.
@@ -42,7 +42,7 @@ class FoldedLog(NamedTuple):
 
 
 def find_folded(directory: Path) -> FoldedLog | None:
-    """Return the row of a log; None if the log is not folded.
+    """Return the row of a log in the database of small ended logs. Return None if the log is not there.
 
     Raises:
         OSError: The database cannot be read.
@@ -59,7 +59,7 @@ def find_folded(directory: Path) -> FoldedLog | None:
 
 
 def folded_segments(directory: Path) -> list[tuple[str, int]]:
-    """Return the name and the size of each segment of a folded log.
+    """Return the name and the size of each segment of a log in the database of small ended logs.
 
     Raises:
         OSError: The database cannot be read.
@@ -77,7 +77,7 @@ def folded_segments(directory: Path) -> list[tuple[str, int]]:
 
 
 def folded_tasks(directories: Sequence[Path]) -> list[str]:
-    """Return the names of those directories of tasks that have folded logs.
+    """Return the names of the tasks' directories whose logs were moved into the database of small ended logs.
 
     Args:
         directories: The directories of tasks, all below the same root.
@@ -96,7 +96,7 @@ def folded_tasks(directories: Sequence[Path]) -> list[str]:
 
 
 class FoldedSegment:
-    """A segment of a folded log.
+    """A segment of a log in the database of small ended logs.
 
     Args:
         directory: The directory in which the log was written.

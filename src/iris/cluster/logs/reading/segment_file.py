@@ -22,7 +22,8 @@ from iris.cluster.logs.segments import RecordBoundary
 MAGIC_WORD = MAGIC << LENGTH_BITS
 LAST_SOURCE = len(SOURCES) - 1
 _SMALLEST_GAP_PAYLOAD = 8
-_LONGEST_GAP = 1 << 60  # The most bytes that one gap may cover. The sum of a few such gaps still fits into a record.
+# A gap record states how many bytes of a log are missing. A valid number is smaller than this one.
+_LONGEST_GAP = 1 << 60
 
 
 class SegmentFile:

@@ -122,7 +122,7 @@ def _without_result(attempt: Attempt, lack: str) -> str:
     if lack:
         return f"the return value of the callable could not be stored on the worker: {lack}"
     if attempt.directory.result_error.exists():
-        # The process creates an empty file if the disk is full. Meanwhile the disk has room again.
+        # If the disk is full, the task's process creates this empty file. The disk may have space again by now.
         return "the return value of the callable could not be stored on the worker: the worker's disk was full"
     return "the process exited with 0 before the callable had returned"
 

@@ -50,7 +50,7 @@ _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-# The longest pause in the upload of one log.
+# If the upload of one log fails again and again, the pauses before the next try grow up to this many seconds.
 _LONGEST_LOG_PAUSE_S = 60.0
 # The upload of a log is given up after this many calls that the controller answered with the same position.
 _TRIES = 10

@@ -23,11 +23,11 @@ from iris.system.event_loop import open_file_limit
 # the disk's size.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
-# An attempt needs about five descriptors.
+# The worker keeps this many file descriptors free. An attempt needs about five.
 DESCRIPTOR_RESERVE = 64
 # On a small disk, the headroom is the disk's size divided by `_SHARE`.
 _SHARE = 20
-# One attempt needs about ten inodes.
+# The worker keeps at least this many inodes free. An attempt needs about ten.
 _LEAST_INODES = 16
 # Some shortages cannot be measured, and are found only because a start has failed. After such a failure, the worker
 # accepts no attempt for this time.

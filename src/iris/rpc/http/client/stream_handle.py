@@ -48,8 +48,8 @@ class StreamHandle:
         """End the open stream. If no stream is open, end the next stream as soon as it is opened. The reader gets a
         ConnectionError. Any thread may call this method.
 
-        In a child process after a fork this method does nothing, because the parent shares the connection and continues
-        to read.
+        A child process after a fork shares the connection with its parent. A call in the child process ends no stream,
+        because the parent continues to read.
         """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():

@@ -170,8 +170,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Call `on_tick` once a second until `end` is called.
 
-        uvicorn's own loop wakes ten times a second, which costs an idle cluster most of its CPU time, and notices the
-        end a tenth of a second later.
+        The main loop of uvicorn itself wakes ten times a second, which costs an idle cluster most of its CPU time.
         """
         while not await self.on_tick(0):
             await happens(self._ending, _TICK_S)

@@ -258,11 +258,10 @@ class Http1Connection(HttpToolsProtocol):
                 # A part of the answer is already sent. Therefore the connection is closed, and no error is sent.
                 self.transport.close()
                 return
-            # Because of these two assignments, the application learns that the client has left, and uvicorn drops the
-            # answer.
+            # These two attributes tell the application that the client has left. uvicorn then drops the answer.
             running.disconnected = True
             running.message_event.set()
-            # Without this assignment, uvicorn would try to write "100 Continue" after the answer, and that would fail.
+            # If this were still True, uvicorn would try to write "100 Continue" after the answer, and would fail.
             running.waiting_for_100_continue = False
         content_type = b""
         for name, value in self.headers or ():

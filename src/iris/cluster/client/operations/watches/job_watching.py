@@ -107,12 +107,12 @@ class Watch(Generic[Item]):
         raise watch_timeout(self._job_id, self._timeout_s, self._unreachable) from self._unreachable
 
     def _read_stream(self, end: float) -> ItemOperation[Item, bool]:
-        """Yield the items that one stream sends. Return whether the last item is the final item of the whole watch."""
+        """Yield the items that one stream sends. Return whether the watch is over after the last item."""
         raise NotImplementedError
 
     def _ask_once(self) -> ItemOperation[Item, bool]:
-        """Yield the items that the controller has now. Return whether the last item is the final item of the whole
-        watch.
+        """Yield the items that the controller has now. Return whether the watch is over, because the last item is the
+        final one.
         """
         raise NotImplementedError
 

@@ -127,7 +127,8 @@ ADD_REMOVAL = "INSERT INTO removals (request_id, job_ids) VALUES (?, ?)"
 DROP_REMOVALS = "DELETE FROM removals WHERE number <= (SELECT max(number) FROM removals) - ?"
 # The statements that drop the contents of a job. The only argument of each statement is the number of the job.
 DROP_CONTENTS = (
-    "DELETE FROM contents WHERE number=?",  # This row comes first, because its trigger subtracts all bytes.
+    # The row in `contents` is deleted first, because its trigger subtracts the bytes of the whole job.
+    "DELETE FROM contents WHERE number=?",
     "DELETE FROM results WHERE job_id=(SELECT job_id FROM jobs WHERE number=?)",
     "DELETE FROM entry_points WHERE number=?",
 )
