@@ -1,11 +1,10 @@
 """Checks the names that users give to jobs, endpoints, workers, ports and tokens, and the labels of machines.
 
-A name must be readable, writable and distinct from every other name wherever people see it. Therefore a name of a job,
-endpoint, worker or token is 1 to 200 bytes of UTF-8 in which
-
-* every character is visible: there are no control or format characters, no fillers, no selectors, and no white space
-  except ordinary spaces, which are neither the first nor the last character;
-* no character has two spellings: the text is in Unicode's normal form C (NFC), in which `é` is one character.
+People must be able to read a name, to write it, and to distinguish it from every other name. Therefore a name of a job,
+endpoint, worker or token consists of 1 to 200 bytes of UTF-8, and follows two rules:
+* Every character is visible: there are no control or format characters, no fillers, no selectors, and no white space
+  except ordinary spaces, which are neither the first nor the last character.
+* No character has two spellings: the text is in Unicode's normal form C (NFC), in which `é` is one character.
 
 Other names are refused. Iris does not change a refused name into an accepted one, because the caller would not find the
 job under the name in the request. Client and server apply the same rule, because other clients can call the server.

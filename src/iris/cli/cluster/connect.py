@@ -116,7 +116,8 @@ def connect_or_embed(address: str | None) -> Connection:
 
 
 def _connect_to_running(address: str | None) -> Connection | None:
-    from iris.client import IrisClient  # This import takes a third of a second, which would slow down `iris --help`.
+    # Importing the client takes a third of a second, and `iris --help` does not need it.
+    from iris.client import IrisClient
     from iris.rpc.address import parse_address
 
     name = given_context()
@@ -138,7 +139,8 @@ def _place_of(engine_here: str) -> Place:
 
 
 def _client(address: str, token: str | None = None) -> IrisClient:
-    from iris.client import IrisClient  # This import takes a third of a second, which would slow down `iris --help`.
+    # Importing the client takes a third of a second, and `iris --help` does not need it.
+    from iris.client import IrisClient
 
     return IrisClient.remote(address, token=token)
 

@@ -104,8 +104,8 @@ class TaskTunnel:
         self._patience_s = patience_s
         self._budget = Budget()
         self._backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        self._answered = asyncio.Event()  # This event is set by the first message of the controller.
-        self._ready = asyncio.Event()  # This event is set while a tunnel to a running attempt is open.
+        self._answered = asyncio.Event()  # `_answered` is set by the first message of the controller.
+        self._ready = asyncio.Event()  # `_ready` is set while a tunnel to a running attempt is open.
         self._tunnel: Tunnel | None = None
         self._tunnel_id = ""
         self._write_bytes = _LEAST_WRITE_BYTES

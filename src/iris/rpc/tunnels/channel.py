@@ -67,7 +67,8 @@ class Channel:
         self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
-        self._reset: tuple[ChannelReset, str] | None = None  # Set if this side has reset the channel.
+        # The code and the text with which this side has reset the channel.
+        self._reset: tuple[ChannelReset, str] | None = None
         self._has_peer_reset = False
         # Whether `take` has returned the part with the channel's target, and whether that part has certainly arrived.
         # The same for the part with a reset.

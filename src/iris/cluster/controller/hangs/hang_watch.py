@@ -68,7 +68,7 @@ class HangWatch:
         record.hang = hang = find_hang(idle_ms, limit_s * 1000, is_complete=is_complete)
         if (None if hang is None else hang.code) != (None if before is None else before.code):
             _log_change(record, hang)
-            # This call gives the job a new revision, so that clients that watch the job get a message.
+            # The job gets a new revision, so that clients that watch the job get a message about the hang.
             job.update_state()
         if hang is None or job.is_finished or launch.hang_action != cluster_pb2.HANG_ACTION_END:
             return []

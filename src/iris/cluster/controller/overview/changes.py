@@ -23,7 +23,9 @@ class ChangingList(Generic[M]):
         self.revision = 0
         self._items: dict[str, tuple[int, bytes, M]] = {}
         self._removed: dict[str, int] = {}
-        self._forgotten = -1  # The newest removal that the list has forgotten, by its revision.
+        # Removed names are forgotten when there are too many. Clients whose revision is at most this one may have
+        # missed a removal, and get the whole list.
+        self._forgotten = -1
 
     def update(self, items: Mapping[str, tuple[bytes, M]]) -> None:
         """Replace the list.

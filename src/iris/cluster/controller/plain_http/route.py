@@ -216,7 +216,8 @@ class _Request:
         return [
             (b"content-type", CONTENT_TYPES[self.format].encode()),
             (b"vary", b"accept"),
-            (b"x-accel-buffering", b"no"),  # With this header, nginx passes each part of the answer on at once.
+            # Because of the header `x-accel-buffering`, nginx passes each part of the answer on at once.
+            (b"x-accel-buffering", b"no"),
         ]
 
     def choose_format(self) -> None:

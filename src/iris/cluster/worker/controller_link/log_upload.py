@@ -130,7 +130,7 @@ class LogUpload:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
-        self._news: dict[_PendingLog, None] = {}  # This dictionary serves as an ordered set.
+        self._news: dict[_PendingLog, None] = {}  # The keys are an ordered set of logs with new records.
         self._wake = asyncio.Event()
         self._flush_requested = asyncio.Event()  # The event is set while a caller waits for the end of all uploads.
         self._sending = asyncio.Lock()

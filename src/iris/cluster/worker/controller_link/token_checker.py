@@ -83,7 +83,8 @@ class TokenChecker:
         if self._verifier is None:
             if not self._key:
                 raise UnavailableError(f"worker {self._worker_id} does not know its controller's key yet")
-            # This import takes a tenth of a second, so it is delayed until after the start of the worker.
+            # Importing the code for tokens takes a tenth of a second. The import is delayed, so that the worker starts
+            # quickly.
             from iris.rpc.auth.tokens import Verifier
 
             self._verifier = Verifier(self._key)

@@ -119,7 +119,8 @@ class CrossOriginApplication:
             # All headers are allowed, because a call may have metadata with any name.
             headers.append((b"access-control-allow-headers", asked))
         if _value(request, _ASKED_NETWORK) == b"true":
-            # With this header, a browser asks whether a page of a public site may call an address of a private network.
+            # The request header `access-control-request-private-network` asks whether a page of a public site may call
+            # an address of a private network.
             headers.append((b"access-control-allow-private-network", b"true"))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
