@@ -43,7 +43,7 @@ class Cell:
     """A place in the output of a notebook whose content can be replaced. Creating the object shows the first content.
 
     Args:
-        first: The first content.
+        first: The content that the cell shows at first.
 
     Raises:
         RuntimeError: This program does not run in IPython.

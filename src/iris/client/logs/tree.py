@@ -199,7 +199,8 @@ class TreeLogStream(Iterator[LogEntry]):
         return stream.batches()
 
     def _open_later(self, job_id: str) -> Iterator[Batch]:
-        """Open a job that was found while others were followed. All its lines are returned."""
+        """Open the log stream of a job that was found while other jobs were followed. The stream returns the job's
+        existing lines, too."""
         return self._open(job_id, replace(self._options, tail=None))
 
     def _read(self) -> Generator[Batch]:
@@ -275,7 +276,9 @@ class TreeLogStream(Iterator[LogEntry]):
                 if self._tree.has_unread:
                     arrived.put(())
             except UnavailableError:
-                pass  # The controller does not answer. The streams of the jobs decide how long to wait for it.
+                # The controller does not answer. This error is ignored here, because the log streams of the jobs decide
+                # for how long to retry.
+                pass
             except IrisError as error:
                 arrived.put(error)
                 return

@@ -36,7 +36,7 @@ class Lifetime(Protocol):
 
 
 class AsyncConnection(Protocol):
-    """The connections with which an `AsyncRunner` carries out steps."""
+    """The connections that an `AsyncRunner` uses to make the calls of an operation."""
 
     @property
     def lifetime(self) -> Lifetime:

@@ -31,7 +31,7 @@ from iris.rpc.peer import Peer
 
 
 class Connection(Protocol):
-    """The connections with which a `SyncRunner` carries out steps."""
+    """The connections that a `SyncRunner` uses to make the calls of an operation."""
 
     @property
     def lifetime(self) -> Lifetime:

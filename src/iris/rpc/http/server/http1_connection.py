@@ -67,7 +67,7 @@ class Http1Connection(HttpToolsProtocol):
         # The total size in bytes of the headers of the present request that were parsed so far.
         self._header_bytes = 0
         self._body_bytes = 0
-        self._framing_bytes = 0  # The bytes of a body's chunk headers.
+        self._framing_bytes = 0  # The bytes between a body's chunks.
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 
