@@ -188,5 +188,5 @@ def test_messages_page_has_each_field_of_its_messages() -> None:
         ("Default: ~/.local/state/iris.", "Default: `~/.local/state/iris`."),
     ],
 )
-def test_names_and_paths_in_a_help_text_are_marked_as_code_as_a_whole(text: str, marked: str) -> None:
+def test_whole_names_and_paths_in_a_help_text_are_marked_as_code(text: str, marked: str) -> None:
     assert prose(text) == marked

@@ -87,7 +87,7 @@ def test_call_without_a_token_counts_as_unauthenticated(server: LocalServer) -> 
     )
 
 
-def test_running_and_waiting_jobs_show_in_the_queue_the_capacity_and_their_own_series(
+def test_metrics_of_queue_capacity_and_jobs_show_running_and_waiting_jobs(
     server: LocalServer, client: RemoteClusterClient, worker: str
 ) -> None:
     cores = wait_until(lambda: int(read(server.address).value("iris_cpu_capacity_cores")), "the machine")
