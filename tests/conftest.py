@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support import forked_servers
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
 from support.distribution import ByModule, is_on_ray, sort_for_processes
 from support.memory_files import use_memory
@@ -87,11 +88,13 @@ def no_leaked_processes() -> Iterator[None]:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def preloaded() -> Iterator[Preloaded]:
-    """What starts `iris` and programs that use it in processes that need not load it."""
+    """Starts `iris`, programs that use `iris`, servers and workers in processes that need not load modules."""
     with Preloaded() as template:
+        forked_servers.install(template)
         yield template
+        forked_servers.uninstall()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from support.cluster import is_alive, unique
+from support.forked_servers import REAL_START
 from support.waiting import wait_until
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
@@ -106,7 +107,9 @@ def test_second_ctrl_c_kills_the_job_at_once(iris: Iris, tmp_path: Path) -> None
 
 
 def test_worker_killed_during_a_run_is_reported_in_sentences(iris: Iris) -> None:
-    run = iris.start("run", *sh("echo up; [ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 600"))
+    # The test finds the server among the children of `iris`. A forked server is a child of another process.
+    command = sh("echo up; [ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 600")
+    run = iris.start("run", *command, **{REAL_START: "1"})
     first = run.line()
     worker = worker_of(run.process.pid)
     os.kill(worker, signal.SIGKILL)

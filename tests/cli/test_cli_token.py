@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support.cluster import launch, shell, wait_for_state
+from support.forked_servers import REAL_START
 from support.tokens import token
 from support.waiting import wait_until
 
@@ -94,7 +95,8 @@ def processes() -> list[tuple[bytes, bytes]]:
 def test_secrets_are_stored_only_in_secret_files(iris: Iris) -> None:
     said = []
     shell_token = token(name="of another cluster")
-    up = iris("up", "--port", "0", "--workers", "2", IRIS_TOKEN=shell_token, MY_OWN="visible")
+    # The test reads the environments of processes, which a forked server would hide.
+    up = iris("up", "--port", "0", "--workers", "2", IRIS_TOKEN=shell_token, MY_OWN="visible", **{REAL_START: "1"})
     said.append(up.stdout + up.stderr)
     admin = (state_of(iris) / "token").read_text().strip()
     bob = iris("token", "create", "bob").stdout.strip()
