@@ -75,7 +75,8 @@ class Lines:
         # bars.
         self._blocks: dict[_Line, tuple[bytes, Block]] = {}
         self._is_terminal = is_terminal
-        # The origin of the unfinished line at the end of the output. None if the output ends with a complete line.
+        # The task and the stream whose unfinished line is at the end of the output. None if the output ends with a
+        # complete line.
         self._open: _Line | None = None
         self._open_has_prefix = False
         # The unfinished lines that were partly written and then interrupted.

@@ -29,7 +29,7 @@ from iris.terminal.encoding import cannot_write
 _CTRL_C = b"\x03"
 _MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
 
-Target = tuple[str, int]  # The id of the job, and the index of the task.
+Target = tuple[str, int]  # A task in which a command runs: the id of the job, and the index of the task.
 
 
 def run_command(connection: ClusterConnection, target: Target, command: ExecCommand, output: Output) -> int:

@@ -132,7 +132,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # The second stage of the reader reads the rest of this log.
+                return  # The rest of the log is read later, while the reader follows the log.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))

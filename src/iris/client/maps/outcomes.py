@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def is_large(self) -> bool:
-        """Whether loading the value may take so long that an event loop should not wait for it."""
+        """Whether the pickled value of an input is so large that an event loop should not wait until it is loaded."""
         return len(self.data) > _LARGE_BYTES
 
     def load(self, loads: Loads) -> tuple[Any, BaseException | None]:

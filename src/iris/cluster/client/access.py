@@ -95,7 +95,7 @@ class ClusterAccess:
         )
 
     def worker_uid_check(self, address: str) -> PeerUidCheck:
-        """Return the check that a worker on this machine belongs to this user or to the controller's user."""
+        """Return a check that a worker on this machine belongs to this user or to the user of the controller."""
         return PeerUidCheck(address, self._worker_users)
 
     def may_call_worker(self, address: str) -> bool:

@@ -67,9 +67,8 @@ def rebuild(obj: Any, name: str) -> Any:
 
 
 def make_empty(kind: type) -> tuple[Any, ...]:
-    """Return a reduction that creates an instance without calling `__init__`.
-
-    This reduction does not use `copyreg.__newobj__`, because `pickle` accepts that function only in the reduction of
+    """Return a reduction (the form in which `pickle` stores an object) that creates an instance without `__init__`.
+    The reduction does not use `copyreg.__newobj__`, because `pickle` accepts that function only in the reduction of
     the created object itself.
     """
     return operator.methodcaller("__new__", kind), (kind,)

@@ -40,7 +40,7 @@ class MessageWriter:
 
     @property
     def transport(self) -> MessageWriter:
-        """The object with which this stream of messages can be closed at once."""
+        """This object itself, because it can close the stream of messages at once."""
         return self
 
     def write(self, data: bytes) -> None:

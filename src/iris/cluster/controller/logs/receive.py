@@ -135,7 +135,8 @@ class UploadedLogs:
             elif piece.bytes_written and (piece.records or kept.segments):
                 write_written(directory, _offsets(piece.bytes_written))
         except OSError:
-            # After an error, the state in memory may be wrong. The next part reads the state from the disk.
+            # After a failed write, the state of the log in memory may be wrong. When the next part of the log arrives,
+            # the state is read from the disk.
             self._logs.pop(directory, None)
             raise
         return kept.position

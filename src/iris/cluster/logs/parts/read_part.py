@@ -134,7 +134,7 @@ def read_part_steps(
 
 
 class _Range(NamedTuple):
-    """The outcome of reading a range of positions.
+    """What was read from a range of positions in a log.
 
     Attributes:
         records: The selected lines.

@@ -88,8 +88,8 @@ class _Cache:
         self._logs: OrderedDict[Path, tuple[LogIdentity, LineNumbers]] = OrderedDict()
 
     def numbers(self, directory: Path) -> LineNumbers:
-        """Return the numbers of a log. If another log has replaced the log of the last call, no numbers are known
-        yet."""
+        """Return the known line numbers of a log. No numbers are known yet if another log has replaced the log at
+        this path."""
         identity = identify_log(directory)
         if identity is None:
             return LineNumbers()

@@ -119,7 +119,7 @@ class OpenLog:
         return self._show_partial_at_s
 
     def finished(self, *, complete: bool) -> cluster_pb2.LogEnd:
-        """Return the closing message of this log.
+        """Return the message that tells the reader about the end of the log.
 
         Args:
             complete: Whether the reader has got the whole log of an ended attempt.

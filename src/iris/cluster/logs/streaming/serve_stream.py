@@ -153,7 +153,7 @@ class _LogStream:
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
         if not done and (records or (self._follow and not final)):
             if records and (final or reader.bytes_left()):
-                self.pending.requeue_current()  # A final log stays pending until a read returns nothing.
+                self.pending.requeue_current()  # The log is read again until nothing is left.
             else:
                 log.schedule_partial_line()
             return len(records)

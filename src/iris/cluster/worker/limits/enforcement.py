@@ -124,7 +124,7 @@ class Enforcement:
         return "watch" if self._cgroups is None else "cgroup"
 
     def create_enforcer(self, attempt_number: int, memory_bytes: int) -> AttemptEnforcer:
-        """Return the enforcer of an attempt that is about to start."""
+        """Return the object that enforces the limits of an attempt. The attempt is about to start."""
         if self._enforce == "none":
             return WatchEnforcer(AttemptLimits(), self._oom_kills)
         limits = AttemptLimits(memory_bytes, self._max_processes)

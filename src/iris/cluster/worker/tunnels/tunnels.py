@@ -190,7 +190,7 @@ class WorkerTunnel:
         self._log("opened")
 
     async def messages(self) -> AsyncGenerator[TunnelMessage]:
-        """Yield the messages for a new stream of the client."""
+        """Yield the messages that a client gets on a newly opened stream of its tunnel."""
         self._streams += 1
         number = self._streams
         self._stop_timer()

@@ -15,7 +15,7 @@ from typing import Any
 from hpack import Decoder, HeaderTuple
 from hpack.table import HeaderTable
 
-# For each connection, at most this many heads are remembered.
+# For each connection, the server remembers at most this many decoded heads of requests.
 _REMEMBERED = 16
 # A head is remembered only if its encoded form has at most this many bytes.
 _LARGEST_BYTES = 4096

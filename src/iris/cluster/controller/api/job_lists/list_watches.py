@@ -176,7 +176,7 @@ class JobListWatch:
         self._wake = asyncio.Event()
         # The event for which clients wait. Each announcement sets this event and replaces it by a new event.
         self._announced = asyncio.Event()
-        # The messages kept for reuse. The key is the pair of versions before and after a client applies the message.
+        # The messages to clients, kept for reuse. The key has two versions of the list: before and after the message.
         self._messages: dict[tuple[Versions | None, Versions], WatchJobsResponse] = {}
         self._error: IrisError | None = None
         self._following = asyncio.create_task(self._follow())
@@ -221,7 +221,7 @@ class JobListWatch:
         return self._page.version, counts.version
 
     async def _follow(self) -> None:
-        """Load the list, and announce its changes, forever."""
+        """Load the list of jobs, and then send its changes to the watching clients until the coroutine ends."""
         loop = asyncio.get_running_loop()
         try:
             await self._load()

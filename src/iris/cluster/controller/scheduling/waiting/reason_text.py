@@ -78,7 +78,7 @@ def _with_additions(text: str, reason: PendingReason) -> str:
 
 
 def cause_text(cause: Cause) -> str:
-    """Return the text of a cause. The text does not mention an earlier loss or a problem with the engine."""
+    """Return why a gang waits, as text. The text does not mention an earlier loss or a problem with the engine."""
     match cause:
         case Reserved(job_id, kind):
             return f"there is room, but it is kept for job {job_id!r}, which has waited longer and {needs_text(kind)}"
