@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _LISTENING = "0A"  # The state of a listening socket in /proc/net/tcp.
@@ -27,7 +27,17 @@ def find_listeners(port: int) -> list[Listener]:
     """Return the TCP sockets that listen on a port. The call reads the table of all connections, so call it in a
     thread.
     """
-    found = []
+    return [Listener(inode, _hosts(_address(host))) for number, inode, host in _listening() if number == port]
+
+
+def listening_ports(pids: Iterable[int]) -> list[int]:
+    """Return the TCP ports on which the processes listen, in ascending order. Call the function in a thread."""
+    ports = {inode: port for port, inode, _ in _listening()}
+    return sorted({ports[inode] for inode in own_sockets(pids, ports)})
+
+
+def _listening() -> Iterator[tuple[int, int, str]]:
+    """Yield the port, the inode and the hexadecimal address of each listening TCP socket of this machine."""
     for name in ("tcp", "tcp6"):
         try:
             with open(f"/proc/self/net/{name}", encoding="ascii") as file:
@@ -37,9 +47,8 @@ def find_listeners(port: int) -> list[Listener]:
         for line in lines:
             fields = line.split()
             host, _, hexadecimal = fields[1].rpartition(":")
-            if fields[3] == _LISTENING and int(hexadecimal, 16) == port:
-                found.append(Listener(int(fields[9]), _hosts(_address(host))))
-    return found
+            if fields[3] == _LISTENING:
+                yield int(hexadecimal, 16), int(fields[9]), host
 
 
 def own_sockets(pids: Iterable[int], inodes: Iterable[int]) -> set[int]:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.tunnels.connector import NotConnectedError, OpenedTunnel
-from iris.cluster.worker.tunnels.listeners import find_listeners, own_sockets
+from iris.cluster.worker.tunnels.listeners import find_listeners, listening_ports, own_sockets
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.address import is_wildcard
@@ -28,6 +28,7 @@ _CHECK_S = 0.2
 _CONNECT_S = 10.0
 # For this many seconds, further connections to a port need no new look at the processes of the attempt.
 _KNOWN_S = 2.0
+_SHOWN_PORTS = 10
 _MAX_KNOWN = 1000
 
 FindProcesses = Callable[[Attempt], Awaitable[list[Process]]]
@@ -39,10 +40,12 @@ class TaskPorts:
     Args:
         find_processes: Returns the processes of an attempt.
         hosts: The addresses of this machine to which tasks bind.
+        wait_s: How many seconds a connection waits for a process that listens.
     """
 
-    def __init__(self, find_processes: FindProcesses, hosts: Sequence[str]) -> None:
+    def __init__(self, find_processes: FindProcesses, hosts: Sequence[str], wait_s: float = _WAIT_S) -> None:
         self._find_processes = find_processes
+        self._wait_s = wait_s
         own = [host for host in dict.fromkeys(hosts) if host and not is_wildcard(host)]
         self._hosts = tuple(dict.fromkeys(("127.0.0.1", "::1", *own)))
         # The hosts at which an attempt's process listens on a port, and until when they count as known.
@@ -57,7 +60,7 @@ class TaskPorts:
         attempt = tunnel.attempt
         port = _port_of(attempt, target)
         is_requested = port in attempt.ports.values()
-        until_s = time.monotonic() + _WAIT_S
+        until_s = time.monotonic() + self._wait_s
         while True:
             hosts = await self._hosts_of(attempt, port, is_requested=is_requested)
             if attempt.is_final:
@@ -74,9 +77,17 @@ class TaskPorts:
                 name = f" ({target.name!r})" if target.name else ""
                 raise NotConnectedError(
                     cluster_pb2.CHANNEL_RESET_REFUSED,
-                    f"no process of task {attempt.request.task_id} listens on port {port}{name}",
+                    f"no process of task {attempt.request.task_id} listens on port {port}{name};"
+                    f" {await self._listening_text(attempt)}",
                 )
             await asyncio.sleep(_CHECK_S)
+
+    async def _listening_text(self, attempt: Attempt) -> str:
+        """Return on which ports the attempt's processes listen, for people."""
+        pids = [process.pid for process in await self._find_processes(attempt)]
+        ports = await asyncio.to_thread(listening_ports, pids)
+        more = ", …" if len(ports) > _SHOWN_PORTS else ""
+        return f"it listens on {', '.join(map(str, ports[:_SHOWN_PORTS]))}{more}" if ports else "it listens on no port"
 
     def tunnel_closed(self, tunnel: OpenedTunnel) -> None:
         """Do nothing, because the channels of a closed tunnel close their connections themselves."""
