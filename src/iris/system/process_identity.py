@@ -71,7 +71,7 @@ def own_place() -> str:
         mounts = os.readlink("/proc/self/ns/mnt")
     except OSError:
         return ""
-    # Without the boot id, two machines could have equal texts, because their mount namespaces may have equal numbers.
+    # The mount namespaces of two machines may have equal numbers. Only the boot id then distinguishes the machines.
     if not boot:
         return ""
     return hashlib.sha256(f"{boot}/{mounts}/{os.getuid()}".encode()).hexdigest()[:32]

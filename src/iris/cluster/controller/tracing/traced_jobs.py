@@ -35,7 +35,7 @@ class TracedJobs:
         # The removed jobs by id, each with the event up to which it is kept, and the number of their tasks.
         self._removed: OrderedDict[str, tuple[JobRecord, int]] = OrderedDict()
         self._kept_tasks = 0
-        # The last job that was found. The events of one job often follow each other.
+        # A cache of one job, the last one that was looked up, because the events of one job often follow each other.
         self._last: tuple[str, Job, JobTrace | None] | None = None
 
     def find_again(self, job_id: str, time_ms: int) -> FoundJob | None:

@@ -54,7 +54,7 @@ FindProcesses = Callable[[Sequence[Attempt]], Awaitable[list[list[Process]]]]
 
 
 class _Found(NamedTuple):
-    """An attempt of a request with its processes.
+    """An attempt whose call stacks were requested, with its processes.
 
     Attributes:
         job_id: The job.

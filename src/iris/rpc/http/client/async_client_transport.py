@@ -123,7 +123,8 @@ class AsyncioTransport:
 
 
 def http_client(tls: ClientTls | None) -> Client:
-    """Return the HTTP client for calls to servers that all have https addresses, or all have http addresses.
+    """Return the HTTP client for calls to servers. Either all of these servers have https addresses, or all of them
+    have http addresses.
 
     Without TLS, the client uses connectrpc's own transport. Two features of the transport are off, because they would
     slow down the start of each worker: tracing, and the system's certificates, which take 7 ms to load.
