@@ -195,6 +195,18 @@ def test_port_of_metrics_port_serves_the_metrics_and_nothing_else_without_a_toke
     assert call.status == 404
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/workers"])
+def test_metrics_port_refuses_requests_to_names_of_other_sites(server: LocalServer, path: str) -> None:
+    port = server.metrics_port
+    address = f"http://127.0.0.1:{port}"
+    for host in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "LOCALHOST"):
+        assert ask(address, "GET", path, authorization="", host=host).status == 200
+    for host in (f"rebound.example:{port}", "rebound.example", "localhost.rebound.example", "", "[", "0.0.0.0"):
+        refused = ask(address, "GET", path, authorization="", host=host)
+        assert refused.status == 403
+        assert b"ask 127.0.0.1 or localhost" in refused.body
+
+
 def test_list_of_workers_has_the_format_of_service_discovery(server: LocalServer, worker: str) -> None:
     answer = ask_metrics(server.address, "/metrics/workers")
     assert answer.headers["content-type"] == "application/json"

@@ -16,6 +16,7 @@ from iris.rpc.auth.web_session_route import WebSessionRoute
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.server.asgi_server import MAX_MESSAGE_BYTES
 from iris.rpc.monitoring.call_tally import LogBytesCounter
+from iris.rpc.monitoring.loopback_host import LoopbackHosts
 from iris.rpc.monitoring.metrics_route import METRICS_PATH, MetricsRoute
 from iris.rpc.monitoring.probes import probes
 from iris.rpc.serving.call_events import CallEventInterceptor
@@ -63,7 +64,7 @@ def loopback_applications(service: ControllerService) -> dict[str, Any]:
     controller = service.controller
     metrics = MetricsRoute(controller.metrics.text)
     targets = WorkerTargets(controller.fleet)
-    return {METRICS_PATH: MetricsApplication(metrics, targets), **probes(is_ready=True)}
+    return {METRICS_PATH: LoopbackHosts(MetricsApplication(metrics, targets)), **probes(is_ready=True)}
 
 
 def _call_spans(controller: Controller) -> list[CallSpans]:
