@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.operations.watches.list_watching import WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.api.job_lists.list_watches import JobListWatch, JobListWatches
+from iris.cluster.controller.api.job_lists.list_watches import JobListWatch, JobListWatches, shortest_pause_s
 from iris.cluster.controller.api.job_lists.pages import JobPages, PageChoice
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.submission.quotas import Quota
@@ -150,6 +150,14 @@ def first_answer(
 
 def watches(controller: ControllerThread) -> list[JobListWatch]:
     return controller.call(lambda: list(controller.controller.list_watches.watches()))
+
+
+def test_pause_between_messages_grows_with_the_clients_and_is_below_a_second_for_the_pages_of_a_team() -> None:
+    pauses_s = [shortest_pause_s(clients) for clients in (1, 10, 20, 100, 1_000)]
+    assert pauses_s == sorted(pauses_s)
+    assert pauses_s[0] < 0.3
+    assert 2 * pauses_s[0] < pauses_s[2] <= pauses_s[3] < 0.8
+    assert pauses_s[4] > 2.0
 
 
 def test_fifty_clients_share_one_watch_and_one_message_for_each_change(

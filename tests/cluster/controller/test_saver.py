@@ -181,6 +181,31 @@ async def test_saver_settled_waits_only_for_changes_made_before_the_call(book: B
     await reader
 
 
+async def test_saver_is_saving_until_the_changes_are_saved(book: Book) -> None:
+    record = await book.launch("a")
+    assert not book.saver.is_saving()
+    book.change(record)
+    assert book.saver.is_saving()
+    saved = asyncio.create_task(book.saver.saved())
+    await book.until_writing()
+    assert book.saver.is_saving()
+    book.let_through()
+    await saved
+    assert not book.saver.is_saving()
+
+
+async def test_saver_is_not_saving_while_it_waits_after_a_failed_write(book: Book) -> None:
+    record = await book.launch("a")
+    book.disk.failure = ResourceExhaustedError("the disk is full")
+    book.change(record)
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await book.saver.saved()
+    assert not book.saver.is_saving()
+    book.disk.failure = None
+    book.let_through()
+
+
 async def test_failed_write_raises_for_callers_and_is_tried_again(book: Book) -> None:
     record = await book.launch("job")
     book.disk.failure = ResourceExhaustedError("no space left")

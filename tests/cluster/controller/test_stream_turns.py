@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from iris.cluster.controller.api.stream_turns import StreamTurns
+from iris.cluster.controller.api.stream_turns import MOST_URGENT_S, StreamTurns
 
 pytestmark = pytest.mark.anyio
 
@@ -23,10 +23,15 @@ class World:
     def __init__(self, busy_s: float = 1.0) -> None:
         self.log: list[str] = []
         self.now_s = 0.0
-        self.turns = StreamTurns(busy_s, 2.0, clock=lambda: self.now_s, sleep=self._sleep)
+        self.is_urgent = False
+        self.turns = StreamTurns(
+            busy_s, 2.0, is_urgent=lambda: self.is_urgent, clock=lambda: self.now_s, sleep=self._sleep
+        )
 
     async def _sleep(self, seconds: float) -> None:
         self.log.append(f"pause of {seconds:g} s")
+        if seconds < 1.0:  # not the pause of 2 s
+            self.now_s += seconds
         await asyncio.sleep(0)
 
     async def send(self, name: str) -> None:
@@ -82,3 +87,46 @@ async def test_stream_that_comes_after_all_others_gets_a_turn() -> None:
         await asyncio.sleep(0)
     await world.send("second")
     assert [entry for entry in world.log if not entry.startswith("pause")] == ["first", "second"]
+
+
+async def test_streams_wait_for_the_end_of_urgent_work() -> None:
+    world = World()
+    world.is_urgent = True
+    sending = asyncio.gather(*(world.send(name) for name in "ab"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert {"a", "b"}.isdisjoint(world.log)
+    world.is_urgent = False
+    await sending
+    assert [entry for entry in world.log if not entry.startswith("pause")] == ["a", "b"]
+
+
+async def test_urgent_work_that_begins_between_two_streams_goes_first() -> None:
+    world = World()
+
+    async def send(name: str) -> None:
+        await world.turns.turn()
+        world.log.append(name)
+        world.is_urgent = name == "b"
+
+    sending = asyncio.gather(*(send(name) for name in "abc"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert [entry for entry in world.log if not entry.startswith("pause")] == ["a", "b"]
+    world.is_urgent = False
+    await sending
+    assert [entry for entry in world.log if not entry.startswith("pause")] == ["a", "b", "c"]
+
+
+async def test_streams_continue_although_urgent_work_does_not_end() -> None:
+    world = World()
+    world.is_urgent = True
+    sent_at_s: dict[str, float] = {}
+
+    async def send(name: str) -> None:
+        await world.turns.turn()
+        sent_at_s[name] = world.now_s
+
+    await asyncio.gather(*(send(name) for name in "abc"))
+    assert set(sent_at_s) == set("abc")
+    assert all(MOST_URGENT_S <= at_s < MOST_URGENT_S + 0.01 for at_s in sent_at_s.values()), sent_at_s

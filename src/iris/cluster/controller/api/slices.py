@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
-from iris.cluster.controller.api.stream_turns import StreamTurns
+from iris.cluster.controller.api.stream_turns import StreamTurns, never
 from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.heavy_calls import reading_lane
 from iris.rpc.serving.steps import Steps
@@ -26,15 +27,16 @@ class Slices:
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
+        is_urgent: Returns whether the controller does urgent work, which goes before the turns of streams.
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.
         stream_turns: Lets streams with the same news send their messages one after the other.
     """
 
-    def __init__(self, slice_s: float = SLICE_S) -> None:
+    def __init__(self, slice_s: float = SLICE_S, is_urgent: Callable[[], bool] = never) -> None:
         self.lane: FairLane = reading_lane()
-        self.stream_turns = StreamTurns()
+        self.stream_turns = StreamTurns(is_urgent=is_urgent)
         self._slice_s = slice_s
         self._loop_is_ours = asyncio.Lock()
 

@@ -2,7 +2,8 @@
 
 A change of the list of jobs makes a message for each page that shows the list. If all their streams continued at the
 same moment, then the event loop would be busy for milliseconds, and each submission and report would wait. Therefore a
-stream waits for a turn before it makes and sends a message.
+stream waits for a turn before it makes and sends a message. While the controller does urgent work, for example saves a
+submission, no stream gets a turn. Under constant urgent work, a stream gets its turn after a tenth of a second.
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+# By default, a stream waits at most this many seconds because of urgent work.
+MOST_URGENT_S = 0.1
+# The time in seconds after which a waiting stream looks again whether there is urgent work.
+_LOOK_S = 0.001
+
+
+def never() -> bool:
+    """Return False. With this function, no work counts as urgent."""
+    return False
+
 
 class StreamTurns:
     """Gives turns to streams, in the order in which they ask. The loop handles other events after each turn.
@@ -19,6 +30,8 @@ class StreamTurns:
     Args:
         busy_s: After turns that have kept the loop busy for this many seconds, no stream gets a turn during a pause.
         pause_s: The length of a pause in seconds; 0 for no pauses.
+        is_urgent: Returns whether the controller does urgent work. A stream waits for the end of urgent work.
+        most_urgent_s: The largest number of seconds for which a stream waits because of urgent work.
         clock: Returns the time in seconds.
         sleep: Waits for a number of seconds.
     """
@@ -27,29 +40,34 @@ class StreamTurns:
         self,
         busy_s: float = 0.001,
         pause_s: float = 0.002,
+        is_urgent: Callable[[], bool] = never,
+        most_urgent_s: float = MOST_URGENT_S,
         *,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._busy_s = busy_s
         self._pause_s = pause_s
+        self._is_urgent = is_urgent
+        self._most_urgent_s = most_urgent_s
         self._clock = clock
         self._sleep = sleep
         self._had_turn = False  # Whether a stream has had a turn since the event loop last handled other events.
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # Each waiting stream, with the time when it asked for its turn.
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._giving: asyncio.Task[None] | None = None
 
     async def turn(self) -> None:
-        """Wait until the calling stream may continue. If no other stream waits, return at once. The turn of a stream
-        ends when the stream awaits something else.
+        """Wait until the calling stream may continue. If no other stream waits, and no work is urgent, return at once.
+        The turn of a stream ends when the stream awaits something else.
         """
         loop = asyncio.get_running_loop()
-        if self._giving is None and not self._had_turn:
+        if self._giving is None and not self._had_turn and not self._is_urgent():
             self._had_turn = True
             loop.call_soon(self._end_turn)
             return
         granted: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(granted)
+        self._waiting.append((granted, self._clock()))
         if self._giving is None:
             self._giving = asyncio.create_task(self._give_turns())
         await granted
@@ -60,17 +78,25 @@ class StreamTurns:
     async def _give_turns(self) -> None:
         try:
             while self._waiting:
+                if self._must_wait():
+                    await self._sleep(_LOOK_S)
+                    continue
                 end_s = self._clock() + self._busy_s
                 await self._give_turn()
-                while self._waiting and self._clock() < end_s:
+                while self._waiting and self._clock() < end_s and not self._must_wait():
                     await self._give_turn()
                 if self._pause_s:
                     await self._sleep(self._pause_s)
         finally:
             self._giving = None
 
+    def _must_wait(self) -> bool:
+        """Return whether urgent work must go before the next stream."""
+        _, asked_s = self._waiting[0]
+        return self._is_urgent() and self._clock() < asked_s + self._most_urgent_s
+
     async def _give_turn(self) -> None:
-        granted = self._waiting.popleft()
+        granted, _ = self._waiting.popleft()
         if not granted.done():  # A stream that was cancelled while it waited needs no turn.
             granted.set_result(None)
             await asyncio.sleep(0)  # The stream runs its turn during this `sleep`.

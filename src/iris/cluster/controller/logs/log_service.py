@@ -8,11 +8,11 @@ attempt is read next. Clients that read directly from workers use the same class
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from iris.cluster.controller.api import messages
-from iris.cluster.controller.api.stream_turns import StreamTurns
+from iris.cluster.controller.api.stream_turns import StreamTurns, never
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
@@ -41,6 +41,9 @@ _PAGE_TIMEOUT_S = 10.0
 # The largest number of calls to workers for pages of logs that run at the same time.
 _MAX_PAGE_CALLS = 256
 _MAX_PAGE_CALLS_OF_CALLER = 16
+# The longest time, in seconds, for which a read of parts waits because of urgent work. A person who scrolls a log does
+# not notice this time.
+_MOST_URGENT_S = 0.02
 
 
 class LogService:
@@ -49,14 +52,16 @@ class LogService:
     Args:
         jobs: All jobs.
         sources: Finds the place from which a log can be read.
+        is_urgent: Returns whether the controller does urgent work, which goes before reads of parts.
     """
 
-    def __init__(self, jobs: JobTable, sources: LogSources) -> None:
+    def __init__(self, jobs: JobTable, sources: LogSources, is_urgent: Callable[[], bool] = never) -> None:
         self._jobs = jobs
         self._sources = sources
         # The streams of logs send their messages in turns. Otherwise, several readers of fast logs would keep the event
         # loop busy with large messages. There is no pause between two turns, because pauses would slow a single reader.
         self._stream_turns = StreamTurns(pause_s=0.0)
+        self._part_turns = StreamTurns(pause_s=0.0, is_urgent=is_urgent, most_urgent_s=_MOST_URGENT_S)
         self._page_calls = FairLane(
             "logs",
             at_once=_MAX_PAGE_CALLS,
@@ -97,6 +102,7 @@ class LogService:
             NotFoundError: The job or a task does not exist.
         """
         wanted = PartsRequest(request)
+        await self._part_turns.turn()
         parts: dict[int, Part] = {}
         attempts: dict[int, cluster_pb2.TaskAttempt] = {}
         by_worker: dict[str, list[int]] = {}

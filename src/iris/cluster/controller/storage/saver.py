@@ -221,6 +221,12 @@ class Saver(Gathering):
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
 
+    def is_saving(self) -> bool:
+        """Return whether changes are being saved. Clients wait for most changes, for example for the submission of a
+        job. A change that is tried again after an error does not count until the next try begins.
+        """
+        return self._writing is not None or (self._wake.is_set() and not self._gathering.is_empty)
+
     async def saved(self) -> None:
         """Wait until all earlier changes are saved.
 
