@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { encodeEnvelope } from "@connectrpc/connect/protocol";
 import { Hub } from "../src/rpc/shared/hub";
-import type { FromWorker, ToWorker } from "../src/rpc/shared/protocol";
+import { STAYING_MS, type FromWorker, type ToWorker } from "../src/rpc/shared/protocol";
 import { Tunnel } from "../src/rpc/shared/tunnel";
 
 /** A server whose answers the test writes. */
@@ -225,18 +225,18 @@ test("answer that is no stream reaches the tab as it is", async () => {
   assert.equal(hub.size, 0);
 });
 
-test("suspended streams take turns, and each turn ends when the stream is quiet", async () => {
+/** Lets tabs follow one stream each for a minute. The streams get a message each second. */
+async function followInTurns(count: number) {
   const server = new Server();
   let nowMs = 0;
   const hub = new Hub(server.open, () => nowMs);
-  const tabs = Array.from({ length: 7 }, () => new Tab(hub));
+  const tabs = Array.from({ length: count }, () => new Tab(hub));
   tabs.forEach((tab, index) => tab.open(1, `job ${index}`));
   await settle();
-  const suspended = () => tabs.flatMap((tab, index) => (tab.got.at(-1)?.endsWith("suspended") ? [index] : []));
-  assert.deepEqual(suspended(), [0, 1, 2]);
-  for (const index of suspended()) tabs[index]?.send({ kind: "wait", id: 9 });
+  const suspended = tabs.flatMap((tab, index) => (tab.got.at(-1)?.endsWith("suspended") ? [index] : []));
+  for (const index of suspended) tabs[index]?.send({ kind: "wait", id: 9 });
   const served = new Set<number>();
-  const longest = tabs.map(() => 0);
+  let [longestBetweenTurnsMs, longestOpenMs] = [0, 0];
   const turnedAt = tabs.map(() => 0);
   for (; nowMs < 60_000; nowMs += 100) {
     for (const call of server.calls) if (!call.aborted && call.pulls && nowMs % 1_000 === 0) call.push("x");
@@ -244,20 +244,35 @@ test("suspended streams take turns, and each turn ends when the stream is quiet"
     hub.rotate();
     for (const [index, tab] of tabs.entries()) {
       if (tab.got.at(-1) === "9:turn") {
-        longest[index] = Math.max(longest[index]!, nowMs - turnedAt[index]!);
+        longestBetweenTurnsMs = Math.max(longestBetweenTurnsMs, nowMs - turnedAt[index]!);
         turnedAt[index] = nowMs;
         served.add(index);
         tab.open(1, `job ${index}`);
         tab.got.push("open");
       } else if (tab.got.at(-1) === "1:suspended") {
+        longestOpenMs = Math.max(longestOpenMs, nowMs - turnedAt[index]!);
         tab.got.push("waits");
         tab.send({ kind: "wait", id: 9 });
       }
     }
     assert.ok(hub.size <= 4, `${hub.size} streams are open`);
   }
-  assert.deepEqual([...served].sort(), [0, 1, 2, 3, 4, 5], "all take turns, except the tab that was opened last");
-  assert.ok(Math.max(...longest) <= 8_000, `a stream was suspended for ${Math.max(...longest)} ms`);
+  return { suspended, served: [...served].sort(), longestBetweenTurnsMs, longestOpenMs };
+}
+
+test("suspended streams take turns, and each turn ends when the stream is quiet", async () => {
+  const { suspended, served, longestBetweenTurnsMs } = await followInTurns(7);
+  assert.deepEqual(suspended, [0, 1, 2]);
+  assert.deepEqual(served, [0, 1, 2, 3, 4, 5], "all take turns, except the tab that was opened last");
+  assert.ok(longestBetweenTurnsMs <= 8_000, `a stream was suspended for ${longestBetweenTurnsMs} ms`);
+});
+
+test("stream that takes turns is suspended before it counts as staying open", async () => {
+  for (const count of [5, 6, 8]) {
+    const { longestOpenMs } = await followInTurns(count);
+    assert.ok(longestOpenMs > 0);
+    assert.ok(longestOpenMs < STAYING_MS, `with ${count} tabs, a stream was open for ${longestOpenMs} ms`);
+  }
 });
 
 test("tab that needs all connections lends one of them to the other tabs", async () => {

@@ -6,6 +6,7 @@ import { describeError } from "./errors";
 import { pauseBeforeRetry, streamBroke, streamContinues, streamPaused, streamWorks, untilLook } from "./connection";
 import { Backoff } from "./backoff";
 import { inSession, noteRefusal, sessionPath } from "./session";
+import { STAYING_MS } from "./shared/protocol";
 import { isSuspended } from "./shared/tunnel";
 import { noteLook, tunnelledFetch, untilTurn } from "./shared/tunnelled_fetch";
 import { BASE_URL } from "./transport";
@@ -15,8 +16,6 @@ type Method<I extends DescMessage, O extends DescMessage> = DescMethodServerStre
 // Each stream of the controller sends a beat at least every 15 s. A stream that is silent for longer than this time has
 // lost its connection without an error.
 const SILENCE_MS = 40_000;
-// A stream that was suspended, and has been open for this time since, is not called paused any more.
-const STAYING_MS = 5_000;
 
 // The shared worker carries the streams of all tabs.
 const transport = createConnectTransport({

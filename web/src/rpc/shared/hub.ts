@@ -12,11 +12,10 @@
 //    the slow tab loses the stream, and opens it again.
 
 import { Carried, type Fetch, type Subscription } from "./carried";
-import { HTTP1_STREAMS, PING_MS, type FromWorker, type ToWorker } from "./protocol";
+import { HTTP1_STREAMS, PING_MS, TURN_PAUSE_MS, type FromWorker, type ToWorker } from "./protocol";
 
 // A tab that has sent nothing for this time has crashed.
 const GONE_MS = 9 * PING_MS;
-const TURN_PAUSE_MS = 3_000; // A suspended stream is opened again at most once in this time.
 // A turn ends when the stream has been quiet for QUIET_MS, and lasts at most TURN_MS.
 const QUIET_MS = 250;
 const TURN_MS = 2_000;

@@ -53,3 +53,10 @@ export const HTTP2_STREAMS = 64;
 export const WORKER_NAME = "iris 3";
 /** The time between two pings of a tab, in ms. Browsers may delay the timers of hidden tabs by a minute. */
 export const PING_MS = 20_000;
+/** A suspended stream is opened again at most once in this time, in ms. */
+export const TURN_PAUSE_MS = 3_000;
+/**
+ * A stream that was suspended, and has been open for this time since, in ms, does not take turns any more. In turns over
+ * HTTP/1.1, a stream is suspended before: each pause can suspend one of the other streams first.
+ */
+export const STAYING_MS = (HTTP1_STREAMS + 1) * TURN_PAUSE_MS;
