@@ -45,6 +45,7 @@ def test_page_below_a_path_signs_in_and_makes_all_calls_below_the_path(
     requests: list[str] = []
     page.context.on("request", lambda request: requests.append(request.url))
     tab = pages.open_tab(page.context, address, link.removeprefix(f"{address}/"))
+    tab.get_by_role("button", name="Sign in as ana").click()
     expect(tab.get_by_role("button", name="Sign out")).to_be_visible()
     tab.goto(address)  # Without the slash at the end, the proxy sends the browser on.
     expect(tab.get_by_role("button", name="Sign out")).to_be_visible()

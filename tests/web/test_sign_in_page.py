@@ -65,6 +65,12 @@ def signed_in(page: Page) -> None:
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
+def accept_link(page: Page) -> None:
+    """Answer the question whether to sign in with ana's link."""
+    page.get_by_role("button", name="Sign in as ana").click()
+    signed_in(page)
+
+
 def session_path(page: Page) -> str:
     """Return the path of the page's session."""
     found = page.evaluate("localStorage.getItem('iris.session /')")
@@ -83,7 +89,7 @@ def test_sign_in_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.context.on("request", lambda request: requests.append(f"{request.url} {request.headers.get('referer')}"))
     tab = pages.open_tab(page.context, controller.address, route)
-    signed_in(tab)
+    accept_link(tab)
     signed_in(page)  # Signing in in one tab applies to the other tab.
     assert tab.url == f"{controller.address}/#/jobs/some-job"
     tab.reload()
@@ -123,6 +129,20 @@ def test_sign_in_link_of_another_user_asks_before_it_changes_the_user(
     expect(page.get_by_role("heading", level=1)).to_contain_text("another-job")  # The user stays the same.
 
 
+def test_sign_in_link_asks_a_browser_that_is_not_signed_in(controller: ControllerThread, pages: Pages) -> None:
+    page = pages.open(controller.address, link(controller, "some-job"), secret="")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in as ana?")
+    expect(page.get_by_role("alert")).to_contain_text("The link belongs to ana with the role user")
+    assert page.evaluate("localStorage.length") == 0
+    assert accessibility_problems(page) == []
+    pages.take_screenshots(page, "sign-in-link")
+    with page.expect_response(re.compile("/SignOut$")) as signing_out:
+        page.get_by_role("button", name="Do not sign in").click()
+    assert signing_out.value.status == 200
+    expect(page.get_by_label("Or enter a token")).to_be_visible()
+    assert page.context.cookies() == []
+
+
 def test_sign_in_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     controller: ControllerThread, pages: Pages
 ) -> None:
@@ -130,13 +150,13 @@ def test_sign_in_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     # Only the hash differs, so the page is not loaded again.
     page.goto(f"{controller.address}/{link(controller, 'some-job')}")
-    signed_in(page)
+    accept_link(page)
     assert page.url == f"{controller.address}/#/jobs/some-job"
 
 
 def test_used_sign_in_link_is_explained_and_the_form_is_offered(controller: ControllerThread, pages: Pages) -> None:
     route = link(controller)
-    signed_in(pages.open(controller.address, route, secret=""))
+    accept_link(pages.open(controller.address, route, secret=""))
     page = pages.open(controller.address, route, secret="")
     expect(page.get_by_role("alert")).to_contain_text("This sign-in link was already used")
     assert accessibility_problems(page) == []
@@ -164,7 +184,7 @@ def test_sign_in_form_accepts_a_token_and_shows_why_a_token_is_refused(
 
 def test_sign_out_ends_the_session_in_all_tabs(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, link(controller), secret="")
-    signed_in(page)
+    accept_link(page)
     other = pages.open_tab(page.context, controller.address, "#/machines")
     signed_in(other)
     page.get_by_role("button", name="Sign out").click()
@@ -191,7 +211,7 @@ def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_f
 ) -> None:
     job_id = launch(cluster, ["true"])
     page = pages.open(controller.address, link(controller), secret="")
-    signed_in(page)
+    accept_link(page)
     base = f"{controller.address}/{session_path(page)}/"
     with PageServer({"/hostile.html": HOSTILE}) as other:
         # The worst case: the other page has the same host, so it is of the same site, and it knows the session's path.
@@ -218,7 +238,7 @@ def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_f
 
 def test_other_server_of_the_same_host_does_not_receive_the_cookie(controller: ControllerThread, pages: Pages) -> None:
     page = pages.open(controller.address, link(controller), secret="")
-    signed_in(page)
+    accept_link(page)
     with PageServer({"/x.html": b"<!doctype html>"}) as other:
         tab = page.context.new_page()
         seen: list[str] = []
@@ -233,7 +253,7 @@ def test_session_survives_a_restart_of_the_controller_with_the_page_open(tmp_pat
     with running_cluster(tmp_path) as server:
         port = int(server.address.rpartition(":")[2])
         page = pages.open(server.address, link(server), secret="")
-        signed_in(page)
+        accept_link(page)
     with running_cluster(tmp_path, port=port):
         page.reload()
         signed_in(page)

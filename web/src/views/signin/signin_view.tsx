@@ -60,8 +60,8 @@ function LinkProgress({ code, requestId }: LinkCode & { requestId: string }) {
     try {
       await loadIdentity();
       const session = await openSession({ case: "code", value: code }, requestId);
-      // A link of another person must not change unnoticed as whom the user works.
-      if (!needsSignIn.peek() && !isSameUser(session)) return setOpened(session);
+      // A link of another person must not decide unnoticed as whom the user works.
+      if (needsSignIn.peek() || !isSameUser(session)) return setOpened(session);
       useSession(session);
       link.value = null;
     } catch (error) {
@@ -70,7 +70,7 @@ function LinkProgress({ code, requestId }: LinkCode & { requestId: string }) {
     return undefined;
   };
   useEffect(() => void use(), []);
-  if (opened) return <OtherUser opened={opened} />;
+  if (opened) return <UserQuestion opened={opened} />;
   if (!failure) {
     return (
       <p class="notice loading" role="status">
@@ -99,31 +99,47 @@ function isSameUser({ caller }: OpenedSession): boolean {
   return user !== null && caller !== null && user.name === caller.name && user.role === caller.role;
 }
 
-/** Asks whether to change to the user of a link. */
-function OtherUser({ opened }: { opened: OpenedSession }) {
+/** Asks whether to sign in as the user of a link, or to change to this user. */
+function UserQuestion({ opened }: { opened: OpenedSession }) {
   const present = me.value;
-  const change = () => {
+  const isSignedIn = !needsSignIn.value;
+  const name = visibleText(opened.caller?.name ?? "");
+  const accept = () => {
     useSession(opened);
     link.value = null;
   };
-  const stay = () => {
+  const refuse = () => {
     link.value = null;
     closeSession(opened).catch(showError);
   };
+  const stay = `Stay ${present ? visibleText(present.name) : "as before"}`;
   return (
     <section class="notice sign-in">
-      <h1>Change the user?</h1>
+      <h1>{isSignedIn ? "Change the user?" : `Sign in as ${name}?`}</h1>
       <p role="alert">
-        {present && `This browser is signed in as ${visibleText(present.name)} with the role ${present.role}. `}
-        The link belongs to {visibleText(opened.caller?.name ?? "")} with the role {opened.caller?.role}. If somebody else
-        sent you the link, do not use it: your work would belong to them.
+        {isSignedIn && present && `This browser is signed in as ${visibleText(present.name)} with the role ${present.role}. `}
+        The link belongs to {name} with the role {opened.caller?.role}. If somebody else sent you the link, do not use it: your
+        work would belong to them.
       </p>
-      <button type="button" class="button button-primary" onClick={stay}>
-        Stay {present ? visibleText(present.name) : "as before"}
-      </button>
-      <button type="button" class="button" onClick={change}>
-        Change to {visibleText(opened.caller?.name ?? "")}
-      </button>
+      {isSignedIn ? (
+        <>
+          <button type="button" class="button button-primary" onClick={refuse}>
+            {stay}
+          </button>
+          <button type="button" class="button" onClick={accept}>
+            Change to {name}
+          </button>
+        </>
+      ) : (
+        <>
+          <button type="button" class="button button-primary" onClick={accept}>
+            Sign in as {name}
+          </button>
+          <button type="button" class="button" onClick={refuse}>
+            Do not sign in
+          </button>
+        </>
+      )}
     </section>
   );
 }
