@@ -479,6 +479,19 @@ def test_log_view_says_why_a_job_waits_and_what_to_do_about_an_unknown_job(
     expect(unknown.page.get_by_role("alert")).to_contain_text("no-such-job")
 
 
+def test_end_of_a_log_stays_in_sight_when_the_window_becomes_narrow(
+    cluster: StandingCluster, large_job: str, pages: Pages
+) -> None:
+    log = LogPage(pages, cluster, large_job)
+    last = log.line(f"line {LARGE_LINES} of a large log, with some more words")
+    expect(last).to_be_in_viewport()
+    log.page.get_by_role("button", name="Wrap").click()
+    expect(last).to_be_in_viewport()
+    log.page.set_viewport_size({"width": 390, "height": 700})
+    expect(log.page.get_by_role("button", name="Filters")).to_be_visible()
+    expect(last).to_be_in_viewport()
+
+
 def test_log_view_is_used_with_the_keyboard_and_has_no_serious_accessibility_problem(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:

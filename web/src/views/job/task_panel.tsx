@@ -55,24 +55,26 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
       {ports.length > 0 && <p class="muted">Ports: {ports.map(([name, port]) => `${visibleText(name)} ${port}`).join(", ")}</p>}
       {task.attempts.length > 0 && (
         <div class="scrolled" tabIndex={0} role="region" aria-label={`Attempts of task ${task.taskIndex}`}>
-          <table class="plain-table">
+          <table class="plain-table stack">
             <thead>
               <tr>
-                <th>Attempt</th><th>State</th><th>Started</th><th>Ran for</th><th>Exit</th><th>Reason</th><th>Worker</th>
+                <th>Attempt</th><th>State</th><th>Started</th><th>Ran for</th><th>Exit</th><th>Worker</th><th>Reason</th>
               </tr>
             </thead>
             <tbody>
               {[...task.attempts].reverse().map((attempt) => (
                 <tr key={attempt.attemptId}>
-                  <td>{attempt.attemptId}</td>
-                  <td><StateBadge state={attempt.state} /></td>
-                  <td><Moment ms={Number(attempt.startedAtMs)} /></td>
-                  <td><Duration startMs={Number(attempt.startedAtMs)} endMs={Number(attempt.finishedAtMs)} /></td>
-                  <td>{exitText(attempt) || "–"}</td>
-                  <td class="wide-cell" dir="auto">
+                  <td data-label="Attempt">{attempt.attemptId}</td>
+                  <td data-label="State"><StateBadge state={attempt.state} /></td>
+                  <td data-label="Started"><Moment ms={Number(attempt.startedAtMs)} /></td>
+                  <td data-label="Ran for">
+                    <Duration startMs={Number(attempt.startedAtMs)} endMs={Number(attempt.finishedAtMs)} />
+                  </td>
+                  <td data-label="Exit">{exitText(attempt) || "–"}</td>
+                  <td class="mono" data-label="Worker">{attempt.workerId || "–"}</td>
+                  <td class="wide-cell" data-label="Reason" dir="auto">
                     {attempt.error && <><code class="reason">{reasonName(attempt.failureReason)}</code> {attempt.error !== exitText(attempt) && visibleText(attempt.error)}</>}
                   </td>
-                  <td class="mono">{attempt.workerId}</td>
                 </tr>
               ))}
             </tbody>

@@ -40,6 +40,19 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
     addRows(element);
   }, [version, session, settings.showsTimes, wraps]);
 
+  // In another width, wrapped lines have another height. Without this effect, the end would leave the sight.
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (!element) return undefined;
+    const observer = new ResizeObserver(() => {
+      if (!session.isFollowing.peek()) return;
+      element.scrollTop = element.scrollHeight;
+      expectedTop.current = element.scrollTop;
+    });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [session]);
+
   const addRows = (element: HTMLElement) => {
     const margin = NEAR_END_SCREENS * element.clientHeight;
     if (element.scrollTop < margin) session.extend("up");

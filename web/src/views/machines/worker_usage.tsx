@@ -69,12 +69,12 @@ interface PlotProps {
 function Plot({ title, points, used, requested, text }: PlotProps) {
   const first = points[0]?.timeMs ?? 0;
   const last = points[points.length - 1]?.timeMs ?? 0;
-  const most = Math.max(...points.map((point) => Math.max(used(point), requested(point)))) || 1;
+  const most = Math.max(...points.map((point) => Math.max(used(point), requested(point))));
   const path = (of: (point: UsagePoint) => number) =>
     points
       .map((point, index) => {
         const x = last > first ? ((point.timeMs - first) / (last - first)) * WIDTH : 0;
-        return `${index ? "L" : "M"}${x.toFixed(1)} ${(HEIGHT - (of(point) / most) * (HEIGHT - 2) - 1).toFixed(1)}`;
+        return `${index ? "L" : "M"}${x.toFixed(1)} ${(HEIGHT - (of(point) / (most || 1)) * (HEIGHT - 2) - 1).toFixed(1)}`;
       })
       .join("");
   const newest = points[points.length - 1];
@@ -93,7 +93,7 @@ function Plot({ title, points, used, requested, text }: PlotProps) {
       </svg>
       <div class="usage-axis muted numbers">
         <span>{clockTime(first)}</span>
-        <span>most {text(most)}</span>
+        <span>{most > 0 ? `0 to ${text(most)}` : text(0)}</span>
         <span>{clockTime(last)}</span>
       </div>
     </figure>

@@ -25,7 +25,7 @@ export function AttemptTable({ tasks, submittedMs, nowMs, onOpen }: Props) {
       <summary>Attempts as a table</summary>
       {isOpen && (
         <div class="scrolled" tabIndex={0} role="region" aria-label="Attempts">
-          <table class="plain-table">
+          <table class="plain-table stack">
             <thead>
               <tr>
                 <th>Task</th><th>Attempt</th><th>State</th><th>Queued</th><th>Building</th><th>Running</th><th>End</th><th>Worker</th>
@@ -62,8 +62,14 @@ function TaskRows({ task, submittedMs, nowMs, onOpen }: Omit<Props, "tasks"> & {
   if (task.attempts.length === 0) {
     return (
       <tr>
-        <td>{open}</td><td>–</td><td><StateBadge state={task.state} /></td><td>{length(0, "queued")}</td>
-        <td>–</td><td>–</td><td>–</td><td>–</td>
+        <td data-label="Task">{open}</td>
+        <td data-label="Attempt">–</td>
+        <td data-label="State"><StateBadge state={task.state} /></td>
+        <td data-label="Queued">{length(0, "queued")}</td>
+        <td data-label="Building">–</td>
+        <td data-label="Running">–</td>
+        <td data-label="End">–</td>
+        <td data-label="Worker">–</td>
       </tr>
     );
   }
@@ -71,16 +77,16 @@ function TaskRows({ task, submittedMs, nowMs, onOpen }: Omit<Props, "tasks"> & {
     <>
       {task.attempts.map((attempt) => (
         <tr key={attempt.attemptId}>
-          <td>{open}</td>
-          <td>{attempt.attemptId}</td>
-          <td><StateBadge state={attempt.state} /></td>
-          <td>{length(attempt.attemptId, "queued")}</td>
-          <td>{length(attempt.attemptId, "building")}</td>
-          <td>{length(attempt.attemptId, "running")}</td>
-          <td>
+          <td data-label="Task">{open}</td>
+          <td data-label="Attempt">{attempt.attemptId}</td>
+          <td data-label="State"><StateBadge state={attempt.state} /></td>
+          <td data-label="Queued">{length(attempt.attemptId, "queued")}</td>
+          <td data-label="Building">{length(attempt.attemptId, "building")}</td>
+          <td data-label="Running">{length(attempt.attemptId, "running")}</td>
+          <td data-label="End">
             {attempt.finishedAtMs > 0n ? momentText(Number(attempt.finishedAtMs)) : "–"} {exitText(attempt)}
           </td>
-          <td class="mono">{attempt.workerId}</td>
+          <td class="mono" data-label="Worker">{attempt.workerId || "–"}</td>
         </tr>
       ))}
     </>
