@@ -33,7 +33,7 @@ from iris.rpc import cluster_pb2
 _NAME = "open_pages"
 _TASKS = 10_000
 _BLOCKS = 4  # of each kind
-_JOBS = 100  # in a block
+_JOBS = 200  # in a block
 _SETTLE_S = 3.0  # after the pages have opened, until the block begins
 _WARM_UP = 10
 _AIM = 1.1
@@ -106,10 +106,11 @@ def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
         show(_NAME, f"{words}: LaunchJob {ratios[0]}; placement {ratios[1]}")
         first, last = (size / 2**20 for size in (one.memory[0], one.memory[-1]))
         share = one.cpu_s / one.wall_s * 100
+        cpu_ms = one.cpu_s / len(one.launches) * 1000
         show(
             _NAME,
-            f"{words}: controller {share:.0f} % of a core, memory {first:.0f} MiB after the first block, {last:.0f} MiB"
-            " after the last one",
+            f"{words}: controller {share:.0f} % of a core, {cpu_ms:.2f} ms of CPU time for each job, memory {first:.0f}"
+            f" MiB after the first block, {last:.0f} MiB after the last one",
         )
 
 

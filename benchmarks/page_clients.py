@@ -14,8 +14,8 @@ TypeScript code in `web/src`, with the same requests, in the same binary format 
 The pages open within 8 s, which is their longest period. Otherwise all of them would make their repeated calls at the
 same moments.
 
-Browsers run on other machines, so the work of this process must not slow the controller. The process has the lowest
-priority of its scheduling policy, and reads messages without parsing them.
+Browsers run on other machines, so the work of this process must not slow the controller. The process reads messages
+without parsing them, and runs only when no other process of its scheduling policy wants to run.
 """
 
 from __future__ import annotations
@@ -297,8 +297,10 @@ async def _open_pages(address: str, kind: str, token: str) -> None:
 
 
 def _take_lowest_priority() -> None:
-    os.nice(19)
     policy = os.sched_getscheduler(0)
+    if policy == os.SCHED_OTHER:
+        # A process with nice 19 would still keep a core for a millisecond after the controller is woken.
+        policy = os.SCHED_IDLE
     os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(policy)))
 
 
