@@ -172,8 +172,7 @@ class Controller:
         self._engine, self._store, self._background = engine, store, BackgroundTasks()
         self._saving: asyncio.Task[None] | None = None
         tokens = ClusterTokens(key := key or SigningKey.new())
-        self.headroom = headroom or Headroom()
-        events = events or EventSettings()
+        self.headroom, events = headroom or Headroom(), events or EventSettings()
         self._journal = EventJournal(store, events.kept)
         self._stored_jobs, self.saver = StoredJobs(store), Saver(store, self._journal)
         self.slices = Slices(is_urgent=self.saver.is_saving)

@@ -206,11 +206,20 @@ class Batch:
 
 
 class Gathering:
-    """The batch that gathers changes until the saver writes it. The saver adds the changes of jobs to the batch."""
+    """The batch that gathers changes until the saver writes it, and the batch that is being written. The saver adds the
+    changes of jobs to the batch, and writes it.
+    """
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
         self._gathering = Batch()
+        self._writing: Batch | None = None
+
+    def is_saving(self) -> bool:
+        """Return whether changes are being saved. Clients wait for most changes, for example for the submission of a
+        job. A change that is tried again after an error does not count until the next try begins.
+        """
+        return self._writing is not None or (self._wake.is_set() and not self._gathering.is_empty)
 
     def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
         """Save an endpoint; the value None removes the endpoint."""

@@ -108,7 +108,6 @@ class Saver(Gathering):
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
-        self._writing: Batch | None = None
         self._write_task: asyncio.Task[IrisError | None] | None = None
         self._retry: asyncio.TimerHandle | None = None
 
@@ -220,12 +219,6 @@ class Saver(Gathering):
         """If a new job with this id is not saved yet, wait until the job is saved or refused."""
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
-
-    def is_saving(self) -> bool:
-        """Return whether changes are being saved. Clients wait for most changes, for example for the submission of a
-        job. A change that is tried again after an error does not count until the next try begins.
-        """
-        return self._writing is not None or (self._wake.is_set() and not self._gathering.is_empty)
 
     async def saved(self) -> None:
         """Wait until all earlier changes are saved.
