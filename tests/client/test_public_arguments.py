@@ -171,6 +171,7 @@ WRONG: dict[str, list[Any]] = {
     "kill_grace_period": [*NO_SECONDS, None, 1e8, math.inf],
     "max_log_bytes": [*NO_INT64, None],
     "inherit_env": NO_FLAG,
+    "profile_memory": NO_FLAG,
     "after": [*NO_LIST[:4], None, object(), [""], [5], [None], {"a": "some"}, {"a": None}, {5: "ok"}],
     "retry_on": NO_EXIT_CODES,
     "fail_on": NO_EXIT_CODES,

@@ -38,6 +38,7 @@ from iris.client.workspace_upload import WorkspaceUpload
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.task_token import task_of_token
 from iris.cluster.files.output_pack import check_directories
+from iris.cluster.memory_profile import check_profile_memory
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import (
@@ -263,6 +264,13 @@ def add_limits(
     grace_s = check_seconds("kill_grace_period", kill_grace_period, most=MAX_INT32 // 1000)
     request.kill_grace_period_ms = int(grace_s * 1000)
     request.max_log_bytes = check_whole_number("max_log_bytes", max_log_bytes)
+
+
+def add_memory_profile(request: LaunchRequest, profile_memory: bool, command: Sequence[str] | None) -> None:
+    """Add to the request whether the attempts run under a memory profiler."""
+    request.profile_memory = check_flag("profile_memory", profile_memory)
+    given = LaunchRequest(command=command, outputs=request.outputs, profile_memory=request.profile_memory)
+    check_profile_memory(given)
 
 
 def add_hang_watch(request: LaunchRequest, watch_hang: float | None, hang_action: str) -> None:

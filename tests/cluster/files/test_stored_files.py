@@ -20,7 +20,7 @@ def test_list_of_files_that_began_on_the_worker_continues_in_the_stored_outputs(
     with ConfinedTree(tmp_path) as tree:
         first, token = list_page(tree, "out", recursive=True, page_token="")
         rest, end = list_page(tree, "out", recursive=True, page_token=token)
-        pack = OutputPack(tree, ["out"])
+        pack = OutputPack((tree, ["out"]))
         (tmp_path / "pack").write_bytes(pack.read(0, pack.size))
     assert (bool(token), end) == (True, "")
     stored = StoredPack(tmp_path / "pack", pack.index_bytes)

@@ -127,6 +127,7 @@ def _entries(submission: LaunchRequest) -> dict[str, Any]:
         "inherit_env": False if submission.ignore_parent_environment else None,
         "port": list(submission.ports),
         "output": list(submission.outputs),
+        "profile_memory": submission.profile_memory or None,
         "max_task_failures": _number(submission.max_task_failures),
         "retries": _number(submission.max_retries_failure),
         "retry_pause": f"{submission.retry_pause_ms / 1000:g}s" if submission.HasField("retry_pause_ms") else "",

@@ -35,6 +35,7 @@ from iris.client.submission import (
     add_hang_watch,
     add_inputs,
     add_limits,
+    add_memory_profile,
     add_placement,
     add_retries,
     entrypoint_of,
@@ -233,6 +234,7 @@ class AsyncIrisClient(
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
         outputs: Sequence[str] = (),
+        profile_memory: bool = False,
         if_exists: IfExists = "error",
         on_notice: Callable[[str], None] | None = None,
         on_progress: Progress | None = None,
@@ -310,6 +312,9 @@ class AsyncIrisClient(
             outputs: Directories into which the tasks write files that the cluster stores after the end of each attempt,
                 relative to the working directory. They are created before the start, and `IRIS_OUTPUT_DIR` is the path
                 of the first one. `Job.outputs` returns the stored files.
+            profile_memory: Whether each attempt runs under the memory profiler memray, which slows it down. The task's
+                Python needs memray, and a command must begin with a Python interpreter. The profile is the output
+                `memory-profile/memray.bin` of the attempt, and `iris profile --memory` shows it.
             if_exists: What happens if another job has the name. `"error"` raises AlreadyExistsError. `"reuse"` returns
                 the handle of that job, whatever its state, its command and its arguments are. `"replace"` removes that
                 job, which must have ended, with its logs and results, and submits the new job under the name.
@@ -338,16 +343,11 @@ class AsyncIrisClient(
         add_inputs(request, entry, inputs)
         add_dependencies(request, after)
         add_retries(
-            request,
-            max_task_failures,
-            max_retries_failure,
-            max_retries_preemption,
-            retry_pause,
-            retry_on,
-            fail_on,
+            request, max_task_failures, max_retries_failure, max_retries_preemption, retry_pause, retry_on, fail_on
         )
         limits = scheduling_timeout, timeout, job_timeout, timeout_warning, kill_grace_period, max_log_bytes
         add_limits(request, *limits, outputs)
+        add_memory_profile(request, profile_memory, entry.command)
         add_hang_watch(request, watch_hang, hang_action)
         check_if_exists(if_exists)
         upload = WorkspaceUpload.checked(workspace, on_notice, on_progress, LoopCallbacks().wrap)

@@ -60,11 +60,11 @@ def check_directories(outputs: Sequence[str]) -> list[str]:
 
 
 class OutputPack:
-    """The outputs in the working directory of an ended attempt.
+    """The outputs of an ended attempt.
 
     Args:
-        tree: The working directory.
-        outputs: The output directories, relative to the tree.
+        trees: Directories, such as the working directory, each with its output directories. The output directories are
+            relative to their tree, and differ from each other.
 
     Attributes:
         contents_bytes: The size of the contents of all files together.
@@ -77,11 +77,14 @@ class OutputPack:
         OSError, IrisError: A directory cannot be read.
     """
 
-    def __init__(self, tree: ConfinedTree, outputs: Sequence[str]) -> None:
-        self._tree = tree
+    def __init__(self, *trees: tuple[ConfinedTree, Sequence[str]]) -> None:
         files: list[TaskFile] = []
-        for path in outputs:
-            files += _files_below(tree, path, MAX_FILES - len(files))
+        self._trees: dict[str, ConfinedTree] = {}
+        for tree, outputs in trees:
+            for path in outputs:
+                found = _files_below(tree, path, MAX_FILES - len(files))
+                self._trees |= {file.path: tree for file in found}
+                files += found
         regular = [file for file in files if file.type == cluster_pb2.FILE_TYPE_REGULAR]
         self._regular = [file for file in regular if file.size]
         self._begins = [0]
@@ -127,7 +130,7 @@ class OutputPack:
         number = bisect.bisect_right(self._begins, position) - 1
         file, offset = self._regular[number], position - self._begins[number]
         try:
-            fd = self._tree.open_file(file.path)
+            fd = self._trees[file.path].open_file(file.path)
         except NotFoundError as error:
             raise OutputsChangedError(f"{quoted(file.path)} has disappeared") from error
         try:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.logs.directories import LogDirectories, subfolders, task_folder
+from iris.cluster.memory_profile import PROFILE_PATH
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.private_dir import make_private
 
@@ -113,6 +114,11 @@ class AttemptDir:
         return self.path / "result.traceback"
 
     @property
+    def profiled(self) -> Path:
+        """The directory with the memory profile of the attempt, as a directory of outputs."""
+        return self.path / "profiled"
+
+    @property
     def hosts(self) -> Path:
         """The file with the hosts of the gang's tasks: one host per line, by task index."""
         return self.path / "hosts"
@@ -129,6 +135,7 @@ class AttemptDir:
             self.failure_code,
             self.exception,
             self.traceback,
+            self.profiled / PROFILE_PATH,
         )
         return [file for file in files if file.is_file()]
 

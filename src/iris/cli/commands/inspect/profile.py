@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import LATEST, Lookup, Target
 from iris.cli.commands.inspect.ended_jobs import note_end
+from iris.cli.commands.inspect.memory import show_memory
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import DURATION, POSITIVE_COUNT, address_option, json_option
@@ -36,6 +38,7 @@ Ctrl-C ends the sampling and shows the samples so far.
   iris profile @ -o train.svg                        a flame graph, which a browser opens
   iris profile @ --format speedscope                 a file for https://www.speedscope.app
   iris profile @ --json | jq '.functions[0]'
+  iris profile --memory @/task-0 -o memory.html      what held memory at the peak of 'iris run --profile-memory'
 
 Only threads that use the CPU are counted, unless --idle is given. 'iris stack' shows where the tasks are now. Only the
 owner of a job and admins can sample it. The workers need the extra [inspect] (py-spy).
@@ -60,9 +63,16 @@ owner of a job and admins can sample it. The workers need the extra [inspect] (p
 )
 @click.option("--rate", metavar="N", type=POSITIVE_COUNT, default="100", help="Samples per second. Default: 100.")
 @click.option("--idle", is_flag=True, help="Count also threads that wait.")
+@click.option(
+    "--memory",
+    is_flag=True,
+    help="Show the memory profile that the newest attempt of one task has left. The job must have been submitted with"
+    " 'iris run --profile-memory'. This machine needs the extra [memory] (memray).",
+)
 @json_option(
     'Print one JSON document: {"job_id", "seconds", "rate", "samples", "functions", "tasks"}. Each function has'
-    ' "self_samples" and "total_samples". --output then gets the result as well.'
+    ' "self_samples" and "total_samples". --output then gets the result as well. With --memory, the document has'
+    ' "task_id", "peak_bytes", "allocations" and "functions", and each function has "self_bytes" and "total_bytes".'
 )
 @address_option
 @click.argument("job", metavar="[JOB]", type=JobName(with_tasks=True), default=LATEST)
@@ -74,12 +84,19 @@ def profile(
     path: str | None,
     rate: int,
     idle: bool,
+    memory: bool,
     as_json: bool,
     address: str | None,
 ) -> int:
     """See `_HELP`."""
     if as_json and path == "-":
         raise click.UsageError("--json and --output - exclude each other, because both write to stdout")
+    if memory:
+        context = click.get_current_context()
+        for name in ("duration", "rate", "idle"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--memory and --{name} exclude each other, because nothing is sampled now")
+        return show_memory(job, form, path, address, as_json=as_json)
     form = form or _form_of(path)
     output = Output(as_json=as_json)
     with connect(address) as connection:

@@ -16,6 +16,7 @@ from iris.client.submission import (
     add_environment,
     add_hang_watch,
     add_limits,
+    add_memory_profile,
     add_placement,
     add_retries,
     new_request,
@@ -46,6 +47,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "inherit_env": ("ignore_parent_environment",),
     "ports": ("ports",),
     "outputs": ("outputs",),
+    "profile_memory": ("profile_memory",),
     "max_task_failures": ("max_task_failures",),
     "max_retries_failure": ("max_retries_failure", "retry_on", "fail_on"),
     "retry_pause": ("retry_pause_ms",),
@@ -181,6 +183,7 @@ def _fresh_request(options: Mapping[str, Any]) -> LaunchRequest:
     add_retries(fresh, options["max_task_failures"], *retries)
     limits = (options["scheduling_timeout"], options["timeout"], options["job_timeout"], options["timeout_warning"])
     add_limits(fresh, *limits, 10.0, 0, options["outputs"])
+    add_memory_profile(fresh, options["profile_memory"], ())
     add_hang_watch(fresh, options["watch_hang"], options["hang_action"])
     return fresh
 

@@ -280,6 +280,12 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     help="Store the files that the tasks write into this directory, below their working directory. It is created, and"
     f" its path is in IRIS_OUTPUT_DIR. 'iris outputs' lists the files. {_MULTIPLE}",
 )
+@click.option(
+    "--profile-memory",
+    is_flag=True,
+    help="Run each attempt under the memory profiler memray, which the task's Python needs. 'iris profile --memory'"
+    " shows the result.",
+)
 @click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
 @click.option("--together", is_flag=True, help="Put all tasks on one machine.")
 @click.option(
@@ -450,21 +456,13 @@ def _submit(
     """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else current_folder()
-    as_given = (
-        "name",
-        "replicas",
-        "max_parallel",
-        "ports",
-        "rendezvous",
-        "max_task_failures",
-        "inherit_env",
-        "outputs",
-    )
+    as_given = ("name", "replicas", "max_parallel", "ports", "rendezvous", "max_task_failures", "inherit_env")
+    files = ("outputs", "profile_memory")
     retries = ("max_retries_failure", "retry_pause", "retry_on", "fail_on")
     timeouts = ("timeout", "job_timeout", "timeout_warning", "scheduling_timeout", "watch_hang", "hang_action")
     return connection.client.run(
         command,
-        **{name: options[name] for name in (*as_given, *retries, *timeouts)},
+        **{name: options[name] for name in (*as_given, *files, *retries, *timeouts)},
         inputs=inputs,
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=all_variables((options["job_file"], *options["env_files"]), options["env"]),

@@ -14,6 +14,7 @@ from iris.cluster.controller.outputs.stored_files import list_stored, read_store
 from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.files.output_pack import StoredPack
+from iris.cluster.memory_profile import stores_outputs
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.errors import (
     DataLossError,
@@ -110,7 +111,11 @@ class FileCalls:
 
     async def _stored(self, found: _Found, path: str) -> StoredPack | None:
         """Return the stored outputs of an ended attempt if they have a file at the path, or if the worker is gone."""
-        if self._outputs is None or not found.record.launch.outputs or not is_task_finished(found.attempt.state):
+        if (
+            self._outputs is None
+            or not stores_outputs(found.record.launch)
+            or not is_task_finished(found.attempt.state)
+        ):
             return None
         directory = self._outputs.directory_of(found.record, found.task_index, found.attempt.attempt_id)
         try:
@@ -163,7 +168,7 @@ class FileCalls:
         attempt = found.attempt
         if is_task_finished(attempt.state):
             why = "submit the job with --output DIR to keep outputs"
-            if self._outputs is not None and found.record.launch.outputs:
+            if self._outputs is not None and stores_outputs(found.record.launch):
                 directory = self._outputs.directory_of(found.record, found.task_index, attempt.attempt_id)
                 why = f"its outputs are not stored, because {why_missing(self._outputs.stored(directory), attempt)[1]}"
             return NotFoundError(

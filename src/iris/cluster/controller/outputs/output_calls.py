@@ -11,6 +11,7 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.outputs.output_store import OutputStore
 from iris.cluster.controller.outputs.stored_files import why_missing
 from iris.cluster.controller.storage.saver import SavedJobs
+from iris.cluster.memory_profile import stores_outputs
 from iris.cluster.types import parse_task_id
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -75,7 +76,7 @@ class OutputCalls:
         record = await self._jobs.find(request.job_id)
         for index in request.task_indices:
             record.check_index(index)
-        if not record.launch.outputs:
+        if not stores_outputs(record.launch):
             raise FailedPreconditionError(
                 f"job {record.job_id!r} was submitted without outputs: submit it with 'iris run --output DIR', or"
                 " outputs=[…]"

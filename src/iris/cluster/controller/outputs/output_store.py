@@ -31,6 +31,7 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.files.output_pack import StoredPack
 from iris.cluster.lease_terms import format_span
 from iris.cluster.logs.directories import subfolders, task_folder
+from iris.cluster.memory_profile import stores_outputs
 from iris.cluster.types import parse_task_id
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
@@ -270,7 +271,7 @@ class OutputStore:
         folders = [
             self._folder(record, task.task_index)
             for record in records
-            if record.launch.outputs
+            if stores_outputs(record.launch)
             for task in record.job.tasks
         ]
         if folders:

@@ -21,6 +21,7 @@ from iris.cluster.controller.submission.request import (
 )
 from iris.cluster.controller.submission.sizes import MAX_WORD_BYTES, check_sizes
 from iris.cluster.files.output_pack import check_directories
+from iris.cluster.memory_profile import check_profile_memory
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.task_inputs import check_items, items_of
 from iris.cluster.types import MAX_EXIT_CODE
@@ -48,6 +49,7 @@ def validate(request: LaunchJobRequest) -> None:
     _check_exit_codes(request)
     _check_environment(request)
     request.outputs[:] = check_directories(request.outputs)
+    check_profile_memory(request)
     _check_placement(request)
     _check_rendezvous(request)
     _check_inputs(request)

@@ -90,14 +90,12 @@ def run_tasks_request(
         hosts=hosts,
         owner=job.owner,
         outputs=launch.outputs,
+        profile_memory=launch.profile_memory,
         tracestate=launch.tracestate,
     )
     if launch.inputs_hash:
         _add_inputs(shared, launch)
-    if launch.HasField("kill_grace_period_ms"):
-        shared.kill_grace_period_ms = launch.kill_grace_period_ms
-    if launch.seen_task_indices:
-        shared.seen_num_tasks = launch.seen_num_tasks
+    _add_optional(shared, launch)
     request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
     trace_parent = task_parents(job, launch)
     for start in starts:
@@ -111,6 +109,13 @@ def run_tasks_request(
         if launch.seen_task_indices:
             place.seen_task_index = launch.seen_task_indices[start.task_index]
     return request
+
+
+def _add_optional(shared: cluster_pb2.Worker.RunTaskRequest, launch: LaunchJobRequest) -> None:
+    if launch.HasField("kill_grace_period_ms"):
+        shared.kill_grace_period_ms = launch.kill_grace_period_ms
+    if launch.seen_task_indices:
+        shared.seen_num_tasks = launch.seen_num_tasks
 
 
 def _add_inputs(shared: cluster_pb2.Worker.RunTaskRequest, launch: LaunchJobRequest) -> None:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from iris.cluster.files.confined_tree import ConfinedTree
+from iris.cluster.memory_profile import PROFILE_DIRECTORY
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.ports import PortReservations
 from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
@@ -78,6 +79,8 @@ class AttemptPreparer:
             # The program is started by its path and with -P, so that no file of the workspace can hide a module that
             # the program needs to start.
             command = [sys.executable, "-P", run_callable.__file__, *paths]
+        if request.profile_memory:
+            (directory.profiled / PROFILE_DIRECTORY).mkdir(parents=True)
         attempt.build_finished_ms = now_ms()
         return command
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from iris.cluster.memory_profile import PROFILE_PATH, profiled
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.outcome import Outcome, conclude, stopped_before_start
 from iris.cluster.worker.attempt.preparation import AttemptPreparer
@@ -20,6 +21,7 @@ from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.limits.timeout_warning import TimeoutWarnings
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.memory_profiler import check_memray
 from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import NotStartedError
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper, make_mark
@@ -184,7 +186,8 @@ class AttemptRunner:
         ending, the task is retried elsewhere, because its outputs would be lost otherwise.
         """
         is_ended = outcome.state in (cluster_pb2.TASK_STATE_SUCCEEDED, cluster_pb2.TASK_STATE_FAILED)
-        if self._outputs is None or not attempt.request.outputs or not is_ended:
+        has_outputs = attempt.request.outputs or attempt.request.profile_memory
+        if self._outputs is None or not has_outputs or not is_ended:
             return outcome
         attempt.collection = asyncio.create_task(self._outputs.collect(attempt))
         await asyncio.wait({attempt.collection})
@@ -209,6 +212,9 @@ class AttemptRunner:
             await processes.strays.kill()
 
         env = self._build_env(attempt) | processes.mark(attempt)
+        if attempt.request.profile_memory:
+            await check_memray(command, str(attempt.working_directory), env)
+            command = profiled(command, str(attempt.directory.profiled / PROFILE_PATH))
         failpoint("spawn.before")
         attempt.is_starting = True
         try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from iris.cluster.files.confined_tree import ConfinedTree
 from iris.cluster.files.output_pack import OutputPack, OutputsChangedError
 from iris.cluster.files.transfer_sizes import PART_BYTES
+from iris.cluster.memory_profile import PROFILE_DIRECTORY
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.counts import counted
@@ -58,8 +60,14 @@ class OutputCollector:
         restarted. A cancellation ends the collection.
         """
         try:
-            with await asyncio.to_thread(ConfinedTree, attempt.working_directory, "the working directory") as tree:
-                pack = await asyncio.to_thread(OutputPack, tree, attempt.request.outputs)
+            with contextlib.ExitStack() as opened:
+                tree = opened.enter_context(
+                    await asyncio.to_thread(ConfinedTree, attempt.working_directory, "the working directory")
+                )
+                trees: list[tuple[ConfinedTree, Sequence[str]]] = [(tree, attempt.request.outputs)]
+                if attempt.request.profile_memory:
+                    trees.append((opened.enter_context(ConfinedTree(attempt.directory.profiled)), [PROFILE_DIRECTORY]))
+                pack = await asyncio.to_thread(OutputPack, *trees)
                 refused = await self._send(attempt, pack)
             text = f"{counted(pack.num_files, 'file')}, {counted(pack.contents_bytes, 'byte')}"
             if refused:

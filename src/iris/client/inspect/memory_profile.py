@@ -1,0 +1,135 @@
+"""Reads the memory profile of an attempt, which memray has written (`profile_memory`). Needs the extra [memory]."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.errors import FailedPreconditionError, MissingExtraError
+
+_SHOWN = 25
+_Frame = tuple[str, str, int]
+
+
+class MemoryFunction(NamedTuple):
+    """A function that has allocated memory.
+
+    Attributes:
+        function: The name of the function.
+        file: The source file.
+        line: The line of the allocation, or of the call that led to it.
+        self_bytes: The bytes that the function itself holds at the peak.
+        total_bytes: The bytes that the function and the functions that it called hold at the peak.
+    """
+
+    function: str
+    file: str
+    line: int
+    self_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryProfile:
+    """The memory of an attempt at the moment when its process held the most.
+
+    Attributes:
+        path: The file that memray has written.
+        peak_bytes: The bytes that the process had allocated at the peak, without the memory of the interpreter itself.
+        allocations: How many of these allocations exist at the peak.
+        stacks: The bytes for each call stack, the outermost frame first.
+    """
+
+    path: Path
+    peak_bytes: int
+    allocations: int
+    stacks: dict[tuple[_Frame, ...], int]
+
+    def functions(self) -> list[MemoryFunction]:
+        """Return the functions that have allocated memory, the largest holder first."""
+        own: Counter[_Frame] = Counter()
+        total: Counter[_Frame] = Counter()
+        for stack, size in self.stacks.items():
+            own[stack[-1]] += size
+            for frame in set(stack):
+                total[frame] += size
+        found = [MemoryFunction(*frame, own[frame], size) for frame, size in total.items()]
+        return sorted(found, key=lambda one: (-one.self_bytes, -one.total_bytes, one.file, one.line))
+
+    def collapsed(self) -> str:
+        """Return one line for each call stack with its bytes, in the format that flamegraph.pl reads."""
+        lines = [
+            f"{';'.join(f'{function} ({file}:{line})' for function, file, line in stack)} {size}\n"
+            for stack, size in sorted(self.stacks.items())
+        ]
+        return "".join(lines)
+
+    def flamegraph(self, to: Path) -> None:
+        """Write a flame graph as a web page, which needs no network.
+
+        Raises:
+            FailedPreconditionError: Memray cannot write the page.
+        """
+        command = [sys.executable, "-m", "memray", "flamegraph", "--force", "--no-web"]
+        command += ["--output", str(to), str(self.path)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            last = (ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}").splitlines()[-1]
+            raise FailedPreconditionError(f"memray cannot write the flame graph: {last}")
+
+    def __str__(self) -> str:
+        functions = self.functions()
+        lines = [f"peak: {_size(self.peak_bytes)} in {self.allocations:,} allocations"]
+        if functions:
+            lines += ["", f"{'own':>10} {'with calls':>10}  function"]
+        for one in functions[:_SHOWN]:
+            lines.append(
+                f"{_size(one.self_bytes):>10} {_size(one.total_bytes):>10}  {one.function}  {one.file}:{one.line}"
+            )
+        if len(functions) > _SHOWN:
+            lines.append(f"… and {len(functions) - _SHOWN} further functions")
+        return "\n".join(lines)
+
+
+def read_memory_profile(path: Path) -> MemoryProfile:
+    """Return the profile in a file that memray has written, also if the process was killed meanwhile.
+
+    Raises:
+        MissingExtraError: Memray is not installed here.
+        FailedPreconditionError: The file cannot be read, for example because a newer memray has written it.
+    """
+    try:
+        from memray import FileReader
+    except ImportError as error:
+        raise MissingExtraError(what="Reading a memory profile", extra="memory") from error
+    stacks: Counter[tuple[_Frame, ...]] = Counter()
+    allocations = 0
+    try:
+        with FileReader(str(path)) as reader:
+            for record in reader.get_high_watermark_allocation_records(merge_threads=True):
+                frames = tuple(reversed(record.stack_trace()))
+                stacks[_own_frames(frames)] += record.size
+                allocations += record.n_allocations
+    except OSError as error:
+        raise FailedPreconditionError(f"the memory profile cannot be read: {error}") from error
+    return MemoryProfile(path, sum(stacks.values()), allocations, dict(stacks))
+
+
+def _own_frames(frames: tuple[_Frame, ...]) -> tuple[_Frame, ...]:
+    """Return a stack without the frames of memray and of the program of Iris that calls a callable."""
+    parts = ("/memray/", "runpy", "/iris/cluster/worker/process/run_callable.py")
+    first = 0
+    while first < len(frames) and any(part in frames[first][1] for part in parts):
+        first += 1
+    return frames[first:] or (frames[-1:] or (("(unknown)", "", 0),))
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,98 @@
+"""Memory profiles, which are chosen at submission: `iris run --profile-memory` and `iris profile --memory`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import unique
+
+from iris.client import IrisClient
+from iris.client.inspect.memory_profile import read_memory_profile
+from iris.cluster.memory_profile import PROFILE_PATH, profiled, split_command
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+
+Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
+HOLD = "def hold_memory(): return [bytes(1000) for _ in range(20000)]\nheld = hold_memory()\n"
+
+
+def test_profile_of_a_killed_program_is_stored_and_shown_as_text_json_and_page(
+    remote_iris: Iris, client: IrisClient
+) -> None:
+    folder = remote_iris.folder / "space"
+    folder.mkdir()
+    (folder / "hold.py").write_text(f"{HOLD}import os\nos.kill(os.getpid(), 9)\n")
+    options = ("--profile-memory", "--workspace", "space", "--name", unique("hold"))
+    remote_iris("run", *options, "--", sys.executable, "-u", "hold.py", code=128 + 9)
+    job = options[-1]
+    assert [file.path for file in client.outputs(job)] == [PROFILE_PATH]
+    assert remote_iris.json("describe", job)["submission"]["profile_memory"] is True
+    assert "hold_memory" in remote_iris("profile", "--memory", job).stdout
+    document = remote_iris.json("profile", "--memory", f"{job}/task-0")
+    assert document["peak_bytes"] > 20_000_000
+    holder = next(one for one in document["functions"] if one["self_bytes"] > 15_000_000)
+    assert holder["file"].endswith("hold.py")
+    remote_iris("profile", "--memory", job, "-o", "memory.html")
+    assert "hold_memory" in (remote_iris.folder / "memory.html").read_text()
+    assert "hold_memory" in remote_iris("profile", "--memory", job, "--format", "collapsed", "-o", "-").stdout
+    assert "exclude each other" in remote_iris("profile", "--memory", job, "--rate", "5", code=2).stderr
+    # A retry keeps the option.
+    again = client.retry(job)
+    again.wait(progress=False, raise_on_failure=False)
+    assert [file.path for file in again.outputs()] == [PROFILE_PATH]
+
+
+def hold() -> int:
+    held = [bytes(1000) for _ in range(20000)]
+    return len(held)
+
+
+def test_profile_of_a_callable_has_its_function_and_its_result(client: IrisClient, tmp_path: Path) -> None:
+    job = client.run(hold, name=unique("hold"), profile_memory=True)
+    job.wait(progress=False)
+    assert job.results() == [20000]
+    (file,) = job.outputs()
+    file.download(tmp_path / "memray.bin")
+    (most, *_) = read_memory_profile(tmp_path / "memray.bin").functions()
+    assert most.self_bytes > 15_000_000
+    assert most.file.endswith("test_profile_memory.py")
+    with pytest.raises(FailedPreconditionError, match="the memory profile cannot be read"):
+        read_memory_profile(Path(__file__))
+
+
+def test_task_whose_python_lacks_memray_fails_before_it_runs(client: IrisClient) -> None:
+    # With -I and -S, Python finds no installed packages.
+    command = [sys.executable, "-I", "-S", "-c", "print('ran')"]
+    job = client.run(command, name=unique("lacks"), profile_memory=True)
+    status = job.wait(progress=False, raise_on_failure=False)
+    assert "profile_memory needs memray" in status.error
+    assert [line.message for line in job.logs() if line.source == "stdout"] == []
+
+
+@pytest.mark.parametrize("command", [["sh", "-c", "true"], ["python"], ["python", "-m"], ["torchrun", "a.py"]])
+def test_command_that_is_no_python_program_is_refused(client: IrisClient, command: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError, match="profile_memory needs a Python function, or a command such as"):
+        client.run(command, profile_memory=True)
+
+
+def test_output_with_the_name_of_the_profile_is_refused(client: IrisClient) -> None:
+    with pytest.raises(InvalidArgumentError, match="give your outputs another name"):
+        client.run(["python", "a.py"], profile_memory=True, outputs=["memory-profile"])
+
+
+def test_job_without_a_memory_profile_is_named_with_the_next_step(remote_iris: Iris) -> None:
+    job = remote_iris.detach("true")
+    remote_iris("wait", job)
+    assert "Submit the job with 'iris run --profile-memory'" in remote_iris("profile", "--memory", job, code=1).stderr
+
+
+def test_memray_is_put_between_the_interpreter_and_its_program() -> None:
+    assert profiled(["/usr/bin/python3.11", "-u", "-X", "dev", "train.py", "-c", "1"], "/p") == [
+        *("/usr/bin/python3.11", "-u", "-X", "dev", "-m", "memray", "run"),
+        *("--quiet", "--force", "--output", "/p", "train.py", "-c", "1"),
+    ]
+    assert split_command(["python", "-m", "train", "x"]) == (["python"], ["-m", "train", "x"])
+    assert split_command(["pythonic", "a.py"]) is None
+    assert split_command([]) is None
