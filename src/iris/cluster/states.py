@@ -26,7 +26,7 @@ FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 _NUMBERS = {name: number for number, name in STATE_NAMES.items()}
 # If only a newer server knows a state, the state's name is this text and its number.
 _UNKNOWN = "STATE_"
-# The names in the messages begin with these texts.
+# In protobuf messages, the names of states begin with these texts.
 _PREFIXES = ("JOB_STATE_", "TASK_STATE_")
 
 

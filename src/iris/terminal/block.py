@@ -100,7 +100,7 @@ class Block:
         return self._final(now_s)
 
     def end(self) -> list[bytes]:
-        """Return all rows as final. Call this method when the task writes nothing more."""
+        """Return all remaining rows, because the task writes nothing more."""
         rows, self._rows, self._at = self.rows, [b""], 0
         while rows and not rows[-1].strip():
             rows.pop()

@@ -210,7 +210,7 @@ def calls_of_a_pass(world: World) -> int:
     return calls
 
 
-def test_pass_that_explains_all_calls_as_many_functions_for_2000_queued_gangs_as_for_one(world: World) -> None:
+def test_explaining_2000_queued_gangs_calls_as_many_functions_as_explaining_one(world: World) -> None:
     world.submit("runs", 4, replicas=2)
     first = world.submit("one", 3)
     for _ in range(2):

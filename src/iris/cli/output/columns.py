@@ -47,7 +47,7 @@ class Columns:
 
 
 class _Layout:
-    """The positions of the columns of a table.
+    """Where the columns of a printed table begin.
 
     Attributes:
         lead: The position at which the second column begins.

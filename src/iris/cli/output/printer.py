@@ -241,7 +241,7 @@ class Output:
     def silence(self) -> None:
         """Print nothing more to stderr.
 
-        This method uses no lock, because a thread that holds the lock may wait forever for a stopped reader.
+        The printer's lock is not needed here. A thread that holds the lock may wait forever for a stopped reader.
         """
         self._is_silent = True
 

@@ -167,7 +167,7 @@ class Forward(LocalAddresses):
             starting.cancel()
         try:
             await starting
-        except BaseException as error:  # noqa: BLE001 - The thread that waits in the constructor raises the error.
+        except BaseException as error:  # noqa: BLE001 - `__enter__` raises the error.
             self._started.set_exception(error)
             return
         self._forwarding = forwarding

@@ -242,7 +242,8 @@ class Follow:
             if chunk.end.complete or not self._rules.follow:
                 instructions += self._progress.attempt_ended(index)
             elif self._rules.resumes:
-                # A server that is being stopped sends an incomplete end, so read the task again.
+                # The server has not sent the whole log, because the server is being stopped. Therefore the log is read
+                # again.
                 self._retry_at[index] = now
             else:
                 # If a stream ends before the end of the log, a reader without `follow` stops.

@@ -216,7 +216,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return (*self._with_mark(f"{STATE_FOLLOWS} {marks}", empty), state)
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:
-        """Return whether the loading machine can probably find an object by its name."""
+        """Return whether the machine that loads the pickle can probably find an object by its name."""
         name = name or getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
         if not name:
             return False

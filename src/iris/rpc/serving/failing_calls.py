@@ -43,7 +43,7 @@ class FailingApplication:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # All messages after a dropped message are dropped too.
+                    raise MessageDropped(self._reply)  # After one dropped message, all later ones are dropped too.
                 failpoint(self._reply)
                 begun = True
                 await send(message)

@@ -80,7 +80,7 @@ class TextFormat:
         return b""
 
     def beat(self) -> bytes:
-        """Return no bytes, because readers cannot ignore any byte of a text."""
+        """Return no bytes for a silent log. In plain text, readers could not tell other bytes from output."""
         return b""
 
     def failed(self, error: IrisError) -> bytes:

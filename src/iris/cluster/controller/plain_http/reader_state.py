@@ -174,7 +174,7 @@ class ReaderState:
         return Batch(entries)
 
     def cursor(self) -> str:
-        """Return the cursor of the place after everything that was returned."""
+        """Return the cursor from which a reader can continue after the lines that were returned."""
         if self._positions is not None:
             return encode_cursor(self.record.job_id, self._positions.current())
         return encode_cursor(self.record.job_id, {index: r.delivered for index, r in self._readers.items()})

@@ -271,7 +271,7 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        # The generator runs only if a caller needs the reason for a shortage.
+        # This is a generator, because the allocated gangs are read only if a caller needs the reason for a shortage.
         allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
         # A heap with the next queued gang of each kind, and all requested gangs that do not fit. A requested gang has

@@ -1,4 +1,4 @@
-"""Finds the jobs of spans, also for a while after a job was removed."""
+"""Finds the job that a trace span belongs to, also for a while after the job was removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FoundJob = tuple[Job, JobTrace | None]
 
 
 class Jobs(Protocol):
-    """Finds jobs."""
+    """An object that finds a job by its id."""
 
     async def get(self, job_id: str) -> JobRecord | None:
         """Return a job; None if there is no job with this id."""

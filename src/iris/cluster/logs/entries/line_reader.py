@@ -166,7 +166,7 @@ class LineReader:
     def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         partial = self._partial[source_id]
         origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
-        with memoryview(partial) as view:  # Without the view, slicing the bytearray would copy the bytes twice.
+        with memoryview(partial) as view:  # A memoryview saves one copy of the bytes.
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
         del partial[: len(data)]

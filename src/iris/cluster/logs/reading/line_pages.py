@@ -172,7 +172,7 @@ class _NumberedLog:
         return self.numbers.points(self.stop)
 
     def scan(self, point: Point) -> LineScanner:
-        """Return a scanner that begins at one of the points."""
+        """Return a scanner of log lines that begins at one of the places that `points` returns."""
         return LineScanner(self._directory, point, self._writer, numbers=self.numbers)
 
     def count_lines(

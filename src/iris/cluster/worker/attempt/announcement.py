@@ -22,7 +22,8 @@ class Announcement:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        # Readers wait until this time of the event loop's clock at the latest. None before the process has started.
+        # The latest time, on the event loop's clock, until which readers of the attempt's log wait. None before the
+        # process of the attempt has started.
         self._until_s: float | None = None
         self._is_over = asyncio.Event()
 

@@ -94,7 +94,7 @@ class ExecSession:
     # The streams of the session.
 
     def control(self) -> Streams:
-        """Return the streams of the channel CONTROL."""
+        """Return the streams over which the client controls the command (the channel CONTROL)."""
         return self._events, MessageWriter(ExecControl, self._obey)
 
     async def stream(self, which: ExecStream) -> Streams:

@@ -82,7 +82,7 @@ class ForkServer:
         self._fork = fork
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        # The workers, by their descriptor `alive`.
+        # The forked workers. The key is a file descriptor that shows the end of a worker and its reaper.
         self._workers: dict[int, ForkedWorker] = {}
         self._janitors: set[int] = set()
         self._is_ending = False
