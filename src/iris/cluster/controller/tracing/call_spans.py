@@ -29,7 +29,7 @@ class CallSpans:
     """An interceptor that makes the spans. It must come before the interceptors that refuse calls.
 
     Args:
-        pending: Receives the spans.
+        pending: The queue to which finished spans are added before they are sent.
     """
 
     def __init__(self, pending: PendingSpans) -> None:

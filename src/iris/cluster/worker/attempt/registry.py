@@ -267,7 +267,7 @@ class AttemptRegistry:
         self._without_end[attempt.key] = attempt.log
 
     def close_logs(self) -> None:
-        """Write the ends of logs that a full disk did not accept when the attempts ended."""
+        """Try again to write the files `end` of logs that a full disk did not accept when the attempts ended."""
         for key, log in list(self._without_end.items()):
             if key in self._attempts:
                 log.close()

@@ -215,7 +215,7 @@ class LogUpload:
             try:
                 left, more = await self._send(logs)
             except asyncio.CancelledError:
-                # The call was cancelled before its answer, so `flush` must send these logs again.
+                # The upload was cancelled before its answer, so `flush` must send these logs again.
                 self._news = dict.fromkeys(logs) | self._news
                 raise
             except Exception as error:  # noqa: BLE001 - Other logs must be uploaded after any error.
