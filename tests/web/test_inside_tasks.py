@@ -138,7 +138,7 @@ def test_page_shows_why_the_stacks_of_a_task_cannot_be_read(
     expect(page.locator(".unread")).to_be_visible()
 
 
-@pytest.mark.parametrize("role", ["reader", "user"])
+@pytest.mark.parametrize("role", ["reader", pytest.param("user", marks=pytest.mark.long)])
 def test_only_the_owner_and_admins_see_the_stacks_of_a_job(
     shared_cluster: LocalServer, gang: Job, pages: Pages, role: str
 ) -> None:

@@ -271,7 +271,7 @@ def test_terminal_of_a_cluster_that_runs_no_commands_says_so(tmp_path: Path, pag
         page.close()
 
 
-@pytest.mark.parametrize("role", ["reader", "user"])
+@pytest.mark.parametrize("role", ["reader", pytest.param("user", marks=pytest.mark.long)])
 def test_who_may_not_run_commands_sees_no_terminal(
     shared_cluster: LocalServer, job: Job, pages: Pages, role: str
 ) -> None:
@@ -283,6 +283,7 @@ def test_who_may_not_run_commands_sees_no_terminal(
     expect(page.get_by_role("button", name="Open a shell")).to_have_count(0)
 
 
+@pytest.mark.long  # web/test/hub.test.ts checks the rule without a browser.
 def test_terminals_leave_connections_for_the_other_views(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
     first = open_terminal(pages, shared_cluster.address, job)
     context: BrowserContext = first.context

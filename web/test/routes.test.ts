@@ -4,7 +4,7 @@ import { hrefOf, parseRoute } from "../src/frame/routes";
 
 test("route of a job id with any characters survives the way through the address", () => {
   for (const jobId of ["train", "a/b", "a?b#c", "50%", "größe 1", "..", "<script>"]) {
-    for (const view of ["job", "logs"] as const) {
+    for (const view of ["job", "logs", "stacks", "profile", "terminal"] as const) {
       const route = parseRoute(hrefOf(view, jobId, [["task", "2"], ["search", "a&b=c?"]]));
       assert.deepEqual([route.view, route.jobId], [view, jobId]);
       assert.deepEqual([...route.query], [["task", "2"], ["search", "a&b=c?"]]);

@@ -25,19 +25,24 @@ interface Result {
   readonly number: number;
 }
 
-/** The view. Nothing is sampled before the user asks for it. */
-export function Profile({ host }: { host: ProfileHost }) {
-  const [secondsText, setSecondsText] = useState(String(DEFAULT_S));
-  const [withIdle, setWithIdle] = useState(false);
+/** A profile that may be running, and the last result. */
+interface Sampling {
+  /** null = no profile is running. */
+  readonly run: Run | null;
+  readonly result: Result | null;
+  readonly problem: Problem | null;
+  readonly start: (seconds: number, withIdle: boolean) => Promise<void>;
+  /** Ends the profile, and keeps its samples. */
+  readonly stop: () => void;
+}
+
+function useSampling(host: ProfileHost): Sampling {
   const [run, setRun] = useState<Run | null>(null);
   const [result, setResult] = useState<Result | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const abort = useRef(new AbortController());
   useEffect(() => () => abort.current.abort(), []);
-  const seconds = Number(secondsText);
-  const isValid = Number.isInteger(seconds) && seconds >= 1 && seconds <= MOST_S;
-
-  const profile = async () => {
+  const start = async (seconds: number, withIdle: boolean) => {
     const { signal } = (abort.current = new AbortController());
     const sum = new ProfileSum();
     setProblem(null);
@@ -60,16 +65,49 @@ export function Profile({ host }: { host: ProfileHost }) {
     setResult((before) => ({ sum, stacks: sum.stacks, number: (before?.number ?? 0) + 1 }));
     host.announce(summaryOf(sum));
   };
-  const onSubmit = (event: Event) => {
-    event.preventDefault();
-    if (run) abort.current.abort();
-    else if (isValid) void profile();
-  };
+  return { run, result, problem, start, stop: () => abort.current.abort() };
+}
+
+/** The view. Nothing is sampled before the user asks for it. */
+export function Profile({ host }: { host: ProfileHost }) {
+  const { run, result, problem, start, stop } = useSampling(host);
   return (
     <div class="profile">
+      <Form run={run} hasResult={result !== null} start={start} stop={stop} />
+      {problem && (
+        <p class="error-text" role="alert">
+          {problem.text} {problem.advice}
+        </p>
+      )}
+      {result && <Shown key={result.number} result={result} host={host} />}
+      {!result && !run && (
+        <p class="muted">
+          The workers sample the call stacks {RATE} times a second. The tasks continue, and their samples are summed.
+        </p>
+      )}
+    </div>
+  );
+}
+
+interface FormProps extends Pick<Sampling, "run" | "start" | "stop"> {
+  readonly hasResult: boolean;
+}
+
+function Form({ run, hasResult, start, stop }: FormProps) {
+  const [secondsText, setSecondsText] = useState(String(DEFAULT_S));
+  const [withIdle, setWithIdle] = useState(false);
+  const seconds = Number(secondsText);
+  const isValid = Number.isInteger(seconds) && seconds >= 1 && seconds <= MOST_S;
+  const onSubmit = (event: Event) => {
+    event.preventDefault();
+    if (run) stop();
+    else if (isValid) void start(seconds, withIdle);
+  };
+  return (
+    <>
       <form class="profile-tools" onSubmit={onSubmit} noValidate>
         <button type="submit" class="button" aria-disabled={!run && !isValid}>
-          {run ? "Stop" : result ? "Profile again" : "Profile"}
+          {run ? "Stop" : hasResult ? "Profile again" : "Profile"}
         </button>
         <label>
           for{" "}
@@ -96,18 +134,7 @@ export function Profile({ host }: { host: ProfileHost }) {
           Seconds must be a whole number from 1 to {countText(MOST_S)}, got {visibleText(secondsText) || "nothing"}.
         </p>
       )}
-      {problem && (
-        <p class="error-text" role="alert">
-          {problem.text} {problem.advice}
-        </p>
-      )}
-      {result && <Shown key={result.number} result={result} host={host} />}
-      {!result && !run && (
-        <p class="muted">
-          The workers sample the call stacks {RATE} times a second. The tasks continue, and their samples are summed.
-        </p>
-      )}
-    </div>
+    </>
   );
 }
 

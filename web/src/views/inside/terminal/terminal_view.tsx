@@ -14,29 +14,46 @@ const TOUCH_KEYS: readonly (readonly [string, string])[] = [
 
 type Phase = { name: "idle" } | { name: "starting"; waiting: string } | { name: "running" } | { name: "ended"; outcome: Outcome };
 
-/** The view. A shell starts when the user asks for it, and not when the address is opened. */
-export function TerminalProgramView({ host }: { host: TerminalHost }) {
+/** A shell and its screen. */
+interface Shell {
+  readonly phase: Phase;
+  /** Starts a shell with a new screen in the element. */
+  readonly open: (place: HTMLElement, isForReaders: boolean) => void;
+  /** Ends the shell. Its output stays on the screen. */
+  readonly end: () => void;
+  /** Sends keys to the shell, and gives the terminal the focus. */
+  readonly type: (keys: string) => void;
+  readonly setForReaders: (isOn: boolean) => void;
+}
+
+/** Keeps one shell, and ends it when the view is left. `leave` moves the focus out of the terminal. */
+function useShell(host: TerminalHost, leave: () => void): Shell {
   const [phase, setPhase] = useState<Phase>({ name: "idle" });
-  const [isForReaders, setForReaders] = useState(readsAloud);
-  const place = useRef<HTMLDivElement>(null);
-  const opener = useRef<HTMLButtonElement>(null);
   const session = useRef<ExecSession | null>(null);
   const screen = useRef<Screen | null>(null);
-  const isLive = phase.name === "starting" || phase.name === "running";
-
-  const leave = () => opener.current?.focus();
   const ended = (outcome: Outcome) => {
     setPhase({ name: "ended", outcome });
     screen.current?.freeze();
-    opener.current?.focus();
+    leave();
     host.announce(outcomeText(outcome));
   };
-  const open = () => {
-    if (!place.current) return;
+  useEffect(() => {
+    // The browser may keep the closed tab for its back button. The shell ends all the same.
+    const onHide = () => {
+      session.current?.close();
+      setPhase((now) => (isLive(now) ? { name: "ended", outcome: { exitCode: null, error: "The tab was left." } } : now));
+    };
+    window.addEventListener("pagehide", onHide);
+    return () => {
+      window.removeEventListener("pagehide", onHide);
+      session.current?.close();
+      screen.current?.dispose();
+    };
+  }, []);
+  const open = (place: HTMLElement, isForReaders: boolean) => {
     session.current?.close();
     screen.current?.dispose();
-    place.current.hidden = false;
-    const shown = (screen.current = new Screen(place.current, isForReaders, {
+    const shown = (screen.current = new Screen(place, isForReaders, {
       onInput: (bytes) => session.current?.input(bytes),
       onResize: (size) => session.current?.resize(size),
       onLeave: leave,
@@ -54,46 +71,45 @@ export function TerminalProgramView({ host }: { host: TerminalHost }) {
     session.current.start();
     shown.focus();
   };
-  const end = () => {
-    session.current?.close();
-    ended({ exitCode: null, error: "You have ended the shell." });
-  };
-  useEffect(() => {
-    // The browser may keep the closed tab for its back button. The shell ends all the same.
-    const onHide = () => {
-      const running = session.current;
-      session.current = null;
-      if (!running) return;
-      running.close();
-      setPhase((now) => (now.name === "ended" ? now : { name: "ended", outcome: { exitCode: null, error: "The tab was left." } }));
-    };
-    window.addEventListener("pagehide", onHide);
-    return () => {
-      window.removeEventListener("pagehide", onHide);
+  return {
+    phase,
+    open,
+    end: () => {
       session.current?.close();
-      screen.current?.dispose();
-    };
-  }, []);
-  const type = (keys: string) => {
-    session.current?.input(new TextEncoder().encode(keys));
-    screen.current?.focus();
+      ended({ exitCode: null, error: "You have ended the shell." });
+    },
+    type: (keys) => {
+      session.current?.input(new TextEncoder().encode(keys));
+      screen.current?.focus();
+    },
+    setForReaders: (isOn) => screen.current?.setForScreenReaders(isOn),
+  };
+}
+
+/** The view. A shell starts when the user asks for it, and not when the address is opened. */
+export function TerminalProgramView({ host }: { host: TerminalHost }) {
+  const [isForReaders, setForReaders] = useState(readsAloud);
+  const place = useRef<HTMLDivElement>(null);
+  const opener = useRef<HTMLButtonElement>(null);
+  const { phase, open, end, type, ...shell } = useShell(host, () => opener.current?.focus());
+  const start = () => {
+    if (!place.current) return;
+    place.current.hidden = false; // The screen measures its place.
+    open(place.current, isForReaders);
+  };
+  const onReaders = (isOn: boolean) => {
+    setForReaders(isOn);
+    rememberReadsAloud(isOn);
+    shell.setForReaders(isOn);
   };
   return (
     <div class="terminal-view">
       <div class="terminal-tools">
-        <button ref={opener} type="button" class="button" onClick={isLive ? end : open}>
-          {isLive ? "End the shell" : phase.name === "idle" ? "Open a shell" : "Open another shell"}
+        <button ref={opener} type="button" class="button" onClick={isLive(phase) ? end : start}>
+          {isLive(phase) ? "End the shell" : phase.name === "idle" ? "Open a shell" : "Open another shell"}
         </button>
         <label>
-          <input
-            type="checkbox"
-            checked={isForReaders}
-            onChange={({ currentTarget: { checked } }) => {
-              setForReaders(checked);
-              rememberReadsAloud(checked);
-              screen.current?.setForScreenReaders(checked);
-            }}
-          />{" "}
+          <input type="checkbox" checked={isForReaders} onChange={({ currentTarget: { checked } }) => onReaders(checked)} />{" "}
           Screen reader
         </label>
         <span class="terminal-status" role="status">
@@ -103,24 +119,11 @@ export function TerminalProgramView({ host }: { host: TerminalHost }) {
       <div
         ref={place}
         class="terminal-screen"
-        hidden
+        hidden={phase.name === "idle"}
         role="group"
         aria-label={`Terminal of task ${host.taskIndex}. Ctrl-M leaves it.`}
       />
-      {isLive && (
-        <>
-          <div class="terminal-keys" role="group" aria-label="Keys">
-            {TOUCH_KEYS.map(([label, keys]) => (
-              <button key={label} type="button" class="button" onClick={() => type(keys)}>
-                {label}
-              </button>
-            ))}
-          </div>
-          <p class="muted">
-            <kbd>Ctrl-M</kbd> moves the focus out of the terminal. Leaving this view ends the shell.
-          </p>
-        </>
-      )}
+      {isLive(phase) && <Keys type={type} />}
       {phase.name === "idle" && (
         <p class="muted">
           The shell runs beside the program of the task, with its directory, environment and limits. Its start is written
@@ -129,6 +132,28 @@ export function TerminalProgramView({ host }: { host: TerminalHost }) {
       )}
     </div>
   );
+}
+
+/** The keys that a phone lacks, and how the keyboard leaves the terminal. */
+function Keys({ type }: { type: Shell["type"] }) {
+  return (
+    <>
+      <div class="terminal-keys" role="group" aria-label="Keys">
+        {TOUCH_KEYS.map(([label, keys]) => (
+          <button key={label} type="button" class="button" onClick={() => type(keys)}>
+            {label}
+          </button>
+        ))}
+      </div>
+      <p class="muted">
+        <kbd>Ctrl-M</kbd> moves the focus out of the terminal. Leaving this view ends the shell.
+      </p>
+    </>
+  );
+}
+
+function isLive({ name }: Phase): boolean {
+  return name === "starting" || name === "running";
 }
 
 function statusText(phase: Phase): string {
