@@ -15,7 +15,7 @@ from support.forked_servers import REAL_START
 from support.preloaded import Preloaded, PreloadedProcess
 from support.waiting import wait_until
 
-STATUS = ("Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapEff")
+STATUS = ("Umask", "Uid", "Gid", "Groups", "SigIgn", "SigCgt", "CapEff")
 PROGRAM = """
 import time
 from iris.cluster.client.server_process import LocalCluster
