@@ -16,7 +16,9 @@ from iris.rpc import cluster_pb2
 PROFILE_DIRECTORY = "memory-profile"
 PROFILE_FILE = "memray.bin"
 PROFILE_PATH = f"{PROFILE_DIRECTORY}/{PROFILE_FILE}"
-_PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?")
+_PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?[td]*(-\w+)?")  # For example python3.13t and python3-dbg.
+# Several options in one word, the last of which begins the program, such as -uc. The rest of such words is not parsed.
+_JOINED = re.compile(r"-[a-zA-Z]*[cm].*")
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
@@ -28,6 +30,8 @@ def split_command(command: Sequence[str]) -> tuple[list[str], list[str]] | None:
         return None
     at = 1
     while at < len(command) and command[at].startswith("-") and command[at] not in ("-m", "-c", "-"):
+        if _JOINED.fullmatch(command[at]) and not command[at].startswith(("-X", "-W")):
+            return None
         at += 2 if command[at] in _OPTIONS_WITH_VALUE else 1
     program = list(command[at:])
     needed = 2 if program and program[0] in ("-m", "-c") else 1
