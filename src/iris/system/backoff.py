@@ -16,7 +16,7 @@ class Backoff:
     Args:
         first_s: The first pause, in seconds.
         longest_s: The longest pause, in seconds.
-        factor: Returns a random number between two bounds. A test passes another function.
+        factor: A function that returns a random number between two bounds. A test passes another function.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class RestartPauses:
         """Run a process repeatedly, with a pause after each death.
 
         Args:
-            live: Starts the process, waits for its end, and returns whether to start the process again.
-            sleep: Waits for a number of seconds.
+            live: A function that starts the process, waits for its end, and returns whether to start the process again.
+            sleep: A function that waits for a number of seconds.
         """
         while True:
             started_s = self._clock_s()

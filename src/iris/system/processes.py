@@ -17,7 +17,7 @@ class ProcessHandle:
 
     Args:
         pid: The id of the process.
-        is_running: Returns whether the same process still runs.
+        is_running: A function that returns whether the same process still runs.
         poll_s: The seconds between two calls of `is_running` if there is no pidfd.
 
     Raises:

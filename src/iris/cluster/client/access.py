@@ -30,7 +30,8 @@ class ClusterAccess:
         tls: The TLS settings.
         http2: Whether HTTP/2 is required, or must not be used. None: use HTTP/2 if possible.
         credentials: The token of the client.
-        uid_check: The check that the controller on this machine belongs to an expected user.
+        uid_check: The object that checks that the controller belongs to an expected user, if the controller runs on
+            this machine.
         timeout_s: The timeout of each call in seconds.
     """
 
@@ -58,7 +59,7 @@ class ClusterAccess:
         self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
 
     def _known_tls(self) -> ClientTls:
-        """Return the TLS settings of the cluster of `iris up`, or of the context, with this address."""
+        """Return the TLS settings for this address, from the record of `iris up` or from a context."""
         here = find_here(self.address)
         if here is not None:
             return here.tls()
@@ -69,7 +70,7 @@ class ClusterAccess:
         """Return the description of the controller.
 
         Args:
-            lifetime: The lifetime of a sync client. None: the client is async.
+            lifetime: The object that ends a sync client's calls when the client is closed, or None for an async client.
             proxy: The proxy that calls go through, or None if calls go directly to the controller.
         """
         return Peer(
@@ -95,7 +96,7 @@ class ClusterAccess:
         )
 
     def worker_uid_check(self, address: str) -> PeerUidCheck:
-        """Return a check that a worker on this machine belongs to this user or to the user of the controller."""
+        """Return a check that a worker on this machine runs as this user or as the user of the controller."""
         return PeerUidCheck(address, self._worker_users)
 
     def may_call_worker(self, address: str) -> bool:
@@ -103,7 +104,8 @@ class ClusterAccess:
         if not address:
             return False
         if is_loopback(address) and not is_loopback(self.address):
-            # A loopback address leads to this machine, but the worker runs on another machine.
+            # A loopback address leads to this machine, but the controller, and therefore the worker, runs on another
+            # machine. A program of another user on this machine must not get the token.
             return False
         # The token of a cluster with TLS must not be sent without TLS.
         return not self.address.startswith("https://") or is_loopback(address) or address.startswith("https")
@@ -114,7 +116,7 @@ class ClusterAccess:
 
 
 def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
-    """Return the credentials.
+    """Return the object that supplies the client's token for each call.
 
     The token is the first of these that exists: the given token, `IRIS_TOKEN`, the token of `iris up` on this machine,
     and the token of the context with this address.

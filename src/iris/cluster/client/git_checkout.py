@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Git gets only these environment variables. They name the files with git's settings and limit the search for a
-# checkout. A git hook sets further variables. With them, git would answer about the repository of the hook.
+# checkout. A git hook sets further variables. With these variables, git would answer about the repository of the hook.
 _KEPT_VARIABLES = frozenset(
     {
         "GIT_CONFIG_GLOBAL",

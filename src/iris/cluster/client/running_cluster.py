@@ -109,7 +109,9 @@ def is_running(record: Mapping[str, Any]) -> bool:
 
 
 def _home_of_user() -> str:
-    """Return the home directory of this user from the system's user database. Empty if the user is unknown there."""
+    """Return the home directory of this user from the system's user database, or an empty string if the database does
+    not contain the user.
+    """
     try:
         import pwd
 
@@ -151,7 +153,7 @@ def find_here(address: str) -> Here | None:
     """Return the cluster that `iris up` has started on this machine. None if the cluster has another address.
 
     If the server of the cluster has ended, the result is None. A program of another user may now listen at the port,
-    and this program must not get the token.
+    and that program must not get the token.
 
     Raises:
         FailedPreconditionError: Another user owns the record of the cluster or may write to it.

@@ -166,7 +166,9 @@ def _command(
 def _wait_until_ready(
     process: subprocess.Popen[bytes], ready: int, on_progress: Callable[[str], None] | None
 ) -> dict[str, Any]:
-    """Return the message that the server sends when it is ready. Empty if the server ends before it is ready."""
+    """Return the message that the server sends when it is ready, or an empty dict if the server ends before it is
+    ready.
+    """
     try:
         while True:
             answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
@@ -219,12 +221,14 @@ def remove_directory(directory: Path) -> None:
 
 
 def _read_line(pipe: int) -> str:
-    """Return the next line of a starting server. Empty if the server ends, or is silent for too long."""
+    """Return the next line that a starting server sends, or an empty string if the server ends or is silent for too
+    long.
+    """
     end = time.monotonic() + _SILENT_S
     data = b""
     while not data.endswith(b"\n"):
         readable, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-        # Only one byte is read at a time, because the next message must stay in the pipe.
+        # Only one byte is read at a time, so that no byte of the following message is read.
         chunk = os.read(pipe, 1) if readable else b""
         if not chunk:
             return ""

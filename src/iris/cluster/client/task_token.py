@@ -12,8 +12,8 @@ from iris.cluster.types import JobInfo, make_task_id
 
 
 def task_of_token(token: str) -> JobInfo | None:
-    """Return the task that owns a token. None if the owner is not a task. This function does not check the signature of
-    the token, because the server checks the signature of every call's token.
+    """Return the task that owns a token, or None if the owner is not a task. This function does not check the signature
+    of the token, because the server checks the signature of every call's token.
     """
     claims = _claims(token)
     try:
@@ -58,7 +58,7 @@ def holder_of_token(token: str) -> Holder | None:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """Return the claims in a token. Empty if the token is malformed."""
+    """Return the claims in a token, or an empty dict if the token is malformed."""
     parts = token.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))

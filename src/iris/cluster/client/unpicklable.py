@@ -16,7 +16,8 @@ _MAX_DEPTH = 6  # The search follows at most this many objects. Each step pickle
 
 
 class CountingBuffer(io.BytesIO):
-    """A buffer that stores bytes up to a limit and counts all written bytes, so that an error can name their number.
+    """A buffer that stores bytes up to a limit. The buffer counts all written bytes, so that an error message can
+    contain the full size.
 
     Args:
         limit: How many bytes are stored.
@@ -52,7 +53,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # The text "the callable itself" is useful only if no further part follows.
+        del way[0]  # A longer path need not begin with "the callable itself", because the error is about this callable.
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 

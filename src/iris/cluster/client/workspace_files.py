@@ -6,7 +6,8 @@ in git, a repository inside the workspace has separate rules. The rules of the f
 inside the repository.
 
 Files that cannot be sent are left out and listed: links that lead out of the folder or cannot be followed, sockets,
-pipes, devices, and files that this user may not read. Such files are no error, because the job may not need them.
+pipes, devices, and files that this user may not read. Such a file causes no error, because the job may not need the
+file.
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
 
 
 def unreadable(root: Path, name: str, error: OSError) -> FailedPreconditionError:
-    """Return the error for a file that cannot be read, or was changed while the workspace was packed."""
+    """Return the error to raise if a file cannot be read, or was changed while the workspace was packed."""
     reason = error.strerror or "it was changed while it was packed"
     return FailedPreconditionError(
         f"cannot send the workspace {str(root)!r}: {name or '.'!r} cannot be read: {reason}"

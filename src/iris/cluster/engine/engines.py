@@ -33,8 +33,8 @@ def create_engine(
         advertise_host: The host at which other machines reach this machine.
         standing: Whether workers on this machine continue to run if the server is killed.
         worker_options: The part of each worker's command line that comes from the configuration.
-        credentials: Returns the credentials of the worker with a given id.
-        queued_credentials: Returns the credentials of a worker that may start days later.
+        credentials: A function that returns the credentials of the worker with a given id.
+        queued_credentials: A function that returns the credentials of a worker that may start days later.
         prepared: Forked processes that become the first workers on this machine.
     """
     directory = engine_directory(config.engine, state_dir)

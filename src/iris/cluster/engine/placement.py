@@ -35,7 +35,7 @@ def distribute_slots(
         gang: The gang to place.
         candidates: The number of tasks and the position of each machine whose free resources cover
             `resources_per_machine`.
-        free_of: Returns the free resources of the machine at a position.
+        free_of: A function that returns the free resources of the machine at a position.
 
     Returns:
         The position of a machine for each slot, or None if the gang does not fit.

@@ -201,8 +201,8 @@ def start(
         incarnation: The random id with which the process registers.
         arguments: The command line of the worker, without the program and the credentials.
         env: The environment.
-        credentials: Returns the credentials, and is called once the process runs. The credentials pass through a pipe,
-            because other users could read credentials in a command line or an environment.
+        credentials: A function that returns the credentials, and is called once the process runs. The credentials pass
+            through a pipe, because other users could read credentials in a command line or an environment.
         prepared: A forked process that becomes the worker. None starts a new program.
     """
     lock = try_lock(lock_file(workers, worker_id))

@@ -103,7 +103,7 @@ class Follow:
     Args:
         positions: Where the reader starts, by task index.
         rules: How the reader follows.
-        new_pauses: Returns the pauses between the tries to read one log.
+        new_pauses: A function that returns the pauses between the tries to read one log.
     """
 
     def __init__(
@@ -334,7 +334,7 @@ def group_by_server(
 
     Args:
         reads: The attempts to read.
-        choose: Returns the server for an attempt, or raises UnavailableError if no server has the log.
+        choose: A function that returns the server for an attempt, or raises UnavailableError if no server has the log.
     """
     by_server: dict[Server, list[Read]] = {}
     missing: list[NoServer] = []

@@ -39,7 +39,7 @@ class _Left(NamedTuple):
         has_log: Whether the log lies in the attempt's directory.
         waits: Whether the log must still be uploaded to the controller.
         uploaded: Whether the controller has the whole log.
-        spent: The files that only the running attempt needed.
+        spent: The files that were needed only while the attempt was running.
         has_work: Whether the working directory contains anything.
     """
 
@@ -65,7 +65,7 @@ class Cleanup:
         directory: The worker directory.
         keep_s: How many seconds an attempt's directory is kept after the attempt's end; inf means forever.
         keep_log_s: How many seconds an uploaded log is kept; None keeps the log as long as the attempt's directory.
-        now_s: Returns the time in seconds, for measuring ages.
+        now_s: A function that returns the time in seconds, for measuring ages.
     """
 
     def __init__(

@@ -149,7 +149,7 @@ class WorkerService:
     async def write_tunnel(
         self, request: cluster_pb2.Worker.WriteTunnelRequest, ctx: Any
     ) -> cluster_pb2.WriteTunnelResponse:
-        """Send parts of channels through a tunnel."""
+        """Pass the data that a client has sent to the channels of a tunnel."""
         parse_task_id(request.task_id)
         return self._worker.tunnels.write(request)
 
@@ -162,7 +162,7 @@ class WorkerService:
     async def sample_stacks(
         self, request: cluster_pb2.Worker.SampleStacksRequest, ctx: Any
     ) -> cluster_pb2.SampleStacksResponse:
-        """Sample the call stacks of attempts, and return their sums."""
+        """Sample the call stacks of attempts, and return the number of samples with each stack."""
         return await self._worker.stacks.sample(request)
 
     def open_exec(
@@ -175,7 +175,7 @@ class WorkerService:
     async def write_exec(
         self, request: cluster_pb2.Worker.WriteTunnelRequest, ctx: Any
     ) -> cluster_pb2.WriteTunnelResponse:
-        """Send parts of channels through the tunnel of an exec session."""
+        """Pass the data that a client has sent to the channels of an exec session."""
         parse_task_id(request.task_id)
         return self._worker.execs.write(request)
 

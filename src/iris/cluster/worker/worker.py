@@ -100,20 +100,21 @@ class Worker:
         settings: The settings that the worker got when it started.
         directory: The worker directory.
         registry: The records of the attempts.
-        shutdown: States whether the worker is ending.
+        shutdown: The object that records whether the worker is ending.
         controller: The connection to the controller, from which workspaces are fetched.
-        reaper: Kills the attempts' processes when this process is killed.
-        launcher: Starts the attempts' processes.
-        enforcement: Enforces the limits of attempts.
-        reporter: Reports to the controller; None in tests without a controller.
-        log_upload: Uploads logs to the controller; None if logs are written into a directory of the controller.
+        reaper: The object that kills the attempts' processes when this process is killed.
+        launcher: The object that starts the attempts' processes.
+        enforcement: The object that enforces the limits of attempts.
+        reporter: The object that reports to the controller; None in tests without a controller.
+        log_upload: The object that uploads logs to the controller; None if logs are written into a directory of the
+            controller.
         on_ended: A function that is called with the job id, task index and attempt id of each ended attempt.
-        headroom: States whether the machine can start another attempt. By default, the disks of `directory` are
-            measured.
+        headroom: The object that finds out whether the machine can start another attempt. By default, the disks of
+            `directory` are measured.
 
     Attributes:
         tunnels: The tunnels of clients to ports of attempts.
-        stacks: Reads the call stacks of attempts.
+        stacks: The object that reads the call stacks of attempts.
         execs: The tunnels of clients to the commands that they run in attempts.
     """
 

@@ -29,7 +29,9 @@ from iris.rpc.peer import Peer
 
 
 class Lifetime(Protocol):
-    """The method that an `AsyncRunner` needs from the lifetime of an asyncio client."""
+    """The object that ends the calls of an asyncio client when the client is closed. An `AsyncRunner` needs only this
+    method of the object.
+    """
 
     def ending(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager whose block ends with an error when the client is closed."""
@@ -47,7 +49,7 @@ class AsyncConnection(Protocol):
         """The timeout of each call in seconds."""
 
     async def open(self) -> object:
-        """Start the cluster of a local client."""
+        """If this is the connection of a local client, start the client's cluster. Otherwise do nothing."""
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
         """Return the stub and the description of a worker, or of the controller if `worker` is None."""

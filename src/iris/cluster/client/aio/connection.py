@@ -40,14 +40,14 @@ class AsyncClusterConnection:
     """The connections of one async client.
 
     Args:
-        access: The address of the cluster and the token, or a function that starts a cluster and returns its access.
-            The function is called in a thread before the first call.
+        access: The address and the credentials of the cluster, or a function that starts a cluster and returns the
+            address and the credentials. The function is called in a thread before the first call.
         whose: The client's name in errors.
         transport: A transport of httpx that sends all requests. None: the client makes its own connections.
 
     Attributes:
         lifetime: The object that ends all calls when the client is closed.
-        reachable: Which workers this machine can call directly.
+        reachable: The object that records which workers this machine can call directly.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class AsyncClusterConnection:
         self._starting: asyncio.Task[ClusterAccess] | None = None
         self._workers: dict[str, _Server] = {}
         self._transports: list[ProgressTransport] = []
-        self._context: ssl.SSLContext | None = None  # All connections share one context, because making it is slow.
+        # All connections share one TLS context, because creating a TLS context is slow.
+        self._context: ssl.SSLContext | None = None
         if isinstance(access, ClusterAccess):
             self._connect(access)
         else:
@@ -213,7 +214,8 @@ class _Server:
     Attributes:
         stub: The generated stub.
         peer: The description of the server, for error messages and tokens.
-        uid_check: The check that a server on this machine belongs to an expected user.
+        uid_check: The object that checks that the server belongs to an expected user, if the server runs on this
+            machine.
         limit: The semaphore that limits how many calls and opening streams the client sends to the server at once.
     """
 

@@ -10,7 +10,7 @@ from iris.errors import ClientClosedError, FailedPreconditionError
 
 
 class AsyncLifetime:
-    """The lifetime of an async client. Closing it ends the client's reads and pauses.
+    """Ends the reads and pauses of an async client when the client is closed.
 
     A client belongs to the event loop that runs its first call. Only this loop may use the client, because connections
     and waiting tasks belong to one loop.
@@ -23,7 +23,7 @@ class AsyncLifetime:
         self._whose = whose
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[asyncio.Timeout] = set()  # The `with` blocks of `ending` that are being executed now.
+        self._open: set[asyncio.Timeout] = set()  # The time limits of the open `ending` blocks.
 
     @property
     def is_closed(self) -> bool:
@@ -64,7 +64,8 @@ class AsyncLifetime:
             self._open.discard(timeout)
 
     def close(self) -> None:
-        """End every block of `ending`. Further calls have no effect.
+        """End the `with` blocks of all open context managers that `ending` has returned. Further calls of `close` have
+        no effect.
 
         Raises:
             FailedPreconditionError: Another event loop than the client's loop runs, and the client's loop is open.

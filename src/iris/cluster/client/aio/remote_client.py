@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class AsyncClusterClient(AsyncVerbs):
-    """A low-level client of a cluster, for one asyncio event loop. The first call chooses the loop.
-    `RemoteClusterClient` has the same methods, and documents their arguments and errors.
+    """A low-level client of a cluster, for one asyncio event loop. The client belongs to the loop that runs its first
+    call. `RemoteClusterClient` has the same methods, and documents their arguments and errors.
 
     Args:
-        access: The address of the cluster and the token, or a function that starts a cluster and returns its access.
+        access: The address and the credentials of the cluster, or a function that starts a cluster and returns the
+            address and the credentials.
         whose: The client's name in errors.
         transport: A transport of httpx that sends all requests. None: the client makes its own connections.
     """
@@ -153,7 +154,7 @@ class AsyncClusterClient(AsyncVerbs):
     async def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
     ) -> list[cluster_pb2.Worker.LogEntry]:
-        """Return the lines that a task has written so far. Empty if no attempt has started yet."""
+        """Return the lines that a task has written so far, or an empty list if no attempt has started yet."""
         reachable = self.connection.reachable
         operation = logs.fetch_task_logs(reachable, task_id, start_ms, max_lines, attempt_id=attempt_id)
         return await self.connection.perform(operation)
@@ -166,7 +167,7 @@ class AsyncClusterClient(AsyncVerbs):
         return await self.connection.perform(operation)
 
     async def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
-        """Return the parts of logs of attempts that lie at given places, through the controller."""
+        """Read parts of attempts' logs at given positions through the controller, and return the parts."""
         return await self.connection.perform(logs.fetch_log_parts(request))
 
     def stream_task_logs(

@@ -151,8 +151,8 @@ class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
         return await self.connection.perform(machines.describe_cluster())
 
     async def check_cluster(self) -> cluster_pb2.Controller.CheckClusterResponse:
-        """Return what the controller finds out about itself, its engine and its workers. The controller calls each
-        worker for this answer.
+        """Return the results of checks that the controller makes of itself, its engine and its workers. The controller
+        calls each worker for these checks.
 
         Raises:
             UnimplementedError: The controller is too old for this call.
@@ -177,7 +177,7 @@ class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
         until_ms: int = 0,
         max_points: int = 0,
     ) -> list[cluster_pb2.UsageSeries]:
-        """Return what the tasks of a job, or the tasks on workers, have used over time."""
+        """Return the resource usage over time of the tasks of a job, or of the tasks on workers."""
         operation = machines.get_usage(
             job_id,
             task_indices,

@@ -91,7 +91,9 @@ class Contexts:
         return Contexts("" if self.current == name else self.current, left)
 
     def with_current(self, name: str) -> Contexts:
-        """Return the contexts with another current context. `local` means that no context is current."""
+        """Return the contexts, with the context of the given name as the current one. The name `local` means that no
+        context is current.
+        """
         return replace(self, current="" if name == LOCAL else self.find(name).name)
 
 
@@ -159,8 +161,8 @@ def find_context_at(address: str) -> Context | None:
 
 
 def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
-    """Call `change` with the content of the file of contexts, write the returned content to the file, and return it.
-    Other processes that want to change the file wait meanwhile.
+    """Call `change` with the content of the file of contexts, and write the content that `change` returns to the file.
+    Return the new content. Meanwhile, other processes that want to change the file wait.
 
     Raises:
         FailedPreconditionError: The present file cannot be used, or this user has no home directory, or this is
@@ -189,7 +191,7 @@ def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
 
 
 def check_context_name(name: str) -> str:
-    """Return the name of a new context.
+    """Check that a name is valid for a new context, and return the name.
 
     Raises:
         InvalidArgumentError: The name is not valid, or is `local`.
@@ -215,8 +217,8 @@ def _read_context(name: str, entry: Mapping[str, Any]) -> Context:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock of the file of contexts."""
-    from iris.system.locks import wait_for_lock  # The module `fcntl` does not exist on Windows.
+    """Hold the lock of the file of contexts while the `with` block runs."""
+    from iris.system.locks import wait_for_lock  # The import is here because Windows has no `fcntl`.
 
     try:
         lock = wait_for_lock(path.with_suffix(".lock"))

@@ -38,13 +38,14 @@ from iris.system.backoff import Backoff
 DEFAULT_PATIENCE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
-# After one of these errors of a worker, the controller is called instead. A worker of another release may not know the
-# call. A worker may refuse a token that the controller accepts. Another worker may now have the address.
+# If a worker answers with one of these errors, the controller is called instead. A worker of another release may not
+# know the call. A worker may refuse a token that the controller accepts. Another worker may now have the address.
 _ASK_CONTROLLER = (UnimplementedError, PermissionDeniedError, UnauthenticatedError, NotFoundError)
 
 
 class AttemptRoute:
-    """The way to the files of one attempt: the attempt's worker, or the controller if the worker cannot be reached.
+    """The route over which a client reads and writes the files of one attempt. The client calls the attempt's worker,
+    or the controller if the client cannot reach the worker.
 
     Args:
         reachable: Which workers this machine can call directly.
@@ -97,7 +98,9 @@ class AttemptRoute:
                 self._worker = None
 
     def list_pages(self, path: str, *, recursive: bool) -> Generator[Step | list[cluster_pb2.TaskFile], Any, None]:
-        """Yield the pages of the list of files at a path. The first file is the file at the path."""
+        """List the files at a path, and yield the list page by page. The first file of the list is the file at the path
+        itself.
+        """
         request = cluster_pb2.ListTaskFilesRequest(path=path, recursive=recursive)
         while True:
             answer: cluster_pb2.ListTaskFilesResponse = yield from self.call("list_task_files", request)
@@ -121,7 +124,7 @@ class AttemptRoute:
 def find_route(
     reachable: ReachableWorkers, task_id: str | TaskReference, attempt_id: int | None, patience_s: float
 ) -> Operation[AttemptRoute]:
-    """Return the way to the files of an attempt.
+    """Return the route over which the client reads and writes the files of an attempt.
 
     Raises:
         NotFoundError: There is no such task or attempt.

@@ -114,7 +114,7 @@ def fetch_log_page(
 
 
 def fetch_log_parts(request: cluster_pb2.FetchLogPartsRequest) -> Operation[cluster_pb2.FetchLogPartsResponse]:
-    """Return the parts of logs of attempts that lie at given places."""
+    """Read parts of attempts' logs at given positions, and return the parts."""
     check_instance("request", request, cluster_pb2.FetchLogPartsRequest)
     answer: cluster_pb2.FetchLogPartsResponse = yield Call("fetch_log_parts", request)
     return answer

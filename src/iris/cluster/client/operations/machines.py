@@ -25,7 +25,7 @@ def describe_cluster() -> Operation[cluster_pb2.Controller.DescribeClusterRespon
 
 
 def check_cluster() -> Operation[cluster_pb2.Controller.CheckClusterResponse]:
-    """Return what the controller finds out about itself, its engine and its workers."""
+    """Return the results of checks that the controller makes of itself, its engine and its workers."""
     answer: cluster_pb2.Controller.CheckClusterResponse
     answer = yield Call("check_cluster", cluster_pb2.Controller.CheckClusterRequest())
     return answer
@@ -65,7 +65,7 @@ def get_usage(
     until_ms: int = 0,
     max_points: int = 0,
 ) -> Operation[list[cluster_pb2.UsageSeries]]:
-    """Return what the tasks of a job, or the tasks on workers, have used over time. One call asks for up to
+    """Return the resource usage over time of the tasks of a job, or of the tasks on workers. One call asks for up to
     `MOST_SERIES` tasks or workers.
     """
     request = cluster_pb2.Controller.GetUsageRequest(

@@ -36,7 +36,8 @@ def stream_results(
     Args:
         job_id: The job.
         task_indices, timeout, patience_s, on_silence: `ResultVerbs.stream_results` documents these arguments.
-        is_aborted: Returns whether the caller has ended the stream, so that a broken stream is not opened again.
+        is_aborted: A function that returns whether the caller has ended the stream, so that a broken stream is not
+            opened again.
     """
     indices = [] if task_indices is None else check_task_indices("task_indices", task_indices)
     results = _ResultWatch(

@@ -33,7 +33,9 @@ def sample_stacks(
     rate: int = 0,
     idle: bool = False,
 ) -> Operation[cluster_pb2.SampleStacksResponse]:
-    """Sample the call stacks of all processes of a job's tasks for some seconds, and return their sums."""
+    """Sample the call stacks of all processes of a job's tasks for some seconds, and return the number of samples with
+    each stack.
+    """
     request = cluster_pb2.Controller.SampleStacksRequest(
         job_id=check_job_id(job_id),
         task_indices=[] if task_indices is None else check_task_indices("task_indices", task_indices),

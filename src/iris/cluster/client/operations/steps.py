@@ -117,8 +117,8 @@ ItemOperation = Generator[Step | Item, Any, Result]
 
 
 def next_item(operation: ItemOperation[Item, object]) -> Operation[Item | None]:
-    """Carry out the steps of an operation until it yields an item, and return the item. Return None at the end of the
-    operation.
+    """Carry out the steps of an operation until the operation yields an item, and return the item. Return None at the
+    end of the operation.
     """
     try:
         step = next(operation)

@@ -7,7 +7,8 @@ from typing import Literal
 from iris.cluster.client.operations.steps import Call, ItemOperation, NextMessage, OpenStream, Operation
 from iris.rpc import cluster_pb2
 
-# The calls are `open_…` and `write_…`: a `tunnel` leads to ports of a task, an `exec` to a command in a task.
+# A tunnel of the kind "tunnel" leads to ports of a task, and a tunnel of the kind "exec" leads to a command in a task.
+# The names of the calls contain the kind, for example `open_tunnel` and `write_exec`.
 TunnelKind = Literal["tunnel", "exec"]
 
 
@@ -26,6 +27,6 @@ def tunnel_messages(
 def write_tunnel(
     request: cluster_pb2.Controller.WriteTunnelRequest, timeout_s: float, kind: TunnelKind
 ) -> Operation[cluster_pb2.WriteTunnelResponse]:
-    """Send parts of channels through a tunnel. All tries together take at most `timeout_s` seconds."""
+    """Send data of a tunnel's channels to the controller. All tries together take at most `timeout_s` seconds."""
     answer: cluster_pb2.WriteTunnelResponse = yield Call(f"write_{kind}", request, timeout_s)
     return answer

@@ -33,7 +33,7 @@ class ClusterConnection:
         address: The base URL of the controller.
         controller: The stub of the controller.
         peer: The description of the controller, for error messages and tokens.
-        reachable: Which workers this machine can call directly.
+        reachable: The object that records which workers this machine can call directly.
         credentials: The token of the client.
         lifetime: The object that ends all calls when the client is closed.
         timeout_s: The timeout of each call in seconds.
@@ -120,7 +120,8 @@ class ClusterConnection:
 
     def _worker_transport(self, address: str) -> HttpTransport:
         if self._given is not None:
-            # A given transport is used for all addresses, and is closed once.
+            # A transport that the user has given serves the controller and all workers. `close` closes this transport
+            # only once.
             return self._transport
         # HTTP/2 is never required of a worker, because a worker may be reached through a proxy that speaks HTTP/1.1.
         http2 = False if self._access.http2 is False else None
@@ -132,7 +133,8 @@ class WorkerConnection:
 
     Attributes:
         transport: The HTTP connections.
-        uid_check: The check that a worker on this machine belongs to an expected user.
+        uid_check: The object that checks that the worker belongs to an expected user, if the worker runs on this
+            machine.
         stub: The stub of the worker.
         peer: The description of the worker, for error messages and tokens.
     """

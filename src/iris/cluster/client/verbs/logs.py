@@ -18,7 +18,7 @@ class LogVerbs(JobVerbs):
     def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
     ) -> list[cluster_pb2.Worker.LogEntry]:
-        """Return the lines that a task has written so far. Empty if no attempt has started yet.
+        """Return the lines that a task has written so far, or an empty list if no attempt has started yet.
 
         Args:
             task_id: `"{job_id}/task-{index}"`, or a `Task`.
@@ -58,17 +58,17 @@ class LogVerbs(JobVerbs):
         return self.connection.perform(operations.fetch_log_page(self.connection.reachable, task_id, attempt, wanted))
 
     def fetch_log_parts(self, request: cluster_pb2.FetchLogPartsRequest) -> cluster_pb2.FetchLogPartsResponse:
-        """Return the parts of logs of attempts that lie at given places, through the controller. A program that shows
-        logs reads any part of a large log with this call, forwards or backwards.
+        """Read parts of attempts' logs at given positions through the controller, and return the parts. A program that
+        shows logs reads any part of a large log with this call, forwards or backwards.
 
         Args:
-            request: The places, the filter and the limits, as described in cluster.proto.
+            request: The positions, the filter and the limits, as described in cluster.proto.
 
         Returns:
             One part for each read. The part of a log that cannot be read has an `error`.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) A place or the filter is invalid.
+            InvalidArgumentError: (a `ValueError`) A position or the filter is invalid.
             NotFoundError: There is no such job or task.
         """
         return self.connection.perform(operations.fetch_log_parts(request))

@@ -20,8 +20,8 @@ class MachineVerbs(ClusterVerbs):
         return self.connection.perform(operations.describe_cluster())
 
     def check_cluster(self) -> cluster_pb2.Controller.CheckClusterResponse:
-        """Return what the controller finds out about itself, its engine and its workers. The controller calls each
-        worker for this answer.
+        """Return the results of checks that the controller makes of itself, its engine and its workers. The controller
+        calls each worker for these checks.
 
         Raises:
             UnimplementedError: The controller is too old for this call.
@@ -46,15 +46,16 @@ class MachineVerbs(ClusterVerbs):
         until_ms: int = 0,
         max_points: int = 0,
     ) -> list[cluster_pb2.UsageSeries]:
-        """Return what the tasks of a job, or the tasks on workers, have used over time.
+        """Return the resource usage over time of the tasks of a job, or of the tasks on workers.
 
         Args:
             job_id: The job: its id, or a `Job`.
             task_indices: The tasks, each with a series of its own. Without them, the result has one series: the sum
                 over all tasks of the job.
             worker_ids: The workers, each with a series of its own. Not together with `job_id`.
-            since_ms: The begin of the time, in milliseconds since the epoch. 0 is the begin of the series.
-            until_ms: The end of the time. 0 is now.
+            since_ms: The beginning of the requested time span, in milliseconds since the epoch. 0 means the beginning
+                of the stored series.
+            until_ms: The end of the requested time span, in milliseconds since the epoch. 0 means now.
             max_points: The largest number of points of each series, up to 1000. 0 means 240.
 
         Returns:

@@ -78,7 +78,7 @@ class WatchVerbs(ClusterVerbs):
     ) -> Iterator[list_watching.WatchedJobs]:
         """Yield the list of jobs, and the new list after each change, until the caller ends the iteration. Reconnect
         after a lost connection. Changes come at most four times a second. A slow caller misses intermediate lists, but
-        never the last list.
+        always gets the newest list next.
 
         Args:
             id_prefix: The beginning of the job id.

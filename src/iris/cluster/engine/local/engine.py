@@ -103,9 +103,9 @@ class LocalEngine:
         log_directory: The directory in which workers write logs that survive them. By default, workers upload their
             logs to the controller instead.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
-            key. The engine calls the function once for each worker process. With None, workers get a token that no
-            controller accepts.
+        credentials: A function that returns the credentials of a worker, given the worker's id: a token, and the
+            controller's public key. The engine calls the function once for each worker process. With None, workers get
+            a token that no controller accepts.
         prepared: Forked processes that become the first workers. Processes that the engine does not need when it starts
             are ended.
     """

@@ -54,8 +54,8 @@ class RayEngine:
             In both cases this machine must be a part of the Ray cluster.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
-            keys.
+        credentials: A function that returns the credentials of a worker, given the worker's id: a token, and the
+            controller's public keys.
 
     Raises:
         InvalidArgumentError: `ray_address` has the wrong form.

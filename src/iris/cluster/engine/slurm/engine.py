@@ -80,8 +80,8 @@ class SlurmEngine:
         slurm_options: Additional options of sbatch, for example `--partition=gpu` or `--account=me`.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the credentials of a worker, given the worker's id: a token, and the controller's public
-            keys.
+        credentials: A function that returns the credentials of a worker, given the worker's id: a token, and the
+            controller's public keys.
         look_s: The least number of seconds between two queries of Slurm.
         command_s: The seconds after which Slurm counts as unreachable if one of its commands has not returned.
         python: The path of the Python interpreter with Iris, the same on every machine.

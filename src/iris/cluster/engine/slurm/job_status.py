@@ -43,7 +43,7 @@ def status_of(
     Args:
         row: The job as `squeue` shows it.
         before: The gang's last known status.
-        worker_of: Returns the worker id of a slot, given its position.
+        worker_of: A function that returns the worker id of a slot, given its position.
         nodes: All machines as they are now.
 
     Returns:

@@ -13,7 +13,8 @@ class OtherPositions:
     """The positions in the logs of the other tasks of a stream, for the cursors of the lines of one record.
 
     Args:
-        read: Returns the positions by task index. Called when the first cursor is read, because users read few cursors.
+        read: A function that returns the positions by task index. Called when the first cursor is read, because users
+            read few cursors.
     """
 
     __slots__ = ("_encoded", "_read")

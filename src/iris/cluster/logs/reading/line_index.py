@@ -83,7 +83,7 @@ class LineScanner:
             that its name states.
 
     Attributes:
-        reader: Reads the records of the log.
+        reader: The object that reads the records of the log.
     """
 
     def __init__(

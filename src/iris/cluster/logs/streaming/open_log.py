@@ -72,15 +72,15 @@ class OpenLog:
     Attributes:
         task_index: The index of the task.
         attempt_id: The id of the attempt.
-        reader: Reads the records of the log.
-        is_final: Returns whether the attempt has ended and its whole log is on disk.
-        end: Returns the attempt's state for the closing message.
-        writer: Writes the log and announces news; None when the log no longer grows.
+        reader: The object that reads the records of the log.
+        is_final: A function that returns whether the attempt has ended and its whole log is on disk.
+        end: A function that returns the attempt's state for the closing message.
+        writer: The object that writes the log and announces news; None when the log no longer grows.
         goal: The position, in bytes of records, at which a stream without `follow` ends. Without this limit, such a
             stream might never end, because a task can write faster than a reader reads.
         keeps_file_open: Whether the log's file stays open between two reads.
-        until_announced: Waits until readers may get the output of the attempt's process. The worker's announcement.py
-            explains the rule.
+        until_announced: A function that waits until readers may get the output of the attempt's process. The worker's
+            announcement.py explains the rule.
     """
 
     task_index: int

@@ -32,11 +32,11 @@ class Attempt:
     """One execution of a task on this worker.
 
     Attributes:
-        request: What the controller asked this worker to run.
-        number: Counts the attempts of this worker process. The number is a part of the mark that the attempt's
-            processes inherit.
+        request: The controller's request to run the attempt.
+        number: The number of the attempt among all attempts of this worker process. The number is a part of the mark
+            that the attempt's processes inherit.
         directory: The attempt's directory.
-        log: Writes the attempt's log.
+        log: The object that writes the attempt's log.
         state: The state of the attempt.
         process: The attempt's process. None before the process has started, and None after the worker has read its exit
             status.
@@ -59,17 +59,20 @@ class Attempt:
         stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped; None while the attempt
             need not stop.
         timed_out: Whether the attempt is being stopped because of its timeout.
-        stdin: Receives the standard input that a client sends; None if no client sends standard input.
+        stdin: The object that receives the standard input that a client sends; None if no client sends standard input.
         is_starting: Whether the launcher is starting the process, so that its process id is still unknown.
-        enforcer: Enforces the attempt's limits, once the process is about to start.
+        enforcer: The object that enforces the attempt's limits, once the process is about to start.
         exceeded: The limit because of which the attempt is being stopped.
         out_of_memory: Whether the attempt failed because memory ran out.
         reported: Whether the controller has acknowledged the end of the attempt.
         revision: A number that increases with each change that the worker must report to the controller.
-        input_text: The task's input, if the job is a command with inputs. None otherwise, and before it was fetched.
-        announcement: Makes readers of the log wait until the controller knows that the attempt runs.
-        collection: Sends the outputs of the ended attempt to the controller; None before the process has ended.
-        output_warning: Why the outputs are not stored, for people; empty if they are, or if there are none.
+        input_text: The task's input, if the job is a command with inputs. None for other jobs, and before the input was
+            fetched.
+        announcement: The object that makes readers of the log wait until the controller knows that the attempt runs.
+        collection: The object that sends the outputs of the ended attempt to the controller; None before the process
+            has ended.
+        output_warning: Why the outputs are not stored, for people; empty if the outputs are stored, or if the attempt
+            has none.
     """
 
     request: cluster_pb2.Worker.RunTaskRequest

@@ -47,7 +47,7 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable
         attempt: The attempt.
         exited: How the attempt's process exited.
         worker_end: Why the worker is ending; empty while the worker runs.
-        shortage: Returns what the worker lacks for new attempts.
+        shortage: A function that returns what the worker lacks for new attempts.
     """
     attempt.exit_code, attempt.term_signal = exited.code, exited.signal
     _store_usage(attempt, exited)
@@ -113,7 +113,8 @@ def _store_result(attempt: Attempt, shortage: Callable[[], Shortage]) -> None:
 
 
 def _without_result(attempt: Attempt, lack: str) -> str:
-    """Return why there is no return value if the process has left no reason.
+    """Return the reason why a successful attempt has no return value. The caller has found no reason in the files of
+    the attempt's process.
 
     Args:
         attempt: The attempt, whose process exited with 0.
@@ -122,7 +123,8 @@ def _without_result(attempt: Attempt, lack: str) -> str:
     if lack:
         return f"the return value of the callable could not be stored on the worker: {lack}"
     if attempt.directory.result_error.exists():
-        # If the disk is full, the task's process creates this empty file. The disk may have space again by now.
+        # If the disk is full, the task's process creates this empty file. The present free space proves nothing,
+        # because files may have been removed meanwhile.
         return "the return value of the callable could not be stored on the worker: the worker's disk was full"
     return "the process exited with 0 before the callable had returned"
 

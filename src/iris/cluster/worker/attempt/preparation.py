@@ -32,7 +32,7 @@ class AttemptPreparer:
     Args:
         directory: The worker directory.
         controller: The connection to the controller, from which workspaces are fetched.
-        ports: Reserves ports.
+        ports: The object that reserves ports.
     """
 
     def __init__(self, directory: WorkerDir, controller: ControllerConnection, ports: PortReservations) -> None:

@@ -31,7 +31,7 @@ class AttemptRegistry:
         directory: The worker directory, where the logs of forgotten attempts are found.
 
     Attributes:
-        tally: Counts the ended attempts.
+        tally: The object that counts the ended attempts.
     """
 
     def __init__(self, worker_id: str, directory: WorkerDir) -> None:
@@ -55,7 +55,7 @@ class AttemptRegistry:
         task.add_done_callback(lambda _: self._runs.pop(attempt.key, None))
 
     def get(self, task_id: str, attempt_id: int) -> Attempt | None:
-        """Return an attempt, or None when this process does not know it."""
+        """Return an attempt, or None if this process does not know the attempt."""
         return self._attempts.get((task_id, attempt_id))
 
     def find(self, task_id: str, attempt_id: int) -> Attempt:

@@ -31,8 +31,9 @@ def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
 
 
 def split_off_entrypoint(request: cluster_pb2.Worker.RunTaskRequest) -> bytes:
-    """Remove the pickled callable from a request, and return it. The callable is empty for a command. The command of a
-    task with inputs is moved into the field `command`, where the worker expects every command.
+    """Remove the pickled callable from a request, and return the callable. Return empty bytes if the task runs a
+    command instead. If the task has inputs, its command arrives in the field `input_command`. Move such a command to
+    the field `command`, where the rest of the worker looks for the command.
     """
     entrypoint = request.serialized_entrypoint or request.input_entrypoint
     request.ClearField("serialized_entrypoint")

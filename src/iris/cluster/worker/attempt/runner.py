@@ -41,13 +41,14 @@ class ProcessSetup:
     """The parts of a worker that start and end the processes of attempts.
 
     Attributes:
-        token: A secret of the worker, with which the marks of its attempts' processes begin.
+        token: A secret of the worker. Each process of an attempt has a mark in its environment, and the mark begins
+            with this secret.
         parent_mark: The mark of the attempt in which this worker itself runs; empty if the worker runs in no attempt.
         file_limit: How many files a process of an attempt may open (the soft limit).
-        launcher: Starts the processes.
-        reaper: Kills the attempts' processes when this worker is killed.
-        enforcement: Enforces the limits of attempts.
-        strays: Kills the processes that left the group of their attempt.
+        launcher: The object that starts the processes.
+        reaper: The object that kills the attempts' processes when this worker is killed.
+        enforcement: The object that enforces the limits of attempts.
+        strays: The object that kills the processes that left the group of their attempt.
     """
 
     token: str
@@ -68,16 +69,17 @@ class AttemptRunner:
 
     Args:
         registry: The attempts of this worker.
-        shutdown: States whether the worker is ending.
-        preparer: Prepares attempts.
-        processes: Starts and ends the processes of attempts.
-        headroom: States whether the machine can start another attempt.
-        reporter: Reports to the controller; None in tests without a controller.
-        build_env: Returns the environment of an attempt's process.
-        warnings: Warns the processes of an attempt before a time limit ends the attempt.
+        shutdown: The object that records whether the worker is ending.
+        preparer: The object that prepares attempts.
+        processes: The object that starts and ends the processes of attempts.
+        headroom: The object that finds out whether the machine can start another attempt.
+        reporter: The object that reports to the controller; None in tests without a controller.
+        build_env: A function that returns the environment of an attempt's process.
+        warnings: The object that warns the processes of an attempt before a time limit ends the attempt.
         on_ended: A function that is called when an attempt has ended, with its job id, task index and attempt id.
-        outputs: Sends the outputs of ended attempts to the controller; None in tests without a controller.
-        end_execs: Kills the commands that clients have started in an attempt, and waits for their ends.
+        outputs: The object that sends the outputs of ended attempts to the controller; None in tests without a
+            controller.
+        end_execs: A function that kills the commands that clients have started in an attempt, and waits for their ends.
     """
 
     def __init__(

@@ -46,11 +46,13 @@ class AttemptTokens:
     """Keeps the task tokens that callers have shown to this worker, and checks whether the tokens' attempts still run.
 
     Args:
-        is_running: Returns whether an attempt (job id, task index, attempt id, time of the job's submission) runs on
-            this worker; None if the worker does not know the attempt.
-        ask: Sends a token to the controller for a check, and raises UnauthenticatedError if the token is invalid.
+        is_running: A function that returns whether an attempt (job id, task index, attempt id, time of the job's
+            submission) runs on this worker; None if the worker does not know the attempt.
+        ask: A function that sends a token to the controller for a check, and raises UnauthenticatedError if the token
+            is invalid.
         streams: The open streams of this worker.
-        answer_valid_s: Returns how many seconds the controller's last answer stays valid while it does not answer.
+        answer_valid_s: A function that returns how many seconds the controller's last answer stays valid while it does
+            not answer.
         check_s: The seconds between two checks of the same attempt.
     """
 

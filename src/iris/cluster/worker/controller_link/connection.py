@@ -41,11 +41,11 @@ class ControllerConnection:
     Args:
         address: The address at the start.
         file: The file in which a restarted controller writes its new address; None if there is no such file.
-        make_stub: Creates a stub for an address; see `connect`.
+        make_stub: A function that creates a stub for an address; see `connect`.
 
     Attributes:
         address: The present address.
-        stub: Calls the controller at this address.
+        stub: The object that calls the controller at this address.
         peer: The name of the controller in error texts.
     """
 

@@ -71,7 +71,7 @@ class _PendingLog:
         submitted_at_ms: When the job was submitted.
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
-        tries: How often in a row the controller has requested a part that the worker had already sent.
+        tries: How many times in a row the controller has requested a part that the worker had already sent.
         is_paused: Whether the upload of the log is paused, because the log cannot be read now or the controller cannot
             store the log now.
         backoff: The lengths of the pauses in the upload of this log.
@@ -130,7 +130,8 @@ class LogUpload:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
-        self._news: dict[_PendingLog, None] = {}  # The keys are an ordered set of logs with new records.
+        # The keys are the logs with new records, in order. The values mean nothing.
+        self._news: dict[_PendingLog, None] = {}
         self._wake = asyncio.Event()
         self._flush_requested = asyncio.Event()  # The event is set while a caller waits for the end of all uploads.
         self._sending = asyncio.Lock()
@@ -190,7 +191,8 @@ class LogUpload:
         logs = []
         for directory in self._directory.attempts():
             with contextlib.suppress(OSError, ValueError, TypeError):
-                # A worker of an older release has not written the time of the job's submission.
+                # The time of the job's submission is missing in a file from a worker of an older release. The time then
+                # counts as 0.
                 task_id, attempt_id, incarnation, *rest = json.loads(directory.upload_pending.read_bytes())
                 if incarnation != self._incarnation:
                     submitted_at_ms = int(rest[0]) if rest else 0

@@ -51,7 +51,7 @@ class Reporter:
         on_fenced: A function that is called with the reason when the controller has declared this worker lost or has
             refused the worker. Afterwards the reporter sends no more reports.
         credentials: The worker's token, which the controller replaces from time to time.
-        tokens: Stores which tokens the controller has revoked.
+        tokens: The object that stores which tokens the controller has revoked.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ class TokenChecker:
         token_key: The public key of the cluster; see `WorkerCredentials`.
         incarnation: The incarnation of this process.
         streams: The open streams of this worker; a new object by default.
-        attempts: Checks whether the attempts of task tokens still run. Without this object, the tokens of tasks are
-            refused.
-        owner_of: Returns the owner of a job, or None if this worker knows no attempt of the job.
+        attempts: The object that checks whether the attempts of task tokens still run. Without this object, the tokens
+            of tasks are refused.
+        owner_of: A function that returns the owner of a job, or None if this worker knows no attempt of the job.
 
     Attributes:
         streams: The open streams of this worker.

@@ -21,7 +21,7 @@ class DescriptorReader:
     """Reads what a command writes.
 
     Args:
-        descriptor: The reading end of a pipe, or the controlling side of a terminal. The reader owns it.
+        descriptor: The reading end of a pipe, or the controlling side of a terminal. This object closes the descriptor.
         on_bytes: A function that is called when bytes were read.
     """
 
@@ -35,7 +35,9 @@ class DescriptorReader:
         self._is_closed = False
 
     async def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, once there are any. Return no bytes at the end of the output."""
+        """Wait until the command has written bytes, and return at most `size` of these bytes. Return an empty result at
+        the end of the output.
+        """
         while not self._is_closed and self._most_left != 0:
             try:
                 data = os.read(self._descriptor, size if self._most_left is None else min(size, self._most_left))
@@ -54,7 +56,9 @@ class DescriptorReader:
         return b""
 
     def end_when_empty(self) -> None:
-        """End the output when everything that was written by now is read, even if a process goes on writing."""
+        """Let `read` return the bytes that were written by now, and then the end of the output, even if a process goes
+        on writing.
+        """
         if not self._is_closed:
             counted = fcntl.ioctl(self._descriptor, termios.FIONREAD, struct.pack("i", 0))
             self._most_left = _TERMINAL_BYTES if os.isatty(self._descriptor) else struct.unpack("i", counted)[0]
@@ -83,8 +87,8 @@ class DescriptorWriter:
     closed its input may still write.
 
     Args:
-        descriptor: The writing end of a pipe, or the controlling side of a terminal. The writer owns it. None: the
-            command reads no input.
+        descriptor: The writing end of a pipe, or the controlling side of a terminal. This object closes the descriptor.
+            None: the command reads no input.
         on_bytes: A function that is called when bytes were written.
     """
 
@@ -100,15 +104,15 @@ class DescriptorWriter:
 
     @property
     def transport(self) -> DescriptorWriter:
-        """The object that can close the descriptor at once."""
+        """This object itself, because it can also close the descriptor without delay."""
         return self
 
     def write(self, data: bytes) -> None:
-        """Write bytes."""
+        """Append bytes to the input that `drain` sends to the command."""
         self._rest += data
 
     async def drain(self) -> None:
-        """Wait until the command, its pipe or its terminal has taken the bytes."""
+        """Wait until the pipe or terminal of the command has accepted all bytes of the input so far."""
         while self._rest and self._descriptor is not None:
             try:
                 written = os.write(self._descriptor, self._rest)
@@ -122,7 +126,7 @@ class DescriptorWriter:
         self._rest = b""
 
     def write_eof(self) -> None:
-        """End the input. In a terminal, the end of the input is a character."""
+        """End the input. In a terminal, the character Ctrl-D ends the input."""
         if self._descriptor is None or self._is_ended:
             return
         self._is_ended = True
@@ -136,7 +140,7 @@ class DescriptorWriter:
                 os.write(self._descriptor, 2 * _END_OF_INPUT)
 
     def close(self) -> None:
-        """Close the descriptor, and drop the rest."""
+        """Close the descriptor, and drop the bytes that were not sent yet."""
         if self._descriptor is not None:
             self._loop.remove_writer(self._descriptor)
             os.close(self._descriptor)
@@ -146,7 +150,7 @@ class DescriptorWriter:
     abort = close
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because a pipe is no socket."""
+        """Return None, because a pipe has no information about a connection, unlike a socket."""
         return None
 
     async def _until_writable(self) -> None:

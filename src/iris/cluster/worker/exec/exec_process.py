@@ -34,9 +34,10 @@ class ExecProcess:
     Args:
         pid: The process id of the command, which leads a session and a process group.
         launcher: The launcher that has started the command.
-        stdin: Writes the input.
-        outputs: Reads the standard output; and, without a terminal, the error output.
-        terminal: The controlling side of the command's terminal; None without a terminal. The instance owns it.
+        stdin: The object that writes the input.
+        outputs: The object that reads the standard output; and, without a terminal, the error output.
+        terminal: The controlling side of the command's terminal; None without a terminal. This object closes the
+            terminal.
 
     Attributes:
         exited: Set once the command has ended.
@@ -71,9 +72,9 @@ class ExecProcess:
         """Start a command.
 
         Args:
-            program: The program and its surroundings.
+            program: The command line, with the directory, environment and limits of the process.
             launcher: The launcher that starts the program.
-            command: What the client has requested.
+            command: The client's request, which contains the size of the terminal, if the command gets one.
             on_bytes: A function that is called when bytes were read or written.
 
         Raises:

@@ -42,7 +42,7 @@ class ExecTimes:
     Attributes:
         hang_up_s: The time between SIGHUP and SIGKILL when a session is ended.
         drain_s: How long to wait for the end of the output after the end of the command, if another process has its
-            output open. What was written by then is delivered.
+            output open. The client gets the output that was written by then.
     """
 
     hang_up_s: float = 5.0
@@ -54,8 +54,8 @@ class ExecSession:
 
     Args:
         opened: The tunnel of the session.
-        command: What the client has requested.
-        setup: Starts the processes of attempts.
+        command: The client's request to run a command.
+        setup: The object that starts the processes of attempts.
         env: The environment of the attempt.
         times: The time limits.
         on_ended: A function that is called when no process of the session is left.
@@ -135,7 +135,7 @@ class ExecSession:
         self._timers.append(self._loop.call_later(self._times.hang_up_s, self.kill, error))
 
     def close(self) -> None:
-        """End the session, because its tunnel is closed: nobody reads its output any more."""
+        """End the session, because its tunnel is closed and therefore no client reads its output any more."""
         self._is_closed = True
         self.hang_up("the client has left")
         if self._process is not None:
@@ -152,7 +152,7 @@ class ExecSession:
             exit_code, self._error = error.exit_code or _NOT_STARTED, str(error)
         except WorkerShortageError as error:
             self._error = f"the worker could not start the command: {error}"
-        except Exception as error:  # noqa: BLE001 - The client must learn of every end.
+        except Exception as error:  # noqa: BLE001 - The client must get any error.
             _log.error("exec session %s", self.opened.key, exc_info=error)
             self._error = f"the worker could not run the command: {type(error).__name__}: {error}"
         finally:

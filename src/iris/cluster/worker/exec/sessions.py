@@ -24,8 +24,8 @@ class ExecSessions:
     """The exec sessions of a worker, and the connector of their tunnels.
 
     Args:
-        setup: Starts the processes of attempts.
-        build_env: Returns the environment of an attempt's process.
+        setup: The object that starts the processes of attempts.
+        build_env: A function that returns the environment of an attempt's process.
         times: The time limits.
     """
 

@@ -42,7 +42,7 @@ class AttemptFiles:
 
     Args:
         registry: The attempts.
-        headroom: Measures whether the disk has space for more files.
+        headroom: The object that measures whether the disk has space for more files.
     """
 
     def __init__(self, registry: AttemptRegistry, headroom: WorkerHeadroom) -> None:

@@ -27,7 +27,9 @@ from iris.system.backoff import Backoff
 
 _CALL_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-_MAX_RESTARTS = 3  # How often the outputs are sent again from their beginning if their hash is wrong.
+# How many times the worker goes back to an earlier position of the outputs, for example to the beginning after a wrong
+# hash, before it gives up.
+_MAX_RESTARTS = 3
 _SKIPPED = "pipes, sockets or other special files were"
 _log = logging.getLogger(__name__)
 Request = cluster_pb2.Controller.StoreOutputsRequest
@@ -35,7 +37,9 @@ Response = cluster_pb2.Controller.StoreOutputsResponse
 
 
 class _NotSentError(Exception):
-    """The controller refuses a call, and would refuse it again. The text is the text of the controller's error."""
+    """The controller has refused a call, and would refuse the same call again. The error text comes from the
+    controller.
+    """
 
 
 class OutputCollector:
@@ -53,8 +57,8 @@ class OutputCollector:
         self._incarnation = incarnation
 
     async def collect(self, attempt: Attempt) -> None:
-        """Send the outputs of an attempt to the controller. If they cannot be stored, write the reason into
-        `attempt.output_warning`, into the log, and to the controller.
+        """Send the outputs of an attempt to the controller. If the outputs cannot be stored, write the reason into
+        `attempt.output_warning` and into the log, and send it to the controller.
 
         The calls are repeated until the controller answers, because the outputs must not be lost when the controller is
         restarted. A cancellation ends the collection.
@@ -91,7 +95,9 @@ class OutputCollector:
             self._give_up(attempt, f"the worker could not collect the outputs: {error}")
 
     async def _send(self, attempt: Attempt, pack: OutputPack) -> str:
-        """Send a pack. Return why the controller refuses it, or an empty text."""
+        """Send packed outputs to the controller. Return an empty text, or the reason why the controller refuses the
+        outputs.
+        """
         position, restarts = 0, 0
         answer = await self._call(self._request(attempt, total_bytes=pack.size))
         while not answer.refused:

@@ -74,8 +74,8 @@ class AttemptStacks:
 
     Args:
         registry: The attempts.
-        find_processes: Returns the processes of each of several attempts.
-        py_spy: Reads the stacks of processes.
+        find_processes: A function that returns the processes of each of several attempts.
+        py_spy: The object that reads the stacks of processes.
         read_s: After how many seconds a call of `read` leaves out the processes that it has not read yet.
         most_bytes: The largest size of all stacks in an answer of `read`, and of all frames in the answer. Stacks of
             processes beyond this size are left out.
@@ -129,7 +129,7 @@ class AttemptStacks:
         return ReadStacksResponse(frames=table.frames, tasks=tasks)
 
     async def sample(self, request: cluster_pb2.Worker.SampleStacksRequest) -> SampleStacksResponse:
-        """Sample the stacks of attempts, and return their sums.
+        """Sample the call stacks of attempts, and return the number of samples with each stack.
 
         Raises:
             InvalidArgumentError: A task id, the duration or the rate is invalid.

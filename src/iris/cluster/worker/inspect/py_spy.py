@@ -70,7 +70,8 @@ class PySpy:
     """Runs py-spy for the calls of one worker.
 
     Args:
-        own: Learns about the processes of py-spy.
+        own: The object that kills unknown children of the worker. This class reports the processes of py-spy to the
+            object, so that the object spares these processes.
         program: The path of py-spy; None finds it beside the interpreter of this process and in PATH.
     """
 
@@ -139,7 +140,7 @@ class PySpy:
         except OSError as error:
             return _not_started(error)
         if samples or not _has_error(done.stderr):
-            return samples  # A process whose threads all wait has no samples.
+            return samples  # If all threads wait, 0 samples are no error.
         return problem_in(done.stderr, partial(explain_refusal, pid, program))
 
     def _find(self) -> str | None:
@@ -148,8 +149,8 @@ class PySpy:
         return find_py_spy()
 
     async def _run(self, command: Sequence[str], timeout_s: float) -> _Printed | StackProblem:
-        """Run a command, and return its output. Its exit code means nothing, because another part of the worker may
-        have collected it.
+        """Run a command, and return its output. The exit code of the command is ignored, because another part of the
+        worker may have collected the command's process.
 
         No thread waits for the command. A profile runs many commands for seconds, and would otherwise occupy all
         threads that prepare attempts and read their files.

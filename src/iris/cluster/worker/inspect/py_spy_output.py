@@ -51,7 +51,8 @@ def parse_dump(text: str, table: FrameTable, *, with_variables: bool) -> list[Th
 
 def _thread(entry: dict[str, Any], table: FrameTable, *, with_variables: bool) -> ThreadStack:
     frames, thread_id = entry["frames"], entry["os_thread_id"] or 0
-    # A program that has not imported the module `threading` has no names of threads.
+    # If a program has not imported the module `threading`, its threads have no names. Its main thread gets the usual
+    # name here.
     unnamed = "MainThread" if thread_id and thread_id == entry.get("pid") else ""
     thread = ThreadStack(
         name=entry["thread_name"] or unnamed,
@@ -109,7 +110,7 @@ def problem_in(text: str, refusal: Callable[[], str]) -> StackProblem:
 
     Args:
         text: What py-spy has printed to stderr.
-        refusal: Returns the cause and the remedy if the system has refused the access.
+        refusal: A function that returns the cause and the remedy if the system has refused the access.
     """
     lowered = text.lower()
     if "permission denied" in lowered or "operation not permitted" in lowered:

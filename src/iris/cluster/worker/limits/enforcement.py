@@ -158,7 +158,7 @@ class WatchEnforcer:
 
     Args:
         limits: The limits of the attempt.
-        oom_kills: Counts the processes that the system killed because memory ran out.
+        oom_kills: The object that counts the processes that the system killed because memory ran out.
         clock_s: The monotonic clock.
     """
 
@@ -223,7 +223,7 @@ class CgroupEnforcer:
     Args:
         own: The attempt's cgroup.
         limits: The limits of the attempt.
-        fallback: Enforces the limits when the process cannot be moved into the cgroup.
+        fallback: The object that enforces the limits when the process cannot be moved into the cgroup.
     """
 
     def __init__(self, own: cgroup.Cgroup, limits: AttemptLimits, fallback: WatchEnforcer) -> None:

@@ -29,8 +29,9 @@ def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
 
     Args:
         attempt: The attempt.
-        visible_devices: The variable `CUDA_VISIBLE_DEVICES` of the worker. It counts if the job requests GPUs and the
-            controller has not chosen them, because the engine gave this worker its GPUs.
+        visible_devices: The variable `CUDA_VISIBLE_DEVICES` of the worker. The variable names the GPUs that the engine
+            gave to the worker. The variable counts only if the job requests GPUs and the controller has chosen none for
+            the attempt.
     """
     if attempt.request.gpu_ids:
         return [str(number) for number in attempt.request.gpu_ids]
@@ -40,8 +41,8 @@ def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
 
 
 def measure() -> dict[str, GpuUse]:
-    """Return the use of each GPU of this machine, by its number and by its id. The result is empty if it is not known.
-    The call takes up to `_TIMEOUT_S` seconds.
+    """Return the use of each GPU of this machine, by its number and by its id. The result is empty if the use is not
+    known. The call takes up to `_TIMEOUT_S` seconds.
     """
     program = shutil.which("nvidia-smi")
     if program is None:

@@ -28,9 +28,10 @@ class AttemptMonitor:
 
     Args:
         registry: The attempts of this worker.
-        sampler: Measures the processes of attempts, in a thread.
-        token: The worker's token, with which the marks of its processes begin.
-        strays: Kills the processes that left the group of their attempt.
+        sampler: The object that measures the processes of attempts, in a thread.
+        token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
+            this token.
+        strays: The object that kills the processes that left the group of their attempt.
         report: A function that is called with each attempt whose usage was measured.
     """
 

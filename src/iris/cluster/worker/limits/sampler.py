@@ -35,7 +35,7 @@ class Sampler:
     """Measures the attempts of one worker.
 
     Args:
-        enforcement: Enforces the limits of attempts.
+        enforcement: The object that enforces the limits of attempts.
     """
 
     def __init__(self, enforcement: Enforcement) -> None:

@@ -64,8 +64,9 @@ class TimeoutWarnings:
     """Warns the attempts of one worker.
 
     Args:
-        sampler: Finds the processes of attempts, in a thread.
-        token: The worker's token, with which the marks of its processes begin.
+        sampler: The object that finds the processes of attempts, in a thread.
+        token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
+            this token.
         allocation_end_s: When the engine ends the worker's allocation, in seconds of the monotonic clock. Infinity if
             the engine has no time limit, or if the limit is unknown.
     """

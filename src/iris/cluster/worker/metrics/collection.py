@@ -75,7 +75,7 @@ class WorkerMetrics:
         registry: The attempts of the worker.
         lease: The lease of the worker.
         directory: The worker directory, whose disk is measured.
-        uploaded_bytes: Returns how many bytes of logs the controller has accepted.
+        uploaded_bytes: A function that returns how many bytes of logs the controller has accepted.
 
     Attributes:
         calls: The tally of the worker's calls.

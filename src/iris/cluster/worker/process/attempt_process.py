@@ -51,8 +51,8 @@ class AttemptProcess:
         launcher: The launcher that has started the process.
         stdout: The reading end of the pipe to which the process writes its standard output.
         stderr: The reading end of the pipe to which the process writes its standard error.
-        append: Called on the event loop with a source and the bytes that were read.
-        end_strays: Kills the processes of the attempt that have left its process group.
+        append: A function that is called on the event loop with a source and the bytes that were read.
+        end_strays: A function that kills the processes of the attempt that have left its process group.
         drain_s: How long to wait for the end of the pipes, after the main process has ended, if an escaped process
             holds them open.
     """
@@ -99,10 +99,10 @@ class AttemptProcess:
         """Start a program.
 
         Args:
-            program: The program and its surroundings.
+            program: The command line, with the directory, environment and limits of the process.
             launcher: The launcher that starts the program.
-            append: Called on the event loop with a source and the bytes that were read.
-            end_strays: Kills the processes of the attempt that have left its process group.
+            append: A function that is called on the event loop with a source and the bytes that were read.
+            end_strays: A function that kills the processes of the attempt that have left its process group.
             stdin: The descriptor of the standard input; None means /dev/null.
             drain_s: How long to wait for the end of the pipes after the main process has ended.
 

@@ -24,7 +24,7 @@ class OutputCapture:
     """The pipes to which the processes of one attempt write their output.
 
     Args:
-        append: Called on the event loop with a source and the bytes that were read.
+        append: A function that is called on the event loop with a source and the bytes that were read.
 
     Attributes:
         ended: Set once every process has closed its end of all pipes, or `close` has closed the pipes.

@@ -6,8 +6,9 @@ child process ends before its last input, the input that it worked on has failed
 the next input. The first process loads nothing of the user's code, so that it can fork at any time.
 
 The input file is a pickle of the tuple (first, is_star, tries, inputs). `first` is the index of the first input in the
-job. With `is_star`, each input is a tuple of arguments. `tries` is how often an input is tried until it succeeds.
-Each item of `inputs` is a byte, "p" or "v", and a pickle. The byte is "v" if the pickle has code by value.
+job. With `is_star`, each input is a tuple of arguments. `tries` is the largest number of calls of the callable for one
+input, until a call succeeds. Each item of `inputs` is a byte, "p" or "v", and a pickle. The byte is "v" if the pickle
+has code by value.
 
 The result of the task is the pickle of a list with a tuple (kind, data, text) for each input: `VALUE` with the pickled
 value; `RAISED` with the pickled exception, or no data, and its traceback; `FAILED` with the reason as text. `RAISED`
@@ -113,7 +114,9 @@ class _Pipe:
         return self._first + self._start + position
 
     def send(self, kind: str, position: int, *outcome: Any) -> None:
-        """Send a frame. If the callable has forked the process, the copy sends nothing."""
+        """Send a message to the task's first process. Do nothing in a copy of this process that the callable has
+        forked.
+        """
         if os.getpid() != self._pid:
             return
         data = pickle.dumps((kind, self._start + position, *outcome))
@@ -131,8 +134,8 @@ def _work(
         tools: The module `run_callable`.
         task: The file of the pickled callable, the Python version that pickled it, and the result file.
         inputs: The pickled inputs.
-        mode: Whether an input is a tuple of arguments, how often an input may be tried, and how many tries of the first
-            input have failed in earlier child processes.
+        mode: Whether an input is a tuple of arguments, how many times an input may be tried, and how many tries of the
+            first input have failed in earlier child processes.
         pipe: The pipe to the task's first process.
     """
     entrypoint, pickled_by, result = task

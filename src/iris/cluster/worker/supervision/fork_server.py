@@ -56,7 +56,8 @@ class ForkedWorker:
 
     Attributes:
         pid: The process id of the worker.
-        token: The token with which the marks of the worker's attempts begin.
+        token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
+            this token.
         scratch: The directory of the worker.
         alive: The reading end of a pipe that is closed once the worker and its reaper have ended.
         connection: The connection of the process that ordered the worker; None once that connection has ended.
@@ -74,7 +75,7 @@ class ForkServer:
 
     Args:
         directory: The private directory of this fork server.
-        fork: Forks this process, as `os.fork` does.
+        fork: A function that forks this process, as `os.fork` does.
     """
 
     def __init__(self, directory: Path, fork: Callable[[], int] = os.fork) -> None:

@@ -36,7 +36,7 @@ def become_worker(set_up: Callable[[], str]) -> NoReturn:
     stack of the program that it was forked from.
 
     Args:
-        set_up: Prepares the process, sets `sys.argv`, and returns the token of the worker's marks.
+        set_up: A function that prepares the process, sets `sys.argv`, and returns the token of the worker's marks.
     """
     code = 1
     try:

@@ -118,7 +118,8 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
     """Fork the reaper of this process. Call this function before the process has threads.
 
     Args:
-        worker_token: The worker's token, with which the marks of its processes begin.
+        worker_token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins
+            with this token.
         launcher: The launcher, which the reaper kills together with the worker.
     """
     reading, writing = os.pipe()

@@ -22,7 +22,8 @@ class StrayProcesses:
 
     Args:
         registry: The attempts of this worker.
-        token: The worker's token, with which the marks of its attempts begin.
+        token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
+            this token.
         own_pids: The processes that the worker itself has started and that belong to no attempt.
     """
 

@@ -32,7 +32,8 @@ class Identity:
         pid: The process id.
         process: Distinguishes processes that had the same id; see `identify_process`.
         incarnation: The incarnation with which the worker registers.
-        token: The token with which the marks of the worker's attempts begin.
+        token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
+            this token.
         lock: The stamp of the lock file; see `stamp_of`. In a copy of the directory, the lock file has another stamp.
             Empty for workers of old versions, which wrote no stamp.
         controller_file: The path of the file from which the worker reads the controller's address. Empty for a worker

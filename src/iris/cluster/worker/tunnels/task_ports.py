@@ -1,8 +1,8 @@
 """Decides which ports of an attempt a client may reach, and connects to them.
 
 A client may reach two kinds of ports: those that the job requested at its submission, and those on which a process of
-the attempt listens. No other port is reached, so that a tunnel is no way into the network of the cluster, or to the
-programs of other users on the same machine. The connection always leads to this machine.
+the attempt listens. All other ports are refused. Otherwise a client could use a tunnel to reach the network of the
+cluster, or the programs of other users on the same machine. The connection always leads to this machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from iris.rpc.tunnels.connections import Streams
 _WAIT_S = 10.0
 _CHECK_S = 0.2
 _CONNECT_S = 10.0
-# For this many seconds, further connections to a port need no new look at the processes of the attempt.
+# After a search for the process that listens on a port, further connections to the port use the result for this many
+# seconds.
 _KNOWN_S = 2.0
 _SHOWN_PORTS = 10
 _MAX_KNOWN = 1000
@@ -38,7 +39,7 @@ class TaskPorts:
     """Connects to the ports of this worker's attempts.
 
     Args:
-        find_processes: Returns the processes of an attempt.
+        find_processes: A function that returns the processes of an attempt.
         hosts: The addresses of this machine to which tasks bind.
         wait_s: How many seconds a connection waits for a process that listens.
     """

@@ -51,17 +51,18 @@ class TunnelTimes:
 
 
 class Tunnels:
-    """All tunnels of one kind of a worker.
+    """All tunnels of one kind that clients have opened to a worker: either the tunnels to ports, or the tunnels of exec
+    sessions.
 
     Args:
         registry: The attempts of this worker.
-        connector: Connects the channels, for example to the ports of attempts.
+        connector: The object that connects the channels, for example to the ports of attempts.
         times: The time limits.
-        event: The first word of the names of the kind's events in the event log.
+        event: The first word of the names of the events about these tunnels in the event log.
 
     Attributes:
         times: The time limits.
-        event: The first word of the names of the kind's events in the event log.
+        event: The first word of the names of the events about these tunnels in the event log.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Tunnels:
                 yield message
 
     def write(self, request: cluster_pb2.Worker.WriteTunnelRequest) -> WriteTunnelResponse:
-        """Apply the parts from a client.
+        """Pass the data that a client has sent to the tunnel's channels.
 
         Raises:
             NotFoundError: The tunnel is not open.
@@ -165,14 +166,14 @@ class WorkerTunnel:
     """A tunnel of one client to one attempt.
 
     Args:
-        opened: The client, the attempt and the request.
+        opened: The key of the tunnel, the attempt, and the client's request.
         tunnels: The tunnels of the worker.
 
     Attributes:
-        opened: The client, the attempt and the request.
+        opened: The key of the tunnel, the attempt, and the client's request.
         key: Identifies the tunnel.
         attempt: The attempt.
-        tunnel: The channels.
+        tunnel: The channels of the tunnel.
     """
 
     def __init__(self, opened: OpenedTunnel, tunnels: Tunnels) -> None:
@@ -194,7 +195,7 @@ class WorkerTunnel:
         self._streams += 1
         number = self._streams
         self._stop_timer()
-        self.tunnel.wake()  # An earlier stream of the same client ends now.
+        self.tunnel.wake()  # An earlier stream of the same client wakes up, notices the new stream, and ends.
         try:
             opened = TunnelMessage.Opened(
                 attempt_id=self.attempt.request.attempt_id, channels=self.tunnel.channels, ports=self.attempt.ports

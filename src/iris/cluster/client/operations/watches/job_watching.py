@@ -50,7 +50,8 @@ def watch_job(
         job_id: The job.
         timeout, patience_s, longest_pause_s, include_tasks, on_silence: `WatchVerbs.watch_job` documents these
             arguments.
-        is_aborted: Returns whether the caller has ended the watch, so that a broken stream is not opened again.
+        is_aborted: A function that returns whether the caller has ended the watch, so that a broken stream is not
+            opened again.
     """
     request = cluster_pb2.Controller.WatchJobRequest(
         job_id=check_job_id(job_id), include_tasks=check_flag("include_tasks", include_tasks)

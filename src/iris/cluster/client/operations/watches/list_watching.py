@@ -77,7 +77,9 @@ class JobListState:
         self._jobs: dict[int, cluster_pb2.JobStatus] = {}
 
     def apply(self, message: cluster_pb2.Controller.WatchJobsResponse) -> WatchedJobs:
-        """Apply a message that is not a beat, and return the list."""
+        """Apply a message to the list of jobs, and return the new list. The caller does not pass beats, which only
+        show that the connection works.
+        """
         if message.is_snapshot:
             known, self._jobs = self._jobs, {}
             changed = [job for job in message.jobs if known.get(job.number) != job]
