@@ -135,9 +135,9 @@ class Controller:
         headroom: Refuses new work when too little disk space or too few file descriptors are left.
         authority: Checks and creates tokens.
         fleet: The workers.
-        watches: The watched jobs.
-        list_watches: The watched pages of the list of jobs.
-        log_sources: Finds the place from which a log can be read.
+        watches: The clients that watch jobs.
+        list_watches: The clients that watch pages of the list of jobs.
+        log_sources: The object that finds out whether a log is read from a worker or from the kept logs.
         metrics: The figures for Prometheus.
         cluster_watch: The clients that watch the machines, the workers and the events.
         events: The events of the cluster, and the webhooks.
@@ -367,7 +367,7 @@ class Controller:
     # The next methods return the owners of jobs and endpoints, for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if the job does not exist. If the job has ended, the call reads one
+        """Return the name of a job's owner, or None if the job does not exist. If the job has ended, the call reads one
         row of the database.
         """
         record = self.jobs.in_memory(job_id)
@@ -375,7 +375,7 @@ class Controller:
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
         """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no
-        job, and None if the endpoint does not exist.
+        job, and None if there is no endpoint with this id.
         """
         return self._registry.job_of(endpoint_id)
 
@@ -397,7 +397,7 @@ class Controller:
     def _guarded(self, carry_out: Callable[[T], None], what: T) -> None:
         try:
             carry_out(what)
-        except Exception:  # noqa: BLE001 - A bug with one job must not end the saving of all jobs.
+        except Exception:  # noqa: BLE001 - An error with one job must not end the saving of all jobs.
             _log.exception("the consequences of a saved change failed")
 
     def _add_new_job(self, change: JobChange) -> None:
@@ -439,7 +439,8 @@ class Controller:
         self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)
-        # Child jobs end only after the end of their parent is saved. A kill of the controller undoes an unsaved end.
+        # Child jobs end only after the end of their parent job is saved, because a kill of the controller undoes an end
+        # that is not saved.
         if change.is_saved:
             self._end_orphans(record)
 
@@ -467,7 +468,7 @@ class Controller:
         self._usage.job_ended(record)
 
     def _end_orphans(self, parent: JobRecord) -> None:
-        """Terminate the child jobs of a job that must end because the job, or the attempt that submitted them, has
+        """Terminate the child jobs that must end, because their parent job or the attempt that submitted them has
         ended.
         """
         for child in self.jobs.open_children(parent.job_id):

@@ -38,7 +38,8 @@ class Endpoints:
 
     Args:
         known: The stored endpoints.
-        changed: Saves an endpoint by its id; None removes the endpoint.
+        changed: A function that saves an endpoint. Its arguments are the id of the endpoint and the endpoint, or None
+            to remove the stored endpoint.
         is_live: A function that returns whether an attempt is live. Its arguments are the job id, the task index and
             the attempt id.
     """
@@ -139,7 +140,7 @@ class Endpoints:
 
     def job_of(self, endpoint_id: str) -> str | None:
         """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no
-        job, and None if the endpoint does not exist.
+        job, and None if there is no endpoint with this id.
         """
         endpoint = self._by_id.get(endpoint_id)
         return None if endpoint is None else endpoint.job_id
@@ -164,9 +165,9 @@ class Endpoints:
 
         Args:
             prefix: The beginning of the names.
-            job_id: Only the endpoints of this job are listed; an empty text lists the endpoints of all jobs.
+            job_id: Only the endpoints of this job are listed; an empty string lists the endpoints of all jobs.
             page_size: The largest number of endpoints; 0 for as many as fit into an answer.
-            page_token: The token of the previous page; an empty text for the first page.
+            page_token: The token of the previous page; an empty string for the first page.
 
         Raises:
             InvalidArgumentError: The page size or the page token is invalid.

@@ -32,7 +32,7 @@ class JobQueries:
     Args:
         jobs: All jobs.
         pages: Reads pages of the list of jobs.
-        stored_jobs: Calls functions that read the store, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         store: Contains the ended jobs, and the results of tasks.
         workers: The workers that have registered, by id.
         saver: Decides which saved state of a job a reader may see.

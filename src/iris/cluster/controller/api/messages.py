@@ -171,7 +171,7 @@ def _hang(hang: Hang, job_id: str) -> cluster_pb2.Hang:
 
 
 def task_status(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
-    """Return the message of one task, with its attempts."""
+    """Return the status of one task as a `TaskStatus` message, including the task's attempts."""
     task = record.job.tasks[task_index]
     status = cluster_pb2.TaskStatus(
         task_id=task.task_id,
@@ -296,7 +296,9 @@ def _task_message(job: Job, task: Task) -> str:
 
 
 def _why_deferred(job: Job) -> str:
-    """Return the reason why tasks wait because of `max_parallel`; empty if no task waits for this reason."""
+    """Return the text for tasks that wait because of `max_parallel`, or an empty string if no task of the job waits for
+    this reason.
+    """
     if not job.deferred:
         return ""
     verb = word_for(len(job.gangs), "runs or waits for room", "run or wait for room")

@@ -31,7 +31,7 @@ class ResultStreams:
 
     Args:
         jobs: All jobs.
-        reading: Calls functions that read the store, in other threads.
+        reading: The object whose threads run the reads of the database.
         saver: Decides which saved state of a job a reader may see.
         store: Contains the results of tasks.
         watches: Announces the changes of jobs.
@@ -94,7 +94,7 @@ class ResultStreams:
                 return job
 
     async def _ended(self, record: JobRecord, left: dict[int, None]) -> list[int]:
-        """Return the tasks in `left` whose ends are saved, in the order of their ends."""
+        """Return the indices in `left` of the tasks whose ends are saved, in the order of the ends."""
         while True:
             tasks = self._saver.shown(record).job.tasks
             ended = sorted((tasks[index].finished_at_ms, index) for index in left if tasks[index].is_finished)
@@ -102,7 +102,9 @@ class ResultStreams:
                 return [index for _, index in ended]
 
     async def _with_outcomes(self, record: JobRecord, indices: Sequence[int]) -> list[cluster_pb2.TaskStatus]:
-        """Return the first of the given tasks, with their outcomes, within the size limit of a message."""
+        """Return the statuses of the given tasks with the outcomes of the tasks. Leave out the last tasks if their
+        outcomes do not fit into one message.
+        """
         outcomes = await self._reading.run(self._read_outcomes, record, indices)
         shown = self._saver.shown(record)
         tasks = [messages.task_status(shown, index) for index in indices[: len(outcomes)]]

@@ -159,7 +159,7 @@ class ControllerService(
         return await self._controller.cluster.list_machines(request.page_size, request.page_token)
 
     async def get_usage(self, request: Controller.GetUsageRequest, ctx: Any) -> Controller.GetUsageResponse:
-        """Return what the tasks of a job, or the tasks on workers, have used over time."""
+        """Return how much CPU, memory and GPUs the tasks of a job, or the tasks on workers, have used over time."""
         return await self._controller.usage.get_usage(request)
 
     async def report_task_state(
@@ -214,7 +214,7 @@ class ControllerService(
     async def watch_job(
         self, request: Controller.WatchJobRequest, ctx: Any
     ) -> AsyncIterator[Controller.WatchJobResponse]:
-        """Yield the state of a job, and each change of it, until the job is final."""
+        """Yield the state of a job, and then each change of the state, until the state is final."""
         record = await self._controller.jobs.find(request.job_id)
         self._controller.headroom.check_stream()
         changes = self._controller.watches.messages(record, caller().key, include_tasks=request.include_tasks)
@@ -225,7 +225,7 @@ class ControllerService(
     async def watch_jobs(
         self, request: Controller.WatchJobsRequest, ctx: Any
     ) -> AsyncIterator[Controller.WatchJobsResponse]:
-        """Yield a page of the list of jobs, and each change of it."""
+        """Yield a page of the list of jobs, and then each change of the page."""
         self._controller.headroom.check_stream()
         changes = self._controller.list_watches.messages(request, caller().key)
         async with contextlib.aclosing(self.open_streams.limited(caller().name, changes)) as messages:
@@ -275,7 +275,7 @@ class ControllerService(
     async def fetch_log_parts(
         self, request: cluster_pb2.FetchLogPartsRequest, ctx: Any
     ) -> cluster_pb2.FetchLogPartsResponse:
-        """Return the lines before or after given places in the logs of attempts."""
+        """Return the lines before or after requested positions in the logs of attempts."""
         return await self._controller.logs.fetch_log_parts(request, caller().key)
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:

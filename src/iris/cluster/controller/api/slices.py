@@ -31,7 +31,8 @@ class Slices:
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.
-        stream_turns: Lets streams with the same news send their messages one after the other.
+        stream_turns: The object that lets streams send their messages one after the other, if one change causes
+            messages on many streams.
     """
 
     def __init__(self, slice_s: float = SLICE_S, is_urgent: Callable[[], bool] = never) -> None:

@@ -20,7 +20,7 @@ _LOOK_S = 0.001
 
 
 def never() -> bool:
-    """Return False. With this function, no work counts as urgent."""
+    """Return False. If `StreamTurns` gets this function as `is_urgent`, no work counts as urgent."""
     return False
 
 
@@ -28,8 +28,9 @@ class StreamTurns:
     """Gives turns to streams, in the order in which they ask. The loop handles other events after each turn.
 
     Args:
-        busy_s: After turns that have kept the loop busy for this many seconds, no stream gets a turn during a pause.
-        pause_s: The length of a pause in seconds; 0 for no pauses.
+        busy_s: After turns of streams have kept the event loop busy for this many seconds, no stream gets a turn for
+            `pause_s` seconds.
+        pause_s: The length of a pause between turns in seconds, or 0 for no pauses.
         is_urgent: Returns whether the controller does urgent work. A stream waits for the end of urgent work.
         most_urgent_s: The largest number of seconds for which a stream waits because of urgent work.
         clock: Returns the time in seconds.

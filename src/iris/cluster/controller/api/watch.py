@@ -26,14 +26,16 @@ from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-# The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+# A client gets an empty message after this many seconds without changes, because common proxies cut idle streams after
+# 20 to 60 s.
 BEAT_S = 10.0
 # The seconds for which changes are gathered into one message. The end of a job is sent at once.
 _MERGE_S = 0.02
 # The pause between two messages grows by this many seconds for each client.
 _PACE_S = 0.001
-# The streams of more clients than this number get their messages in turns. Fewer clients get each message at once, so
-# that a user who waits for a job does not wait for the clients of other jobs.
+# If more clients than this number watch a job, their streams get messages one after the other, with other work in
+# between. Otherwise each client gets the message at once, so that a user who waits for a job does not wait for the
+# clients of other jobs.
 _MOST_AT_ONCE = 4
 # The number of messages about a job that are kept for reuse, because most clients of a job need the same message.
 _MAX_MESSAGES = 8
@@ -186,8 +188,8 @@ class JobWatch:
         """
         if known is None or messages.tasks_at_once(self._shown, known):
             return self._made(known, first=first) or self._make(known)
-        # A client waits for its turn before it acquires the lock. In the opposite order, a client could keep the lock
-        # while it waits for the calls of another client.
+        # A client waits for its turn before it acquires the lock. If a client acquired the lock first, other clients of
+        # the job would have to wait while this client waits for its turn.
         async with self._slices.lane.turn(caller), self._making:
             # Another client may have made the same message while this client waited for the lock.
             made = self._made(known, first=first)

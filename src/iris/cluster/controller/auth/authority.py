@@ -56,7 +56,8 @@ class Authority:
     Args:
         key: The server key.
         known: The stored tokens.
-        save: Saves a token that was created or revoked, by its id; None removes the token.
+        save: A function that saves a token that was created or revoked. Its arguments are the id of the token and the
+            token, or None to remove the stored token.
         liveness: Knows which attempts and worker processes are live.
         sessions: The web sessions; None keeps them in memory.
 
@@ -168,8 +169,8 @@ class Authority:
         ]
 
     def _is_of_our_worker(self, known: Caller) -> bool:
-        """Return whether the cluster made this token for a worker. The list of tokens contains only tokens made by
-        people.
+        """Return whether a token was made for a worker by the cluster. Tokens that people made for workers are in the
+        table of tokens, and tokens of the cluster are not.
         """
         return known.role == WORKER and known.token_id not in self._tokens
 

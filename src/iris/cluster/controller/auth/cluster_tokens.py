@@ -15,8 +15,8 @@ from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import wall_s
 
 _CONTROLLER_TTL_S = 600.0
-# The token of an attempt becomes invalid when the attempt ends, long before this time. The controller and the workers
-# (worker/controller_link) check that the attempt is live.
+# The token of an attempt expires after this many seconds, but becomes invalid when the attempt ends, usually long
+# before. The controller and the workers (worker/controller_link) check that the attempt is live.
 _TASK_TTL_S = 366 * 86400.0
 
 

@@ -110,7 +110,7 @@ class TokenCalls:
 
         Raises:
             UnauthenticatedError: The code or the token is not valid.
-            PermissionDeniedError: The role of the token has no page.
+            PermissionDeniedError: Callers with the role of the token may not use the page.
         """
         if request.WhichOneof("credential") == "code":
             known = self._sessions.holder_of_code(request.code, request.request_id, uid)
@@ -139,7 +139,9 @@ def _uid() -> int | None:
 
 
 def _cookie(session: WebSession, secret: str, max_age_s: int) -> str:
-    """Return the header that stores a session's secret in the browser. With `max_age_s` 0, the browser removes it."""
+    """Return the header that stores a session's secret in the browser. With `max_age_s` 0, the browser removes the
+    stored secret.
+    """
     path = f"{session.page_path}{PATH.strip('/')}/{session.session_id}/"
     secure = "; Secure" if session.origin.startswith("https://") else ""
     return f"{COOKIE}={secret}; Path={path}; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{secure}"

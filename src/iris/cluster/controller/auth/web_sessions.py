@@ -141,7 +141,8 @@ class WebSessions:
             raise _bad_code(f"this sign-in link is not valid, or has expired: {_ADVICE}")
         if known.request_id is not None and (not request_id or known.request_id != request_id):
             raise _bad_code(f"this sign-in link was already used: {_ADVICE}")
-        # root can read every token of this machine, and may run a proxy for other users.
+        # Programs of root may use every code, because root can read every token of this machine, and may run a proxy
+        # for other users.
         if known.uid is not None and uid not in (known.uid, 0):
             raise _bad_code(
                 f"this sign-in link works only for the user of the cluster's machine who has made it (uid {known.uid}):"
@@ -168,8 +169,8 @@ class WebSessions:
             origin: The origin of the page.
             page_path: The path of the page in the browser.
             uid: The user whose program signs in over this machine's loopback; None if the user is not known.
-            code: The code with which the browser signs in, which is used up; empty if the browser signs in with a
-                token.
+            code: The code of the sign-in link; empty if the browser signs in with a token. Afterwards only the same
+                request can use this code again.
             request_id: The id of the request that uses the code. If this request has used the code before, its session
                 gets a new secret.
         """
@@ -220,8 +221,8 @@ class WebSessions:
         return session is not None and session.expires_at_s > wall_s()
 
     def end(self, session_id: str) -> WebSession | None:
-        """End a session, and return it; None if there is no such session. The caller must await `save`, because the
-        session would otherwise be open again after a restart of the controller.
+        """End a session, and return the session, or None if there is no such session. The caller must await `save`,
+        because the session would otherwise be open again after a restart of the controller.
         """
         return self._sessions.pop(session_id, None)
 

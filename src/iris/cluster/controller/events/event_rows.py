@@ -31,8 +31,8 @@ CREATE TABLE webhooks (
 """
 ADD = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 REMOVE_UP_TO = "DELETE FROM events WHERE number<=?"
-# A copied state directory starts a new cluster. Therefore it gets a new journal id, and cursors of the original cluster
-# are refused.
+# If the state directory is a copy, the controller starts a new cluster from it. The new cluster gets a new journal id,
+# so that it refuses the event cursors of the original cluster.
 NEW_JOURNAL = "UPDATE event_journal SET journal_id=lower(hex(randomblob(4)))"
 SAVE_WEBHOOK = "INSERT OR REPLACE INTO webhooks VALUES (?, ?)"
 REMOVE_WEBHOOK = "DELETE FROM webhooks WHERE url_hash=?"
@@ -43,8 +43,9 @@ class EventFilter:
     """The conditions that events must meet.
 
     Attributes:
-        kinds: The kinds, which may be groups such as `job.*`. Empty: all kinds.
-        job_id: Only events of this job and of its child jobs are chosen. Empty: events of all jobs and of the cluster.
+        kinds: The kinds of the events, which may be groups such as `job.*`. An empty tuple accepts all kinds.
+        job_id: Only events of this job and of its child jobs are accepted. An empty string accepts the events of all
+            jobs and of the cluster.
         since_ms: The earliest time of an event, in milliseconds since the epoch.
         for_admin: Whether to include events that only admins may see.
     """
@@ -64,7 +65,8 @@ class EventFilter:
 
     def accepts(self, event: Event) -> bool:
         """Return whether an event meets all conditions."""
-        # The exact kinds are looked up first, because a busy cluster asks this question thousands of times in a second.
+        # The exact kinds are looked up first, because this lookup is the fastest check, and a busy cluster calls this
+        # method thousands of times in a second.
         kind = event.name
         return (
             (kind in self._kinds or (self._has_groups and is_chosen(kind, self.kinds)))
@@ -115,8 +117,8 @@ def read_page(db: sqlite3.Connection, after: int, until: int, chosen: EventFilte
 
 
 def place_of_tail(db: sqlite3.Connection, until: int, chosen: EventFilter, count: int) -> int:
-    """Find the newest `count` events that meet the conditions, and return the number before the oldest of them. Return
-    0 if there are fewer events.
+    """Return the number after which the newest `count` events that meet the conditions begin. Return 0 if there are
+    fewer than `count` events.
     """
     clause, values = chosen.clause()
     statement = f"SELECT number FROM events WHERE number<=? AND {clause} ORDER BY number DESC LIMIT 1 OFFSET ?"

@@ -2,7 +2,8 @@
 
 A stream reads one page after the other, at the pace of its client. Pages of old events are read from the database in a
 thread. A client that has all stored events gets the new ones from memory. If events are removed before a slow client
-has read them, the client gets an event that names them. Therefore a slow client costs no memory.
+has read them, the client gets one event with the numbers of the removed events. Therefore a slow client costs no
+memory.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class EventPages:
         return events, events[-1].number if len(events) == PAGE else until
 
     async def place_of_tail(self, chosen: EventFilter, count: int) -> int:
-        """Find the newest `count` events that meet the conditions, and return the number before the oldest of them."""
+        """Return the number after which the newest `count` events that meet the conditions begin."""
         read = partial(event_rows.place_of_tail, until=self._journal.last_number, chosen=chosen, count=count)
         return await self._threads.run(self._store.read, read)
 
@@ -104,8 +105,8 @@ class EventStreams:
         """
         chosen = _filter_of(request, is_admin=is_admin)
         after, gap = self._start(request.cursor)
-        # Whether the client continues after an event that it has received. A client without such an event misses no
-        # events.
+        # Whether the stream continues after an event that the client has already received. Only such a client can have
+        # missed removed events, and is told about them.
         has_place = bool(request.cursor) and gap is None
         if request.tail:
             after = max(after, await self._pages.place_of_tail(chosen, request.tail))
@@ -135,8 +136,8 @@ class EventStreams:
                 yield WatchEventsResponse()
 
     def _start(self, cursor: str) -> tuple[int, Event | None]:
-        """Return the number of the event after which a stream begins, and an event about missing events if some were
-        removed.
+        """Return the number of the event after which a stream begins. Also return an event for the client if the cursor
+        belongs to an earlier journal, and None otherwise.
         """
         if not cursor:
             return 0, None

@@ -107,7 +107,7 @@ class ClusterEvents:
             logging.getLogger("iris").removeHandler(self._logged)
 
     def job_removed(self, record: JobRecord) -> None:
-        """Keep a removed job until its spans are sent."""
+        """Keep the record of a removed job until the spans of the job are sent."""
         if self.traces is not None:
             self.traces.job_removed(record)
 

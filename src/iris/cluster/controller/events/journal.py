@@ -4,8 +4,8 @@ An event of a job is stored in the same transaction as the change of the job. Th
 received stays true after a crash, and each stored change has its events. Clients and webhooks get an event after the
 transaction. The newest events are also in memory, so that clients that follow the events cause no reads.
 
-A failed transaction is tried again later, with the same events. Their number in memory is bounded. If the disk is full
-for too long, the oldest events are dropped, and a later event says how many.
+A failed transaction is tried again later, with the same events. The number of unsaved events in memory is limited. If
+the disk is full for too long, the oldest events are dropped, and a later event reports how many were dropped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EventJournal:
     Args:
         store: The database.
         kept: How many of the newest events stay stored, approximately.
-        max_unsaved: How many events wait at most for a write after a failed one.
+        max_unsaved: The largest number of unsaved events that are kept after a failed write.
 
     Attributes:
         journal_id: A random text, which is part of each cursor.
@@ -60,7 +60,7 @@ class EventJournal:
         self._saved = asyncio.Event()
 
     def add(self, event: Event) -> None:
-        """Add an event that the next transaction stores. The caller sees to it that a transaction follows."""
+        """Add an event that the next transaction stores. The caller must make sure that a transaction follows."""
         if not event.time_ms:
             event.time_ms = now_ms()
         self._unsaved.append(event)
@@ -156,10 +156,11 @@ class EventJournal:
             changes.add_rows(event_rows.REMOVE_UP_TO, [(first - 1,)])
 
     def end_write(self, *, is_saved: bool) -> Mapping[str, Sequence[Transition]]:
-        """Publish the events of the last transaction if it is saved. Otherwise, keep the events for the next one.
+        """Publish the events of the last transaction if it is saved. Otherwise, keep the events for the next
+        transaction.
 
         Returns:
-            The saved changes of states, by job id. Empty if the transaction is not saved.
+            The saved changes of states, by job id. The mapping is empty if the transaction is not saved.
         """
         writing, self._writing = self._writing, None
         if writing is None or not is_saved:
@@ -201,7 +202,7 @@ class _Writing:
 
     Attributes:
         events: All events of the transaction.
-        unsaved: How many of the events stay for the next transaction if this one fails.
+        unsaved: How many of the events must be stored by the next transaction if this transaction fails.
         dropped: The number of dropped events that the transaction reports.
         first_number: The number of the oldest event after the transaction; 0 if no old events are removed.
         launched: The changes of states of the new jobs, by job id.

@@ -41,10 +41,12 @@ class LoggedEvents(logging.Handler):
         self._thread_id = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Store a log record as an event, if the record is an event or a problem. `logging` calls this method."""
+        """Store a log record as an event if the record comes from `log_event`, or is a warning or an error. The package
+        `logging` calls this method for each record.
+        """
         try:
             event = event_of(record)
-        except Exception:  # noqa: BLE001 - A record that cannot be formatted must not fail in the code that logs it.
+        except Exception:  # noqa: BLE001 - A bad record must not cause an error in the code that logs.
             self.handleError(record)
             return
         if event is None:

@@ -18,7 +18,7 @@ _LEVELS = {"FAILED": "warning", "WORKER_FAILED": "warning", "UNSCHEDULABLE": "wa
 
 
 def short(text: str) -> str:
-    """Return a text that fits into an event."""
+    """Return a text, cut to the largest length that a text in an event may have."""
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 

@@ -30,8 +30,9 @@ class ExecPolicy:
 
     Attributes:
         is_allowed: Whether users may run commands.
-        idle_s: A command that has neither read nor written a byte for this time is ended. Infinity: never.
-        limit_s: A command is ended after this time. Infinity: never.
+        idle_s: A command is ended if it has neither read nor written a byte for this many seconds. Infinity sets no
+            limit.
+        limit_s: A command is ended this many seconds after its start. Infinity sets no limit.
     """
 
     is_allowed: bool = True
@@ -39,7 +40,7 @@ class ExecPolicy:
     limit_s: float = math.inf
 
     def tunnels(self) -> TunnelKind:
-        """Return how the tunnels of exec sessions are relayed."""
+        """Return the description of the tunnels of exec sessions for `TunnelRelay`."""
         return TunnelKind(
             "exec", "open_exec", "write_exec", _describe, _milliseconds(self.idle_s), _milliseconds(self.limit_s)
         )

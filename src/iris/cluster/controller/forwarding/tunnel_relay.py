@@ -1,7 +1,8 @@
 """Relays the messages of tunnels between a client and the worker of a task.
 
-The controller keeps no bytes of a tunnel, and only the record of its use for the event log. Therefore a client can
-resume its tunnel after a restart of the controller. The messages of the worker go to the client unchanged.
+The controller stores none of the bytes that go through a tunnel. It only remembers for the event log that the tunnel is
+in use. Therefore a client can resume its tunnel after a restart of the controller. The messages of the worker go to the
+client unchanged.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from iris.rpc.tunnels.tunnel import check_tunnel_id
 from iris.system.event_loop import happens
 
 _BEAT_S = 10.0
-# The relay checks at intervals of this many seconds whether the worker has registered, because the job does not change
-# at that time.
+# While a client waits for a task, the relay checks at intervals of this many seconds whether the task's worker has
+# registered. These checks are needed because a registration does not change the job, and so causes no notification.
 _CHECK_S = 0.5
 
 OpenTunnelRequest = cluster_pb2.Controller.OpenTunnelRequest
@@ -52,9 +53,10 @@ class TunnelKind:
         event: The first word of the names of the events in the event log.
         open_call: The worker's call that opens a tunnel.
         write_call: The worker's call that sends parts through a tunnel.
-        describe: Returns what a tunnel uses, for the event log: the fields of the event `used`.
-        exec_idle_ms: After how many milliseconds without a byte an exec session ends; 0: never.
-        exec_limit_ms: How many milliseconds after its start an exec session ends; 0: never.
+        describe: A function that returns the fields of the event `used` in the event log. The fields describe the port
+            or the command that a tunnel connects to.
+        exec_idle_ms: An exec session ends after this many milliseconds without a byte; 0 sets no limit.
+        exec_limit_ms: An exec session ends this many milliseconds after its start; 0 sets no limit.
     """
 
     event: str
@@ -73,12 +75,12 @@ PORT_TUNNELS = TunnelKind("tunnel", "open_tunnel", "write_tunnel", _describe_por
 
 
 class TunnelRelay:
-    """Relays all tunnels of one kind.
+    """Relays all tunnels with one purpose: all tunnels to ports, or all tunnels of exec sessions.
 
     Args:
         fleet: The workers.
         watches: Notifies of changes of jobs.
-        kind: What the tunnels are for.
+        kind: The purpose of the tunnels.
     """
 
     def __init__(self, fleet: Fleet, watches: JobWatches, kind: TunnelKind = PORT_TUNNELS) -> None:
@@ -177,8 +179,8 @@ class TunnelRelay:
             return await call_async(getattr(worker.stub, self._kind.write_call), passed, _peer(worker))
 
     async def _until_running(self, record: JobRecord, task: Task) -> AsyncGenerator[TunnelMessage]:
-        """Wait until the task has a running attempt whose worker is registered, or has ended. Yield messages that say
-        why the task does not run.
+        """Wait until the task has ended, or has a running attempt whose worker is registered. Meanwhile, yield messages
+        with the state of the task for the waiting client.
         """
         said, said_s = "", 0.0
         while not task.is_finished:

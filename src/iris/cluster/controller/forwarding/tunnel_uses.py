@@ -17,7 +17,7 @@ from iris.rpc.tunnels.tunnel import ABANDONED_S
 _MOST_TARGETS = 100  # The event log gets at most this many different targets of one tunnel.
 _log = logging.getLogger(__name__)
 
-TunnelKey = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+TunnelKey = tuple[str, int, str]  # The task id, the attempt id, and the tunnel id.
 
 
 @dataclass(slots=True)
@@ -26,7 +26,8 @@ class _Use:
 
     Attributes:
         user: The user.
-        streams: The number of open streams. A client may open a new stream before the end of the broken one is noticed.
+        streams: The number of open streams. A client may open a new stream before the controller notices that the
+            earlier stream has broken.
         targets: The targets that the event log already contains.
         abandoned: The timer that ends the use, while no stream is open.
     """
@@ -38,7 +39,8 @@ class _Use:
 
 
 class TunnelUses:
-    """The tunnels of one kind that are in use. Only the event loop of the controller calls it.
+    """The tunnels with one purpose that are in use. Only code on the event loop of the controller calls the methods of
+    this class.
 
     Args:
         event: The first word of the names of the events.
@@ -93,7 +95,7 @@ class TunnelUses:
         Args:
             key: The tunnel.
             user: The caller.
-            fields: The target, as fields of the event. Empty: nothing is recorded.
+            fields: The target, as fields of the event. An empty dictionary records nothing.
         """
         use = self._uses.get(key)
         targets = set() if use is None else use.targets

@@ -17,7 +17,7 @@ class Hang:
     Attributes:
         code: The reason, as a code for programs.
         task_indices: The idle tasks, in ascending order.
-        idle_ms: For how long each of these tasks has been idle at least, in milliseconds.
+        idle_ms: The shortest time for which one of these tasks has been idle, in milliseconds.
         num_running: The number of running tasks.
     """
 
@@ -27,7 +27,7 @@ class Hang:
     num_running: int
 
     def text(self, job_id: str) -> str:
-        """Return the reason for people, with the command that shows where the tasks are."""
+        """Return the text for people about the hang, with the command that shows the call stacks of the tasks."""
         idle = len(self.task_indices)
         if self.code == HangCode.ALL_TASKS_IDLE:
             who = "the task has" if idle == 1 else f"all {idle} running tasks have"
@@ -46,7 +46,7 @@ class Hang:
 
 
 def find_hang(idle_ms: Mapping[int, int], limit_ms: int, *, is_complete: bool) -> Hang | None:
-    """Return why a job seems to hang, or None if it does not.
+    """Return why a job seems to hang, or None if the job does not seem to hang.
 
     Args:
         idle_ms: For how long each running task has neither written output nor used the CPU, by task index.

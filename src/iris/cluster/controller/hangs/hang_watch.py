@@ -16,19 +16,20 @@ from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
-_EVERY_S = 1.0  # A job is checked at most this often, because many workers may report tasks of a large job.
+_EVERY_S = 1.0  # The shortest time in seconds between two checks of a job, because many workers report.
 _log = logging.getLogger(__name__)
 
 
 def check_hang_action(launch: cluster_pb2.Controller.LaunchJobRequest, default_s: int) -> None:
-    """Refuse a job that must end when it seems to hang, but is not watched. Such a job would never be ended.
+    """Refuse a submission that asks to end the job when the job seems to hang, if the job would not be watched for
+    hangs.
 
     Args:
         launch: The submission.
         default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 never.
 
     Raises:
-        InvalidArgumentError: The submission has no time, and the cluster has none either.
+        InvalidArgumentError: Neither the submission nor the cluster sets the time after which the job seems to hang.
     """
     if launch.hang_action == cluster_pb2.HANG_ACTION_END and not _limit_s(launch, default_s):
         raise InvalidArgumentError(

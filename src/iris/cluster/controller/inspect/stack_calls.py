@@ -1,7 +1,7 @@
 """Serves the calls of ControllerService that read and sample the call stacks of tasks.
 
-The controller asks all workers of the job at the same time, each with a deadline. A worker that does not answer costs
-the caller this deadline at most, and only the entries of its own tasks.
+The controller asks all workers of the job at the same time, each with a deadline. If a worker does not answer, the
+caller waits until the deadline, and gets the answers of all other workers.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class StackCalls:
             return await asyncio.to_thread(merge_stacks, answers, others)
 
     async def sample_stacks(self, request: Controller.SampleStacksRequest, ctx: Any) -> SampleStacksResponse:
-        """Sample the call stacks of all processes of a job's tasks, and return their sums."""
+        """Sample the call stacks of all processes of a job's tasks, and return how many times each stack was seen."""
         check_whole_number("seconds", request.seconds, least=1, most=10)
         check_whole_number("rate", request.rate, most=1000)
         record = await self._stack_jobs.find(request.job_id)

@@ -1,5 +1,5 @@
 """The state machine of a job: its tasks, their gangs, and the instructions that follow from events. The module is pure.
-Each event is a method call that returns instructions. The controller carries them out in order.
+Each event is a method call that returns instructions. The controller carries out the instructions in order.
 
 A *gang* is one placement of tasks that all start together. A coscheduled job has one gang for all its tasks. A job of
 independent tasks has one gang for each task. For a retry, a gang first releases its allocation, once none of its
@@ -75,14 +75,17 @@ class Job:
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
         gangs: The gangs that wait or have an allocation, by id.
-        rounds: The number of the next gang, a part of the gang's id. It need not begin at 0 (`JobRemoval.first_round`).
+        rounds: The number of the job's next gang. The number is a part of the gang's id. The number of the first gang
+            may be greater than 0 (see `JobRemoval.first_round`).
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
-        submitted_stamp: When the job was submitted, by the boot clock of the machine; empty if unknown.
+        submitted_stamp: The time of the submission on the boot clock of the machine, as a text; empty if the time is
+            unknown.
         waits_for: The `Condition` of each job for which this job waits before it requests allocations, by job id.
-        retry_on, fail_on: The exit codes after which failed tasks are retried or not (see `ExitCodeRules`).
-        max_parallel: How many independent tasks may have or request an allocation at the same time; 0 = all.
+        retry_on, fail_on: The exit codes that allow a retry of a failed task, and the exit codes that forbid it (see
+            `ExitCodeRules`).
+        max_parallel: How many independent tasks may have or request an allocation at the same time; 0 sets no limit.
         counts_a_core: True if each task counts as one core because the submission asks for no resources.
         deferred: The tasks without a gang because of `max_parallel`, as indices in the order of their turns.
         tally: The counts of the tasks by state.
@@ -181,12 +184,13 @@ class Job:
         return requests
 
     def dependency_ended(self, job_id: str, state: int | None, now_ms: int) -> list[Instruction]:
-        """Record the end of a job for which this job waits. If no other awaited job is left, request the first
-        allocations. If the ended job does not meet its condition, this job ends as UNSCHEDULABLE.
+        """Record the end of a job for which this job waits. If this job waits for no further job, request its first
+        allocations. If the ended job does not meet the condition that this job has set for it, this job ends as
+        UNSCHEDULABLE.
 
         Args:
             job_id: The job that has ended.
-            state: Its final state; None if the job was removed and its state is unknown.
+            state: The final state of the ended job; None if the ended job was removed and its state is unknown.
             now_ms: The time. The waiting time for allocations begins at this time.
         """
         condition = self.waits_for.get(job_id)
@@ -322,9 +326,9 @@ class Job:
 
     # What the next methods do after attempts have ended:
     # 1. If the end of the job is decided, the remaining attempts are stopped.
-    # 2. If a task has to be retried, its gang restarts: the gang's other attempts are stopped, without a charge. A job
-    # with a rendezvous ends instead of restarting if one of its tasks has succeeded, because the retried tasks would
-    # wait for that task forever.
+    # 2. If a task has to be retried, its gang restarts: the gang's other attempts are stopped, without a charge to a
+    #    retry budget. A job with a rendezvous ends instead of restarting if one of its tasks has succeeded, because the
+    #    retried tasks would wait for that task forever.
     # 3. If a gang has no live attempts, its allocation is released, and its PENDING tasks request a new allocation.
     # 4. If every task is final, the job is final.
 
@@ -442,7 +446,7 @@ class Job:
         return instructions
 
     def _request_tasks(self, tasks: Sequence[Task]) -> list[Instruction]:
-        """Request PENDING tasks. With `max_parallel`, tasks that were deferred earlier come before these tasks."""
+        """Request allocations for PENDING tasks. With `max_parallel`, tasks that were deferred earlier come first."""
         if not self.max_parallel:
             return self._request_gangs(tasks) if tasks else []
         for task in tasks:
@@ -469,7 +473,9 @@ class Job:
         return requests
 
     def update_state(self, now_ms: int = 0) -> None:
-        """Derive the state of the job from its tasks. An unfinished job gets a new revision, which watchers see."""
+        """Derive the state of the job from its tasks. If the job had not ended before, increase its revision, so that
+        clients that watch the job get the new state.
+        """
         if self.is_finished:
             return
         before = self.state

@@ -179,7 +179,7 @@ class JobTable:
     @contextlib.contextmanager
     def being_removed(self, job_ids: Collection[str]) -> Iterator[None]:
         """Return a context manager for the removal of ended jobs. Inside the context, no new job can get the id of one
-        of them.
+        of these jobs.
         """
         end = asyncio.Event()
         self._being_removed.update(dict.fromkeys(job_ids, end))
@@ -197,7 +197,9 @@ class JobTable:
             await end.wait()
 
     def forget(self, record: JobRecord) -> None:
-        """Drop an ended job that was removed from the database. The id is free once `being_removed` has ended."""
+        """Drop an ended job that was removed from the database. A new job can get the same id once the context
+        `being_removed` has ended.
+        """
         self._recent.remove(record.job_id)
         self.removed += 1
         self._num_ended -= 1

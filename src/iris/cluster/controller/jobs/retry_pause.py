@@ -10,16 +10,17 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-# After an attempt that has run for at least 10 minutes, the next retry counts as the first retry of a new row.
+# If an attempt has run for at least 10 minutes, the retry after it has no pause, like the first retry of a gang.
 LONG_RUN_MS = 10 * 60_000
 
 
 def next_in_row(row: int, ran_ms: int) -> int:
-    """Return the position of the next retry among the retries in a row, counted from 1.
+    """Return how many times in a row the gang has been retried, including the next retry.
 
     Args:
-        row: The number of retries in the row so far.
-        ran_ms: How long the last attempt ran, in milliseconds. A long run starts a new row.
+        row: How many times in a row the gang has been retried so far.
+        ran_ms: How long the last attempt ran, in milliseconds. After a run of at least `LONG_RUN_MS`, counting begins
+            again at 1.
     """
     return 1 if ran_ms >= LONG_RUN_MS else row + 1
 
@@ -27,9 +28,9 @@ def next_in_row(row: int, ran_ms: int) -> int:
 def pause_before(row: int, first_ms: int, salt: str) -> int:
     """Return the pause before a retry, in milliseconds.
 
-    The first retry of a row has no pause. The second retry waits for `first_ms`. Each further retry waits for twice as
-    long as the one before it, up to `LONGEST_PAUSE_MS`. Each pause is shortened by up to a fifth, depending on `salt`.
-    Otherwise all gangs that failed together would return at the same time.
+    The first retry has no pause. The second retry in a row waits for `first_ms`. Each further retry in a row waits for
+    twice as long as the previous retry, up to `LONGEST_PAUSE_MS`. Each pause is shortened by up to a fifth, depending
+    on `salt`. Otherwise all gangs that failed together would return at the same time.
 
     Args:
         row: The number of the retry in its row, counted from 1.
@@ -41,7 +42,8 @@ def pause_before(row: int, first_ms: int, salt: str) -> int:
 
 
 def longest_pause_before(row: int, first_ms: int) -> int:
-    """Return the pause before a retry, in milliseconds, without the shortening that `pause_before` describes.
+    """Return the longest possible pause before a retry, in milliseconds. `pause_before` shortens this pause by up to a
+    fifth.
 
     Args:
         row: The number of the retry in its row, counted from 1. 0 if there was no retry.

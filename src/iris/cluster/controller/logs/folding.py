@@ -3,9 +3,9 @@ Without folding, the log of each attempt would stay on the disk as two directori
 
 The boring choice: the database is SQLite in WAL mode with `synchronous=FULL`. A batch of logs is committed before the
 files of the batch are removed. The directory of a log is renamed before its files are removed, so that a reader finds
-either all files or none. A controller that is killed between the commit and the renaming leaves a log twice. Readers
-then prefer the files, and the next sweep folds the files again. Reconsider this choice when one database cannot store
-the logs of a cluster quickly enough.
+either all files or none. A controller that is killed between the commit and the renaming leaves a log both in the
+database and in files. Readers then prefer the files, and the next sweep folds the files again. Reconsider this choice
+when one database cannot store the logs of a cluster quickly enough.
 
 All methods block on the disk, so they run in threads.
 """

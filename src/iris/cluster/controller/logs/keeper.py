@@ -41,7 +41,8 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
-# In a sweep, the log keeper copies complete logs and removes old ones. A sweep begins this many seconds after another.
+# The seconds between two sweeps. In a sweep, the log keeper copies complete logs to the log location, and removes old
+# logs.
 _SWEEP_S = 60.0
 # The log keeper may spend at most this share of its time on sweeps.
 _SWEEP_SHARE = 0.02

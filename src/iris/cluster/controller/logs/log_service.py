@@ -91,11 +91,13 @@ class LogService:
         return await self._kept_page(request, attempt, caller)
 
     async def fetch_log_parts(self, request: FetchLogPartsRequest, caller: str) -> FetchLogPartsResponse:
-        """Return parts of the logs of attempts, by place. If a log cannot be read, its part has an error.
+        """Return the requested parts of the logs of attempts. If a log cannot be read, the answer has an error instead
+        of the part.
 
         1. Group the reads by the server that has the log: a worker, or the controller.
         2. Read the parts from all workers at the same time.
-        3. Read the remaining parts from the kept logs. A log whose worker has removed it is among the kept logs.
+        3. Read the remaining parts from the kept logs. They include the parts of logs that a worker has already
+           removed.
 
         Raises:
             InvalidArgumentError: The request is invalid.
@@ -179,14 +181,16 @@ class LogService:
         return self._sources.keeper is not None and is_task_finished(attempt.state)
 
     def _is_kept(self, part: Part, attempt: cluster_pb2.TaskAttempt) -> bool:
-        """Return whether a worker has answered that it does not have a log which the controller may have."""
+        """Return whether a worker's answer says that the worker does not have a log, although the controller may have
+        this log.
+        """
         return part.error_reason == cluster_pb2.ERROR_REASON_LOG_NOT_FOUND and self._keeps(attempt)
 
     async def _parts_from_worker(
         self, request: FetchLogPartsRequest, worker_id: str, numbers: Sequence[int], max_bytes: int, caller: str
     ) -> dict[int, Part]:
-        """Return the parts of the reads with the given numbers, from a worker. If the worker does not answer, the parts
-        have errors.
+        """Ask a worker for the parts of logs in the request with the given numbers, and return the parts by number. If
+        the worker does not answer, return an error for each part.
         """
         reads = [request.reads[number] for number in numbers]
         worker = self._sources.workers.get(worker_id)

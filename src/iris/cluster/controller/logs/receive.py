@@ -75,7 +75,8 @@ class UploadedLogs:
     """The logs that workers are uploading.
 
     Args:
-        unfold: Writes the log of a directory into files again if the log is folded.
+        unfold: A function that gets the directory of a log. If the log is folded, the function writes the log into
+            files again.
 
     Attributes:
         received_bytes: How many bytes of records were stored since the start of the controller.

@@ -30,7 +30,8 @@ class LogLocation:
     Raises:
         MissingExtraError: fsspec is not installed.
         InvalidArgumentError: fsspec does not know the protocol, a package for it is missing, or the URL is incomplete.
-        UnavailableError: The file system connects immediately, and the connection failed.
+        UnavailableError: The connection to the file system failed. Some file systems do not connect before the first
+            copy.
     """
 
     def __init__(self, url: str) -> None:

@@ -15,8 +15,8 @@ class Retention:
 
     Attributes:
         keep_ms: How long a log is kept after its attempt has ended, in milliseconds. None keeps all logs forever.
-        keep_bytes: How many bytes of logs this machine keeps. If there are more, the oldest logs are removed. None sets
-            no limit.
+        keep_bytes: How many bytes of logs this machine keeps. If the logs on this machine are larger together, the
+            oldest logs are removed. None sets no limit.
     """
 
     keep_ms: int | None = None

@@ -81,8 +81,8 @@ class LogSweep:
         self._location = location
         self._retention = retention
         self._attempts = attempts
-        # The logs of jobs that ended before this time need no further check at the log location, because earlier sweeps
-        # have removed them there.
+        # Earlier sweeps have removed the logs of jobs that ended before this time from the log location. Therefore a
+        # sweep need not look for these logs again.
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
@@ -90,7 +90,8 @@ class LogSweep:
         self._forgotten: set[str] = set()
         # The logs of jobs that are being removed.
         self._excluded: set[str] = set()
-        # Notified when a copy to the log location ends. `_copying` is the name of the log that is being copied.
+        # `_copying` is the name of the log that is being copied to the log location. At the end of the copy, `_copies`
+        # wakes the threads in `wait_for_copy`.
         self._copies = threading.Condition()
         self._copying = ""
         # A sweep must not touch the logs of a job that is submitted while the sweep runs. The set holds the
@@ -106,7 +107,7 @@ class LogSweep:
     @contextlib.contextmanager
     def excluding(self, names: Collection[str]) -> Iterator[None]:
         """Return a context manager in which no sweep handles the logs with these names, because their jobs are being
-        removed. A copy that a sweep has begun before may go on: see `wait_for_copy`.
+        removed. The sweep may still finish a copy that it has already begun (see `wait_for_copy`).
         """
         with self._copies:
             self._excluded.update(names)
@@ -122,8 +123,8 @@ class LogSweep:
             self._copies.wait_for(lambda: self._copying not in names)
 
     def exclude_tasks(self, directories: Collection[str]) -> None:
-        """Exclude the logs below these directories of tasks from the present sweep. The tasks are new. The sweep may
-        have found logs of an earlier job below the same directories.
+        """Exclude the logs of new tasks from the present sweep. The arguments are the tasks' directories, in which the
+        sweep may have found logs of an earlier job with the same name.
         """
         self._new_tasks.update(directories)
 
@@ -155,7 +156,7 @@ class LogSweep:
         known = await self._attempts.of_logs([log.name for log in found])
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
-            # The attempts are read a second time, because new attempts may have begun during the copies.
+            # The attempts are read again, because new attempts may have begun while logs were being copied.
             known = await self._attempts.of_logs([log.name for log in found])
         folded, other_bytes = await asyncio.to_thread(self._find_folded, found, now_ms)
         known |= {log.name: attempt for log, attempt in folded}
@@ -274,7 +275,9 @@ class LogSweep:
 
     @contextlib.contextmanager
     def _copy_of(self, name: str) -> Iterator[bool]:
-        """Return a context manager for the copy of a log. It yields False if the log is excluded from the sweep."""
+        """Return a context manager for the copy of a log. The value of the context is False if the log is excluded from
+        the sweep.
+        """
         with self._copies:
             is_allowed = not self._is_excluded(name)
             self._copying = name if is_allowed else ""
@@ -286,7 +289,9 @@ class LogSweep:
                 self._copies.notify_all()
 
     def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> bool:
-        """Remove logs. Return whether all of them were removed; the next sweep tries again to remove the others."""
+        """Remove logs, and return whether all logs were removed. The next sweep tries again to remove the remaining
+        logs.
+        """
         is_done = True
         folded: list[tuple[Path, LogEnd | None]] = []
         for name, reason in removals:
@@ -350,7 +355,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if list_files(path):
         (path / STORED).touch()
     away.unlink()
-    with contextlib.suppress(OSError):  # `rmdir` fails if the directory has files, and the directory remains.
+    with contextlib.suppress(OSError):  # If the directory has files, `rmdir` fails, and the directory remains.
         path.rmdir()
         path.parent.rmdir()
 

@@ -169,7 +169,7 @@ class ControllerMetrics:
             async with asyncio.timeout(_ENGINE_S):
                 survey = await self._sources.scheduler.survey()
         except TimeoutError:
-            pass  # An engine without an answer in time counts as unreachable.
+            pass  # An engine that does not answer in time counts as unreachable.
         if survey is None or survey.problem:
             return [names.ENGINE_UP.one(0)]
         return [names.ENGINE_UP.one(1), *await _capacity(survey), *await _queue(survey)]

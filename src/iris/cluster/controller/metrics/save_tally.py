@@ -31,7 +31,7 @@ class SaveTally:
         self._failures = 0
 
     async def count(self, num_jobs: int, write: Awaitable[IrisError | None]) -> IrisError | None:
-        """Wait for the write of a batch, count the write, and return its error.
+        """Wait for the write of a batch, and count the write. Return the error of the write, or None after a success.
 
         Args:
             num_jobs: The number of jobs in the batch.

@@ -82,7 +82,9 @@ class FileCalls:
         return answer
 
     async def read_file(self, request: ReadRequest) -> ReadResponse:
-        """Return a part of a file of an attempt, or its hash. The errors are the errors of `list_files`."""
+        """Return a part of a file of an attempt, or the hash of the part. This method raises the same errors as
+        `list_files`.
+        """
         found = await self._find(request)
         pack = await self._stored(found, request.path)
         if pack is not None:

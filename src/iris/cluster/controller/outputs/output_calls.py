@@ -51,7 +51,9 @@ class OutputCalls:
         return await self.store.store(directory, request)
 
     async def _directory_for(self, request: Controller.StoreOutputsRequest) -> Path | None:
-        """Return the directory for the outputs of a live attempt. None: the calling worker does not run the attempt."""
+        """Return the directory for the outputs of a live attempt. Return None if the calling worker does not run the
+        attempt.
+        """
         job_id, task_index = parse_task_id(request.task_id)
         record = await self._jobs.get(job_id)
         tasks = record.job.tasks if record is not None else ()

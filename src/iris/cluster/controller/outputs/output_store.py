@@ -110,7 +110,7 @@ class OutputStore:
         self._packs_lock = threading.Lock()
 
     async def run(self) -> None:
-        """Remove old outputs, again and again, until the caller cancels this coroutine."""
+        """Remove old outputs at regular intervals, until this coroutine is cancelled."""
         is_first = True
         while True:
             try:
@@ -160,7 +160,8 @@ class OutputStore:
     ) -> cluster_pb2.Controller.StoreOutputsResponse:
         pack = directory / _PACK
         known = self._known_sizes().get(directory)
-        # After a restart of the controller, the known size is the size of the part that an earlier controller received.
+        # After a restart of the controller, the size of an incomplete pack is known only as the size of its file, which
+        # is smaller than the size that the worker has announced.
         if known is None or known < request.total_bytes:
             refused = self._refusal(request.total_bytes, known or 0)
             if refused is not None:
@@ -182,7 +183,9 @@ class OutputStore:
         return self._answer(request, stored)
 
     def _refusal(self, size: int, received: int) -> tuple[Reason, str] | None:
-        """Return why outputs of a size, of which `received` bytes are counted already, are not stored; or None."""
+        """Return why outputs with `size` bytes cannot be stored, or None if they can be stored. The sum of all stored
+        bytes already includes `received` bytes of these outputs.
+        """
         keeping = self._keeping
         if keeping.max_bytes is not None and size > keeping.max_bytes:
             return (
@@ -237,7 +240,9 @@ class OutputStore:
         return self._folder(record, task_index) / str(attempt_id)
 
     def stored(self, directory: Path) -> Stored | None:
-        """Return what is known about the outputs in a directory; None if nothing is known. Blocks for one read."""
+        """Return the stored facts about the outputs in a directory, or None if there are none. The call blocks for one
+        read.
+        """
         try:
             return Stored(**json.loads((directory / _STORED).read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
@@ -246,7 +251,8 @@ class OutputStore:
             return Stored(0, reason=cluster_pb2.OUTPUT_REASON_UNREADABLE, problem=f"they cannot be read: {error}")
 
     def pack(self, directory: Path) -> StoredPack | None:
-        """Return the pack in a directory, or None if no complete pack is there. Blocks until the index is read.
+        """Return the pack in a directory, or None if the directory has no complete pack. The call blocks until the
+        index is read.
 
         Raises:
             OSError, ValueError: The pack cannot be read.
@@ -340,7 +346,8 @@ class OutputStore:
                 self._remove_pack(directory, replace(stored, at_ms=now_ms, reason=reason, problem=text))
 
     def _remove_pack(self, directory: Path, stored: Stored) -> None:
-        # The reason for the removal is written before the outputs are removed. So a reader always finds one of the two.
+        # The reason for the removal is written before the outputs are removed. Therefore a reader always finds either
+        # the outputs or the reason.
         _write_stored(directory, stored)
         (directory / _PACK).unlink(missing_ok=True)
         self._known_sizes().pop(directory, None)
@@ -367,7 +374,7 @@ class OutputStore:
 
 
 def _write(path: Path, data: bytes, position: int) -> int:
-    """Write bytes into a file, and return the position after them."""
+    """Write bytes into a file at a position, and return the position after the written bytes."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)

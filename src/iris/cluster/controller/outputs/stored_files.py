@@ -13,15 +13,17 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _PAGE_FILES = 1000
-# Clients recognise a replaced file by its inode number. Stored files are never replaced, so all have this number.
+# Clients recognise a replaced file by its inode number. Stored files are never replaced. Therefore all stored files
+# have this inode number in answers.
 _INODE = 1
 
 
 def list_stored(pack: StoredPack, request: cluster_pb2.ListTaskFilesRequest) -> cluster_pb2.ListTaskFilesResponse:
-    """Return a page of the files in stored outputs, as the worker does for a directory.
+    """Return a page of the files in stored outputs. The answer has the same form as a worker's answer about a
+    directory.
 
-    The order of the files and the tokens are the same as on the worker. Therefore a client can continue here a list
-    that it began before the end of the attempt.
+    The order of the files and the tokens are the same as on the worker. Therefore a client that got the first pages of
+    a list from the worker can get the next pages from here, after the end of the attempt.
     """
     top = _find(pack, request.path)
     files = [] if request.page_token else [top]
@@ -35,7 +37,7 @@ def list_stored(pack: StoredPack, request: cluster_pb2.ListTaskFilesRequest) -> 
 
 
 def read_stored(pack: StoredPack, request: cluster_pb2.ReadTaskFileRequest) -> cluster_pb2.ReadTaskFileResponse:
-    """Return a part of a stored file, or its hash."""
+    """Return a part of a stored file, or the hash of the part."""
     if request.offset < 0 or request.max_bytes < 0:
         raise InvalidArgumentError(
             f"offset and max_bytes must be 0 or greater, got {request.offset} and {request.max_bytes}"

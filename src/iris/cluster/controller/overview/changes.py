@@ -23,8 +23,8 @@ class ChangingList(Generic[M]):
         self.revision = 0
         self._items: dict[str, tuple[int, bytes, M]] = {}
         self._removed: dict[str, int] = {}
-        # Removed names are forgotten when there are too many. Clients whose revision is at most this one may have
-        # missed a removal, and get the whole list.
+        # Removed names are forgotten when there are too many. A client may have missed a removal if its revision is not
+        # higher than `_forgotten`. Such a client gets the whole list.
         self._forgotten = -1
 
     def update(self, items: Mapping[str, tuple[bytes, M]]) -> None:

@@ -26,7 +26,8 @@ WorkerCheck = cluster_pb2.Controller.WorkerCheck
 _FRESH_S = 2.0
 _CALL_S = 2.0  # A worker that does not answer within this many seconds counts as unreachable.
 _ENGINE_S = 5.0
-# All calls to 1,000 dead machines must end before the client's timeout of 10 s.
+# This many workers are called at the same time, so that the calls to 1,000 dead machines end before the client's
+# timeout of 10 s.
 _CALLS_AT_ONCE = 400
 _MAX_WORKERS = 1000
 

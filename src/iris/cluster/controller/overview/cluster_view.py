@@ -107,7 +107,8 @@ class ClusterView:
             machine_view.machine_page(
                 survey.machines,
                 survey.allocations,
-                # A worker of a whole machine has the machine's name. It is listed even if it serves no slot now.
+                # A worker that serves a whole machine has the machine's name. Such a worker is listed even if it serves
+                # no slot now.
                 {worker_id: worker_id for worker_id in self._fleet.workers} | dict(survey.workers),
                 self._uses,
                 page_size=page_size,

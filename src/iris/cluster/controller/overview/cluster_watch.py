@@ -30,7 +30,7 @@ WatchClusterResponse = cluster_pb2.Controller.WatchClusterResponse
 
 BEAT_S = 10.0
 PERIOD_S = 2.0
-_SHARE = 20  # After a snapshot, the next one waits for this many times as long as the snapshot took.
+_SHARE = 20  # The pause after a snapshot is at least this many times as long as the snapshot took.
 MOST_WAITING = 200
 MOST_EVENTS = 200  # The largest number of events in one message. Older events are left out.
 _log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class ClusterWatch:
         client = _Client(request, is_admin=is_admin)
         if client.event > self._journal.last_number:
             # The client has watched an earlier temporary cluster at this address, whose events had higher numbers.
+            # Therefore the client gets the events of this cluster from the first one on.
             client.event = 0
         self.clients += 1
         if self._making is None:
@@ -88,7 +89,8 @@ class ClusterWatch:
             self._making = asyncio.create_task(self._make_snapshots())
         try:
             while not self._is_fresh:
-                # The first snapshot of a busy controller can take long, and proxies cut streams that are silent.
+                # The first snapshot of a busy controller can take long. Until then the client gets empty messages,
+                # because proxies cut streams without messages.
                 if not await happens(self._made, self._beat_s) and not self._is_fresh:
                     yield WatchClusterResponse()
             last_s = time.monotonic()
@@ -111,7 +113,7 @@ class ClusterWatch:
             started_s = time.monotonic()
             try:
                 await self._make_snapshot()
-            except Exception:  # noqa: BLE001 - A bug must not end the messages to all clients for good.
+            except Exception:  # noqa: BLE001 - After a bug, clients must get later snapshots.
                 _log.exception("a snapshot of the cluster failed")
             self._is_fresh = True
             made, self._made = self._made, asyncio.Event()
@@ -214,7 +216,9 @@ def _without_heartbeat(worker: Controller.WorkerHealthStatus) -> bytes:
 
 
 def _event(event: Event) -> Event:
-    """Return an event whose fields are also in the map `fields`, from which the page shows them."""
+    """Return a copy of an event in which the map `fields` also contains the other fields of the event, because the page
+    shows only this map.
+    """
     shown = Event()
     shown.CopyFrom(event)
     task_id = f"{event.job_id}/task-{event.task_index}" if event.HasField("task_index") else ""

@@ -40,7 +40,8 @@ _SMALLEST_PAGE_BYTES = 4 << 10
 _MAX_TAIL_BYTES = 4 << 20
 
 Chunk = StreamTaskLogsResponse.Chunk
-# Either a batch of log entries with their time, or a message about the logs.
+# An item that a reader returns: either log entries with the time at which they were written, or a message about the
+# logs.
 Timed = tuple[int, Sequence[LogEntry]] | Notice
 
 

@@ -1,4 +1,6 @@
-"""Writes the items of a reader in the formats of the log route: text, bytes, and JSON."""
+"""Formats the answers of the log route as text, bytes, or JSON. The input is the items that the log reader produces,
+such as lines and notices.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ class LogFormat(Protocol):
         """Return the bytes for an item."""
 
     def beat(self) -> bytes:
-        """Return bytes that keep a silent connection open and that readers ignore. Empty if the format has no such
-        bytes.
+        """Return bytes that keep a silent connection open and that readers ignore. Return empty bytes if the format has
+        no such bytes.
         """
 
     def failed(self, error: IrisError) -> bytes:

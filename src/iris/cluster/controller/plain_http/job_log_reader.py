@@ -14,7 +14,7 @@ from iris.cluster.controller.plain_http.reader_state import ReaderState
 
 
 async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
-    """Yield everything that a reader selects, and at last an `AllRead`.
+    """Yield everything that a reader selects, and finally an `AllRead`.
 
     Raises:
         UnavailableError: A log cannot be read.

@@ -6,7 +6,8 @@ The plan of a request:
    open streams and the event of the call `StreamTaskLogs`.
 3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error has a status.
 4. Send items as they come. While the client does not read, `send` waits, and nothing more is read from the logs. While
-   nothing happens, send beats. When the client leaves, end the reader.
+   there are no items, send bytes that the reader ignores, so that the connection stays open. When the client leaves,
+   end the reader.
 """
 
 from __future__ import annotations
@@ -234,8 +235,8 @@ class _Request:
             raise PlainError(status=406, text=f"the route has none of the types in Accept: {given}; it has {listed}")
 
     def query(self) -> LogQuery | None:
-        """Return the parameters of the request. Return None if a browser wants to continue after the last event,
-        because nothing follows it.
+        """Return the parameters of the request. Return None if a browser connects again after it has already received
+        the last event of the answer.
 
         Raises:
             InvalidArgumentError: A parameter or the id of an event is not accepted.

@@ -1,4 +1,5 @@
-"""Writes the items of a reader as server-sent events, and reads the id with which a browser continues.
+"""Formats the answers of the log route as server-sent events, and parses the id of the last event that a browser sends
+when it connects again. The input is the items that the log reader produces, such as lines and notices.
 
 The id of an event contains a cursor, and the other values that a reader needs to continue without a lost or doubled
 line. A browser sends the id of the last event as `Last-Event-ID` when it connects again. The parts of an id are
@@ -24,7 +25,7 @@ from iris.cluster.logs.entries.log_entry import cursors
 from iris.errors import InvalidArgumentError, IrisError, quoted
 from iris.moments import LAST_MS
 
-# How long a browser waits before it connects again.
+# The time in milliseconds that a browser waits before it connects again.
 RETRY_MS = 1000
 # An event of several tasks contains the positions of all tasks, and a browser sends these positions in one header.
 # Therefore the number of tasks is limited.
@@ -42,7 +43,7 @@ class EventId:
         start_ms: Only lines later than this time are selected. 0: all lines.
         end_ms: Only lines up to this time are selected. 0: all lines.
         max_lines: How many lines may follow. 0: no limit.
-        is_end: Whether the event was the last one.
+        is_end: Whether the event was the last event of the answer, after everything was read.
     """
 
     cursor: str

@@ -22,7 +22,7 @@ async def explain_dropped_results(
     Args:
         record: The job.
         tasks: The statuses of tasks of the job, with the stored results.
-        stored_jobs: Calls functions that read the database, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         store: The database.
     """
     # Only a callable has a result.

@@ -5,7 +5,8 @@ A job is removed in this order, so that a kill of the controller at any point le
 2. The job is removed from the database and dropped from memory. From now on the job does not exist, even if the
    controller is killed.
 3. The logs and outputs on this machine are removed. The name of the job is still taken, so no new job can have logs
-   yet. If the controller is killed before this step, the next controller removes them, because their job is unknown.
+   yet. If the controller is killed before this step, the next controller removes the logs and outputs, because their
+   job is unknown.
 4. The name of the job becomes free, and its workers are called to remove their files.
 """
 
@@ -43,7 +44,7 @@ _AT_ONCE = 50
 # The removal of old jobs pauses after this many failures, because the log location or the database probably cannot be
 # used at all.
 _MOST_FAILURES = 10
-# The answers to this many requests are stored for requests that are repeated.
+# The answers to this many requests are stored, so that a repeated request gets the same answer.
 _ANSWERS = 1000
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,20 +69,20 @@ class JobRemoval:
     Args:
         jobs: All jobs.
         store: The database.
-        stored_jobs: Calls functions that read the database, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         saver: Removes the jobs from the database.
         keeper: Keeps the logs; None if no logs are kept.
         fleet: The workers.
         background: Runs the calls to workers.
         workspaces: Removes the workspaces that no job uses any more.
-        retention: Which jobs are removed without a request.
+        retention: How long ended jobs are kept, and how many of them.
         now_ms: Returns the current time for ages, in milliseconds since the epoch.
         on_removed: Functions that are called with each removed job.
         outputs: The stored outputs; None if no outputs are stored.
 
     Attributes:
-        first_round: The number of the first gang of a new job. It is not less than the number of gangs of any removed
-            job. Therefore no gang has the id of a gang of a removed job with the same name.
+        first_round: The number of the first gang of a new job. This number is not less than the number of gangs of any
+            removed job. Therefore no gang has the id of a gang of a removed job with the same name.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class JobRemoval:
         return removed
 
     async def run(self) -> None:
-        """Remove old jobs about every minute, forever."""
+        """Run forever. About every minute, remove old jobs."""
         while True:
             try:
                 await self.sweep()
@@ -192,8 +193,8 @@ class JobRemoval:
             return removed
 
     async def _try_to_remove(self, groups: Sequence[Sequence[JobRecord]]) -> int | None:
-        """Remove jobs with their child jobs, and return how many jobs were removed. None: an error prevents the removal
-        now.
+        """Remove jobs with their child jobs, and return how many jobs were removed. Return None if an error prevents
+        the removal now.
         """
         records = {one.job_id: one for group in groups for one in group}
         try:
@@ -217,8 +218,8 @@ class JobRemoval:
         return records
 
     async def _remove(self, records: Sequence[JobRecord], request_id: str = "") -> list[str]:
-        """Remove ended jobs, and return their ids. The module's docstring explains the order. The id of the request is
-        stored with the answer; it may be empty.
+        """Remove ended jobs, and return their ids. The module's docstring explains the order. Unless `request_id` is
+        empty, store the answer under this id for a repeated request.
         """
         job_ids = [one.job_id for one in records]
         with contextlib.ExitStack() as stack:

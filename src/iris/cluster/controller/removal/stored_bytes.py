@@ -36,7 +36,7 @@ class StoredBytes:
 
     Args:
         store: The database, which counts the bytes.
-        stored_jobs: Calls functions that read the database, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         saver: Drops contents from the database.
         workspaces: Removes the workspaces that no job uses any more.
         limit: How many bytes are stored for one user; None sets no limit.
@@ -111,7 +111,7 @@ class StoredBytes:
         )
 
     async def run(self) -> None:
-        """About every second, drop stored contents of users above their limit, forever."""
+        """Run forever. About every second, drop stored contents of each user whose contents exceed the limit."""
         if self._limit is None:
             return
         while True:

@@ -17,12 +17,12 @@ class UnusedWorkspaces:
     """The stored workspaces that no job with stored contents uses.
 
     A submission may name a stored workspace by its hash. Such a workspace must not be removed between the check of the
-    submission and the saving of the new job. Therefore a submission reserves its workspace for this time. Conversely, a
-    workspace whose removal has begun counts as not stored, so that the submission sends it again.
+    submission and the saving of the new job. Therefore a submission reserves its workspace until the new job is saved.
+    Conversely, a workspace whose removal has begun counts as not stored, so that the submission sends it again.
 
     Args:
         store: The database.
-        stored_jobs: Calls functions that read the database, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         saver: Removes the workspaces from the database.
     """
 

@@ -267,7 +267,8 @@ class FreeCapacity:
         if gang.placement is not Placement.ANY:
             return False
         free = self._amounts[index]
-        # The pool's sums include amounts that are too small for one slot. This loop counts whole slots only.
+        # `pool.lacks` uses sums that include amounts which are too small for one slot. This loop counts only whole
+        # slots.
         missing = gang.slots
         for i in itertools.islice(pool.orders[index], pool.count_with_at_least(index, want)):
             missing -= free[i] // want

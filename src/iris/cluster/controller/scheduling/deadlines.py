@@ -25,7 +25,8 @@ def waits_since_s(record: JobRecord, task_indices: Sequence[int], not_before_ms:
     """
     row = max(record.job.tasks[index].retries_in_row for index in task_indices)
     wait_ms = pause_left_ms(not_before_ms, now_ms(), row, record.job.retry_pause_ms) if not_before_ms else 0
-    # A gang cannot have waited for longer than its job exists, even if the wall clock was set forward.
+    # A gang cannot have waited longer than its job has existed. This limit corrects the wait if the wall clock was set
+    # forward.
     wait_ms = max(wait_ms, -_age_ms(record))
     return now_s + wait_ms / 1000
 

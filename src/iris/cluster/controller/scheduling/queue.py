@@ -34,8 +34,9 @@ MAX_SUBMITTED = 100
 HEAD_START_S = 3600.0  # A gang of a child job moves ahead of gangs that arrived up to this many seconds earlier.
 
 
-# The place of a gang in the queue: the time by which gangs are sorted, and the time at which the gang began to wait.
-# The second time decides between gangs of one tree.
+# The sort key of a gang in the queue, smallest first. The first time is when the gang began to wait, or an earlier time
+# if the gang's job is a child job. If two gangs have the same first time, as in one job tree, the second time decides:
+# when the gang really began to wait.
 Position = tuple[float, float]
 
 
@@ -116,7 +117,7 @@ class Queue:
         gangs[gang.gang_id] = (next(self._numbers), entry)
 
     def remove(self, gang_id: str) -> QueuedGang | None:
-        """Remove a gang and return its entry, or None if the gang is not in the queue."""
+        """Remove a gang from the queue. Return the entry of the gang, or None if the gang is not in the queue."""
         kind = self._kind_of.pop(gang_id, None)
         if kind is None:
             return None
@@ -172,12 +173,15 @@ class Plan:
         self.reserved_for = ""
         self.has_more = False
         self._shortages = shortages
-        # A cause is computed only when a caller requests it, because most passes explain only a few kinds of gangs.
+        # For each kind of gang, a function that finds out why the queued gangs of this kind wait. The function is
+        # called only on request, because after most passes the causes of only a few kinds are needed.
         self._causes: dict[GangKind, Callable[[], Cause]] = {}
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
     def cause_of(self, kind: GangKind) -> Cause | None:
-        """Return why queued gangs of a kind wait. Return None if the scheduling pass has not looked at this kind."""
+        """Return why queued gangs of a kind wait. Return None if the scheduling pass has not visited any gang of this
+        kind.
+        """
         find = self._causes.get(kind)
         return None if find is None else find()
 
@@ -187,7 +191,7 @@ class Plan:
         return None if find is None else find()
 
     def kinds(self) -> Set[GangKind]:
-        """Return the kinds of queued gangs for which the pass has found a cause."""
+        """Return the kinds of queued gangs that `cause_of` can explain."""
         return self._causes.keys()
 
     def add_too_little_free(self, kind: GangKind, gang: GangRequest) -> None:
@@ -230,8 +234,8 @@ def plan(
 
     1. Requested gangs that fit count as allocated.
     2. Queued gangs that fit are submitted in the order of their positions. A submitted gang counts as allocated.
-    3. Gangs that would not fit even if nothing were allocated get no reservation. If they would not fit even if every
-       machine were alive, they are impossible.
+    3. Gangs that would not fit even if nothing were allocated get no reservation. Gangs that would not fit even if
+       nothing were allocated and every machine were alive are impossible.
     4. The first gang that would fit if less were allocated is the oldest gang. Later gangs are submitted only if they
        respect the reservation of the oldest gang.
 
@@ -271,7 +275,7 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        # This is a generator, because the allocated gangs are read only if a caller needs the reason for a shortage.
+        # The allocations are in a generator, because they are read only if a caller asks why a gang does not fit.
         allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
         # A heap with the next queued gang of each kind, and all requested gangs that do not fit. A requested gang has
@@ -297,7 +301,7 @@ class _Planner:
                 self._free.allocate(entry.gang, positions)
 
     def add_queued(self) -> None:
-        """For each kind, add the first queued gang to the gangs that `decide` visits."""
+        """For each kind of gang, add the first queued gang of this kind to the gangs that `decide` visits."""
         self._rest = {kind: iter(gangs.values()) for kind, gangs in self._queue.by_kind().items()}
         for kind, entries in self._rest.items():
             number, entry = next(entries)

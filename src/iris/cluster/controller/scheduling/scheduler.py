@@ -121,7 +121,7 @@ class Scheduler:
         )
         # The times when job timeouts expire.
         self._job_timers: Timers[str] = Timers()
-        # Why the engine cannot be reached; empty if it can be reached.
+        # Why the engine cannot be reached; an empty string if the engine can be reached.
         self._problem = ""
         # The next time when the reasons of all waiting gangs are updated.
         self._next_explanation_s = 0.0

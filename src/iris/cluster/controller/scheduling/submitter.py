@@ -72,8 +72,8 @@ class Submitter:
         self._withdraw_after_s = withdraw_after_s
         self._clock = clock
         self._machine_set: MachineSet | None = None
-        # The cause for which all queued gangs of a kind wait, by kind. Gangs without a reason yet are left out. A kind
-        # has no entry if its gangs may wait for different causes.
+        # For each kind of gang, the cause for which all queued gangs of this kind wait. New gangs that have no reason
+        # yet do not count. If the gangs of a kind may wait for different causes, the kind has no entry.
         self._common_causes: dict[GangKind, Cause] = {}
         self.machines: Sequence[Machine] = ()
         self.reserved_for = ""
@@ -118,8 +118,8 @@ class Submitter:
         self._explain_queued(result, explain_all=explain_all)
 
     def forget_reasons(self) -> None:
-        """Set the reasons of all queued gangs anew in the next pass that explains all, because other code has changed
-        some of these reasons.
+        """Make the next pass with `explain_all` set the reasons of all queued gangs again, because other code has
+        changed some of these reasons.
         """
         self._common_causes.clear()
 
@@ -176,8 +176,8 @@ class Submitter:
     def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
         """Set the reasons of queued gangs. Gangs that arrived after the plan was made are skipped.
 
-        The pass visits only the new gangs of a kind if the cause of the kind is the same as before. Visiting all queued
-        gangs each second would cost some milliseconds for each thousand gangs.
+        If the gangs of a kind still wait for the same cause, only the new gangs of this kind are visited. Visiting all
+        queued gangs each second would cost some milliseconds for each thousand gangs.
         """
         queue = self._gangs.queue
         newcomers: dict[GangKind, list[str]] = {}
@@ -203,8 +203,8 @@ class Submitter:
         else:
             for kind, cause in common.items():
                 if self._common_causes.get(kind) is not cause:
-                    # The kind has no common cause now: its new gangs wait for this cause, and its older gangs for
-                    # another one.
+                    # The gangs of this kind have no common cause now: the new gangs wait for `cause`, and the older
+                    # gangs for another cause.
                     self._common_causes.pop(kind, None)
 
     def _explain_kind(self, gang_ids: Iterable[str], cause: Cause) -> None:

@@ -207,7 +207,7 @@ class Batch:
 
 class Gathering:
     """The batch that gathers changes until the saver writes it, and the batch that is being written. The saver adds the
-    changes of jobs to the batch, and writes it.
+    changes of jobs to the first batch, and writes both batches one after the other.
     """
 
     def __init__(self) -> None:

@@ -100,7 +100,8 @@ def count_by_state(db: sqlite3.Connection, wanted: JobFilter, *, last: int, with
         db: The database.
         wanted: The filter.
         last: Jobs with higher numbers are not counted.
-        without: The numbers of further jobs that are not counted. Such a job may end at this moment.
+        without: The numbers of further jobs that are not counted. The caller has counted these jobs as unfinished, but
+            they may end before this read.
     """
     where, values = _conditions(wanted)
     rows = db.execute(

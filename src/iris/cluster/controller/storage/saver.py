@@ -54,7 +54,9 @@ class SavedJobs(Protocol):
     """
 
     def shown(self, record: JobRecord) -> JobRecord:
-        """Return the state of a job that readers may see."""
+        """Return the state to show to readers of a job. Right after awaiting `settled`, the returned state is saved,
+        and a kill of the controller cannot undo it.
+        """
         ...
 
     async def settled(self) -> bool:
@@ -63,7 +65,7 @@ class SavedJobs(Protocol):
 
 
 class Journal(Protocol):
-    """Makes events from changes, and stores the events in the same transactions as the changes."""
+    """Makes events from changes of jobs, and stores the events in the same transactions as the changes."""
 
     @property
     def has_unsaved(self) -> bool:
@@ -73,13 +75,14 @@ class Journal(Protocol):
         """Add an event that the next transaction stores."""
 
     async def begin_write(self, changes: Changes, launched: Sequence[Job], changed: Iterable[Job]) -> None:
-        """Add the rows of all new events to a transaction, also the events of the given new and changed jobs."""
+        """Add the rows of all new events to a transaction, including events about the given new and changed jobs."""
 
     def end_write(self, *, is_saved: bool) -> Mapping[str, Sequence[Transition]]:
-        """Publish the events of the last transaction if it is saved. Otherwise, keep the events for the next one.
+        """Publish the events of the last transaction if it is saved. Otherwise, keep the events for the next
+        transaction.
 
         Returns:
-            The saved changes of states, by job id. Empty if the transaction is not saved.
+            The saved changes of states, by job id. The mapping is empty if the transaction is not saved.
         """
 
 
@@ -89,7 +92,7 @@ class Saver(Gathering):
 
     Args:
         store: The store. No other code uses the store while the saver runs.
-        journal: Makes and stores the events of the changes. None: no events are made.
+        journal: Makes and stores the events about the changes; None makes no events.
 
     Attributes:
         tally: Counts the written batches.
@@ -155,8 +158,8 @@ class Saver(Gathering):
         """Store an event that belongs to no change of a job."""
         if self._journal is not None:
             self._journal.add(event)
-            # The failure of a write causes events. Such an event must not cause the next write, because a full disk
-            # would then keep the loop busy.
+            # A failed write causes events. These events must not start another write at once, because a full disk would
+            # then keep the loop busy.
             if self._retry is None:
                 self._wake.set()
 
@@ -236,18 +239,18 @@ class Saver(Gathering):
         """Wait until all earlier changes are saved, or an attempt to save them has failed.
 
         Returns:
-            Whether the changes are saved. If they are not saved, a reader must call `shown` again, because `shown` now
-            returns the last saved state.
+            Whether the changes are saved. If the changes are not saved, a reader must call `shown` again, because
+            `shown` now returns the last saved state.
         """
         return await self._tried() is None
 
     def shown(self, record: JobRecord) -> JobRecord:
-        """Return the state of a job that readers may see. After `settled`, this state would survive a kill of the
-        controller.
+        """Return the state to show to readers of a job. Right after awaiting `settled`, the returned state is saved,
+        and a kill of the controller cannot undo it.
         """
         pending = self._pending.get(record.job_id)
-        # The entry of this name may belong to another job, because an ended job may have been removed and its name used
-        # again.
+        # The entry with this id may belong to another job, because an ended job may have been removed, and a later job
+        # may have the same id.
         return record if pending is None or pending.record is not record else pending.last_saved or record
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -271,7 +274,7 @@ class Saver(Gathering):
     # Writing.
 
     async def batches(self) -> AsyncGenerator[TriedBatch]:
-        """Write one batch after the other, forever. Yield each batch after trying to write it.
+        """Run forever. Write one batch after the other, and yield each batch after trying to write it.
 
         Callers that wait for a batch get their result only when the iteration continues. Therefore the controller
         carries out the consequences of a batch before callers continue.
@@ -308,8 +311,8 @@ class Saver(Gathering):
 
     async def _write(self, batch: Batch) -> IrisError | None:
         """Write a batch, and return the error, or None after a success. If the caller is cancelled, the write
-        continues, and `close` waits for it. Otherwise `close` would make the next batch while the thread is still
-        writing this one.
+        continues, and `close` waits for the end of the write. Otherwise `close` would make the next batch while the
+        thread is still writing this batch.
         """
         self._write_task = asyncio.create_task(self._write_batch(batch))
         return await asyncio.shield(self._write_task)

@@ -59,8 +59,9 @@ class Dependencies:
         self._waiting: dict[str, dict[str, None]] = {}
 
     def job_added(self, record: JobRecord) -> None:
-        """Begin to report ends to a new job, which is saved. If a job for which it waits has already ended, report that
-        end."""
+        """Begin to report the ends of other jobs to a new job, which is already saved. If the new job waits for a job
+        that has already ended, report that end, too.
+        """
         unknown = []
         for job_id in record.job.waits_for:
             if job_id in self._jobs.by_id:
@@ -83,8 +84,8 @@ class Dependencies:
                 self._report(waiting_job, record.job_id, record.job.state)
 
     async def _report_ended(self, record: JobRecord, job_ids: list[str]) -> None:
-        """Report the ends of jobs that ended before `record` was added. A job that is missing now was removed, and only
-        ended jobs can be removed.
+        """Report the ends of jobs that ended before `record` was added. If a job does not exist any more, it had ended,
+        because only ended jobs can be removed.
         """
         for job_id in job_ids:
             other = await self._read(job_id)

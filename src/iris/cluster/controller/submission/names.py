@@ -28,7 +28,7 @@ async def claim_name(
     before the next await.
 
     Args:
-        request: The submission. This function changes the name in it.
+        request: The submission. This function changes the name in the submission.
         parent: The parent job; None if the new job has no parent.
         jobs: All jobs.
         saver: Knows the new jobs that are not saved yet.
@@ -82,7 +82,7 @@ async def find_repeated(request: LaunchJobRequest, jobs: JobTable) -> JobRecord 
 
 
 async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | None:
-    """Return the job with an id. If the id is free, return None; the id then stays free until the next await."""
+    """Return the job with an id. If no job has the id, return None. The id then stays free until the next await."""
     while True:
         await saver.until_launched(job_id)
         if not jobs.exists(job_id):
@@ -90,8 +90,8 @@ async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | 
         known = await jobs.get(job_id)
         if known is not None:
             return known
-        # The job was removed from the database. Its id is free once its logs are removed, too. Afterwards another
-        # submission may have claimed the id.
+        # The job was removed from the database, and its id is free once its logs are removed, too. The loop then checks
+        # the id again, because another submission may have claimed the id meanwhile.
         await jobs.removal_ended(job_id)
 
 

@@ -67,7 +67,7 @@ class CallSpans:
                 begin_ns,
                 begin_ns + round((time.perf_counter() - began_s) * 1e9),
                 attributes,
-                # Texts of errors may contain data of users.
+                # The text of the error is left out, because it may contain data of users.
                 error="" if code in _FAULTS else None,
                 has_remote_parent=True,
                 is_server=True,

@@ -116,7 +116,7 @@ def _timeout_s(environment: Mapping[str, str]) -> float:
 
 
 def _compression(environment: Mapping[str, str], url: str) -> str:
-    # On this machine, compression costs more time than it saves.
+    # If the collector is on this machine, compression costs more time than it saves.
     default = "none" if is_loopback_host(urlsplit(url).hostname or "") else "gzip"
     given = _value("COMPRESSION", environment).lower()
     if given and given not in _COMPRESSIONS:
@@ -141,6 +141,6 @@ def _pairs(text: str, variable: str) -> list[tuple[str, str]]:
         if equals and key.strip():
             pairs.append((key.strip(), unquote(value.strip())))
         else:
-            # The text may contain a secret, and is not shown.
+            # The log does not show the item, because the item may contain a secret.
             _log.warning("%s must have the form 'key1=value1,key2=value2': an item without '=' is left out", variable)
     return pairs

@@ -51,7 +51,8 @@ class JobTrace:
     The ids are computed from the trace and the job. Therefore a task can get the id of its span before the span exists,
     and a span that is sent twice after a crash has the same id both times.
 
-    An instance remembers the ids of all attempts that it was asked for. Therefore it must not be kept for long.
+    An instance remembers the ids of all attempts for which `attempt_ids` was called. Therefore an instance must not be
+    kept for long.
 
     Args:
         job_id: The id of the job.

@@ -25,7 +25,8 @@ _CONTENT_TYPE = "application/x-protobuf"
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_ADVICE_S = 300.0
 _MOST_ANSWER_BYTES = 1 << 16
-_COMPRESS_IN_THREAD_BYTES = 1 << 16  # The compression of a smaller request takes less than a millisecond.
+# A larger request is compressed in a thread, because this takes more than a millisecond.
+_COMPRESS_IN_THREAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class OtlpSender:
     async def send(self, spans: Sequence[bytes]) -> CollectorAnswer:
         """Send encoded spans in one request, and return the collector's answer.
 
-        A fault of the connection is an answer, too.
+        If the connection fails, return an answer that says so, instead of raising an error.
         """
         body = self._encoder.request(spans)
         if self._settings.compression != "none":
@@ -130,7 +131,7 @@ class OtlpSender:
 def _gzip(body: bytes) -> bytes:
     try:
         from isal import igzip
-    except ImportError:  # isal has no wheel for some machines.
+    except ImportError:  # `isal` is not installed on some machines, because it has no wheel for them.
         return gzip.compress(body, 1)
     compressed: bytes = igzip.compress(body, 1)  # `isal` needs a tenth of the time of the standard library.
     return compressed
@@ -155,7 +156,8 @@ def _judge(status: int, retry_after: str, content: bytes) -> CollectorAnswer:
 
     try:
         rejection = ExportTraceServiceResponse.FromString(content).partial_success
-    except DecodeError:  # Some collectors answer with JSON or HTML. The status says that the spans are accepted.
+    except DecodeError:
+        # Some collectors answer with JSON or HTML. The HTTP status already says that the spans are accepted.
         return CollectorAnswer()
     if not rejection.rejected_spans > 0:
         return CollectorAnswer()

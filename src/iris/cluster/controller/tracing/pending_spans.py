@@ -1,4 +1,4 @@
-"""Keeps the spans of calls and of log uploads in memory until they are sent. Their number is bounded."""
+"""Keeps the spans of calls and of log uploads in memory until they are sent. The number of kept spans is limited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PENDING = 10_000
 
 
 class PendingSpans:
-    """The spans that wait to be sent, the oldest first. If there are too many, new ones are counted and dropped.
+    """The spans that wait to be sent, the oldest first. If there are too many spans, new spans are counted and dropped.
 
     Args:
         tally: Counts the dropped spans.
@@ -44,7 +44,7 @@ class PendingSpans:
         await self._added.wait()
 
     def first(self, count: int) -> Sequence[Span | UploadedLog]:
-        """Return the oldest spans, which stay until they are removed."""
+        """Return the oldest spans. The spans stay in memory until `remove` is called."""
         return list(itertools.islice(self._waiting, count))
 
     def remove(self, count: int) -> None:

@@ -44,7 +44,7 @@ def _varint(number: int) -> bytes:
 
 
 _SIZES = [_varint(size) for size in range(2048)]
-# The keys of these fields have one byte.
+# The encoded keys of these fields have a length of one byte.
 _SPAN_ID, _PARENT_ID = _key(otlp.Span, "span_id", _BYTES) + b"\x08", _key(otlp.Span, "parent_span_id", _BYTES) + b"\x08"
 _BEGIN, _END = (_key(otlp.Span, f"{name}_time_unix_nano", _FIXED64) for name in ("start", "end"))
 _NAME, _SPAN = _key(otlp.Span, "name", _BYTES), _key(otlp.ScopeSpans, "spans", _BYTES)
@@ -72,7 +72,7 @@ class RequestEncoder:
         self._scope = otlp.ScopeSpans(scope=InstrumentationScope(name="iris", version=version)).SerializeToString()
 
     def request(self, spans: Iterable[bytes]) -> bytes:
-        """Return an `ExportTraceServiceRequest` with encoded spans, encoded."""
+        """Return the encoding of an `ExportTraceServiceRequest` that contains the given encoded spans."""
         of_scope = b"".join((self._scope, *spans))
         of_resource = _field(otlp.ResourceSpans, "scope_spans", of_scope)
         return _field(ExportTraceServiceRequest, "resource_spans", self._resource + of_resource)
@@ -81,7 +81,8 @@ class RequestEncoder:
 def encode_spans(spans: Iterable[Span]) -> bytes:
     """Return the encodings of spans, as fields of `ScopeSpans`."""
     parts: list[bytes] = []
-    # The spans of a job mostly follow each other. A lookup by name costs less than one by name and trace.
+    # The cache has the names of one trace only, because the spans of a job mostly follow each other, and a lookup by
+    # name is cheaper than a lookup by name and trace.
     heads: dict[str, bytes] = {}
     trace_of_heads = None
     pack = _IDS_AND_TIMES.pack

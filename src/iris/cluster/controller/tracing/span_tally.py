@@ -1,4 +1,4 @@
-"""Counts the spans that were sent, and those that were given up, for metrics. The module is pure."""
+"""Counts the spans that were sent, and the spans that were given up, for metrics. The module is pure."""
 
 from __future__ import annotations
 

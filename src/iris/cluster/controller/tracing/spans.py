@@ -29,13 +29,13 @@ class Span(NamedTuple):
         trace: The trace.
         span_id: The id of the span, 8 bytes.
         parent_id: The id of the parent span; empty if the span is the first of its trace.
-        name: The name.
-        begin_ns: The begin, in nanoseconds since the epoch.
-        end_ns: The end, in nanoseconds since the epoch.
+        name: The name of the span.
+        begin_ns: When the span began, in nanoseconds since the epoch.
+        end_ns: When the span ended, in nanoseconds since the epoch.
         attributes: The names and values of the attributes, alternately. Equal attributes of several spans are encoded
             once.
         task_index: The index of the task, which is a further attribute; None if the span is not about one task.
-        error: Why the work of the span failed; None if it did not fail. The text may be empty.
+        error: Why the work of the span failed, which may be an empty string; None if the work did not fail.
         link_id: The id of a related span in the same trace; empty if there is none.
         has_remote_parent: Whether another process made the parent span.
         is_server: Whether the span is the server's side of a call.

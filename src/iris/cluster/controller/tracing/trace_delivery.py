@@ -1,11 +1,11 @@
 """Sends the spans of attempts, jobs, calls and log uploads to a collector once they have ended.
 
 The delivery follows the journal of events, and makes the spans of attempts and jobs from the stored times of the job.
-The place of the delivery in the journal is stored. Therefore a collector that does not answer costs no memory, and a
-restarted controller sends the remaining spans. If the controller is killed before the place is stored, the spans of the
-last second are sent again, with the same ids.
+The number of the last event whose spans were sent is stored as the place of the delivery. Therefore a collector that
+does not answer costs no memory, and a restarted controller sends the remaining spans. If the controller is killed
+before the place is stored, the spans of the last second are sent again, with the same ids.
 
-The spans of calls and log uploads are only in memory, and their number is bounded (`pending_spans.py`).
+The spans of calls and log uploads are only in memory, in a limited number (`pending_spans.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from iris.event_log import log_event
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-PLACE = "traces"  # The name under which the place in the journal is stored, beside the places of webhooks.
+PLACE = "traces"  # The name under which the delivery's place in the journal is stored, beside the places of webhooks.
 KINDS = (
     "task.succeeded",
     "task.retried",
@@ -51,7 +51,7 @@ _GATHER_EVENTS = 700
 _MOST_PENDING = 2000  # One request has at most this many spans of calls and log uploads.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _ITEMS_AT_ONCE = 50  # After the spans of this many events, the event loop does other work.
-_LAST_REQUEST_S = 10.0  # A stopped controller waits at most this long for the answer of the collector.
+_LAST_REQUEST_S = 10.0  # A controller that stops waits at most this many seconds for the answer of the collector.
 _REPORT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Page:
     Attributes:
         spans: The encoded spans.
         num_spans: The number of spans.
-        reached: The last event whose spans are in the request.
+        reached: The number of the last event whose spans are in the request.
         num_pending: How many of the spans that wait in memory are in the request.
     """
 
@@ -140,7 +140,7 @@ class TraceDelivery:
         self._sending: tuple[asyncio.Task[CollectorAnswer], _Page] | None = None
 
     def job_removed(self, record: JobRecord) -> None:
-        """Keep a removed job until its spans are sent. Only a bounded number of jobs is kept."""
+        """Keep the record of a removed job until the job's spans are sent. The number of kept records is limited."""
         if self._number < self._journal.last_number:
             self._jobs.keep(record, self._journal.last_number)
 
@@ -170,7 +170,9 @@ class TraceDelivery:
         return self._number < self._journal.last_number or len(self.pending) > 0
 
     async def _wait_for_spans(self) -> None:
-        """Wait until there are events or spans to handle. Then gather further ones for some time."""
+        """Wait until there are events or spans to handle. Then wait a little longer for further events and spans, so
+        that they share one request.
+        """
         if not self._has_work:
             await self._wait_for_work()
         until_s = time.monotonic() + self._gather_s
@@ -188,7 +190,9 @@ class TraceDelivery:
                 wait.cancel()
 
     async def deliver_page(self) -> bool:
-        """Send the spans of the next events. Return whether the page is done. An error must not end the delivery."""
+        """Send the spans of the next events. Return False if these spans must be sent again later. An error does not
+        end the delivery.
+        """
         try:
             return await self._send_page()
         except Exception:  # noqa: BLE001 - A failing disk, for example, must not end the delivery.
@@ -196,7 +200,9 @@ class TraceDelivery:
             return False
 
     async def _send_page(self) -> bool:
-        """Send the next spans. Return whether they are accepted or given up, so that the next page may follow."""
+        """Send the spans of the next events. Return True if the spans are accepted or given up, and False if they must
+        be sent again.
+        """
         expired = self._journal.first_number - 1 - self._number
         if expired > 0:
             self._drop(Drop.EXPIRED, expired, "the events are not stored any more")
@@ -219,7 +225,8 @@ class TraceDelivery:
         pending = self.pending.first(_MOST_PENDING)
         parts: list[bytes] = []
         num_spans = 0
-        # Spans are encoded soon. Many living objects would make the garbage collector look at all objects again.
+        # The spans of a few events are encoded at a time, because many living objects would cause long pauses of the
+        # garbage collector.
         for first in range(0, len(events) + len(pending), _ITEMS_AT_ONCE):
             spans: list[Span] = []
             for event in events[first : first + _ITEMS_AT_ONCE]:
@@ -229,7 +236,7 @@ class TraceDelivery:
                 if isinstance(one, Span):
                     spans.append(one)
                     continue
-                # The log keeper has checked the id.
+                # The task id needs no check here, because the log keeper has checked it.
                 job_id, _, index = one.task_id.rpartition("/task-")
                 found = self._jobs.find_again(job_id, one.end_ms) or await self._jobs.find(job_id, one.end_ms)
                 spans += self._spans_of_upload(one, int(index), found)
@@ -240,7 +247,9 @@ class TraceDelivery:
         return _Page(parts, num_spans, reached, len(pending))
 
     async def _send(self, page: _Page) -> CollectorAnswer:
-        """Send spans, and return the collector's answer. A cancelled caller leaves the request in `_sending`."""
+        """Send spans, and return the collector's answer. If the caller is cancelled, the request continues, and stays
+        in `_sending`.
+        """
         sending = asyncio.create_task(self._sender.send(page.spans))
         self._sending = sending, page
         try:
@@ -253,7 +262,9 @@ class TraceDelivery:
                 self._sending = None
 
     async def _conclude(self, answer: CollectorAnswer, page: _Page) -> bool:
-        """Count the spans of an answered request, and store the place. Return False if they must be sent again."""
+        """Count the spans of an answered request, and store the place of the delivery. Return False if the spans must
+        be sent again.
+        """
         if not answer.is_accepted and not answer.is_final:
             self._retry_after_s = answer.retry_after_s
             if not self._is_failing:
@@ -287,7 +298,9 @@ class TraceDelivery:
         self._report_drops()
 
     def _spans_of(self, event: Event, found: FoundJob | None) -> Sequence[Span]:
-        """Return the spans that are complete with an event."""
+        """Return the spans that can be sent after an event: the span of the ended job, or the spans of the ended
+        attempt.
+        """
         if found is None:
             self._drop(Drop.JOB_REMOVED, 1, "the job was removed before its spans were sent")
             return ()

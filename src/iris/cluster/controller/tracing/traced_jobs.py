@@ -26,7 +26,8 @@ class TracedJobs:
 
     Args:
         jobs: Finds the jobs that are not removed.
-        max_kept_tasks: How many tasks the removed jobs that are kept have together. One job may have more.
+        max_kept_tasks: The largest number of tasks of all kept removed jobs together. A single kept job may have more
+            tasks.
     """
 
     def __init__(self, jobs: Jobs, max_kept_tasks: int = MAX_KEPT_TASKS) -> None:
@@ -35,13 +36,14 @@ class TracedJobs:
         # The removed jobs by id, each with the event up to which it is kept, and the number of their tasks.
         self._removed: OrderedDict[str, tuple[JobRecord, int]] = OrderedDict()
         self._kept_tasks = 0
-        # A cache of one job, the last one that was looked up, because the events of one job often follow each other.
+        # The job that was looked up last. This cache of one job is enough, because the events of one job often follow
+        # each other.
         self._last: tuple[str, Job, JobTrace | None] | None = None
 
     def find_again(self, job_id: str, time_ms: int) -> FoundJob | None:
         """Return what `find` returns, if the last call of `find` has found the same job. Otherwise return None."""
         last = self._last
-        # If a job was removed, a later job may have its name.
+        # If a job was removed, a later job may have the same id.
         if last is None or last[0] != job_id or last[1].submitted_at_ms > time_ms or job_id in self._removed:
             return None
         return last[1], last[2]
@@ -51,7 +53,7 @@ class TracedJobs:
         if the job has no spans. Return None if the job was removed.
         """
         record = await self._jobs.get(job_id)
-        # The job may have been removed, and a later job may have its name.
+        # The job may have been removed, and a later job may have the same id.
         if record is None or record.job.submitted_at_ms > time_ms:
             record = self._removed[job_id][0] if job_id in self._removed else None
         if record is None or record.job.submitted_at_ms > time_ms:
@@ -79,7 +81,7 @@ class TracedJobs:
             self._forget(next(iter(self._removed)))
 
     def release(self, number: int) -> None:
-        """Forget the removed jobs whose events are all handled, up to the event with a number."""
+        """Forget each removed job whose last event is handled. All events up to `number` are handled."""
         while self._removed:
             job_id, (_, until) = next(iter(self._removed.items()))
             if until > number:

@@ -3,7 +3,7 @@
 Workers report what each attempt uses about every two seconds. Each report becomes a sample of the task's series, of the
 sum over its job, and of the sum over its worker. The series of unfinished jobs and of workers are in memory. The series
 of jobs are written to the database about once a minute, and soon after the end of their job. Therefore a kill of the
-controller loses about a minute of them. The series of workers are not stored.
+controller loses the last minute of these series. The series of workers are not stored.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class JobUsage:
         return series
 
     def series(self, index: int) -> UsageSeries | None:
-        """Return the series with an index of `rows.py`; None if there is none."""
+        """Return the series of a task by its index, or the sum over all tasks for `rows.SUM_INDEX`. Return None if
+        there are no samples.
+        """
         return self.total.series if index == rows.SUM_INDEX else self.tasks.get(index)
 
 
@@ -99,7 +101,7 @@ class UsageHistory:
 
     Args:
         store: The database.
-        stored_jobs: Calls functions that read the database, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         saver: Writes the series.
         max_bytes: The largest number of bytes of all stored series.
         now: Returns the current time, in milliseconds since the epoch.
@@ -205,7 +207,7 @@ class UsageHistory:
         return None if usage is None else usage.total.present
 
     async def series(self, number: int, indices: Sequence[int]) -> dict[int, UsageSeries]:
-        """Return series of a job, by index. An index without samples is left out.
+        """Return the requested series of a job, by index. A series without samples is left out.
 
         Args:
             number: The number of the job.
@@ -245,7 +247,7 @@ class UsageHistory:
         return {number: self._stored(partial(rows.read_job, number=number)) for number in numbers}
 
     async def run(self) -> None:
-        """Write the changed usage to the database about every five seconds, forever."""
+        """Run forever. About every five seconds, write the changed series to the database."""
         ticks, last_s = 0, time.monotonic()
         while True:
             await happens(self._hurry, max(0.0, last_s + self._tick_s - time.monotonic()))
@@ -260,7 +262,7 @@ class UsageHistory:
             except IrisError as error:
                 _log.warning("the usage of tasks cannot be written, trying again later: %s", error)
                 await asyncio.sleep(self._tick_s)
-            except Exception:  # noqa: BLE001 - After a bug with one series, the others are still written.
+            except Exception:  # noqa: BLE001 - After a bug with one series, the other series are still written.
                 _log.exception("the usage of tasks cannot be written")
                 await asyncio.sleep(self._tick_s)
 

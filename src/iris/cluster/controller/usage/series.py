@@ -45,9 +45,9 @@ class Points:
 
     Attributes:
         step_s: The seconds that each point covers.
-        times: The begin of each point, in seconds since the epoch. Each one is a multiple of `step_s`.
+        times: The time at which each point begins, in seconds since the epoch. Each time is a multiple of `step_s`.
         columns: The values of the points, one array for each column.
-        samples: How many samples the last point has. A later sample of the same step changes the averages.
+        samples: How many samples the last point has. A later sample of the same step changes the averages of the point.
     """
 
     step_s: int
@@ -64,14 +64,16 @@ class Points:
         return len(self.times)
 
     def add(self, time_s: int, values: Sequence[int]) -> None:
-        """Add a sample. A sample of the last point's step, or of an earlier time, becomes a part of the last point."""
+        """Add a sample. If the sample is not later than the end of the last point, it changes the last point. Otherwise
+        it begins a new point.
+        """
         begin = time_s - time_s % self.step_s
         if self.times and begin <= self.times[-1]:
             self.samples += 1
             for index, column in enumerate(self.columns):
                 before, value = column[-1], values[index]
                 if value == before:
-                    continue  # Most values are equal, for example 0 for a task without GPUs.
+                    continue  # Most values do not change, for example the 0 of a task without GPUs.
                 if index in (CPU, GPU):
                     column[-1] = before + round((value - before) / self.samples)
                 elif value > before:
@@ -167,7 +169,7 @@ class UsageSeries:
 
     @property
     def last_s(self) -> int:
-        """The begin of the last point, in seconds since the epoch; 0 without points."""
+        """The time at which the last point begins, in seconds since the epoch; 0 without points."""
         return self.life.times[-1] if self.life.times else 0
 
     def add(self, time_s: int, values: Sequence[int]) -> None:
@@ -188,12 +190,13 @@ class UsageSeries:
             self.life = self.life.with_step(self.life.step_s * 2)
 
     def read(self, since_s: int, until_s: int, most: int) -> Points:
-        """Return the points of a time, at most `most` of them. If the points of the last minutes cover the whole
-        requested time, these points are returned. Otherwise the returned points cover longer steps.
+        """Return at most `most` points of the time from `since_s` to `until_s`. If the recent ring covers the whole
+        requested time, its points are returned. Otherwise the points of the life ring are returned, which have longer
+        steps.
 
         Args:
-            since_s: The begin of the time, in seconds since the epoch; 0 is the begin of the series.
-            until_s: The end of the time.
+            since_s: The beginning of the requested time, in seconds since the epoch; 0 for the beginning of the series.
+            until_s: The end of the requested time, in seconds since the epoch.
             most: The largest number of points.
         """
         recent = self._recent

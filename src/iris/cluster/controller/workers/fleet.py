@@ -254,7 +254,7 @@ class Fleet:
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
         # The entries of the dictionary must be in the order of their times. Therefore the old entry is removed first,
-        # so that the new entry becomes the last one.
+        # so that the new entry becomes the last entry.
         self._forgotten.pop(worker_id, None)
         self._forgotten[worker_id] = time.monotonic()
 

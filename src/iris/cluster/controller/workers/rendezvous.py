@@ -77,7 +77,7 @@ class GangRendezvous:
 
     @classmethod
     def of(cls, record: JobRecord, slots: Mapping[int, Slot], workers: Mapping[str, WorkerRecord]) -> GangRendezvous:
-        """Return the rendezvous for the current placement of a job's tasks.
+        """Return the rendezvous of a gang, for the current placement of the job's tasks.
 
         Args:
             record: The job.

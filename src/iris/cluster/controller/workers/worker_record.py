@@ -25,20 +25,20 @@ class WorkerRecord:
     """A registered worker. Only `Fleet` changes a record.
 
     Attributes:
-        identity: The worker's process.
+        identity: The id of the worker, and the address and the incarnation of its process.
         metadata: The worker's description of its machine.
         stub: The client for calls to the worker.
-        lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
+        lease_s: The length of the worker's lease in seconds (see worker/supervision/lease.py).
         heard_s: When the worker called last, by `time.monotonic`. All decisions use this time.
         last_heartbeat_ms: When the worker called last, as wall clock time. This time is only shown to people.
         registered_s: When the worker registered, by `time.monotonic`.
         python_version: The Python version of the worker's tasks; empty if unknown.
-        short_of: Why the worker cannot start new attempts now; false if it can.
+        short_of: Why the worker cannot start new attempts now, or `NO_SHORTAGE` if it can start attempts.
         is_dead: True if the worker's process is dead or was declared lost. A new process of the worker may still
             register.
         visible_devices: If the worker serves only one slot, the CUDA names of the slot's devices. Otherwise empty.
-        starting: The attempts that the worker was asked to start, while its answer is missing. Each key is a job id,
-            task index and attempt id. Each value is an event that is set when the worker has answered.
+        starting: The attempts that the worker was asked to start, and about which the worker has not answered yet. Each
+            key is a job id, task index and attempt id. Each value is an event that is set when the worker has answered.
     """
 
     identity: WorkerIdentity
@@ -71,7 +71,7 @@ class WorkerRecord:
 
         Args:
             lease_s: The new lease of the worker, in seconds.
-            short_of: Why the worker cannot start new attempts now; false if it can.
+            short_of: Why the worker cannot start new attempts now, or `NO_SHORTAGE` if it can start attempts.
         """
         self.short_of = short_of
         self.lease_s = lease_s

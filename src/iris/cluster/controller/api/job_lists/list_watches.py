@@ -35,14 +35,16 @@ from iris.system.event_loop import happens
 WatchJobsRequest = cluster_pb2.Controller.WatchJobsRequest
 WatchJobsResponse = cluster_pb2.Controller.WatchJobsResponse
 
-# The seconds between two messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+# A client gets an empty message after this many seconds without changes, because common proxies cut idle streams after
+# 20 to 60 s.
 BEAT_S = 10.0
-# While the list is loaded, a beat is sent after this many seconds, because clients wait 10 s for the first message.
+# If loading the list takes longer than this many seconds, the client gets an empty message, because clients wait only
+# 10 s for the first message.
 _FIRST_BEAT_S = 2.0
 # The shortest time in seconds between two messages about changes of the list.
 _PACE_S = 0.25
 # The pause between two messages about changes grows by this many seconds for each client that watches the list, up to
-# the limit. If jobs begin and end all the time, twenty clients get a message about every 0.65 s.
+# the limit. If jobs begin and end all the time, each of twenty clients gets a message about every 0.65 s.
 _PACE_PER_CLIENT_S = 0.02
 _LONGEST_PACE_S = 0.7
 # For hundreds of clients, the pause grows further by this many seconds for each client.
@@ -58,8 +60,8 @@ _LOADS = 3
 # uses at most a twentieth of the time of the controller's event loop.
 _PAUSE_SHARE = 20.0
 _LONGEST_PAUSE_S = 3.0
-# If more jobs have changed than fit onto this number of pages, the page is read again, which is cheaper than applying
-# the changes.
+# If more jobs have changed than this number of pages can show, the watch reads its page again, because that is cheaper
+# than applying all the changes.
 _FLOOD = 2
 
 _log = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class JobListWatches:
             watch.job_removed(record)
 
     async def messages(self, request: WatchJobsRequest, caller: str) -> AsyncGenerator[WatchJobsResponse]:
-        """Yield the page that a request chooses, and afterwards each change, forever.
+        """Yield the page of the list of jobs that a request chooses. Then yield each change of the page until the
+        client ends the call.
 
         Raises:
             InvalidArgumentError: The page size, the page token or a condition is invalid.
@@ -141,7 +144,8 @@ class JobListWatch:
 
     Args:
         choice: The jobs on the page.
-        caller: The first client. Its queue for large answers does the work of the watch.
+        caller: The client for which the watch was created. The work of the watch waits for its turns together with the
+            large answers to this client.
         last_added: The highest number of a job that exists now.
         jobs: All jobs.
         pages: Reads pages of the list.
@@ -151,7 +155,7 @@ class JobListWatch:
     Attributes:
         clients: The number of clients that watch the page.
         built: The number of messages that were made for these clients.
-        reads: How often the page was read from the memory and the database.
+        reads: How many times the page was read from the memory and the database.
     """
 
     def __init__(
@@ -226,7 +230,9 @@ class JobListWatch:
         return self._page.version, counts.version
 
     async def _follow(self) -> None:
-        """Load the list of jobs, and then send its changes to the watching clients until the coroutine ends."""
+        """Load the list of jobs. Then send each change of the list to the watching clients until the coroutine is
+        cancelled.
+        """
         loop = asyncio.get_running_loop()
         try:
             await self._load()
@@ -330,7 +336,8 @@ class JobListWatch:
 
     def _message(self, known: Versions | None, now: Versions, counts: StateCounts) -> WatchJobsResponse:
         """Return the message with the changes from the versions that a client knows to the versions `now`."""
-        # If the page has changed since the stored messages were made, the stored messages have old versions.
+        # A stored message can be used again only if the client knows the same versions, and the page and the counts
+        # have not changed since the message was made.
         message = self._messages.get((known, now))
         if message is None:
             self.built += 1

@@ -15,8 +15,8 @@ from iris.cluster.controller.api.job_lists.pages import LIST_NAME, PageChoice
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES, page_token_of
 
-# The page remembers the last jobs that have left the page, up to this number. A client that has missed more of them
-# gets the whole page.
+# The page remembers at most this many jobs that have left the page. A client that has missed the departures of more
+# jobs gets the whole page.
 _MAX_LEFT = 1000
 
 
@@ -50,14 +50,15 @@ class LivePage:
         self._has_more = False
         # The jobs that have left the page: the version of the page without the job, and the number of the job.
         self._left: deque[tuple[int, int]] = deque()
-        # The version of the newest entry that was dropped from `_left`.
+        # The version of the newest entry that was dropped from `_left`. A reader that knows only an older version gets
+        # the whole page.
         self._forgotten = 0
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries
 
     def could_contain(self, number: int) -> bool:
-        """Return whether a job that meets the conditions would be on the page."""
+        """Return whether a job with this number would be on the page if the job met the conditions."""
         if not self._choice.in_range(number):
             return False
         return not self._has_more or not self._order or self._key(number) < self._order[-1]
@@ -89,7 +90,7 @@ class LivePage:
 
         Args:
             response: The message.
-            known: The version that the reader knows. None: the reader knows nothing.
+            known: The version that the reader knows, or None for a new reader, who gets the whole page.
         """
         if known is None or known < self._forgotten:
             response.is_snapshot = True

@@ -64,7 +64,7 @@ class JobPages:
 
     Args:
         jobs: All jobs.
-        stored_jobs: Calls functions that read the store, in other threads.
+        stored_jobs: The object whose threads run the reads of the database.
         store: Contains the ended jobs.
         saver: Decides which saved state of a job a reader may see.
         slices: Makes large answers in small steps.

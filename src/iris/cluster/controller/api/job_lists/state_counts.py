@@ -16,15 +16,16 @@ from iris.rpc import cluster_pb2
 class StateCounts:
     """The number of jobs in each state.
 
-    The database is read while jobs end. Therefore the jobs that were unfinished before the read are counted apart from
-    the ended jobs in the database: the read must leave out the numbers in `unfinished`.
+    The database is read while jobs end. Therefore the jobs that were unfinished before the read are counted separately,
+    and the read must leave out the jobs with the numbers in `unfinished`. Otherwise a job that ends during the read
+    would be counted twice.
 
     Args:
         wanted: The conditions. The counted jobs may have any state.
         last: The highest number of a job that exists before the database is read.
 
     Attributes:
-        last: The highest number of a job that was counted or considered.
+        last: The highest number among all jobs so far, whether or not the jobs meet the conditions.
         version: The number of changes of the counts.
     """
 

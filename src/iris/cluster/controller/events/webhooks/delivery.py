@@ -35,7 +35,7 @@ from iris.versions import VERSION
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 MAX_AGE_MS = 24 * 3600 * 1000  # An event that is not delivered after this time is given up.
-MAX_REFUSALS = 5  # An event that the receiver has refused for good this many times is given up.
+MAX_REFUSALS = 5  # An event is given up after this many answers of the receiver that rule out a later success.
 _SAVE_EVERY_S = 1.0
 _LAST_SAVE_S = 10.0
 # After this many events that a webhook does not want, the place of the webhook in the journal is stored.
@@ -112,7 +112,7 @@ class WebhookDelivery:
         self._problem = ""
 
     async def status(self) -> cluster_pb2.Controller.WebhookStatus:
-        """Return what a user may know about the delivery."""
+        """Return the status of the delivery, which every user may read. The status contains no secrets."""
         return cluster_pb2.Controller.WebhookStatus(
             url=self._settings.label,
             kinds=self._settings.kinds,
@@ -153,8 +153,8 @@ class WebhookDelivery:
 
     @property
     def _needs_save(self) -> bool:
-        """Whether the place of the webhook in the journal must be stored soon. If no event was delivered or given up
-        since the last time, the place can wait.
+        """Whether the place of the webhook in the journal must be stored soon. The place is not urgent if no event was
+        delivered or given up since the place was last stored, and only a few other events have passed.
         """
         handled = self._delivered + self._dropped
         return handled != self._saved_handled or self._number - self._saved_number > _MOST_UNSAVED

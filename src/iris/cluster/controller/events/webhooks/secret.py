@@ -24,7 +24,7 @@ def find_secret(given_file: str, given: str, own_file: Path | None) -> str:
 
     Args:
         given_file: The path of the operator's file; empty if there is none.
-        given: The text from the environment; empty if there is none.
+        given: The secret from the environment variable; empty if the variable is not set.
         own_file: The controller's own file; None if nothing is stored.
 
     Raises:

@@ -26,7 +26,8 @@ class Refusal:
     Attributes:
         problem: The reason, for people.
         is_final: Whether the answer says that a later try is useless, for example 400 or 404.
-        retry_after_s: For how many seconds the receiver asks to wait; 0 if it does not ask.
+        retry_after_s: The number of seconds that the receiver asks the controller to wait before the next try; 0 if the
+            answer does not say.
     """
 
     problem: str
@@ -59,8 +60,8 @@ class WebhookSender:
         )
 
     async def post(self, headers: dict[str, str], body: bytes) -> Refusal | None:
-        """Send a request. Return None if the receiver has accepted the request, and otherwise the reason of the
-        refusal.
+        """Send a request. Return None if the receiver has accepted the request. Otherwise return why the request was
+        not accepted.
         """
         request = Request("POST", self._url, headers=Headers(headers.items()), content=body)
         try:

@@ -64,8 +64,8 @@ class ShortageFinder:
         return InsufficientCapacity(kind, self._summary(gang, self._empty), unavailable)
 
     def _summary(self, gang: GangRequest, capacity: FreeCapacity) -> MachineSummary:
-        """Return a summary of the scarce resources. The summary omits all other resources, so that it remains the same
-        when they change.
+        """Return a summary of the scarce resources. The summary omits all other resources, so that a change of their
+        amounts does not change the summary.
         """
         members, machines = capacity.members(gang), capacity.machine_set.machines
         scarce = _scarce(gang, capacity)
