@@ -80,11 +80,9 @@ class Job:
         revision: A number that increases with each change of the job.
         owner: The name in the token with which the job was submitted. A child job has the owner of its parent job.
         rendezvous: True if the tasks meet at a rendezvous. Then a retry must start all tasks again.
-        submitted_stamp: The time of the submission on the boot clock of the machine, as a text; empty if the time is
-            unknown.
+        submitted_stamp: The time of the submission on the machine's boot clock, as a text; empty if unknown.
         waits_for: The `Condition` of each job for which this job waits before it requests allocations, by job id.
-        retry_on, fail_on: The exit codes that allow a retry of a failed task, and the exit codes that forbid it (see
-            `ExitCodeRules`).
+        retry_on, fail_on: The exit codes that allow and that forbid a retry of a failed task (see `ExitCodeRules`).
         max_parallel: How many independent tasks may have or request an allocation at the same time; 0 sets no limit.
         counts_a_core: True if each task counts as one core because the submission asks for no resources.
         deferred: The tasks without a gang because of `max_parallel`, as indices in the order of their turns.
@@ -473,8 +471,8 @@ class Job:
         return requests
 
     def update_state(self, now_ms: int = 0) -> None:
-        """Derive the state of the job from its tasks. If the job had not ended before, increase its revision, so that
-        clients that watch the job get the new state.
+        """Derive the state of the job from its tasks. Increase the revision of the job, unless the job had already
+        ended.
         """
         if self.is_finished:
             return
