@@ -44,7 +44,7 @@ def unit() -> configparser.SectionProxy:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_example_unit(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace(_PYTHON, sys.executable))
     done = subprocess.run(
@@ -54,14 +54,14 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.parent.name))
-def test_configuration_is_accepted_and_serves_other_machines_only_on_purpose(path: Path) -> None:
+def test_example_configuration_is_accepted_and_does_not_serve_other_machines_without_tls(path: Path) -> None:
     config = ClusterConfig(**read_config_file(path))
     assert config.state_dir == Path("/var/lib/iris")
     assert config.port == 50051
     check_exposure(config.host, tls=bool(config.tls_cert), insecure=config.insecure_no_tls)
 
 
-def test_container_starts_the_server_with_its_configuration_and_checks_a_path_that_exists() -> None:
+def test_example_container_starts_the_server_like_the_systemd_unit_and_checks_its_readiness() -> None:
     text = CONTAINER.read_text()
     command = json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[-1])
     assert command[1:] == shlex.split(unit()["ExecStart"])[1:]

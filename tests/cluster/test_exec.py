@@ -119,7 +119,7 @@ def test_exit_code_of_a_command_in_a_task_is_the_code_that_a_shell_would_return(
     assert bool(error) == bool(result.error)
 
 
-def test_stdout_and_stderr_of_a_command_in_a_task_arrive_apart_and_complete(client: IrisClient, job: Job) -> None:
+def test_stdout_and_stderr_of_a_command_in_a_task_arrive_separately(client: IrisClient, job: Job) -> None:
     assert client.exec(job, shell("echo out; echo err >&2")) == ExecResult(0, b"out\n", b"err\n")
 
 
@@ -133,11 +133,11 @@ def test_command_in_a_task_without_input_reads_nothing(client: IrisClient, job: 
     assert client.exec(job, ["cat"]) == ExecResult(0, b"", b"")
 
 
-def test_command_in_a_task_ends_although_it_does_not_read_its_input(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_that_does_not_read_its_input_can_end(client: IrisClient, job: Job) -> None:
     assert client.exec(job, shell("exec 0<&-; echo done"), stdin=b"x" * 10_000_000).stdout == b"done\n"
 
 
-def test_slow_reader_of_a_command_in_a_task_makes_it_wait_and_gets_everything(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_waits_for_a_slow_reader_who_gets_the_whole_output(client: IrisClient, job: Job) -> None:
     with client.open_exec(job, shell("head -c 20000000 /dev/zero; touch written; cat written")) as process:
         first = process.stdout.read(1)
         assert client.exec(job, ["ls"]).stdout == b""
@@ -146,7 +146,7 @@ def test_slow_reader_of_a_command_in_a_task_makes_it_wait_and_gets_everything(cl
     assert client.exec(job, ["rm", "written"]).exit_code == 0
 
 
-def test_process_left_behind_by_a_command_in_a_task_does_not_delay_its_end(client: IrisClient, job: Job) -> None:
+def test_process_left_behind_by_a_command_in_a_task_does_not_delay_the_exit_code(client: IrisClient, job: Job) -> None:
     result = client.exec(job, shell("sleep 600 & echo $!"))
     pid = int(result.stdout)
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_process_left_behind_by_a_command_in_a_task_does_not_delay_its_end(clien
     os.kill(pid, signal.SIGKILL)
 
 
-def test_output_of_an_ended_command_ends_with_the_bytes_written_before_the_end() -> None:
+def test_bytes_written_after_the_end_of_a_command_are_not_part_of_its_output() -> None:
     async def run() -> bytes:
         reading, writing = os.pipe()
         os.write(writing, b"before")

@@ -140,7 +140,9 @@ def test_large_upload_through_a_forwarded_port_arrives_complete(connect: Callabl
     assert read_all(connection) == f"{10 * MIB} {digest_of(10 * MIB)}\n".encode()
 
 
-def test_paused_reader_of_a_forwarded_port_gets_everything_and_delays_no_other(client: IrisClient, job: Job) -> None:
+def test_paused_reader_of_a_forwarded_port_gets_all_bytes_and_delays_no_other_connection(
+    client: IrisClient, job: Job
+) -> None:
     with (
         client.forward(job.job_id, "source") as source,
         closing(dial(source.address)) as slow,

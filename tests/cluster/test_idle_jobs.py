@@ -41,7 +41,7 @@ def test_status_names_the_task_that_is_idle_while_the_others_continue(client: Ir
     assert [task.idle_ms for task in ended.tasks] == [0, 0, 0]
 
 
-def test_job_that_was_submitted_to_end_on_a_hang_ends_when_it_seems_to_hang(client: IrisClient) -> None:
+def test_job_with_the_hang_action_end_fails_without_a_retry_when_it_seems_to_hang(client: IrisClient) -> None:
     job = client.run(["sleep", "1000"], name=unique("hangs"), watch_hang=1, hang_action="end", max_retries_failure=3)
     status = job.wait(raise_on_failure=False)
     assert (status.state, status.failure_reason) == (pb.JOB_STATE_FAILED, pb.FAILURE_REASON_HUNG)

@@ -36,7 +36,7 @@ def states(job: Job) -> list[int]:
 # Pauses between retries.
 
 
-def test_gang_in_a_retry_pause_shows_the_reason_and_holds_no_slot(own_client: IrisClient) -> None:
+def test_gang_in_a_retry_pause_has_a_waiting_reason_and_holds_no_slot(own_client: IrisClient) -> None:
     whole = ResourceSpec(cpu=this_machine().cpu)
     job = own_client.run(shell("exit 3"), resources=whole, max_retries_failure=5, retry_pause=60)
     says = re.compile(r"waiting: retry 2 of 5 in [0-9]+ s, after: exit code 3")

@@ -48,7 +48,7 @@ def test_child_jobs_inherit_the_environment_of_their_parent_and_override_it(clie
     ]
 
 
-def test_child_job_of_a_job_with_the_environment_of_a_shell_gets_this_environment(client: IrisClient) -> None:
+def test_child_job_inherits_the_shell_environment_of_its_parent_job(client: IrisClient) -> None:
     variables = {"PATH": "/usr/bin:/bin", "PARENT_ONLY": "shell"}
     shell_environment = Surroundings({**variables, "B": "shell"}, umask=0o027)
     parent = client.run(submit_children, args=[SHOW], env={"A": "parent"}, surroundings=shell_environment)

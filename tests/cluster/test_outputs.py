@@ -296,7 +296,7 @@ def test_outputs_with_a_damaged_index_cannot_be_read(tmp_path: Path) -> None:
         StoredPack(path, 20)
 
 
-def test_old_outputs_are_removed_and_the_reason_stays(tmp_path: Path) -> None:
+def test_old_outputs_are_removed_and_the_reason_of_the_removal_is_kept(tmp_path: Path) -> None:
     now = [1_000]
     store = OutputStore(OutputKeeping(tmp_path, keep_ms=500, now_ms=lambda: now[0]), jobs=None)  # type: ignore[arg-type]
     directory = tmp_path / "task-1/0"

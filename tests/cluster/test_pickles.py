@@ -141,7 +141,7 @@ def test_result_is_unpickled_only_by_its_reader(
     assert [int(line.split()[0]) for line in notes.read_text().splitlines()] == [os.getpid()]
 
 
-def test_results_loader_that_refuses_is_a_result_error(client: IrisClient) -> None:
+def test_results_loader_that_refuses_a_result_raises_result_error(client: IrisClient) -> None:
     def refuse(data: bytes) -> object:
         raise ValueError(f"no globals in {len(data)} bytes")
 

@@ -43,7 +43,7 @@ def reason_of(answer: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("role", ["admin", "user", "reader"])
-def test_sign_in_link_works_once_with_the_role_of_its_maker(shared_cluster: LocalServer, role: str) -> None:
+def test_sign_in_code_works_once_with_the_role_of_its_creator(shared_cluster: LocalServer, role: str) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token(role, name="ana")) as client:
         code = client.create_sign_in_code().code
     with SessionClient(shared_cluster.address) as browser, SessionClient(shared_cluster.address) as second:
@@ -58,7 +58,7 @@ def test_sign_in_link_works_once_with_the_role_of_its_maker(shared_cluster: Loca
         )
 
 
-def test_cookie_is_for_the_session_alone_and_no_script_reads_it(browser: SessionClient) -> None:
+def test_cookie_is_limited_to_the_path_of_its_session_and_hidden_from_scripts(browser: SessionClient) -> None:
     name, *attributes = browser.set_cookie.split("; ")
     assert name == f"iris_session={browser.cookie}"
     assert {one.partition("=")[0] for one in attributes} == {"Path", "Max-Age", "HttpOnly", "SameSite"}
@@ -292,7 +292,7 @@ def test_another_user_of_the_machine_can_use_neither_a_stolen_cookie_nor_a_stole
     assert as_user(65534, url, headers, printed) == "200", "a printed link is for whoever has it"
 
 
-def test_session_survives_a_restart_of_the_controller_but_not_a_copy_or_a_new_key(tmp_path: Path) -> None:
+def test_web_session_survives_a_restart_of_the_controller_without_a_secret_on_disk(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory, workers=1) as server, SessionClient(server.address) as browser:
         browser.sign_in(token=token("user", name="ana"))

@@ -95,7 +95,7 @@ def read_when_settled(client: IrisClient, job_id: str) -> JobStacks:
     return found[-1]
 
 
-def test_stacks_of_a_hung_gang_show_the_task_that_is_elsewhere(client: IrisClient, gang: str) -> None:
+def test_stacks_of_a_hung_gang_show_the_task_that_runs_another_function(client: IrisClient, gang: str) -> None:
     stacks = read_when_settled(client, gang)
     main = {group.task_indices: functions(group) for group in stacks.groups() if group.thread == "MainThread"}
     assert main == {(0, 2): ["all_reduce", "<module>"], (1, 2): ["next_batch", "<module>"]}
@@ -152,7 +152,7 @@ def test_async_client_returns_the_same_stacks(client: IrisClient, gang: str, sha
     assert asyncio.run(read()) == (expected, 2)
 
 
-def test_stacks_of_ended_and_foreign_tasks_have_reasons(client: IrisClient) -> None:
+def test_tasks_without_python_stacks_have_the_reason_not_python_or_not_running(client: IrisClient) -> None:
     script = 'if [ "$IRIS_TASK_INDEX" = 1 ]; then exec true; fi; echo up; exec sleep 1000'
     job_id = launch(client.cluster, shell(script), replicas=2, independent_tasks=True)
     wait_until(lambda: client.task_status(job_id, 1).state == pb.TASK_STATE_SUCCEEDED, "the end of task 1")

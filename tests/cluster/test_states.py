@@ -88,7 +88,7 @@ def test_warning_about_a_comparison_names_the_line_of_the_comparison() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["done", "", 1.5, None, True, b"RUNNING", "STATE_x"])
-def test_state_from_a_value_that_is_no_state_is_refused(wrong: object) -> None:
+def test_state_from_a_value_that_is_not_a_state_is_refused(wrong: object) -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"the state must be one of .*, RUNNING, .*, or the number of a state, got "
     ):

@@ -275,7 +275,7 @@ def test_cores_are_read_as_a_number_or_in_millicores(text: str, cores: float) ->
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1e3", "0.0001", "0.5m", "2 cores", "9999999999"])
-def test_text_that_is_no_number_of_cores_is_refused(text: str) -> None:
+def test_text_that_is_not_a_number_of_cores_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="cpu must be a number of cores from 0 to 2147483647"):
         read_cores(text)
 

@@ -64,7 +64,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, disk, engine, controller)
 
 
-def test_readers_do_not_see_an_unsaved_end(world: World) -> None:
+def test_readers_do_not_see_the_end_of_a_job_before_it_is_saved(world: World) -> None:
     gate = world.directory / "gate"
     with RemoteClusterClient(world.controller.address) as client:
         job_id = launch(client, shell(WAITS.format(gate=gate)), max_retries_failure=1)
@@ -123,7 +123,7 @@ def test_waiting_watching_and_following_clients_learn_of_the_end_of_a_job_once_i
         assert saved == [True, True]
 
 
-def test_result_and_end_of_children_follow_the_saved_end(world: World) -> None:
+def test_result_and_the_end_of_child_jobs_follow_the_saved_end_of_a_job(world: World) -> None:
     gate = world.directory / "gate"
 
     def parent(gate: str) -> str:

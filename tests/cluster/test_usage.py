@@ -81,7 +81,7 @@ def test_usage_of_a_worker_includes_the_tasks_on_it(client: IrisClient, ended: s
     assert max(max(series.memory_mb) for series in found) > 40
 
 
-def test_reader_of_usage_chooses_the_time_and_the_number_of_points(client: IrisClient, ended: str) -> None:
+def test_reader_of_usage_chooses_the_time_span_and_the_number_of_points(client: IrisClient, ended: str) -> None:
     whole = client.usage(ended, 0)
     last_ms = whole.times_ms[-1]
     assert list(client.usage(ended, 0, since_ms=last_ms).times_ms) == [last_ms]
@@ -125,7 +125,7 @@ def test_async_client_reads_the_same_usage(client: IrisClient, ended: str) -> No
     assert asyncio.run(read()) == (client.usage(ended, 0), client.usage(ended))
 
 
-def test_attempt_has_the_time_of_its_placement(client: IrisClient, ended: str) -> None:
+def test_status_of_an_attempt_contains_the_time_of_its_placement(client: IrisClient, ended: str) -> None:
     job = client.status(ended)
     for task in job.tasks:
         (attempt,) = task.attempts

@@ -130,7 +130,7 @@ def test_only_admins_see_events_about_users_who_sign_in(shared_cluster: LocalSer
 
 
 @pytest.mark.parametrize("request_", [Request(), Request(include_events=True, events_after=-1)])
-def test_cluster_watch_for_nothing_or_for_a_negative_event_is_refused(
+def test_cluster_watch_without_a_subject_or_with_a_negative_event_number_is_refused(
     shared_cluster: LocalServer, request_: Request
 ) -> None:
     with pytest.raises(ConnectError) as caught:

@@ -2,7 +2,7 @@
 
 Memray is started together with the program, and is never attached to a running process, because attaching it crashes
 programs. The worker puts `-m memray run` between the Python interpreter of a command and the program. The profile is an
-output of the attempt. Memray writes it while the program runs, so a killed program leaves a profile, too.
+output of the attempt. Memray writes the profile while the program runs, so a killed program leaves a profile, too.
 """
 
 from __future__ import annotations

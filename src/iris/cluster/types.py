@@ -96,8 +96,8 @@ class ResourceSpec:
 
     @property
     def cpu_millicores(self) -> int | None:
-        """The cores in thousandths of a core. None: `cpu` was not given."""
-        # `cpu` is no text here, because `__post_init__` has replaced a text by a number.
+        """The cores in thousandths of a core, or None if `cpu` was not given."""
+        # `cpu` is not a text here, because `__post_init__` has replaced a text by a number.
         return None if self.cpu is None else round(float(self.cpu) * MILLICORES)
 
     @property

@@ -23,7 +23,8 @@ def try_lock(path: Path) -> int | None:
 
 
 def try_lock_directory(path: Path) -> int | None:
-    """Lock a directory without waiting, like `try_lock` for files.
+    """Lock a directory without waiting. Return the descriptor of the locked directory, or None if another process has
+    the lock.
 
     Raises:
         OSError: There is no such directory.

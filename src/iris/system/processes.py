@@ -51,7 +51,7 @@ class ProcessHandle:
             loop.add_reader(self._pidfd, ended)
 
     async def wait(self) -> None:
-        """Return once the process has ended."""
+        """Wait until the process has ended."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         if self._pidfd is None:

@@ -100,7 +100,7 @@ def test_file_of_contexts_of_another_user_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"contexts": []}', '{"contexts": {"a": {"address": "b:1"}}}'])
-def test_damaged_file_of_contexts_is_refused_with_the_next_step(text: str) -> None:
+def test_error_for_a_damaged_file_of_contexts_names_the_next_step(text: str) -> None:
     save(PROD)
     contexts_path().write_text(text)
     with pytest.raises(FailedPreconditionError, match=r"is not a file of contexts .*: remove the file, and run 'iris"):
@@ -113,7 +113,7 @@ def test_invalid_name_of_a_context_is_refused(name: str) -> None:
         check_context_name(name)
 
 
-def test_name_local_is_reserved() -> None:
+def test_context_cannot_be_named_local() -> None:
     with pytest.raises(InvalidArgumentError, match="'local' stands for the cluster of 'iris up'"):
         check_context_name("local")
 
@@ -182,7 +182,9 @@ def test_client_without_any_cluster_gets_an_error_that_explains_how_to_name_one(
                 client.from_context(wrong)  # type: ignore[arg-type]
 
 
-def test_client_is_told_that_the_variable_names_the_cluster_of_iris_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_iris_context_set_to_local_says_that_no_cluster_of_iris_up_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("IRIS_CONTEXT", "local")
     for client in (IrisClient, AsyncIrisClient):
         with pytest.raises(InvalidAddressError, match=r"^IRIS_CONTEXT is 'local', and no cluster of 'iris up' runs"):
@@ -237,7 +239,7 @@ def test_certificates_of_a_context_are_used_unless_the_user_gives_others_or_a_tr
     assert isinstance(with_transport.token, ContextToken)
 
 
-def test_running_client_gets_the_new_token_after_a_login_to_the_same_address_only() -> None:
+def test_running_client_uses_the_token_of_a_later_login_only_if_the_address_is_unchanged() -> None:
     save(PROD)
     token = ContextToken(PROD)
     save(Context("prod", PROD.address, "renewed"))

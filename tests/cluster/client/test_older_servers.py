@@ -32,6 +32,6 @@ def test_job_that_an_older_controller_would_misunderstand_is_refused(fields: dic
     assert operation.send(Controller.DescribeClusterResponse(version="0.1.0")).method == "launch_job"
 
 
-def test_job_of_whole_cores_is_sent_to_any_controller() -> None:
+def test_job_that_requests_whole_cores_is_sent_without_a_check_of_the_controller_release() -> None:
     request = Controller.LaunchJobRequest(name="job", command=["true"], resources={"cpu": 2})
     assert next(launch_job(request)).method == "launch_job"

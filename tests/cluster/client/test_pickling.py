@@ -286,7 +286,7 @@ class TestKinds:
             (1).__add__,
         ],
     )
-    def test_pickled_callable_of_each_kind_runs_in_another_process(
+    def test_pickled_functions_methods_and_objects_run_in_another_process(
         self, tmp_path: Path, function: Callable[..., Any]
     ) -> None:
         caller = Caller(tmp_path)

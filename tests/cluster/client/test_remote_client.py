@@ -27,7 +27,7 @@ def cluster_client(request: pytest.FixtureRequest, shared_cluster: LocalServer) 
         yield client
 
 
-def test_address_without_a_server_is_an_unreachable_error() -> None:
+def test_call_to_an_address_without_a_server_raises_controller_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes it, and nobody answers
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -44,7 +44,7 @@ def test_address_in_no_accepted_form_is_refused(address: str) -> None:
         RemoteClusterClient(address)
 
 
-def test_log_of_a_silent_worker_is_an_error_and_not_an_empty_log(tmp_path: Path) -> None:
+def test_reading_the_log_of_a_silent_worker_raises_an_error(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         ended = launch(client, shell("echo precious"))
         wait_for_end(client, ended)
@@ -73,7 +73,7 @@ def test_log_of_a_killed_worker_is_read_from_its_replacement(tmp_path: Path) -> 
         assert entry.data == "precious"
 
 
-def test_log_of_an_unknown_attempt_is_a_not_found_error(cluster: RemoteClusterClient) -> None:
+def test_reading_the_log_of_an_unknown_attempt_raises_not_found(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, ["true"])
     wait_for_end(cluster, job_id)
     with pytest.raises(NotFoundError, match="has no attempt 1"):

@@ -246,7 +246,7 @@ def test_progress_of_packing_ends_with_all_bytes(tmp_path: Path) -> None:
     assert seen[-1] == (bundle.bytes, bundle.bytes)
 
 
-def test_file_that_grows_during_packing_is_sent_with_its_first_size(tmp_path: Path) -> None:
+def test_file_that_grows_during_packing_is_sent_up_to_its_initial_size(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "log")
     members = packing._scan(FoundFiles(root))
     (root / "log").write_text("log, and more")

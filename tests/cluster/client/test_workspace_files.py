@@ -140,7 +140,7 @@ def test_repository_inside_a_folder_without_a_checkout_has_separate_ignore_rules
     assert sent(root) == {".gitignore", "inner/.gitignore", "inner/b.log"}
 
 
-def test_folder_named_git_that_is_no_repository_does_not_change_the_ignore_rules(by: str, tmp_path: Path) -> None:
+def test_folder_named_git_without_a_repository_does_not_change_the_ignore_rules(by: str, tmp_path: Path) -> None:
     top = checkout(tmp_path / "repo", "sub/.git/config", "sub/a.log", "sub/a.py")
     (top / ".gitignore").write_text("*.log\n")
     assert sent(top) == {".gitignore", "sub/a.py"}

@@ -96,7 +96,7 @@ def test_ledger_continues_after_a_full_disk(path: Path) -> None:
     assert Ledger(path).load() == [entry("a@0", "local-0"), entry("b@0", "local-0")]
 
 
-def test_ledger_does_not_write_releases_at_once(path: Path) -> None:
+def test_released_slots_are_written_to_the_ledger_file_later_than_allocated_slots(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     ledger.hold(entry("a@0", "local-0"))

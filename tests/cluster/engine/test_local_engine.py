@@ -257,7 +257,9 @@ async def test_workers_without_tls_are_ended_by_a_controller_with_tls(left: Left
         assert (await engine.snapshot())["new@0"].state is GangState.HELD
 
 
-async def test_slot_lost_without_a_report_is_known_after_two_restarts(left: Left, tmp_path: Path) -> None:
+async def test_slot_of_a_killed_worker_is_still_lost_after_two_restarts_of_the_engine(
+    left: Left, tmp_path: Path
+) -> None:
     kill_worker(tmp_path, "local-1")
     between = LocalEngine(tmp_path, workers=2, machine=Resources.of(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
     await between.start(NOBODY)

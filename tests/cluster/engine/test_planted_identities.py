@@ -88,7 +88,7 @@ def test_processes_of_a_dead_worker_of_this_directory_are_ended(
     assert bystander.wait(60) == -9
 
 
-def test_process_other_than_a_worker_is_not_adopted_under_a_held_lock(
+def test_process_that_is_not_a_worker_is_not_adopted_although_the_worker_lock_is_held(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     lock = try_lock(lock_file(workers, WORKER))

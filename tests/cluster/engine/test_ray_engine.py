@@ -218,7 +218,7 @@ async def test_slot_is_lost_only_after_its_worker_has_ended(world: RayWorld) -> 
     assert not is_alive(worker.pid)
 
 
-async def test_release_of_the_first_gang_of_a_machine_keeps_the_others(world: RayWorld) -> None:
+async def test_release_of_the_first_gang_of_a_machine_keeps_the_other_gangs(world: RayWorld) -> None:
     await world.engine.submit(gang("first@0", cpu=1))
     first = await until(world, "first@0", GangState.HELD)
     before = await world.worker(first.slots[0].worker_id)
@@ -268,7 +268,7 @@ async def test_killed_driver_process_is_replaced_and_finds_its_gangs(world: RayW
     assert [is_alive(worker.pid) for worker in workers] == [True, True]
 
 
-async def test_placement_group_without_slot_actors_is_completed(world: RayWorld) -> None:
+async def test_placement_group_without_slot_actors_gets_its_slot_actors(world: RayWorld) -> None:
     await world.engine.abandon()
     world.cluster.call("make_group", group_of(world.cluster_id, "half@0"), world.namespace, "1")
     await world.restart()

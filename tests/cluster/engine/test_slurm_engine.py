@@ -180,7 +180,7 @@ def put_sbatch(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
-async def test_repeated_submission_after_a_lost_answer_finds_its_job(
+async def test_repeated_submission_of_a_gang_finds_the_slurm_job_whose_answer_was_lost(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_sbatch(tmp_path, monkeypatch, f'{shutil.which("sbatch")} "$@"; echo "Socket timed out" >&2; exit 1')
@@ -193,7 +193,7 @@ async def test_repeated_submission_after_a_lost_answer_finds_its_job(
     assert len(world.slurm.jobs()) == 1
 
 
-async def test_gang_submitted_twice_keeps_one_job(world: SlurmWorld) -> None:
+async def test_gang_submitted_twice_keeps_one_slurm_job(world: SlurmWorld) -> None:
     """As by a controller that is killed while its sbatch goes on."""
     earlier = world.new(look_s=1000.0)
     await earlier.start(NOBODY)
@@ -208,7 +208,7 @@ async def test_gang_submitted_twice_keeps_one_job(world: SlurmWorld) -> None:
     await earlier.abandon()
 
 
-async def test_job_that_appears_after_its_release_is_cancelled(
+async def test_slurm_job_that_appears_after_the_release_of_its_gang_is_cancelled(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = world.new()  # submits what the other one has given up to wait for
@@ -333,7 +333,7 @@ async def test_released_slurm_gang_leaves_no_files_and_processes_on_a_machine(
     assert found not in list(scratch.iterdir()), "who comes after it clears up"
 
 
-async def test_slurm_gang_waits_with_the_name_of_a_machine_without_iris(world: SlurmWorld, tmp_path: Path) -> None:
+async def test_waiting_reason_of_a_slurm_gang_names_a_machine_without_iris(world: SlurmWorld, tmp_path: Path) -> None:
     python = tmp_path / "no-iris"
     python.symlink_to("/bin/false")
     world.engine = world.new(python=str(python))

@@ -183,7 +183,7 @@ def test_machine_lists_of_slurm_are_expanded_to_names() -> None:
         count_slots(["n1", "n0"], "n[0-1]")
 
 
-def test_comment_of_a_job_identifies_its_gang_and_fits() -> None:
+def test_comment_of_a_slurm_job_is_read_back_and_has_at_most_1000_characters() -> None:
     comment = Comment((4, 4, 4, 0, 2), frozenset({1, 3, 4, 5}), "no disk")
     assert Comment.read(comment.to_text()) == comment
     assert comment.machines("n[0-4]") == ["n0"] * 4 + ["n1"] * 4 + ["n2"] * 4 + ["n4"] * 2

@@ -72,7 +72,9 @@ def test_links_in_a_circle_and_special_files_are_refused(tree: ConfinedTree, roo
         tree.open_file("a/none")
 
 
-def test_directory_that_is_swapped_with_a_link_never_leads_outside(tree: ConfinedTree, root: Path) -> None:
+def test_path_through_a_directory_that_is_swapped_with_a_link_never_leads_outside(
+    tree: ConfinedTree, root: Path
+) -> None:
     """A task swaps a directory with a link to the outside, again and again, while files are opened and created."""
     outside = root.parent / "outside"
     outside.mkdir()
@@ -127,7 +129,7 @@ def test_pages_of_a_list_of_files_have_every_file_once_and_in_order(tree: Confin
     assert listed(tree, "a/b") == ["a/b", *(path for path in expected if path.startswith("a/b/"))]
 
 
-def test_files_with_names_that_are_no_text_are_listed_as_one_other_file(tree: ConfinedTree, root: Path) -> None:
+def test_files_whose_names_are_not_text_are_listed_as_one_other_file(tree: ConfinedTree, root: Path) -> None:
     for number in range(1, 4):
         (root / os.fsdecode(b"odd\xff%d" % number)).touch()
     (root / "deep").mkdir()

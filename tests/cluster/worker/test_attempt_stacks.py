@@ -45,7 +45,7 @@ def read(directory: Path, script: str, running: set[int], **limits: Any) -> pb.T
     return task
 
 
-def test_stacks_that_are_not_read_in_time_have_a_reason_and_py_spy_is_ended(tmp_path: Path) -> None:
+def test_stacks_that_are_not_read_in_time_are_missing_with_a_reason_and_leave_no_py_spy(tmp_path: Path) -> None:
     running: set[int] = set()
     task = read(tmp_path, "exec sleep 1000", running, read_s=0.0)
     (process,) = task.processes

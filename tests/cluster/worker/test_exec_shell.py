@@ -41,7 +41,7 @@ def test_messages_of_an_exec_session_may_arrive_in_pieces_of_any_size() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02\xff\xff"])
-def test_exec_channel_is_reset_by_bytes_that_are_no_messages(data: bytes) -> None:
+def test_exec_channel_is_reset_by_bytes_that_do_not_form_a_message(data: bytes) -> None:
     async def run() -> None:
         writer = MessageWriter(ExecControl, lambda message: None)
         writer.write(data)

@@ -77,7 +77,7 @@ def test_main_thread_in_a_dump_has_a_name_without_the_module_threading(
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"frames": 1}]', "[1]", "Error: x", '[{"frames": [], "x": 1}]'])
-def test_text_that_is_no_dump_of_py_spy_is_refused(text: str) -> None:
+def test_text_that_is_not_a_dump_of_py_spy_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_dump(text, FrameTable(), with_variables=False)
 

@@ -57,7 +57,7 @@ def find_ignored(folder: Path) -> Ignored | None:
 
 
 def git_folder(top: Path) -> Path | None:
-    """Return the folder with the repository of a checkout, usually `.git`. None if `top` is not a checkout.
+    """Return the folder with the repository of a checkout, usually `.git`, or None if `top` is not a checkout.
 
     Args:
         top: The top folder of the checkout. In a worktree or a submodule, its `.git` is a file.

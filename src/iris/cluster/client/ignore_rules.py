@@ -215,7 +215,8 @@ def _read_stars(pattern: bytes, start: int) -> tuple[bytes, int]:
 
 
 def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
-    """Return the bytes that a set `[…]` contains, and the index after the set. None: git considers the pattern broken.
+    """Return the bytes that a set `[…]` contains, and the index after the set. Return None if git considers the pattern
+    broken.
 
     Args:
         pattern: The whole pattern.

@@ -137,7 +137,7 @@ class Here:
     engine: str = "local"
 
     def token(self) -> str | None:
-        """Return the token of the user who has started the cluster. None if there is no token.
+        """Return the token of the user who has started the cluster, or None if there is no token.
 
         Raises:
             FailedPreconditionError: Other users can read the file with the token.
@@ -150,7 +150,7 @@ class Here:
 
 
 def find_here(address: str) -> Here | None:
-    """Return the cluster that `iris up` has started on this machine. None if the cluster has another address.
+    """Return the cluster that `iris up` has started on this machine, or None if the cluster has another address.
 
     If the server of the cluster has ended, the result is None. A program of another user may now listen at the port,
     and that program must not get the token.
@@ -172,7 +172,7 @@ def find_here(address: str) -> Here | None:
 
 
 def find_token(address: str) -> str | None:
-    """Return the token of the cluster that `iris up` has started on this machine. None if the cluster has another
+    """Return the token of the cluster that `iris up` has started on this machine, or None if the cluster has another
     address.
 
     Raises:

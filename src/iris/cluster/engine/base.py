@@ -226,7 +226,7 @@ class Engine(Protocol):
         """Return all machines, each with its capacity and its free capacity."""
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when the next snapshot may differ from the last one, or after `timeout_s` seconds."""
+        """Wait until the next snapshot may differ from the last snapshot, but at most `timeout_s` seconds."""
 
     async def close(self) -> None:
         """End all workers gracefully, release all gangs, and stop the engine. `iris down` calls this method.

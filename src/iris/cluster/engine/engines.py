@@ -76,7 +76,7 @@ def create_engine(
 
 
 def engine_directory(engine: str, state_dir: Path) -> Path:
-    """Return the directory that an engine has in the state directory."""
+    """Return the path of an engine's directory, which is in the state directory."""
     return state_dir / ("workers" if engine == LOCAL_ENGINE else engine)
 
 

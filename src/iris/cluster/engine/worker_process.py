@@ -37,7 +37,7 @@ class ChildProcess(Protocol):
     """A process that is a child of this process: a `Popen` object or a prepared worker."""
 
     def poll(self) -> int | None:
-        """Return the exit code of the process. None while the process runs."""
+        """Return the exit code of the process, or None while the process runs."""
 
     def wait(self) -> int:
         """Wait until the process has ended, and return its exit code."""

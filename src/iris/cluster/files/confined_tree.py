@@ -190,7 +190,7 @@ class ConfinedTree:
 
     @staticmethod
     def _link_target(directory: int, name: str) -> str | None:
-        """Return the target of a symbolic link. None: the file is missing, or it is no link."""
+        """Return the target of a symbolic link, or None if the file is missing or is not a link."""
         try:
             return os.readlink(name, dir_fd=directory)
         except OSError as error:

@@ -34,7 +34,7 @@ def list_page(tree: ConfinedTree, path: str, *, recursive: bool, page_token: str
 
     Raises:
         NotFoundError: There is no file at the path.
-        InvalidArgumentError: The path or the token is no path inside of the tree.
+        InvalidArgumentError: The path or the token is not a path inside of the tree.
         ResourceExhaustedError: A directory has more than `MAX_NAMES` files.
     """
     begin = parts_of(path)
@@ -108,7 +108,9 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
 
 
 def _names(directory: int, begin: Sequence[str]) -> tuple[list[str], str]:
-    """Return the names of a directory's files in order, and one of the names that are not UTF-8; empty if all are."""
+    """Return the names of a directory's files in order, and one of the names that are not UTF-8, or an empty text if
+    all names are UTF-8.
+    """
     names, other, count = [], "", 0
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -1,7 +1,7 @@
 """Defines how the outputs of an attempt are packed: the contents of all regular files, and an index of all files.
 
-The worker makes the pack while it sends it, and stores it nowhere. The controller stores the pack as one file, so that
-names which a task has chosen never become names on the controller's disk.
+The worker makes each part of the pack when the part is sent, and stores no pack. The controller stores the pack as one
+file, so that names which a task has chosen never become names on the controller's disk.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class FollowRules:
     """The rules by which one reader follows logs.
 
     Attributes:
-        retry: For how long and how often a reader tries again to read a log.
+        retry: For how many seconds, and how many times, a reader tries again to read a log.
         follow: Whether the reader waits for future lines and attempts.
         one_attempt: Whether the reader wants only the attempts at which it starts.
         resumes: Whether the reader knows how far it has read, so that it can continue after a broken stream.
@@ -121,12 +121,12 @@ class Follow:
 
     @property
     def is_over(self) -> bool:
-        """Whether the reader has got everything."""
+        """Whether the reader has received all logs that it wants, to their ends."""
         return self._progress.is_over
 
     @property
     def has_outage(self) -> bool:
-        """Whether a log cannot be read at the moment."""
+        """Whether at least one of the logs cannot be read at the moment."""
         return any(outage.tries for outage in self._outages.values())
 
     @property

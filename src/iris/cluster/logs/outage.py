@@ -41,7 +41,7 @@ class Pauses(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """For how long and how often a reader tries again to read a log.
+    """For how many seconds, and how many times, a reader tries again to read a log.
 
     Attributes:
         patience_s: The number of seconds without data from the log after which the reader gives up.
@@ -60,7 +60,7 @@ class Outage:
     """The failed tries to read one log.
 
     Args:
-        rules: For how long and how often the reader tries again to read the log.
+        rules: For how many seconds, and how many times, the reader tries again to read the log.
         pauses: The pauses between the tries.
 
     Attributes:

@@ -191,7 +191,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return reduced
 
     def _named_in(self, arguments: Any, obj: object) -> str:
-        """Return the object's name if its reduction contains "module:name" for an import. Empty otherwise."""
+        """Return the name of an object if an argument of the object's reduction is a text "module:name" that names the
+        object. Otherwise return an empty string.
+        """
         for text in arguments if isinstance(arguments, tuple) else ():
             if isinstance(text, str) and ":" in text:
                 module, _, name = text.partition(":")
@@ -227,7 +229,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return module == "__main__" or module in self._own
 
     def _mark(self, obj: Any, name: str | None = None) -> str | None:
-        """Return the mark of an object if a module that is pickled by value contains the object. None otherwise."""
+        """Return the mark of an object if a module that is pickled by value contains the object, and None otherwise."""
         name = name or getattr(obj, "__qualname__", None)
         module = getattr(obj, "__module__", None)
         if not isinstance(module, str) or not name or not self._is_own(module) or _find(module, name) is not obj:
@@ -263,7 +265,7 @@ def _module_of(obj: object, name: str) -> str | None:
 
 
 def _find(module: str, name: str) -> object:
-    """Return the object with a dotted name in a module of this process. None if there is no such object."""
+    """Return the object with a dotted name in a module of this process, or None if there is no such object."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         try:

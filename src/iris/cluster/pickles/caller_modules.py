@@ -27,7 +27,7 @@ class CallerModules:
         self._found: dict[str, types.ModuleType | None] = dict.fromkeys(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this process's module if its source equals the source in the task. None otherwise."""
+        """Return this process's module if its source equals the source in the task, and None otherwise."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]

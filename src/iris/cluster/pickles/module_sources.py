@@ -70,7 +70,8 @@ def root_of(name: str, place: str) -> str:
 
 
 def find_module(name: str, skip: object = None) -> FoundModule | None:
-    """Return the module that `import name` would load, without running it. None if there is no such module.
+    """Find the module that `import name` would load, without running the module. Return None if there is no such
+    module.
 
     Args:
         name: The full name of the module.
@@ -117,7 +118,9 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
 
 
 def _digest(file: str, loader: object) -> str:
-    """Return the SHA-256 of a source file. The file may be in an archive. Empty if the file cannot be read."""
+    """Return the SHA-256 of a source file, or an empty string if the file cannot be read. The file may be in an
+    archive.
+    """
     try:
         with open(file, "rb") as opened:
             data = opened.read()

@@ -38,7 +38,7 @@ class Modules(Protocol):
     """Chooses the modules for the code in one pickle."""
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its source equals the source of the sent module. None otherwise."""
+        """Return this machine's module if its source equals the source of the sent module, and None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
         """Return this machine's module if its globals should get sent values, and None otherwise."""
@@ -210,7 +210,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return value
 
     def _find(self, mark: str | None) -> Any:
-        """Return the marked object from this machine's module. None if that module has another source."""
+        """Return the marked object from this machine's module, or None if that module has another source."""
         if mark is None or not mark.startswith(MARK):
             return None
         module_name, qualname = _split(mark)
@@ -225,7 +225,7 @@ class ResolvingUnpickler(pickle.Unpickler):
 
 
 def _look_up(found: Any, qualname: str) -> Any:
-    """Return the object with a dotted name in a module. None if there is no such object."""
+    """Return the object with a dotted name in a module, or None if there is no such object."""
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found

@@ -52,11 +52,11 @@ class TaskModules:
         self._decide(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its source equals the source of the sent module. None otherwise."""
+        """Return this machine's module if its source equals the source of the sent module, and None otherwise."""
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals should get the sent values. None otherwise."""
+        """Return this machine's module if its globals should get the sent values, and None otherwise."""
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
@@ -76,7 +76,9 @@ class TaskModules:
                 vars(home).setdefault(thing.__qualname__, thing)
 
     def explain(self, error: BaseException) -> str:
-        """Return advice for an error whose cause is that a part of a module was not sent. Empty for other errors."""
+        """Return advice for an error whose cause is that a part of a module was not sent. Return an empty string for
+        other errors.
+        """
         name: object = None
         if isinstance(error, AttributeError):
             name = getattr(error.obj, "__name__", None) if isinstance(error.obj, types.ModuleType) else None

@@ -56,7 +56,7 @@ def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
 
 
 def read_trailer(data: bytes) -> Trailer | None:
-    """Return the trailer of a pickle. None if the pickle has no trailer."""
+    """Return the trailer of a pickle, or None if the pickle has no trailer."""
     end = len(data) - len(_MAGIC) - _LENGTH.size
     if end < 0 or not data.endswith(_MAGIC):
         return None

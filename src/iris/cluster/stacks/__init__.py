@@ -1,3 +1,3 @@
-"""Call stacks on the wire: tables of frames, and sums of stacks. Worker, controller and client import this package. It
-has only pure code.
+"""Call stacks in messages: tables of frames, and the number of samples with each stack. Worker, controller and client
+import this package. It has only pure code.
 """

@@ -32,7 +32,7 @@ class FrameTable:
         self._positions: dict[tuple[str, str, int], int] = {}
 
     def add(self, function: str, file: str, line: int) -> int:
-        """Return the position of a frame, which is added unless the table has it already.
+        """Return the position of a frame in the table. If the table does not contain the frame yet, add the frame.
 
         Raises:
             TableFullError: The frame is new, and the table is full.

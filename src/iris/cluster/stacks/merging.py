@@ -15,7 +15,7 @@ from iris.rpc.cluster_pb2 import (
 
 
 class StackCounts:
-    """How often each stack was seen.
+    """Counts the samples of each call stack.
 
     Attributes:
         table: The frames of the stacks.

@@ -14,8 +14,8 @@ class SizeLimit:
         self._left = most_bytes
 
     def admit(self, size: int) -> bool:
-        """Return whether a part of this many bytes fits into the answer, and count it if it fits. After a part that
-        does not fit, smaller parts may still fit.
+        """Return whether a part of `size` bytes fits into the answer. If the part fits, count its bytes. After a part
+        that does not fit, smaller parts may still fit.
         """
         if size > self._left:
             return False

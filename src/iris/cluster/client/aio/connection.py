@@ -74,7 +74,7 @@ class AsyncClusterConnection:
 
     @property
     def address(self) -> str:
-        """The base URL of the controller. Empty before a local cluster has started."""
+        """The base URL of the controller, or an empty string while a local cluster has not started yet."""
         return "" if self._access is None else self._access.address
 
     async def open(self) -> ClusterAccess:

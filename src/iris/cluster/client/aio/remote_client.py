@@ -46,7 +46,7 @@ class AsyncClusterClient(AsyncVerbs):
 
     @property
     def controller_address(self) -> str:
-        """The base URL of the controller. Empty before a local cluster has started."""
+        """The base URL of the controller, or an empty string while a local cluster has not started yet."""
         return self.connection.address
 
     # Watching.

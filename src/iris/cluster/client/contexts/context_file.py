@@ -146,7 +146,8 @@ def read_contexts() -> Contexts:
 
 
 def find_context_at(address: str) -> Context | None:
-    """Return the context with an address. None if there is none, or if there are several and none of them is current.
+    """Return the context with an address. Return None if no context has the address, or if several contexts have the
+    address and none of them is current.
 
     Args:
         address: The base URL of a controller.

@@ -283,7 +283,7 @@ class LocalEngine:
             self._allocate_waiting()
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when a gang was allocated or lost a worker, or after `timeout_s` seconds."""
+        """Wait until a gang was allocated or has lost a worker, but at most `timeout_s` seconds."""
         await happens(self._changed, timeout_s)
         self._changed.clear()
 
@@ -439,8 +439,9 @@ def _share(
         return amount // workers + (1 if index < amount % workers else 0)
 
     gpus = tuple(devices[index::workers])
-    # Each worker gets whole cores, because a job of one core would not fit on a worker with a fraction. The fraction of
-    # a core that is left goes to the first worker.
+    # Only whole cores are divided among the workers. Equal shares could leave each worker with less than one core, so
+    # that a job of one core would fit on none of them. If the machine has a fraction of a core besides its whole cores,
+    # the first worker also gets this fraction.
     whole, fraction = divmod(total.cpu_millicores, MILLICORES)
     cpu_millicores = part(whole) * MILLICORES + (0 if index else fraction)
     share = Resources(cpu_millicores, memory_bytes=total.memory_bytes // workers, gpu=len(gpus))

@@ -169,7 +169,7 @@ class RayEngine:
         return self._machines
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when Ray has reported a change, or after `timeout_s` seconds."""
+        """Wait until Ray has reported a change, but at most `timeout_s` seconds."""
         await happens(self._changed, timeout_s)
         self._changed.clear()
 

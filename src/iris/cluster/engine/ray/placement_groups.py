@@ -104,7 +104,8 @@ class RayGangs:
         cluster_id: The id of the cluster.
         arguments: The command line of each worker, without the worker's id.
         lease_s: The lease of workers in seconds, see `SlotActor`.
-        defer: Schedules a call in the thread that owns this object. Callbacks in other threads use this function.
+        defer: A function that schedules a call in the thread that owns this object. Callbacks in other threads use this
+            function.
     """
 
     def __init__(self, cluster_id: str, arguments: Sequence[str], lease_s: float, defer: Defer) -> None:

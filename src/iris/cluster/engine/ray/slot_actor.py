@@ -53,7 +53,7 @@ class SlotActor:
         await asyncio.to_thread(self._start, credentials)
 
     async def watch(self) -> str:
-        """Wait until the worker and all its processes have ended, and return how it ended."""
+        """Wait until the worker and all its processes have ended, and return how the worker ended."""
         return await asyncio.shield(asyncio.wrap_future(self._ended))
 
     async def stop(self) -> None:

@@ -337,7 +337,9 @@ def read_nodes(text: str, partitions: frozenset[str]) -> list[NodeInfo]:
 
 
 def _fields(line: str) -> dict[str, str]:
-    """Parse a line such as `Name=value Other=value`. A value may contain `=`, and spaces that no name follows."""
+    """Parse a line such as `Name=value Other=value`. A value may contain `=` and spaces. The value ends at a space that
+    is followed by another name and `=`.
+    """
     return dict(re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line))
 
 

@@ -206,7 +206,7 @@ class SlurmEngine:
         return [replace(node.machine, tasks=held[node.machine.name]) for node in self._nodes]
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when a query of Slurm has shown a change, or after `timeout_s` seconds."""
+        """Wait until a query of Slurm has shown a change, but at most `timeout_s` seconds."""
         end_s = _now_s() + timeout_s
         while not self._changed.is_set() and (left_s := end_s - _now_s()) > 0:
             refresh = asyncio.ensure_future(self._refresh_if_due())

@@ -30,8 +30,8 @@ def seconds_left(slurm_job_id: str) -> int | None:
 
 
 def parse_span(text: str) -> int | None:
-    """Return a span of time in seconds, from the form in which squeue prints it. Return None for a text that is no
-    span, such as UNLIMITED.
+    """Return a span of time in seconds, from the form in which squeue prints it. Return None for a text that is not a
+    span of time, such as UNLIMITED.
     """
     match = _SPAN.fullmatch(text)
     if match is None:

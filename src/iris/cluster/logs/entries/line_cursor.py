@@ -13,8 +13,8 @@ class OtherPositions:
     """The positions in the logs of the other tasks of a stream, for the cursors of the lines of one record.
 
     Args:
-        read: A function that returns the positions by task index. Called when the first cursor is read, because users
-            read few cursors.
+        read: A function that returns the positions by task index. It is called only when a user reads the first cursor,
+            because users read few cursors.
     """
 
     __slots__ = ("_encoded", "_read")
@@ -24,11 +24,13 @@ class OtherPositions:
         self._encoded: bytes | None = None
 
     def cursor(self, job_id: str, task_index: int, position: Position) -> str:
-        """Return the cursor of a line: the position after the line in its own task, and these positions."""
+        """Return the cursor of a line, which contains the position after the line, and the positions in the other
+        tasks' logs.
+        """
         return encode_cursor(job_id, {task_index: position}, self.encoded())
 
     def encoded(self) -> bytes:
-        """Return these positions in the binary format of a cursor."""
+        """Return the positions in the other tasks' logs, in the binary format of a cursor."""
         if self._encoded is None:
             self._encoded = encode_positions(self._read())
         return self._encoded

@@ -35,10 +35,10 @@ class LineReader:
         piece_lines: About how many entries `read` makes at a time. 0: no limit. The limit applies to records whose
             lines have similar lengths. `piece_bytes` limits the entries of all other records.
         blocks: Whether all whole lines of one piece become one entry, whose data contains the newlines between them.
-            A reader that needs only the bytes of the lines saves most of the time with it.
+            A reader that needs only the bytes of the lines then takes much less time.
 
     Attributes:
-        jumps: Whether a filter may exclude records. If True, a jump of the offset is no gap.
+        jumps: Whether a filter may exclude records. If True, a jump of the offset is not a gap.
     """
 
     def __init__(
@@ -152,7 +152,9 @@ class LineReader:
         return max(1, min(self._piece_bytes, len(payload) * self._piece_lines // num_lines))
 
     def _cut(self, source_id: int) -> list[LogEntry]:
-        """Return the first part of a partial line that is too long to keep. Empty: the line is not too long."""
+        """Return the first part of a source's partial line if the line is too long to keep, and otherwise an empty
+        list.
+        """
         partial = self._partial[source_id]
         if len(partial) >= self._longest:
             return self._take_partial(source_id)

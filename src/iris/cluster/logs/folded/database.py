@@ -78,7 +78,8 @@ class Databases:
         self._of_parent: OrderedDict[Path, tuple[tuple[int, int], sqlite3.Connection]] | None = None
 
     def read(self, path: Path, reading: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Call `reading` with a connection to a database, and return its result; None if there is no database.
+        """Call `reading` with a connection to a database, and return the result of the call. Return None if there is no
+        database.
 
         Raises:
             OSError: The database cannot be read.

@@ -36,7 +36,7 @@ class PartLimits(NamedTuple):
 
     Attributes:
         max_bytes: About how many bytes of records a part has.
-        max_line_bytes: The middle of a longer line is left out.
+        max_line_bytes: The largest size of a line. The middle of a longer line is left out.
         look_bytes: About how many bytes of records the server reads for a part.
     """
 
@@ -49,8 +49,8 @@ class Selection(NamedTuple):
     """Selects the lines of a part.
 
     Attributes:
-        log_filter: Selects lines by source, time and pattern.
-        find: Selects those of the lines that match a second pattern.
+        log_filter: The filter that selects lines by source, time and pattern.
+        find: A second filter, with the pattern for which a user searches. A line must pass both filters.
     """
 
     log_filter: LogFilter
@@ -181,7 +181,7 @@ class _Found:
             self.begin = self._steps[0][0]
 
     def records(self) -> list[bytes]:
-        """Return the lines."""
+        """Return the selected lines of the whole range."""
         return [record for _, _, records in self._steps for record in records]
 
 
@@ -216,8 +216,8 @@ class _PartReading:
         return self._part(found.records, begin, found)
 
     def backwards(self, position: int | None) -> Steps[LogPart]:
-        """Read the lines before a position, in ranges that are read forwards. The first range is the last one of the
-        part.
+        """Read the lines before a position, range by range. The ranges are read from the last to the first, and each
+        single range is read forwards.
 
         If the position is None, the part ends at the end of the log. Only this part contains the partial lines at the
         end of a final log, because no later part could contain them.
@@ -336,8 +336,8 @@ class _PartReading:
 
 
 def _shortened(block: LineBlock, start: int, end: int, limit: int) -> Iterator[bytes]:
-    """Yield a long line as two records: its first `limit` bytes, and a record at its end. Of a progress bar, yield only
-    the last state, because a terminal would show only this state.
+    """Yield a long line as two records: its first `limit` bytes, and a record at its end. If the line is a progress
+    bar, yield only its last state, because a terminal would show only this state.
     """
     data, newline = block.data, block.data.endswith(b"\n", start, end)
     state = data.rfind(b"\r", start, end - 2 if newline else end - 1)

@@ -76,7 +76,7 @@ class FilteredReader:
 
     @property
     def written(self) -> Offsets | None:
-        """How many bytes each source of the log has written. None before the end of a complete log was read."""
+        """How many bytes each source of the log has written, or None before the end of a complete log was read."""
         return None if self._walk is None else self._walk.reader.written
 
     @property

@@ -31,8 +31,8 @@ class LogFilter:
     Attributes:
         start_ms: Select only lines later than this time; 0 selects all.
         end_ms: Select only lines up to this time; 0 selects all.
-        regex: An RE2 pattern that is searched in the text of each line. Bytes that are no UTF-8 become U+FFFD. ""
-            selects all.
+        regex: An RE2 pattern that is searched in the text of each line. Bytes that are not valid UTF-8 become U+FFFD.
+            "" selects all.
         sources: Select only lines of these sources; an empty sequence selects all.
         tail: Select only the last N lines that pass the other filters; 0 selects all.
         max_lines: Select only the first N lines that pass the other filters; 0 selects all.
@@ -134,8 +134,8 @@ class _Pattern:
     """An RE2 pattern that is searched in lines.
 
     The pattern is searched in the decoded text of a line, because RE2 cannot search arbitrary bytes. In RE2's UTF-8
-    mode, not even `.` matches a byte that is no UTF-8. In RE2's Latin-1 mode, `é` in a class or with (?i) has another
-    meaning.
+    mode, not even `.` matches a byte that is not valid UTF-8. In RE2's Latin-1 mode, `é` in a class or with (?i) has
+    another meaning.
 
     Most lines do not match, and searching a whole block of lines is faster than searching each line. Therefore a whole
     block is searched if the result is the same. This holds if `^` and `$` match the ends of lines, and no part of the

@@ -151,8 +151,8 @@ class LogReader:
            read to its end, even if it was dropped meanwhile.
         3. Return a gap if the segment begins after the bytes that were returned.
         4. Read and check records, up to the next segment, the tip, or the end of the file.
-        5. Bytes that are no record are damage. Continue with the next segment, whose name states how much is missing.
-           In the last segment, continue with the tip, or with the end of the log.
+        5. Bytes that do not form a record count as damage. Continue with the next segment, whose name states how much
+           is missing. In the last segment, continue with the tip, or with the end of the log.
         """
         while True:
             step = self._next_step(max_bytes, final)
@@ -188,7 +188,9 @@ class LogReader:
         return self._last_end[1]
 
     def mark(self) -> bytes:
-        """Return no bytes. The records themselves show how far this reader has read, so no further marks are needed."""
+        """Return no bytes. The records themselves show how far this reader has read, so it needs no empty records as
+        marks.
+        """
         return b""
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ class OpenLog:
         reader: The object that reads the records of the log.
         is_final: A function that returns whether the attempt has ended and its whole log is on disk.
         end: A function that returns the attempt's state for the closing message.
-        writer: The object that writes the log and announces news; None when the log no longer grows.
+        writer: The object that writes the log and announces new records; None when the log no longer grows.
         goal: The position, in bytes of records, at which a stream without `follow` ends. Without this limit, such a
             stream might never end, because a task can write faster than a reader reads.
         keeps_file_open: Whether the log's file stays open between two reads.

@@ -64,7 +64,9 @@ class PendingLogs:
         self._pending.pop(self._current, None)
 
     async def wait(self, until_s: float) -> None:
-        """Return when a log is pending, when a partial line must be shown, or at `until_s` on the monotonic clock."""
+        """Wait until a log is pending or a partial line must be shown, but not longer than until `until_s` on the
+        monotonic clock.
+        """
         if self._pending:
             return
         self._event.clear()

@@ -140,7 +140,7 @@ class PySpy:
         except OSError as error:
             return _not_started(error)
         if samples or not _has_error(done.stderr):
-            return samples  # If all threads wait, 0 samples are no error.
+            return samples  # Without an error, 0 samples mean that all threads wait.
         return problem_in(done.stderr, partial(explain_refusal, pid, program))
 
     def _find(self) -> str | None:
@@ -192,7 +192,7 @@ def _not_started(error: OSError) -> StackProblem:
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
-    """Return once a child has ended, and collect it."""
+    """Wait until a child process has ended, and collect the process."""
     if process.poll() is not None:
         return
     try:

@@ -18,7 +18,7 @@ _CAP_SYS_PTRACE = 1 << 19
 
 
 def yama_scope(path: str = _YAMA) -> int | None:
-    """Return Yama's setting `kernel.yama.ptrace_scope`, from 0 to 3. None if the kernel has no Yama."""
+    """Return Yama's setting `kernel.yama.ptrace_scope`, from 0 to 3, or None if the kernel has no Yama."""
     try:
         with open(path) as file:
             return int(file.read())
@@ -93,7 +93,7 @@ def explain_refusal(pid: int, program: str) -> str:
 
 
 def _status_field(pid: int, name: str) -> str:
-    """Return the first word of a field in /proc/PID/status. Empty if the process has ended."""
+    """Return the first word of a field in /proc/PID/status, or an empty string if the process has ended."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             return next((line.split()[1] for line in file if line.startswith(f"{name}:")), "")

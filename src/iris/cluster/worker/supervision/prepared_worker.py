@@ -83,7 +83,7 @@ class PreparedWorker:
         self.wait()
 
     def poll(self) -> int | None:
-        """Return the exit code of the process, as `Popen.poll` does. None while the process runs."""
+        """Return the exit code of the process, or None while the process runs, in the same way as `Popen.poll`."""
         return self._collect(os.WNOHANG)
 
     def wait(self) -> int:
