@@ -51,7 +51,7 @@ class TaskReference:
 
     @property
     def task_id(self) -> str:
-        """`"{job_id}/task-{index}"`."""
+        """The id of the task, in the form `"{job_id}/task-{index}"`."""
         return f"{self.job_id}/task-{self.task_index}"
 
 
@@ -90,9 +90,9 @@ def check_whole_number(
         value: The given value.
         least: The smallest accepted number.
         most: The largest accepted number.
-        none: What None means, for the text of the error. Empty if None is not accepted.
-        accepted: The accepted values, for the text of the error. The default is "a whole number" within the bounds.
-        advice: What a user can do instead, for the error.
+        none: What the value None means, as words for the error's text. An empty string if None is not accepted.
+        accepted: The accepted values, as words for the error's text. The default is "a whole number" within the bounds.
+        advice: What a user can do instead, as words for the error's text.
 
     Raises:
         InvalidArgumentError: The value is not a whole number, or is out of bounds.
@@ -232,9 +232,9 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     Args:
         name: The argument's name.
         value: The given value.
-        empty: Accept empty text.
+        empty: Whether empty text is accepted.
         accepted: What the argument may be, for the error.
-        none: What None means, for the error. Empty if None is not accepted.
+        none: What the value None means, as words for the error's text. An empty string if None is not accepted.
 
     Raises:
         InvalidArgumentError: The value is not text, or cannot be encoded in UTF-8.
@@ -244,7 +244,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # A member of an enum of texts is converted into plain text by `str`.
+    return str.__str__(value)  # A `StrEnum` member becomes plain text.
 
 
 def check_utf8(what: str, text: str) -> None:

@@ -77,7 +77,9 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, 
 
 
 def _note_failed_inputs(connection: Connection, status: cluster_pb2.JobStatus, output: Output) -> None:
-    """Print how many inputs have failed, although the job has succeeded, and the command that shows the first one."""
+    """Print how many inputs of a succeeded job have failed, and the command that shows the log of the first failed
+    input.
+    """
     output.note(words_of_failure(status))
     if connection.place != "embedded":
         index = failed_inputs(status)[0].task_index
@@ -114,8 +116,9 @@ def _show(
 
 
 class QuickPreparation:
-    """Finds the log lines about the preparation of a task that took less than a second. `iris run` does not show these
-    lines."""
+    """Finds the log lines about the preparation of a task, if the preparation took less than a second. `iris run` does
+    not show these lines.
+    """
 
     def __init__(self) -> None:
         self._began_ms: dict[tuple[int, int], int] = {}

@@ -77,8 +77,9 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 class _TooSlow(BaseException):
-    """The error that ends a completion when the cluster has not answered in time. It is no `Exception`, so that the
-    client does not treat it as a broken connection and repeat the call."""
+    """The error that ends a completion when the cluster has not answered in time. It is not an `Exception`, so that the
+    client does not treat it as a broken connection and repeat the call.
+    """
 
 
 @contextmanager

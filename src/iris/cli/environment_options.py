@@ -61,8 +61,9 @@ def read_env_file(path: str) -> dict[str, str]:
 
 
 def all_variables(files: Iterable[dict[str, str]], given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the variables of files and of options. If several files set the same variable, the last file counts.
-    Options override files."""
+    """Return the environment variables from files and from options. If several files set the same variable, the last
+    file counts. Options override files.
+    """
     variables: dict[str, str] = {}
     for file in files:
         variables |= file

@@ -18,9 +18,9 @@ from iris.rpc import cluster_pb2
 
 # The exit code after an error of Iris, for all commands that do not exit with the code of a job.
 EXIT_ERROR = 1
-# A task failed although its process exited with 0, for example because its result could not be stored.
+# The exit code if a task failed although its process exited with 0, for example because its result could not be stored.
 EXIT_FAILED = 1
-# The program `timeout` of the GNU coreutils exits with the same code.
+# The exit code after a timeout. The program `timeout` of the GNU coreutils exits with the same code.
 EXIT_TIMEOUT = 124
 EXIT_IRIS_FAILED = 125
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -102,7 +102,9 @@ class JobCodeCommand(click.Command):
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, as `click.Command` does. Print an error of Iris, and return its exit code."""
+        """Run the command, as `click.Command` does. If Iris itself fails, print the error and return the exit code of
+        such an error.
+        """
         try:
             return super().invoke(ctx)
         except IrisError as error:

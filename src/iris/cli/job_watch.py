@@ -85,7 +85,7 @@ class JobWatch:
         job_id: The job.
         output: The output, which several threads may use.
         tasks: The indices of the tasks that the user follows. None: the user follows the whole job.
-        has_line: Whether this job may use the status line. Only one job at a time may.
+        has_line: Whether this job may use the status line. Only one job at a time may use it.
     """
 
     def __init__(
@@ -164,7 +164,8 @@ class JobWatch:
         """Show why the job waits, and wait for the next change. Return the shown reason.
 
         Args:
-            shown: The reason that was shown last. Empty: none was shown yet, and a short wait is not shown.
+            shown: The reason that was shown last. An empty string if no reason was shown yet. In this case, a short
+                wait is not shown.
         """
         if not shown and self._changed.wait_for(lambda: self._over or not self._activity.waits, _SHOW_WAITING_AFTER_S):
             return shown
@@ -177,7 +178,9 @@ class JobWatch:
         return activity.waits
 
     def _show_running(self) -> None:
-        """Show how much of the job runs if the tasks are quiet, and wait for a second or for the next change."""
+        """If the tasks have written nothing lately, show how much of the job runs. Then wait for a second, or for the
+        next change of the job.
+        """
 
         def text(quiet_s: float) -> str:
             # Each call makes a new text, because the text contains the time for which the job has run.

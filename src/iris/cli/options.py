@@ -82,7 +82,9 @@ def json_option(text: str = "Print one JSON document on stdout.") -> Callable[[C
 
 
 def config_options(command: Command) -> Command:
-    """Add a flag to a command for each option of a cluster's configuration. Options not given are None or ()."""
+    """Add a flag to a command for each option of a cluster's configuration. An option that the user does not give has
+    the value None, or () if it can be given several times.
+    """
     for option in reversed(ClusterConfig.options.values()):
         if option.flag:
             command = _config_option(option)(command)

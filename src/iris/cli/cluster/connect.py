@@ -31,8 +31,8 @@ class Connection:
     Args:
         client: The client of the cluster.
         place: Where tasks run: in a cluster that is embedded in this command ("embedded"), on this machine ("here"), or
-            on other machines ("elsewhere"), for example on Ray. None: ask the cluster, which answers "here"
-            if this command itself runs in a task of the cluster, and "elsewhere" otherwise.
+            on other machines ("elsewhere"), for example on Ray. If `place` is None, the cluster is asked. It answers
+            "here" if this command itself runs in a task of the cluster, and "elsewhere" otherwise.
         embedded: The cluster that this command has started and that ends with it, if any.
 
     Attributes:
@@ -82,8 +82,8 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Return a connection to the cluster at `address` or of `--context`, or else to the cluster that `find_cluster`
-    chooses.
+    """Connect to the cluster at `address` or to the cluster of `--context`. If neither is given, connect to the cluster
+    that `find_cluster` chooses.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -99,7 +99,7 @@ def connect(address: str | None) -> Connection:
 
 
 def connect_or_embed(address: str | None) -> Connection:
-    """Return a connection like `connect`. If there is no cluster, start one that ends with the connection.
+    """Connect to a cluster as `connect` does. If there is no cluster, start a cluster that ends with the connection.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.

@@ -1,4 +1,6 @@
-"""Waits for the ends of several jobs and tasks, and yields each end as soon as it is known."""
+"""Waits for the ends of several jobs and tasks. Yields the final status of each job or task as soon as its end is
+known.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def start(self, ends: queue.SimpleQueue[tuple[Target, Status | IrisError]]) -> None:
-        """Start the thread, which adds the final status or an error to the queue."""
+        """Start the thread. It adds the final status of the job or task to the queue `ends`, or the error of the
+        watch.
+        """
 
         def watch() -> None:
             try:

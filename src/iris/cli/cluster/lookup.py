@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LATEST = "@"
 _SHOWN = 3
-_COMPARED = 1000  # An unknown id is compared with the ids of this many jobs.
+_COMPARED = 1000  # To suggest similar ids, an unknown id is compared with the ids of this many jobs.
 _UNFINISHED = [name for number, name in STATE_NAMES.items() if number and number not in FINAL_STATES]
 _SHOWN_CANDIDATES = 10
 
@@ -201,8 +201,9 @@ class Lookup:
         raise NotFoundError(f"there is no latest job{whose}: 'iris ps --all' shows all jobs")
 
     def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
-        """Return the status of a job from a list. If the command needs the tasks of the job, request the status with
-        the tasks."""
+        """Return the status of a job that was found in a list of jobs. If the command needs the tasks of the job,
+        request the status again, with the tasks.
+        """
         return self._client.status(job.job_id) if self._with_tasks else job
 
 
@@ -237,7 +238,7 @@ def _task_in(name: str) -> tuple[str, int | None]:
 
 
 def _listed(targets: Iterable[Target]) -> str:
-    """Return lines with the ids and states of jobs."""
+    """Return a text with one line for each job: its id and its state."""
     shown = list(targets)
     lines = [f"\n  {target.name} ({state_name(target.job.state)})" for target in shown[:_SHOWN_CANDIDATES]]
     more = len(shown) - len(lines)

@@ -35,7 +35,7 @@ from iris.system.private_dir import open_private
 if TYPE_CHECKING:
     from iris.client import IrisClient
 
-_SERVER_LOG_BYTES = 2 << 20  # The size of the last part of the server's event log that a bundle contains.
+_SERVER_LOG_BYTES = 2 << 20  # A bundle contains at most the last 2 MiB of the server's event log.
 _WORKER_LOG_BYTES = 256 << 10
 _MAX_WORKERS = 64
 _DUMP_S = 2.0

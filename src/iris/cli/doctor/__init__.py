@@ -1,3 +1,3 @@
-"""The checks of `iris doctor`: what is measured, and what follows from it. Only the command `iris doctor` imports this
-package.
+"""The checks of `iris doctor`: code that measures the cluster, and code that decides what is wrong with the cluster.
+Only the command `iris doctor` imports this package.
 """

@@ -1,4 +1,6 @@
-"""Carries out the checks of `iris doctor`, in an order in which each check still works if the later ones cannot."""
+"""Carries out the checks of `iris doctor`. No check needs the result of a later check, so that a failure hides as
+little as possible.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Finding:
         subject: What was checked, for example "controller" or "worker local-0".
         status: How good or bad the finding is.
         text: What was found.
-        advice: What to do about it; empty if nothing needs to be done.
+        advice: What a person can do about the finding. An empty string if nothing needs to be done.
     """
 
     check: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def has_problem(findings: Iterable[Finding]) -> bool:
-    """Return whether something does not work."""
+    """Return whether one of the findings is a problem."""
     return any(finding.status is Status.PROBLEM for finding in findings)
 
 

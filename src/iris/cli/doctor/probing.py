@@ -1,4 +1,4 @@
-"""Looks at the controller and the workers from this machine, by plain HTTP and without a token."""
+"""Calls the health probes of the controller and the workers from this machine, by plain HTTP and without a token."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def probe_server(address: str, tls: ClientTls, timeout_s: float = _TIMEOUT_S) ->
 
 
 def errors_of(addresses: Iterable[tuple[str, str]], tls: ClientTls) -> dict[str, str]:
-    """Return why this machine cannot connect to servers, by id. The text is empty for a server that can be reached.
+    """Return why this machine cannot connect to each of some servers, by id. The reason is an empty string if the
+    machine can connect to the server.
 
     Args:
         addresses: The pairs of id and URL.
@@ -89,8 +90,9 @@ def _connect(address: str, tls: ClientTls, timeout_s: float) -> http.client.HTTP
 
 
 def _get(connection: http.client.HTTPConnection, address: str, path: str) -> tuple[bool, str | None]:
-    """Call a health probe of a server. Return whether a server of Iris answered that all is well, and the header `Date`
-    of the answer."""
+    """Call a health probe of a server. Return two values: whether a server of Iris answered that all is well, and the
+    header `Date` of the answer.
+    """
     connection.request("GET", urlsplit(address).path.rstrip("/") + path)
     answer = connection.getresponse()
     body = answer.read(_MAX_ANSWER_BYTES)

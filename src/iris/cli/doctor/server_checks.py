@@ -25,7 +25,7 @@ class ServerProbe:
     """What a plain HTTP request to the controller has shown.
 
     Attributes:
-        error: Why the controller cannot be reached; empty if it answers.
+        error: Why the controller cannot be reached. An empty string if it answers.
         advice: What to do about `error`.
         is_iris: Whether a server of Iris answers.
         is_ready: Whether the server has loaded its state.
@@ -98,7 +98,7 @@ def judge_token(holder: Holder | None, now_ms: int, *, is_given: bool) -> Findin
 
     Args:
         holder: The holder that the token names; None if the token is malformed, or if this client has no token.
-        now_ms: The time, in milliseconds since the epoch.
+        now_ms: The current time, in milliseconds since the epoch.
         is_given: Whether this client has a token.
     """
     advice = "run 'iris login ADDRESS', or set IRIS_TOKEN; an admin creates a token with 'iris token create NAME'"

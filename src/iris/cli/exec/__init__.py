@@ -1,2 +1,3 @@
-"""Joins a command in a task to the streams, the terminal and the signals of `iris exec`. Only the commands import
-it."""
+"""Connects a command that runs in a task with the streams, the terminal and the signals of the process `iris exec`.
+Only modules in `iris.cli.commands` import this package.
+"""

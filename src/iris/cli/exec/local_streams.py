@@ -30,7 +30,7 @@ class LocalInput:
         self._on_bytes = on_bytes
 
     async def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, once there are any. Return no bytes at the end of the input."""
+        """Wait until bytes have arrived, and return at most `size` of them. Return no bytes at the end of the input."""
         while True:
             await _until_ready(self._descriptor, is_input=True)
             try:
@@ -51,7 +51,7 @@ class LocalOutput:
         on_error: A function that is called when the output cannot be written, for example because its reader has ended.
 
     Attributes:
-        ended: Set when the whole stream was written.
+        ended: An event that is set when the whole stream was written.
     """
 
     def __init__(self, descriptor: int, on_error: Callable[[OSError], None]) -> None:
@@ -70,7 +70,7 @@ class LocalOutput:
         self._rest = memoryview(data)
 
     async def drain(self) -> None:
-        """Wait until all bytes passed to `write` are written. After an error of the output, drop them instead."""
+        """Wait until all bytes passed to `write` are written. After an error of the output, drop the bytes instead."""
         while self._rest:
             await _until_ready(self._descriptor, is_input=False)
             try:
@@ -93,7 +93,7 @@ class LocalOutput:
     abort = close
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the output is no socket."""
+        """Return None, because the output is not a socket."""
         return None
 
 

@@ -1,7 +1,7 @@
 """Runs a command in a task with the streams, the terminal and the signals of this process.
 
-* In a terminal, each key goes to the command in the task once the command has started. Before, and while the cluster
-  does not answer, Ctrl-C ends this process.
+* In a terminal, each key goes to the command in the task once the command has started. Ctrl-C ends this process while
+  the command has not started yet or the cluster does not answer.
 * Without a terminal, SIGINT and SIGQUIT go to the command. The third SIGINT ends this process.
 * SIGTERM and SIGHUP end this process, and the command gets SIGHUP. With `nohup`, SIGHUP is ignored.
 """
@@ -39,7 +39,7 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
         connection: The connections of the client.
         target: The task.
         command: The command.
-        output: Prints messages for people.
+        output: The object that prints messages for people.
 
     Raises:
         BrokenPipeError: The reader of this process's output has ended.

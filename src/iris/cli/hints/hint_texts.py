@@ -14,7 +14,8 @@ _MEMORY = re.compile("([0-9.]+)([KMGTkmgt]?)[bB]?", re.ASCII)
 
 
 def hint_for_command(words: Sequence[str]) -> str:
-    """Return the hint for a command line that begins with a command of another tool. Empty: there is none.
+    """Return the hint for a command line that begins with a command of another tool. Return an empty string if there is
+    no hint.
 
     Args:
         words: The command line without `iris` and its options.
@@ -28,7 +29,7 @@ def hint_for_command(words: Sequence[str]) -> str:
 
 
 def hint_for_option(command: str, option: str, words: Sequence[str]) -> str:
-    """Return the hint for an unknown option. Empty: there is none.
+    """Return the hint for an unknown option. Return an empty string if there is no hint.
 
     Args:
         command: The name of the command, such as `run`.
@@ -65,7 +66,9 @@ def _ports(words: Sequence[str]) -> str:
 
 
 def _value(option: str, words: Sequence[str]) -> str:
-    """Return the value of an option: the text after `=`, or the next word. Empty: there is none."""
+    """Return the value of an option: the text after `=`, or the next word. Return an empty string if the option has no
+    value.
+    """
     for number, word in enumerate(words):
         if word.startswith(f"{option}="):
             return word.partition("=")[2]

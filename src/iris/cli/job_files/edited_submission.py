@@ -77,7 +77,7 @@ def read_edited(text: str, run: click.Command, earlier: LaunchRequest) -> Edited
         earlier: The submission of the earlier job.
 
     Raises:
-        InvalidArgumentError: The text is no valid job file, or has a key that cannot be changed.
+        InvalidArgumentError: The text is not a valid job file, or has a key that cannot be changed.
         click.ClickException: A value is not accepted.
     """
     with tempfile.TemporaryDirectory() as folder:

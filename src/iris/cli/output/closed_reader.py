@@ -47,8 +47,8 @@ def leave_with_reader() -> Iterator[None]:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # A write to a closed network connection also causes SIGPIPE. `has_left` is true only if the reader of stdout
-        # has left.
+        # A write to a closed network connection also causes SIGPIPE. `has_left` is set only if the reader of stdout has
+        # closed the pipe.
         if has_left.is_set() and not over.is_set():
             raise OutputClosedError
 

@@ -52,7 +52,9 @@ def words_of_holder(context: Context) -> str:
 
 
 def words_of_expiry(document: dict[str, Any]) -> str:
-    """Return how long the token of a context is valid, in words. Empty if this is not known."""
+    """Return how long the token of a context is still valid, in words. Return an empty string if this time is not
+    known.
+    """
     if not document.get("expires_at_ms"):
         return ""
     left_ms = document["expires_at_ms"] - now_ms()

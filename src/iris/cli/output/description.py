@@ -37,7 +37,9 @@ _ORDER = [
 
 
 def by_urgency(tasks: Sequence[cluster_pb2.TaskStatus]) -> list[cluster_pb2.TaskStatus]:
-    """Return the tasks, the failed ones first. Tasks that have failed attempts come before others of their state."""
+    """Return the tasks, the failed ones first. Among the tasks in the same state, a task with more attempts comes
+    first.
+    """
 
     def rank(task: cluster_pb2.TaskStatus) -> tuple[int, int, int]:
         order = _ORDER.index(task.state) if task.state in _ORDER else len(_ORDER)

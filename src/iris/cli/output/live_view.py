@@ -29,7 +29,7 @@ class Frame:
     Attributes:
         document: The state for programs. A pipe gets a frame if its document differs from the earlier document in more
             than the `resource_usage` of jobs and tasks.
-        view: Returns the state for people: text or a table.
+        view: A function that returns the state for people: text or a table.
         is_last: Whether nothing can change any more.
     """
 

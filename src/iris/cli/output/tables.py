@@ -185,7 +185,9 @@ def one_line(text: str) -> str:
 
 
 def time_taken(started_at_ms: int, finished_at_ms: int, now_ms: int) -> str:
-    """Return a duration that begins at a start and ends at an end, or now. Empty if the start is 0."""
+    """Return the time between a start and an end as text. An end of 0 stands for now. Return an empty string if the
+    start is 0.
+    """
     return words_of_time((finished_at_ms or now_ms) - started_at_ms) if started_at_ms else ""
 
 

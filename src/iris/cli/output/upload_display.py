@@ -48,7 +48,7 @@ class CopyDisplay:
     """The status line of `iris cp`. A pipe or a file as stderr gets no progress.
 
     Args:
-        output: Prints the line.
+        output: The object that prints the line.
 
     Attributes:
         is_quiet: Whether to show nothing.

@@ -143,7 +143,7 @@ class OutputPipe:
     abort = close
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the stream is no socket."""
+        """Return None, because the stream is not a socket."""
         return None
 
     async def _wait(self) -> None:

@@ -146,7 +146,9 @@ def count_of(items: Iterable[object], what: str) -> str:
 
 
 def time_taken(started_at_ms: int, finished_at_ms: int) -> str:
-    """Return the time from a start to an end, or up to now if the end is 0. Empty if the start is 0."""
+    """Return the time between a start and an end as text. An end of 0 stands for now. Return an empty string if the
+    start is 0.
+    """
     if not started_at_ms:
         return ""
     return words_of_seconds(((finished_at_ms or now_ms()) - started_at_ms) / 1000)

@@ -68,7 +68,7 @@ class MessageWriter:
         """Do nothing, because there is nothing to close."""
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the stream is no socket."""
+        """Return None, because the stream is not a socket."""
         return None
 
     def _complete(self) -> Iterator[Message]:

@@ -84,8 +84,9 @@ def bundle(*, path: Path | None, as_json: bool, address: str | None) -> None:
 
 
 def _names_another_cluster(address: str | None, local: str) -> bool:
-    """Return whether the options or the environment select a cluster other than the one that `iris up` runs at the
-    address `local`."""
+    """Return whether the options or the environment variables select another cluster than the cluster of `iris up`.
+    `local` is the address of the cluster of `iris up`.
+    """
     try:
         chosen = find_cluster(address or None, given_context())
     except FailedPreconditionError:

@@ -108,7 +108,7 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
 
 
 def _note_next(record: Record, output: Output) -> None:
-    """Print which commands use the new cluster, and where the secret of its webhooks is."""
+    """Print which commands use the new cluster, and which file contains the secret of its webhooks."""
     output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB, iris web; to end it: iris down")
     if record.config.webhooks:
         secret = record.config.webhook_secret_file or record.state_dir / "webhook.secret"
@@ -116,7 +116,9 @@ def _note_next(record: Record, output: Output) -> None:
 
 
 def _note_other_cluster(record: Record, output: Output) -> None:
-    """Print a note if a context or a variable makes commands call another cluster than the cluster of `record`."""
+    """Print a note if a context or an environment variable makes commands call another cluster than the cluster of
+    `record`.
+    """
     try:
         chosen = find_cluster()
     except (FailedPreconditionError, NotFoundError) as error:
@@ -190,7 +192,9 @@ def _check_same(record: Record, given: Mapping[str, Any]) -> None:
 
 
 def _words(value: object) -> str:
-    """Return the value of an option, quoted for a shell. The text is empty for a flag, because a flag has no value."""
+    """Return the value of an option, quoted for a shell. Return an empty string for a flag, because a flag has no
+    value.
+    """
     if isinstance(value, list):
         return shlex.join(word if isinstance(word, str) else json.dumps(word) for word in value)
     return "" if value is True else shlex.quote(str(value))

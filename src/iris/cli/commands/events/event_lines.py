@@ -37,7 +37,7 @@ class EventLines:
         self._subject_width = _SUBJECT_WIDTH
 
     def write(self, event: cluster_pb2.Controller.Event) -> None:
-        """Write one event: its time, its kind, its job, task or worker, and what happened."""
+        """Write one event as a line: the time, the kind of event, the job, task or worker, and what happened."""
         subject = visible(subject_of(event))
         self._subject_width = max(self._subject_width, min(len(subject), _MAX_SUBJECT))
         moment, kind = write_moment(event.time_ms), f"{visible(event.name):<{_KIND_WIDTH}}"
@@ -58,14 +58,18 @@ def cut(text: str, width: int) -> str:
 
 
 def subject_of(event: cluster_pb2.Controller.Event) -> str:
-    """Return the id of the task, the job or the worker that an event is about; empty if it is about none of them."""
+    """Return the id of the task, the job or the worker that an event is about. Return an empty string if the event is
+    about none of them.
+    """
     if event.HasField("task_index") and event.job_id:
         return make_task_id(event.job_id, event.task_index)
     return event.job_id or event.worker_id
 
 
 def details_of(event: cluster_pb2.Controller.Event) -> str:
-    """Return what an event says besides its time, its kind and its subject, as one line of text."""
+    """Return the details of an event as one line of text: its reason, its attempt, its worker, its fields and its
+    text.
+    """
     parts = [event.reason] if event.reason else []
     parts += [f"attempt {event.attempt_id}"] if event.HasField("attempt_id") and event.attempt_id else []
     parts += [f"on {event.worker_id}"] if event.worker_id and event.job_id else []

@@ -107,11 +107,11 @@ def run_in_task(
 
     Args:
         job: The job or the task, as the user has given it.
-        words: The command. Empty: a shell.
+        words: The words of the command. Without any word, a shell runs.
         address: The address of the cluster.
         with_input: Whether standard input goes to the command.
         tty: Whether the command runs in a terminal.
-        env: Variables for the command.
+        env: Environment variables for the command.
     """
     if sys.platform == "win32":
         raise FailedPreconditionError("iris exec does not run on Windows: use WSL, or client.exec of the Python API")
@@ -120,7 +120,7 @@ def run_in_task(
 
     output = Output()
     if tty and with_input and not os.isatty(0):
-        # Programs that read single keys would miss the end of an input that is a pipe or a file.
+        # A program that reads single keys from a terminal would not notice the end of a pipe or a file.
         output.note("standard input is not a terminal, therefore the command runs without one, as if -t were missing")
         tty = False
     with connect(address) as connection:

@@ -1,4 +1,4 @@
-"""Says which commands show an ended job, whose tasks have no call stacks any more."""
+"""Tells the user which commands show an ended job. The tasks of an ended job have no call stacks any more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def note_end(output: Output, job: cluster_pb2.JobStatus, options: str) -> None:
-    """Print a note if a job has ended.
+    """If a job has ended, print which commands show how it ended and what it wrote.
 
     Args:
         output: The output.

@@ -1,4 +1,4 @@
-"""`iris profile --memory`: shows the memory profile that an attempt has left."""
+"""`iris profile --memory`: shows the memory profile that an attempt has written."""
 
 from __future__ import annotations
 

@@ -151,12 +151,12 @@ class _Stdout(io.RawIOBase):
 
 
 class _Result(NamedTuple):
-    """The copy of one task.
+    """How copying the files of one task has ended.
 
     Attributes:
         task_id: The task.
-        copied: What was copied; None after an error.
-        error: The error.
+        copied: The `Copied` object that describes the copied files, or None after an error.
+        error: The error that ended the copy, or None if the files were copied.
     """
 
     task_id: str

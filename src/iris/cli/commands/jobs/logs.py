@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # command.
 _PATIENCE_S = 15.0
 _MOST_JOBS = 100
-_MOST_WATCHED = 20  # At most this many jobs show why they wait, because watching a job needs two threads.
+_MOST_WATCHED = 20  # `-f` watches at most this many jobs, with two threads each.
 _HELP = """\
 Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, go on until the jobs end.
 
@@ -148,7 +148,7 @@ def logs(
                 again = _words_again(connection, job_id, options, with_exit_code=with_exit_code)
             batches = streams[0].batches()
             # With -f, the stream of log lines prints a notice about each retry of a task. Without -f, `_with_retries`
-            # does.
+            # prints these notices.
             shown = batches if follow else _with_retries(batches, chosen[0].status, output)
             whole = _show(streams, shown, output, again)
         if not follow:
@@ -210,7 +210,7 @@ def _note_no_start(status: cluster_pb2.JobStatus, indices: Sequence[int], output
     chosen = [status.tasks[index] for index in indices]
     attempts = [attempt for task in chosen or status.tasks for attempt in task.attempts]
     if not any(attempt.started_at_ms for attempt in attempts):
-        from iris.cli.job_watch import words_of_no_start  # Importing this module takes a third of a second.
+        from iris.cli.job_watch import words_of_no_start  # This import takes a third of a second.
 
         output.note(words_of_no_start(status, chosen))
 
@@ -233,7 +233,9 @@ class _Chosen:
 
 
 def _choose(targets: Sequence[Target], options: dict[str, Any]) -> list[_Chosen]:
-    """Return the tasks to show, one entry for each job. Put the tasks that the user named into `options["tasks"]`."""
+    """Return the tasks whose lines are shown, as one `_Chosen` for each job. Put the tasks that the user named into
+    `options["tasks"]`.
+    """
     jobs: dict[str, list[Target]] = {}
     for target in targets:
         if target.task_index is not None and options["tasks"]:
@@ -354,11 +356,11 @@ def _code_of_tasks(stream: LogStream, output: Output) -> int:
 
 
 def _show(streams: Sequence[LogStream], batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
-    """Show lines until the end of the streams, and return whether no line was missing.
+    """Show lines until all log streams have ended. Return True if no line was missing.
 
     Args:
-        streams: The streams of the lines. If there is one stream, the unfinished line of a task that has ended is
-            ended at once.
+        streams: The log streams from which the lines come. If there is only one stream and a task ends, the unfinished
+            line of this task is ended at once.
         batches: The batches of lines to show.
         output: The output that shows the lines.
         again: The command that continues after the last shown line. After an interruption, a message shows this

@@ -171,7 +171,7 @@ def _listed(
 
 
 def _frames(client: IrisClient, wanted: _Filter, most: int | None, most_ended: int | None) -> Iterator[Frame]:
-    """Yield a new frame with the jobs to show after each change of the jobs."""
+    """After each change of the jobs, yield a new frame that shows the jobs."""
     states = (wanted.accepted(_UNFINISHED), wanted.accepted(_ENDED))
     for live_list, ended_list in changes_of_jobs(client, *states, wanted.conditions()):
         live, ended = wanted.jobs_in(live_list, most), wanted.jobs_in(ended_list, most_ended or most)

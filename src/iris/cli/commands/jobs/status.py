@@ -69,7 +69,7 @@ def _frame(found: Sequence[Target], *, is_single: bool) -> Frame:
 
 
 def _again(client: IrisClient, target: Target) -> Target:
-    """Return the same job or task with its current status."""
+    """Return the given job or task with its current status."""
     return Target(client.status(target.job.job_id), target.task_index)
 
 

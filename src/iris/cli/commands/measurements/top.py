@@ -78,8 +78,9 @@ def top(*, jobs: tuple[str, ...], sort: str, limit: int | None, once: bool, as_j
 
 
 def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> list[_Use]:
-    """Return the tasks that run: the named tasks, the tasks of the named jobs, or without names the tasks of the newest
-    jobs. `gpus` keeps the number of GPUs of each job's tasks from one call to the next.
+    """Return the running tasks with their numbers of GPUs: the named tasks and the tasks of the named jobs. If `names`
+    is empty, return the running tasks of the newest jobs. The dictionary `gpus` keeps the number of GPUs of a task, by
+    job id, from one call to the next.
     """
     wanted: dict[str, set[int | None]] = {}
     if names:
@@ -96,7 +97,7 @@ def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> l
             if job.job_id not in gpus:
                 device = client.submission(job.job_id).submission.resources.device
                 gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
-            chosen = wanted.get(job.job_id, {None})  # `None` in the set selects all tasks of the job.
+            chosen = wanted.get(job.job_id, {None})  # The set {None} selects all tasks.
             tasks = [task for task in client.list_tasks(job.job_id) if {None, task.task_index} & chosen]
         except (NotFoundError, PermissionDeniedError):
             continue  # The job was removed, or this command may not read it.

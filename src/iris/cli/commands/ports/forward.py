@@ -119,7 +119,7 @@ def forward(
 def _with_command(
     error: FailedPreconditionError, job: str, ports: tuple[tuple[int | str, int], ...], listen: str, options: str
 ) -> FailedPreconditionError:
-    """Return an error that names the command with a free port, if another program uses a local port."""
+    """If another program uses one of the local ports, return an error that shows the same command with a free port."""
     taken = error.metadata.get("local_port_in_use")
     if taken is None:
         return error

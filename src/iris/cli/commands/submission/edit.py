@@ -71,11 +71,12 @@ _CORRECTABLE = (InvalidArgumentError, AlreadyExistsError, ResourceExhaustedError
 
 
 def edit_in_editor(text: str) -> str | None:
-    """Open $VISUAL or $EDITOR with a text, and return the saved text. None: the user has saved nothing.
+    """Open the editor in $VISUAL or $EDITOR with a text, and return the saved text. Return None if the user has saved
+    nothing.
 
     Raises:
-        InvalidArgumentError: No editor is set, and there is no terminal. A default editor would wait without end. Or
-            the saved file is not UTF-8.
+        InvalidArgumentError: The saved file is not UTF-8. Or no editor is set and there is no terminal, so that a
+            default editor would wait without end.
     """
     if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or sys.stdin.isatty()):
         raise InvalidArgumentError("--edit needs a terminal, or a program in VISUAL or EDITOR: set EDITOR")
@@ -97,10 +98,11 @@ def submit_edited(connection: Connection, job_id: str, name: str | None, edit: E
         connection: The connection to the cluster.
         job_id: The earlier job.
         name: The name of the new job. None: `name` in the file, or a name made from the earlier name.
-        edit: Shows a text to the user, and returns the changed text; None if nothing was saved.
+        edit: A function that shows a text to the user and returns the changed text, or None if the user has saved
+            nothing.
 
     Returns:
-        The new job; None if the user has changed nothing.
+        The new job, or None if the user has changed nothing.
 
     Raises:
         FailedPreconditionError: A needed part of the earlier submission is no longer stored.
