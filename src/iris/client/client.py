@@ -281,8 +281,8 @@ class IrisClient(
                 MASTER_ADDR, MASTER_PORT). `"jax"` sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
                 Needs `coscheduled`, and `max_task_failures=0`.
             max_task_failures: How many tasks may fail before the job fails.
-            max_retries_failure: How often a task is retried after it failed.
-            max_retries_preemption: How often a task is retried after its worker was lost.
+            max_retries_failure: How many times a task is retried after it has failed.
+            max_retries_preemption: How many times a task is retried after its worker was lost.
             retry_on: Exit codes, from 1 to 255. If given, only a failure with one of these codes is retried. 128 + n is
                 the code of a process that signal n has killed. Needs `max_retries_failure`.
             fail_on: Exit codes after which a failed task is never retried. Needs `max_retries_failure`.
@@ -362,7 +362,7 @@ class IrisClient(
         return self.cluster.get_job_status(job_id)
 
     def machines(self) -> Machines:
-        """Return the machines of the cluster and the queue. The answer is shown as a table.
+        """Return the machines of the cluster and the queue. `print` and notebooks show the answer as a table.
 
         `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
         `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The
@@ -464,7 +464,7 @@ class IrisClient(
         return self.cluster.get_task_status(job_id, task_index)
 
     def list_tasks(self, job_id: str | Job) -> list[cluster_pb2.TaskStatus]:
-        """Return the current states of a job's tasks, in index order. The list is shown as a table.
+        """Return the current states of a job's tasks, in index order. `print` and notebooks show the list as a table.
 
         Raises:
             NotFoundError: There is no such job.

@@ -305,7 +305,7 @@ class Job(JobFileMethods, JobInspectMethods):
         return self._remember(self._client.status(self.job_id))
 
     def tasks(self) -> list[Task]:
-        """Return handles on the tasks of the job, in index order. The list is shown as a table."""
+        """Return handles on the tasks of the job, in index order. `print` and notebooks show the list as a table."""
         status = self.status()
         handles = [Task(self._client, self.job_id, index) for index in range(status.num_tasks)]
         for handle, task in zip(handles, status.tasks, strict=False):

@@ -36,7 +36,7 @@ class ListMethods:
         limit: int | None = None,
     ) -> list[cluster_pb2.JobStatus]:
         """Return the jobs that meet all given conditions, without their tasks, the oldest first. Without a condition,
-        all jobs are returned. The list is shown as a table.
+        all jobs are returned. `print` and notebooks show the list as a table.
 
         Args:
             id_prefix: The beginning of the job id.
@@ -174,8 +174,8 @@ class ListMethods:
         Args:
             job_id: Only events of this job (its id, or a `Job`) and of its child jobs. None: all events.
             kinds: Only events of these kinds, for example `["job.failed", "worker.*"]`. Empty: all kinds.
-            since_ms: Only events from this time on, in milliseconds since the epoch. 0: from any time.
-            cursor: The `cursor` of an earlier event, whose successors are yielded. None: from the oldest event on.
+            since_ms: Only events from this time on, in milliseconds since the epoch. 0: all events.
+            cursor: The `cursor` of an earlier event. Only later events are yielded. None: all events.
             tail: Only the newest `tail` of the stored events that meet all conditions. 0: all of them.
             follow: Whether to wait for new events, until the caller ends the iteration.
             patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry
@@ -210,15 +210,15 @@ class ListMethods:
         """Return what a job or one of its tasks has used over time: CPU, memory and GPUs.
 
         Workers measure their tasks about every two seconds. A series has at most 240 points. One point stands for 2 s
-        if the task has run for up to 8 minutes, and for a longer time otherwise. The series remains with the ended job,
-        and is removed with it.
+        if the task has run for up to 8 minutes, and for a longer time otherwise. The cluster keeps the series after the
+        end of the job, until the job is removed.
 
         Args:
             job_id: The job: its id, or its `Job` handle.
             task_index: The task, from 0. None: the sum over all tasks of the job.
-            since_ms: The beginning of the time, in milliseconds since the epoch. 0: the beginning of the series. If the
-                beginning is in the last minutes, one point stands for 2 s.
-            until_ms: The end of the time, in milliseconds since the epoch. 0 is now.
+            since_ms: The beginning of the returned period, in milliseconds since the epoch. 0: the beginning of the
+                series. If the period begins in the last minutes, one point stands for 2 s.
+            until_ms: The end of the returned period, in milliseconds since the epoch. 0 is now.
             max_points: The largest number of points to return, from 1 to 1000.
 
         Returns:

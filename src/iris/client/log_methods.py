@@ -37,7 +37,7 @@ class LogMethods:
         *,
         attempt_id: int | None = None,
     ) -> list[LogEntry]:
-        """Return the lines that a task has written so far. Empty if no attempt has started.
+        """Return the lines that a task has written so far, as a list. The list is empty if no attempt has started.
 
         Args:
             job_id: The job: its id, or its `Job` handle.

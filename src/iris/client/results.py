@@ -95,7 +95,9 @@ class Outcomes:
         return [load(self.tasks[index], loads) for index in range(self.job.num_tasks)]
 
     def exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
-        """Return the exception that the callable raised in a task; None if the index is None or nothing was raised."""
+        """Return the exception that the callable raised in a task. Return None if the callable raised no exception, or
+        if `task_index` is None.
+        """
         return None if task_index is None else load_exception(self.tasks[task_index], loads)
 
     def failed_status(self) -> cluster_pb2.JobStatus | None:
@@ -119,7 +121,9 @@ def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
 
 
 def first_failed_task(status: cluster_pb2.JobStatus) -> int | None:
-    """Return the index of the task that failed first. None if no task failed, for example in a terminated job."""
+    """Return the index of the task that failed first. Return None if no task failed, for example in a terminated
+    job.
+    """
     return status.first_failed_task_index if status.HasField("first_failed_task_index") else None
 
 

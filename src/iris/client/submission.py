@@ -274,7 +274,9 @@ def add_memory_profile(request: LaunchRequest, profile_memory: bool, command: Se
 
 
 def add_hang_watch(request: LaunchRequest, watch_hang: float | None, hang_action: str) -> None:
-    """Add to the request after how many seconds the job seems to hang, and what happens then."""
+    """Add to the request after how many seconds the job seems to hang, and what the cluster does if the job seems to
+    hang.
+    """
     if watch_hang is not None:
         request.watch_hang_seconds = math.ceil(check_seconds("watch_hang", watch_hang, most=MAX_INT32))
     action = _HANG_ACTIONS.get(hang_action) if isinstance(hang_action, str) else None

@@ -31,9 +31,9 @@ def load_raised(pickled: bytes, traceback: str, loads: Callable[[bytes], Any] | 
     be loaded here, return the `RemoteTraceback` itself, which also says what happened.
 
     Args:
-        pickled: The pickled exception; empty if the task could not pickle it.
+        pickled: The pickled exception, or no bytes if the task could not pickle the exception.
         traceback: The traceback in the task.
-        loads: As in `load_exception`.
+        loads: `load_exception` documents this argument.
     """
     text = RemoteTraceback(traceback)
     if loads is None or not pickled:

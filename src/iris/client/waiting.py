@@ -24,8 +24,9 @@ from iris.system.backoff import Backoff
 from iris.terminal.notices import print_notice
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# The longest pause between two lookups of an endpoint has this many seconds for each task of the job. If all tasks wait
-# for the same endpoint, they therefore call the controller at most 1,000 times a second.
+# In a job of more than 1,000 tasks, the longest pause between two lookups of an endpoint is this many seconds times the
+# number of tasks. If all tasks wait for the same endpoint, they therefore call the controller at most 1,000 times a
+# second.
 _PAUSE_S_PER_TASK = 0.001
 
 
@@ -98,7 +99,7 @@ def wait_for_end(wait: Wait, display: Display) -> Operation[cluster_pb2.JobStatu
 
     Args:
         wait: The arguments.
-        display: Shows each change of the job, and at the end a summary.
+        display: The object that shows each change of the job, and a summary at the end.
 
     Raises:
         NotFoundError: There is no such job.

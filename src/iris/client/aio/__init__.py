@@ -1,5 +1,5 @@
 """Contains the Python API for programs that use asyncio: the client of a cluster, and handles on jobs and tasks.
-`iris.client` does not import this package, so that programs without asyncio do not pay for it.
+`iris.client` does not import this package, so that a program without asyncio does not load it.
 """
 
 from iris.client.aio.client import AsyncIrisClient

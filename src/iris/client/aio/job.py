@@ -331,7 +331,7 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
         return self._remember(await self._client.status(self.job_id))
 
     async def tasks(self) -> list[AsyncTask]:
-        """Return handles on the tasks of the job, in index order. The list is shown as a table."""
+        """Return handles on the tasks of the job, in index order. `print` and notebooks show the list as a table."""
         status = await self.status()
         handles = [AsyncTask(self._client, self.job_id, index) for index in range(status.num_tasks)]
         for handle, task in zip(handles, status.tasks, strict=False):

@@ -46,7 +46,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         return self._reader.ends
 
     def raw(self) -> AsyncIterator[bytes]:
-        """Return an iterator over the exact bytes that the tasks wrote. Bytes are several times faster than lines.
+        """Return an iterator over the exact bytes that the tasks wrote. Reading bytes is several times faster than
+        reading lines.
 
         The bytes of several tasks or sources come in the order of their capture. A line of one task may therefore be
         interrupted by bytes of another task.
@@ -74,8 +75,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
     def flush(self) -> None:
         """Request the partial lines that have arrived. Any task of the event loop may call this method.
 
-        The iterator returns the partial lines next, as entries with `partial`. The rest of each line becomes another
-        entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
+        The iterator returns the partial lines next, as entries with `partial` set. The rest of each line becomes
+        another entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
         """
         self._reader.request_partial_lines()
 
@@ -91,7 +92,7 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
             await self._batches.aclose()
 
     async def aclose(self) -> None:
-        """End the stream, like `close`. `contextlib.aclosing` calls this method."""
+        """End the stream, as `close` does. `contextlib.aclosing` calls this method."""
         await self.close()
 
     def __aiter__(self) -> AsyncIterator[LogEntry]:

@@ -1,3 +1,3 @@
-"""Runs commands in tasks. Only the clients and the command line import this package. One asyncio loop owns a command's
-session. The sync client runs the loop in a thread of the command.
+"""Runs commands in tasks. Only the clients and the command line import this package. The session of a command runs on
+one asyncio loop. The sync client runs this loop in a separate thread for each command.
 """

@@ -28,7 +28,7 @@ class AsyncExecOutput:
         self._pipe = pipe
 
     async def read(self, size: int = -1) -> bytes:
-        """Return bytes, once there are any. Return no bytes at the end of the stream.
+        """Wait until bytes have arrived, and return them. Return no bytes at the end of the stream.
 
         Args:
             size: The largest number of bytes. -1: all bytes up to the end of the stream.
@@ -151,8 +151,8 @@ class AsyncExecProcess:
         """Wait until the command has ended and all of its output has arrived. Return the exit code.
 
         The exit code is 128 + n if signal n ended the command, 127 if the command was not found, 126 if it cannot be
-        executed, and 125 if the worker could not start it. Read the output meanwhile, because a command waits when
-        nobody reads.
+        executed, and 125 if the worker could not start it. Read the output meanwhile, because the command stops and
+        waits if its output is not read.
 
         Args:
             timeout: The seconds after which to give up. None and `math.inf` wait forever.

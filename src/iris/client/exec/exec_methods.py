@@ -60,9 +60,10 @@ class ExecMethods:
             task_index: The index of the task.
             stdin: The bytes of the standard input. None: the command reads from /dev/null.
             tty: Whether the command runs in a terminal of its own. Both outputs of the command then arrive in `stdout`.
-            env: Variables beside those of the task. Names that begin with `IRIS_` have no effect.
-            timeout: The seconds after which the command is ended, or no longer waits for its task. None and `math.inf`:
-                never.
+            env: Environment variables for the command, in addition to the environment variables of the task. Names that
+                begin with `IRIS_` have no effect.
+            timeout: The seconds after which the command is ended, or after which it no longer waits for its task. None
+                and `math.inf` set no limit.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
@@ -115,7 +116,8 @@ class ExecMethods:
             stdin: Whether `write` sends standard input. False: the command reads from /dev/null.
             tty: Whether the command runs in a terminal of its own. Both outputs of the command then arrive in `stdout`.
             size: The rows and the columns of the terminal. Default: 24 rows of 80 columns.
-            env: Variables beside those of the task. Names that begin with `IRIS_` have no effect.
+            env: Environment variables for the command, in addition to the environment variables of the task. Names that
+                begin with `IRIS_` have no effect.
             on_notice: A function that is called with a text when the controller does not answer, and while the task
                 does not run. The texts are for people. Default: no notices.
 

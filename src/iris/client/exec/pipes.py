@@ -54,7 +54,9 @@ class InputPipe:
         self._changed.set()
 
     async def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, once there are any. Return no bytes at the end."""
+        """Wait until bytes were written to the pipe, and return at most `size` of them. Return no bytes at the end of
+        the input.
+        """
         while not self._held and not self._is_ended and not self._is_closed:
             await self._wait()
         data = bytes(self._held[:size])

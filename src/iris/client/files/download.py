@@ -39,11 +39,11 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
     3. Give the complete file its name, permissions and time. 4. Continue with the next page of the directory.
 
     Args:
-        route: The way to the attempt.
+        route: The object that sends the calls for the files of the attempt to a server.
         path: The file or directory, relative to the attempt's directory.
         to: A local path: a directory into which to copy, or the name of the copy. Or an open binary file, which gets
             the bytes of one file.
-        progress: Notifies of the progress.
+        progress: The object that reports the progress to the user.
     """
     pages = route.list_pages(path, recursive=True)
     page = yield from next_page(pages)
@@ -82,8 +82,9 @@ def _directory_for(path: str, to: Path) -> Path:
 
 
 def _last_part(path: str) -> str:
-    """Return the name of a file of a task. It is empty for the attempt's directory, and for the contents of a directory
-    (`DIR/.`)."""
+    """Return the name of a file of a task. Return an empty string for the attempt's directory, and for the contents of
+    a directory (`DIR/.`).
+    """
     name = posixpath.basename(path.rstrip("/"))
     return "" if name == "." else name
 
@@ -204,8 +205,9 @@ class _FileCopy:
     def _read(
         self, offset: int, size: int, *, hash_only: bool = False, with_hash: bool = False
     ) -> Operation[cluster_pb2.ReadTaskFileResponse | None]:
-        """Read a part of the file on the worker, and return the answer. Return None if the path now leads to another
-        file than at the last call."""
+        """Read a part of the file on the worker, and return the answer. Return None if the path now names another file
+        than at the last call.
+        """
         request = cluster_pb2.ReadTaskFileRequest(
             path=self._file.path, offset=offset, max_bytes=size, hash_only=hash_only, with_hash=with_hash
         )

@@ -37,7 +37,7 @@ class MissingOutputs:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """The description of a file that an attempt has left in one of the job's output directories.
+    """The description of a file that an attempt has written into one of the job's output directories.
 
     Attributes:
         task_id: The task.
@@ -148,7 +148,7 @@ def read_outputs(
 
 
 def folders_of(files: Iterable[StoredFile], to: str | os.PathLike[str]) -> list[tuple[str, int, Path]]:
-    """Return the task, the attempt and the local folder of all attempts that have left files."""
+    """For each attempt that has written files, return the task, the attempt and the local folder for these files."""
     root = Path(check_path("to", to))
     attempts = list(dict.fromkeys((file.task_id, file.task_index, file.attempt_id) for file in files))
     tasks = [index for _, index, _ in attempts]

@@ -1,4 +1,6 @@
-"""Checks the arguments of copies, and returns the operations. `FileMethods` documents the arguments and errors."""
+"""Checks the arguments of `download` and `upload`, and returns the operations that copy the files. `FileMethods`
+documents the arguments and errors.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def download_operation(
     patience_s: float | None,
     on_progress: OnProgress | None,
 ) -> Operation[Copied]:
-    """Return the operation that downloads files of a task, after a check of the arguments."""
+    """Check the arguments of a download, and return the operation that downloads the files."""
     parts_of(check_text("path", path))
     local = _local_file("to", to, "write")
     progress = Progress(on_progress)
@@ -49,7 +51,7 @@ def upload_operation(
     patience_s: float | None,
     on_progress: OnProgress | None,
 ) -> Operation[Copied]:
-    """Return the operation that uploads files to a task, after a check of the arguments."""
+    """Check the arguments of an upload, and return the operation that uploads the files."""
     parts_of(check_text("path", path))
     local = _local_file("source", source, "read")
     progress = Progress(on_progress)
@@ -63,8 +65,9 @@ def upload_operation(
 
 
 def _local_file(name: str, value: LocalFile, method: str) -> Path | BinaryIO:
-    """Return a local path, or an open binary file. If the path ends with a slash, it names a directory. A download
-    creates this directory."""
+    """Return the argument `value`, which must be a local path or an open binary file. A path that ends with a slash
+    names a directory. If `method` is "write", a missing directory is created.
+    """
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if not isinstance(text, str) or not text:

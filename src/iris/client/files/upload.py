@@ -31,10 +31,10 @@ def upload(route: AttemptRoute, source: Path | BinaryIO, path: str, progress: Pr
     """Copy a local file or directory into the directory of an attempt.
 
     Args:
-        route: The way to the attempt.
+        route: The object that sends the calls for the files of the attempt to a server.
         source: The local path, or an open binary file.
         path: Where to copy: a directory of the task, or the name of the copy. Missing directories are created.
-        progress: Notifies of the progress.
+        progress: The object that reports the progress to the user.
     """
     there = yield from route.status(path)
     is_directory = path.endswith("/") or (there is not None and there.type == cluster_pb2.FILE_TYPE_DIRECTORY)
@@ -95,7 +95,7 @@ def _send(
 def _send_file(
     route: AttemptRoute, file: TaskFile, source: BinaryIO, progress: Progress, copied: Copied
 ) -> Operation[None]:
-    """Send a file in parts. If the worker has lost the earlier parts, or the hash is wrong, send it again."""
+    """Send a file in parts. If the worker has lost the earlier parts, or the hash is wrong, send the file again."""
     there = TaskFile()
     there.CopyFrom(file)
     there.type = cluster_pb2.FILE_TYPE_REGULAR

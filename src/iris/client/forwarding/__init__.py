@@ -1,3 +1,3 @@
-"""Forwards local ports to ports of tasks. Only the clients and the command line import this package. One asyncio loop
-owns the connections of a forward. The sync client runs the loop in a thread of the forward.
+"""Forwards local ports to ports of tasks. Only the clients and the command line import this package. The connections of
+a forward run on one asyncio loop. The sync client runs this loop in a separate thread for each forward.
 """

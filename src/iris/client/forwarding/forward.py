@@ -31,7 +31,7 @@ class LocalAddresses:
     Args:
         job_id: The job.
         task_index: The task.
-        ports: The ports.
+        ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
         on_notice: A function that is called with messages for people. None: the messages are dropped.
     """

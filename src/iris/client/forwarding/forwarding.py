@@ -26,7 +26,7 @@ class Forwarding:
         calls: The calls to the controller.
         job_id: The job.
         task_index: The task.
-        ports: The ports.
+        ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
         on_note: A function that is called with messages for people.
 

@@ -1,3 +1,3 @@
-"""The call stacks of tasks: data classes, merging of identical stacks, and their text. `IrisClient`, `AsyncIrisClient`
-and the command line import this package.
+"""Reads and shows what running tasks do: call stacks, CPU profiles and memory profiles, as data classes, text and flame
+graphs. `IrisClient`, `AsyncIrisClient` and the command line import this package.
 """

@@ -1,4 +1,6 @@
-"""Reads the memory profile of an attempt, which memray has written (`profile_memory`). Needs the extra [memory]."""
+"""Reads the memory profile that memray has written while an attempt ran (option `profile_memory`). This module needs
+the extra [memory].
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,13 @@ class MemoryFunction(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryProfile:
-    """The memory of an attempt at the moment when its process held the most.
+    """The memory of an attempt at the peak: the moment when its process had allocated the most memory.
 
     Attributes:
         path: The file that memray has written.
         peak_bytes: The bytes that the process had allocated at the peak, without the memory of the interpreter itself.
-        allocations: How many of these allocations exist at the peak.
-        stacks: The bytes for each call stack, the outermost frame first.
+        allocations: The number of allocations at the peak.
+        stacks: The bytes that each call stack had allocated at the peak. The outermost frame of a stack is first.
     """
 
     path: Path
@@ -50,7 +52,9 @@ class MemoryProfile:
     stacks: dict[tuple[_Frame, ...], int]
 
     def functions(self) -> list[MemoryFunction]:
-        """Return the functions that have allocated memory, the largest holder first."""
+        """Return the functions that had allocated memory at the peak. The function that had allocated the most memory
+        comes first.
+        """
         own: Counter[_Frame] = Counter()
         total: Counter[_Frame] = Counter()
         for stack, size in self.stacks.items():
@@ -61,7 +65,9 @@ class MemoryProfile:
         return sorted(found, key=lambda one: (-one.self_bytes, -one.total_bytes, one.file, one.line))
 
     def collapsed(self) -> str:
-        """Return one line for each call stack with its bytes, in the format that flamegraph.pl reads."""
+        """Return one line for each call stack, with the bytes that the stack had allocated, in the format that
+        flamegraph.pl reads.
+        """
         lines = [
             f"{';'.join(f'{function} ({file}:{line})' for function, file, line in stack)} {size}\n"
             for stack, size in sorted(self.stacks.items())
@@ -96,7 +102,8 @@ class MemoryProfile:
 
 
 def read_memory_profile(path: Path) -> MemoryProfile:
-    """Return the profile in a file that memray has written, also if the process was killed meanwhile.
+    """Return the profile in a file that memray has written. The file is readable even if the process was killed before
+    it could complete the file.
 
     Raises:
         MissingExtraError: Memray is not installed here.

@@ -1,4 +1,4 @@
-"""Defines `Profile`, which says how often the tasks of a job were seen in each call stack."""
+"""Defines `Profile`, which says how many times the tasks of a job were seen in each call stack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OnProgress = Callable[[int, int], object]
 
 
 class FunctionShare(NamedTuple):
-    """How often a function was seen.
+    """How many times a function was seen in the sampled call stacks.
 
     Attributes:
         function: The name of the function.
@@ -36,7 +36,7 @@ class FunctionShare(NamedTuple):
 
 @dataclass(frozen=True)
 class ProfiledTask:
-    """What a profile contains of one task.
+    """The part of a profile that is about one task.
 
     Attributes:
         task_id: The task.
@@ -55,8 +55,8 @@ class ProfiledTask:
 
 @dataclass(frozen=True)
 class Profile:
-    """How often the tasks of a job were seen in each call stack, summed over all tasks. `str` returns a table of the
-    most frequent functions.
+    """How many times the tasks of a job were seen in each call stack, summed over all tasks. `str` returns a table of
+    the most frequent functions.
 
     Attributes:
         job_id: The job.

@@ -18,7 +18,9 @@ Stacks = Mapping[tuple[Frame, ...], int]
 
 
 def function_shares(stacks: Stacks) -> list[FunctionShare]:
-    """Return how often each function was seen. The functions whose own code ran most often come first."""
+    """Return how many times each function was seen in the sampled call stacks. The functions whose own code ran most
+    often come first.
+    """
     own: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}
     for stack, samples in stacks.items():

@@ -33,7 +33,7 @@ class RefusedError(WorkerUnreachableError):
 
 
 def retry_rules(options: ReadOptions) -> RetryRules:
-    """Return for how long and how often the client tries again to read a log."""
+    """Return the rules that decide whether the client tries again to read a log."""
     return RetryRules(options.patience_s, end_s=options.until)
 
 
@@ -47,7 +47,8 @@ class OutageNotice:
 
     Args:
         options: The options of the reader.
-        subject: The name of the unreadable log, such as `task 3, attempt 0`. Empty: the error names the log.
+        subject: The name of the unreadable log, such as `task 3, attempt 0`. If it is an empty string, the error names
+            the log.
         quiet: Whether no notice is needed, because the user gets another notice about the same problem.
     """
 
@@ -78,7 +79,8 @@ class ReadOutage:
 
     Args:
         options: The options of the reader.
-        subject: The name of the log, such as `task 3, attempt 0`, for notices. Empty: the error names the log.
+        subject: The name of the log, such as `task 3, attempt 0`, for notices. If it is an empty string, the error
+            names the log.
     """
 
     def __init__(self, options: ReadOptions, subject: str) -> None:

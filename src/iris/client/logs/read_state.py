@@ -170,8 +170,8 @@ class ReadState:
         return is_new and self.filters_start_here(task_index)
 
     def is_before_start(self, task_index: int, timestamp_ms: int) -> bool:
-        """Return whether the client must drop a record because the record is older than `start_ms`. A future record may
-        be that old if the clock of its machine was set back.
+        """Return whether the client must drop a record because its timestamp is not later than `start_ms`. Even a
+        record that arrives only now can have such a timestamp, for example if the clock of its machine was set back.
         """
         return timestamp_ms <= self.options.filter.start_ms and self.filters_start_here(task_index)
 

@@ -51,7 +51,8 @@ class LogStream(Iterator[LogEntry]):
         return self._reader.ends
 
     def raw(self) -> Iterator[bytes]:
-        """Return an iterator over the exact bytes that the tasks wrote. Bytes are several times faster than lines.
+        """Return an iterator over the exact bytes that the tasks wrote. Reading bytes is several times faster than
+        reading lines.
 
         The bytes of several tasks or sources come in the order of their capture. A line of one task may therefore be
         interrupted by bytes of another task.
@@ -79,8 +80,8 @@ class LogStream(Iterator[LogEntry]):
     def flush(self) -> None:
         """Request the partial lines that have arrived. Any thread may call this method.
 
-        The iterator returns the partial lines next, as entries with `partial`. The rest of each line becomes another
-        entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
+        The iterator returns the partial lines next, as entries with `partial` set. The rest of each line becomes
+        another entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
         """
         self._reader.request_partial_lines()
 

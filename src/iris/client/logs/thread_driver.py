@@ -169,7 +169,7 @@ class ThreadDriver(Generic[Server]):
             stream.start()
 
     def wait(self, until: float) -> Arrival | None:
-        """Wait for the next arrival.
+        """Wait for the next message from a stream, and return it.
 
         Args:
             until: The time on the monotonic clock at which to return None if nothing has arrived.

@@ -59,7 +59,7 @@ class JobTree(Generic[Source]):
 
     Args:
         job_id: The root job.
-        open_job: Returns a source with the existing and future lines of a job, given the job's id.
+        open_job: A function that returns a source with the existing and future lines of the job with a given id.
         max_followed: At most this many jobs are followed at once.
     """
 
@@ -82,7 +82,7 @@ class JobTree(Generic[Source]):
 
     @property
     def has_unread(self) -> bool:
-        """Whether a known job is not read yet."""
+        """Whether the lines of a known job were not read yet."""
         return bool(self._unread)
 
     def add_paused(self, sources: Iterable[Source]) -> None:

@@ -39,7 +39,7 @@ class MapJob:
         """Return the handle on an existing map.
 
         Raises:
-            InvalidArgumentError: The job is no map.
+            InvalidArgumentError: The job is not a map job.
         """
         return cls(client, status.job_id, *sizes_of(status))
 
@@ -61,15 +61,17 @@ class MapJob:
         progress: bool | None = None,
         loads: Loads = load_here,
     ) -> Iterator[Any]:
-        """Yield the value that the callable has returned for each input, as the tasks end. Each call starts with the
-        first input.
+        """Yield the value that the callable has returned for each input. The values of a task arrive when the task has
+        ended. Each call of this method begins with the first input again.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            order: True: in the order of the inputs. False: in the order in which the tasks end.
+            order: Whether to yield the values in the order of the inputs. If False, the values come in the order in
+                which the tasks end.
             return_exceptions: If True, an input that failed does not raise an error. Its item is the exception that the
                 callable raised, or a `ResultError` with the reason.
-            progress: Whether to show the progress on stderr or in the notebook. None: on a terminal and in a notebook.
+            progress: Whether to show the progress, on stderr or in the notebook. If None, the progress is shown on a
+                terminal and in a notebook.
             loads: A function that converts the bytes sent by a task into the value. `Task.result` describes the
                 default.
 
@@ -89,8 +91,8 @@ class MapJob:
     def as_completed(
         self, timeout: float | None = None, *, progress: bool | None = None, loads: Loads = load_here
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the index of each input, and the value that the callable has returned for it, as the tasks end. For an
-        input that failed, the second item is the exception.
+        """Yield the index of each input, and the value that the callable has returned for the input. The values of a
+        task arrive when the task has ended. For an input that failed, the second item is the exception.
 
         Args:
             timeout, progress, loads: `results` documents these arguments.
@@ -117,7 +119,8 @@ class MapJob:
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            progress: Whether to show how many tasks have ended. None: on a terminal and in a notebook.
+            progress: Whether to show how many tasks have ended. If None, the progress is shown on a terminal and in a
+                notebook.
             raise_on_failure: Whether to raise an error if the job has not succeeded.
 
         Raises:
@@ -128,7 +131,9 @@ class MapJob:
         return self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 
     def terminate(self) -> None:
-        """Request the termination of the job. The inputs without a result then have a `ResultError`."""
+        """Request the termination of the job. For each input that has no value by then, the result is a
+        `ResultError`.
+        """
         self.job.terminate()
 
     def _outcomes(self, timeout: float | None, order: bool, progress: bool | None) -> Generator[Outcome, None, None]:
@@ -149,7 +154,7 @@ def sizes_of(status: cluster_pb2.JobStatus) -> tuple[int, int]:
     """Return the number of inputs of a map, and the number of inputs of each task.
 
     Raises:
-        InvalidArgumentError: The job is no map.
+        InvalidArgumentError: The job is not a map job.
     """
     if not status.num_inputs or not status.inputs_digest:
         raise InvalidArgumentError(f"job_id must be the id of a map, got {status.job_id!r}, which is another job")

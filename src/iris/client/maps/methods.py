@@ -33,7 +33,8 @@ class MapMethods:
         progress: bool | None = None,
         **options: Unpack[MapOptions],
     ) -> Iterator[Any]:
-        """Call a function once for each input in a job, and return an iterator over the values, as the tasks end.
+        """Submit a job that calls a function once for each input, and return an iterator over the values that the
+        function returns. The iterator yields the values of a task when the task has ended.
 
         The job continues if this program ends early or an input fails. With `submit_map` and a name, another program
         can collect the results.
@@ -41,10 +42,12 @@ class MapMethods:
         Args:
             function: The function, which gets one input as its argument.
             inputs: The inputs. Without any input, no job is submitted.
-            order: True: return the values in the order of the inputs. False: in the order in which the tasks end.
+            order: Whether to return the values in the order of the inputs. If False, the values come in the order in
+                which the tasks end.
             return_exceptions: If True, an input that failed does not raise an error. Its item is the exception that the
                 function raised, or a `ResultError` with the reason.
-            progress: Whether to show the progress on stderr or in the notebook. None: on a terminal and in a notebook.
+            progress: Whether to show the progress, on stderr or in the notebook. If None, the progress is shown on a
+                terminal and in a notebook.
             **options: The options of the job, such as `max_parallel` and `resources`. `submit_map` documents them.
 
         Raises:
@@ -64,7 +67,8 @@ class MapMethods:
         progress: bool | None = None,
         **options: Unpack[MapOptions],
     ) -> Iterator[Any]:
-        """Call a function once for each tuple of arguments in a job. `map` documents the arguments and errors.
+        """Submit a job that calls a function once for each tuple of arguments, and return an iterator over the values
+        that the function returns. `map` documents the arguments and errors.
 
         Args:
             function: The function.
@@ -99,9 +103,9 @@ class MapMethods:
             name: The name of the job. Default: the function's name and a random suffix.
             resources: The resources that each chunk needs. Default: one core.
             env, workspace, working_directory, constraints, on_notice: `run` documents these arguments.
-            max_retries_failure: How often an input that failed is tried again. A chunk that failed as a whole, for
+            max_retries_failure: How many times an input that failed is tried again. A chunk that failed as a whole, for
                 example because it ran out of memory, is tried again up to the same number of times.
-            max_retries_preemption: How often a chunk is tried again after its worker was lost.
+            max_retries_preemption: How many times a chunk is tried again after its worker was lost.
             timeout: How many seconds a chunk may take.
             job_timeout, scheduling_timeout: `run` documents these arguments.
 
@@ -136,7 +140,7 @@ class MapMethods:
 
         Raises:
             NotFoundError: There is no such job.
-            InvalidArgumentError: (a `ValueError`) The job is no map.
+            InvalidArgumentError: (a `ValueError`) The job is not a map job.
         """
         return MapJob._of(self._handles, self.cluster.get_job_status(job_id, without_tasks=True))
 
@@ -173,6 +177,7 @@ class MapMethods:
 
 
 def as_list(inputs: Any) -> Any:
-    """Return the inputs as a list. A value that is no collection is returned unchanged, because a later check refuses
-    it."""
+    """Return the inputs as a list. A value that is not a collection is returned unchanged, because a later check
+    refuses it.
+    """
     return inputs if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)

@@ -46,7 +46,8 @@ class Outcome:
         return len(self.data) > _LARGE_BYTES
 
     def load(self, loads: Loads) -> tuple[Any, BaseException | None]:
-        """Return the value and None. For an input without a value, return None and the error.
+        """Return the value of the input and None. If the input has no value, return None and the error that explains
+        why.
 
         Args:
             loads: A function that converts the bytes sent by the task into the value or the exception.

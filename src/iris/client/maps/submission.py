@@ -142,7 +142,7 @@ class MapSubmission:
         """Check that an existing job has the same inputs, so that this map can continue it.
 
         Raises:
-            AlreadyExistsError: The existing job is no map, or has other inputs.
+            AlreadyExistsError: The existing job is not a map job, or has other inputs.
         """
         if status.inputs_digest == self._request.inputs_digest:
             return

@@ -33,6 +33,6 @@ class RemovalMethods:
         Raises:
             NotFoundError: There is no such job.
             FailedPreconditionError: The job or one of its child jobs has not ended. `terminate` ends these jobs.
-            PermissionDeniedError: The job belongs to another user, and the caller is no admin.
+            PermissionDeniedError: The job belongs to another user, and the caller is not an admin.
         """
         return self.cluster.forget_job(check_job_id(job_id))

@@ -49,7 +49,7 @@ class RetryMethods:
         task's job. The earlier job and its logs stay unchanged.
 
         Args:
-            job_id: The earlier job: its id, or its `Job` handle. The job must be a job of this user.
+            job_id: The earlier job: its id, or its `Job` handle. The job must belong to this user.
             name: The name of the new job. Default: the earlier name with a new random suffix.
             failed_only: Whether to run only the tasks that have not succeeded. Each of these tasks sees the same
                 `IRIS_TASK_INDEX` and `IRIS_NUM_TASKS` as in the earlier job, but its task id counts the tasks of the

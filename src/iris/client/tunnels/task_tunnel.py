@@ -56,10 +56,12 @@ class TunnelEvents:
     """Callbacks of a tunnel, which report what has happened to it.
 
     Attributes:
-        on_note: Called with messages for people.
-        on_opened: Called with the first message of the worker on each stream. Its error ends the tunnel.
-        on_lost: Called with the channels that the worker does not have any more, although they were not complete.
-        on_reset: Called with a channel that the worker has reset, the code and the text.
+        on_note: A function that is called with messages for people.
+        on_opened: A function that is called with the first message of the worker on each stream. If the function raises
+            an error, the tunnel ends.
+        on_lost: A function that is called with the incomplete channels that the worker does not have any more.
+        on_reset: A function that is called when the worker has reset a channel. Its arguments are the channel, the code
+            and the text of the reset.
     """
 
     on_note: Callable[[str], None]
@@ -137,7 +139,8 @@ class TaskTunnel:
         """Open a tunnel to the next running attempt, and return why the tunnel was closed.
 
         Raises:
-            IrisError: The job is unknown, the caller has no permission, or the outage is longer than the patience.
+            IrisError: The job is unknown, the caller has no permission, or the servers have not answered for
+                `patience_s`.
         """
         self._tunnel_id = secrets.token_hex(8)
         self.attempt_id = None

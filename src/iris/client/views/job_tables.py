@@ -52,7 +52,7 @@ def count_tasks(job: cluster_pb2.JobStatus) -> str:
 
 
 def job_progress(job: cluster_pb2.JobStatus) -> Progress:
-    """Return the progress of a job, for a display."""
+    """Return the numbers of all, ended, failed and running tasks of a job, for a progress display."""
     return Progress(
         title=f"job {job.job_id}",
         total=job.num_tasks,

@@ -24,7 +24,7 @@ Task = TypeVar("Task", bound=Handle)
 
 
 class TableList(list[Item]):
-    """A list whose `repr` and `str` are a table. A part of the list, such as `jobs[-5:]`, is shown as a table too."""
+    """A list whose `repr` and `str` are a table. A slice of the list, such as `jobs[-5:]`, is shown as a table, too."""
 
     def tables(self) -> list[Table]:
         """Return the tables that show the list."""

@@ -9,7 +9,9 @@ class ByteReader(Protocol):
     """An object from which a channel reads, for example an `asyncio.StreamReader`."""
 
     async def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, once there are any. Return no bytes at the end of the connection."""
+        """Wait until bytes have arrived, and return at most `size` of them. Return no bytes at the end of the
+        connection.
+        """
 
 
 class Abortable(Protocol):

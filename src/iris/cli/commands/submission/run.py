@@ -210,7 +210,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     metavar="N",
     type=COUNT,
     default=0,
-    help="How often a failed task is retried. Default: 0.",
+    help="How many times a failed task is retried. Default: 0.",
 )
 @click.option(
     "--retry-pause",

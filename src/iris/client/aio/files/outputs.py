@@ -28,7 +28,7 @@ class AsyncOutputClient(Protocol):
 
 
 class AsyncOutput(StoredFile):
-    """A file that an attempt has left in one of the job's output directories.
+    """A file that an attempt has written into one of the job's output directories.
 
     Attributes:
         task_id: The task.

@@ -30,8 +30,8 @@ class AsyncInspectMethods:
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
             task_index: The task. Default: all tasks.
-            variables: Whether to read the values of local variables. They may be secrets. Each use is an event in the
-                event log of the controller.
+            variables: Whether to read the values of local variables. The values may be secrets. The controller writes
+                each such request to its event log.
 
         Returns:
             The stacks. `print(stacks)` shows a summary in which identical stacks of many tasks are merged.

@@ -78,7 +78,7 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
             await self._batches.aclose()
 
     async def aclose(self) -> None:
-        """End the stream, like `close`. `contextlib.aclosing` calls this method."""
+        """End the stream, as `close` does. `contextlib.aclosing` calls this method."""
         await self.close()
 
     def __aiter__(self) -> AsyncIterator[LogEntry]:

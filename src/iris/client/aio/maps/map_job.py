@@ -41,7 +41,7 @@ class AsyncMapJob:
         """Return the handle on an existing map.
 
         Raises:
-            InvalidArgumentError: The job is no map.
+            InvalidArgumentError: The job is not a map job.
         """
         return cls(client, status.job_id, *sizes_of(status))
 
@@ -63,15 +63,17 @@ class AsyncMapJob:
         progress: bool | None = None,
         loads: Loads = load_here,
     ) -> AsyncGenerator[Any]:
-        """Yield the value that the callable has returned for each input, as the tasks end. Each call starts with the
-        first input.
+        """Yield the value that the callable has returned for each input. The values of a task arrive when the task has
+        ended. Each call of this method begins with the first input again.
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            order: True: in the order of the inputs. False: in the order in which the tasks end.
+            order: Whether to yield the values in the order of the inputs. If False, the values come in the order in
+                which the tasks end.
             return_exceptions: If True, an input that failed does not raise an error. Its item is the exception that the
                 callable raised, or a `ResultError` with the reason.
-            progress: Whether to show the progress on stderr or in the notebook. None: on a terminal and in a notebook.
+            progress: Whether to show the progress, on stderr or in the notebook. If None, the progress is shown on a
+                terminal and in a notebook.
             loads: A function that converts the bytes sent by a task into the value. `AsyncTask.result` describes the
                 default.
 
@@ -91,8 +93,8 @@ class AsyncMapJob:
     def as_completed(
         self, timeout: float | None = None, *, progress: bool | None = None, loads: Loads = load_here
     ) -> AsyncGenerator[tuple[int, Any]]:
-        """Yield the index of each input, and the value that the callable has returned for it, as the tasks end. For an
-        input that failed, the second item is the exception.
+        """Yield the index of each input, and the value that the callable has returned for the input. The values of a
+        task arrive when the task has ended. For an input that failed, the second item is the exception.
 
         Args:
             timeout, progress, loads: `results` documents these arguments.
@@ -119,7 +121,8 @@ class AsyncMapJob:
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            progress: Whether to show how many tasks have ended. None: on a terminal and in a notebook.
+            progress: Whether to show how many tasks have ended. If None, the progress is shown on a terminal and in a
+                notebook.
             raise_on_failure: Whether to raise an error if the job has not succeeded.
 
         Raises:
@@ -130,7 +133,9 @@ class AsyncMapJob:
         return await self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 
     async def terminate(self) -> None:
-        """Request the termination of the job. The inputs without a result then have a `ResultError`."""
+        """Request the termination of the job. For each input that has no value by then, the result is a
+        `ResultError`.
+        """
         await self.job.terminate()
 
     def _outcomes(self, timeout: float | None, order: bool, progress: bool | None) -> AsyncGenerator[Outcome]:
