@@ -32,7 +32,7 @@ def test_client_gets_the_whole_list_first_and_then_only_changes() -> None:
     assert received(items, -1) == (["a-", "c+"], [])
 
 
-def test_list_item_that_returns_no_longer_counts_as_removed() -> None:
+def test_list_item_that_is_added_again_no_longer_counts_as_removed() -> None:
     items: ChangingList[Controller.Machine] = ChangingList()
     updated(items, a=True, b=True)
     known = items.revision
@@ -41,7 +41,7 @@ def test_list_item_that_returns_no_longer_counts_as_removed() -> None:
     assert received(items, known) == (["b+"], [])
 
 
-def test_client_of_an_empty_list_gets_its_first_item() -> None:
+def test_client_that_watches_an_empty_list_gets_an_item_that_is_added_later() -> None:
     items: ChangingList[Controller.Machine] = ChangingList()
     updated(items)
     assert (received(items, -1), items.is_unknown(items.revision)) == (([], []), False)

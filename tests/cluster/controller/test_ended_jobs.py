@@ -75,7 +75,7 @@ def test_started_controller_has_no_ended_job_in_memory(controller: ControllerThr
     assert controller.controller.jobs.count() == (0, JOBS + 1)
 
 
-def test_status_tasks_and_result_of_an_ended_job_are_read_from_the_database(client: RemoteClusterClient) -> None:
+def test_status_and_tasks_and_result_of_an_ended_job_are_read_from_the_database(client: RemoteClusterClient) -> None:
     status = client.get_job_status("sweep-1")
     assert (status.state, status.num_tasks, status.owner) == (pb.JOB_STATE_SUCCEEDED, 3, "ann")
     assert [task.attempts[0].worker_id for task in status.tasks] == ["w0", "w1", "w2"]
@@ -103,14 +103,16 @@ def test_ended_job_does_not_change(client: RemoteClusterClient) -> None:
         launch(client, "child", parent="sweep-5")
 
 
-def test_name_of_an_ended_job_is_taken_and_a_repeated_submission_is_answered(client: RemoteClusterClient) -> None:
+def test_name_of_an_ended_job_is_taken_and_its_repeated_submission_gets_the_first_answer(
+    client: RemoteClusterClient,
+) -> None:
     with pytest.raises(AlreadyExistsError, match=r"'sweep-7' already \(SUCCEEDED\)"):
         launch(client, "sweep-7")
     # The jobs in the database were submitted with the submission id "s".
     assert launch(client, "sweep-7", submission_id="s") == "sweep-7"
 
 
-def test_list_has_each_job_once_in_the_order_of_submission(client: RemoteClusterClient) -> None:
+def test_list_of_jobs_has_each_job_once_in_the_order_of_submission(client: RemoteClusterClient) -> None:
     names = [job.job_id for job in client.list_jobs() if job.owner]
     assert names == [f"sweep-{number}" if number % 2 else f"train-{number}" for number in range(JOBS)]
     newest = [job.job_id for job in client.list_jobs(newest_first=True, limit=550) if job.owner]
@@ -119,7 +121,9 @@ def test_list_has_each_job_once_in_the_order_of_submission(client: RemoteCluster
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_filtered_lists_and_counts_contain_all_jobs_that_match(client: RemoteClusterClient, newest_first: bool) -> None:
+def test_filtered_lists_and_counts_of_jobs_contain_all_jobs_that_match(
+    client: RemoteClusterClient, newest_first: bool
+) -> None:
     everything = client.list_jobs(newest_first=newest_first)
     for filters, matches in (
         ({"id_prefix": "sweep-1"}, lambda job: job.job_id.startswith("sweep-1")),
@@ -148,7 +152,7 @@ def test_filtered_lists_and_counts_contain_all_jobs_that_match(client: RemoteClu
         ({"owner": 3}, "owner must be"),
     ],
 )
-def test_invalid_filter_is_refused_by_the_client(
+def test_client_refuses_an_invalid_filter_for_a_list_of_jobs(
     client: RemoteClusterClient, arguments: dict[str, object], error: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=error):
@@ -210,12 +214,12 @@ def _all_pages(controller: ControllerThread, request: pb.Controller.ListJobsRequ
 
 
 @pytest.mark.parametrize("token", ["tasks-1", "jobs-x", "jobs-999999", "jobs-1234567890123456789"])
-def test_page_token_of_another_list_is_refused(controller: ControllerThread, token: str) -> None:
+def test_list_of_jobs_refuses_the_page_token_of_another_list(controller: ControllerThread, token: str) -> None:
     with pytest.raises(InvalidArgumentError, match="page_token"):
         _all_pages(controller, pb.Controller.ListJobsRequest(page_token=token))
 
 
-def test_child_jobs_end_if_their_parent_ended_before_the_restart(tmp_path: Path) -> None:
+def test_child_jobs_end_if_their_parent_job_ended_before_the_controller_restarted(tmp_path: Path) -> None:
     store = Store(tmp_path / "controller.db")
     parent, child = Job.new("parent", 1, 1000), Job.new("parent/child", 1, 1000, parent_job_id="parent")
     for job in (parent, child):

@@ -30,7 +30,7 @@ def failures(job: Job) -> tuple[int, list[int]]:
     return job.failure, [task.failure for task in job.tasks]
 
 
-def test_failed_task_gives_its_code_to_the_job_and_max_task_failures_to_other_tasks() -> None:
+def test_job_has_the_failure_code_of_its_failed_task_and_its_other_tasks_have_max_task_failures() -> None:
     job = placed_job()
     job.attempt_ended(1, 0, EXITED)
     job.attempt_ended(0, 0, STOPPED)
@@ -38,7 +38,7 @@ def test_failed_task_gives_its_code_to_the_job_and_max_task_failures_to_other_ta
     assert job.tasks[0].attempts[0].failure == FailureCode.MAX_TASK_FAILURES
 
 
-def test_retried_attempt_keeps_its_failure_code_and_other_attempts_have_gang_restart() -> None:
+def test_retried_attempt_keeps_its_failure_code_and_other_attempts_have_the_code_gang_restart() -> None:
     job = placed_job(max_retries_failure=1)
     job.attempt_ended(1, 0, EXITED)
     job.attempt_ended(0, 0, STOPPED)
@@ -59,7 +59,7 @@ def test_terminated_job_has_the_failure_code_of_its_termination(code: FailureCod
     assert failures(job) == (code, [code, code])
 
 
-def test_terminated_task_ends_its_gang_and_other_tasks_have_the_code_job_ended() -> None:
+def test_terminated_task_ends_its_gang_and_the_other_tasks_have_the_code_job_ended() -> None:
     job = placed_job()
     job.terminate_task(1, "terminated by a user", 20)
     for index in (0, 1):

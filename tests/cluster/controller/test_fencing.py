@@ -104,7 +104,7 @@ def test_worker_silent_for_longer_than_its_lease_is_lost_and_fenced(tmp_path: Pa
         assert client.get_task_status(job_id, 0).attempts[0].state == pb.TASK_STATE_WORKER_FAILED
 
 
-def test_worker_that_does_not_return_after_a_controller_restart_is_lost(tmp_path: Path) -> None:
+def test_worker_that_does_not_register_again_after_a_controller_restart_is_lost(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
         serving(engine, Store(tmp_path / "db"), lease_s=3) as controller,
@@ -147,7 +147,7 @@ def test_restarted_controller_waits_for_the_longer_lease_of_an_earlier_controlle
         wait_until(lambda: controller.controller.fleet.longest_lease_s == 1, "the earlier lives to be over")
 
 
-def test_worker_that_returns_after_a_controller_restart_keeps_its_attempts(tmp_path: Path) -> None:
+def test_worker_that_registers_again_after_a_controller_restart_keeps_its_attempts(tmp_path: Path) -> None:
     engine = FakeEngine()
     with serving(engine, Store(tmp_path / "db")) as controller, RemoteClusterClient(controller.address) as client:
         register(controller, "first")

@@ -207,7 +207,7 @@ STEPS: list[tuple[str, State, Event, State | None, list[Any]]] = [
 @pytest.mark.parametrize(
     ("state", "event", "expected", "instructions"), [row[1:] for row in STEPS], ids=[r[0] for r in STEPS]
 )
-def test_event_of_a_gang_returns_the_next_state_and_the_instructions(
+def test_each_event_of_a_gang_leads_to_the_next_state_and_the_instructions(
     state: State, event: Event, expected: State | None, instructions: list[Any]
 ) -> None:
     assert next_step(gang(state), event) == Step(expected, tuple(instructions))
@@ -239,7 +239,7 @@ def test_event_that_cannot_occur_in_a_gang_state_raises_internal_error(state: St
         next_step(gang(state), event)
 
 
-def test_late_answer_of_the_engine_changes_nothing() -> None:
+def test_late_answer_of_the_engine_does_not_change_the_state_of_a_gang() -> None:
     for state, event in IGNORED:
         allocation = ALLOCATION if state is not Lost else None
         late = Rejected("late") if event is Rejected else SubmitUnanswered()

@@ -31,7 +31,7 @@ def test_idle_tasks_decide_whether_a_job_seems_to_hang(idle_ms: dict[int, int], 
     assert find_hang(idle_ms, LIMIT, is_complete=True) == found
 
 
-def test_job_without_a_limit_never_seems_to_hang() -> None:
+def test_job_without_a_limit_for_idle_tasks_never_seems_to_hang() -> None:
     assert find_hang({0: LIMIT}, 0, is_complete=True) is None
 
 

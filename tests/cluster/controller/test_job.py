@@ -354,7 +354,7 @@ def test_retry_restarts_the_gang_and_charges_only_the_failed_task(how: int) -> N
 
 
 @pytest.mark.parametrize("how", [FAILED, KILLED, WORKER_FAILED])
-def test_ends_of_peers_during_a_gang_restart_are_not_charged(how: int) -> None:
+def test_other_attempts_that_end_during_a_gang_restart_are_not_charged_to_a_retry_budget(how: int) -> None:
     job = running(submitted(3, retries=1, preemptions=1))
     job.attempt_ended(1, 0, end(FAILED))
     if how == WORKER_FAILED:
@@ -382,7 +382,7 @@ def test_task_that_succeeds_during_a_gang_restart_has_succeeded_for_good() -> No
 
 
 @pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
-def test_rendezvous_job_ends_if_a_retry_would_lack_a_succeeded_task(how: int) -> None:
+def test_job_with_a_rendezvous_ends_if_a_task_needs_a_retry_after_another_task_has_succeeded(how: int) -> None:
     job = running(submitted(4, retries=9, rendezvous=True))
     assert job.attempt_ended(2, 0, end(SUCCEEDED)) == []
     stops = job.attempts_lost({1: 0}, LOST, 4000) if how == WORKER_FAILED else job.attempt_ended(1, 0, end(how, LOST))
@@ -400,7 +400,7 @@ def test_rendezvous_job_ends_if_a_retry_would_lack_a_succeeded_task(how: int) ->
     assert job.tasks[0].error == "Job ended: task 1 cannot be tried again without task 2"
 
 
-def test_success_during_the_restart_of_a_rendezvous_ends_the_job() -> None:
+def test_job_with_a_rendezvous_ends_if_a_task_succeeds_during_a_restart_of_the_gang() -> None:
     job = running(submitted(3, retries=9, rendezvous=True))
     stops = job.attempt_ended(1, 0, end(FAILED, "boom", exit_code=7))
     assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
@@ -412,7 +412,7 @@ def test_success_during_the_restart_of_a_rendezvous_ends_the_job() -> None:
     assert job.error.startswith("boom; it is not tried again, since task 0 has succeeded already")
 
 
-def test_rendezvous_restarts_as_a_whole_if_no_task_has_succeeded() -> None:
+def test_job_with_a_rendezvous_restarts_all_tasks_if_no_task_has_succeeded() -> None:
     job = running(submitted(2, retries=1, rendezvous=True))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(0, 0, "w0")]
     assert job.attempt_ended(0, 0, end(KILLED)) == [
@@ -451,7 +451,7 @@ BUDGETS = [
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize(("budget", "ends", "state", "charged"), BUDGETS)
-def test_retry_budgets_decide_how_often_a_task_is_retried(
+def test_retry_budgets_decide_how_many_times_a_task_is_retried(
     budget: tuple[int, int], ends: str, state: int, charged: tuple[int, int], replicas: int, coscheduled: bool
 ) -> None:
     job = submitted(replicas, coscheduled=coscheduled, retries=budget[0], preemptions=budget[1])
@@ -485,7 +485,7 @@ def test_lost_worker_after_the_preemption_budget_is_used_up_ends_the_job_as_work
     assert all(LOST in task.error for task in job.tasks)
 
 
-def test_lost_worker_charges_each_of_its_tasks_once() -> None:
+def test_lost_worker_is_charged_once_to_the_preemption_budget_of_each_of_its_tasks() -> None:
     job = running(submitted(3, preemptions=1))
     assert job.attempts_lost({0: 0, 1: 0}, LOST, 3000) == [StopAttempt(2, 0, "w2")]
     job.attempt_ended(2, 0, end(KILLED))
@@ -494,7 +494,7 @@ def test_lost_worker_charges_each_of_its_tasks_once() -> None:
     assert budgets(job) == [(0, 1), (0, 1), (0, 0)]
 
 
-def test_error_of_the_job_is_its_first_failure() -> None:
+def test_error_of_a_job_is_the_error_of_its_first_failure() -> None:
     job = running(submitted(3))
     job.attempt_ended(2, 0, end(FAILED, "the cause"))
     job.attempt_ended(0, 0, end(FAILED, "a consequence"))
@@ -546,7 +546,7 @@ def test_terminating_a_running_job_ends_it_after_its_attempts(runs: bool) -> Non
 @pytest.mark.parametrize(
     "stage", [submitted, lambda **more: placed(submitted(**more)), lambda **more: running(placed(submitted(**more)))]
 )
-def test_job_of_a_copied_state_directory_ends_killed_without_charges_or_stops(
+def test_job_of_a_copied_state_directory_is_killed_without_charged_budgets_or_stop_instructions(
     stage: Callable[..., Job], coscheduled: bool
 ) -> None:
     job = stage(replicas=3, coscheduled=coscheduled)
@@ -599,7 +599,7 @@ def test_terminating_a_job_releases_its_restarted_gang_in_the_queue() -> None:
     assert states(job) == "KK KILLED"
 
 
-def test_failure_ends_an_independent_task_that_waits_for_its_retry() -> None:
+def test_failed_job_stops_an_independent_task_that_was_retried() -> None:
     job = running(submitted(2, coscheduled=False, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(FAILED))
@@ -660,7 +660,7 @@ def test_error_names_the_lost_worker_and_not_a_tolerated_failure() -> None:
 # The termination of one task.
 
 
-def test_terminated_independent_task_does_not_affect_the_others() -> None:
+def test_terminated_independent_task_does_not_affect_the_other_tasks() -> None:
     job = running(submitted(3, coscheduled=False, retries=3))
     assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(1, 0, "w1")]
     assert job.terminate_task(1, "terminated by a user", 4001) == []
@@ -726,7 +726,7 @@ def test_terminated_task_of_a_waiting_gang_ends_the_job() -> None:
     assert (job.gangs, job.finished_at_ms) == ({}, 4000)
 
 
-def test_gang_continues_without_as_many_tasks_as_max_task_failures() -> None:
+def test_gang_continues_without_terminated_tasks_up_to_the_number_max_task_failures() -> None:
     job = running(submitted(3, tolerated=1, retries=1))
     assert job.terminate_task(2, "terminated by a user", 4000) == [StopAttempt(2, 0, "w2")]
     job.attempt_ended(2, 0, end(KILLED))
@@ -855,7 +855,7 @@ def test_gang_that_loses_its_allocation_keeps_its_waiting_time() -> None:
 # Events that change nothing.
 
 
-def test_reports_of_stale_attempts_change_nothing() -> None:
+def test_reports_about_attempts_that_are_not_live_do_not_change_a_job() -> None:
     job = running(submitted(2, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(KILLED))
@@ -869,7 +869,7 @@ def test_reports_of_stale_attempts_change_nothing() -> None:
     assert before == (states(job), budgets(job), [list(task.attempts) for task in job.tasks])
 
 
-def test_events_of_an_ended_job_change_nothing() -> None:
+def test_events_do_not_change_an_ended_job() -> None:
     job = running(submitted(1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     revision = job.revision
@@ -902,7 +902,7 @@ def test_recovered_job_requests_its_waiting_gangs_again() -> None:
     assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
 
 
-def test_recovered_job_charges_each_lost_attempt_to_the_preemption_budget() -> None:
+def test_recovered_job_charges_each_lost_attempt_to_the_preemption_budget_of_its_task() -> None:
     job = reloaded(running(submitted(3)))
     assert recover(job, {}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"

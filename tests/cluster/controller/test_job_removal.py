@@ -171,7 +171,7 @@ def test_removed_job_stays_removed_after_a_restart(tmp_path: Path) -> None:
         assert world.store.read(lambda db: db.execute("SELECT blob FROM bundles").fetchall()) == [(b"of kept",)]
 
 
-def test_repeated_removal_gets_its_first_answer_also_after_a_restart_and_for_a_used_name(tmp_path: Path) -> None:
+def test_repeated_request_to_remove_a_job_gets_its_first_answer_even_if_a_new_job_has_the_name(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     request = Controller.ForgetJobRequest(job_id="twice", request_id="once")
 
@@ -206,7 +206,7 @@ class InterruptedReads(Store):
 
 
 @pytest.mark.parametrize("is_name_used", [False, True])
-def test_result_is_not_found_if_its_job_is_removed_while_the_call_reads(is_name_used: bool) -> None:
+def test_result_is_not_found_if_its_job_is_removed_while_the_result_is_read(is_name_used: bool) -> None:
     store = InterruptedReads()
     with world_of(store) as world:
 
@@ -228,7 +228,7 @@ def test_result_is_not_found_if_its_job_is_removed_while_the_call_reads(is_name_
                 call()
 
 
-def test_answers_of_the_oldest_removals_are_dropped() -> None:
+def test_stored_answers_to_the_oldest_requests_to_remove_jobs_are_dropped() -> None:
     store = Store(None)
     for number in range(5):
         store.write(Changes().add_removal(f"request-{number}", [f"job-{number}"], most=3))
@@ -256,7 +256,7 @@ def test_old_jobs_are_removed_by_age(tmp_path: Path) -> None:
         wait_until(lambda: world.sweep() or world.names() == ["waits"], "the removal of the ended job")
 
 
-def test_jobs_that_ended_first_are_removed_if_there_are_too_many() -> None:
+def test_jobs_that_ended_first_are_removed_if_too_many_ended_jobs_are_stored() -> None:
     with world_of(Store(None), job_retention=JobRetention(keep_count=2)) as world:
         for name in ("one", "two", "three", "four"):
             world.submit(name)

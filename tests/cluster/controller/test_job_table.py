@@ -120,7 +120,7 @@ async def test_ended_job_in_memory_has_no_entry_point() -> None:
     assert kept.launch.submission_id == record.launch.submission_id
 
 
-async def test_job_of_an_earlier_controller_is_read_once() -> None:
+async def test_job_of_an_earlier_controller_is_read_from_the_database_only_once() -> None:
     database = Database()
     table = JobTable(database, num_ended=1)
     database.jobs["old"] = ended("old")
@@ -208,7 +208,7 @@ async def test_removed_job_is_forgotten_and_its_id_can_be_used_again() -> None:
     assert not table.is_concluded(second)
 
 
-def test_open_children_of_a_job_leave_the_table_when_they_end() -> None:
+def test_ended_child_jobs_do_not_count_as_open_child_jobs_of_their_parent_job() -> None:
     database = Database()
     table = JobTable(database)
     first, second = stored(new_job("parent/a")), stored(new_job("parent/b"))
@@ -223,7 +223,7 @@ def test_open_children_of_a_job_leave_the_table_when_they_end() -> None:
     assert table.parents_of_open_jobs() == []
 
 
-def test_recent_jobs_are_bounded_by_number_and_by_size() -> None:
+def test_cache_of_recently_used_jobs_is_limited_in_number_and_in_size() -> None:
     recent = RecentJobs(max_jobs=3, max_bytes=10**9)
     for name in "abcd":
         recent.add(ended(name))

@@ -74,7 +74,7 @@ def test_max_parallel_without_independent_tasks_is_refused() -> None:
     assert make_job(message, 1).max_parallel == 3
 
 
-def test_seen_task_indices_need_independent_tasks_and_one_index_for_each_task() -> None:
+def test_field_seen_task_indices_needs_independent_tasks_and_one_index_for_each_task() -> None:
     message = LaunchJobRequest(name="job", command=["true"], seen_task_indices=[1, 3], seen_num_tasks=4)
     message.resources.replicas = 2
     with pytest.raises(InvalidArgumentError, match="needs independent_tasks"):
@@ -142,7 +142,7 @@ def test_damaged_inputs_of_a_job_are_refused(blob: bytes) -> None:
 
 
 @pytest.mark.parametrize("item", [b"a\0b", b"\xff", b"x" * 200_000])
-def test_input_of_a_command_that_is_no_text_is_refused(item: bytes) -> None:
+def test_input_of_a_command_that_is_not_text_is_refused(item: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match="the input of a command must be text"):
         validate(with_inputs([b"ok", item]))
 

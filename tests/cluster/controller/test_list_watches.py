@@ -118,7 +118,7 @@ def test_job_that_leaves_a_list_filtered_by_state_is_replaced_by_the_next_job(cl
         watcher.until(lambda: not watcher.newest.jobs)
 
 
-def test_watched_pages_of_the_list_of_jobs_continue_each_other(
+def test_watched_page_of_the_list_of_jobs_begins_where_the_previous_page_ends(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     seen: list[str] = []

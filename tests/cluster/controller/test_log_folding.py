@@ -90,7 +90,7 @@ async def test_log_of_an_attempt_that_ended_a_minute_ago_is_folded_and_leaves_no
     assert logs.keeper.is_complete("ended/task-0", 0)
 
 
-async def test_records_and_pages_of_a_folded_log_equal_those_of_its_files(tmp_path: Path) -> None:
+async def test_folded_log_has_the_same_records_and_pages_as_its_files(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     write_segments(logs, "job")
     path, places = logs.path("job"), list_segments(logs.path("job"))
@@ -124,7 +124,7 @@ def records_from(path: Path, offsets: tuple[int, int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("knows_writer", [False, True])
-async def test_reader_that_has_a_log_open_while_the_log_is_folded_gets_all_of_it(
+async def test_reader_that_has_a_log_open_while_the_log_is_folded_gets_the_whole_log(
     tmp_path: Path, knows_writer: bool
 ) -> None:
     logs = KeptLogs(tmp_path, location="")
@@ -279,7 +279,7 @@ async def test_new_job_does_not_show_folded_logs_of_an_earlier_job_of_its_name(t
     await logs.keeper.close()
 
 
-async def test_new_job_waits_for_no_writer_of_the_folded_logs(tmp_path: Path) -> None:
+async def test_new_job_is_accepted_while_another_thread_writes_folded_logs(tmp_path: Path) -> None:
     before = await folded(tmp_path, b"all of it\n")
     await before.keeper.close()
     logs = KeptLogs(tmp_path, location="")

@@ -175,7 +175,7 @@ def test_log_that_vanished_from_the_disk_is_requested_from_its_beginning(source:
     assert there.store(kept, first, ALL) == first.position + len(first.records)
 
 
-def test_log_part_that_finds_a_full_disk_raises_and_is_stored_later(source: Path, tmp_path: Path) -> None:
+def test_log_part_that_does_not_fit_on_a_full_disk_raises_and_is_stored_later(source: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file where the directory should be")
     first = cut(source, random.Random(3))[0]
     with pytest.raises(OSError):

@@ -93,7 +93,7 @@ def test_removed_log_is_not_counted_or_removed_again() -> None:
 # Where logs are stored elsewhere too
 
 
-def test_only_stored_logs_are_removed_locally_to_free_space() -> None:
+def test_only_logs_that_are_at_the_log_location_are_removed_locally_to_free_space() -> None:
     found = [Found("a", 10, 0, True), Found("b", 10, 0, True, True), Found("c", 10, 3), Found("d", 10, 0, True, True)]
     known = {"a": ended(1), "b": ended(2), "d": ended(4)}
     assert choose(found, known, Retention(keep_bytes=30), NOW, has_location=True) == [Removal("b", "")]

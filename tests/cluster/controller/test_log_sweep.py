@@ -218,7 +218,7 @@ async def test_log_that_is_only_at_the_log_location_is_deleted_after_max_age(tmp
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
-async def test_reason_of_a_removed_log_includes_earlier_gaps(tmp_path: Path) -> None:
+async def test_removal_reason_of_a_log_includes_earlier_gaps_in_the_log(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     logs.add_job("old")
     logs.path("old").parent.mkdir(parents=True)
@@ -293,7 +293,7 @@ async def test_log_that_is_being_copied_while_its_job_is_removed_does_not_stay_a
     assert not logs.path("gone").exists()
 
 
-async def test_sweep_does_not_copy_the_log_of_a_job_that_is_being_removed(tmp_path: Path) -> None:
+async def test_log_sweep_does_not_copy_the_log_of_a_job_that_is_being_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     logs.add_ended("refused", b"all of it\n")
     with logs.keeper.removal([logs.jobs["refused"]]):

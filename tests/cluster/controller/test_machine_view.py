@@ -29,5 +29,5 @@ def test_longest_waiting_gangs_with_equal_times_keep_their_order() -> None:
     assert [gang.gang.gang_id for gang in found] == ["gang-1", "gang-2", "gang-1503", "gang-0"]
 
 
-def test_longest_waiting_gangs_of_an_empty_queue_are_none() -> None:
+def test_empty_queue_has_no_longest_waiting_gangs() -> None:
     assert finish(longest_waiting([], 4)) == []

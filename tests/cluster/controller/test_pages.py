@@ -118,7 +118,7 @@ def test_invalid_page_token_or_size_is_refused(
         list_tasks(stub, job_id, -3, "")
 
 
-def test_client_list_contains_the_items_of_all_pages(
+def test_list_methods_of_the_client_return_the_items_of_all_pages(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     job_id = launch(client, ["true"], replicas=2 * LONGEST_PAGE + 1)

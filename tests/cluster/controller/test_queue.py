@@ -150,7 +150,7 @@ TWO = [machine("m0"), machine("m1")]
         (gang("a"), [machine(used=Resources.of(cpu=4))], "submit"),
     ],
 )
-def test_plan_submits_queues_or_rejects_a_gang_according_to_its_size(
+def test_scheduling_plan_submits_queues_or_rejects_a_gang_according_to_its_size(
     wanted: GangRequest, machines: list[Machine], expected: str
 ) -> None:
     result = decide([wanted], machines)
@@ -414,7 +414,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 
 
 @for_each_seed(200)
-def test_find_returns_the_same_machines_as_choose_machines(seed: int) -> None:
+def test_method_find_of_the_free_capacity_returns_the_same_machines_as_choose_machines(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
     room = FreeCapacity(MachineSet(machines), [known.free for known in machines], [known.tasks for known in machines])
@@ -451,13 +451,13 @@ def test_impossible_gang_blocks_no_other_gang() -> None:
     assert list(result.impossible) == ["huge@0"]
 
 
-def test_submitted_gang_reduces_what_is_free_for_later_gangs() -> None:
+def test_submitted_gang_reduces_the_free_capacity_for_later_gangs() -> None:
     result = decide([gang("a", cpu=3), gang("b", cpu=3), gang("c", cpu=3)], TWO)
     assert submitted(result) == ["a", "b"]
     assert "1 of 4 cpu on m0; 1 of 4 cpu on m1" in result.reasons["c@0"]
 
 
-def test_plan_does_not_change_its_arguments() -> None:
+def test_function_plan_does_not_change_its_arguments() -> None:
     machines = [machine(used=Resources.of(cpu=1))]
     before = list(machines)
     decide([gang("a", cpu=3), gang("b", cpu=3)], machines)

@@ -57,5 +57,5 @@ def test_retry_after_a_long_attempt_counts_as_the_first_retry() -> None:
         (9_000, 0, -1000),
     ],
 )
-def test_rest_of_a_pause_is_at_most_the_pause(end_ms: int, row: int, left_ms: int) -> None:
+def test_remaining_time_of_a_retry_pause_is_never_longer_than_the_pause(end_ms: int, row: int, left_ms: int) -> None:
     assert pause_left_ms(end_ms, 10_000, row, 1000) == left_ms

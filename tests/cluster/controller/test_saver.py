@@ -342,7 +342,7 @@ async def test_new_job_whose_caller_was_cancelled_is_refused_after_a_failed_writ
     assert (book.launched, book.refused) == ([], ["job"])
 
 
-async def test_stop_for_a_gang_restart_waits_until_the_restart_is_saved(book: Book) -> None:
+async def test_stop_of_an_attempt_for_a_gang_restart_waits_until_the_restart_is_saved(book: Book) -> None:
     record = await book.launch("job")
     record.job.tasks[0].stop = Stop.RESTART
     book.disk.failure = ResourceExhaustedError("no space left")
@@ -381,7 +381,7 @@ async def test_endpoint_that_is_removed_before_its_write_is_not_stored(book: Boo
     assert book.disk.load_endpoints() == []
 
 
-async def test_changed_reason_is_announced_without_a_write(book: Book) -> None:
+async def test_changed_waiting_reason_is_announced_without_a_write(book: Book) -> None:
     record = await book.launch("job")
     writes = len(book.disk.writes)
     assert record.job.explain_waiting(next(iter(record.job.gangs)), "no free machine")
@@ -392,7 +392,7 @@ async def test_changed_reason_is_announced_without_a_write(book: Book) -> None:
     assert len(book.disk.writes) == writes
 
 
-async def test_changed_reason_is_saved_with_an_unsaved_change(book: Book) -> None:
+async def test_unsaved_change_is_saved_although_the_waiting_reason_changes_meanwhile(book: Book) -> None:
     record = await book.launch("job")
     book.change(record)
     assert record.job.explain_waiting(next(iter(record.job.gangs)), "no free machine")

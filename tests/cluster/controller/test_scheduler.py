@@ -191,7 +191,7 @@ def test_gang_waits_for_a_machine_that_is_not_alive(
     says(client, waits, "still starting")
 
 
-def test_fractions_of_cores_share_a_machine(engine: FakeEngine, client: RemoteClusterClient) -> None:
+def test_jobs_that_need_fractions_of_a_core_share_a_machine(engine: FakeEngine, client: RemoteClusterClient) -> None:
     quarter = pb.ResourceSpecProto(cpu=1, cpu_millicores=250)
     for _ in range(16):
         says(client, launch(client, ["true"], resources=quarter), "still starting")
@@ -213,7 +213,9 @@ def test_waiting_independent_task_without_resources_says_that_it_counts_as_one_c
     says(client, launch(client, ["true"], 2, independent_tasks=True, resources=pb.ResourceSpecProto(cpu=0)), "starting")
 
 
-def test_task_beyond_max_parallel_has_this_reason_until_an_earlier_task_ends(client: RemoteClusterClient) -> None:
+def test_task_beyond_max_parallel_has_the_waiting_reason_max_parallel_until_an_earlier_task_ends(
+    client: RemoteClusterClient,
+) -> None:
     none = pb.ResourceSpecProto(cpu=0)
     job_id = launch(client, ["true"], 3, independent_tasks=True, max_parallel=1, resources=none)
     says(client, job_id, "still starting")
@@ -245,7 +247,7 @@ def test_error_of_a_gang_that_cannot_fit_even_task_by_task_recommends_nothing(cl
         assert "--independent" not in error
 
 
-def test_gang_that_fits_nowhere_waits_on_an_elastic_engine(
+def test_gang_that_fits_on_no_machine_waits_if_the_engine_is_elastic(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.elastic = True

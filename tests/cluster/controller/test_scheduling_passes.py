@@ -142,7 +142,7 @@ def workers(job: Job) -> list[str]:
     return [attempt.worker_id for attempt in job.live_attempts().values()]
 
 
-def test_job_starts_at_once_although_its_submission_lies_in_the_future(world: World) -> None:
+def test_job_starts_at_once_although_its_submission_time_is_in_the_future(world: World) -> None:
     """The controller was restarted after the wall clock was set back by an hour. The job has not run yet, so it has no
     retry pause."""
     job = world.submit("job", 1)
@@ -165,7 +165,7 @@ def test_gang_that_fits_starts_in_the_pass_that_requests_it(world: World) -> Non
     }
 
 
-def test_gang_that_does_not_fit_waits_and_a_smaller_one_starts(world: World) -> None:
+def test_gang_that_does_not_fit_waits_and_a_smaller_gang_starts(world: World) -> None:
     world.submit("first", 3, replicas=2)
     large, small = world.submit("large", 4), world.submit("small", 1)
     world.make_pass()
@@ -173,7 +173,7 @@ def test_gang_that_does_not_fit_waits_and_a_smaller_one_starts(world: World) -> 
     assert len(workers(small)) == 1
 
 
-def test_ended_gang_frees_its_capacity_for_the_next_one(world: World) -> None:
+def test_ended_gang_frees_its_capacity_for_the_next_gang(world: World) -> None:
     first, second = world.submit("first", 4, replicas=2), world.submit("second", 4)
     world.make_pass()
     world.end(first)
@@ -255,7 +255,7 @@ def test_waiting_reason_contains_the_last_loss_of_the_job_until_one_of_its_tasks
     assert (waiting.placed, waiting.reason) == (False, before)
 
 
-def test_losses_of_an_ended_job_leave_nothing_behind() -> None:
+def test_lost_allocations_of_an_ended_job_are_forgotten() -> None:
     losses = JobLosses()
     losses.add("job", Loss(LossKind.BROKEN))
     losses.forget_job("job")
@@ -269,7 +269,7 @@ def test_gang_that_can_never_fit_ends_its_job(world: World) -> None:
     assert "it can never be placed: needs 5 cpu" in job.error
 
 
-def test_gang_that_can_never_fit_waits_on_an_elastic_engine(world: World) -> None:
+def test_gang_that_can_never_fit_waits_if_the_engine_is_elastic(world: World) -> None:
     world.engine.elastic = True
     job = world.submit("huge", 5)
     world.make_pass()
@@ -334,7 +334,7 @@ def test_second_lost_allocation_in_a_row_delays_the_next_request(world: World) -
     assert workers(job) == ["a"]
 
 
-def test_scheduling_timeout_ends_the_job_with_its_reason(world: World) -> None:
+def test_error_of_a_job_that_its_scheduling_timeout_has_ended_contains_the_waiting_reason(world: World) -> None:
     world.submit("first", 4, replicas=2)
     job = world.submit("job", 1, scheduling_timeout_seconds=10)
     world.make_pass()
@@ -364,7 +364,7 @@ def test_job_timeout_ends_a_job(world: World) -> None:
     assert job.ending == FAILED
 
 
-def test_unreachable_engine_is_a_waiting_reason_and_timeouts_still_expire(world: World) -> None:
+def test_waiting_reason_mentions_an_unreachable_engine_and_timeouts_still_expire(world: World) -> None:
     job = world.submit("job", 1, scheduling_timeout_seconds=10)
     world.engine.reachable = False
     with pytest.raises(UnavailableError):
@@ -374,7 +374,7 @@ def test_unreachable_engine_is_a_waiting_reason_and_timeouts_still_expire(world:
     assert job.state == UNSCHEDULABLE
 
 
-def test_waiting_reasons_lose_the_problem_of_the_engine_when_the_engine_answers_again(world: World) -> None:
+def test_waiting_reasons_do_not_mention_the_engine_any_more_when_it_answers_again(world: World) -> None:
     world.submit("runs", 4, replicas=2)
     job = world.submit("job", 1)
     world.make_pass()

@@ -79,7 +79,7 @@ def running_job(tasks: int) -> JobRecord:
 
 
 @pytest.mark.parametrize("tasks", [AT_ONCE, AT_ONCE + 1, 10 * AT_ONCE])
-def test_message_of_a_job_that_changes_meanwhile_shows_the_newest_state(tasks: int) -> None:
+def test_message_of_a_job_that_changes_while_the_message_is_made_shows_the_newest_state(tasks: int) -> None:
     record = running_job(tasks)
     to_end = list(range(tasks))
     making = job_with_tasks(record)

@@ -94,7 +94,7 @@ def begin_reading(address: tuple[str, int]) -> socket.socket:
     return client
 
 
-def test_clients_that_leave_give_their_turns_back() -> None:
+def test_clients_that_disconnect_free_their_turns_for_reading_stacks() -> None:
     turns = 2  # One user may read stacks this many times at once.
     stub = SilentWorker(turns)
     with serving(stub) as address:

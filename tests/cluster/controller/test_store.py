@@ -60,7 +60,7 @@ def reopen(store: Store, path: Path) -> Store:
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
 @pytest.mark.parametrize("bring", STATES)
 @pytest.mark.parametrize("at_once", [True, False], ids=["added", "saved"])
-def test_loaded_job_equals_the_saved_one(
+def test_loaded_job_equals_the_saved_job(
     store: Store, path: Path, bring: Callable[[Job], None], coscheduled: bool, at_once: bool
 ) -> None:
     job = new_job(coscheduled=coscheduled)
@@ -300,7 +300,7 @@ def test_second_store_on_the_same_database_file_is_refused(store: Store, path: P
     store.close()
 
 
-def test_store_in_another_process_is_refused_until_the_first_has_ended(store: Store, path: Path) -> None:
+def test_store_of_a_second_process_is_refused_until_the_first_process_has_ended(store: Store, path: Path) -> None:
     program = "from iris.cluster.controller.storage.store import Store; Store(Path(sys.argv[1]))"
     command = [sys.executable, "-c", f"import sys; from pathlib import Path; {program}", str(path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -51,7 +51,7 @@ async def test_event_loop_handles_other_events_between_the_turns_of_two_streams(
     assert not [pair for pair in itertools.pairwise(steps) if "loop" not in pair], "two streams without the loop"
 
 
-async def test_only_stream_continues_at_once() -> None:
+async def test_stream_continues_at_once_if_no_other_stream_waits() -> None:
     world = World()
     sending = world.send("alone")
     with pytest.raises(StopIteration):
@@ -65,7 +65,7 @@ async def test_streams_pause_after_they_have_kept_the_event_loop_busy() -> None:
     assert world.log[:6] == ["a", "b", "c", "d", "pause of 2 s", "e"]
 
 
-async def test_one_stream_has_its_turn_even_if_each_message_takes_longer_than_the_limit() -> None:
+async def test_stream_gets_a_turn_even_if_each_message_takes_longer_than_the_limit() -> None:
     world = World(busy_s=0.0)
     await asyncio.gather(*(world.send(name) for name in "abc"))
     assert world.log[:4] == ["a", "b", "pause of 2 s", "c"]

@@ -22,7 +22,7 @@ def _info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="iris")
 
 
-def test_broken_and_overlapping_streams_are_one_use(caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_and_overlapping_streams_of_a_tunnel_count_as_one_use(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         uses = TunnelUses("tunnel", abandoned_s=math.inf)
         uses.stream_opened(KEY, "ann", resumes=False)
@@ -41,7 +41,7 @@ def test_broken_and_overlapping_streams_are_one_use(caplog: pytest.LogCaptureFix
     assert recorded(caplog) == ["tunnel.opened", "tunnel.used", "tunnel.closed"]
 
 
-def test_use_whose_client_does_not_come_back_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_use_of_a_tunnel_ends_if_its_client_does_not_come_back(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         uses = TunnelUses("exec", abandoned_s=0.0)
         uses.stream_opened(KEY, "ann", resumes=False)
@@ -53,7 +53,7 @@ def test_use_whose_client_does_not_come_back_ends(caplog: pytest.LogCaptureFixtu
     assert recorded(caplog) == ["exec.opened", "exec.closed"]
 
 
-def test_tunnel_that_an_earlier_process_of_the_controller_opened_is_not_opened_again(
+def test_resumed_tunnel_of_an_earlier_controller_process_is_not_recorded_as_opened_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def run() -> None:

@@ -144,7 +144,7 @@ def test_total_usage_adds_up_the_last_samples_of_live_attempts() -> None:
     ]
 
 
-def test_attempt_without_new_samples_leaves_the_total_usage() -> None:
+def test_attempt_without_new_samples_is_removed_from_the_total_usage() -> None:
     total = UsageTotal()
     total.set("lost", BEGIN_S, (1000, 10, 0, 0), (0, 0, 0))
     total.set("live", BEGIN_S + SILENT_S, (1, 1, 0, 0), (0, 0, 0))

@@ -122,7 +122,7 @@ async def test_message_about_a_job_of_5000_tasks_has_only_the_changed_tasks() ->
     await watched.leave()
 
 
-async def test_later_watching_client_gets_the_current_job_state_first() -> None:
+async def test_client_that_begins_to_watch_a_running_job_gets_the_current_state_first() -> None:
     watched = Watched(3)
     await watched.come(2, include_tasks=True)
     watched.start(0, 1)

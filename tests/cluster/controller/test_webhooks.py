@@ -166,7 +166,7 @@ async def test_each_webhook_request_is_signed_together_with_its_time(world: Deli
     assert headers["content-type"] == "application/json"
 
 
-async def test_webhook_event_that_is_refused_for_good_is_given_up_and_the_next_one_is_sent(world: Deliveries) -> None:
+async def test_webhook_event_that_is_refused_for_good_is_given_up_and_the_next_event_is_sent(world: Deliveries) -> None:
     with receiving() as receiver:
         receiver.statuses = [400] * MAX_REFUSALS
         world.start(receiver.url)
