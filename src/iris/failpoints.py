@@ -107,9 +107,9 @@ class Failpoint:
     Attributes:
         name: The name of the failpoint.
         action: kill, stop, delay, error or drop.
-        delay_ms: The length of a delay, in milliseconds.
-        at: The action happens when the process reaches the failpoint for this number of times. 0 if the action happens
-            each time, or at random times.
+        delay_ms: The length of the delay in milliseconds, if the action is `delay`.
+        at: N if the action happens only when the process reaches the failpoint for the Nth time. 0 if the action
+            happens each time, or at random times.
         chance: The probability of the action, from 0 to 1.
         draws: The source of random numbers.
         times: The number of times that this process has reached the failpoint.

@@ -17,15 +17,15 @@ _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 
 def why_not_together(theirs: str, whose: str, ours: str, who_we_are: str) -> str:
-    """Return the reason why two parts of a cluster do not work together. The text is empty if they work together.
+    """Return the reason why two parts of a cluster do not work together. Return an empty string if they work together.
 
     Two parts work together if the first numbers of their versions are equal and the second numbers differ by at most 1.
 
     Args:
         theirs: The version of the other part.
-        whose: The name of the other part in the text, for example "it".
+        whose: The name of the other part in the returned text, for example "it".
         ours: The version of this part.
-        who_we_are: The name of this part in the text, for example "this controller".
+        who_we_are: The name of this part in the returned text, for example "this controller".
     """
     known = [_FORM.fullmatch(version) for version in (theirs, ours)]
     (their_major, their_minor), (our_major, our_minor) = (

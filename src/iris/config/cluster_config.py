@@ -31,7 +31,7 @@ class Option:
 
     Attributes:
         name: The key in the TOML file, and the attribute of `ClusterConfig`.
-        kind: The type of the option's value. It parses a value, and writes the value as text.
+        kind: The object that parses a value of the option, and writes the value as text.
         default: The value if none is given.
         help: The help text, in sentences.
         flag: The option's name on the command line of `iris up`. Empty if only the file has the option.

@@ -18,7 +18,7 @@ class WebhookOption:
 
     Attributes:
         url: The URL that receives the events.
-        events: The kinds of events to send. Empty: the kinds of the option `webhook_events`.
+        events: The kinds of events to send. If no kinds are given, the kinds of the option `webhook_events` are sent.
     """
 
     url: str

@@ -112,7 +112,7 @@ class Display:
         self._end: str | None = None
 
     def update(self, progress: Progress) -> None:
-        """Show this progress from now on. Returns at once."""
+        """Show the given progress from now on. This method returns at once."""
         if self._row is not None:
             self._row.set(progress)
             _board().changed()
@@ -125,7 +125,9 @@ class Display:
             _board().print(text)
 
     def finish(self, text: str) -> None:
-        """Leave a last line at the end of the `with` block, if the progress was visible by then."""
+        """Set the text that stays on the screen after the end of the `with` block. The text is shown only if the
+        progress was visible.
+        """
         self._end = text
 
     def __enter__(self) -> Self:
@@ -194,8 +196,8 @@ class _Row:
 
 
 class _Board:
-    """All displays of this process, and the thread that draws them. `_lock` protects all attributes. The thread starts
-    with the first display and ends with the last one.
+    """All progress displays of this process, and the thread that draws these displays. `_lock` protects all attributes.
+    The thread starts with the first display and ends with the last one.
     """
 
     def __init__(self) -> None:
@@ -284,7 +286,7 @@ class _Board:
         return [row for row in self._rows if row.kind == "terminal" and row.is_visible]
 
     def _write(self, rows: list[_Row], above: str = "") -> None:
-        """Replace the rows on the terminal, and write the line `above` over them."""
+        """Replace the progress rows on the terminal, and write the line `above` over these rows."""
         if not rows and not self._drawn and not above:
             return
         outlet = Outlet(sys.stderr)

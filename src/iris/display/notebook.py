@@ -40,10 +40,10 @@ class Html:
 
 
 class Cell:
-    """A place in the output of a notebook whose content can be replaced. Creating the object shows the first content.
+    """An output area in a notebook. Its content can be replaced. Creating the object shows the first content.
 
     Args:
-        first: The content that the cell shows at first.
+        first: The content that the output area shows at first.
 
     Raises:
         RuntimeError: This program does not run in IPython.

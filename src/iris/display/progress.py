@@ -25,7 +25,7 @@ class Progress:
         failed: The number of items that have failed.
         running: The number of items that are being worked on.
         unit: What an item is, in the plural, for example "tasks". With "bytes", sizes are shown in megabytes.
-        state: The state of the work in one word, for example "PENDING". Empty: no state is shown.
+        state: The state of the work in one word, for example "PENDING". If it is an empty string, no state is shown.
         note: A remark about the present moment, for example why the work waits. Control characters are replaced.
     """
 

@@ -19,7 +19,7 @@ class Table:
         title: What the table shows, in one line.
         columns: The names of the columns.
         rows: The rows, each with a text for each column. The text may come from tasks and is escaped.
-        note: A remark below the table, for example how many rows are left out. Empty: no remark.
+        note: A remark below the table, for example how many rows are left out. An empty string if there is no remark.
         colours: The colours in HTML of texts that fill a cell, for example `{"FAILED": "#c0392b"}`.
     """
 

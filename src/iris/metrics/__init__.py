@@ -1,3 +1,3 @@
-"""The figures of a server for Prometheus: definitions, tallies, and the text that Prometheus reads. All parts of a
-server may import this package, which knows nothing about jobs.
+"""Measures a server for Prometheus: the definitions of metrics, their values, and the text that Prometheus reads. All
+parts of a server may import this package. The package does not depend on jobs.
 """

@@ -26,7 +26,7 @@ class Metric:
     Attributes:
         name: The name in queries. A counter's name ends in `_total`. A histogram's name is the name without `_bucket`,
             `_sum` and `_count`.
-        kind: What the figure is.
+        kind: Whether the metric is a counter, a gauge or a histogram.
         help: One or two sentences in plain English.
         labels: The names of the labels.
     """

@@ -61,7 +61,7 @@ def _weight(parameters: Iterable[str]) -> float:
 
 
 def write_metrics(families: Iterable[Family], text_format: TextFormat) -> str:
-    """Return metrics as text. A family without samples has only its description."""
+    """Return metrics as text. A metric without samples has only its description."""
     return "\n".join(metric_lines(families, text_format)) + "\n"
 
 

@@ -1,5 +1,5 @@
-"""Measures the process of a server: CPU time, memory, file descriptors, and the lag of the event loop. The names that
-begin with `process_` are the names of all Prometheus clients, so that existing dashboards work.
+"""Measures the process of a server: CPU time, memory, file descriptors, and the lag of the event loop. All client
+libraries of Prometheus use the same metric names that begin with `process_`. Therefore existing dashboards work.
 """
 
 from __future__ import annotations

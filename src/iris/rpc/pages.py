@@ -49,7 +49,7 @@ def cut_page(
     Args:
         what: The name of the list, for example "jobs". A token is valid for one list only.
         total: The present number of items in the list.
-        make: Makes the message of the item with a given number.
+        make: A function that makes the message of the item with a given number.
         page_size: The largest number of items on the page. 0 means `LONGEST_PAGE`, which also limits larger numbers.
         page_token: The `next_token` of the previous page. Empty for the first page.
         most_bytes: The largest size of all items together. A page has at least one item if the list has more.
@@ -87,7 +87,8 @@ def cut_named_page(
     Args:
         what: The name of the list, see `cut_page`.
         names: The sorted names of all present items.
-        make: Makes the message of the item with a given name, or returns None if the item has disappeared.
+        make: A function that makes the message of the item with a given name. It returns None if the item has
+            disappeared.
         page_size: The largest number of items, see `cut_page`.
         page_token: The `next_token` of the previous page. Empty for the first page.
         most_bytes: The largest size of all items together, see `cut_page`.

@@ -55,7 +55,7 @@ class Peer:
         unreachable: The error class for a server that does not answer.
         advice: The advice for a person if the server does not answer. The error's text ends with it.
         credentials: The token for the server, and the source of new tokens.
-        lifetime: The lifetime of the client. Closing the client ends its calls.
+        lifetime: The object that ends the client's calls when the client is closed.
         proxy: The proxy that calls go through, or None if calls go directly to the server.
     """
 
@@ -159,8 +159,8 @@ class Peer:
         return f"{text}; {self._advice}" if self._advice else text
 
     def _describe_foreign(self, error: ConnectError, answer: ResponseMetadata | None) -> str:
-        """Return a description of an answer from a program other than Iris. The text is empty if the answer came from
-        Iris.
+        """Return a description of an answer from a program other than Iris. Return an empty string if the answer came
+        from Iris.
         """
         says_nothing = error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE)
         status = _status(answer)

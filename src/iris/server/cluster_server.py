@@ -59,13 +59,15 @@ class ClusterServer:
 
     Args:
         config: The configuration, with the state directory.
-        temporary: Keep jobs in memory only, and remove the state directory at the end.
-        take_over: Continue the jobs of a state directory that was moved or restored. The original must not run again.
+        temporary: Whether to keep jobs in memory only, and to remove the state directory at the end.
+        take_over: Whether to continue the jobs of a state directory that was moved or restored. The original cluster
+            must not run again.
         has_parent: Whether the server, and therefore its workers, end together with the parent process.
         prepared: Forked processes that become the first workers of the engine `local`.
         on_progress: A function that is called with the progress about every second, if the start takes long. Any thread
             may call the function.
-        webhook_secret: The secret of webhooks that the environment contained; empty if it contained none.
+        webhook_secret: The secret of webhooks from the environment. An empty string if the environment has no such
+            secret.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Lines:
 
     Args:
         is_terminal: Whether the output is a terminal.
-        clock: Returns the time in seconds on a monotonic clock.
+        clock: A function that returns the time of a monotonic clock in seconds.
     """
 
     def __init__(self, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:

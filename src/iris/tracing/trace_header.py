@@ -23,7 +23,9 @@ class TraceInterceptor:
         """Do nothing after a call."""
 
     async def on_start(self, ctx: Any) -> None:
-        """Add the context to the headers of a call on an asyncio loop, like `on_start_sync`."""
+        """Do the same as `on_start_sync`, for calls of async stubs: add the context of the current span to the headers
+        of a call.
+        """
         self.on_start_sync(ctx)
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:

@@ -189,7 +189,8 @@ class AuthorisationInterceptor:
 
         Raises:
             UnauthenticatedError: The token is no longer valid.
-            UnavailableError: The client has to open the stream again.
+            UnavailableError: The token's expiry time has passed, but the token is still valid. The client has to open
+                the stream again.
         """
         loop = asyncio.get_running_loop()
         try:

@@ -108,8 +108,9 @@ class BearerInterceptor:
     """A metadata interceptor for sync and async stubs, which sends a token with each call.
 
     Args:
-        token: Returns the token. The function is called before each call.
-        uid_check: Checks which user's program listens at a loopback address. If None, every program is accepted.
+        token: A function that returns the token. It is called before each call to the server.
+        uid_check: The object that checks which user's program listens at a loopback address. If None, every program is
+            accepted.
     """
 
     def __init__(self, token: Callable[[], str | None], uid_check: PeerUidCheck | None = None) -> None:
@@ -137,7 +138,7 @@ class BearerInterceptor:
         """Do nothing after a call."""
 
     async def on_start(self, ctx: Any) -> None:
-        """Add the token to the headers of a call on an asyncio loop, like `on_start_sync`."""
+        """Do the same as `on_start_sync`, for calls of async stubs: add the token to the headers of a call."""
         self.on_start_sync(ctx)
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:

@@ -46,7 +46,8 @@ class PeerUidCheck:
 
     Args:
         address: The base URL of the server.
-        among: Returns the accepted users. By default, only the user whose program was found first is accepted.
+        among: A function that returns the accepted users. By default, only the user whose program was found first is
+            accepted.
 
     Attributes:
         user: The user whose program passed the last check, or None if no program has been found yet.

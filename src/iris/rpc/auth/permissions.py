@@ -22,8 +22,8 @@ class Facts(Protocol):
     """
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
-        """Return the job of an endpoint. The text is empty if the endpoint has no job. Return None if there is no such
-        endpoint.
+        """Return the id of the job that an endpoint belongs to. Return an empty string if the endpoint belongs to no
+        job, and None if the endpoint does not exist.
         """
 
     def owner_of_job(self, job_id: str) -> str | None:

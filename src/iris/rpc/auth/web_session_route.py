@@ -70,7 +70,7 @@ class WebSessionRoute:
     Args:
         applications: The applications that a page may call, by path.
         downloads: The paths of the applications that may be read with GET, by a link on the page.
-        sessions: Finds the session of a call.
+        sessions: The object that finds the session of a call.
     """
 
     def __init__(

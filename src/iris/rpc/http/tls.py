@@ -165,8 +165,8 @@ def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Return an explanation of the TLS error among an error's causes, with advice. The text is empty if there is no TLS
-    error.
+    """Return an explanation of the TLS error among an error's causes, with advice. Return an empty string if there is
+    no TLS error.
     """
     for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -22,7 +22,7 @@ class LoopbackHosts:
     A request without `Host` is passed on, because each browser sends the header.
 
     Args:
-        application: Answers the requests.
+        application: The ASGI application that answers the requests.
     """
 
     def __init__(self, application: Callable[[Message, Any, Send], Awaitable[None]]) -> None:

@@ -26,8 +26,8 @@ class MetricsText:
     """The metrics of a server as text, computed when a reader asks.
 
     Args:
-        collect: Returns the present values of all metrics.
-        clock: Returns the time in seconds of the monotonic clock.
+        collect: A function that returns the present values of all metrics.
+        clock: A function that returns the time of the monotonic clock in seconds.
     """
 
     def __init__(self, collect: Collect, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,8 +64,8 @@ class MetricsRoute:
 
     Args:
         metrics: The metrics of the server.
-        authentication: Checks the tokens of readers. None: a reader needs no token, because only this machine can reach
-            the port.
+        authentication: The object that checks the tokens of readers. None: a reader needs no token, because only this
+            machine can reach the port.
         method: The name of the call whose permissions apply to the route.
     """
 

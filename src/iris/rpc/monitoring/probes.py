@@ -40,6 +40,6 @@ def probes(*, is_ready: bool) -> dict[str, Probe]:
     """Return the probes of a server, by path.
 
     Args:
-        is_ready: Whether the server has loaded its state.
+        is_ready: Whether the server has loaded its state, so that `/readyz` answers 200 instead of 503.
     """
     return {HEALTH_PATH: Probe(), READY_PATH: Probe(is_ready=is_ready)}

@@ -97,7 +97,7 @@ class _Encoding:
     """A message that is being encoded.
 
     Attributes:
-        task: Encodes the message.
+        task: The asyncio task that encodes the message.
         waiting: The number of callers that wait for the encoded message.
     """
 

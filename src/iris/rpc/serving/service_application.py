@@ -47,8 +47,8 @@ class ServiceApplication:
     Args:
         application: The application of connectrpc for the service.
         thread: The thread that compresses large answers.
-        is_near: Returns whether a host is so near that compression costs more time than it saves. The default is
-            whether the host is this machine's loopback.
+        is_near: A function that returns whether a host is so near that compression costs more time than it saves. The
+            default is whether the host is this machine's loopback.
     """
 
     def __init__(

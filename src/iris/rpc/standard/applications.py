@@ -19,9 +19,9 @@ def with_standard_services(
 
     Args:
         application: The application with the server's own calls.
-        checker: Checks the tokens of callers.
-        facts: The facts on which permissions depend.
-        streams: The open streams of the server.
+        checker: The object that checks the tokens of callers.
+        facts: The object that looks up facts about jobs and endpoints for the checks of permissions.
+        streams: The object that keeps track of the open streams of the server and their callers.
     """
     service = application.path.removeprefix("/")
     standard = [

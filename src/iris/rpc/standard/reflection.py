@@ -41,9 +41,9 @@ class ReflectionApplication:
     Args:
         version: `v1`, or `v1alpha` for older tools.
         service: The name of the service whose schema is described.
-        checker: Checks the tokens of callers.
-        facts: The facts on which permissions depend.
-        streams: The open streams of the server.
+        checker: The object that checks the tokens of callers.
+        facts: The object that looks up facts about jobs and endpoints for the checks of permissions.
+        streams: The object that keeps track of the open streams of the server and their callers.
     """
 
     def __init__(

@@ -67,11 +67,12 @@ class Channel:
         self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
-        # The code and the text with which this side has reset the channel.
+        # Why this side has reset the channel: the reason as a `ChannelReset` value, and as text for people. None: this
+        # side has not reset the channel.
         self._reset: tuple[ChannelReset, str] | None = None
         self._has_peer_reset = False
-        # Whether `take` has returned the part with the channel's target, and whether that part has certainly arrived.
-        # The same for the part with a reset.
+        # For the part with the channel's target, and below for the part with a reset: whether `take` has returned the
+        # part, and whether the part has certainly arrived at the other side.
         self._target_taken = self._target_arrived = target is None
         self._reset_taken = self._reset_arrived = False
         # This event is set when bytes have arrived, or when the channel has room for more bytes.

@@ -22,7 +22,7 @@ class MessageWriter:
     """The receiving end of a channel that carries messages. It calls a function with each received message.
 
     Args:
-        make: Returns a new, empty message.
+        make: A function that returns a new, empty message.
         on_message: A function that is called with each message.
         on_end: A function that is called when the channel has ended or was reset.
     """
@@ -51,7 +51,7 @@ class MessageWriter:
         """Call `on_message` with each message that is complete now.
 
         Raises:
-            OSError: The bytes are no messages, so that the channel must be reset.
+            OSError: The bytes are not messages, so the channel must be reset.
         """
         for message in self._complete():
             self._on_message(message)

@@ -180,7 +180,9 @@ def user_transport(
 
 
 def pyqwest_proxy_for(address: str, proxy: Proxy | None) -> PyqwestProxy:
-    """Return the setting of pyqwest with which calls to an address go through a proxy, or directly if it is None."""
+    """Return the setting of pyqwest for calls to an address. The calls go through `proxy`, or directly to the address
+    if `proxy` is None.
+    """
     return _no_proxy(address) if proxy is None else _pyqwest_proxy(proxy)
 
 

@@ -1,4 +1,4 @@
-"""Tracks the lifetime of a client. Closing the client ends the reads and pauses of its other threads."""
+"""Defines `Lifetime`, which ends the reads and pauses of a client's threads when the client is closed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from iris.errors import ClientClosedError
 
 
 class Lifetime:
-    """The lifetime of a client. The lifetime records whether the client was closed. Closing ends the client's reads and
-    pauses.
+    """Records whether a client was closed. When the client is closed, this object ends the reads and pauses of the
+    client's threads.
 
     A child process after `os.fork()` has a copy of the client. Closing the parent's client does not close the child's
     client, and closing the child's client does not close the parent's. A lifetime has no lock: if another thread held

@@ -96,12 +96,13 @@ class HttpTransport:
         http2: Whether to use HTTP/2. With True and without TLS, HTTP/2 is used from the first byte ("prior knowledge").
             None: use HTTP/2 if the server offers it over TLS and the package h2 is installed, and otherwise HTTP/1.1.
         tls: The https servers that the client trusts, and the client's certificate.
-        lifetime: The lifetime that several transports of one client share. Closing the lifetime ends all reads.
+        lifetime: The object that ends the client's calls when the client is closed. Several transports of one client
+            share this object.
         given: A transport of the user's own, which sends all requests. `address` then only forms the URLs, and `http2`
             and `tls` have no effect.
 
     Attributes:
-        lifetime: The lifetime of the client.
+        lifetime: The object that ends the client's calls when the client is closed.
         proxy: The proxy that calls go through, or None if calls go directly to the server or through `given`.
 
     Raises:

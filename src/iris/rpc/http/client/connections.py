@@ -27,8 +27,8 @@ class Backend(httpcore.SyncBackend):
     carry one call at a time.
 
     Args:
-        lifetime: The lifetime of the client.
-        http2_host: The host whose server must speak HTTP/2. Empty: every server may speak HTTP/1.1.
+        lifetime: The object that ends the client's calls when the client is closed.
+        http2_host: The host whose server must speak HTTP/2. If it is an empty string, every server may speak HTTP/1.1.
     """
 
     def __init__(self, lifetime: Lifetime, http2_host: str = "") -> None:

@@ -51,7 +51,7 @@ class HttpcoreSender:
         address: The base URL of the server.
         http2: Whether to use HTTP/2. None: use HTTP/2 if the server offers it over TLS and the package h2 is installed.
         tls: The https servers that the client trusts, and the client's certificate.
-        lifetime: The lifetime of the client.
+        lifetime: The object that ends the client's calls when the client is closed.
 
     Attributes:
         proxy: The proxy that calls go through, or None if calls go directly to the server.

@@ -72,7 +72,8 @@ class HttpxSender:
 
     Args:
         transport: The transport. It is closed with the client.
-        lifetime: The lifetime of the client. Connections of httpx's own transport are added to it.
+        lifetime: The object that ends the client's calls when the client is closed. Connections of httpx's own
+            transport are added to this object.
 
     Attributes:
         has_ended_connection: Whether this sender has ended a connection. The transport may not notice this, and may

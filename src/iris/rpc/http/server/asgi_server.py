@@ -103,8 +103,8 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     def serve_instead(self, applications: dict[str, Any]) -> None:
-        """Serve other applications from now on, and the same files. Calls in progress continue with the earlier
-        applications.
+        """Replace the applications that answer new calls. Calls in progress continue with the earlier applications. The
+        served files stay the same.
         """
         self._applications = applications
         if failpoints.is_active:
@@ -176,7 +176,9 @@ class _Server(uvicorn.Server):
             await happens(self._ending, _TICK_S)
 
     async def on_tick(self, counter: int) -> bool:
-        """Run once a second: count the second for the connection limits, and let uvicorn update the header `Date`."""
+        """Count one more second for the connection limits, and let uvicorn update the header `Date`. The main loop
+        calls this method once a second.
+        """
         self._limits.tick()
         return await super().on_tick(counter)
 

@@ -98,7 +98,7 @@ class ConnectionLimits:
         """Add a new connection, and close an idle one if there are too many.
 
         Returns:
-            Why the new connection must be refused. The text is empty if the connection is within the limit.
+            Why the new connection must be refused, or an empty string if the connection is within the limit.
         """
         self.connections.add(connection)
         if len(self.connections) > self.max_connections:
@@ -169,7 +169,9 @@ def body_too_large(size: int, limit: int, path: str) -> str:
 
 
 def not_text(name: bytes, value: bytes) -> str:
-    """Return the error text for a request whose header is not valid UTF-8. The text is empty if the header is valid."""
+    """Return the error text for a request whose header is not valid UTF-8. Return an empty string if the header is
+    valid.
+    """
     if value.isascii() and name.isascii():
         return ""
     try:

@@ -46,7 +46,7 @@ class Http1Connection(HttpToolsProtocol):
 
     Args:
         limits: The limits, which have already admitted the connection or refused it.
-        refused: Why the connection is refused. The first request is then answered with this text. The text is empty if
+        refused: Why the connection is refused. The first request is then answered with this text. An empty string if
             the connection is not refused.
         arguments: The arguments with which uvicorn creates every protocol.
     """

@@ -66,7 +66,7 @@ class Http2Connection(asyncio.Protocol):
 
     Args:
         limits: The limits, which have already admitted the connection or refused it.
-        refused: Why the connection is refused. Each request is then answered with this text. The text is empty if the
+        refused: Why the connection is refused. Each request is then answered with this text. An empty string if the
             connection is not refused.
         config: The configuration of uvicorn.
         server_state: The connections and tasks of the server, which uvicorn waits for at its end.
@@ -414,8 +414,9 @@ class Http2Connection(asyncio.Protocol):
 
 
 def _request_scope(headers: Headers) -> tuple[Message, tuple[int, str] | None]:
-    """Return the part of an ASGI scope that comes from the head of a request, and the HTTP status and the text with
-    which to refuse the request. None: the request is valid."""
+    """Return two values. The first is the part of an ASGI scope that comes from the head of a request. The second is
+    the HTTP status and the text with which to refuse the request, or None if the request is valid.
+    """
     pseudo: dict[bytes, bytes] = {}
     ordinary: Headers = []
     size, trouble = 0, None

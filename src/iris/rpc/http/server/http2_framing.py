@@ -142,7 +142,7 @@ class Http2Framing:
     """The server's side of one HTTP/2 connection.
 
     Attributes:
-        budget: Counts the client's frames, and refuses frames beyond the limits.
+        budget: The object that counts the client's frames, and refuses frames beyond the limits.
         frames: How many frames have arrived. All frames of a request's head count as one.
         pending_bytes: How many bytes `take_output` would return.
     """
@@ -307,9 +307,10 @@ class Http2Framing:
         size = min(self._h2.max_outbound_frame_size, 64 * 1024)
         last = max(0, len(data) - 1) // size * size  # Where the last frame begins.
         if last:
-            # The h2 library copies each frame several times. All frames before the last one change only the windows of
-            # the stream and the connection, so they are written here without the library. This doubles the speed of
-            # a large answer.
+            # The h2 library copies each frame several times, so all DATA frames of this part except the last are
+            # written here without the library. In the state of the library, such a frame changes only the flow-control
+            # windows of the stream and the connection, and both are updated below. This doubles the speed of a large
+            # answer.
             head = _FRAME_HEAD_FORMAT.pack(size >> 16, size & 0xFFFF, DATA, 0, stream_id)
             for start in range(0, last, size):
                 self._output += (head, data[start : start + size])
