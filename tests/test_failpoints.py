@@ -102,9 +102,9 @@ def test_each_action_of_a_failpoint_has_its_effect() -> None:
         ("spawn.before=kill@0", "is not NAME=ACTION"),
         ("spawn.before=kill:2/7", "is not NAME=ACTION"),
         ("spawn.before=delay", "is not NAME=ACTION"),
-        ("spawn.before=drop", "spawn.before is not a message"),
-        ("store.commit.after=error", "can no longer fail"),
-        ("controller.reply.before=error", "can no longer fail"),
+        ("spawn.before=drop", "the failpoint spawn.before is not at a message"),
+        ("store.commit.after=error", "its action cannot be error"),
+        ("controller.reply.before=error", "its action cannot be error"),
     ],
 )
 def test_invalid_failpoint_is_refused(text: str, error: str) -> None:

@@ -172,9 +172,14 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
         action, delay_ms, at, chance, seed = match.groups()
         action = action.partition(":")[0]
         if action == "drop" and not name.endswith(_MESSAGES):
-            raise InvalidArgumentError(f"{VARIABLE}: {name} is not a message, therefore it cannot be dropped")
+            raise InvalidArgumentError(
+                f"{VARIABLE}: the failpoint {name} is not at a message, therefore its action cannot be drop"
+            )
         if action == "error" and name.endswith((".after", ".reply.before")):
-            raise InvalidArgumentError(f"{VARIABLE}: {name} comes after an action, which can no longer fail")
+            raise InvalidArgumentError(
+                f"{VARIABLE}: the failpoint {name} is reached after its step was done, therefore its action cannot be"
+                " error"
+            )
         draws = random.Random(f"{seed}/{name}")
         failpoint = Failpoint(name, action, int(delay_ms or 0), int(at or 0), float(chance or 1), draws)
         found.setdefault(name, []).append(failpoint)

@@ -83,7 +83,7 @@ def test_forward_ends_with_the_job(remote_iris: Iris, client: IrisClient) -> Non
         ("99999", "PORT must be a number from 1 to 65535, got '99999'"),
         ("80:", "LOCAL must be a number from 0 to 65535, got ''"),
         ("80:x-", "LOCAL must be a number from 0 to 65535, got 'x-'"),
-        ("8080:web", "the port of the task comes first: write web:8080"),
+        ("8080:web", "the port of the task must come before the local port: write web:8080"),
         ("a b", "expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080"),
     ],
 )

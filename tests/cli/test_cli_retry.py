@@ -106,7 +106,7 @@ def test_error_in_the_edited_file_opens_the_editor_again_with_the_message(remote
     for line, message in (
         ('workspace = "."', "workspace cannot be changed here"),
         ('env = ["NOPE"]', "the earlier job has no variable 'NOPE'"),
-        ("colour = 1", "'colour' is no key of a job file"),
+        ("colour = 1", "'colour' is not a key of a job file"),
     ):
         script = f"""grep -q Error "$1" || {{ sed -i '/^env/,/^]/d' "$1"; echo '{line}' >> "$1"; }}"""
         assert message in remote_iris("retry", name, "--edit", code=125, **editor(remote_iris, script)).stderr

@@ -45,7 +45,7 @@ def test_each_key_of_a_job_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("replica = 2", "'replica' is no key of a job file: did you mean replicas"),
+        ("replica = 2", "'replica' is not a key of a job file: did you mean replicas"),
         ("replicas = true", "replicas: expected a text or a number, got True"),
         ("spread = 1", "spread: expected true or false, got 1"),
         ("env = 'A=b'", "env: expected a list or a table, got 'A=b'"),

@@ -194,9 +194,9 @@ def test_map_with_the_same_name_and_inputs_continues_the_earlier_job(
         with pytest.raises(AlreadyExistsError, match="maps 6 other inputs: choose another name"):
             other.submit_map(square, range(7), name=name)
     job = client.run(["true"])
-    with pytest.raises(AlreadyExistsError, match="is no map"):
+    with pytest.raises(AlreadyExistsError, match="is not a map job"):
         client.submit_map(square, [1], name=job.job_id)
-    with pytest.raises(InvalidArgumentError, match="must be the id of a map"):
+    with pytest.raises(InvalidArgumentError, match="must be the id of a map job"):
         client.map_job(job)
 
 

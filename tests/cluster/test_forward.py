@@ -189,7 +189,7 @@ def test_async_forward_serves_connections_on_the_event_loop(shared_cluster: Loca
             with pytest.raises(TimeoutError, match=r"has not ended within 0\.01 s"):
                 await forward.wait(0.01)
             received = await reader.read(-1)
-        with pytest.raises(FailedPreconditionError, match="the forward was closed"):
+        with pytest.raises(FailedPreconditionError, match="the forwarding of ports was closed"):
             await waiting
         return received
 
@@ -303,7 +303,7 @@ def test_forward_waits_for_the_task_and_ends_with_it(client: IrisClient) -> None
     refused = client.forward(job.job_id, "echo")
     with pytest.raises(FailedPreconditionError, match="has ended: KILLED"):
         refused.__enter__()
-    with pytest.raises(FailedPreconditionError, match="the forward is not open"):
+    with pytest.raises(FailedPreconditionError, match="the forwarding of ports is not open"):
         refused.wait()
 
 

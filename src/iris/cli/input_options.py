@@ -63,6 +63,6 @@ def _checked(inputs: list[str], what: str) -> list[str]:
 
 def _too_many(what: str, count: int) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"{what} must have up to {MAX_INPUTS:,} inputs, because each is a task, got {count:,}: split the work into"
-        " several jobs, or use client.map, which gives several inputs to each task"
+        f"{what} must have at most {MAX_INPUTS:,} inputs, because each input is a task, got {count:,}: split the work"
+        " into several jobs, or use client.map, which gives several inputs to each task"
     )

@@ -162,8 +162,8 @@ class ClusterConfig:
     watch_hang: float = _option(
         kinds.span(1, "never"),
         math.inf,
-        "A job seems to hang if one of its tasks neither writes output nor uses the CPU for this long. The time is for"
-        " jobs that set none themselves. 'never' does not watch them.",
+        "A job seems to hang if one of its tasks neither writes output nor uses the CPU for this long. Jobs that"
+        " set no such time themselves use this time. 'never' means that these jobs are not watched.",
         default_text="never",
     )
     keep_logs: float = _option(
@@ -193,7 +193,7 @@ class ClusterConfig:
         kinds.size("unlimited"),
         20 * 10**9,
         "How many bytes of entry points, workspaces and results are stored for one user, or 'unlimited'. Above the"
-        " limit, those of the user's oldest ended jobs are dropped.",
+        " limit, the data of the user's oldest ended jobs is dropped.",
     )
     max_log_bytes: int = _option(
         kinds.size(),
@@ -287,8 +287,8 @@ class ClusterConfig:
     metrics_per_job: int = _option(
         kinds.whole_number(0, 10_000),
         0,
-        "Of how many unfinished jobs the metrics have figures of their own, with the id of the job as a label. The jobs"
-        " that were submitted last count. Each job adds ten series to Prometheus.",
+        "For how many unfinished jobs the metrics have separate figures, with the id of the job as a label. These are"
+        " the jobs that were submitted last. Each job adds ten series to Prometheus.",
     )
     no_exec: bool = _option(
         kinds.SWITCH,

@@ -52,7 +52,7 @@ class Cell:
     def __init__(self, first: Html) -> None:
         display = getattr(sys.modules.get("IPython.display"), "display", None)
         if display is None:
-            raise RuntimeError("a cell needs IPython")
+            raise RuntimeError("progress in a notebook needs IPython, which is not loaded in this process")
         self._handle = display(first, display_id=True)
 
     def show(self, content: Html) -> None:

@@ -258,9 +258,9 @@ def test_read_of_ended_jobs_is_interrupted_when_the_controller_stops(tmp_path: P
         reading = pool.submit(store.read, read_for_ever)
         assert begun.wait(30)
         wait_until(lambda: store.interrupt() or reading.done(), "the end of the read")
-        with pytest.raises(UnavailableError, match="the controller stops"):
+        with pytest.raises(UnavailableError, match="the controller is shutting down"):
             reading.result()
-        with pytest.raises(UnavailableError, match="the controller stops"):
+        with pytest.raises(UnavailableError, match="the controller is shutting down"):
             store.has_job("job")
         store.write(Changes().add_job(stored(new_job("last")), b""))  # Writes still work after the interrupt.
 

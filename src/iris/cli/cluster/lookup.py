@@ -181,7 +181,7 @@ class Lookup:
                     found += [Target(status, index) for index in chosen]
         if not found:
             what = "job that has not ended matches" if self._live_only else "job matches"
-            raise NotFoundError(f"no {what} the pattern {pattern!r} ('iris ps --all' shows all jobs)")
+            raise NotFoundError(f"no {what} the pattern {pattern!r}: 'iris ps --all' shows all jobs")
         return found
 
     def _latest(self) -> cluster_pb2.JobStatus:
@@ -198,7 +198,9 @@ class Lookup:
                 if job.job_id.count("/") == depth:
                     return self._complete(job)
         whose = f" of {owner!r}" if owner else " of this job" if inside else ""
-        raise NotFoundError(f"there is no latest job{whose}: 'iris ps --all' shows all jobs")
+        raise NotFoundError(
+            f"there is no latest job{whose}, for which '@' or no JOB stands: 'iris ps --all' shows all jobs"
+        )
 
     def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:
         """Return the status of a job that was found in a list of jobs. If the command needs the tasks of the job,

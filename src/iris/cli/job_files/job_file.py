@@ -56,7 +56,7 @@ def read_job_file(path: Path, command: click.Command) -> dict[str, Any]:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=_SHOWN)
             advice = f"did you mean {' or '.join(near)}?" if near else "'iris run --help' lists the options"
-            raise InvalidArgumentError(f"{path}: {quoted(key)} is no key of a job file: {advice}")
+            raise InvalidArgumentError(f"{path}: {quoted(key)} is not a key of a job file: {advice}")
         try:
             found[key] = _entry(key, value, keys[key])
         except InvalidArgumentError as error:

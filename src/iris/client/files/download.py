@@ -136,7 +136,8 @@ class _Stream:
 
     def cut(self, size: int) -> None:
         raise DataLossError(
-            "the file changed while it was copied, and a part of it was written already: copy it to a file instead"
+            "the file changed after its first bytes were written to the stream: copy the file to a local file, not to"
+            " a stream"
         )
 
 

@@ -40,7 +40,9 @@ class AsyncForward(LocalAddresses):
 
     async def __aenter__(self) -> Self:
         if self._forwarding is not None:
-            raise FailedPreconditionError("the forward was opened before: client.forward(…) makes another one")
+            raise FailedPreconditionError(
+                "this object of client.forward(…) was opened before: call client.forward(…) again"
+            )
         calls = AsyncTunnelCalls(self._connection)
         forwarding = Forwarding(calls, self._job_id, self._task_index, self._ports, self._host, self._on_notice)
         await forwarding.start()
@@ -66,7 +68,9 @@ class AsyncForward(LocalAddresses):
         """
         timeout_s = check_timeout("timeout", timeout)
         if self._forwarding is None:
-            raise FailedPreconditionError("the forward is not open: use it in an 'async with' block")
+            raise FailedPreconditionError(
+                "the forwarding of ports is not open: use client.forward(…) in an 'async with' block"
+            )
         limit = asyncio.timeout(timeout_s if math.isfinite(timeout_s) else None)
         try:
             async with limit:

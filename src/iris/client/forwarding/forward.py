@@ -56,10 +56,12 @@ class LocalAddresses:
         """The numbers of the local ports.
 
         Raises:
-            FailedPreconditionError: The forward is not open.
+            FailedPreconditionError: The forwarding of ports is not open.
         """
         if self._forwarding is None:
-            raise FailedPreconditionError("the forward is not open: use it in a 'with' block")
+            raise FailedPreconditionError(
+                "the forwarding of ports is not open: use client.forward(…) in a 'with' block"
+            )
         return self._forwarding.local_ports
 
     @property
@@ -111,7 +113,9 @@ class Forward(LocalAddresses):
 
     def __enter__(self) -> Self:
         if self._thread.ident is not None:
-            raise FailedPreconditionError("the forward was opened before: client.forward(…) makes another one")
+            raise FailedPreconditionError(
+                "this object of client.forward(…) was opened before: call client.forward(…) again"
+            )
         self._thread.start()
         try:
             self._started.result()
@@ -138,7 +142,9 @@ class Forward(LocalAddresses):
         """
         timeout_s = check_timeout("timeout", timeout)
         if self._forwarding is None:
-            raise FailedPreconditionError("the forward is not open: use it in a 'with' block")
+            raise FailedPreconditionError(
+                "the forwarding of ports is not open: use client.forward(…) in a 'with' block"
+            )
         try:
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
@@ -180,7 +186,7 @@ class Forward(LocalAddresses):
 
     def _set_ended(self, ending: asyncio.Task[str]) -> None:
         if ending.cancelled():  # The event loop of the forward has already ended.
-            self._ended.set_exception(FailedPreconditionError("the forward was closed"))
+            self._ended.set_exception(FailedPreconditionError("the forwarding of ports was closed"))
         elif (error := ending.exception()) is not None:
             self._ended.set_exception(error)
         else:

@@ -83,7 +83,7 @@ class Forwarding:
         assert self._running is not None, "the forward was started"
         await asyncio.wait((self._running,))
         if self._running.cancelled():
-            raise FailedPreconditionError("the forward was closed")
+            raise FailedPreconditionError("the forwarding of ports was closed")
         return self._running.result()
 
     async def stop(self) -> None:

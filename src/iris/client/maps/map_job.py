@@ -157,7 +157,7 @@ def sizes_of(status: cluster_pb2.JobStatus) -> tuple[int, int]:
         InvalidArgumentError: The job is not a map job.
     """
     if not status.num_inputs or not status.inputs_digest:
-        raise InvalidArgumentError(f"job_id must be the id of a map, got {status.job_id!r}, which is another job")
+        raise InvalidArgumentError(f"job_id must be the id of a map job, got {status.job_id!r}, which is another job")
     return status.num_inputs, status.inputs_per_task
 
 

@@ -143,7 +143,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Refuse every class and function."""
-        raise pickle.UnpicklingError(f"the results of a map contain {module}.{name}")
+        raise pickle.UnpicklingError(f"the results of a map job must not contain the class or function {module}.{name}")
 
 
 def _plain(data: bytes) -> list[tuple[Any, ...]]:

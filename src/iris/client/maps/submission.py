@@ -148,7 +148,7 @@ class MapSubmission:
             return
         if not status.inputs_digest:
             raise AlreadyExistsError(
-                f"the job {status.job_id!r} exists already and is no map: choose another name"
+                f"the job {status.job_id!r} exists already and is not a map job: choose another name"
             ) from error
         raise AlreadyExistsError(
             f"the job {status.job_id!r} exists already and maps {status.num_inputs:,} other inputs: choose another"
@@ -191,9 +191,9 @@ def _checked_inputs(inputs: Iterable[Any], star: bool) -> Sequence[Any]:
         refuse("inputs", "a list or another iterable of the callable's arguments", inputs)
     items = list(inputs)
     if not items:
-        raise InvalidArgumentError("inputs must not be empty, got no input")
+        raise InvalidArgumentError("inputs must have at least one item, got none")
     if len(items) > MAX_INT32:
-        raise InvalidArgumentError(f"inputs must have up to {MAX_INT32} inputs, got {len(items)}")
+        raise InvalidArgumentError(f"inputs must have at most {MAX_INT32} items, got {len(items)}")
     if star:
         for index, item in enumerate(items):
             if not isinstance(item, tuple | list):

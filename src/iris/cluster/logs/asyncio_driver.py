@@ -123,7 +123,7 @@ class AsyncioDriver(Generic[Server]):
     def restart(self, stream: StreamId, task_index: int) -> None:
         """Read a task from a new stream."""
         for _ in self.report(RestartRequested(stream, task_index)):
-            raise AssertionError("a `RestartRequested` event returns no instructions for the caller")
+            raise AssertionError("a `RestartRequested` event must return no instructions for the caller")
 
     def wake(self) -> None:
         """Make `step` return soon, even if nothing arrives."""

@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--identity-file",
         type=Path,
-        help="write facts that identify this process, such as its process id, into this file; the file is removed when"
+        help="write facts that identify this process, such as the process id, into this file; the file is removed when"
         " the worker ends",
     )
     parser.add_argument(
@@ -72,8 +72,8 @@ def _add_identity_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=0.0,
         type=float,
-        help="how many seconds to run attempts without an answer from the controller, until the controller sets the"
-        " length of the lease; 0 means without limit (default: %(default)s)",
+        help="how many seconds attempts continue to run while the controller does not answer; the controller replaces"
+        " this value by its own; 0 means without limit (default: %(default)s)",
     )
     parser.add_argument(
         "--credentials",
@@ -123,7 +123,8 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--part",
         metavar="FILE",
         default="",
-        help="a PEM file with the certificate, and its key, that the controller and the workers show to each other",
+        help="a PEM file with the certificate and the private key with which this worker proves its identity to the"
+        " controller and to other workers",
     )
     parser.add_argument(
         "--ca",

@@ -33,7 +33,9 @@ async def stream_task_logs(
         InvalidArgumentError: The request names no attempt, or its filter is invalid.
     """
     if not request.positions:
-        raise InvalidArgumentError("positions must name at least one task, because a worker does not know jobs")
+        raise InvalidArgumentError(
+            "positions must name at least one task, because a worker does not know which tasks a job has"
+        )
     logs = []
     refused = StreamTaskLogsResponse()
     with ExitStack() as reading:

@@ -210,7 +210,8 @@ class AuthorisationInterceptor:
                             raise
                         self._checker.check(known)
                         raise UnavailableError(
-                            "the token's expiry time has passed, but the token is still valid: open the stream again"
+                            "the expiry time of the token passed during the stream, but the token is still accepted:"
+                            " open the stream again"
                         ) from None
                     if message is None:
                         return

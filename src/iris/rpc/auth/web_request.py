@@ -76,7 +76,9 @@ def own_origin(request: WebRequest) -> str:
     """
     if request.method != "POST" or request.content_type not in _CONTENT_TYPES:
         given = f"{request.method} and the content type {quoted(request.content_type)}"
-        raise _foreign(f"a page makes calls with POST and one of {', '.join(_CONTENT_TYPES)}, got {given}")
+        raise _foreign(
+            f"a call from a page must use POST and a content type of {', '.join(_CONTENT_TYPES)}, got {given}"
+        )
     if not request.origin or not _is_same_host(request.origin, request.host):
         page = f"a page of {quoted(request.origin)}" if request.origin else "a program that names no page (Origin)"
         raise _foreign(

@@ -97,14 +97,14 @@ class OpenStreams:
             user = quoted(caller) if caller else "without a name"
             raise ResourceExhaustedError(
                 f"user {user} has {self._open[caller]:,} streams open (logs that are followed, jobs that are watched),"
-                f" and the limit is {self._per_caller:,}: end some ({self._advice})",
+                f" and the limit is {self._per_caller:,}: end some streams ({self._advice})",
                 reason=ErrorReason.QUOTA_EXCEEDED,
             )
         everybody = self._open.total()
         if everybody >= self._overall:
             raise ResourceExhaustedError(
-                f"this server has {everybody:,} streams open, as many as the files that it may open allow: try again"
-                " when some have ended, or raise the limit of files ('ulimit -n') where it was started",
+                f"this server has {everybody:,} streams open, and its limit of open files allows no more: try again"
+                " when some streams have ended, or restart the server with a higher limit ('ulimit -n')",
                 reason=ErrorReason.SHORTAGE,
             )
         if is_limited and self._positions[caller] + positions > _MAX_POSITIONS_OF_CALLER:

@@ -91,7 +91,7 @@ class Outgoing:
         most = self._size + self._has_end
         if received > most:
             raise InvalidArgumentError(
-                f"received must be at most {most}, the number of bytes of the direction, got {received}"
+                f"received must be at most {most}, the number of bytes that were sent, got {received}"
             )
         self._acknowledged = max(self._acknowledged, received)
         # After a rewind, an acknowledgement may be about bytes that were sent before the rewind.
@@ -141,7 +141,7 @@ class Incoming:
         new = data[self._accepted - position :]
         last = position + len(data)
         if self._has_end and (new or (end and last != self._accepted)):
-            raise InvalidArgumentError(f"the direction has ended after {self._accepted} bytes, got bytes up to {last}")
+            raise InvalidArgumentError(f"the channel has ended after {self._accepted} bytes, got bytes up to {last}")
         self._accepted += len(new)
         self._has_end = self._has_end or (end and last == self._accepted)
         return new

@@ -75,7 +75,7 @@ class MessageWriter:
         while len(self._received) >= _LENGTH.size:
             size = _LENGTH.unpack_from(self._received)[0]
             if size > _MAX_BYTES:
-                raise OSError(f"a message of a channel has {size:,} bytes, at most {_MAX_BYTES:,} are accepted")
+                raise OSError(f"a message of a channel has {size:,} bytes, over the limit of {_MAX_BYTES:,}")
             end = _LENGTH.size + size
             if len(self._received) < end:
                 return

@@ -65,7 +65,9 @@ page, see docs/reference/configuration.md.
     " original must not run again. Without this option a copy begins as a new cluster.",
 )
 @click.option(
-    "--verbose", is_flag=True, help='Write each call to the event log too, as log_level = "debug" in the file does.'
+    "--verbose",
+    is_flag=True,
+    help='Also write each call to the event logs. log_level = "debug" in the file does the same.',
 )
 @json_option()
 def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: bool, **flags: Any) -> None:

@@ -36,7 +36,7 @@ create NAME --role reader' makes a token with which another person can sign in.
 
 
 @click.command(help=_HELP, short_help="Open the page of the cluster in a browser.")
-@click.option("--print", "print_only", is_flag=True, help="Print the link, and open no browser.")
+@click.option("--print", "print_only", is_flag=True, help="Print the sign-in link instead of opening it in a browser.")
 @json_option('Print one JSON document, and open no browser: {"url", "expires_at_ms"}.')
 @address_option
 @click.argument("job", type=JobName(with_tasks=True), required=False)

@@ -60,16 +60,27 @@ _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
 
 @click.command(help=_LOGIN_HELP, short_help="Save the address and the token of a cluster.")
-@click.option("--name", metavar="NAME", help="The name of the context. Default: the host of the address.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="The name of the context in which the cluster is saved. Default: the host of the address.",
+)
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input instead of asking for it.")
 @click.option(
     "--ca",
     metavar="FILE",
     type=_FILE,
-    help="A PEM file with the certificate authority of the cluster. Default: the public ones.",
+    help="A PEM file with the certificate authority of the cluster. Default: the public certificate authorities.",
 )
-@click.option("--cert", metavar="FILE", type=_FILE, help="Your certificate, if the cluster asks for one, in PEM.")
-@click.option("--cert-key", metavar="FILE", type=_FILE, help="The key of your certificate, if --cert lacks it.")
+@click.option(
+    "--cert", metavar="FILE", type=_FILE, help="A PEM file with your certificate, if the cluster asks for one."
+)
+@click.option(
+    "--cert-key",
+    metavar="FILE",
+    type=_FILE,
+    help="A PEM file with the private key of your certificate, if the file of --cert has no key.",
+)
 @click.option("--insecure-no-tls", is_flag=True, help="Send the token without TLS, on a network that you trust.")
 @json_option()
 @click.argument("address", metavar="ADDRESS")

@@ -41,16 +41,27 @@ events.gap says that events are missing at its place, because they were removed 
 
 
 @click.command(help=_HELP, short_help="Show what has happened: jobs, tasks and workers.")
-@click.option("--follow", "-f", is_flag=True, help="Continue with new events, until Ctrl-C.")
-@click.option("--job", "name", type=JobName(), metavar="JOB", help="The same as the argument JOB.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new events until Ctrl-C.")
+@click.option(
+    "--job",
+    "name",
+    type=JobName(),
+    metavar="JOB",
+    help="Show only events of this job. The argument JOB means the same.",
+)
 @click.option(
     "--kind",
     "kinds",
     type=EVENT_KINDS,
     multiple=True,
-    help="Show only these kinds, separated by commas, such as 'job.failed,worker.*'. May be given several times.",
+    help="Show only events of these kinds, separated by commas, such as 'job.failed,worker.*'. May be given several"
+    " times.",
 )
-@click.option("--since", type=MOMENT, help="Show only events since a time, or of the last 1h or 2d.")
+@click.option(
+    "--since",
+    type=MOMENT,
+    help="Show only events after this time, such as 2026-07-01T12:00, or of the last 1h or 2d.",
+)
 @click.option("--cursor", metavar="ID", help="Show all events after the event with this id, which --json prints.")
 @click.option("--tail", "-n", type=POSITIVE_COUNT, help=f"Show only the newest N stored events. Default: {_SHOWN}.")
 @click.option("--all", "-a", "show_all", is_flag=True, help="Show all stored events.")

@@ -74,7 +74,7 @@ class _ExecCommand(JobCodeCommand):
     "--tty",
     "-t",
     is_flag=True,
-    help="Run the command in a terminal of its own. With -i, this needs standard input to be a terminal, too.",
+    help="Run the command in a terminal of its own. Together with -i, standard input must be a terminal, too.",
 )
 @click.option(
     "--env",

@@ -39,7 +39,7 @@ def show_memory(job: str, form: str | None, path: str | None, address: str | Non
 
     form = form or ("flamegraph" if path and Path(path).suffix == ".html" else "text")
     if form == "speedscope":
-        raise click.UsageError("--memory has the formats text, flamegraph and collapsed")
+        raise click.UsageError("--memory can be shown only as text, flamegraph or collapsed, got --format speedscope")
     if form == "flamegraph" and path == "-":
         raise click.UsageError("--format flamegraph needs a file: give --output FILE.html")
     output = Output(as_json=as_json)

@@ -46,27 +46,31 @@ owner of a job and admins can sample it. The workers need the extra [inspect] (p
 
 
 @click.command(help=_HELP, short_help="Show where the tasks of a job spend their time.")
-@click.option("--duration", metavar="TIME", type=DURATION, default="10s", help="How long to sample. Default: 10s.")
+@click.option(
+    "--duration", metavar="TIME", type=DURATION, default="10s", help="How long to take samples. Default: 10s."
+)
 @click.option(
     "--format",
     "form",
     type=click.Choice(_FORMATS),
-    help="The form of the result. Default: the form that belongs to the ending of FILE, otherwise text.",
+    help="The format of the profile. Default: the format that fits the file name extension of FILE, otherwise text.",
 )
 @click.option(
     "-o",
     "--output",
     "path",
     metavar="FILE",
-    help="Write the result to FILE, or to stdout if FILE is '-'. Default: stdout for text, and a file with the name of"
-    " the job for the other forms.",
+    help="Write the profile to FILE, or to stdout if FILE is '-'. Default: stdout for text, and a file with the name of"
+    " the job for the other formats.",
 )
 @click.option("--rate", metavar="N", type=POSITIVE_COUNT, default="100", help="Samples per second. Default: 100.")
-@click.option("--idle", is_flag=True, help="Count also threads that wait.")
+@click.option(
+    "--idle", is_flag=True, help="Also sample threads that only wait, for example for a lock or for the network."
+)
 @click.option(
     "--memory",
     is_flag=True,
-    help="Show the memory profile that the newest attempt of one task has left. The job must have been submitted with"
+    help="Show the stored memory profile of one task's newest attempt. The job must have been submitted with"
     " 'iris run --profile-memory'. This machine needs the extra [memory] (memray).",
 )
 @json_option(
@@ -95,7 +99,9 @@ def profile(
         context = click.get_current_context()
         for name in ("duration", "rate", "idle"):
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"--memory and --{name} exclude each other, because nothing is sampled now")
+                raise click.UsageError(
+                    f"--memory and --{name} exclude each other, because --memory only shows a stored profile"
+                )
         return show_memory(job, form, path, address, as_json=as_json)
     form = form or _form_of(path)
     output = Output(as_json=as_json)

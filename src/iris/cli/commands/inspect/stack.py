@@ -36,12 +36,17 @@ Only the owner of a job and admins can read its stacks. The workers need the ext
 
 
 @click.command(help=_HELP, short_help="Show where the tasks of a job are: their call stacks, merged.")
-@click.option("--full", is_flag=True, help="Show all frames, one on each line, with their whole paths.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Show all frames of each stack, one frame on each line, with the whole path of its file.",
+)
 @click.option(
     "--locals",
     "with_variables",
     is_flag=True,
-    help="Show all frames with the values of their local variables. Each use is written to the event log.",
+    help="Show all frames of each stack with the values of their local variables. The event log records each use of"
+    " this option.",
 )
 @json_option(
     'Print one JSON document: {"job_id", "groups", "tasks"}. "groups" has the distinct stacks, each with'

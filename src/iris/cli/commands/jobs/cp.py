@@ -67,7 +67,13 @@ def _place(text: str) -> _Place:
 
 
 @click.command(help=_HELP, short_help="Copy files from and to tasks.")
-@click.option("--attempt", "attempt_id", metavar="N", type=COUNT, help="Copy from this attempt. Default: the newest.")
+@click.option(
+    "--attempt",
+    "attempt_id",
+    metavar="N",
+    type=COUNT,
+    help="Copy from the attempt with this number. The first attempt has the number 0. Default: the newest attempt.",
+)
 @json_option()
 @address_option
 @click.argument("source", metavar="SOURCE", shell_complete=complete_file)
@@ -80,7 +86,9 @@ def cp(*, source: str, destination: str, attempt_id: int | None, as_json: bool, 
             "one of SOURCE and DESTINATION must be JOB:PATH or JOB/task-N:PATH, and the other one a local path"
         )
     if go.job is not None and attempt_id is not None:
-        raise click.UsageError("--attempt is for copies from a task: only the running attempt can be written")
+        raise click.UsageError(
+            "--attempt is only for copies from a task: a copy to a task always goes to its running attempt"
+        )
     to_stdout = go.job is None and go.path == "-"
     if as_json and to_stdout:
         raise click.UsageError("--json and a copy to stdout ('-') exclude each other")

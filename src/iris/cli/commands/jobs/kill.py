@@ -43,7 +43,11 @@ because a gang needs all its tasks.
 
 @click.command(help=_HELP, short_help="Terminate jobs.")
 @click.option(
-    "--task", "task_index", metavar="N", type=COUNT, help="Terminate only the task with this index, from 0, of one job."
+    "--task",
+    "task_index",
+    metavar="N",
+    type=COUNT,
+    help="Terminate only the task with this index of one job. The first task has the index 0.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the jobs have ended.")
 @json_option()

@@ -72,12 +72,15 @@ _MULTIPLE = "May be given several times."
     metavar="N",
     type=COUNT,
     multiple=True,
-    help=f"Show only the task with this index, from 0. {_MULTIPLE}",
+    help=f"Show only the task with this index. The first task has the index 0. {_MULTIPLE}",
 )
 @click.option(
-    "--attempt", metavar="N", type=COUNT, help="Show only the attempt with this number, from 0, of each task."
+    "--attempt",
+    metavar="N",
+    type=COUNT,
+    help="Show only the attempt with this number of each task. The first attempt has the number 0.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Show every new line until the job has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Also show each new line, until the job has ended.")
 @click.option(
     "--tree",
     is_flag=True,

@@ -122,10 +122,15 @@ class _Filter:
 )
 @click.option("--owner", metavar="NAME", default="", help="Show only jobs of this owner.")
 @click.option(
-    "--name", metavar="NAME", default="", help="Show only jobs whose ids begin like this or match this pattern."
+    "--name", metavar="NAME", default="", help="Show only jobs whose ids begin with this text or match this pattern."
 )
 @click.option("--since", type=MOMENT, help="Show only jobs that were submitted after this time, such as 1h or 2d.")
-@click.option("--watch", "-w", is_flag=True, help="Show each change until Ctrl-C. With --json, one line each.")
+@click.option(
+    "--watch",
+    "-w",
+    is_flag=True,
+    help="Show each change of the jobs until Ctrl-C. With --json, print one line for each change.",
+)
 @json_option()
 @address_option
 def ps(

@@ -44,7 +44,12 @@ With several JOBs, or with a pattern, --json prints {"jobs": [â€¦], "tasks": [â€
 
 
 @click.command(help=_HELP, short_help="Show jobs and their tasks.")
-@click.option("--watch", "-w", is_flag=True, help="Show each change until the jobs end. With --json, one line each.")
+@click.option(
+    "--watch",
+    "-w",
+    is_flag=True,
+    help="Show each change of the jobs until they end. With --json, print one line for each change.",
+)
 @json_option()
 @address_option
 @click.argument("jobs", type=JobName(with_tasks=True), metavar="[JOB]...", nargs=-1)

@@ -53,7 +53,10 @@ class _Use:
 
 @click.command(help=_HELP, short_help="Show what the running tasks use, live.")
 @click.option(
-    "--sort", type=click.Choice(["cpu", "memory", "gpu"]), default="cpu", help="What comes first. Default: cpu."
+    "--sort",
+    type=click.Choice(["cpu", "memory", "gpu"]),
+    default="cpu",
+    help="Show the tasks first that use most of this. Default: cpu.",
 )
 @click.option("--limit", "-n", type=POSITIVE_COUNT, metavar="N", help="Show at most N tasks. Default: all tasks.")
 @click.option("--once", is_flag=True, help="Show the tasks once, and exit.")

@@ -40,7 +40,7 @@ JOB is an id, the beginning of an id, or '@' for your latest job. Default: your 
 
 
 @click.command(help=_HELP, short_help="Show what a job has used over time.")
-@click.option("--tasks", "-t", "each_task", is_flag=True, help="Show also each task by itself.")
+@click.option("--tasks", "-t", "each_task", is_flag=True, help="Also show the usage of each single task.")
 @json_option(
     'Print one JSON document: {"job_id", "series"}. Each series has "task_index" (null for the sum over all tasks),'
     ' "step_ms", and the lists "times_ms", "cpu_millicores", "memory_mb", "gpu_percent" and "gpu_memory_mb".'

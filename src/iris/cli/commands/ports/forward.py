@@ -55,7 +55,9 @@ class _PortPair(click.ParamType[Any]):
             if not colon:
                 return port, port if isinstance(port, int) else 0
             if isinstance(port, int) and re.fullmatch("[A-Za-z_]+[A-Za-z0-9_]*", local, re.ASCII):
-                raise InvalidArgumentError(f"the port of the task comes first: write {local}:{port}")
+                raise InvalidArgumentError(
+                    f"the port of the task must come before the local port: write {local}:{port}"
+                )
             return port, _number("LOCAL", local, 0)
         except InvalidArgumentError as error:
             self.fail(f"{error}; expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080", param, ctx)

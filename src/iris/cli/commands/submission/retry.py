@@ -37,13 +37,14 @@ With --edit, $VISUAL or $EDITOR opens the submission as a job file: the command,
 and the limits. The changed job is submitted when you save and close the editor. Nothing is submitted without a change.
 After an error, the editor opens again with the message.
 
-The controller has the submission and its secrets, so that you need neither the code nor the variables. Only the owner
-of a job and admins may retry it. The new job reads no standard input.
+The controller has stored the command or callable, the workspace and the environment of the earlier job. Therefore you
+need neither its code nor its secrets to retry it. Only the owner of a job and admins may retry the job. The new job
+reads no standard input.
 """
 
 
 @click.command(cls=JobCodeCommand, help=_HELP, short_help="Submit a job again.")
-@click.option("--failed", is_flag=True, help="Run only the tasks that have not succeeded.")
+@click.option("--failed", is_flag=True, help="Run only the tasks of the earlier job that have not succeeded.")
 @click.option("--edit", is_flag=True, help="Change the submission in $VISUAL or $EDITOR before it is submitted.")
 @click.option(
     "--name",

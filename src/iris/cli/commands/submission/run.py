@@ -142,7 +142,8 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     type=click.Path(exists=True, dir_okay=False),
     is_eager=True,
     callback=_use_job_file,
-    help="Read options and the command from this job file (TOML). Options of the command line win, and --env adds.",
+    help="Read options and the command from this job file (TOML). Options on the command line override the file; --env"
+    " adds variables.",
 )
 @click.option(
     "--save",
@@ -174,13 +175,14 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "env_files",
     type=ENV_FILE,
     multiple=True,
-    help="A file with an environment variable in each line, as NAME=VALUE or NAME. --env wins over the file."
+    help="A file with an environment variable in each line, as NAME=VALUE or NAME. --env overrides the file."
     f" {_MULTIPLE}",
 )
 @click.option(
     "--inherit-env/--no-inherit-env",
     default=True,
-    help="Whether a job that is submitted inside a job also gets the --env of its parent job. Default: it does.",
+    help="If a task of another job submits this job: whether this job also gets the --env variables of that parent job."
+    " Default: it does.",
 )
 @click.option(
     "--port",
@@ -195,7 +197,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     metavar="JOB[:any|ok]",  # Without `metavar`, the help would show the type's name.
     type=DEPENDENCY,
     multiple=True,
-    help=f"Start when this job has succeeded, or with ':any' when it has ended. {_MULTIPLE}",
+    help=f"Start the new job only when JOB has succeeded, or, with JOB:any, when JOB has ended. {_MULTIPLE}",
 )
 @click.option(
     "--max-task-failures",
@@ -238,25 +240,30 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     help="How long one attempt of a task may run, such as 90s, 10m or 2h. Default: unlimited.",
 )
 @click.option(
-    "--job-timeout", type=LIMIT, default=0.0, help="How long the job may take from now on. Default: unlimited."
+    "--job-timeout",
+    type=LIMIT,
+    default=0.0,
+    help="How long the job may take, counted from its submission. Default: unlimited.",
 )
 @click.option(
     "--timeout-warning",
     type=LIMIT,
     default=0.0,
-    help="Send SIGUSR1 to the processes that handle it, this long before a time limit ends an attempt. Default: never.",
+    help="Send SIGUSR1 to the processes of an attempt that handle this signal, this long before a time limit ends the"
+    " attempt. Default: never.",
 )
 @click.option(
     "--watch-hang",
     type=DURATION,
-    help="The job seems to hang if a task neither writes output nor uses the CPU this long. Default: the cluster's.",
+    help="The job seems to hang if a task neither writes output nor uses the CPU for this long. Default: the time that"
+    " 'iris up --watch-hang' sets.",
 )
 @click.option(
     "--hang-action",
     type=click.Choice(["report", "end"]),
     default="report",
-    help="Fail a job that seems to hang ('end'), or only show it in its status. Default: report. 'end' needs"
-    " --watch-hang, here or at 'iris up'.",
+    help="What happens if the job seems to hang: 'end' lets the job fail, 'report' only changes the status of the job."
+    " Default: report. 'end' needs --watch-hang, here or at 'iris up'.",
 )
 @click.option(
     "--scheduling-timeout", type=LIMIT, default=0.0, help="How long the job may wait in the queue. Default: unlimited."
@@ -270,21 +277,21 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 @click.option(
     "--no-workspace",
     is_flag=True,
-    help="Send no folder with the job. On another cluster, tasks then start in an empty folder.",
+    help="Send no folder with the job. On a cluster of other machines, the tasks then start in an empty folder.",
 )
 @click.option(
     "--output",
     "outputs",
     metavar="DIR",
     multiple=True,
-    help="Store the files that the tasks write into this directory, below their working directory. It is created, and"
-    f" its path is in IRIS_OUTPUT_DIR. 'iris outputs' lists the files. {_MULTIPLE}",
+    help="Store the files that the tasks write into this directory, below their working directory. Iris creates the"
+    f" directory and passes its path in IRIS_OUTPUT_DIR. 'iris outputs' lists the files. {_MULTIPLE}",
 )
 @click.option(
     "--profile-memory",
     is_flag=True,
-    help="Run each attempt under the memory profiler memray, which the task's Python needs. 'iris profile --memory'"
-    " shows the result.",
+    help="Run each attempt under the memory profiler memray, which must be installed for the task's Python."
+    " 'iris profile --memory' shows the result.",
 )
 @click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
 @click.option("--together", is_flag=True, help="Put all tasks on one machine.")
@@ -293,7 +300,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "constraints",
     type=LABEL,
     multiple=True,
-    help=f"A label that a machine must have to get a task. {_MULTIPLE}",
+    help=f"Run the tasks only on machines with this label. {_MULTIPLE}",
 )
 @click.option(
     "--rendezvous",
@@ -314,14 +321,16 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 @click.option(
     "--array",
     type=ARRAY,
-    help="Like --each, with numbers instead of lines: 0-59, 1,4,10-20:2, or 0-59%4 for at most four at the same time.",
+    help="Run an independent task for each of these numbers, such as 0-59 or 1,4,10-20:2; 0-59%4 runs at most four at"
+    " the same time. The number replaces {} in COMMAND, and is in IRIS_INPUT. Implies --independent.",
 )
 @click.option(
     "--max-parallel",
     metavar="N",
     type=POSITIVE_COUNT,
     default=None,
-    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as there is room for.",
+    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as fit on the"
+    " machines.",
 )
 @click.option(
     "--replace",
@@ -441,7 +450,9 @@ def _check_name(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--replace and --reuse exclude each other")
     for flag in ("replace", "reuse"):
         if options[flag] and options["name"] is None:
-            raise click.UsageError(f"--{flag} needs --name, because a name that iris makes is never taken")
+            raise click.UsageError(
+                f"--{flag} needs --name, because a name that Iris chooses never belongs to an earlier job"
+            )
 
 
 def _submit(

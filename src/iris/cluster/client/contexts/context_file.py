@@ -212,7 +212,7 @@ def check_context_name(name: str) -> str:
 def _read_context(name: str, entry: Mapping[str, Any]) -> Context:
     texts = [entry["address"], entry["token"], *(entry.get(key, "") for key in _FILES)]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"context {quoted(name)} contains something other than text")
+        raise TypeError(f"each value of context {quoted(name)} must be text")
     return Context(name, parse_address(texts[0]), *texts[1:])
 
 

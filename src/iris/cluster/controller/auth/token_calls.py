@@ -95,7 +95,8 @@ class TokenCalls:
         known = caller()
         if not known.session_id:
             raise FailedPreconditionError(
-                "this call ends the session of a page, and the caller sent a token: RevokeToken revokes a token"
+                "SignOut ends only sessions of web pages, but the caller sent a token: call RevokeToken to revoke a"
+                " token"
             )
         session = self._sessions.end(known.session_id)
         self._authority.streams.recheck(lambda one: one.session_id == known.session_id)

@@ -47,7 +47,10 @@ class OutputCalls:
             why = "this controller stores none" if self.store is None else "the attempt is unknown, or has ended"
             return Controller.StoreOutputsResponse(refused=why, reason=cluster_pb2.OUTPUT_REASON_NOT_COLLECTED)
         if min(request.position, request.total_bytes, request.index_bytes) < 0:
-            raise InvalidArgumentError("position, total_bytes and index_bytes must be 0 or greater")
+            raise InvalidArgumentError(
+                "position, total_bytes and index_bytes must be 0 or greater,"
+                f" got {request.position}, {request.total_bytes} and {request.index_bytes}"
+            )
         return await self.store.store(directory, request)
 
     async def _directory_for(self, request: Controller.StoreOutputsRequest) -> Path | None:

@@ -132,7 +132,7 @@ class Connections:
             return
         with self._guard:
             if self._is_closed:
-                raise sqlite3.OperationalError("interrupted, because the database is closed")
+                raise sqlite3.OperationalError("the read was interrupted, because the database is closed")
             connection = self._spare.pop() if self._spare else self._connect(_BUSY_S)
             self._in_use.add(connection)
         try:

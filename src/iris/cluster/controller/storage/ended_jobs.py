@@ -48,7 +48,7 @@ class StoredJobs:
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
         except RuntimeError as error:  # `close` has ended the threads.
-            raise UnavailableError("the controller stops") from error
+            raise UnavailableError("the controller is shutting down") from error
         return await reading
 
     async def find(self, job_id: str) -> JobRecord | None:

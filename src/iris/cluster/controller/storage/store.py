@@ -450,7 +450,7 @@ class Store:
                 yield db
         except _UNREADABLE as error:
             if isinstance(error, sqlite3.OperationalError) and "interrupted" in str(error):
-                raise UnavailableError("the controller stops") from error
+                raise UnavailableError("the controller is shutting down") from error
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
 
     @contextmanager

@@ -57,8 +57,8 @@ class QuotaUse:
                 found = counted(has, f"unfinished {one}", f"unfinished {many}")
                 raise ResourceExhaustedError(
                     f"{user_has} {found}, and {more:,} more would exceed the limit of"
-                    f" {limit:,}: wait for some, or kill some ('iris ps', 'iris kill'; 'iris up {option}' sets the"
-                    " limit)",
+                    f" {limit:,}: wait for the end of some, or kill some ('iris ps', 'iris kill'; 'iris up {option}'"
+                    " sets the limit)",
                     reason=ErrorReason.QUOTA_EXCEEDED,
                     metadata={"user": user, "limit": str(limit)},
                 )

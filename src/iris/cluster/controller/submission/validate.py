@@ -107,7 +107,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
 def _check_exit_codes(request: LaunchJobRequest) -> None:
     for name, codes in (("retry_on", request.retry_on), ("fail_on", request.fail_on)):
         if len(codes) > MAX_EXIT_CODE:
-            raise InvalidArgumentError(f"{name} must have up to {MAX_EXIT_CODE} exit codes, got {len(codes):,}")
+            raise InvalidArgumentError(f"{name} must have at most {MAX_EXIT_CODE} exit codes, got {len(codes):,}")
         for code in codes:
             check_whole_number(f"an exit code in {name}", code, least=1, most=MAX_EXIT_CODE)
         if codes and not request.max_retries_failure:
@@ -318,4 +318,4 @@ def _check_supported(request: LaunchJobRequest) -> None:
     }
     asked_for = [name for name, asked in unsupported.items() if asked]
     if asked_for:
-        raise InvalidArgumentError(f"not supported by this controller: {', '.join(asked_for)}")
+        raise InvalidArgumentError(f"this controller does not support these fields of a job: {', '.join(asked_for)}")

@@ -79,7 +79,9 @@ def _check(request: GetUsageRequest) -> None:
             f" got {'both' if request.job_id else 'neither'}"
         )
     if request.task_indices and request.worker_ids:
-        raise InvalidArgumentError("task_indices and worker_ids are mutually exclusive: name the tasks of a job_id")
+        raise InvalidArgumentError(
+            "task_indices and worker_ids are mutually exclusive: task_indices name tasks of the job in job_id"
+        )
     for name, values in (("task_indices", request.task_indices), ("worker_ids", request.worker_ids)):
         if len(values) > MAX_SERIES:
             raise InvalidArgumentError(

@@ -50,12 +50,12 @@ def _positions_of_cursor(
     if len(tasks) == 1 and not known.keys() & tasks.keys():
         (index,) = tasks
         other = min(known, default=0)
-        raise InvalidArgumentError(f"cursor={cursor!r} is a place in the log of task {other}, not of task {index}")
+        raise InvalidArgumentError(f"cursor={cursor!r} is a position in the log of task {other}, not of task {index}")
     positions = {index: known.get(index, Position(attempt_id or 0)) for index in tasks}
     for index, position in positions.items():
         if attempt_id not in (None, position.attempt_id):
             raise InvalidArgumentError(
-                f"cursor={cursor!r} is a place in attempt {position.attempt_id} of task {index},"
+                f"cursor={cursor!r} is a position in attempt {position.attempt_id} of task {index},"
                 f" not in attempt {attempt_id}"
             )
     return positions

@@ -49,7 +49,7 @@ class PartsRequest:
         for name in ("start_line", "max_lines", "tail"):
             if getattr(wanted, name):
                 raise InvalidArgumentError(
-                    f"filter.{name} is not accepted by FetchLogParts, got {getattr(wanted, name)}: give a place instead"
+                    f"filter.{name} is not accepted by FetchLogParts, got {getattr(wanted, name)}: give a position"
                 )
         check_whole_number("max_bytes", request.max_bytes, most=_MAX_BYTES)
         check_whole_number("max_line_bytes", request.max_line_bytes, most=_MAX_LINE_BYTES)

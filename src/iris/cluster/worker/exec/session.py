@@ -114,7 +114,9 @@ class ExecSession:
             return outputs[0], self._process.stdin
         if which == cluster_pb2.EXEC_STREAM_STDERR and len(outputs) > 1:
             return outputs[1], nothing
-        raise NotConnectedError(cluster_pb2.CHANNEL_RESET_REFUSED, f"the session has no stream {which}")
+        raise NotConnectedError(
+            cluster_pb2.CHANNEL_RESET_REFUSED, f"the session of the command has no stream with the number {which}"
+        )
 
     # The end.
 

@@ -142,9 +142,11 @@ class Tunnels:
         """Connect a channel to its target, or reset the channel."""
         try:
             if len(tunnel.tunnel.channels) > MAX_CHANNELS:
-                raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections")
+                raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections, which is the limit")
             if sum(len(one.tunnel.channels) for one in self._tunnels.values()) > self._max_channels:
-                raise _too_many(f"the tunnels of this worker have {self._max_channels:,} connections")
+                raise _too_many(
+                    f"the tunnels of this worker have {self._max_channels:,} connections, which is the limit"
+                )
             streams = await self._connector.connect(tunnel.opened, target)
         except NotConnectedError as error:
             channel.reset(error.code, error.text)

@@ -125,6 +125,6 @@ class FrameBudget:
         self._head_frames += 1
         if self._head_bytes > MAX_READ_HEAD_BYTES or self._head_frames > _HEAD_FRAMES:
             raise FloodError(
-                f"the head of a request is over the limit of {MAX_HEAD_BYTES:,} bytes or {_HEAD_FRAMES} parts"
+                f"the head of a request is over the limit of {MAX_HEAD_BYTES:,} bytes or {_HEAD_FRAMES} frames"
             )
         self.is_in_head = not flags & END_HEADERS
