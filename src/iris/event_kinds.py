@@ -87,7 +87,7 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
         if kind not in EVENT_KINDS and kind not in groups:
             near = difflib.get_close_matches(str(kind), [*EVENT_KINDS, *groups], n=2)
             advice = f"did you mean {' or '.join(map(repr, near))}?" if near else _accepted(groups)
-            raise InvalidArgumentError(f"there is no kind of event named {quoted(kind)}: {advice}")
+            raise InvalidArgumentError(f"there is no {quoted(kind)} among the kinds of events: {advice}")
     return chosen
 
 

@@ -188,7 +188,7 @@ def add_inputs(request: LaunchRequest, entry: Entrypoint, inputs: Iterable[str] 
             f" {request.resources.replicas} replicas"
         )
     if not texts:
-        raise InvalidArgumentError("inputs must have at least one item, got none")
+        raise InvalidArgumentError("inputs must not be empty: give at least one item")
     for index, text in enumerate(texts):
         if not isinstance(text, str) or "\0" in text:
             refuse(f"input {index} of inputs", "text without NUL", text)

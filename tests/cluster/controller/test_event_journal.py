@@ -311,7 +311,7 @@ def test_unknown_event_kind_is_refused_with_similar_kinds() -> None:
         ("", "or a group: contents.*"),
         ("job", "'job.*'"),
     ):
-        with pytest.raises(InvalidArgumentError, match="there is no kind of event named") as refused:
+        with pytest.raises(InvalidArgumentError, match="among the kinds of events") as refused:
             check_kinds([kind])
         assert advice in str(refused.value)
     assert all("." in kind for kind in EVENT_KINDS)

@@ -412,5 +412,5 @@ def test_refusal_of_a_job_submission_names_all_unsupported_fields() -> None:
     message = request()
     message.resources.regions.append("eu")
     message.environment.pip_packages.append("numpy")
-    with pytest.raises(InvalidArgumentError, match=r"does not support these fields of a job: pip_packages, regions"):
+    with pytest.raises(InvalidArgumentError, match=r"not supported by this controller: pip_packages, regions"):
         validate(message)

@@ -191,7 +191,7 @@ def _checked_inputs(inputs: Iterable[Any], star: bool) -> Sequence[Any]:
         refuse("inputs", "a list or another iterable of the callable's arguments", inputs)
     items = list(inputs)
     if not items:
-        raise InvalidArgumentError("inputs must have at least one item, got none")
+        raise InvalidArgumentError("inputs must not be empty: give at least one item")
     if len(items) > MAX_INT32:
         raise InvalidArgumentError(f"inputs must have at most {MAX_INT32} items, got {len(items)}")
     if star:

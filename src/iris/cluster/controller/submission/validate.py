@@ -318,4 +318,4 @@ def _check_supported(request: LaunchJobRequest) -> None:
     }
     asked_for = [name for name, asked in unsupported.items() if asked]
     if asked_for:
-        raise InvalidArgumentError(f"this controller does not support these fields of a job: {', '.join(asked_for)}")
+        raise InvalidArgumentError(f"fields of the job are not supported by this controller: {', '.join(asked_for)}")
