@@ -240,10 +240,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     help="How long one attempt of a task may run, such as 90s, 10m or 2h. Default: unlimited.",
 )
 @click.option(
-    "--job-timeout",
-    type=LIMIT,
-    default=0.0,
-    help="How long the job may take, counted from its submission. Default: unlimited.",
+    "--job-timeout", type=LIMIT, default=0.0, help="How long the job may take after its submission. Default: unlimited."
 )
 @click.option(
     "--timeout-warning",
@@ -329,8 +326,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     metavar="N",
     type=POSITIVE_COUNT,
     default=None,
-    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as fit on the"
-    " machines.",
+    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as fit the cluster.",
 )
 @click.option(
     "--replace",
@@ -450,9 +446,7 @@ def _check_name(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--replace and --reuse exclude each other")
     for flag in ("replace", "reuse"):
         if options[flag] and options["name"] is None:
-            raise click.UsageError(
-                f"--{flag} needs --name, because a name that Iris chooses never belongs to an earlier job"
-            )
+            raise click.UsageError(f"--{flag} needs --name, because a name that Iris chooses is always new")
 
 
 def _submit(
