@@ -106,14 +106,14 @@ class Controller:
 
     Args:
         engine: The engine that provides the machines. The caller has started the engine.
-        store: Stores all state.
+        store: The database, which stores all state.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept; None keeps no logs.
         lease_s: The length of each worker's lease, in seconds (see worker/supervision/lease.py).
-        headroom: Refuses new work when too little disk space or too few file descriptors are left.
+        headroom: The object that refuses new work when too little disk space or too few file descriptors are left.
         quota: How many jobs, tasks and streams each user may have.
         key: The server key; None makes a new one that is kept in memory only.
-        http_client: Calls workers; None uses connectrpc's own client.
+        http_client: The HTTP client that calls workers; None uses connectrpc's own client.
         drain_s: The seconds for which the allocation of an ended gang is kept, so that its workers can upload their
             logs.
         start_limit_s: The seconds for which an allocation is kept if its workers do not register.
@@ -130,10 +130,10 @@ class Controller:
 
     Attributes:
         jobs: The jobs, of which only the unfinished ones are in memory.
-        saver: Saves all changes.
-        slices: Makes large answers in small steps.
-        headroom: Refuses new work when too little disk space or too few file descriptors are left.
-        authority: Checks and creates tokens.
+        saver: The object that saves all changes.
+        slices: The object that makes large answers in small steps.
+        headroom: The object that refuses new work when too little disk space or too few file descriptors are left.
+        authority: The object that checks and creates tokens.
         fleet: The workers.
         watches: The clients that watch jobs.
         list_watches: The clients that watch pages of the list of jobs.
@@ -141,7 +141,7 @@ class Controller:
         metrics: The figures for Prometheus.
         cluster_watch: The clients that watch the machines, the workers and the events.
         events: The events of the cluster, and the webhooks.
-        cluster_check: Checks the cluster for `iris doctor`.
+        cluster_check: The object that checks the cluster for `iris doctor`.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
             subject.

@@ -18,8 +18,8 @@ class EndpointCalls:
     Args:
         endpoints: The registry.
         jobs: All jobs.
-        saver: Saves the changed endpoints.
-        slices: Makes large answers in small steps.
+        saver: The object that saves the changed endpoints.
+        slices: The object that makes large answers in small steps.
     """
 
     def __init__(self, endpoints: Endpoints, jobs: JobTable, saver: Saver, slices: Slices) -> None:

@@ -33,8 +33,9 @@ class Endpoints:
     get the same port. A look-up never returns an endpoint of an ended attempt. The registry removes such an endpoint at
     the next look-up, when another job needs the name, or when the endpoint's job ends.
 
-    The registry remembers the ids of removed endpoints, so that a repeated request to remove an endpoint succeeds. It
-    forgets the ids when their job ends. It remembers at most `_MAX_REMOVED` ids of a job, and forgets the oldest first.
+    The registry remembers the ids of removed endpoints, so that a repeated request to remove an endpoint succeeds. The
+    registry forgets the ids when their job ends. At most `_MAX_REMOVED` ids of a job are remembered, and the oldest ids
+    are forgotten first.
 
     Args:
         known: The stored endpoints.

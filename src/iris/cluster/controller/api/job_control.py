@@ -14,7 +14,7 @@ class JobControl:
 
     Args:
         jobs: All jobs.
-        saver: Saves the changed jobs.
+        saver: The object that saves the changed jobs.
     """
 
     def __init__(self, jobs: JobTable, saver: Saver) -> None:

@@ -31,12 +31,12 @@ class JobQueries:
 
     Args:
         jobs: All jobs.
-        pages: Reads pages of the list of jobs.
+        pages: The object that reads pages of the list of jobs.
         stored_jobs: The object whose threads run the reads of the database.
-        store: Contains the ended jobs, and the results of tasks.
+        store: The database, which contains the ended jobs and the results of tasks.
         workers: The workers that have registered, by id.
-        saver: Decides which saved state of a job a reader may see.
-        slices: Makes large answers in small steps.
+        saver: The object that decides which saved state of a job a reader may see.
+        slices: The object that makes large answers in small steps.
     """
 
     def __init__(
@@ -127,8 +127,9 @@ class JobQueries:
         """Return an answer that shows only saved changes.
 
         Args:
-            make: Makes the answer from the job states that `Saver.shown` returns. If such a state could not be saved,
-                `make` is called a second time. During the second call, `Saver.shown` returns the last saved state.
+            make: A function that makes the answer from the job states that `Saver.shown` returns. If such a state could
+                not be saved, `make` is called a second time. During the second call, `Saver.shown` returns the last
+                saved state.
         """
         while True:
             answer = await make()

@@ -32,9 +32,9 @@ class ResultStreams:
     Args:
         jobs: All jobs.
         reading: The object whose threads run the reads of the database.
-        saver: Decides which saved state of a job a reader may see.
-        store: Contains the results of tasks.
-        watches: Announces the changes of jobs.
+        saver: The object that decides which saved state of a job a reader may see.
+        store: The database, which contains the results of tasks.
+        watches: The object that announces the changes of jobs.
     """
 
     def __init__(self, jobs: JobTable, reading: StoredJobs, saver: Saver, store: Store, watches: JobWatches) -> None:

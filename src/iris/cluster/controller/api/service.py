@@ -61,7 +61,7 @@ class ControllerService(
 
     Args:
         controller: The controller.
-        quota: Limits the open streams of each user.
+        quota: The object that limits the open streams of each user.
         forwards: Whether clients may reach ports of tasks.
         execs: Whether and for how long users may run commands in tasks.
 

@@ -27,7 +27,8 @@ class Slices:
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
-        is_urgent: Returns whether the controller does urgent work, which goes before the turns of streams.
+        is_urgent: A function that returns whether the controller does urgent work, which goes before the turns of
+            streams.
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.

@@ -35,7 +35,7 @@ class StandardInput:
 
     Args:
         fleet: The workers.
-        watches: Notifies of changes of jobs.
+        watches: The object that notifies other code of changes of jobs.
     """
 
     def __init__(self, fleet: Fleet, watches: JobWatches) -> None:

@@ -31,10 +31,11 @@ class StreamTurns:
         busy_s: After turns of streams have kept the event loop busy for this many seconds, no stream gets a turn for
             `pause_s` seconds.
         pause_s: The length of a pause between turns in seconds, or 0 for no pauses.
-        is_urgent: Returns whether the controller does urgent work. A stream waits for the end of urgent work.
+        is_urgent: A function that returns whether the controller does urgent work. A stream waits for the end of urgent
+            work.
         most_urgent_s: The largest number of seconds for which a stream waits because of urgent work.
-        clock: Returns the time in seconds.
-        sleep: Waits for a number of seconds.
+        clock: A function that returns the time in seconds.
+        sleep: A function that waits for a number of seconds.
     """
 
     def __init__(

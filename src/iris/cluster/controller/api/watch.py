@@ -47,8 +47,8 @@ class JobWatches:
 
     Args:
         jobs: All jobs.
-        saved: Decides which saved state of a job a client may see.
-        slices: Makes messages with many tasks in small steps.
+        saved: The object that decides which saved state of a job a client may see.
+        slices: The object that makes messages with many tasks in small steps.
     """
 
     def __init__(self, jobs: JobTable, saved: SavedJobs, slices: Slices) -> None:
@@ -108,8 +108,8 @@ class JobWatch:
     Args:
         record: The job.
         jobs: All jobs.
-        saved: Decides which saved state of a job a client may see.
-        slices: Makes messages with many tasks, one caller after the other.
+        saved: The object that decides which saved state of a job a client may see.
+        slices: The object that makes messages with many tasks, one caller after the other.
 
     Attributes:
         clients: The number of clients that watch the job.

@@ -58,12 +58,12 @@ class Authority:
         known: The stored tokens.
         save: A function that saves a token that was created or revoked. Its arguments are the id of the token and the
             token, or None to remove the stored token.
-        liveness: Knows which attempts and worker processes are live.
+        liveness: The object that knows which attempts and worker processes are live.
         sessions: The web sessions; None keeps them in memory.
 
     Attributes:
         sessions: The web sessions.
-        verifier: Checks the signatures and times of tokens.
+        verifier: The object that checks the signatures and times of tokens.
         streams: The open streams of the controller.
     """
 

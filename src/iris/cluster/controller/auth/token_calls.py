@@ -32,8 +32,8 @@ class TokenCalls:
     """The calls of `ControllerService` about tokens and about web sessions. The file cluster.proto documents each call.
 
     Args:
-        authority: Creates and checks tokens, and has the web sessions.
-        saver: Saves the tokens.
+        authority: The object that creates and checks tokens, and has the web sessions.
+        saver: The object that saves the tokens.
     """
 
     def __init__(self, authority: Authority, saver: Saver) -> None:

@@ -18,7 +18,7 @@ class EventCalls:
 
     Args:
         events: The events.
-        headroom: Refuses streams when too few file descriptors are left.
+        headroom: The object that refuses streams when too few file descriptors are left.
         streams: The open streams of all callers.
     """
 

@@ -74,10 +74,10 @@ class EventStreams:
 
     Args:
         journal: The events.
-        pages: Reads the stored events.
+        pages: The object that reads the stored events.
         beat_s: After this many seconds without a message, a client that waits for new events gets an empty message, so
             that the client notices a lost connection.
-        clock_s: Returns the time in seconds.
+        clock_s: A function that returns the time in seconds.
     """
 
     def __init__(

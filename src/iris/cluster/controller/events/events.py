@@ -37,7 +37,7 @@ class EventSettings:
     Attributes:
         kept: How many of the newest events stay stored.
         webhooks: The webhooks, each with the proxy through which its requests go.
-        spans: Sends the spans of traces; None if no spans are made.
+        spans: The object that sends the spans of traces; None if no spans are made.
     """
 
     kept: int = DEFAULT_KEPT
@@ -52,9 +52,9 @@ class ClusterEvents:
         journal: The events.
         store: The database.
         threads: The threads that read from the database.
-        saver: Stores the events.
+        saver: The object that stores the events.
         settings: The webhooks, and what sends spans.
-        jobs: Finds the jobs of spans.
+        jobs: The object that finds the jobs of spans.
 
     Attributes:
         traces: The delivery of spans; None if no spans are made.
@@ -92,7 +92,7 @@ class ClusterEvents:
         """Begin to add log records of the controller to the event log, and to deliver events to webhooks.
 
         Args:
-            start_task: Runs a coroutine until the controller stops.
+            start_task: A function that runs a coroutine until the controller stops.
         """
         self._logged = LoggedEvents(self._saver.add_event)
         logging.getLogger("iris").addHandler(self._logged)

@@ -88,7 +88,7 @@ class EventJournal:
     # Cursors.
 
     def cursor(self, number: int) -> str:
-        """Return the cursor of the place after an event."""
+        """Return the cursor with which a client continues after an event."""
         return f"{self.journal_id}-{number}"
 
     def read_cursor(self, cursor: str) -> int | None:

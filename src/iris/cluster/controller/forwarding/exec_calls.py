@@ -63,10 +63,10 @@ class ExecCalls:
 
     Args:
         fleet: The workers.
-        watches: Notifies of changes of jobs.
+        watches: The object that notifies other code of changes of jobs.
         jobs: All jobs.
-        headroom: Refuses a stream when too few file descriptors are left.
-        open_streams: Limits the open streams of each user.
+        headroom: The object that refuses a stream when too few file descriptors are left.
+        open_streams: The object that limits the open streams of each user.
         policy: Whether and for how long users may run commands.
     """
 

@@ -18,10 +18,10 @@ class TunnelCalls:
     """The calls of `ControllerService` about tunnels. The file cluster.proto documents each call.
 
     Args:
-        relay: Relays the messages of tunnels.
+        relay: The object that relays the messages of tunnels.
         jobs: All jobs.
-        headroom: Refuses a stream when too few file descriptors are left.
-        open_streams: Limits the open streams of each user.
+        headroom: The object that refuses a stream when too few file descriptors are left.
+        open_streams: The object that limits the open streams of each user.
         is_allowed: Whether the cluster forwards ports.
     """
 

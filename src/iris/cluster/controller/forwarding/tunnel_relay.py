@@ -1,8 +1,8 @@
 """Relays the messages of tunnels between a client and the worker of a task.
 
-The controller stores none of the bytes that go through a tunnel. It only remembers for the event log that the tunnel is
-in use. Therefore a client can resume its tunnel after a restart of the controller. The messages of the worker go to the
-client unchanged.
+The controller stores none of the bytes that go through a tunnel. The controller only remembers for the event log that
+the tunnel is in use. Therefore a client can resume its tunnel after a restart of the controller. The messages of the
+worker go to the client unchanged.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TunnelRelay:
 
     Args:
         fleet: The workers.
-        watches: Notifies of changes of jobs.
+        watches: The object that notifies other code of changes of jobs.
         kind: The purpose of the tunnels.
     """
 

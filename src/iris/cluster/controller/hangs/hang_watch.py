@@ -26,7 +26,7 @@ def check_hang_action(launch: cluster_pb2.Controller.LaunchJobRequest, default_s
 
     Args:
         launch: The submission.
-        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 never.
+        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 sets no time.
 
     Raises:
         InvalidArgumentError: Neither the submission nor the cluster sets the time after which the job seems to hang.
@@ -46,8 +46,8 @@ class HangWatch:
     """Decides which jobs seem to hang, and ends a job that seems to hang if the job's submission asks for this.
 
     Args:
-        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 never.
-        clock: Returns the time on the monotonic clock, in seconds.
+        default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 sets no time.
+        clock: A function that returns the time on the monotonic clock, in seconds.
     """
 
     def __init__(self, default_s: int = 0, clock: Callable[[], float] = time.monotonic) -> None:

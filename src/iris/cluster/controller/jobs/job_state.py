@@ -107,7 +107,7 @@ class Condition(enum.StrEnum):
         """Return whether a job that has ended in a state meets the condition.
 
         Args:
-            state: The final state. None: the job has ended and was removed, so that its state is unknown.
+            state: The final state, or None if the ended job was removed, so that its state is unknown.
         """
         return self is Condition.ENDED or state == SUCCEEDED
 

@@ -135,12 +135,12 @@ class JobTable:
     memory only after its end is in the database.
 
     Args:
-        ended: Reads ended jobs.
+        ended: The object that reads ended jobs from the database.
         num_ended: The number of ended jobs in the database.
 
     Attributes:
         by_id: A read-only view of the jobs in memory by id. The view follows every change.
-        ended: Reads ended jobs.
+        ended: The object that reads ended jobs from the database.
         removed: How many ended jobs were removed since the start.
     """
 
@@ -278,7 +278,8 @@ class JobTable:
                 if removed == self.removed:  # This check finds out whether the job was removed during the read.
                     self._recent.add(record)
                 return record
-            # A job with this id may have been submitted while the database was read. It may even have ended.
+            # A job with this id may have been submitted, and may even have ended, while the database was read.
+            # Therefore the loop looks for the job again if ended jobs have left the memory meanwhile.
             if dropped == self._recent.dropped:
                 break
         return self.in_memory(job_id)

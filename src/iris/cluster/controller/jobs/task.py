@@ -34,8 +34,8 @@ class ExitCodeRules:
     """The exit codes after which a failed task may be retried.
 
     Attributes:
-        retry_on: Only a failure with one of these exit codes may be retried. Empty: every failure may be retried, also
-            a failure without an exit code.
+        retry_on: Only a failure with one of these exit codes may be retried. If the list is empty, every failure may be
+            retried, also a failure without an exit code.
         fail_on: A failure with one of these exit codes is never retried.
     """
 
@@ -46,7 +46,7 @@ class ExitCodeRules:
         """Return whether a task may be retried after a failure, if its retry budget is not used up.
 
         Args:
-            exit_code: The exit code of the failed attempt. None: the attempt had no process.
+            exit_code: The exit code of the failed attempt, or None if the attempt had no process.
         """
         return exit_code not in self.fail_on and (not self.retry_on or exit_code in self.retry_on)
 

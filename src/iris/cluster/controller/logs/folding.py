@@ -138,7 +138,8 @@ class FoldedLogs:
         """Return the logs in the database that may be removed because of their age or their total size, oldest first.
 
         Args:
-            ended_before_ms: Return all logs of attempts that ended before this time. None: age does not matter.
+            ended_before_ms: Return all logs of attempts that ended before this time, in milliseconds since the epoch;
+                None returns no logs because of their age.
             excess_bytes: Also return the oldest logs until the returned logs have at least this many bytes.
         """
         logs: list[tuple[Found, Known]] = []

@@ -61,7 +61,7 @@ class Keeping:
         retention: The rules by which logs are removed.
         location: The log location, to which complete logs are copied; None if the cluster has none.
         max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
-        now_ms: Returns the current time, in milliseconds since the epoch, for the ages of logs.
+        now_ms: A function that returns the current time, in milliseconds since the epoch, for the ages of logs.
         outputs: Where and how outputs are stored; None stores none.
     """
 

@@ -51,8 +51,8 @@ class LogService:
 
     Args:
         jobs: All jobs.
-        sources: Finds the place from which a log can be read.
-        is_urgent: Returns whether the controller does urgent work, which goes before reads of parts.
+        sources: The object that finds the place from which a log can be read.
+        is_urgent: A function that returns whether the controller does urgent work, which goes before reads of parts.
     """
 
     def __init__(self, jobs: JobTable, sources: LogSources, is_urgent: Callable[[], bool] = never) -> None:
@@ -96,7 +96,7 @@ class LogService:
 
         1. Group the reads by the server that has the log: a worker, or the controller.
         2. Read the parts from all workers at the same time.
-        3. Read the remaining parts from the kept logs. They include the parts of logs that a worker has already
+        3. Read the remaining parts from the kept logs. The kept logs include the logs that a worker has already
            removed.
 
         Raises:

@@ -50,7 +50,7 @@ class LogRelay:
     """The stream of logs for one reader. The caller has to close the relay.
 
     Args:
-        sources: Finds the worker or the kept log for each attempt.
+        sources: The object that finds the worker or the kept log for each attempt.
         caller: The name of the caller, whose quotas apply.
         record: The job.
         request: The reader's request.

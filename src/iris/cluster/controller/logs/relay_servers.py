@@ -31,11 +31,11 @@ class RelayServers:
     """The workers and the kept logs of a job, as the servers of an `AsyncioDriver`.
 
     Args:
-        sources: Finds the worker or the kept log for each attempt.
+        sources: The object that finds the worker or the kept log for each attempt.
         caller: The name of the caller, whose quotas apply.
         record: The job.
         request: The reader's request. Its filter, `follow` and `max_bytes` apply to each log.
-        position_of: Returns the position from which an attempt is read.
+        position_of: A function that returns the position from which an attempt is read.
     """
 
     def __init__(

@@ -31,10 +31,10 @@ class LogSources:
     Attributes:
         workers: The workers that have registered, by id.
         keeper: The kept logs; None if no logs are kept.
-        saved: Decides which saved state of a job a reader may see.
-        watches: Notifies of changes of jobs.
-        slices: Makes statuses of many tasks.
-        budget: Limits the memory that all streams of kept logs use together.
+        saved: The object that decides which saved state of a job a reader may see.
+        watches: The object that notifies other code of changes of jobs.
+        slices: The object that makes statuses of many tasks.
+        budget: The object that limits the memory that all streams of kept logs use together.
     """
 
     def __init__(

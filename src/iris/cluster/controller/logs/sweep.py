@@ -61,7 +61,7 @@ class LogSweep:
         folded: The folded logs.
         location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
-        attempts: Finds the attempts to which the logs belong.
+        attempts: The object that finds the attempts to which the logs belong.
 
     Attributes:
         kept_bytes: The size of all logs on this machine at the beginning of the last sweep.
@@ -146,7 +146,8 @@ class LogSweep:
 
         Args:
             now_ms: The time, in milliseconds since the epoch.
-            in_use: Returns whether the log with the given name has a reader. A log with a reader is not removed.
+            in_use: A function that returns whether the log with the given name has a reader. A log with a reader is not
+                removed.
             writing: The thread that writes uploaded parts of logs. The thread also folds logs, so that no part arrives
                 for a log while the log is being folded.
         """

@@ -63,12 +63,12 @@ class Sources:
     Attributes:
         engine_name: The name of the engine: local, ray or slurm.
         jobs: All jobs.
-        scheduler: Provides the machines and the queue.
+        scheduler: The scheduler, which provides the machines and the queue.
         fleet: The workers.
-        usage: Knows what tasks use.
-        saver: Saves all changes.
+        usage: The object that knows how much CPU, memory and GPUs the tasks use.
+        saver: The object that saves all changes.
         store: The database.
-        headroom: Knows the disk with the state directory.
+        headroom: The object that measures the disk with the state directory.
         log_keeper: The kept logs; None if no logs are kept.
         traces: The delivery of spans; None if no spans are made.
     """

@@ -23,7 +23,7 @@ class WorkerTargets:
 
     Args:
         fleet: The workers.
-        authentication: Checks the tokens of readers; None if a reader needs no token.
+        authentication: The object that checks the tokens of readers; None if a reader needs no token.
         call: The name of the call whose permissions apply to the list.
     """
 
@@ -62,8 +62,8 @@ class MetricsApplication:
     """An ASGI application that serves `/metrics` and `/metrics/workers`.
 
     Args:
-        metrics: Serves the metrics.
-        targets: Lists the workers.
+        metrics: The application that serves the metrics.
+        targets: The application that lists the workers.
     """
 
     def __init__(self, metrics: MetricsRoute, targets: WorkerTargets) -> None:

@@ -52,7 +52,7 @@ class FileCalls:
 
     Args:
         jobs: All jobs.
-        saved: Decides which saved state of a job a caller may see.
+        saved: The object that decides which saved state of a job a caller may see.
         workers: The workers that have registered, by id.
         outputs: The stored outputs of ended attempts; None if this controller stores none.
     """

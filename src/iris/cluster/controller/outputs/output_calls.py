@@ -27,7 +27,7 @@ class OutputCalls:
 
     Args:
         jobs: All jobs.
-        saved: Decides which saved state of a job a caller may see.
+        saved: The object that decides which saved state of a job a caller may see.
         store: The stored outputs; None if this controller stores none.
     """
 

@@ -60,7 +60,7 @@ class OutputKeeping:
         max_bytes: The largest size of the outputs of one attempt; None sets no limit.
         max_total_bytes: The largest size of all stored outputs together; None sets no limit.
         keep_ms: How long outputs are kept after the end of their attempt; None keeps them as long as their job.
-        now_ms: Returns the current time for ages, in milliseconds since the epoch.
+        now_ms: A function that returns the current time for ages, in milliseconds since the epoch.
     """
 
     root: Path

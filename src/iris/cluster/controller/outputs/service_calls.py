@@ -13,8 +13,8 @@ class FileServiceCalls:
     """The calls of `ControllerService` about files of tasks.
 
     Args:
-        files: Answers the calls about the files of attempts.
-        outputs: Answers the calls that store and list outputs.
+        files: The object that answers the calls about the files of attempts.
+        outputs: The object that answers the calls that store and list outputs.
     """
 
     def __init__(self, files: FileCalls, outputs: OutputCalls) -> None:

@@ -17,7 +17,7 @@ class ClusterCalls:
 
     Args:
         engine_name: The name of the engine: local, ray or slurm.
-        check: Checks the cluster.
+        check: The object that checks the cluster.
     """
 
     def __init__(self, engine_name: str, check: ClusterCheck) -> None:

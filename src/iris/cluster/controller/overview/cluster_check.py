@@ -36,8 +36,8 @@ class ClusterCheck:
     """Checks the cluster when a client asks.
 
     Args:
-        view: Lists the workers and machines.
-        status: Describes the controller.
+        view: The object that lists the workers and machines.
+        status: The object that describes the controller.
         workers: The registered workers, by id.
     """
 

@@ -23,7 +23,7 @@ class ClusterStatus:
         engine_name: The name of the engine: local, ray or slurm.
         jobs: All jobs.
         store: The database.
-        headroom: Knows the disk with the state directory.
+        headroom: The object that measures the disk with the state directory.
         lease_s: The length of each worker's lease, in seconds.
     """
 

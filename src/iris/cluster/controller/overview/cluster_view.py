@@ -22,9 +22,9 @@ class ClusterView:
         engine_name: The name of the engine: local, ray or slurm.
         jobs: All jobs.
         fleet: The workers.
-        scheduler: Provides the machines and the queue.
-        uses: Knows what the tasks on workers use.
-        slices: Makes large answers in small steps.
+        scheduler: The scheduler, which provides the machines and the queue.
+        uses: The object that knows how much CPU, memory and GPUs the tasks on workers use.
+        slices: The object that makes large answers in small steps.
 
     Attributes:
         engine_name: The name of the engine: local, ray or slurm.

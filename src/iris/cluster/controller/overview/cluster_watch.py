@@ -40,10 +40,11 @@ class ClusterWatch:
     """The clients that watch the cluster.
 
     Args:
-        view: Makes messages about machines and workers.
-        status: Makes messages about the state of the controller.
+        view: The object that makes messages about machines and workers.
+        status: The object that makes messages about the state of the controller.
         journal: The events of the cluster.
-        slices: Compares the parts of a snapshot in small steps, and lets clients get their messages in turns.
+        slices: The object that compares the parts of a snapshot in small steps, and lets clients get their messages in
+            turns.
         beat_s: The time in seconds after which a client without changes gets an empty message.
 
     Attributes:

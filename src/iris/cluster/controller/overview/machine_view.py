@@ -53,7 +53,7 @@ def machine_page(
         machines: The engine's machines.
         held: Each granted allocation, with the id of its job.
         workers: The machine of each worker, by worker id.
-        uses: Knows what the tasks on workers use.
+        uses: The object that knows how much CPU, memory and GPUs the tasks on workers use.
         page_size: The largest number of items in the page (see `cut_named_page`).
         page_token: The token of the previous page; empty for the first page.
 

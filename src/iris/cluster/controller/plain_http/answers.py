@@ -48,7 +48,7 @@ async def send_head(send: Send, status: int, headers: Headers = (), *, is_last: 
     """Send the status and the headers of an answer.
 
     Args:
-        send: Sends a message to the client.
+        send: A function that sends a message to the client.
         status: The HTTP status.
         headers: The headers of this answer, besides the headers of every answer.
         is_last: Whether the answer has no body.
@@ -62,7 +62,7 @@ async def send_error(send: Send, error: IrisError | PlainError, chosen: str | No
     """Send an error as text, or as JSON if the client has asked for JSON or for events.
 
     Args:
-        send: Sends a message to the client.
+        send: A function that sends a message to the client.
         error: The error.
         chosen: The format that the client has asked for. None if the format is not known.
         is_head: Whether the request was made with HEAD, so that the answer has no body.

@@ -24,8 +24,8 @@ class Notice:
 
     Attributes:
         text: The message.
-        cursor: The place from which a reader continues after the message. If empty, a reader continues after the last
-            line.
+        cursor: The place in the logs from which a reader continues after the message. If the cursor is empty, a reader
+            continues after the last line.
     """
 
     text: str
@@ -48,13 +48,13 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class AllRead:
-    """The last item of a reader. It means that everything that the reader selects was read.
+    """The last item of a reader. This item means that everything that the reader selects was read.
 
     Attributes:
         ends: The end of the log of each task's last attempt, by task index.
         job: The job, without its tasks.
         is_part: Whether only some tasks, or one attempt, were read.
-        cursor: The place after everything that was read.
+        cursor: The place in the logs after everything that was read.
     """
 
     ends: Mapping[int, cluster_pb2.LogEnd]

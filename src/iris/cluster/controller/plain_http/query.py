@@ -35,19 +35,19 @@ class LogQuery:
     """The parameters of one request to the log route.
 
     Attributes:
-        tasks: The indices of the tasks to read. Empty: all tasks of the job.
-        attempt_id: The only attempt to read. None: all attempts.
+        tasks: The indices of the tasks to read; an empty tuple reads all tasks of the job.
+        attempt_id: The id of the only attempt to read; None reads all attempts.
         follow: Whether to wait for future lines until the tasks have ended.
-        start_ms: Only lines later than this time are read. 0: all lines.
-        end_ms: Only lines up to this time are read. 0: all lines.
-        tail: The number of last lines with which the answer begins. None: all lines.
-        max_lines: The number of lines after which the answer ends. 0: no limit.
-        regex: The pattern that a line must contain. Empty: all lines.
-        sources: The sources to read. Empty: all sources.
+        start_ms: Only lines later than this time are read, in milliseconds since the epoch; 0 sets no limit.
+        end_ms: Only lines up to this time are read, in milliseconds since the epoch; 0 sets no limit.
+        tail: The answer begins with this number of last lines; None begins with the first line.
+        max_lines: The number of lines after which the answer ends; 0 sets no limit.
+        regex: The regular expression that a line must match somewhere; an empty string reads all lines.
+        sources: The sources to read, for example stdout; an empty tuple reads all sources.
         timestamps: Whether each line of text begins with its time.
-        cursor: The place after which the answer begins. None: the beginning.
+        cursor: The place in the logs after which the answer begins; None begins with the first line.
         partial: Whether JSON contains lines without their newline while the task writes them.
-        format: The format of the answer, one of `FORMATS`. Empty: the `Accept` header decides.
+        format: The format of the answer, one of `FORMATS`; if the string is empty, the `Accept` header decides.
     """
 
     tasks: tuple[int, ...] = ()

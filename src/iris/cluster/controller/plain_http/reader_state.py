@@ -38,7 +38,7 @@ class ReaderState:
     """The state of one reader.
 
     Args:
-        sources: Finds the worker or the kept log for each attempt.
+        sources: The object that finds the worker or the kept log for each attempt.
         record: The job.
         caller: The name of the caller, whose quotas apply.
         query: What the reader selects.

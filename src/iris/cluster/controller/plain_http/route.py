@@ -64,8 +64,8 @@ class PlainHttp:
 
     Args:
         service: The service of the controller, whose limits of streams apply.
-        authentication: Checks the tokens of callers.
-        authorisation: Checks the requests of callers.
+        authentication: The object that checks the tokens of callers.
+        authorisation: The object that checks the requests of callers.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class _Answer:
     Args:
         written: The format of the answer.
         headers: The headers of the answer.
-        send: Sends a message to the client.
+        send: A function that sends a message to the client.
 
     Attributes:
         has_begun: Whether the head of the answer was sent.
@@ -338,8 +338,8 @@ async def _pump(items: AsyncGenerator[tuple[Item, bytes]], answer: _Answer, rece
 
     Args:
         items: The items, with the bytes of each item.
-        answer: Sends the items.
-        receive: Receives messages about the connection.
+        answer: The object that sends the items.
+        receive: A function that receives messages about the connection.
     """
     gone = asyncio.ensure_future(_left(receive))
     step: asyncio.Future[tuple[Item, bytes] | None] | None = None

@@ -39,10 +39,10 @@ class EventId:
     """A parsed id of an event.
 
     Attributes:
-        cursor: The place after the event.
-        start_ms: Only lines later than this time are selected. 0: all lines.
-        end_ms: Only lines up to this time are selected. 0: all lines.
-        max_lines: How many lines may follow. 0: no limit.
+        cursor: The place in the logs after the event.
+        start_ms: Only lines later than this time are selected, in milliseconds since the epoch; 0 sets no limit.
+        end_ms: Only lines up to this time are selected, in milliseconds since the epoch; 0 sets no limit.
+        max_lines: How many lines may follow; 0 sets no limit.
         is_end: Whether the event was the last event of the answer, after everything was read.
     """
 

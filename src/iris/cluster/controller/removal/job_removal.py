@@ -70,13 +70,13 @@ class JobRemoval:
         jobs: All jobs.
         store: The database.
         stored_jobs: The object whose threads run the reads of the database.
-        saver: Removes the jobs from the database.
-        keeper: Keeps the logs; None if no logs are kept.
+        saver: The object that removes the jobs from the database.
+        keeper: The log keeper; None if no logs are kept.
         fleet: The workers.
-        background: Runs the calls to workers.
-        workspaces: Removes the workspaces that no job uses any more.
+        background: The object that runs the calls to workers.
+        workspaces: The object that removes the workspaces that no job uses any more.
         retention: How long ended jobs are kept, and how many of them.
-        now_ms: Returns the current time for ages, in milliseconds since the epoch.
+        now_ms: A function that returns the current time for ages, in milliseconds since the epoch.
         on_removed: Functions that are called with each removed job.
         outputs: The stored outputs; None if no outputs are stored.
 

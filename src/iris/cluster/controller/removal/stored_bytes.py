@@ -38,7 +38,7 @@ class StoredBytes:
         store: The database, which counts the bytes.
         stored_jobs: The object whose threads run the reads of the database.
         saver: Drops contents from the database.
-        workspaces: Removes the workspaces that no job uses any more.
+        workspaces: The object that removes the workspaces that no job uses any more.
         limit: How many bytes are stored for one user; None sets no limit.
     """
 

@@ -23,7 +23,7 @@ class UnusedWorkspaces:
     Args:
         store: The database.
         stored_jobs: The object whose threads run the reads of the database.
-        saver: Removes the workspaces from the database.
+        saver: The object that removes the workspaces from the database.
     """
 
     def __init__(self, store: Store, stored_jobs: StoredJobs, saver: Saver) -> None:

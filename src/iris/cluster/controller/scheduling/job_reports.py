@@ -116,8 +116,8 @@ class Explanations:
 
     Args:
         jobs: The unfinished jobs by id. The controller owns the mapping.
-        changes: Receives the reports of changed jobs.
-        losses: Counts the losses of each job. The reasons mention the last loss.
+        changes: The object that receives the reports of changed jobs.
+        losses: The object that counts the losses of each job. The reasons mention the last loss.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord], changes: JobChanges, losses: JobLosses) -> None:
@@ -213,11 +213,11 @@ class JobReports:
         jobs: The unfinished jobs by id. The controller owns the mapping.
         gangs: The gangs.
         workers: The registered workers.
-        changes: Receives the reports of changed jobs.
-        losses: Records the losses of each job.
-        explanations: Sets the reasons why gangs wait.
-        slots: Stores the slots of placed tasks.
-        clock: Returns the time in seconds of the monotonic clock.
+        changes: The object that receives the reports of changed jobs.
+        losses: The object that records the losses of each job.
+        explanations: The object that sets the reasons why gangs wait.
+        slots: The object that stores the slots of placed tasks.
+        clock: A function that returns the time in seconds of the monotonic clock.
     """
 
     def __init__(

@@ -111,8 +111,8 @@ class Queue:
         self.newcomers[gang.gang_id] = None
         gangs = self._kinds.setdefault(kind, {})
         if gangs and next(reversed(gangs.values()))[1].position > entry.position:
-            # The gang must go before gangs that are in the queue already. It belongs to a child job, or it has lost an
-            # allocation and returns to its old position.
+            # The gang must go before gangs that are in the queue already. Such a gang belongs to a child job, or has
+            # lost an allocation and returns to its old position.
             self._unsorted.add(kind)
         gangs[gang.gang_id] = (next(self._numbers), entry)
 

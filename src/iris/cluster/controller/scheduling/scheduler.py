@@ -70,19 +70,19 @@ class Scheduler:
     """Owns all gangs, requests their allocations from the engine, and releases the allocations.
 
     Args:
-        engine: Grants allocations.
+        engine: The engine, which grants allocations.
         jobs: The unfinished jobs by id. The controller owns the mapping.
         workers: The registered workers.
-        changes: Receives the reports of changed jobs.
-        in_background: Starts a coroutine. The scheduler does not wait for the coroutine's end.
-        slot_workers: Drains the gangs' workers, if each worker of the engine serves one slot only. None if a worker
-            serves the slots of many gangs.
+        changes: The object that receives the reports of changed jobs.
+        in_background: A function that starts a coroutine. The scheduler does not wait for the coroutine's end.
+        slot_workers: The object that drains the gangs' workers, if each worker of the engine serves one slot only. None
+            if a worker serves the slots of many gangs.
         start_limit_s: How long the workers of an allocation have to register, in seconds. After this time the
             allocation is released, and a new one is requested, because a worker may be unable to start on its machine.
         withdraw_after_s: The number of seconds for which a request may block an older gang. After this time the request
             is withdrawn. A short time would withdraw requests that the engine has granted but not reported yet. For
             example, Slurm reports a gang as granted when the last of its slots has started.
-        clock: Returns the time in seconds of the monotonic clock.
+        clock: A function that returns the time in seconds of the monotonic clock.
 
     Attributes:
         slots: The slots of all placed tasks.

@@ -40,14 +40,14 @@ class Submitter:
     """Plans which gangs start next, and requests their allocations from the engine.
 
     Args:
-        engine: Grants allocations.
+        engine: The engine, which grants allocations.
         gangs: The gangs.
         workers: The registered workers.
-        reports: Applies events to gangs.
-        explanations: Sets the reasons why gangs wait.
+        reports: The object that applies events to gangs.
+        explanations: The object that sets the reasons why gangs wait.
         withdraw_after_s: The seconds for which a request may block an older gang. After this time the request is
             withdrawn.
-        clock: Returns the time in seconds of the monotonic clock.
+        clock: A function that returns the time in seconds of the monotonic clock.
 
     Attributes:
         machines: The machines that the engine has reported last.

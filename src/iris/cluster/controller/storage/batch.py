@@ -109,7 +109,7 @@ class PendingWrite:
     """A write that is not repeated after an error, and the future for which its caller waits.
 
     Attributes:
-        add: Adds the rows to write to the changes of the batch.
+        add: A function that adds the rows to write to the changes of the batch.
         outcome: A future for the result of the write: an error, or None after a success.
     """
 

@@ -92,10 +92,10 @@ class Saver(Gathering):
 
     Args:
         store: The store. No other code uses the store while the saver runs.
-        journal: Makes and stores the events about the changes; None makes no events.
+        journal: The object that makes and stores the events about the changes; None makes no events.
 
     Attributes:
-        tally: Counts the written batches.
+        tally: The object that counts the written batches.
     """
 
     def __init__(self, store: Store, journal: Journal | None = None) -> None:
@@ -206,7 +206,8 @@ class Saver(Gathering):
         """Save changes for which this class has no special method. After an error, the saver does not try again.
 
         Args:
-            add: Adds the rows to write. The function is called on the loop, at the latest when the batch is written.
+            add: A function that adds the rows to write. The function is called on the loop, at the latest when the
+                batch is written.
 
         Raises:
             IrisError: The changes could not be saved.

@@ -151,8 +151,8 @@ class Changes:
         return self
 
     def drop_contents(self, number: int) -> Self:
-        """Remove the contents of a job: its entry point and its results. Its workspace remains until
-        `remove_bundle`.
+        """Remove the entry point and the results of a job. The workspace of the job remains until `remove_bundle` is
+        called.
         """
         for statement in DROP_CONTENTS:
             self._add(statement, (number,))

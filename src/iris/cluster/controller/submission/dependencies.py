@@ -45,8 +45,8 @@ class Dependencies:
 
     Args:
         jobs: All jobs.
-        saver: Saves the changed jobs.
-        in_background: Starts a coroutine, and does not wait for its end.
+        saver: The object that saves the changed jobs.
+        in_background: A function that starts a coroutine, and does not wait for its end.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ async def claim_name(
         request: The submission. This function changes the name in the submission.
         parent: The parent job; None if the new job has no parent.
         jobs: All jobs.
-        saver: Knows the new jobs that are not saved yet.
+        saver: The object that knows the new jobs that are not saved yet.
 
     Returns:
         If the client has repeated a request because the answer was lost, the job created by the first request.
@@ -64,8 +64,8 @@ async def claim_name(
 
 
 async def find_repeated(request: LaunchJobRequest, jobs: JobTable) -> JobRecord | None:
-    """Return the job that an earlier request with the same submission id has created. None: there is no such job. The
-    name in the request does not change, and no name is claimed.
+    """Return the job that an earlier request with the same submission id has created, or None if there is no such job.
+    The name in the request does not change, and no name is claimed.
     """
     wanted = LaunchJobRequest()
     wanted.CopyFrom(request)

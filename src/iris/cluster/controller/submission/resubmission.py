@@ -15,9 +15,9 @@ class Resubmissions:
     """Answers the calls about the submissions of stored jobs.
 
     Args:
-        store: Contains the submissions.
-        reading: Calls methods of the store in other threads.
-        submissions: Accepts the new jobs.
+        store: The database, which contains the submissions.
+        reading: The object whose threads run the reads of the database.
+        submissions: The object that accepts the new jobs.
     """
 
     def __init__(self, store: Store, reading: StoredJobs, submissions: Submissions) -> None:

@@ -16,8 +16,8 @@ class SubmissionCalls:
     file cluster.proto documents each call.
 
     Args:
-        submissions: Accepts new jobs.
-        resubmissions: Submits stored jobs again.
+        submissions: The object that accepts new jobs.
+        resubmissions: The object that submits stored jobs again.
         workspaces: The stored workspaces and inputs of jobs, which workers fetch.
     """
 

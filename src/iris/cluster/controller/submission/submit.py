@@ -29,14 +29,15 @@ class Submissions:
     Args:
         jobs: All jobs.
         workspaces: The stored workspaces.
-        quotas: Counts the jobs and tasks of each user.
-        headroom: Refuses new jobs when too little disk space or too few file descriptors are left.
-        log_keeper: Keeps the logs of the tasks; None if no logs are kept.
-        saver: Saves the new jobs.
-        stored_bytes: Limits the bytes that are stored for each user.
-        removal: Knows the numbers of the gangs of removed jobs.
+        quotas: The object that counts the jobs and tasks of each user.
+        headroom: The object that refuses new jobs when too little disk space or too few file descriptors are left.
+        log_keeper: The log keeper, which keeps the logs of the tasks; None if no logs are kept.
+        saver: The object that saves the new jobs.
+        stored_bytes: The object that limits the bytes that are stored for each user.
+        removal: The object that knows the numbers of the gangs of removed jobs.
         is_traced: Whether the controller makes spans of jobs.
-        watch_hang_s: After how many seconds a job seems to hang, if the job sets no time. 0: such jobs are not watched.
+        watch_hang_s: After how many seconds a job seems to hang, if the job sets no time. With 0, such jobs are not
+            watched.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ class Workspaces:
     """The stored workspaces.
 
     Args:
-        store: Stores the workspaces.
-        reading: Calls methods of the store in other threads.
-        unused: Removes the workspaces that no job uses any more.
+        store: The database, which stores the workspaces.
+        reading: The object whose threads run the reads of the database.
+        unused: The object that removes the workspaces that no job uses any more.
     """
 
     def __init__(self, store: Store, reading: StoredJobs, unused: UnusedWorkspaces) -> None:

@@ -48,7 +48,8 @@ def read_settings(endpoint: str, environment: Mapping[str, str] = os.environ) ->
     specification requires.
 
     Args:
-        endpoint: The base URL of the collector, to which `/v1/traces` is added. Empty: the environment names it.
+        endpoint: The base URL of the collector, to which `/v1/traces` is added. If the string is empty, the environment
+            variables name the collector.
         environment: The environment variables.
 
     Raises:

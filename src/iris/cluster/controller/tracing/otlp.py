@@ -63,8 +63,8 @@ class OtlpSender:
     """Sends spans to a collector.
 
     Args:
-        endpoint: The base URL of the collector, to which `/v1/traces` is added. Empty: the environment variables of
-            OpenTelemetry name the collector.
+        endpoint: The base URL of the collector, to which `/v1/traces` is added. If the string is empty, the environment
+            variables of OpenTelemetry name the collector.
 
     Raises:
         MissingExtraError: The extra [otel] is not installed.

@@ -18,7 +18,7 @@ class PendingSpans:
     """The spans that wait to be sent, the oldest first. If there are too many spans, new spans are counted and dropped.
 
     Args:
-        tally: Counts the dropped spans.
+        tally: The object that counts the dropped spans.
         most: The largest number of spans.
     """
 

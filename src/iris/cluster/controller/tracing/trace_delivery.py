@@ -97,12 +97,12 @@ class TraceDelivery:
     """The delivery of spans.
 
     Args:
-        sender: Sends the spans.
+        sender: The object that sends the spans.
         number: The last event whose spans were sent.
         journal: The events.
-        pages: Reads the stored events.
-        jobs: Finds the jobs of events.
-        saver: Stores the place in the journal.
+        pages: The object that reads the stored events.
+        jobs: The object that finds the jobs of events.
+        saver: The object that stores the place in the journal.
         gather_s: For how many seconds spans are gathered before they are sent.
 
     Attributes:
@@ -136,7 +136,7 @@ class TraceDelivery:
         self._is_failing = False
         self._reported_at_s = -_REPORT_EVERY_S
         self._last_problem = ""
-        # The request that is being sent; None: no request is being sent.
+        # The request that is being sent, or None if no request is being sent.
         self._sending: tuple[asyncio.Task[CollectorAnswer], _Page] | None = None
 
     def job_removed(self, record: JobRecord) -> None:

@@ -25,7 +25,7 @@ class TracedJobs:
     """The jobs whose spans are sent.
 
     Args:
-        jobs: Finds the jobs that are not removed.
+        jobs: The object that finds the jobs that are not removed.
         max_kept_tasks: The largest number of tasks of all kept removed jobs together. A single kept job may have more
             tasks.
     """

@@ -102,9 +102,9 @@ class UsageHistory:
     Args:
         store: The database.
         stored_jobs: The object whose threads run the reads of the database.
-        saver: Writes the series.
+        saver: The object that writes the series.
         max_bytes: The largest number of bytes of all stored series.
-        now: Returns the current time, in milliseconds since the epoch.
+        now: A function that returns the current time, in milliseconds since the epoch.
         tick_s: The time in seconds between two writes of the series of ended jobs, unless very many jobs end.
     """
 
@@ -277,7 +277,7 @@ class UsageHistory:
         """Write the changed series of ended jobs and, if `with_unfinished` is set, of unfinished jobs.
 
         Raises:
-            IrisError: The series could not be written. They will be written by a later call.
+            IrisError: The series could not be written. A later call of this method writes the same series.
         """
         async with self._writing:
             ended = list(self._ended.values())

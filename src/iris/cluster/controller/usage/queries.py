@@ -42,7 +42,7 @@ class UsageQueries:
     Args:
         jobs: All jobs.
         history: The series.
-        slices: Makes large answers in small steps.
+        slices: The object that makes large answers in small steps.
     """
 
     def __init__(self, jobs: JobTable, history: UsageHistory, slices: Slices) -> None:

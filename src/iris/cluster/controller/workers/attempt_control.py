@@ -32,9 +32,9 @@ class AttemptControl:
         fleet: The workers.
         slots: The slots of the placed tasks.
         stdin: The standard input of the jobs.
-        tokens: Makes the tokens of attempts.
-        saver: Saves the changed jobs.
-        background: Runs the calls.
+        tokens: The object that makes the tokens of attempts.
+        saver: The object that saves the changed jobs.
+        background: The object that runs the calls.
     """
 
     def __init__(

@@ -69,7 +69,8 @@ def run_tasks_request(
         starts: The attempts.
         slots: The job's slots, by task index.
         hosts: The hosts of the gang's tasks, in the order of the task indices; empty for independent tasks.
-        token_of: Makes the token of an attempt. Its arguments are the job, the task index and the attempt id.
+        token_of: A function that makes the token of an attempt. Its arguments are the job, the task index and the
+            attempt id.
     """
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job.job_id,
@@ -143,9 +144,9 @@ async def start_attempts(
         job_id: The job.
         starts: The attempts.
         request: The request for the worker.
-        still_live: Returns whether an attempt is live.
-        calls: Limits the calls to each worker.
-        before_try: Updates the request before each call.
+        still_live: A function that returns whether an attempt is live.
+        calls: The object that limits the calls to each worker.
+        before_try: A function that updates the request before each call.
 
     Returns:
         The worker's answer; None if the attempts ended before the worker answered.
@@ -197,7 +198,7 @@ async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: Wo
         worker: The worker.
         job: The removed job.
         bundle_hash: The workspace of the job if no other job uses it; otherwise empty.
-        calls: Limits the calls to workers.
+        calls: The object that limits the calls to workers.
     """
     request = cluster_pb2.Worker.ForgetJobRequest(
         job_id=job.job_id,

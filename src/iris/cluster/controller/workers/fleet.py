@@ -57,16 +57,17 @@ class Fleet:
 
     Args:
         lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
-        store: Contains the fences and the lease of an earlier controller. The fleet only reads the store.
-        saver: Stores which processes are fenced, and the longest lease.
-        tokens: Makes the tokens with which the controller calls workers.
-        http_client: Makes the calls to workers; None uses connectrpc's own client.
-        lose_attempts: Ends the attempts of a lost worker.
+        store: The database, which contains the fences and the lease of an earlier controller. The fleet only reads the
+            store.
+        saver: The object that stores which processes are fenced, and the longest lease.
+        tokens: The object that makes the tokens with which the controller calls workers.
+        http_client: The HTTP client that makes the calls to workers; None uses connectrpc's own client.
+        lose_attempts: A function that ends the attempts of a lost worker.
         shortage_changed: A function to call when a worker reports a new shortage or the end of its shortage.
 
     Attributes:
         workers: The registered workers, by id. Other parts of the controller only read this mapping.
-        calls: Limits the calls that start and stop attempts.
+        calls: The object that limits the calls that start and stop attempts.
         longest_lease_s: The length of the longest lease that a worker may have, in seconds. This controller or an
             earlier controller may have granted the lease.
         leases_lost: How many workers were declared lost since the start of the controller.

@@ -16,7 +16,7 @@ class LostAttempts:
 
     Args:
         jobs: All jobs.
-        saver: Saves the changed jobs.
+        saver: The object that saves the changed jobs.
     """
 
     def __init__(self, jobs: JobTable, saver: Saver) -> None:

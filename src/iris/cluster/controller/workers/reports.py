@@ -27,13 +27,13 @@ class WorkerReports:
     Args:
         jobs: All jobs.
         fleet: The workers.
-        saver: Saves the changed jobs.
-        authority: Provides the list of revoked tokens.
+        saver: The object that saves the changed jobs.
+        authority: The object that provides the list of revoked tokens.
         address: The controller's base URL, which workers pass to their tasks.
         wake_scheduler: A function to call when a worker has registered or was refused, because a gang may wait for this
             worker.
-        usage: Stores what attempts use over time.
-        hangs: Decides which jobs seem to hang; None watches the jobs that set a time themselves.
+        usage: The object that stores what attempts use over time.
+        hangs: The object that decides which jobs seem to hang; None watches the jobs that set a time themselves.
     """
 
     def __init__(

@@ -97,8 +97,8 @@ def new_record(
     Args:
         request: The worker's request.
         lease_s: The worker's lease, in seconds.
-        bearer: Adds the controller's token to calls to the worker.
-        http_client: Makes the calls; None uses connectrpc's own client.
+        bearer: The object that adds the controller's token to calls to the worker.
+        http_client: The HTTP client that makes the calls; None uses connectrpc's own client.
     """
     stub = cluster_connect.WorkerServiceClient(
         request.address,

@@ -77,12 +77,12 @@ class JobListWatches:
 
     Args:
         jobs: All jobs.
-        pages: Reads pages of the list.
-        saver: Decides which saved state of a job a client may see.
-        slices: Makes messages with many jobs in small steps.
+        pages: The object that reads pages of the list.
+        saver: The object that decides which saved state of a job a client may see.
+        slices: The object that makes messages with many jobs in small steps.
 
     Attributes:
-        pages: Reads pages of the list.
+        pages: The object that reads pages of the list.
     """
 
     def __init__(self, jobs: JobTable, pages: JobPages, saver: Saver, slices: Slices) -> None:
@@ -148,9 +148,9 @@ class JobListWatch:
             large answers to this client.
         last_added: The highest number of a job that exists now.
         jobs: All jobs.
-        pages: Reads pages of the list.
-        saver: Decides which saved state of a job a client may see.
-        slices: Makes messages with many jobs in small steps.
+        pages: The object that reads pages of the list.
+        saver: The object that decides which saved state of a job a client may see.
+        slices: The object that makes messages with many jobs in small steps.
 
     Attributes:
         clients: The number of clients that watch the page.

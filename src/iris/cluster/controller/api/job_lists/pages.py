@@ -65,9 +65,9 @@ class JobPages:
     Args:
         jobs: All jobs.
         stored_jobs: The object whose threads run the reads of the database.
-        store: Contains the ended jobs.
-        saver: Decides which saved state of a job a reader may see.
-        slices: Makes large answers in small steps.
+        store: The database, which contains the ended jobs.
+        saver: The object that decides which saved state of a job a reader may see.
+        slices: The object that makes large answers in small steps.
     """
 
     def __init__(self, jobs: JobTable, stored_jobs: StoredJobs, store: Store, saver: Saver, slices: Slices) -> None:

@@ -74,11 +74,11 @@ class WebhookDelivery:
 
     Args:
         settings: The webhook.
-        sender: Sends the requests.
+        sender: The object that sends the requests.
         number: The last event that was delivered or given up.
         journal: The events.
-        pages: Reads the stored events.
-        saver: Stores the place of the delivery.
+        pages: The object that reads the stored events.
+        saver: The object that stores the place of the delivery.
         pauses: The pauses between the tries of one event.
         max_age_ms: After how many milliseconds an event is given up.
     """
