@@ -36,7 +36,7 @@ def test_job_submitted_inside_a_job_by_another_spelling_of_the_address_is_a_chil
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "e30.e30.e30", "..", "a.!!.c", "a.bnVsbA.c"])
-def test_token_without_the_task_role_names_no_task(token: str) -> None:
+def test_token_without_the_task_role_belongs_to_no_task(token: str) -> None:
     assert task_of_token(token) is None
 
 

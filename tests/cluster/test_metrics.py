@@ -132,7 +132,9 @@ def test_metrics_of_queue_capacity_and_jobs_show_running_and_waiting_jobs(
 
 
 @pytest.mark.parametrize("part", ["controller", "worker"])
-def test_each_metric_is_described_as_the_code_defines_it(server: LocalServer, worker: str, part: str) -> None:
+def test_served_type_and_description_of_each_metric_equal_its_definition(
+    server: LocalServer, worker: str, part: str
+) -> None:
     address, defined = (server.address, CONTROLLER_METRICS) if part == "controller" else (worker, WORKER_METRICS)
     served = {family.name: (family.type, family.documentation) for family in read(address).families}
 

@@ -78,7 +78,7 @@ def test_outputs_of_failed_and_retried_attempts_are_stored(client: IrisClient) -
     assert [file.attempt_id for file in both] == [0, 1]
 
 
-def test_terminated_attempt_and_job_without_outputs_have_a_reason(client: IrisClient) -> None:
+def test_missing_outputs_of_a_running_and_a_terminated_attempt_have_a_reason(client: IrisClient) -> None:
     job = client.run(shell("echo x > out/x; sleep 1000"), outputs=["out"])
     wait_for_state(client.cluster, job.job_id, pb.JOB_STATE_RUNNING)
     (waiting,) = job.outputs().missing
@@ -87,10 +87,16 @@ def test_terminated_attempt_and_job_without_outputs_have_a_reason(client: IrisCl
     wait_for_end(client.cluster, job.job_id)
     (missing,) = job.outputs().missing
     assert missing.reason == "TERMINATED"
+
+
+def test_reading_the_outputs_of_a_job_without_outputs_is_refused(client: IrisClient) -> None:
     plain = client.run(["true"])
     plain.wait()
     with pytest.raises(FailedPreconditionError, match="submitted without outputs"):
         plain.outputs()
+
+
+def test_invalid_output_directories_are_refused(client: IrisClient) -> None:
     for wrong in ("/tmp", "../x", ".", "", "*.csv"):
         with pytest.raises(InvalidArgumentError):
             client.run(["true"], outputs=[wrong])

@@ -24,9 +24,9 @@ STATE_NAMES = {
 }
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 _NUMBERS = {name: number for number, name in STATE_NAMES.items()}
-# If only a newer server knows a state, the state's name is this text and its number.
+# The beginning of the name of a state that only a newer server knows. The number of the state follows.
 _UNKNOWN = "STATE_"
-# In protobuf messages, the names of states begin with these texts.
+# The texts with which the names of states begin in protobuf messages.
 _PREFIXES = ("JOB_STATE_", "TASK_STATE_")
 
 
@@ -116,7 +116,7 @@ class State(StrEnum):
                     f"no state is called {quoted(other)}, so this comparison is always False: the states are"
                     f" {', '.join(STATE_NAMES.values())}",
                     UnknownStateWarning,
-                    # The warning names the line that makes the comparison, which is two calls above this one.
+                    # The warning names the line of the comparison, which is two calls above this call in the stack.
                     stacklevel=3,
                 )
             return self.value == name

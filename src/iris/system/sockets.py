@@ -29,8 +29,9 @@ def bind(host: str, port: int) -> socket.socket:
     failure: OSError | None = None
     for family, address in addresses:
         try:
-            # The loop of asyncio turns Nagle's algorithm off only for sockets that name the protocol. Otherwise each
-            # call to a server without uvloop would take 40 ms.
+            # The socket is created with the number of the protocol TCP, because the loop of asyncio turns Nagle's
+            # algorithm off only for such sockets. With the algorithm, each call to a server without uvloop would take
+            # 40 ms.
             listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         except OSError as error:  # the machine has no IPv6
             failure = error

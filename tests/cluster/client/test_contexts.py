@@ -129,7 +129,7 @@ def test_contexts_on_a_system_without_file_permissions_are_refused_with_an_alter
     assert said.startswith("FailedPreconditionError contexts are kept on Linux and macOS only")
 
 
-def test_processes_that_save_contexts_at_the_same_time_lose_none() -> None:
+def test_processes_that_save_contexts_at_the_same_time_lose_no_context() -> None:
     program = (
         "import sys; from iris.cluster.client.contexts.context_file import *\n"
         "for n in range(10):\n"

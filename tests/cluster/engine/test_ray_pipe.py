@@ -60,7 +60,7 @@ async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     await engine.abandon()
 
 
-async def test_ray_driver_that_dies_within_a_line_is_restarted(engine: RayEngine) -> None:
+async def test_ray_driver_that_dies_while_it_writes_a_line_is_restarted(engine: RayEngine) -> None:
     """The order to start the workers of the gang that is held is what it dies of."""
     while True:
         try:

@@ -111,7 +111,7 @@ def test_state_of_a_gang_follows_from_its_slurm_job(
     assert known.reason or state is GangState.HELD
 
 
-def test_slots_on_an_unresponsive_node_are_not_lost() -> None:
+def test_slots_on_a_slurm_machine_that_does_not_answer_are_not_lost() -> None:
     for state in ("NODE_FAIL", "CANCELLED"):
         known = status(row(state, "iris:1x2;;"), HELD, True, False)
         assert known is not None

@@ -523,7 +523,7 @@ def test_line_numbers_of_a_log_do_not_change_when_counted_lines_are_dropped(path
 
 
 @pytest.mark.parametrize("max_bytes", [100 * KIB, 1 << 30])
-def test_pages_that_may_read_little_reach_a_line_deep_in_a_log(path: Path, max_bytes: int) -> None:
+def test_log_pages_with_a_small_reading_limit_reach_a_line_deep_in_a_log(path: Path, max_bytes: int) -> None:
     writer = LogWriter(path, max_bytes=max_bytes)
     writer.append("stderr", b"a long prompt " * 1000, 0)
     for number in range(100):

@@ -45,7 +45,7 @@ def short() -> Generator[None, None, str]:
     return "done"
 
 
-async def test_log_scan_for_a_caller_that_left_ends_and_frees_its_turn() -> None:
+async def test_log_scan_of_a_disconnected_caller_ends_and_frees_its_thread() -> None:
     scans = LogScans(threads=1, per_caller=1)
     work = Work()
     scanning = asyncio.create_task(scans.scan("gone", work.run()))
@@ -98,7 +98,7 @@ async def test_endless_log_scans_of_many_callers_do_not_block_another_caller() -
     scans.close()
 
 
-async def test_failed_log_scan_raises_its_error_and_frees_its_turn() -> None:
+async def test_failed_log_scan_raises_its_error_and_frees_its_thread() -> None:
     scans = LogScans(threads=1, per_caller=1)
 
     def failing() -> Generator[None, None, str]:

@@ -210,7 +210,7 @@ def _has_metadata(folder: str) -> bool:
     try:
         return any(entry.endswith(".dist-info") for entry in os.listdir(folder))
     except OSError:
-        return False  # The folder may be inside a zip file.
+        return False  # A folder inside a zip file cannot be listed, and counts as a folder without packages.
 
 
 def _name(function: object) -> str:

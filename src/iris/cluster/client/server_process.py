@@ -33,7 +33,7 @@ _STOP_S = 30.0
 _SHOWN_BYTES = 2000
 # The name of the event log in the state directory.
 EVENT_LOG = "server.log"
-# While the server starts, it sends messages about its progress under this key.
+# The key that a starting server uses in its messages about its progress.
 LOADING = "loading"
 
 

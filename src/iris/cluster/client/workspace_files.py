@@ -155,7 +155,7 @@ class FoundFiles:
             return LeftOut(name, WhyLeftOut.LINK_OUT, target)
         try:
             link.stat()
-        except OSError as error:  # The target may be missing, because the task may create it.
+        except OSError as error:  # A link without a target is sent, because the task may create the target.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
         # A link is not sent if its target is absolute or lies outside the workspace, because the link would break on

@@ -26,10 +26,10 @@ from iris.system.process_identity import command_line
 from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
-# A starting worker must write its identity file within this many seconds. If a worker is dead, its reaper must end the
-# worker's tasks within the same time.
+# The seconds within which a starting worker must write its identity file, and within which the reaper of a dead worker
+# must end the worker's tasks.
 _CLEAR_S = 45.0
-_STOP_S = 15.0  # A worker has this many seconds to end its tasks and itself. Afterwards it is killed.
+_STOP_S = 15.0  # The seconds that a worker has to end its tasks and itself. Afterwards the worker is killed.
 _log = logging.getLogger(__name__)
 
 

@@ -1,5 +1,5 @@
-"""Chooses the modules for loading a result in the caller's process. A module with the same source as in the task is
-used.
+"""Chooses the modules for loading a result in the caller's process. If a module has the same source in the caller's
+process as in the task, the module of the caller's process is used.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class TaskModules:
         self._imported: dict[str, types.ModuleType] = {}
         self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        # `__main__` gets no `__file__`. A process that the task spawns would run that file, which is the caller's
-        # script.
+        # `__main__` gets no `__file__`, because the file would be the caller's script, and each process that the task
+        # spawns would run the script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
         # The globals for the functions of each module in the pickle, by module name.
         self._globals: dict[str, dict[str, Any]] = {}

@@ -26,7 +26,7 @@ DEFAULT_KEEP_S = 30 * 86400.0
 DEFAULT_KEEP_UPLOADED_S = 3600.0
 _SPENT_AFTER_S = 60.0
 _EVERY_S = 60.0
-_SHARE = 0.02  # The search for old attempts takes at most this share of the worker's time.
+_SHARE = 0.02  # The largest share of the worker's time that the search for old attempts may take.
 _log = logging.getLogger(__name__)
 
 

@@ -20,7 +20,7 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import FetchLogPartsRequest, FetchLogPartsResponse, StreamTaskLogsResponse
 
-_OPENED_AT_ONCE = 50  # After opening this many logs, the stream lets the event loop do other work.
+_OPENED_AT_ONCE = 50  # How many logs a stream opens before it lets the event loop do other work.
 
 
 async def stream_task_logs(

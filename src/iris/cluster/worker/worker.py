@@ -54,9 +54,9 @@ from iris.reasons import Shortage, ShortageCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
-_HEADROOM_S = 1.0  # The worker checks once in this many seconds whether it has headroom for another attempt.
+_HEADROOM_S = 1.0  # The seconds between two checks whether the worker has headroom for another attempt.
 _SHUTDOWN_GRACE_S = 5.0
-# After removing the directories of this many tasks, the event loop does other work.
+# The number of tasks whose directories are removed before the event loop does other work.
 _FORGOTTEN_AT_ONCE = 50
 # The seconds that a call with standard input waits for space in the pipe.
 _STDIN_TIMEOUT_S = 8.0

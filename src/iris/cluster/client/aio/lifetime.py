@@ -52,7 +52,7 @@ class AsyncLifetime:
             FailedPreconditionError: This thread runs no asyncio loop, or another loop than the client's loop.
         """
         self.check()
-        timeout = asyncio.timeout(None)  # `close` ends the block by letting this time limit expire.
+        timeout = asyncio.timeout(None)  # `close` lets the timeout expire, which ends the block.
         self._open.add(timeout)
         try:
             async with timeout:

@@ -188,7 +188,7 @@ def _running() -> ChosenCluster | None:
         return None
     path, record = found
     address = record.get("address")
-    # If the home directory was copied, the copied record describes the cluster of the original directory.
+    # A record in a copy of the home directory is ignored, because it describes the cluster of the original directory.
     if not isinstance(address, str) or record.get("home", "") not in ("", home_stamp(path)):
         return None
     if not is_running(record):

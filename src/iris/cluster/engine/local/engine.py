@@ -168,7 +168,8 @@ class LocalEngine:
         if self._standing:
             if self._changes_scheme(controller_address):
                 await end_standing(self._directory)
-            # When this file is replaced, standing workers register again.
+            # Standing workers read the controller's address from this file. When the file is replaced, they register
+            # again.
             write_file(self._controller_file, f"{controller_address}\n")
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):

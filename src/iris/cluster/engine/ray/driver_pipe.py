@@ -20,10 +20,10 @@ from iris.errors import IrisError, UnavailableError
 from iris.system.backoff import RestartPauses
 
 _LISTEN_S = 0.5
-_SILENT_S = 5.0  # If the driver has been silent for this many seconds, Ray counts as unreachable.
+_SILENT_S = 5.0  # The seconds of silence of the driver after which Ray counts as unreachable.
 
-# The driver is restarted after this many seconds of silence. A call to Ray may hang forever, even if Ray can be reached
-# again.
+# The seconds of silence after which the driver is restarted. A call to Ray may hang forever, even after Ray can be
+# reached again.
 _HUNG_S = 15.0
 _CONNECT_S = 40.0
 _ANSWER_S = 10.0
@@ -195,8 +195,8 @@ class RayPipe:
         self._silent_s = 0.0
         try:
             while True:
-                # Only the time in which this process listens counts as silence of the driver. Otherwise Ray would seem
-                # unreachable whenever this process is busy.
+                # The time in which this process is busy and does not read does not count as silence of the driver.
+                # Otherwise Ray would seem unreachable whenever this process is busy.
                 await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():

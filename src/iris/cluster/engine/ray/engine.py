@@ -272,7 +272,7 @@ class RayEngine:
             raise
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background. If the work fails, `_retry_work` repeats the work."""
+        """Run a coroutine in the background. If the coroutine fails, `_retry_work` starts the same work again later."""
 
         async def do() -> None:
             try:

@@ -45,13 +45,13 @@ from iris.cluster.engine.ray.slot_actor import SlotActor, end_workers
 from iris.cluster.worker.supervision.fork_client import is_gone
 from iris.cores import MILLICORES
 
-_KILLED_S = 0.5  # A worker usually ends within this many seconds after its slot actor has died.
+_KILLED_S = 0.5  # The seconds in which a worker usually ends after its slot actor has died.
 _RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
-# A reason contains at most this many characters of a message of Ray.
+# The largest number of characters of a message of Ray in a reason.
 _MAX_CAUSE = 300
-# A slot that requests no resources holds this amount of the Ray resource that identifies its machine.
+# The amount that a slot without requested resources holds of the Ray resource that identifies its machine.
 _LEAST = 0.0001
 _STRATEGIES = {"any": "PACK", "spread": "STRICT_SPREAD", "together": "STRICT_PACK"}
 _WHY_WAITING = {

@@ -42,7 +42,7 @@ from iris.system.private_dir import inherited_umask, make_private
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
-# If the workers of a gang could not start, the gang is submitted again after this pause.
+# The seconds after which a gang whose workers could not start is submitted again.
 _AFTER_FAILURE_S = 10.0
 # The time for workers to end their tasks and upload their logs.
 _CLOSE_S = 17.0

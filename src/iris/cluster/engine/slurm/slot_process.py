@@ -28,7 +28,7 @@ from iris.system.locks import try_lock_directory
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
 _SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
-# The names of scratch directories begin with this prefix, followed by the number of the user.
+# The beginning of the names of scratch directories. The number of the user follows.
 _DIRECTORY = "iris-slurm-"
 
 

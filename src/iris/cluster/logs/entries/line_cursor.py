@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 
-_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table of positions after this number of changes.
+_CHANGES_PER_TABLE = 256  # The number of changes after which `TaskPositions` makes a new table.
 
 
 class OtherPositions:
@@ -39,8 +39,8 @@ class OtherPositions:
         return OtherPositions, (dict(self._read()).copy,)  # A closure cannot be pickled.
 
 
-# If a stream reads only one task, the cursors of its lines need no positions of other tasks. All these cursors share
-# this object.
+# If a stream reads only one task, the cursors of its lines need no positions of other tasks. The cursors of all such
+# streams share one empty object.
 NO_OTHER_POSITIONS = OtherPositions(dict)
 
 

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS segments (
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS segments_by_name ON segments (task, attempt, name);
 """
-_MOST_OPEN = 4  # This process keeps at most this many databases open for readers.
+_MOST_OPEN = 4  # The largest number of databases that this process keeps open for readers.
 _TIMEOUT_S = 10.0
 T = TypeVar("T")
 

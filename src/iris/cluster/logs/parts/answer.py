@@ -19,7 +19,8 @@ from iris.rpc.serving.steps import Steps
 MAX_READS = 64
 _DEFAULT_BYTES = 256 << 10
 _MAX_BYTES = 2 << 20
-_LEAST_BYTES = 4 << 10  # Each part of an answer may have this many bytes, however many reads the request has.
+# The number of bytes that each part of an answer may have at least, however many reads the request has.
+_LEAST_BYTES = 4 << 10
 _DEFAULT_LINE_BYTES = 64 << 10
 _MAX_LINE_BYTES = 1 << 20
 

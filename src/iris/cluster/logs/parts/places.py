@@ -1,4 +1,4 @@
-"""Finds the position in a log that a reader means by a position, a time, or a byte of a source."""
+"""Finds a position in a log. A reader names the position itself, a time, or a byte of a source."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def _start_by_byte(directory: Path, writer: LogWriter | None, source_id: int, of
     """Return the position and the offsets of a place before the record that contains a byte of a source."""
     segments = list_segments(directory) if writer is None else writer.segments
     number = bisect_right(segments, offset, key=lambda segment: segment.offsets[source_id]) - 1
-    # A source that writes nothing in a segment has the same offset in the name of the next segment. The byte is then in
-    # the last segment that begins with this offset, which `bisect_right` finds.
+    # If a source writes nothing in a segment, the names of this segment and of the next segment contain the same offset
+    # for the source. A byte at this offset lies in the last segment with the offset, which `bisect_right` finds.
     return _start_of(segments, number)
 
 

@@ -28,7 +28,7 @@ LOOK_BYTES = 64 << 20
 # The number of bytes that one step reads without a filter. The steps are small, because the last step may exceed the
 # size of the part.
 _STEP_BYTES = 64 << 10
-_WIDEST_SPAN = 16 << 20  # The most bytes of records that a step backwards reads at once.
+_WIDEST_SPAN = 16 << 20  # The largest number of bytes of records in one range when a log is read backwards.
 
 
 class PartLimits(NamedTuple):
@@ -206,7 +206,9 @@ class _PartReading:
         self._step_bytes = _STEP_BYTES if not selection.has_pattern else CHUNK_BYTES
 
     def forwards(self, position: int, stop: int) -> Steps[LogPart]:
-        """Read from a position on, up to the position `stop` if it is not 0."""
+        """Read the selected lines that follow a position. If `stop` is not 0, end at the position `stop` at the
+        latest.
+        """
         walk = yield from self._seek(position)
         begin = walk.reader.position if position > 0 else 0
         stops = [limit for limit in (self._stop, stop or None) if limit is not None]
@@ -327,7 +329,7 @@ class _PartReading:
             if line_end - line > limit:
                 if line > at:
                     yield encode(block.source_id, block.timestamp_ms, block.offset + at, data[at:line])
-                # A very long line has many pieces, and its beginning must be sent only once.
+                # A very long line has many pieces, and the beginning of the line must be sent only once.
                 yield from _shortened(block, line, line_end, 0 if is_continued and line == start else limit)
                 at = line_end
             line = line_end

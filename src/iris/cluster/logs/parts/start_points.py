@@ -18,9 +18,10 @@ from iris.cluster.logs.reading.line_numbers import LogIdentity, identify_log
 from iris.cluster.logs.reading.numbered_lines import START, Point
 from iris.cluster.logs.writer import LogWriter
 
-# Two neighbouring points of a log are at least this many bytes of records apart.
+# The least distance of two neighbouring points of a log, in bytes of records.
 _SPACING = 512 << 10
-# A point is not stored if its partial lines have more than this many bytes, because it would take much memory.
+# The largest size in bytes of the partial lines of a stored point. A point with longer partial lines is not stored,
+# because the point would take too much memory.
 _MOST_TAIL_BYTES = 4 << 10
 # The largest number of points that are stored for one log.
 _MOST_POINTS = 1024

@@ -26,7 +26,8 @@ class GapReasons:
     def __init__(self, directory: Path, writer: LogWriter | None) -> None:
         self._directory = directory
         self._writer = writer
-        # If the log had files at first and has none later, it was removed, and the controller knows the reason.
+        # If the log had files when reading began but has none later, the log was removed. The controller knows the
+        # reason of the removal.
         self._had_files = directory.exists()
 
     def of_dropped(self) -> str:

@@ -21,7 +21,8 @@ from iris.cluster.logs.segments import list_segments
 # partial lines that the second point stores. Therefore the points of a log of 10 GiB take a few megabytes.
 _SPACING = 2 << 20
 _SPACING_PER_TAIL_BYTE = 1024
-_MOST_LOGS = 16  # The cache has the numbers of this many logs. A log that is not in the cache is counted again.
+# The number of logs whose line numbers are in the cache. The lines of a log that is not in the cache are counted again.
+_MOST_LOGS = 16
 
 # Identifies the files of a log: the name, device, inode, size and time of the oldest segment.
 LogIdentity = tuple[str, int, int, int, int]

@@ -19,12 +19,13 @@ from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import Steps, finish
 
 PAGE_BYTES = 2 << 20
-# One page reads this many bytes at most, so a search through many gigabytes is answered in several pages.
+# The largest number of bytes that are read for one page. Therefore a search through many gigabytes is answered in
+# several pages.
 _LOOK_BYTES = 256 << 20
-# A log may have at most this many pieces of lines without numbers. Such pieces occur where records were lost.
+# The largest number of pieces of lines without numbers in a log. Such pieces occur where records were lost.
 _NOT_NUMBERED = 1000
-# Each line adds this many bytes to the size of a page besides its data, for its time, source and header. Without this
-# cost, a page of empty lines would have no limit.
+# The bytes that each line adds to the size of a page besides its data, for its time, source and header. Without these
+# bytes, the number of empty lines on a page would have no limit.
 LINE_COST = 32
 
 

@@ -17,7 +17,7 @@ from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
-# A pattern has at most this many characters.
+# The largest number of characters in a pattern.
 MAX_PATTERN = 10_000
 # `_KNOWS_ENDS` finds the parts of an RE2 pattern that match the ends of the text or any byte, or that change the
 # meaning of `^` and `$`.

@@ -117,7 +117,7 @@ class LogReader:
         # The last segment of the log, and the position at which it ended when the reader looked last. The value is not
         # used once the reader has reached that segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
-        # Where the next chunk begins. None if it follows the last chunk without a gap.
+        # The place at which the next chunk begins. None if the next chunk follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None
         self._reason = DAMAGED  # The reason for a gap before the next segment, for people.
 

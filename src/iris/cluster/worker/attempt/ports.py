@@ -96,7 +96,7 @@ def _lock_directory() -> Path:
     directory with the name of the shared directory, this worker uses its own directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):  # A file exists at the path of the shared directory.
+    with contextlib.suppress(FileExistsError):  # The error means that the path of the shared directory leads to a file.
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
             return directory

@@ -51,7 +51,7 @@ class AttemptPreparer:
         """
         request, directory = attempt.request, attempt.directory
         if hosts:
-            # A task may change the file of its attempt. Therefore each attempt gets a copy instead of a hard link.
+            # A task may change its hosts file. Therefore each attempt gets a copy of the file instead of a hard link.
             directory.hosts.write_text(hosts, encoding="utf-8")
         for name in request.ports:
             last = request.last_ports.get(name.lower(), 0)

@@ -20,7 +20,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import finish
 
-_REMEMBERED = 10_000  # At most this many records of attempts stay in memory, including the records of ended attempts.
+_REMEMBERED = 10_000  # The largest number of records of attempts in memory, including the records of ended attempts.
 
 
 class AttemptRegistry:

@@ -27,11 +27,10 @@ from iris.errors import (
     quoted,
 )
 
-# The client applies the same limits when it packs a workspace. The worker checks the limits again, because a few bytes
-# can unpack to gigabytes.
-# All files of a workspace together may have this size after decompression.
+# The largest size of all files of a workspace together, after decompression. The client checks this limit when it packs
+# a workspace. The worker checks the limit again, because a few bytes can unpack to gigabytes.
 MAX_WORKSPACE_BYTES = 100 * 1024**2
-# A workspace may contain this many files, links and folders. Folders that occur only in the paths of other members
+# The largest number of files, links and folders in a workspace. Folders that occur only in the paths of other members
 # count, too.
 MAX_WORKSPACE_MEMBERS = 50_000
 
@@ -44,9 +43,9 @@ _MAX_HEADER_BYTES = 128 * 1024
 _MAX_NAME_BYTES = 255
 # Linux limits a path to 4,096 bytes. The rest of these bytes is left for the path of the worker directory.
 _MAX_PATH_BYTES = 4000
-# One path may go through at most this many symbolic links.
+# The largest number of symbolic links that one path may go through.
 _MAX_LINKS = 40
-# Resolving all links may take at most this many steps. One step takes less than a microsecond.
+# The largest number of steps for resolving all links. One step takes less than a microsecond.
 _MAX_STEPS = 5_000_000
 
 

@@ -42,7 +42,7 @@ from iris.system.event_loop import happens
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
-# One call has at most this many parts of logs.
+# The largest number of parts of logs in one call.
 _PIECES = 500
 # The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
 # the timeout. If the machine fails during this time, everything written since the beginning of the call is lost.
@@ -50,9 +50,10 @@ _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-# If the upload of one log fails again and again, the pauses before the next try grow up to this many seconds.
+# The longest pause in seconds before the upload of a log is tried again. The pauses grow up to this length if the
+# upload fails repeatedly.
 _LONGEST_LOG_PAUSE_S = 60.0
-# The upload of a log is given up after this many calls that the controller answered with the same position.
+# After how many calls that the controller answers with the same position the upload of a log is given up.
 _TRIES = 10
 _log = logging.getLogger(__name__)
 

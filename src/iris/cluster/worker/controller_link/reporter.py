@@ -30,7 +30,7 @@ from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-# The results in one call have at most this many bytes. A larger result is sent in a separate call.
+# The largest size in bytes of all results in one call together. A larger result is sent in a separate call.
 _BATCH_BYTES = 16 * 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ class DescriptorReader:
         self._on_bytes = on_bytes
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
-        self._most_left: int | None = None  # After `end_when_empty`, the output ends after this many bytes.
+        self._most_left: int | None = None  # How many bytes are left to read after a call of `end_when_empty`.
         self._is_closed = False
 
     async def read(self, size: int) -> bytes:

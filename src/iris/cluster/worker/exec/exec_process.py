@@ -22,7 +22,7 @@ from iris.reasons import Shortage, ShortageCode
 from iris.rpc.cluster_pb2 import ExecCommand
 from iris.system.processes import ProcessHandle
 
-_POLL_S = 0.05  # Without `pidfd_open`, the worker checks a process at intervals of this many seconds.
+_POLL_S = 0.05  # The seconds between two checks of a process on a system without `pidfd_open`.
 
 _ROWS, _COLUMNS = 24, 80  # The size of a terminal if the client does not know the size of its own terminal.
 _MOST_CELLS = 10_000

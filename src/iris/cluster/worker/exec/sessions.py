@@ -1,4 +1,6 @@
-"""The exec sessions of this worker: starts them for channels of tunnels, limits their number, and ends them."""
+"""Starts the exec sessions of a worker for the channels of tunnels, limits the number of the sessions, and ends the
+sessions.
+"""
 
 from __future__ import annotations
 

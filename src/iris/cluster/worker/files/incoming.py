@@ -27,7 +27,7 @@ from iris.rpc import cluster_pb2
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-MAX_TRANSFERS = 1000  # At most this many unfinished transfers are remembered. The oldest ones are dropped first.
+MAX_TRANSFERS = 1000  # The largest number of unfinished transfers. If there are more, the oldest transfer is dropped.
 _TRANSFER_ID = re.compile("[0-9a-f]{32}")
 Request = cluster_pb2.WriteTaskFileRequest
 
@@ -40,7 +40,8 @@ class _Transfer:
         file: The path of the file with the parts that have arrived.
         size: How many bytes have arrived.
         digest: The hash of these bytes.
-        lock: Held while a part is written, because a repeated call may arrive while the first one is still served.
+        lock: The lock that is held while a part is written, because a call may be repeated before the first call has
+            ended.
         is_done: Whether the complete file was moved to its path.
     """
 

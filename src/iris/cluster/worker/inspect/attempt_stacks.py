@@ -29,7 +29,7 @@ from iris.rpc.cluster_pb2 import (
 from iris.system.clock import now_ms
 
 DEFAULT_RATE = 100
-_MOST_PROCESSES = 256  # The stacks of at most this many processes of one attempt are read.
+_MOST_PROCESSES = 256  # The largest number of processes of one attempt whose stacks are read.
 _NOT_RUNNING = StackProblem(cluster_pb2.STACK_REASON_NOT_RUNNING, "the task has no running process")
 _NOT_PYTHON = StackProblem(cluster_pb2.STACK_REASON_NOT_PYTHON, "the process is not a Python program")
 # A call must end before the deadline of the controller (controller/inspect/stack_calls.py). Otherwise its work would go
@@ -197,7 +197,8 @@ class AttemptStacks:
             threads = _TOO_LARGE
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
-        elif not _is_same(process):  # The process id may already belong to a process of another user.
+        # The stacks may be those of another user's process that has got the process id meanwhile.
+        elif not _is_same(process):
             entry.reason, entry.problem = _ENDED
         else:
             entry.threads.extend(threads)

@@ -36,7 +36,8 @@ def is_python(pid: int) -> bool:
     """
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-            # Only the path of a mapped file can contain this word. The other fields of a line are numbers and flags.
+            # A line of the file `maps` contains the word "python" only in the path of a mapped file. The other fields
+            # of the line are numbers and flags.
             return any("python" in line for line in file)
     except PermissionError:
         return True

@@ -30,7 +30,7 @@ _AT_ONCE = 4
 _TRIES = 4
 _DUMP_S = 5.0
 _RECORDS_AT_ONCE = 256
-_RECORD_EXTRA_S = 10.0  # Starting py-spy and ending its profile take at most this many seconds.
+_RECORD_EXTRA_S = 10.0  # The seconds that starting py-spy and ending its profile may take.
 _POLL_S = 0.02
 # The largest output of py-spy in bytes. A thousand threads with deep stacks need about 5 MiB.
 _MAX_BYTES = 16 * 1024 * 1024

@@ -30,12 +30,12 @@ from iris.reasons import FailureCode
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
-# Measuring the memory of one attempt takes at most this share of the worker's time.
+# The largest share of the worker's time that measuring the memory of one attempt may take.
 _SHARE = 0.02
 # The exit code of a process killed by SIGKILL, and of a shell whose last command was killed by SIGKILL.
 _KILLED = 128 + signal.SIGKILL
-# When memory runs out, the kernel kills the process with the highest score. The kernel adds this number to the score of
-# a task's process. The number 500 counts as much as half of the machine's memory.
+# The number that the kernel adds to the score of a task's process. When memory runs out, the kernel kills the process
+# with the highest score. The number 500 counts as much as half of the machine's memory.
 _OOM_SCORE = 500
 
 

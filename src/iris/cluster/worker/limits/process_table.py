@@ -19,8 +19,8 @@ from iris.cluster.worker.supervision.reaper import is_marked
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# Foreign processes are checked again after this many passes over /proc, because a new process of an attempt may have
-# the process id of an ended foreign process.
+# After how many passes over /proc foreign processes are checked again. A new process of an attempt may have got the
+# process id of an ended foreign process.
 _FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1

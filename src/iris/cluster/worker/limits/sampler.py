@@ -12,9 +12,10 @@ from iris.cluster.worker.limits import process_table, usage
 from iris.cluster.worker.limits.enforcement import Enforcement, LimitExceeded
 from iris.cluster.worker.limits.process_table import Process, ProcessTable
 
-SAMPLE_S = 0.5  # An attempt without a cgroup may exceed its limits for this many seconds.
+# The seconds between two samples. Between the samples, an attempt without a cgroup may exceed its limits.
+SAMPLE_S = 0.5
 _LONGEST_PAUSE_S = 2.0
-_SHARE = 0.05  # Sampling takes at most this share of the worker's time, even with very many processes.
+_SHARE = 0.05  # The largest share of the worker's time that sampling may take, even with very many processes.
 
 
 class Sample(NamedTuple):

@@ -23,8 +23,8 @@ from iris.counts import counted
 from iris.event_log import log_event
 
 SIGNAL = signal.SIGUSR1
-# If no process of the attempt handles the signal yet, the worker tries again after this many seconds. A process may
-# still be importing its modules.
+# After how many seconds the worker tries again if no process of the attempt handles the signal yet. A process may still
+# be importing its modules.
 _RETRY_S = 1.0
 _log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from iris.reasons import Shortage, ShortageCode
 from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
-# After all processes of an attempt were killed, the worker waits this many seconds for the ends of the pipes. Normally
+# How many seconds the worker waits for the ends of the pipes after all processes of an attempt were killed. Normally
 # the pipes end at once, but a process that has escaped may hold a pipe open.
 _DRAIN_S = 1.0
-_POLL_S = 0.05  # Without `pidfd_open`, the worker checks a process at intervals of this many seconds.
+_POLL_S = 0.05  # The seconds between two checks of a process on a system without `pidfd_open`.
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,8 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 
 def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # Setting the limit fails if it is above the hard limit. The process then keeps its present limit.
+    # Setting the limit of open files fails if the new limit is above the hard limit. The process then keeps its present
+    # limit.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
@@ -234,7 +235,9 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
-    except subprocess.SubprocessError as error:  # The terminal could not become the process's controlling terminal.
+    # The function between fork and exec has failed, because the terminal could not become the controlling terminal of
+    # the process.
+    except subprocess.SubprocessError as error:
         return {"errno": 0, "text": str(error)}
     except ValueError as error:  # Python raises ValueError if no process can be started with the given values.
         return {"errno": 0, "text": str(error)}

@@ -341,8 +341,8 @@ def _keep(value: object, result: str, own: Sequence[str]) -> None:
         try:
             _write(result + ".error", reason.encode("utf-8", "replace"))
         except OSError:
-            # An empty file needs no room on a full disk. Without the file, the worker would say that the callable has
-            # not returned.
+            # An empty file needs no space on a full disk. Without the file, the worker would report by mistake that the
+            # callable has not returned.
             with contextlib.suppress(OSError):
                 _write(result + ".error", b"")
 

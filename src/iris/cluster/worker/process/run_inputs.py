@@ -30,9 +30,9 @@ from typing import Any, NoReturn
 VALUE, RAISED, FAILED = 0, 1, 2
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1024 * 1024
-# The pickle of an outcome needs at most this many bytes besides its data and texts.
+# The largest number of bytes that the pickle of an outcome needs besides the data and texts of the outcome.
 _FRAME_BYTES = 64
-# The `repr` of an input is cut to this length.
+# The largest number of characters of the `repr` of an input.
 _SHOWN_CHARACTERS = 200
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
@@ -152,7 +152,7 @@ def _work(
             is_failure, *outcome = _outcome(tools, function, kwargs, item, is_star, own, pipe.job_index(position))
             if not is_failure or not left:
                 break
-            # The first process must know of this failure, because the next try may end this process.
+            # The task's first process must know of the failed try, because the next try may end this child process.
             pipe.send("failure", position)
         pipe.send("outcome", position, *outcome)
         failed = 0

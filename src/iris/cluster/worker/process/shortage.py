@@ -23,14 +23,14 @@ from iris.system.event_loop import open_file_limit
 # the disk's size.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
-# The worker keeps this many file descriptors free. An attempt needs about five.
+# How many file descriptors the worker keeps free. An attempt needs about five.
 DESCRIPTOR_RESERVE = 64
 # On a small disk, the headroom is the disk's size divided by `_SHARE`.
 _SHARE = 20
-# The worker keeps at least this many inodes free. An attempt needs about ten.
+# The least number of inodes that the worker keeps free. An attempt needs about ten.
 _LEAST_INODES = 16
-# Some shortages cannot be measured, and are found only because a start has failed. After such a failure, the worker
-# accepts no attempt for this time.
+# The first and the longest pause in seconds during which the worker accepts no attempt, after a start that failed
+# because of a shortage. Some shortages cannot be measured, and are found only by a failed start.
 _FIRST_REST_S, _LONGEST_REST_S = 5.0, 60.0
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}

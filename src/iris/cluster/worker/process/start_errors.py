@@ -10,7 +10,7 @@ from pathlib import Path
 from iris.cluster.worker.process.launcher import Program
 from iris.errors import EntrypointError
 
-# POSIX defines these exit codes of a shell.
+# The exit codes of a shell for a command that is not found (127) or cannot be executed (126), as POSIX defines them.
 EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND = 126, 127
 _LONGEST_FIRST_LINE = 256
 

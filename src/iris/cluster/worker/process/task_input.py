@@ -13,8 +13,8 @@ from collections.abc import Callable
 from iris.errors import InvalidArgumentError
 from iris.system.event_loop import happens
 
-# The input ends when its sender has been silent for this many seconds. A live sender sends a message at least every 20
-# s.
+# After how many seconds without a message from the sender the input ends. A live sender sends a message at least every
+# 20 s.
 SENDER_GONE_S = 300.0
 
 

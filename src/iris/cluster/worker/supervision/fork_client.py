@@ -20,7 +20,7 @@ from iris.errors import FailedPreconditionError, UnavailableError
 from iris.system.locks import try_lock
 
 ORDER_S = 10.0
-# A fork server has this many seconds to start. On a busy machine, loading the program takes long.
+# How many seconds a fork server may take to start. On a busy machine, loading the program takes long.
 _START_S = 60.0
 _PAUSE_S = 0.02
 

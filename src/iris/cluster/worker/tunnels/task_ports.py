@@ -22,12 +22,12 @@ from iris.rpc.cluster_pb2 import ChannelTarget
 from iris.rpc.tunnels.channel import BUFFERED_BYTES
 from iris.rpc.tunnels.connections import Streams
 
-# A client may connect shortly before the task listens. Its connection waits for this many seconds.
+# How many seconds the connection of a client waits for the task to listen.
 _WAIT_S = 10.0
 _CHECK_S = 0.2
 _CONNECT_S = 10.0
-# After a search for the process that listens on a port, further connections to the port use the result for this many
-# seconds.
+# For how many seconds further connections to a port use the result of the last search for the process that listens on
+# the port.
 _KNOWN_S = 2.0
 _SHOWN_PORTS = 10
 _MAX_KNOWN = 1000

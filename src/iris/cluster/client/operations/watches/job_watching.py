@@ -101,7 +101,9 @@ class Watch(Generic[Item]):
                 if (yield from self._read_stream(end)):
                     return
             except DeadlineExceededError:
-                pass  # Either the deadline of the watch has passed, or the connection was silent for too long.
+                # The deadline of the watch has passed, which ends the loop, or the connection was silent for too long
+                # and is opened again.
+                pass
             except UnavailableError as error:
                 self._note_silence(error)
             yield Pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))
