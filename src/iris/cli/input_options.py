@@ -28,7 +28,8 @@ def read_lines(file: str) -> list[str]:
 
 
 def read_array(text: str) -> tuple[list[str], int | None]:
-    """Return the numbers of an array such as `0-59%4` or `1,4,10-20:2`, and the limit after `%`; None without a limit.
+    """Return two values: the numbers of an array such as `0-59%4` or `1,4,10-20:2`, and the limit after `%`. The second
+    value is None if the array has no limit.
 
     Raises:
         InvalidArgumentError: The text has another form, or too many numbers.

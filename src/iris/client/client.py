@@ -152,7 +152,7 @@ class IrisClient(
         Args:
             name: The name of the context, as `iris context list` shows it. `"local"` is the cluster that `iris up` has
                 started on this machine.
-            http2: See `remote`.
+            http2: `remote` documents this argument.
             transport: `remote` documents this argument.
 
         Raises:

@@ -90,7 +90,7 @@ class Wait:
         return show_progress(self.progress, Progress(f"job {self.job_id}"))
 
     def read_options(self) -> ReadOptions:
-        """Return the options for reading the printed lines."""
+        """Return the options with which the lines to print are read."""
         return replace(ReadOptions.checked(), until=self.end)
 
 

@@ -225,8 +225,9 @@ class _Board:
         self._is_dirty = True
 
     def remove(self, row: _Row, end: str | None) -> None:
-        """Remove the row of a piece of work. If the row was visible and `end` is given, this text stays in its
-        place."""
+        """Remove the row of a piece of work. If the row was visible and `end` is given, print the text `end` in place
+        of the row.
+        """
         with self._lock:
             if row not in self._rows:
                 return

@@ -45,7 +45,7 @@ class Metric:
         return Family(self, samples)
 
     def many(self, counts: Counts) -> Family:
-        """Return the metric with the values of a tally, by their labels."""
+        """Return the metric with the values of a tally and the labels of each value."""
         return Family(self, counts.items())
 
     def distribution(self, histogram: Histogram) -> Family:
@@ -53,7 +53,7 @@ class Metric:
         return Family(self, [((), histogram)])
 
     def distributions(self, histograms: Histograms) -> Family:
-        """Return the metric with the values of histograms, by their labels."""
+        """Return the metric with the values of several histograms and the labels of each histogram."""
         return Family(self, histograms.items())
 
 

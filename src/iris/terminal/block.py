@@ -38,7 +38,7 @@ class Block:
     `feed`. `feed` returns the rows that the task can no longer change.
 
     Args:
-        controls: The filter for the text of the rows.
+        controls: The filter that removes control sequences from the text of the rows.
         row: The filtered text of the first row.
     """
 

@@ -44,7 +44,7 @@ _COMMON: Headers = [
     (b"referrer-policy", b"no-referrer"),
     (b"vary", b"accept-encoding"),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),  # Old browsers ignore `frame-ancestors`.
+    (b"x-frame-options", b"DENY"),  # Old browsers ignore `frame-ancestors`, but know this header.
 ]
 _METHODS = b"GET, HEAD"
 

@@ -77,7 +77,7 @@ def judge_worker_clock(subject: str, offset_ms: int) -> Finding:
     """Return the finding about the clock of a worker.
 
     Args:
-        subject: The worker.
+        subject: The name of the worker in the finding.
         offset_ms: By how many milliseconds the clock of the worker is ahead of the controller's clock.
     """
     return _judge_clock(subject, offset_ms / 1000, "the controller")

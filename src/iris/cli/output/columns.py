@@ -63,7 +63,8 @@ class _Layout:
         others = sum(size + _GAP for size in self.middle)
         room = width - others - min(widths[-1], _LEAST_LAST[last])
         fitting = [row[0].cell_len + _GAP for row in rows if row[0].cell_len + _GAP <= room]
-        # If most ids do not fit, every id gets a separate line, because rows with the same indent are easier to read.
+        # If most ids are too long for their column, every id gets a line of its own. All rows then have the same
+        # indent, which is easier to read.
         self.lead = max(fitting) if len(fitting) * 2 > len(rows) else _INDENT
         self.is_narrow = self.lead + others > width
 

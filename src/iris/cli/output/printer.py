@@ -352,5 +352,5 @@ def _colour(number: int) -> str:
 
 
 def report_error(text: str) -> None:
-    """Print an error message where no `Output` exists yet."""
+    """Print an error message before the command has created its `Output` object."""
     Output().error(text)

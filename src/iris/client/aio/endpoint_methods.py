@@ -80,8 +80,8 @@ class AsyncEndpointMethods:
     ) -> AsyncForward:
         """Return a context manager in which a local port leads to a port of a task, through the controller.
 
-            with client.forward("serve-1a2b3c4d", 8000) as forward:
-                print(httpx.get(forward.url).text)
+            async with client.forward("serve-1a2b3c4d", 8000) as forward, httpx.AsyncClient() as http:
+                print((await http.get(forward.url)).text)
 
         The task's machine need not be reachable from this machine. HTTP, WebSocket and every other protocol over TCP
         work. A connection continues after a lost connection to the controller. A connection is reset if some of its

@@ -204,7 +204,7 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         await self._client.terminate(self.job_id, self.task_index)
 
     async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what the task has used over time. `IrisClient.usage` documents the arguments and the result."""
+        """Return what the task has used over time. `AsyncIrisClient.usage` documents the arguments and the result."""
         return await self._client.usage(
             self.job_id, self.task_index, since_ms=since_ms, until_ms=until_ms, max_points=max_points
         )
@@ -392,13 +392,15 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
         await self._client.terminate(self.job_id)
 
     async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what all tasks of the job together have used over time. `IrisClient.usage` documents the arguments and
-        the result."""
+        """Return what all tasks of the job together have used over time. `AsyncIrisClient.usage` documents the
+        arguments and the result.
+        """
         return await self._client.usage(self.job_id, since_ms=since_ms, until_ms=until_ms, max_points=max_points)
 
     async def retry(self, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
-        """Submit the job again, and return the handle of the new job. `IrisClient.retry` documents the arguments and
-        the errors."""
+        """Submit the job again, and return the handle of the new job. `AsyncIrisClient.retry` documents the arguments
+        and the errors.
+        """
         return await self._client.retry(self.job_id, name=name, failed_only=failed_only)
 
     async def results(

@@ -46,7 +46,7 @@ class AsyncExecMethods:
     ) -> ExecResult:
         """Run a command in a task, and return its exit code and its output.
 
-            result = client.exec("train-1a2b3c4d", ["nvidia-smi"], task_index=3)
+            result = await client.exec("train-1a2b3c4d", ["nvidia-smi"], task_index=3)
             print(result.exit_code, result.stdout.decode())
 
         The command has the directory, the environment, the limits and the user of the task's program, and ends with the
@@ -101,8 +101,8 @@ class AsyncExecMethods:
     ) -> AsyncExecProcess:
         """Return a context manager in which a command runs in a task, with its streams.
 
-            with client.open_exec("train-1a2b3c4d", ["py-spy", "top", "--pid", "1"], tty=True) as process:
-                for data in process.stdout:
+            async with client.open_exec("train-1a2b3c4d", ["py-spy", "top", "--pid", "1"], tty=True) as process:
+                async for data in process.stdout:
                     sys.stdout.buffer.write(data)
 
         The command has the directory, the environment, the limits and the user of the task's program, and ends with the
@@ -183,8 +183,8 @@ class AsyncTaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> ExecResult:
-        """Run a command in the task, and return its exit code and its output. `IrisClient.exec` documents the arguments
-        and the errors.
+        """Run a command in the task, and return its exit code and its output. `AsyncIrisClient.exec` documents the
+        arguments and the errors.
         """
         return await self._client.exec(
             self.job_id, command, task_index=self.task_index, stdin=stdin, tty=tty, env=env, timeout=timeout
@@ -200,7 +200,7 @@ class AsyncTaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> AsyncExecProcess:
-        """Return a context manager in which a command runs in the task, with its streams. `IrisClient.open_exec`
+        """Return a context manager in which a command runs in the task, with its streams. `AsyncIrisClient.open_exec`
         documents the arguments and the errors.
         """
         return self._client.open_exec(

@@ -115,7 +115,9 @@ def _send_file(
 
 
 def _position(source: BinaryIO) -> int | None:
-    """Return the position of a stream, to which a second try can go back. Return None if the stream cannot go back."""
+    """Return the current position of a stream, so that a second try can start at this position again. Return None if
+    the stream cannot go back.
+    """
     try:
         return source.tell() if source.seekable() else None
     except (AttributeError, OSError):  # The stream has only `read`.

@@ -77,5 +77,5 @@ class AsyncForward(LocalAddresses):
                 return await self._forwarding.ended()
         except TimeoutError:
             if not limit.expired():
-                raise  # The limit has not passed. The forward has failed with an error that is also a TimeoutError.
+                raise  # The time limit has not passed. The forward failed with a TimeoutError.
             raise not_ended(self._job_id, timeout_s) from None

@@ -124,7 +124,7 @@ def has_been_silent(seconds: float, attempt: cluster_pb2.TaskAttempt, since_s: f
     """Return whether an attempt has ended and its log could not be read for more than `seconds`.
 
     Args:
-        seconds: The time, in seconds.
+        seconds: For how long the log must have been unreadable.
         attempt: The attempt.
         since_s: The time since which the log is unreadable, on the monotonic clock. None: the log is readable.
     """

@@ -237,8 +237,9 @@ class ReadState:
                         )
 
     def give_up_attempt(self, task_index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Chunk:
-        """Notify the user that the rest of an attempt's log cannot be read. Return the last chunk of the log, which
-        only contains the end."""
+        """Notify the user that the rest of an attempt's log cannot be read. Return the last chunk of the log. This
+        chunk contains no lines, only the description of the log's end.
+        """
         self.options.on_notice(f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}")
         chunk = Chunk(task_index=task_index, attempt_id=attempt.attempt_id)
         chunk.end.state = attempt.state
@@ -258,7 +259,9 @@ class LineLimit:
         self._left = options.max_lines or math.inf
 
     def cut(self, items: Items) -> Items:
-        """Count the lines of a batch, and return the lines that are within the limit."""
+        """Count the lines of a batch. Return the lines of the batch that the reader may still return without exceeding
+        `max_lines`.
+        """
         # A long line arrives in several parts, which count as one line. The line is counted when its last part arrives.
         if self._options.max_lines and items and (not items[0].partial or items[0].origin.ended):
             shown = items[: int(self._left)]

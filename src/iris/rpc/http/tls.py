@@ -73,7 +73,7 @@ class ClientTls:
             raise FailedPreconditionError(f"{error.filename}: {_why(error)}; expected a file in PEM") from error
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for connections.
+        """Return an `ssl` context with these settings, for the connections of a client.
 
         Raises:
             FailedPreconditionError: A file cannot be read, or does not contain certificates or a key in PEM.
@@ -122,7 +122,7 @@ class ServerTls:
         return cls(cert, key, client_ca, part) if cert else None
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for connections.
+        """Return an `ssl` context with these settings, for the connections of a server.
 
         Raises:
             FailedPreconditionError: A file cannot be read, or does not contain certificates or a key in PEM.

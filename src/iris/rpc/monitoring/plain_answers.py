@@ -20,7 +20,9 @@ _TEXT = b"text/plain; charset=utf-8"
 async def send_answer(
     send: Send, method: str, body: bytes, *, status: int = 200, content_type: bytes = _TEXT, headers: Headers = ()
 ) -> None:
-    """Send an answer as a whole. The answer to HEAD has the same headers and no body."""
+    """Send a complete answer: its status, headers and body. The answer to a HEAD request has the same headers and no
+    body.
+    """
     length = (b"content-length", b"%d" % len(body))
     every = [*_COMMON, *headers, (b"content-type", content_type), length]
     await send({"type": "http.response.start", "status": status, "headers": every})

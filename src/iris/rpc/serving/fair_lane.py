@@ -1,4 +1,5 @@
-"""Limits expensive work to a few pieces at once. Each caller has a queue, and the queues are served in turn.
+"""Limits how many pieces of expensive work run at the same time. Each caller has a queue for its work, and the queues
+get their turns one after the other.
 
 Because each caller has a queue, a caller with much work delays only its own further work. All callers get
 equal shares. The state needs no lock, because only the event loop of the server uses it.

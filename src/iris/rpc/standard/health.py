@@ -1,8 +1,9 @@
 """Serves the health service of gRPC, with which load balancers and orchestrators check whether a server answers.
 
-`Check` needs no token. Its answer says only that the server answers and whether it has a service, which the server's
-error for an unknown path says as well. `Watch` is not offered, because callers without a token could use it to keep
-streams open. A client that gets UNIMPLEMENTED from `Watch` treats the server as healthy, as the protocol demands.
+`Check` needs no token. Its answer shows only that the server answers and whether it has a service. A caller without a
+token can learn both anyway, from the server's error for an unknown path. `Watch` is not offered, because callers
+without a token could use it to keep streams open. A client that gets UNIMPLEMENTED from `Watch` treats the server as
+healthy, as the protocol demands.
 
 This module defines the messages of the health service in a separate descriptor pool, because the generated module
 `grpc.health.v1` belongs to another package, which a program may load beside this one.

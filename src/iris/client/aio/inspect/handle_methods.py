@@ -36,7 +36,7 @@ class AsyncTaskInspectMethods(TaskReference):
     _client: AsyncInspectClient
 
     async def stacks(self, *, variables: bool = False) -> TaskStacks:
-        """Return where the task is: the call stacks of all threads of its Python processes. `IrisClient.stacks`
+        """Return where the task is: the call stacks of all threads of its Python processes. `AsyncIrisClient.stacks`
         documents the arguments and the errors.
         """
         return (await self._client.stacks(self.job_id, self.task_index, variables=variables)).tasks[0]
@@ -50,7 +50,7 @@ class AsyncTaskInspectMethods(TaskReference):
         on_progress: OnProgress | None = None,
     ) -> Profile:
         """Return where the task spends its time, by sampling the call stacks of its Python processes.
-        `IrisClient.profile` documents the arguments and the errors.
+        `AsyncIrisClient.profile` documents the arguments and the errors.
         """
         return await self._client.profile(
             self.job_id, self.task_index, duration_s=duration_s, rate=rate, idle=idle, on_progress=on_progress
@@ -64,7 +64,8 @@ class AsyncJobInspectMethods(JobReference):
 
     async def stacks(self, *, variables: bool = False) -> JobStacks:
         """Return where the tasks are: the call stacks of all threads of their Python processes. `print` shows a summary
-        in which identical stacks of many tasks are merged. `IrisClient.stacks` documents the arguments and the errors.
+        in which identical stacks of many tasks are merged. `AsyncIrisClient.stacks` documents the arguments and the
+        errors.
         """
         return await self._client.stacks(self.job_id, variables=variables)
 
@@ -77,7 +78,7 @@ class AsyncJobInspectMethods(JobReference):
         on_progress: OnProgress | None = None,
     ) -> Profile:
         """Return where the tasks spend their time, by sampling the call stacks of their Python processes.
-        `IrisClient.profile` documents the arguments and the errors.
+        `AsyncIrisClient.profile` documents the arguments and the errors.
         """
         return await self._client.profile(
             self.job_id, duration_s=duration_s, rate=rate, idle=idle, on_progress=on_progress

@@ -332,7 +332,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # The caught exception is StopAsyncIteration if the response body has ended.
+        except BaseException:  # Also StopAsyncIteration, at the end of the body.
             self._connection.close()
             raise
 

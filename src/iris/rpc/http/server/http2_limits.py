@@ -96,7 +96,8 @@ class FrameBudget:
             self._charge(kind)
 
     def stream_reset(self) -> None:
-        """Count a request that ended with a reset, by the client or because of the client's mistake.
+        """Count a request that ended with a reset. Either the client has sent the reset, or the client's mistake has
+        caused it.
 
         Raises:
             FloodError: The client has reset too many requests.
