@@ -55,7 +55,7 @@ def main() -> None:
         if os.fork() == 0:
             requests.close()
             answer, connection, *descriptors = received
-            if _fork_program(request, socket.socket(fileno=answer), descriptors):
+            if _fork_program(request, socket.socket(fileno=answer), connection, descriptors):
                 break
         for descriptor in received:
             os.close(descriptor)
@@ -107,13 +107,18 @@ def _run_script(path: Path) -> None:
     exec(compile(path.read_bytes(), path, "exec"), vars(main))
 
 
-def _fork_program(request: Mapping[str, Any], answer: socket.socket, descriptors: Sequence[int]) -> bool:
+def _fork_program(
+    request: Mapping[str, Any], answer: socket.socket, connection: int, descriptors: Sequence[int]
+) -> bool:
     """Return True in the process that is to become the program; the process that waits for it ends here."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid:
+        os.close(connection)  # The template ends with the last copy of this descriptor, and the program may run longer.
         _wait_for_program(pid, answer)
     answer.close()
+    if "command" in request:
+        os.close(connection)  # Only programs that may start servers use the template.
     if request["new_session"]:
         os.setsid()
     _place_descriptors(descriptors, [0, 1, 2, *request.get("passed", [])])
