@@ -67,7 +67,7 @@ def keep_ages_in(path: Path) -> None:
         if boot == _boot_clock():
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
-    # An error of the file is ignored. The next process then measures ages by the wall clock.
+    # If the file cannot be written, the error is ignored, and the next process measures ages by the wall clock.
     with contextlib.suppress(OSError):
         write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 

@@ -33,7 +33,7 @@ def raise_file_limit() -> None:
     """Raise the limit of open files to the hard limit. A worker needs four open files for an attempt and one for a
     reader.
     """
-    import resource  # Clients also import this module, and some of their systems do not have `resource`.
+    import resource  # The import is here because clients also import this module, and Windows has no module `resource`.
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):

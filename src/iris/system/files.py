@@ -107,7 +107,8 @@ def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
 
 def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}" if shared else f"{path.name}.new")
-    beside.unlink(missing_ok=True)  # A killed process may have left this file behind.
+    # A process that was killed during a write may have left a temporary file with the same name behind.
+    beside.unlink(missing_ok=True)
     try:
         with open(beside, "xb", opener=open_private) as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -31,7 +31,8 @@ def reset_signals() -> None:
     """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(OSError, ValueError):  # Signals that the C library reserves cannot be set.
+            # The handlers of signals that the C library reserves cannot be set.
+            with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         # Python has not installed its handler of SIGINT if SIGINT was ignored when Python started.

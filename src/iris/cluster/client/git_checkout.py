@@ -91,5 +91,5 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
             capture_output=True,
             check=False,
         )
-    except OSError:  # Git is not installed, or this user may not enter the folder.
+    except OSError:  # The error means that git is not installed, or that this user may not enter the folder.
         return None

@@ -40,7 +40,8 @@ from iris.cluster.pickles.trailer import append_trailer
 from iris.cluster.types import Entrypoint
 from iris.errors import EntrypointError, ResourceExhaustedError
 
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # The largest pickle of a callable. The controller stores one for each job.
+# The largest size of the pickle of a callable. The controller stores a pickle for each job.
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2
 
 # cloudpickle has one registry of modules that are pickled by value for the whole process, so only one thread at a time
 # may change the registry. The lock is reentrant because the `__reduce__` of an argument may submit a job.

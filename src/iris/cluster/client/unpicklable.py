@@ -12,7 +12,7 @@ from typing import Any
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.types import Entrypoint
 
-_MAX_DEPTH = 6  # The search follows at most this many objects. Each step pickles all parts of one object.
+_MAX_DEPTH = 6  # The largest number of objects on the path of the search. Each step pickles all parts of one object.
 
 
 class CountingBuffer(io.BytesIO):

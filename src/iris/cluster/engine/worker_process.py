@@ -208,7 +208,8 @@ def start(
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"
     ours, theirs = os.pipe()
-    # The umask is the user's umask, because tasks inherit the umask of their worker.
+    # The worker gets the umask of the user and not the umask of this process, because tasks inherit the umask of their
+    # worker.
     umask = inherited_umask()
     try:
         with open(event_log_file(workers, worker_id), "ab", opener=open_private) as messages:
@@ -233,7 +234,7 @@ def start(
         os.close(theirs)
         raise
     finally:
-        os.close(lock)  # The child process has a copy of the descriptor of the lock.
+        os.close(lock)  # The worker process has a copy of the lock's descriptor, and keeps the lock.
         os.close(ours)
     with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
         pipe.write(credentials())

@@ -209,7 +209,7 @@ class AsyncioDriver(Generic[Server]):
             async with aclosing(messages):
                 async for message in messages:
                     await self._arrivals.put((stream, message))
-        except Exception as error:  # noqa: BLE001 - A stream may raise any error. `Follow` decides what it means.
+        except Exception as error:  # noqa: BLE001 - `Follow` decides what to do after any error of a stream.
             ended = error
         await self._arrivals.put((stream, ended))
 

@@ -18,7 +18,7 @@ Worker = tuple[str, str]  # The id and the address of a worker.
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 
-# The following classes are events, which the driver reports to the `Follow`.
+# The following classes are events, which a driver reports to a `Follow` object.
 
 
 @dataclass(frozen=True, slots=True)

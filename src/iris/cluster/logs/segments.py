@@ -157,7 +157,7 @@ def has_end(directory: Path) -> bool:
     try:
         folded = find_folded(directory)
     except OSError:
-        return False  # The error is ignored here, because a reader of the log gets it.
+        return False  # The error is ignored here, because the next read of the log raises the same error.
     return folded is not None and folded.end is not None
 
 

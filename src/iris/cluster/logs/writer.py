@@ -80,7 +80,7 @@ class LogWriter:
         except FileExistsError:
             raise
         except OSError:
-            pass  # If the disk is full now, each later record tries again to create the first segment.
+            pass  # If the disk is full now, the writer tries again to create the first segment at each later record.
         self.removed = ""
         self.lost = 0
         self.tip = ORIGIN
@@ -299,7 +299,9 @@ class LogWriter:
         path = self._directory / place.segment_name
         try:
             self._fd = os.open(path, flags, 0o666)
-        except FileNotFoundError:  # The directory was removed, or was never created because the disk was full.
+        # The log's directory may be missing, because a user removed it, or because the disk was full when the log was
+        # created.
+        except FileNotFoundError:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, flags, 0o666)
         self.segments = (*self.segments, place)

@@ -12,7 +12,8 @@ from collections import deque
 from typing import Any
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType)
-# Equal objects of these types are interchangeable, because their identity does not matter.
+# The types of immutable values. Equal objects of these types are interchangeable, because programs rely only on their
+# values.
 ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(None), type(...), type(NotImplemented))
 
 

@@ -180,7 +180,8 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # A dynamic module is made from its state, because another module may have its name.
+        # A dynamic module is made from its state and not imported, because another module may have the same name.
+        if state:
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)

@@ -9,9 +9,10 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# A file with more characters is not sent as a whole, but only the lines of the pickled code.
+# The largest number of characters of a file that is sent as a whole. Of a longer file, only the lines of the pickled
+# code are sent.
 _MAX_WHOLE_CHARACTERS = 128 * 1024
-_MAX_CHARACTERS = 2 * 1024**2  # The source text of all files together has at most this many characters.
+_MAX_CHARACTERS = 2 * 1024**2  # The largest number of characters in the source text of all files together.
 
 
 class SourceLines:

@@ -60,7 +60,7 @@ class TaskModules:
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
-                # The module was pickled by name, so it is installed on this machine.
+                # A module that was pickled by name must be installed on this machine.
                 self._sharing[name] = importlib.import_module(name)
         return self._imported.get(name) or self._sharing.get(name)
 
@@ -108,7 +108,8 @@ class TaskModules:
         if name != "__main__":
             home["__file__"] = names.get("__file__")
         if "__path__" in names:
-            home["__path__"] = []  # With an empty path, Python imports no module from the package's folders.
+            # With an empty `__path__`, Python imports no module of the package from folders on this machine.
+            home["__path__"] = []
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
@@ -216,7 +217,7 @@ def _is_importable(name: str) -> bool:
     try:
         return name in sys.modules or importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        return True  # A name for which Python raises an error is left to the import itself.
+        return True  # If Python cannot search for the name, the import itself will raise the error.
 
 
 class _NotSentFinder:

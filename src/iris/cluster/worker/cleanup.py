@@ -155,7 +155,7 @@ def _times(path: Path) -> Iterable[float]:
 
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # The file may have been removed together with its directory.
+        with contextlib.suppress(OSError):  # The file may be missing, because its directory was removed meanwhile.
             path.unlink()
 
 

@@ -10,7 +10,7 @@ from iris.cluster.client.operations.steps import Call, Operation
 from iris.errors import InvalidArgumentError, PermissionDeniedError, UnimplementedError
 from iris.rpc import cluster_pb2
 
-MOST_SERIES = 1000  # The controller answers one call with the usage of at most this many tasks or workers.
+MOST_SERIES = 1000  # The largest number of tasks or workers whose usage the controller returns in one answer.
 MAX_POINTS = 1000
 
 

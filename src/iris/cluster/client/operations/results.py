@@ -19,7 +19,7 @@ Response = cluster_pb2.Controller.StreamResultsResponse
 Status = cluster_pb2.TaskStatus | cluster_pb2.JobStatus
 Results = ItemOperation[Status, None]
 
-_FIRST_ANSWER_S = 1.0  # The controller gets at least this many seconds for its first answer.
+_FIRST_ANSWER_S = 1.0  # The least number of seconds that the controller gets for its first answer.
 
 
 def stream_results(

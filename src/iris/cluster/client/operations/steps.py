@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 # The id and the address of a worker.
 Worker = tuple[str, str]
-# A worker that does not answer a probe within this many milliseconds counts as unreachable.
+# The milliseconds after which a worker that has not answered a probe counts as unreachable.
 PROBE_MS = 500
 StreamNumber = NewType("StreamNumber", int)
 

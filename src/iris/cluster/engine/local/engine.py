@@ -50,7 +50,8 @@ from iris.system.event_loop import happens, open_file_limit
 from iris.system.files import write_file
 from iris.system.private_dir import make_private
 
-# The pauses before each restart of a worker that died within `_LIVED_LONG_S`, in order.
+# The pauses in seconds before the first, second, third and each later restart of a worker that dies again within
+# `_LIVED_LONG_S` seconds.
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)
 _LIVED_LONG_S = 10.0
 _log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class LocalEngine:
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        # Tasks get this limit of open files. The limit is read before the server raises its own limit.
+        # The limit of open files that tasks get. The limit is read before the server raises its own limit.
         self._file_limit = open_file_limit()
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # Workers and tasks inherit this copy of the environment. Later changes of this program's environment do not

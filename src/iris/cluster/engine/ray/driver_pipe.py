@@ -182,7 +182,7 @@ class RayPipe:
             await self._write(self._setup)
             await self._listen(process)
         except UnavailableError:
-            pass  # The process that drives Ray has ended. The caller of this method restarts it.
+            pass  # The driver process has ended. The caller of this method restarts the process.
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -202,7 +202,7 @@ class RayPipe:
                 if reading.done():
                     line = await reading
                     if not line.endswith(b"\n"):
-                        return  # The process that drives Ray died while it wrote the line.
+                        return  # The line is incomplete, because the driver process died while it wrote the line.
                     self._silent_s = 0.0
                     self._handle(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())

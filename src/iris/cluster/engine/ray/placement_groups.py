@@ -328,7 +328,7 @@ class RayGangs:
                 or f"the actor of worker {worker_id} has died: {textwrap.shorten(why, _MAX_CAUSE, placeholder=' …')}"
             )
             self._later.append((time.monotonic() + _KILLED_S, partial(self._actor_died, gang_id, gang, slot)))
-        else:  # Only the connection to Ray has failed. The worker may still run.
+        else:  # Only the connection to Ray has failed, so the worker may still run, and the slot is not lost.
             again = partial(self._watch_again, gang_id, gang, slot)
             self._later.append((time.monotonic() + _RETRY_S, again))
 
@@ -346,7 +346,7 @@ class RayGangs:
         nothing.
         """
         if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
-            gang.lost.add(slot)  # The actor never started. Therefore its worker never started.
+            gang.lost.add(slot)  # The slot actor never started. Therefore the worker of the slot never started either.
         if not self._has_died_alone(actor):
             return
 

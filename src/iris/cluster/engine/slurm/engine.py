@@ -302,7 +302,8 @@ class SlurmEngine:
         self._looked_s = self._nodes_s = float("-inf")
 
     async def _refresh_now(self) -> None:
-        # A running query may have begun before the latest change. Therefore one more query follows.
+        # A query that is already running may have begun before the latest change of the gangs. Therefore one more query
+        # follows.
         if self._look is not None:
             await asyncio.gather(self._look, return_exceptions=True)
         self._expire()

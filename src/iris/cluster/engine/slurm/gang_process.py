@@ -72,7 +72,7 @@ class _CommentWriter:
         self._job_id = job_id
         self._wanted = self._stored = ""
         self._next_s = float("inf")
-        self.is_over = False  # True if the Slurm job has ended.
+        self.is_over = False  # Whether Slurm has reported that the job has ended.
 
     @property
     def pause_s(self) -> float | None:

@@ -29,7 +29,7 @@ class Comment:
 
     Attributes:
         counts: The number of slots on each of the job's machines, in the order in which Slurm lists the machines. The
-            slots have the same order. Empty until all slots have started.
+            slots are numbered in the order of these machines. The tuple is empty until all slots have started.
         lost: The positions of slots whose worker has ended with all its processes.
         why: The last message of a worker that has ended or could not start.
     """

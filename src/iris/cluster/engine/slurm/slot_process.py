@@ -132,7 +132,8 @@ def _last_words(path: Path) -> str:
 
 
 def _report(what: str, rank: int, text: str) -> None:
-    with contextlib.suppress(OSError):  # The reader of the output has ended, because the Slurm job is being ended.
+    # Writing fails if the program that reads the output has ended, because the Slurm job is being ended.
+    with contextlib.suppress(OSError):
         os.write(1, f"{what} {rank} {' '.join(text.split())}\n".encode())
 
 

@@ -14,7 +14,7 @@ from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
 from iris.cluster.logs.writer import LogWriter
 
-# The most bytes that one call of `read` searches if nothing matches.
+# The largest number of bytes that one call of `read` searches if nothing matches.
 _LOOK_BYTES = 16 << 20
 _NEVER = 1 << 62
 
@@ -60,7 +60,7 @@ class FilteredReader:
         # The end of the last line that `max_lines` allows, as an index into the data of the line's block.
         self._last_end = 0
 
-        # Each wanted source, with the offset of its next line.
+        # The offset of the next line of each selected source.
         self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
         self._marked = list(offsets)  # The offset of each source that was last reported to the reader of the stream.
         self._is_over = False

@@ -21,8 +21,8 @@ from operator import attrgetter
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
-# A partial line of this many bytes becomes a piece at the end of its record, which limits the memory of readers. The
-# limit is not below MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
+# The size in bytes from which on a partial line becomes a piece, at the end of its record. This limits the memory of
+# readers. The size is at least MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 

@@ -217,7 +217,8 @@ class LogReader:
             if opened is None:
                 self._continue_at(following, self._reasons.of_dropped())
                 return _Step.AGAIN
-            current = opened.start  # The writer dropped the segment while this reader was reading the segment.
+            # The segment is not listed any more, because the writer has dropped it while this reader was reading it.
+            current = opened.start
         if opened is None or opened.start != current:
             step = self._enter_segment(current, around, final)
             if step is not _Step.ENTERED:
@@ -402,7 +403,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # A failed write may have left a record here that is valid but has a wrong offset.
+                break  # After a failed write, the file may contain a record that is valid but has a wrong offset.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

@@ -115,7 +115,7 @@ class LogScans:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])
             if not reading.cancelled():
-                reading.exception()  # The call keeps asyncio from logging an error that no caller awaits.
+                reading.exception()  # Reading the exception keeps asyncio from logging an error that no caller awaits.
             raise
 
     def close(self) -> None:

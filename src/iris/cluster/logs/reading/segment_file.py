@@ -22,7 +22,7 @@ from iris.cluster.logs.segments import RecordBoundary
 MAGIC_WORD = MAGIC << LENGTH_BITS
 LAST_SOURCE = len(SOURCES) - 1
 _SMALLEST_GAP_PAYLOAD = 8
-# A gap record states how many bytes of a log are missing. A valid number is smaller than this one.
+# The upper bound of the number of missing bytes in a valid gap record.
 _LONGEST_GAP = 1 << 60
 
 

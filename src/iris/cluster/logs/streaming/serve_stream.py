@@ -80,7 +80,8 @@ class _LogStream:
         self._budget = budget
         self._caller = caller
         self._follow = follow
-        self._max_size = FIRST_MESSAGE_BYTES  # The size of the next message, which grows while the reader keeps up.
+        # The largest size of the next message. The size grows as long as the reader keeps up with the stream.
+        self._max_size = FIRST_MESSAGE_BYTES
         if not follow:
             for log in logs:
                 log.goal = None if log.writer is None or log.is_final() else log.writer.position
@@ -153,7 +154,7 @@ class _LogStream:
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
         if not done and (records or (self._follow and not final)):
             if records and (final or reader.bytes_left()):
-                self.pending.requeue_current()  # The log is read again until nothing is left.
+                self.pending.requeue_current()  # The rest of the log is read for one of the next messages.
             else:
                 log.schedule_partial_line()
             return len(records)

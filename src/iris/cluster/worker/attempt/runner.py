@@ -235,7 +235,8 @@ class AttemptRunner:
         failpoint("spawn.after")
         processes.reaper.group_started(process.pid)
         enforcer.enter(process.pid)
-        if attempt.stop_grace_s is not None:  # The attempt was stopped while its process was starting.
+        # If the attempt was stopped while its process was starting, the new process is stopped at once.
+        if attempt.stop_grace_s is not None:
             process.stop(attempt.stop_grace_s)
         return process
 
@@ -277,5 +278,5 @@ async def _abandon(attempt: Attempt) -> None:
     """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
     if attempt.process is not None:
         attempt.process.signal_group(signal.SIGKILL)
-        with contextlib.suppress(Exception):  # Waiting fails if the process was collected already.
+        with contextlib.suppress(Exception):  # Waiting for the process fails if its exit status was collected already.
             await attempt.process.wait()

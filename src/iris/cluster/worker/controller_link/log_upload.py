@@ -146,7 +146,7 @@ class LogUpload:
         log = _PendingLog(
             attempt.directory, task_id, attempt_id, self._incarnation, submitted_at_ms, attempt.log, position=0
         )
-        # An error of the write is ignored, because only a restarted worker needs this file.
+        # If the file cannot be written, the error is ignored, because only a restarted worker needs the file.
         with contextlib.suppress(OSError):
             attempt.directory.upload_pending.write_text(
                 json.dumps([task_id, attempt_id, self._incarnation, submitted_at_ms])

@@ -154,7 +154,7 @@ class ExecSession:
             exit_code, self._error = error.exit_code or _NOT_STARTED, str(error)
         except WorkerShortageError as error:
             self._error = f"the worker could not start the command: {error}"
-        except Exception as error:  # noqa: BLE001 - The client must get any error.
+        except Exception as error:  # noqa: BLE001 - The client must learn of any error.
             _log.error("exec session %s", self.opened.key, exc_info=error)
             self._error = f"the worker could not run the command: {type(error).__name__}: {error}"
         finally:
@@ -192,7 +192,7 @@ class ExecSession:
         self._log("started", pid=process.pid)
         self._events.feed_data(frame(ExecEvent(pid=process.pid)))
         self._started.set()
-        # The session may have been ended while the command was starting.
+        # If the session was ended while the command was starting, the command is ended now.
         if self._is_killed or not attempt.has_live_process:
             self.kill(self._error or "the attempt has ended")
         elif self._error:

@@ -31,8 +31,8 @@ def name_and_state(pid: int) -> tuple[str, str]:
 
 
 def is_python(pid: int) -> bool:
-    """Return whether a process seems to run Python. If the system does not allow this process to look, return True.
-    py-spy then reports the refusal.
+    """Return whether a process seems to run Python. Return True also if the system does not allow this process to read
+    the facts about the other process. py-spy then explains the refusal.
     """
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:

@@ -181,7 +181,7 @@ class PySpy:
         except TimeoutError:
             return False
         finally:
-            process.kill()  # The call has no effect if the process has ended.
+            process.kill()  # If the process has ended already, `kill` does nothing.
             await _ended(process)
             self._own.release(process.pid)
         return True

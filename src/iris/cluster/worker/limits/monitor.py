@@ -16,7 +16,7 @@ from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Sampler, pause_s
 from iris.cluster.worker.supervision.strays import StrayProcesses
 
-# Every fourth check also reports the usage and kills stray processes.
+# The number of checks after which the usage is reported and stray processes are killed, each time.
 _REPORT_EVERY = 4
 # Directories are measured less often than processes, because measuring a directory costs more.
 _DISK_S = 30.0
@@ -96,7 +96,7 @@ class AttemptMonitor:
         guilty: list[Process] = []
         for attempt, sample in zip(attempts, samples, strict=True):
             if attempt.process is None:
-                continue  # The attempt has ended while its processes were measured.
+                continue  # An attempt that has ended while its processes were measured needs no further check.
             if with_report:
                 sample.usage.disk_bytes = attempt.usage.disk_bytes
                 sample.usage.gpu_percent = attempt.usage.gpu_percent

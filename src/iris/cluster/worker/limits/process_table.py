@@ -138,7 +138,7 @@ def kill(processes: Iterable[Process]) -> None:
     """
     for group, process in {process.group: process for process in processes}.items():
         now = read_process(process.pid)
-        # A process id may belong to another process by now. That process must not be killed.
+        # The id of an ended process may belong to a new process by now. The new process must not be killed.
         if now is not None and (now.started, now.group) == (process.started, group):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
@@ -163,8 +163,8 @@ def _owner(process: Process, table: Mapping[int, Process], marks: Mapping[int, s
             break
         parent = table.get(process.parent)
         if process.session == process.pid and parent is not None and parent.parent == os.getpid():
-            # The launcher is a child of the worker. It also starts commands that clients run in an attempt
-            # (worker/exec), and these lead sessions of their own.
+            # The launcher is a child of the worker. The launcher also starts the commands that clients run in an
+            # attempt (worker/exec). Each of these commands leads a separate session.
             marked = next((main for main, mark in marks.items() if is_marked(process.pid, mark)), None)
             if marked is not None:
                 owner = marked

@@ -130,7 +130,7 @@ def processes_expecting_signal(processes: Iterable[Process]) -> list[Process]:
 
 def _send(process: Process) -> bool:
     now = read_process(process.pid)
-    # A process id may belong to another process by now. That process must not get the signal.
+    # The id of an ended process may belong to a new process by now. The new process must not get the signal.
     if now is None or now.started != process.started:
         return False
     with contextlib.suppress(OSError):

@@ -136,7 +136,8 @@ def _disk_bytes(directory: Path) -> tuple[int, int]:
     """Return the size of a disk and its free space in bytes; zeros if the disk does not answer."""
     try:
         while not directory.exists() and directory != directory.parent:
-            directory = directory.parent  # The directory does not exist before the first attempt.
+            # Before the first attempt, the directory of attempts does not exist, and its parent is measured.
+            directory = directory.parent
         disk = os.statvfs(directory)
     except OSError:
         return 0, 0

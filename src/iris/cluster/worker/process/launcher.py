@@ -239,7 +239,8 @@ def _start(program: Program, streams: Sequence[int], worker_pid: int) -> dict[st
     # the process.
     except subprocess.SubprocessError as error:
         return {"errno": 0, "text": str(error)}
-    except ValueError as error:  # Python raises ValueError if no process can be started with the given values.
+    # Python raises ValueError for values with which no process can be started, such as a NUL in an argument.
+    except ValueError as error:
         return {"errno": 0, "text": str(error)}
     finally:
         if before is not None:
@@ -270,8 +271,8 @@ def _before_exec(program: Program, worker_pid: int) -> Callable[[], None] | None
 
 
 def _collected(status: int, usage: resource.struct_rusage) -> Collected:
-    # Until a process has become its program, it shares the memory of its parent, and the system counts that memory as
-    # its peak.
+    # Between vfork and exec, a new process shares the memory of its parent, which is this launcher. Therefore the
+    # system counts at least the launcher's memory as the peak of each process.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = usage.ru_maxrss if usage.ru_maxrss > own else 0
     return Collected(status, usage.ru_utime + usage.ru_stime, peak * 1024)

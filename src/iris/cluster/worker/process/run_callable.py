@@ -262,7 +262,8 @@ def _show_error(error: BaseException) -> None:
     if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
         sys.excepthook(type(error), error, error.__traceback__)
         return
-    with contextlib.suppress(OSError, ValueError):  # Printing may fail, for example if the stream is closed.
+    # Printing a traceback may fail, for example if the standard error is closed.
+    with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error)
 
 

@@ -52,7 +52,7 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
     outcomes: list[tuple[Any, ...] | None] = [None] * len(inputs)
     failures = [0] * len(inputs)
     left = tools.max_result_bytes() - _FRAME_BYTES * (1 + len(inputs))
-    # The pickle of the outcomes contains a text only once if all outcomes share the object.
+    # If several outcomes share one text object, the pickle of the outcomes contains the text only once.
     too_large = _too_large(len(inputs), tools)
     reasons: dict[str, str] = {}
     start = 0
@@ -222,7 +222,8 @@ def _frames(pid: int, descriptor: int) -> Any:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     ended = -1
-    with contextlib.suppress(AttributeError, OSError):  # Old kernels have no descriptors of processes.
+    # A kernel without `pidfd_open` cannot report the end of a process by a descriptor.
+    with contextlib.suppress(AttributeError, OSError):
         ended = os.pidfd_open(pid)
         poll.register(ended, select.POLLIN)
     buffer = bytearray()

@@ -134,7 +134,8 @@ class WorkerHeadroom:
 
 def _why_disk_full(directory: Path) -> Shortage:
     while not directory.exists() and directory != directory.parent:
-        directory = directory.parent  # The directory does not exist before the first attempt.
+        # Before the first attempt, the directory of attempts does not exist, and its parent is measured.
+        directory = directory.parent
     try:
         disk = os.statvfs(directory)
     except OSError:

@@ -123,7 +123,8 @@ class ForkServer:
     def _accept_order(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError as error:  # The process has no free descriptors now, so the client waits.
+        # If the process has no free descriptors now, the connection is accepted later, and the client waits.
+        except OSError as error:
             sys.stderr.write(f"an order cannot be taken now: {error!r}\n")
             sys.stderr.flush()
             time.sleep(_PAUSE_S)

@@ -55,7 +55,7 @@ def become_worker(set_up: Callable[[], str]) -> NoReturn:
         if isinstance(ended.code, str):
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - No exception may return to the stack of the program.
+    except BaseException:  # noqa: BLE001 - No exception may return to the program that has forked this process.
         import traceback
 
         traceback.print_exc()

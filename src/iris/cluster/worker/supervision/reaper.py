@@ -72,7 +72,7 @@ def is_marked(pid: int, prefix: str) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # The environment cannot be read, because the process has ended or belongs to another user.
+        return False  # The environment of a process that has ended, or that belongs to another user, cannot be read.
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
         return False  # Without this check, an empty prefix would match every process of this machine.

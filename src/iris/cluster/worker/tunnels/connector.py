@@ -10,7 +10,8 @@ from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ChannelReset, ChannelTarget
 from iris.rpc.tunnels.connections import Streams
 
-Key = tuple[str, int, str]  # The task id, the attempt id, and the id that the client chose.
+# Identifies a tunnel: the task id, the attempt id, and the id that the client has chosen for the tunnel.
+Key = tuple[str, int, str]
 
 
 class NotConnectedError(Exception):

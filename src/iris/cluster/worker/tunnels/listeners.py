@@ -60,7 +60,7 @@ def own_sockets(pids: Iterable[int], inodes: Iterable[int]) -> set[int]:
     for pid in pids:
         try:
             descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:  # The process has ended, or belongs to another user.
+        except OSError:  # The descriptors of a process that has ended, or that belongs to another user, cannot be read.
             continue
         for descriptor in descriptors:
             try:

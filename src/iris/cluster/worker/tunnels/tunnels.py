@@ -132,7 +132,7 @@ class Tunnels:
             if tunnel.key[:2] == (task_id, attempt_id):
                 tunnel.attempt_ended()
 
-    # The methods below are called by the tunnels of this worker.
+    # The methods below are called by the `WorkerTunnel` objects of this worker.
 
     def new_tunnel(self, tunnel: WorkerTunnel) -> Tunnel:
         """Return the channels of a new tunnel."""

@@ -24,7 +24,7 @@ from iris.rpc.calls import left_until
 from iris.system.backoff import Backoff
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
-# The controller gets at least this many seconds for its first answer, even if `timeout` is shorter.
+# The least number of seconds that the controller gets for its first answer, even if `timeout` is shorter.
 _SHORTEST_WAIT_S = 1.0
 
 # `on_silence` is called after this many seconds without an answer. Shorter silences are normal, for example at a
