@@ -306,7 +306,7 @@ class Controller:
         4. Scheduling begins.
         """
         self.events.start(self._background.start)
-        # The jobs are read in a thread, so that the server answers while it loads thousands of jobs.
+        # The jobs are read in a thread, so that the server answers calls while thousands of jobs are loaded.
         number = 0
         while records := await self._stored_jobs.run(self._store.unfinished_after, number):
             number = records[-1].number

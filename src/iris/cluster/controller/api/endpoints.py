@@ -96,7 +96,7 @@ class Endpoints:
             )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # The client may repeat a request because the first answer was lost.
+            return known  # The client may have repeated a request whose first answer was lost.
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)

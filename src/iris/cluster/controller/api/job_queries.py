@@ -61,7 +61,7 @@ class JobQueries:
         self, job_id: str, *, include_result: bool, without_tasks: bool = False
     ) -> cluster_pb2.Controller.GetJobStatusResponse:
         """Return a job with as many of its tasks as fit into one answer. With `without_tasks`, the answer has no tasks.
-        With `include_result`, it has the result of task 0.
+        With `include_result`, the answer has the result of task 0.
         """
         record = await self._jobs.find(job_id)
         make = self._job_alone if without_tasks else self._job_with_tasks

@@ -47,9 +47,9 @@ def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_
     """Make the message of a job with its tasks, in steps. The finished message shows the states of the job and its
     tasks at the end of the last step.
 
-    Tasks may change between two steps. The messages of changed tasks are therefore made again. When few enough of them
-    are left, the last step makes them together with the message of the job. Therefore the finished message never shows
-    a running task in a job that has succeeded.
+    Tasks may change between two steps. The messages of changed tasks are therefore made again. When only a few messages
+    must still be made, the last step makes these messages together with the message of the job. Therefore the finished
+    message never shows a running task in a job that has succeeded.
 
     Args:
         record: The job.

@@ -1,9 +1,10 @@
 """Lets open streams continue one after the other, so that other calls are handled in between.
 
-A change of the list of jobs makes a message for each page that shows the list. If all their streams continued at the
-same moment, then the event loop would be busy for milliseconds, and each submission and report would wait. Therefore a
-stream waits for a turn before it makes and sends a message. While the controller does urgent work, for example saves a
-submission, no stream gets a turn. Under constant urgent work, a stream gets its turn after a tenth of a second.
+A change of the list of jobs causes a message on the stream of each web page that shows the list. If all these streams
+continued at the same moment, then the event loop would be busy for milliseconds, and each submission and report would
+wait. Therefore a stream waits for a turn before it makes and sends a message. While the controller does urgent work,
+for example saves a submission, no stream gets a turn. Under constant urgent work, a stream gets its turn after a tenth
+of a second.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class StreamTurns:
         self._clock = clock
         self._sleep = sleep
         self._had_turn = False  # Whether a stream has had a turn since the event loop last handled other events.
-        # Each waiting stream, with the time when it asked for its turn.
+        # The waiting streams, each with the time when the stream asked for its turn.
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._giving: asyncio.Task[None] | None = None
 

@@ -56,8 +56,8 @@ class JobWatches:
         self._saved = saved
         self._slices = slices
         self._watches: dict[str, JobWatch] = {}
-        # The dictionary holds its events weakly. Therefore the event of a job disappears when no code waits for a
-        # change of the job.
+        # The dictionary has only weak references to its events. Therefore the event of a job disappears when no code
+        # waits for a change of the job.
         self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def __len__(self) -> int:

@@ -204,7 +204,8 @@ class Authority:
         token.CopyFrom(stored.token)
         token.revoked_at_ms = now_ms()
         # The number of a revocation must be higher than every number that a worker may know. An earlier controller
-        # process may have sent a number to workers without saving it. Therefore the number comes from the clock.
+        # process may have sent a number to workers without saving the number. Therefore the number comes from the
+        # clock.
         self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)

@@ -272,7 +272,7 @@ def _load(path: Path, issuer: str) -> Iterator[WebSession]:
         if stored["issuer"] == issuer:
             yield from [WebSession(**one) for one in stored["sessions"]]
     except (ValueError, TypeError, KeyError, AttributeError):
-        # A damaged file of web sessions is no error. The users of the page only have to sign in again.
+        # A damaged file of web sessions is not an error, because the users of the page only have to sign in again.
         _log.warning("%s is damaged; the users of the page have to sign in again", path)
 
 

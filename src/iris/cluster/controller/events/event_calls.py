@@ -30,7 +30,7 @@ class EventCalls:
     async def watch_events(
         self, request: Controller.WatchEventsRequest, ctx: Any
     ) -> AsyncIterator[Controller.WatchEventsResponse]:
-        """Yield the stored events of the cluster, and the new ones if the client follows."""
+        """Yield the stored events of the cluster, and then each new event if the request asks to follow."""
         self.__headroom.check_stream()
         found = self.__events.messages(request, is_admin=caller().role == ADMIN)
         async with contextlib.aclosing(self.__streams.limited(caller().name, found)) as messages:

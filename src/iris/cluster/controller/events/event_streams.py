@@ -1,9 +1,8 @@
 """Streams the events of the cluster to clients.
 
 A stream reads one page after the other, at the pace of its client. Pages of old events are read from the database in a
-thread. A client that has all stored events gets the new ones from memory. If events are removed before a slow client
-has read them, the client gets one event with the numbers of the removed events. Therefore a slow client costs no
-memory.
+thread. A client that has all stored events gets new events from memory. If events are removed before a slow client has
+read them, the client gets one event with the numbers of the removed events. Therefore a slow client costs no memory.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class EventPages:
         self._threads = threads
 
     async def page(self, after: int, chosen: EventFilter) -> tuple[list[Event], int]:
-        """Return the next events after a number that meet the conditions, and the number up to which this page has
-        searched.
+        """Return the next events after a number that meet the conditions. Also return the number of the last event that
+        was searched.
         """
         if after + 1 >= self._journal.first_recent:
             return [event for event in self._journal.recent_after(after) if chosen.accepts(event)], max(
@@ -94,7 +93,8 @@ class EventStreams:
         self._clock_s = clock_s
 
     async def messages(self, request: WatchEventsRequest, *, is_admin: bool) -> AsyncGenerator[WatchEventsResponse]:
-        """Yield the stored events that meet the conditions of a request, and the new ones if the client follows.
+        """Yield the stored events that meet the conditions of a request, and then each new event if the request asks to
+        follow.
 
         Args:
             request: The request.

@@ -53,7 +53,7 @@ class ClusterEvents:
         store: The database.
         threads: The threads that read from the database.
         saver: The object that stores the events.
-        settings: The webhooks, and what sends spans.
+        settings: The webhooks, and the object that sends spans.
         jobs: The object that finds the jobs of spans.
 
     Attributes:

@@ -76,7 +76,7 @@ class EventJournal:
         return self._saved
 
     def recent_after(self, number: int) -> list[Event]:
-        """Return the events with a higher number that are in memory, the oldest first."""
+        """Return the events in memory whose number is higher than a given number, the oldest first."""
         newest = list(itertools.islice(reversed(self._recent), max(0, self.last_number - number)))
         return newest[::-1]
 
@@ -164,7 +164,7 @@ class EventJournal:
         """
         writing, self._writing = self._writing, None
         if writing is None or not is_saved:
-            # Events are dropped only after a failed write. Before the first write, they must all be kept, because one
+            # Events are dropped only after a failed write. Before the first write, all events must be kept, because one
             # transaction may contain the ends of more tasks than `max_unsaved`.
             self._drop_excess()
             return {}

@@ -79,7 +79,7 @@ def _of_task(job: Job, change: Transition, task_index: int) -> Event:
 
 
 def _end(event: Event, state: int, failure: int, error: str) -> Event:
-    """Add to an event how the task or attempt of the event has ended, and return the event."""
+    """Add fields to an event that say how the task or the attempt has ended, and return the event."""
     word = state_name(state)
     event.level, event.name = _LEVELS.get(word, "info"), f"task.{word.lower()}"
     event.reason, event.text = _reason(failure), short(error)

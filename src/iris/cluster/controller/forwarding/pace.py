@@ -6,10 +6,11 @@ import asyncio
 
 
 class RelayPace:
-    """Lets one message of all tunnels through in each turn of the event loop.
+    """Lets only one relayed message through in each turn of the event loop, whichever tunnel the message belongs to.
 
     A relayed message occupies the loop for about a millisecond. Without this limit, a hundred tunnels that transfer
-    much data could occupy each turn of the loop for a hundred milliseconds, and every other call needs several turns.
+    much data could occupy each turn of the loop for a hundred milliseconds. Every other call needs several turns, and
+    would be slow.
     """
 
     def __init__(self) -> None:

@@ -91,7 +91,7 @@ class TunnelRelay:
         self._uses = TunnelUses(kind.event)
 
     async def messages(self, record: JobRecord, request: OpenTunnelRequest, user: str) -> AsyncGenerator[TunnelMessage]:
-        """Yield the messages of a tunnel, until its attempt or its task has ended.
+        """Yield the messages of a tunnel to a task, until the attempt of the tunnel or the task has ended.
 
         Args:
             record: The job.
@@ -243,7 +243,9 @@ class TunnelRelay:
 
 @contextmanager
 def _as_unavailable() -> Iterator[None]:
-    """Report a worker's refusal of the controller's own token as an outage, because it is no fault of the client."""
+    """Raise UnavailableError if a worker refuses the controller's own token, because such a refusal is not the client's
+    fault.
+    """
     try:
         yield
     except (UnauthenticatedError, PermissionDeniedError) as error:

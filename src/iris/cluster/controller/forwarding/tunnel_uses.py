@@ -17,7 +17,7 @@ from iris.rpc.tunnels.tunnel import ABANDONED_S
 _MOST_TARGETS = 100  # The event log gets at most this many different targets of one tunnel.
 _log = logging.getLogger(__name__)
 
-TunnelKey = tuple[str, int, str]  # The task id, the attempt id, and the tunnel id.
+TunnelKey = tuple[str, int, str]  # Identifies a tunnel by the task id, the attempt id, and the tunnel id.
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class TunnelUses:
             key: The tunnel.
             user: The caller.
             resumes: Whether the client continues a tunnel. If this controller does not know the tunnel, an earlier
-                process of the controller has recorded its beginning.
+                process of the controller has recorded the beginning of the tunnel.
         """
         use = self._uses.get(key)
         if use is None:

@@ -51,8 +51,8 @@ def find_hang(idle_ms: Mapping[int, int], limit_ms: int, *, is_complete: bool) -
     Args:
         idle_ms: For how long each running task has neither written output nor used the CPU, by task index.
         limit_ms: For how long a task must be idle before the job seems to hang; 0 means that the job is not watched.
-        is_complete: Whether all tasks that depend on each other run. If not, the running tasks may wait for a task that
-            is starting or being retried. Such a job does not hang.
+        is_complete: Whether all tasks that depend on each other run. If one of these tasks does not run, the running
+            tasks may wait for this task, which is starting or being retried. Such a job does not hang.
     """
     if not limit_ms or not is_complete:
         return None

@@ -16,7 +16,7 @@ from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
-_EVERY_S = 1.0  # The shortest time in seconds between two checks of a job, because many workers report.
+_EVERY_S = 1.0  # The seconds between two checks of a job. The many workers of a large job report more often.
 _log = logging.getLogger(__name__)
 
 

@@ -58,7 +58,7 @@ class Unread(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """The attempts of one worker, by task index."""
+    """A worker, and the attempts whose stacks this worker must read, by task index."""
 
     worker: WorkerRecord
     attempts: dict[int, cluster_pb2.Worker.StackedAttempt]

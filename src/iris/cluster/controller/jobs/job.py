@@ -297,7 +297,7 @@ class Job:
         """End one task on a user's request, without a retry. The other tasks continue.
 
         A gang may lack up to `max_task_failures` of its tasks. If more tasks are missing, the job ends, because the
-        remaining tasks of the gang would wait forever for the missing ones.
+        remaining tasks of the gang would wait forever for the missing tasks.
         """
         task = self.tasks[task_index]
         if task.is_finished or task.stop is Stop.TASK or self.ending is not None:

@@ -17,8 +17,9 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
-# These fields of a submission can be large, and only a start of an attempt needs them. Together they are the *entry
-# point* of a job. The store keeps them apart from the job, and the record of an ended job does not have them.
+# These fields of a submission can be large, and only a start of an attempt needs them. Together these fields are the
+# *entry point* of a job. The store keeps the entry point apart from the job, and the record of an ended job has no
+# entry point.
 ENTRY_POINT_FIELDS = ("serialized_entrypoint", "command", "environment")
 # The largest value of a field of ResourceUsage, which is an int32. A sum over many tasks may be larger.
 _MAX_INT32 = 2**31 - 1
@@ -35,7 +36,8 @@ class JobRecord:
         why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
             write. Empty in the current record.
         number: The place of the job in the order of submission, from 1; 0 before the job is saved.
-        hang: Why the job seems to hang; None if it does not, or is not watched. Only `HangWatch` sets it.
+        hang: Why the job seems to hang; None if the job does not seem to hang, or is not watched. Only `HangWatch` sets
+            it.
     """
 
     job: Job

@@ -52,7 +52,7 @@ class RecentJobs:
 
     Args:
         max_jobs: The largest number of records.
-        max_bytes: The largest approximate size of all records together. One record may be larger.
+        max_bytes: The largest approximate size of all records together. A single record may be larger than this limit.
 
     Attributes:
         dropped: How many records were dropped to make room for others.

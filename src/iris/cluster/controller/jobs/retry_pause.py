@@ -33,7 +33,7 @@ def pause_before(row: int, first_ms: int, salt: str) -> int:
     on `salt`. Otherwise all gangs that failed together would return at the same time.
 
     Args:
-        row: The number of the retry in its row, counted from 1.
+        row: How many times in a row the gang has been retried, including this retry.
         first_ms: The pause before the second retry, in milliseconds.
         salt: Any text. The text determines by how much the pause is shortened.
     """
@@ -46,7 +46,7 @@ def longest_pause_before(row: int, first_ms: int) -> int:
     fifth.
 
     Args:
-        row: The number of the retry in its row, counted from 1. 0 if there was no retry.
+        row: How many times in a row the gang has been retried, including this retry; 0 if there was no retry.
         first_ms: The pause before the second retry, in milliseconds.
     """
     return min(first_ms << min(row - 2, 16), LONGEST_PAUSE_MS) if row >= 2 else 0
@@ -61,7 +61,7 @@ def pause_left_ms(end_ms: int, now_ms: int, row: int, first_ms: int) -> int:
     Args:
         end_ms: The end of the pause, as wall clock time.
         now_ms: The present time of the wall clock.
-        row: The number of the retry in its row, counted from 1. 0 if there was no retry.
+        row: How many times in a row the gang has been retried, including this retry; 0 if there was no retry.
         first_ms: The pause before the second retry, in milliseconds.
     """
     return min(end_ms - now_ms, longest_pause_before(row, first_ms))

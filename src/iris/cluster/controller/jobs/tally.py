@@ -1,7 +1,8 @@
 """Counts the tasks of a job by state, and remembers in which order they have changed. The module is pure.
 
 A job may have 10,000 tasks, several reports about each task, and hundreds of watchers. Looking at all tasks after each
-report, or for each watcher, would be slow. Therefore both classes are updated after each change of a task.
+report, or for each watcher, would be slow. Therefore the classes of this module are updated after each change of a
+task.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class ChangedTasks:
     """The changed tasks of a job, in the order of their last changes.
 
     Args:
-        tasks: The tasks of the job. A task with a revision has changed already.
+        tasks: The tasks of the job. A task whose revision is not 0 has already changed.
     """
 
     __slots__ = ("_tasks",)
@@ -71,7 +72,7 @@ class ChangedTasks:
         self._tasks: dict[int, Task] = {task.task_index: task for task in changed}
 
     def note(self, tasks: Iterable[Task], revision: int) -> None:
-        """Set the revision of tasks that have changed. The revision must not be lower than that of an earlier call."""
+        """Set the revision of tasks that have changed. A call must not have a lower revision than an earlier call."""
         for task in tasks:
             task.revision = revision
             self._tasks.pop(task.task_index, None)

@@ -146,7 +146,7 @@ class Task:
         retries_in_row: How many times in a row the gang was retried (see `retry_pause.py`).
         not_before_ms: The end of the retry pause of a PENDING task, as wall clock time.
         stop: The reason why the task's attempt is being stopped; None if the attempt is not being stopped.
-        stop_error: The error that the task gets when the stop has ended it.
+        stop_error: The error that the task gets when the attempt has been stopped.
         stop_failure: The code of `stop_error`, a `FailureCode`.
         failure: The code of `error`, a `FailureCode`.
         revision: The job's revision at the task's last change. Watchers and the store use this number to find changed
@@ -330,11 +330,12 @@ class Task:
 
     def request_final_stop(self, why: Stop, error: str, failure: int) -> list[StopAttempt]:
         """Record that the live attempt is being stopped and that the task gets no retry. Return the instruction to stop
-        the attempt, unless the attempt is already being stopped for another reason, which `why` replaces.
+        the attempt. If the attempt is already being stopped, return no instruction, and replace the reason of the stop
+        by `why`.
 
         Args:
             why: `Stop.TASK` or `Stop.END`.
-            error: The error that the task gets when the stop has ended it.
+            error: The error that the task gets when the attempt has been stopped.
             failure: The code of `error`, a `FailureCode`.
         """
         instructions = [self.request_stop(why)] if self.stop is None else []

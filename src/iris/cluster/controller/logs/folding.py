@@ -249,8 +249,7 @@ class FoldedLogs:
                 database.execute("PRAGMA journal_mode=WAL").fetchall()
                 database.execute("SELECT count(*) FROM logs WHERE size > 0 OR away").fetchall()
             except sqlite3.OperationalError:
-                # The file system has no shared memory, which the write-ahead log needs. Some network file systems lack
-                # it.
+                # The write-ahead log needs shared memory, which some network file systems do not have.
                 database.close()
                 database = self._connect(self._path)
                 database.execute("PRAGMA journal_mode=DELETE").fetchall()
@@ -258,7 +257,9 @@ class FoldedLogs:
         return self._database
 
     def _create(self) -> None:
-        """Create the database. The file gets its name last, so that readers find all tables."""
+        """Create the database. The file gets its final name last, so that readers find either no database or a database
+        with all tables.
+        """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = self._path.with_name(f"{DATABASE_NAME}.new")
         beside.unlink(missing_ok=True)

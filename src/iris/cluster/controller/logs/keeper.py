@@ -59,7 +59,7 @@ class Keeping:
         directories: The log directories on this machine. The workers of this machine write their logs directly into
             these directories.
         retention: The rules by which logs are removed.
-        location: The log location, to which complete logs are copied; None if the cluster has none.
+        location: The log location, to which complete logs are copied; None if the cluster has no log location.
         max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
         now_ms: A function that returns the current time, in milliseconds since the epoch, for the ages of logs.
         outputs: Where and how outputs are stored; None stores none.
@@ -112,11 +112,11 @@ class LogKeeper:
 
     @property
     def kept_bytes(self) -> int:
-        """The size of all logs on this machine, as the last sweep has found it."""
+        """The size of all logs on this machine at the time of the last sweep."""
         return self._sweep.kept_bytes
 
     def start(self) -> None:
-        """Begin to sweep: about every minute, copy complete logs and remove old ones."""
+        """Begin to sweep: about every minute, copy complete logs and remove old logs."""
         with contextlib.suppress(FileNotFoundError):
             self._earlier = {path.name for path in self._directories.root.iterdir()}
         for name in [name for name in self._earlier if name.startswith(OLD)]:

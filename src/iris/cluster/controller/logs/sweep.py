@@ -418,7 +418,7 @@ def _inspect(name: str, path: Path) -> Found:
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
-    """Return the content of the file `end` for a log that has no such file. The size of the log is found by reading its
+    """Return the content that the missing file `end` of a log must have. The size of the log is found by reading the
     last segment.
     """
     segments = list_segments(path)

@@ -193,7 +193,7 @@ class ControllerMetrics:
 
     def _storage(self) -> list[Family]:
         total = free = database = 0
-        # If the disk is broken, its sizes are 0, and all other metrics are still returned.
+        # If the disk cannot be read, the metrics of the disk are 0, and all other metrics are still returned.
         with contextlib.suppress(OSError):
             total, free = self._sources.headroom.disk_bytes()
             database = self._sources.store.bytes_on_disk()
@@ -245,7 +245,7 @@ async def _queue(survey: Survey) -> list[Family]:
 
 
 def _parts(gangs: Sequence[Gang]) -> Iterator[Sequence[Gang]]:
-    """Yield parts of a list of gangs. A part takes the event loop a few milliseconds."""
+    """Yield a list of gangs in parts. Work on one part keeps the event loop busy for a few milliseconds."""
     for begin in range(0, len(gangs), _GANGS_AT_ONCE):
         yield gangs[begin : begin + _GANGS_AT_ONCE]
 

@@ -122,8 +122,8 @@ class OutputCalls:
 
 
 def _attempts(shown: JobRecord, request: Controller.ListOutputsRequest) -> list[tuple[int, int]]:
-    """Return the task index and the number of each requested attempt. No messages are made, because a job may have very
-    many attempts, and a page contains only a few of them.
+    """Return the task index and the attempt id of each requested attempt. No messages are made, because a job may have
+    very many attempts, and a page contains only a few of them.
     """
     found = []
     for index in sorted(set(request.task_indices)) or range(len(shown.job.tasks)):

@@ -101,7 +101,7 @@ class OutputStore:
         self._keeping = keeping
         self._jobs = jobs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outputs")
-        # The size of each pack in bytes. For an incomplete pack, the size that the worker has announced.
+        # The size of each pack in bytes. An incomplete pack counts with the size that the worker has announced.
         self._sizes: dict[Path, int] | None = None
         # The packs that are still incomplete, each with its attempt. Only the thread of the store changes this
         # dictionary.

@@ -51,7 +51,7 @@ class ClusterCheck:
         self._answer = CheckClusterResponse()
 
     async def check(self) -> CheckClusterResponse:
-        """Return what the controller finds out. The answer is at most two seconds old."""
+        """Return the results of the checks, which are at most two seconds old."""
         async with self._checking:
             if time.monotonic() - self._checked_s >= _FRESH_S:
                 self._answer = await self._check()
@@ -63,7 +63,8 @@ class ClusterCheck:
         workers = asyncio.gather(*map(self._check_worker, page.items))
         engine_problem, checks = await asyncio.gather(self._engine_problem(), workers)
         return CheckClusterResponse(
-            status=await asyncio.to_thread(self._status.message),  # A disk that hangs must not stop the event loop.
+            # The disk is checked in a thread, because a disk that hangs must not stop the event loop.
+            status=await asyncio.to_thread(self._status.message),
             now_ms=now_ms(),
             engine_problem=engine_problem,
             open_files=count_descriptors(),

@@ -36,7 +36,9 @@ class ClusterStatus:
         self._started_at_ms = now_ms()
 
     def message(self) -> ClusterStatusMessage:
-        """Return the state of the controller now. The sizes are rounded, so that small changes make no new message."""
+        """Return the state of the controller now. The sizes are rounded, so that small changes do not cause a new
+        message.
+        """
         unfinished, ended = self._jobs.count()
         total = free = database = 0
         shortage = ""

@@ -86,7 +86,9 @@ class ClusterWatch:
             client.event = 0
         self.clients += 1
         if self._making is None:
-            self._is_fresh = False  # The last snapshot may be old, because no client has watched since.
+            self._is_fresh = (
+                False  # The last snapshot may be old, because no client was watching. The client waits for a new one.
+            )
             self._making = asyncio.create_task(self._make_snapshots())
         try:
             while not self._is_fresh:

@@ -35,7 +35,9 @@ class Uses(Protocol):
     """Knows what the tasks on workers use."""
 
     def worker_now(self, worker_id: str) -> Sequence[int] | None:
-        """Return the sum of what the tasks on a worker use now, by column; None if the worker has not reported."""
+        """Return the sum of what the tasks on a worker use now, with one value for each column of a series; None if the
+        worker has not reported.
+        """
 
 
 def machine_page(
@@ -60,7 +62,9 @@ def machine_page(
     Raises:
         InvalidArgumentError: The page size or the page token is invalid.
     """
-    holders: dict[str, dict[str, set[int]]] = {}  # For each machine and job, the indices of the tasks there.
+    holders: dict[
+        str, dict[str, set[int]]
+    ] = {}  # For each machine and job, the indices of the job's tasks on the machine.
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
             # The list of task indices may be empty, because after a restart the controller does not know which tasks of

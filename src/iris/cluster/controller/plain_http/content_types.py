@@ -11,8 +11,8 @@ CONTENT_TYPES = {
 }
 _ALSO = {"application/jsonl": "ndjson", "application/jsonlines": "ndjson", "application/ndjson": "ndjson"}
 _FORMAT_OF = {kind.partition(";")[0]: name for name, kind in CONTENT_TYPES.items()} | _ALSO
-# The formats of each range of content types. A client that accepts a range gets the first format of the range that the
-# client does not refuse.
+# The formats of each range of content types, such as `text/*`. A client that accepts a range gets the first format of
+# the range that the client does not refuse.
 _BY_RANGE = {"*/*": ("text", "ndjson"), "text/*": ("text", "sse"), "application/*": ("ndjson", "json", "raw")}
 
 

@@ -1,8 +1,8 @@
 """Writes the items of all readers in small steps on the event loop, and shares the steps fairly between callers.
 
 Writing a line costs a few microseconds, and logs have millions of lines. Therefore a reader writes at most
-`lines_per_turn` lines in one turn of a fair lane, and the event loop handles other events before the next turn of any
-reader. Another call to the controller waits for one or two turns, for a few milliseconds at most.
+`lines_per_turn` lines in one turn of a fair queue (`FairLane`), and the event loop handles other events before the next
+turn of any reader. Another call to the controller waits for one or two turns, for a few milliseconds at most.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def lines_per_turn(num_tasks: int, *, has_cursors: bool) -> int:
 
 
 def writing_lane() -> FairLane:
-    """Return the lane in which the readers of one controller wait for their turns to write. The number of waiting turns
-    needs no limit, because a reader waits for one turn at a time, and the number of readers is limited.
+    """Return the fair queue in which the readers of one controller wait for their turns to write. The number of waiting
+    turns needs no limit, because a reader waits for one turn at a time, and the number of readers is limited.
     """
     return FairLane("lines of logs", at_once=1, per_caller=1)
 
@@ -46,7 +46,7 @@ async def write_items(
     Args:
         items: The items of one reader.
         written: The format of the answer.
-        lane: The lane in which all readers wait for their turns.
+        lane: The fair queue in which all readers wait for their turns.
         caller: The key of the caller that reads. All callers get equal shares of the turns.
         size: The largest number of lines that the reader writes in one turn.
     """

@@ -135,7 +135,7 @@ class RawFormat:
 
 
 class JsonLinesFormat:
-    """Writes one JSON object for each line, as `iris logs --json` does, and one for each event."""
+    """Writes one JSON object for each line, as `iris logs --json` does, and one JSON object for each event."""
 
     def begin(self) -> bytes:
         """Return nothing."""

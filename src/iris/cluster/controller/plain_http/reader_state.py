@@ -158,7 +158,8 @@ class ReaderState:
         """Compute the positions of all tasks, for the cursors in a stream of several tasks.
 
         Args:
-            starts: Positions by task index, which replace the positions of the readers.
+            starts: The positions of some tasks, by task index. A task that is missing here has the position of its
+                reader.
         """
         if len(self.tasks) > 1:
             delivered = {index: reader.delivered for index, reader in self._readers.items()}

@@ -146,7 +146,7 @@ class JobRemoval:
             await asyncio.sleep(_SWEEP_S)
 
     async def sweep(self) -> None:
-        """Remove the ended jobs that exceed the age or the number in the retention."""
+        """Remove the ended jobs that are too old, and the oldest ended jobs if there are too many."""
         removed = 0
         while chosen := await self._choose():
             before = removed
@@ -204,7 +204,7 @@ class JobRemoval:
             return None
 
     async def _with_children(self, record: JobRecord) -> list[JobRecord]:
-        """Return a job and all jobs below it.
+        """Return a job and all jobs below this job in its job tree.
 
         Raises:
             FailedPreconditionError: The job or a job below it has not ended.

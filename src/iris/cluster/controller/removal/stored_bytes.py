@@ -37,7 +37,7 @@ class StoredBytes:
     Args:
         store: The database, which counts the bytes.
         stored_jobs: The object whose threads run the reads of the database.
-        saver: Drops contents from the database.
+        saver: The object that drops contents from the database.
         workspaces: The object that removes the workspaces that no job uses any more.
         limit: How many bytes are stored for one user; None sets no limit.
     """

@@ -18,7 +18,8 @@ class UnusedWorkspaces:
 
     A submission may name a stored workspace by its hash. Such a workspace must not be removed between the check of the
     submission and the saving of the new job. Therefore a submission reserves its workspace until the new job is saved.
-    Conversely, a workspace whose removal has begun counts as not stored, so that the submission sends it again.
+    Conversely, a workspace whose removal has begun counts as not stored, so that the submission must contain the
+    workspace again.
 
     Args:
         store: The database.

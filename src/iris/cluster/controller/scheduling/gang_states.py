@@ -1,6 +1,6 @@
 """Defines the states of a gang, the events that change the states, and the instructions that result from events.
 
-The module `gangs.py` defines which event leads from which state to which, and has a diagram of the states. A gang is
+The module `gangs.py` defines to which state an event leads from each state, and has a diagram of the states. A gang is
 always in exactly one state. All times are seconds of the monotonic clock.
 """
 
@@ -19,7 +19,7 @@ from iris.cluster.engine.base import GangRequest, GangStatus, Slot
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The gang joins the queue at `until_s`."""
+    """A state: the gang is paused, and joins the queue at `until_s`."""
 
     until_s: float
     place_by_s: float
@@ -27,7 +27,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The gang is in the queue, and has waited since `since_s`."""
+    """A state: the gang is in the queue, and has waited since `since_s`."""
 
     since_s: float
     place_by_s: float
@@ -35,7 +35,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """The engine has been asked for the gang's allocation and has not granted it.
+    """A state: the engine has been asked for the gang's allocation, and has not granted the allocation yet.
 
     Attributes:
         since_s: When the gang began to wait. The waiting time includes the time in the queue.
@@ -56,7 +56,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The gang has its allocation, but some of its workers are missing.
+    """A state: the gang has its allocation, but some of its workers are missing.
 
     Attributes:
         allocation: The allocation that the engine has granted.
@@ -74,15 +74,15 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The gang has its allocation and its workers, and its attempts have been started."""
+    """A state: the gang has its allocation and its workers, and its attempts have been started."""
 
     allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The gang was lost before its attempts started. The loss was reported to the job, but the job has not released the
-    gang yet.
+    """A state: the gang was lost before its attempts started. The loss was reported to the job, but the job has not
+    released the gang yet.
 
     Attributes:
         allocation: The allocation that the engine may still hold for the gang; None if there is none.
@@ -93,14 +93,14 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The job does not need the gang any more. The gang's workers are uploading their last logs."""
+    """A state: the job does not need the gang any more, and the gang's workers are uploading their last logs."""
 
     allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDue:
-    """The scheduler has to ask the engine to release the gang, and has not done so successfully yet.
+    """A state: the scheduler has to ask the engine to release the gang, and has not done so successfully yet.
 
     Attributes:
         allocation: The allocation that the engine may still hold for the gang; None if there is none.
@@ -111,7 +111,8 @@ class ReleaseDue:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The scheduler has asked the engine to release the gang, and snapshots of the engine may still contain the gang.
+    """A state: the scheduler has asked the engine to release the gang, and snapshots of the engine may still contain
+    the gang.
 
     Attributes:
         allocation: The allocation that the engine still holds for the gang; None if there is none.
@@ -252,7 +253,7 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The engine has accepted the release."""
+    """An event: the engine has accepted the release of the gang."""
 
 
 Event = (
@@ -274,7 +275,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Request the allocation from the engine."""
+    """An instruction: request the gang's allocation from the engine."""
 
     request: GangRequest
 

@@ -81,8 +81,8 @@ class PendingJob:
         return self.record.job.revision > self.saved_revision or bool(self.results)
 
     def unsaved_change(self) -> JobChange:
-        """Return what the controller has to do after a failed write. The controller carries out the stops that are
-        allowed before the job is saved. If the reason why the job waits has changed, the controller announces the new
+        """Return what the controller has to do after a failed write. The controller stops the attempts that may be
+        stopped before the job is saved. If the reason why the job waits has changed, the controller announces the new
         reason.
         """
         record = self.record

@@ -178,4 +178,4 @@ def _read_identity(directory: Path) -> IdFileIdentity | None:
     try:
         return IdFileIdentity(**json.loads((directory / _PLACE_FILE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # The file does not exist in a new directory, or in a directory of an earlier version of Iris.
+        return None  # A new state directory, or one of an earlier version of Iris, has no file `place`.

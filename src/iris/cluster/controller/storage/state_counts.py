@@ -34,7 +34,7 @@ def _count(db: sqlite3.Connection) -> tuple[Counter[int], Counter[int]]:
     jobs: Counter[int] = Counter()
     tasks: Counter[int] = Counter()
     for (record,) in db.execute("SELECT record FROM jobs"):
-        # Databases of older versions have only text records.
+        # Databases of older versions contain only records in text form, and no packed records.
         if isinstance(record, bytes):
             job, states = unpack_states(record)
             jobs[job] += 1

@@ -36,7 +36,8 @@ class CollectorAnswer:
     Attributes:
         problem: Why some or all spans were not accepted, for people; empty if all were accepted.
         is_final: Whether the request must not be sent again.
-        retry_after_s: For how many seconds the collector asks to wait; 0 if it does not ask.
+        retry_after_s: The number of seconds that the collector asks the controller to wait before the next request; 0
+            if the answer does not say.
         num_rejected: How many spans of an accepted request the collector has rejected.
     """
 

@@ -47,7 +47,8 @@ MAX_BYTES = 256 * 2**20
 _MAX_WORKERS = 2000
 # If the disk is full, the usage of at most this many ended jobs waits in memory to be written.
 _MAX_ENDED = 1000
-_HURRY_ENDED = 200  # As soon as the usage of this many ended jobs waits to be written, it is written.
+# When the usage of this many ended jobs waits to be written, it is written without waiting for the next tick.
+_HURRY_ENDED = 200
 _TICK_S = 5.0
 # The usage of unfinished jobs is written at every twelfth tick. The usage of ended jobs is written at every tick.
 _TICKS = 12
@@ -197,12 +198,16 @@ class UsageHistory:
         return None if total is None else total.series
 
     def worker_now(self, worker_id: str) -> Sequence[int] | None:
-        """Return the sum of what the tasks on a worker use now, by column; None if the worker has not reported."""
+        """Return the sum of what the tasks on a worker use now, with one value for each column of a series; None if the
+        worker has not reported.
+        """
         total = self._workers.get(worker_id)
         return None if total is None else total.present
 
     def job_now(self, number: int) -> Sequence[int] | None:
-        """Return the sum of what the tasks of an unfinished job use now, by column; None if there are no samples."""
+        """Return the sum of what the tasks of an unfinished job use now, with one value for each column of a series;
+        None if there are no samples.
+        """
         usage = self._jobs.get(number)
         return None if usage is None else usage.total.present
 

@@ -4,8 +4,8 @@ Clients that ask for the same page share one watch. The watch reads the database
 then follows the changes of jobs:
 1. When a job changes, each watch of the list only notes the job, which costs a microsecond.
 2. Up to four times a second, and less often for many clients, the watch makes the messages of the noted jobs that are
-   on its page, waits until the changes are saved, and announces them. If jobs have left the page, the watch reads the
-   page again.
+   on its page, waits until the changes are saved, and announces the messages. If jobs have left the page, the watch
+   reads the page again.
 3. Each client gets all changes since its last message. Clients at the same version share one message. The controller
    sends the messages one after the other, with pauses for other calls.
 """

@@ -64,8 +64,8 @@ class LivePage:
         return not self._has_more or not self._order or self._key(number) < self._order[-1]
 
     def replace_all(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
-        """Replace all jobs of the page. The mapping has the jobs by number. If further pages follow, it also has the
-        first job of the next page.
+        """Replace all jobs of the page. The mapping has the statuses of the jobs by number. If further pages follow,
+        the mapping also has the first job of the next page.
         """
         self.needs_reading = False
         self._has_more = False

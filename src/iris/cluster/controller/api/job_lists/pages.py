@@ -44,7 +44,7 @@ class PageChoice:
         wanted: The conditions for the jobs.
         newest_first: Whether the newest job comes first.
         limit: The largest number of jobs on the page.
-        first: The number with which the page begins; None for the first page of the list.
+        first: The number of the job with which the page begins; None for the first page of the list.
     """
 
     wanted: JobFilter
@@ -94,8 +94,8 @@ class JobPages:
         """Return the messages of the jobs of a page by number, and one more job if further pages follow. The messages
         may show unsaved changes (see `Saver.settled`).
 
-        The jobs in memory are listed before the database is read. Therefore a job that ends in between is in the first
-        list, and may also be in the second list. If a job is in both lists, the page shows the entry of the first list.
+        The jobs in memory are listed before the database is read. Therefore a job that ends in between may be found
+        twice, in memory and in the database. In this case, the page shows the job once, with the status from memory.
         """
         within = _range_of(choice)
         within = replace(within, last=min(within.last, self._saver.last_number))

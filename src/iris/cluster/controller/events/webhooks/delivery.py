@@ -75,7 +75,7 @@ class WebhookDelivery:
     Args:
         settings: The webhook.
         sender: The object that sends the requests.
-        number: The last event that was delivered or given up.
+        number: The number of the last event that was delivered or given up.
         journal: The events.
         pages: The object that reads the stored events.
         saver: The object that stores the place of the delivery.
@@ -106,7 +106,8 @@ class WebhookDelivery:
         self._filter = EventFilter(settings.kinds, for_admin=True)
         self._saved_at_s = time.monotonic()
         self._saved_handled = 0
-        # The number of events that were given up, and the last of them, until an event `webhook.dropped` reports them.
+        # The events that were given up and not yet reported by an event `webhook.dropped`: their number, and the last
+        # event with its reason.
         self._unreported, self._last_dropped, self._last_refusal = 0, "", ""
         self._delivered = self._dropped = self._failing_since_ms = self._retry_at_ms = 0
         self._problem = ""
@@ -241,8 +242,8 @@ class WebhookDelivery:
         self._last_refusal = problem
 
     def _report_drops(self) -> None:
-        """Add one event to the journal about all events that were given up in a row. One event for each of them could
-        displace all other events from the journal.
+        """Add one event to the journal about all events that were given up in a row. A separate event about each of
+        these events could displace all other events from the journal.
         """
         count, self._unreported = self._unreported, 0
         if count:

@@ -13,7 +13,7 @@ SECRET_FILE = "webhook.secret"
 
 
 def find_secret(given_file: str, given: str, own_file: Path | None) -> str:
-    """Return the secret, from the first of these sources that has one.
+    """Return the secret that signs requests to webhooks, from the first source that has a secret.
 
     The sources of the secret that signs requests to webhooks, in the order in which they are tried:
     1. The secret in the file that the operator has named.

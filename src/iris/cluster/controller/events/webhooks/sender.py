@@ -89,6 +89,6 @@ def _judge(status: int, retry_after: str) -> Refusal | None:
 
 
 def _short(error: Exception) -> str:
-    """Return the text of an error without URLs, because a URL may contain secrets and every user reads the text."""
+    """Return the text of an error without URLs, because a URL may contain secrets and every user may read the text."""
     text = _URL.sub("", str(error)) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"
