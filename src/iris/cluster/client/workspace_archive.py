@@ -160,7 +160,9 @@ class _PackedStream:
 
 
 def _gzip(data: bytes, level: int) -> bytes:
-    """Return data as a gzip file. Its header contains no name, time or system, so that equal data has an equal hash."""
+    """Return data as a gzip file. The header of the file contains no name, time or system, so that equal data has an
+    equal hash.
+    """
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = deflate.compress(data) + deflate.flush()
     return _GZIP_HEADER + body + struct.pack("<LL", zlib.crc32(data), len(data))

@@ -58,7 +58,7 @@ class ResolvingUnpickler(pickle.Unpickler):
     """Loads one pickle.
 
     Args:
-        data: The pickle.
+        data: The bytes of the pickle.
         modules: The object that chooses the modules for the code in the pickle.
         shared: The shared globals, in the form of `Trailer.shared`.
 

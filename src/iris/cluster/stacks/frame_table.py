@@ -13,7 +13,7 @@ _FRAME_BYTES = 10  # The bytes of a frame on the wire besides its texts: the lin
 
 
 class TableFullError(Exception):
-    """The table has reached its largest size."""
+    """An error: a new frame does not fit into a table of frames, because the table has reached its largest size."""
 
 
 class FrameTable:
@@ -52,5 +52,7 @@ class FrameTable:
 
 
 def translate(positions: Sequence[int], translation: Sequence[int]) -> list[int]:
-    """Return a stack with positions in another table. Frames without a position there are left out."""
+    """Return a stack with the positions of its frames in another table. Frames without a position in the other table
+    are left out.
+    """
     return [translation[position] for position in positions if 0 <= position < len(translation)]

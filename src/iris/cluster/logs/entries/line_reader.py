@@ -82,7 +82,7 @@ class LineReader:
         return Position(self._attempt_id, self._delivered())
 
     def skip_to(self, offsets: Sequence[int]) -> None:
-        """Move to the given offsets. A filter has excluded the bytes before them."""
+        """Move to the given offsets, because a filter has excluded the bytes before these offsets."""
         for source_id, offset in enumerate(offsets):
             if offset > self._received[source_id] and not self._partial[source_id]:
                 self._received[source_id] = offset
@@ -240,7 +240,7 @@ class RawReader:
         return self.received
 
     def skip_to(self, offsets: Sequence[int]) -> None:
-        """Move to the given offsets. A filter has excluded the bytes before them."""
+        """Move to the given offsets, because a filter has excluded the bytes before these offsets."""
         self._received = [max(pair) for pair in zip(self._received, offsets, strict=True)]
 
     def read(self, records: bytes) -> Iterator[tuple[int, list[bytes]]]:

@@ -139,7 +139,9 @@ class LogEntry:
         return origin.others.cursor(origin.job_id, origin.task_index, self.position())
 
     def position(self, *, before: bool = False) -> Position:
-        """Return the position after this entry in the log of its task, or with `before` the position before it."""
+        """Return the position after this entry in the log of its task. With `before`, return the position before this
+        entry.
+        """
         origin = self._origin
         length = origin.missing[0] or len(self.data) + (not origin.partial)
         end = self._end - (length if before else 0)

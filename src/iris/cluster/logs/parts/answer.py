@@ -32,7 +32,7 @@ class PartsRequest:
     """A checked request for parts of logs.
 
     Args:
-        request: The request.
+        request: The message of the call `FetchLogParts`.
 
     Attributes:
         reads: Which parts of which logs the caller wants.

@@ -52,7 +52,7 @@ def find_position(directory: Path, writer: LogWriter | None, place: Place, *, af
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        place: The place.
+        place: The place to find.
         after: Whether to return the position after the record that contains a byte, instead of the position before
             that record.
         final: Whether the writer has finished.

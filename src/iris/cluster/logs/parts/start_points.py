@@ -116,6 +116,6 @@ class LogStarts:
         return point
 
     def passed(self, walk: LineScanner) -> None:
-        """Store the position of a reader as a point if it is useful."""
+        """Store the position of a reader as a point if later readers can use the point."""
         if self._stored is not None and walk.reader.position:
             self._stored.add(walk.point())

@@ -195,7 +195,7 @@ class FilteredReader:
             self._at[source_id] = max(self._from[source_id], offsets[source_id])
 
     def _unwanted(self) -> dict[int, int]:
-        """Return the offsets up to which the sources that the filter does not select were read."""
+        """Return the offsets that the reader has reached in the sources that the filter does not select."""
         passed = enumerate(() if self._walk is None else self._walk.reader.passed)
         return {source_id: at for source_id, at in passed if source_id not in self._filter.source_ids and at < _NEVER}
 

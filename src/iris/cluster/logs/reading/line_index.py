@@ -308,7 +308,9 @@ class StoredIndex:
         return last
 
     def _end_of(self, number: int) -> Point:
-        """Return the point at the end of a segment. The point contains the partial line of each source there."""
+        """Return the point at the end of a segment. The point contains the partial lines with which the segment
+        ends.
+        """
         place, following = self._segments[number : number + 2]
         splitter = LineSplitter(Point(ended=tuple(offset == 0 for offset in place.offsets)))
         with LogReader(self._directory, place.offsets, position=place.position) as reader:

@@ -10,7 +10,8 @@ _NO_SHELLS = ("nologin", "false")
 
 
 def choose_shell(env: Mapping[str, str]) -> str:
-    """Return the path of a shell: the one that `SHELL` names if it exists, otherwise bash, otherwise sh.
+    """Return the path of the first shell that exists: the shell in the variable `SHELL`, bash, or sh. The programs
+    `nologin` and `false` do not count as shells.
 
     Args:
         env: The environment of the task.

@@ -41,7 +41,7 @@ class AttemptFiles:
     """The files of the attempts of one worker.
 
     Args:
-        registry: The attempts.
+        registry: The records of the worker's attempts.
         headroom: The object that measures whether the disk has space for more files.
     """
 

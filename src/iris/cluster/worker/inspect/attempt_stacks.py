@@ -73,7 +73,7 @@ class AttemptStacks:
     """The call stacks of the attempts of one worker.
 
     Args:
-        registry: The attempts.
+        registry: The records of the worker's attempts.
         find_processes: A function that returns the processes of each of several attempts.
         py_spy: The object that reads the stacks of processes.
         read_s: After how many seconds a call of `read` leaves out the processes that it has not read yet.
@@ -197,7 +197,7 @@ class AttemptStacks:
             threads = _TOO_LARGE
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
-        # The stacks may be those of another user's process that has got the process id meanwhile.
+        # Another process, maybe of another user, may have got the process id meanwhile. Its stacks must not be shown.
         elif not _is_same(process):
             entry.reason, entry.problem = _ENDED
         else:

@@ -61,7 +61,9 @@ class OwnProcesses(Protocol):
 
 
 def find_py_spy() -> str | None:
-    """Return the path of py-spy beside the interpreter of this process or in PATH; None if it is not installed."""
+    """Return the path of py-spy, beside the interpreter of this process or in PATH. Return None if py-spy is not
+    installed.
+    """
     beside = os.path.join(sysconfig.get_path("scripts"), "py-spy")
     return beside if os.access(beside, os.X_OK) else shutil.which("py-spy")
 

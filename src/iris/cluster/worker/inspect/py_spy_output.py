@@ -128,7 +128,7 @@ def problem_in(text: str, refusal: Callable[[], str]) -> StackProblem:
 
 
 def _first_lines(text: str) -> str:
-    """Return the error and its causes, without the backtrace."""
+    """Return the error that py-spy has printed, with the causes of the error and without the backtrace."""
     lines = []
     for line in text.partition("Stack backtrace:")[0].splitlines():
         words = line.strip().removeprefix("Error: ")

@@ -18,7 +18,9 @@ _FIELDS = 4
 
 
 class GpuUse(NamedTuple):
-    """The use of one GPU: the percentage of time in which it was busy, and its memory in use, in MiB."""
+    """The use of one GPU: the percentage of time in which the GPU was busy, and how many MiB of its memory are in
+    use.
+    """
 
     percent: int
     memory_mb: int

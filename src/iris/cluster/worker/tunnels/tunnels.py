@@ -1,4 +1,4 @@
-"""The tunnels of this worker: opens, resumes, serves and ends them."""
+"""Opens, resumes, serves and ends the tunnels of a worker."""
 
 from __future__ import annotations
 
