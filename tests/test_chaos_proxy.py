@@ -224,7 +224,7 @@ def test_chaos_proxy_target_may_change_and_may_be_missing(echo: EchoServer) -> N
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "half-close", "stall"])
-def test_chaos_proxy_strike_hits_all_open_connections(echo: EchoServer, fault: Fault) -> None:
+def test_chaos_proxy_strike_breaks_all_open_connections(echo: EchoServer, fault: Fault) -> None:
     with ChaosProxy(echo.place, always(Faults(stall_s=0.01))) as proxy:
         connections = [connect(proxy) for _ in range(5)]
         for connection in connections:

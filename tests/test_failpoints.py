@@ -63,13 +63,13 @@ def test_list_of_failpoints_equals_the_failpoints_in_the_code() -> None:
     assert {name: times for name, times in used.items() if times != 1} == {}, "a name is one place"
 
 
-def test_failpoint_without_the_variable_has_no_effect() -> None:
+def test_failpoint_has_no_effect_if_the_environment_variable_is_not_set() -> None:
     assert not is_active
     for name in NAMES:
         failpoint(name)
 
 
-def test_failpoint_takes_effect_each_time_that_its_condition_selects() -> None:
+def test_failpoint_with_a_condition_takes_effect_only_when_the_condition_is_met() -> None:
     def strikes(text: str, times: int) -> list[int]:
         (one,) = parse(text)["spawn.before"]
         return [time for time in range(1, times + 1) if one.strikes()]

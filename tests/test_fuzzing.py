@@ -161,7 +161,7 @@ def test_any_cursor_is_read_back_and_any_change_is_detected(
         st.sampled_from(["0", "1", "-1", "two", "", " 3 ", "1_0", "\u0663", "x/task-0", "9" * 5000]),
     )
 )
-def test_any_iris_variables_are_parsed_or_refused(env: dict[str, str]) -> None:
+def test_any_values_of_the_iris_variables_are_parsed_or_refused(env: dict[str, str]) -> None:
     with contextlib.suppress(InvalidArgumentError):
         info = JobInfo.from_env(env)
         assert (info is None) == (not env.get("IRIS_JOB_ID"))

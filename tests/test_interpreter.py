@@ -68,7 +68,7 @@ def test_quick_exit_reports_output_that_cannot_be_written() -> None:
 
 
 @pytest.mark.parametrize("module", ["iris.server", "iris.cluster.worker", "iris.cli"])
-def test_help_of_a_program_exits_with_0(module: str) -> None:
+def test_program_that_prints_its_help_exits_with_0(module: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-P", "-m", module, "--help"], capture_output=True, text=True, timeout=60, check=False
     )

@@ -246,7 +246,7 @@ def test_chaos_proof_files_are_parsed_into_runs_of_attempts(tmp_path: Path) -> N
     assert again == ["a.0.0.again.9"]
 
 
-def test_seed_determines_the_failpoints() -> None:
+def test_chaos_seed_determines_the_failpoints() -> None:
     first, again, other = (random.Random(seed) for seed in (1, 1, 2))
     drawn = [draw_failpoints(first) for _ in range(200)]
     assert drawn == [draw_failpoints(again) for _ in range(200)]

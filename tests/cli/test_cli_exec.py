@@ -32,7 +32,7 @@ def job(shared_cluster: LocalServer) -> Iterator[Job]:
 
 
 @pytest.mark.parametrize("dashes", [["--"], []])
-def test_exec_prints_the_outputs_apart_and_exits_with_the_code_of_the_command(
+def test_exec_prints_stdout_and_stderr_separately_and_exits_with_the_code_of_the_command(
     remote_iris: Iris, job: Job, dashes: list[str]
 ) -> None:
     script = "echo out $IRIS_TASK_INDEX $A; echo err >&2; exit 7"
@@ -40,7 +40,7 @@ def test_exec_prints_the_outputs_apart_and_exits_with_the_code_of_the_command(
     assert (done.stdout, done.stderr) == ("out 1 b\n", "err\n")
 
 
-def test_options_of_exec_end_at_the_first_word_of_the_command(remote_iris: Iris, job: Job) -> None:
+def test_options_after_the_first_word_of_the_command_belong_to_the_command(remote_iris: Iris, job: Job) -> None:
     done = remote_iris("exec", job.job_id, "-e", "A=b", "--", "sh", "-c", "echo $A $0 $1", "-e", "--")
     assert done.stdout == "b -e --\n"
     assert remote_iris("exec", f"{job.job_id}/task-0", "grep", "--", "x", "/dev/null", code=1).stderr == ""
@@ -51,7 +51,7 @@ def test_exec_without_a_task_says_which_of_several_tasks_it_uses(remote_iris: Ir
     assert (done.stdout, done.stderr) == ("0\n", f"iris: runs in {job.job_id}/task-0, the first of 2 tasks\n")
 
 
-def test_exec_sends_standard_input_only_with_the_option(remote_iris: Iris, job: Job) -> None:
+def test_exec_sends_standard_input_only_with_the_option_i(remote_iris: Iris, job: Job) -> None:
     def run(*options: str) -> bytes:
         command = remote_iris.command("exec", *options, job.job_id, "--", "cat")
         return subprocess.run(
@@ -79,7 +79,7 @@ def test_exec_of_a_command_that_cannot_start_names_the_reason(
     assert f"{word!r}" in remote_iris("exec", job.job_id, "--", word, code=code).stderr
 
 
-def test_exec_that_is_not_possible_exits_with_125(remote_iris: Iris, client: IrisClient, job: Job) -> None:
+def test_exec_that_cannot_run_its_command_exits_with_125(remote_iris: Iris, client: IrisClient, job: Job) -> None:
     ended = client.run(["true"], name=unique("ended"))
     ended.wait()
     assert "has ended (SUCCEEDED)" in remote_iris("exec", ended.job_id, "true", code=125).stderr
@@ -153,7 +153,9 @@ def is_raw(terminal: Any) -> bool:
     return not termios.tcgetattr(terminal.descriptor)[3] & termios.ICANON
 
 
-def test_shell_in_a_terminal_passes_keys_sizes_and_its_end(remote_iris: Iris, job: Job) -> None:
+def test_shell_in_a_terminal_passes_on_keys_and_sizes_and_exits_with_the_code_of_the_shell(
+    remote_iris: Iris, job: Job
+) -> None:
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
     terminal.shows(">")
     wait_until(lambda: is_raw(terminal), "raw mode")

@@ -40,7 +40,7 @@ def echoed(address: str, data: bytes) -> bytes:
         return connection.makefile("rb").read()
 
 
-def test_forward_prints_its_addresses_serves_them_and_ends_at_ctrl_c(remote_iris: Iris, job: Job) -> None:
+def test_forward_command_prints_and_serves_local_addresses_until_ctrl_c(remote_iris: Iris, job: Job) -> None:
     number = job.tasks()[1].status().ports["echo"]
     running = remote_iris.start("forward", f"{job.job_id}/task-1", "echo", f"{number}:0")
     for port in ("echo", number):
@@ -52,7 +52,7 @@ def test_forward_prints_its_addresses_serves_them_and_ends_at_ctrl_c(remote_iris
     assert running.stderr == ""
 
 
-def test_forward_with_json_prints_one_line_for_scripts(remote_iris: Iris, job: Job) -> None:
+def test_forward_command_with_json_prints_one_line_for_scripts(remote_iris: Iris, job: Job) -> None:
     running = remote_iris.start("forward", job.job_id, "echo", "--json", "--listen", "127.0.0.2")
     document = json.loads(running.line())
     (forward,) = document.pop("forwards")
@@ -66,7 +66,7 @@ def test_forward_with_json_prints_one_line_for_scripts(remote_iris: Iris, job: J
     assert running.exit_code() == 130
 
 
-def test_forward_ends_with_the_job(remote_iris: Iris, client: IrisClient) -> None:
+def test_forward_command_ends_when_its_job_ends(remote_iris: Iris, client: IrisClient) -> None:
     job = client.run(["sleep", "600"], name=unique("sleeper"))
     running = remote_iris.start("forward", job.job_id, "8000:0")
     running.line()
@@ -87,7 +87,7 @@ def test_forward_ends_with_the_job(remote_iris: Iris, client: IrisClient) -> Non
         ("a b", "expected PORT or PORT:LOCAL, for example 8000, 8000:9000 or web:8080"),
     ],
 )
-def test_forward_of_an_invalid_port_is_refused(remote_iris: Iris, port: str, said: str) -> None:
+def test_forward_command_with_an_invalid_port_is_refused(remote_iris: Iris, port: str, said: str) -> None:
     assert said in remote_iris("forward", "job", port, code=2).stderr
 
 
@@ -99,7 +99,7 @@ def test_forward_to_a_taken_local_port_is_refused_with_a_command_for_a_free_port
     assert f"'iris forward {job.job_id}/task-1 echo:0 8000:0'" in refused
 
 
-def test_forward_with_reversed_ports_prints_a_notice(remote_iris: Iris, job: Job) -> None:
+def test_forward_command_with_reversed_ports_prints_a_notice(remote_iris: Iris, job: Job) -> None:
     number = job.tasks()[0].status().ports["echo"]
     running = remote_iris.start("forward", job.job_id, f"1:{number}", "--listen", "127.0.0.3")
     running.line()
@@ -108,11 +108,11 @@ def test_forward_with_reversed_ports_prints_a_notice(remote_iris: Iris, job: Job
     assert running.exit_code() == 130
 
 
-def test_forward_of_an_unknown_name_lists_the_names(remote_iris: Iris, job: Job) -> None:
+def test_forward_command_with_an_unknown_port_name_lists_the_known_names(remote_iris: Iris, job: Job) -> None:
     assert "has no port named 'web'; its ports are: echo" in remote_iris("forward", job.job_id, "web", code=1).stderr
 
 
-def test_forward_of_another_user_is_refused(remote_iris: Iris, job: Job) -> None:
+def test_forward_command_for_a_job_of_another_user_is_refused(remote_iris: Iris, job: Job) -> None:
     refused = remote_iris("forward", job.job_id, "echo", code=1, IRIS_TOKEN=token("user", name="somebody"))
     assert "only the owner 'tests'" in refused.stderr
 

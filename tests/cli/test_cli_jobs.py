@@ -198,7 +198,7 @@ def test_command_that_is_not_found_exits_with_127(remote_iris: Iris) -> None:
     assert "/usr/bin" not in remote_iris("ps").stdout
 
 
-def test_number_without_a_unit_is_seconds_for_every_option(remote_iris: Iris) -> None:
+def test_number_without_a_unit_means_seconds_for_every_time_option(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo now", "--timeout", "60", "--job-timeout", "60s", "--retry-pause", "1")
     remote_iris.wait_for(name, "SUCCEEDED")
     assert remote_iris("logs", name, "--since", "3600").stdout == "now\n"

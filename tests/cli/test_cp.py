@@ -81,7 +81,7 @@ def test_invalid_cp_command_lines_are_refused_with_the_next_step(remote_iris: Ir
     assert json.loads(remote_iris("status", job, "--json").stdout)["state"] == "SUCCEEDED"
 
 
-def test_lost_controller_ends_the_copies_of_several_tasks_with_its_own_error(tmp_path: Path) -> None:
+def test_lost_controller_during_a_copy_is_not_reported_as_an_error_of_the_local_folder(tmp_path: Path) -> None:
     class Unreachable:
         def download(self, *_: object, **__: object) -> None:
             raise ControllerUnreachableError("the controller does not answer")

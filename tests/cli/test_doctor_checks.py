@@ -48,13 +48,13 @@ def test_doctor_finding_about_a_server_that_answers_is_good() -> None:
         (ServerProbe(is_iris=True, is_ready=True, certificate_left_s=-1.0), "tls", Status.PROBLEM),
     ],
 )
-def test_server_with_a_fault_gets_a_finding_with_advice(probe: ServerProbe, check: str, status: Status) -> None:
+def test_doctor_gives_advice_about_a_server_with_a_fault(probe: ServerProbe, check: str, status: Status) -> None:
     (finding,) = (finding for finding in judge_server(probe, ADDRESS) if finding.check == check)
     assert finding.status is status
     assert bool(finding.advice) == (status is not Status.OK)
 
 
-def test_host_name_that_no_dns_can_have_counts_as_unknown() -> None:
+def test_invalid_host_name_counts_as_a_name_that_does_not_resolve() -> None:
     probe = probe_server(f"http://{'a' * 64}.example:80", ClientTls())
     assert "is unknown here" in probe.error
 
@@ -84,19 +84,19 @@ def test_doctor_notices_that_a_server_with_endless_answers_is_not_iris() -> None
 @pytest.mark.parametrize(
     ("left_s", "status"), [(4 * DAY_S, Status.OK), (2 * DAY_S, Status.WARNING), (0.0, Status.PROBLEM)]
 )
-def test_token_is_judged_by_the_time_that_it_has_left(left_s: float, status: Status) -> None:
+def test_doctor_judges_a_token_by_the_time_until_its_expiry(left_s: float, status: Status) -> None:
     holder = Holder("ana", "reader", "id", round((1000 + left_s) * 1000))
     finding = judge_token(holder, 1_000_000, is_given=True)
     assert finding.status is status
     assert "'ana' has the role 'reader'" in finding.text
 
 
-def test_missing_and_malformed_tokens_are_problems() -> None:
+def test_doctor_reports_missing_and_malformed_tokens_as_problems() -> None:
     assert judge_token(None, 0, is_given=False).text == "there is no token for this cluster"
     assert judge_token(None, 0, is_given=True).status is Status.PROBLEM
 
 
-def test_client_and_controller_of_distant_releases_are_a_problem() -> None:
+def test_doctor_reports_client_and_controller_of_incompatible_releases() -> None:
     assert judge_versions(C.DescribeClusterResponse(version="9.9.0")).status is Status.PROBLEM
     assert judge_versions(C.DescribeClusterResponse()).status is Status.OK
 
@@ -114,12 +114,12 @@ def healthy_worker() -> C.WorkerCheck:
     return C.WorkerCheck(worker=worker, latency_ms=3, clock_offset_ms=20)
 
 
-def test_healthy_cluster_has_only_good_findings() -> None:
+def test_doctor_has_only_good_findings_about_a_healthy_cluster() -> None:
     found = [*judge_cluster(healthy_cluster()), *judge_worker(healthy_worker(), "0.1.0", {"w": ""})]
     assert {finding.status for finding in found} == {Status.OK}
 
 
-def test_faults_of_the_controller_are_found() -> None:
+def test_doctor_finds_faults_of_the_controller() -> None:
     answer = healthy_cluster()
     answer.engine_problem = "slurmctld does not answer"
     answer.status.disk_free_bytes = 9
@@ -136,7 +136,7 @@ def test_faults_of_the_controller_are_found() -> None:
     assert statuses(judge_cluster(answer))["shortage"] is Status.PROBLEM
 
 
-def test_worker_that_the_controller_cannot_call_is_a_problem() -> None:
+def test_doctor_reports_a_worker_that_the_controller_cannot_call() -> None:
     check = healthy_worker()
     check.problem = "no answer"
     found = statuses(judge_worker(check, "0.1.0", {}))
@@ -144,13 +144,13 @@ def test_worker_that_the_controller_cannot_call_is_a_problem() -> None:
     assert "reachability-here" not in found
 
 
-def test_worker_that_answers_but_misses_heartbeats_is_a_problem() -> None:
+def test_doctor_reports_a_worker_that_answers_but_misses_heartbeats() -> None:
     check = healthy_worker()
     check.worker.healthy, check.worker.consecutive_failures = False, 4
     assert statuses(judge_worker(check, "0.1.0", {}))["heartbeat"] is Status.PROBLEM
 
 
-def test_worker_that_only_this_machine_cannot_reach_is_no_problem() -> None:
+def test_doctor_accepts_a_worker_that_only_this_machine_cannot_reach() -> None:
     found = judge_worker(healthy_worker(), "0.1.0", {"w": "no answer within 5 s"})
     (here,) = (finding for finding in found if finding.check == "reachability-here")
     assert here.status is Status.UNKNOWN
@@ -178,14 +178,14 @@ def test_doctor_gives_advice_about_a_worker_that_could_be_improved(
     assert finding.advice
 
 
-def test_worker_of_an_older_release_gets_no_findings_about_what_it_does_not_report() -> None:
+def test_doctor_has_no_findings_about_facts_that_an_older_worker_does_not_report() -> None:
     check = healthy_worker()
     check.worker.metadata.Clear()
     check.ClearField("clock_offset_ms")
     assert set(statuses(judge_worker(check, "0.1.0", {}))) == {"reachability"}
 
 
-def test_clock_of_a_worker_is_compared_with_the_controller() -> None:
+def test_doctor_compares_the_clocks_of_workers_with_the_clock_of_the_controller() -> None:
     check = healthy_worker()
     check.clock_offset_ms = -40_000
     (clock,) = (one for one in judge_worker(check, "0.1.0", {}) if one.check == "clock")

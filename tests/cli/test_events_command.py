@@ -36,7 +36,7 @@ def test_events_command_prints_lines_or_json_and_continues_after_an_event_id(rem
     assert [line.split()[1] for line in chosen] == ["task.failed", "job.failed"]
 
 
-def test_following_events_shows_new_ones_until_ctrl_c(remote_iris: Iris) -> None:
+def test_events_command_with_follow_prints_new_events_until_ctrl_c(remote_iris: Iris) -> None:
     job = remote_iris.detach("exec sleep 600")
     follow = remote_iris.start("events", "-f", "--job", job, "--kind", "job.killed", "--json")
     remote_iris("kill", job)
@@ -54,7 +54,7 @@ def test_events_command_refuses_invalid_kinds_cursors_and_options(remote_iris: I
     assert "no such events" in remote_iris("events", "--kind", "events.dropped").stderr
 
 
-def test_cluster_without_webhooks_says_how_to_send_events(remote_iris: Iris) -> None:
+def test_webhooks_command_without_webhooks_says_how_to_send_events(remote_iris: Iris) -> None:
     assert "iris up --webhook URL" in remote_iris("webhooks").stdout
     assert json.loads(remote_iris("webhooks", "--json").stdout) == {"webhooks": []}
 

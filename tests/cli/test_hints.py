@@ -80,14 +80,14 @@ def options_of(name: str) -> set[str]:
         ("run -a 0-9 true", "no such option '-a': use '--array 0-9'"),
     ],
 )
-def test_words_of_another_tool_get_a_hint_with_the_words_of_the_user(line: str, hint: str) -> None:
+def test_command_line_of_another_tool_gets_a_hint_with_the_matching_iris_command(line: str, hint: str) -> None:
     with pytest.raises(click.UsageError) as caught:
         program.main(line.split(), prog_name="iris", standalone_mode=False)
     assert hint in caught.value.format_message()
     assert "{" not in caught.value.format_message()
 
 
-def test_kind_of_kubectl_that_is_no_job_gets_a_hint(remote_iris: Iris) -> None:
+def test_resource_of_kubectl_that_is_not_a_job_gets_a_hint(remote_iris: Iris) -> None:
     assert "'iris top' shows the tasks that run" in remote_iris("top", "pods", code=1).stderr
 
 

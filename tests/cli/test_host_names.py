@@ -40,7 +40,7 @@ def _has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
-def test_host_with_only_an_ipv6_address_is_bound_and_found_by_jobs(iris: Iris, tmp_path: Path) -> None:
+def test_cluster_on_a_host_name_with_only_an_ipv6_address_runs_jobs(iris: Iris, tmp_path: Path) -> None:
     before = _own_hosts(tmp_path, "::1 six")
     say = "echo $IRIS_BIND_HOST $IRIS_CONTROLLER_ADDRESS; test -n $IRIS_PORT_WEB && echo has a port"
     words = [

@@ -70,13 +70,13 @@ def test_id_of_a_job_stands_for_this_job_even_if_other_ids_begin_with_it() -> No
     assert names(jobs, "p/task-0") == ["p/task-0"], "the child job before the task of p"
 
 
-def test_beginning_of_one_id_stands_for_the_job() -> None:
+def test_beginning_of_exactly_one_job_id_stands_for_this_job() -> None:
     jobs = Jobs("train-1a", "train-2b", "train-2b/eval", "eval")
     assert names(jobs, "train-1", "train-2", "train-1/task-1") == ["train-1a", "train-2b", "train-1a/task-1"]
     assert names(jobs, "train-2b/e") == ["train-2b/eval"]
 
 
-def test_beginning_of_several_ids_is_refused_with_the_candidates() -> None:
+def test_beginning_of_several_job_ids_is_refused_with_the_candidates() -> None:
     jobs = Jobs("train-1a!", "train-2b", *(f"train-{i}" for i in range(30, 40)))
     with pytest.raises(InvalidArgumentError) as caught:
         names(jobs, "train")
@@ -104,7 +104,7 @@ def test_pattern_matches_each_part_of_an_id_on_its_own() -> None:
     assert not matches("a", "A")
 
 
-def test_at_sign_or_no_name_stands_for_the_latest_job_that_is_no_child_job() -> None:
+def test_at_sign_or_no_name_stands_for_the_latest_root_job() -> None:
     jobs = Jobs("first", "last", "last/child")
     assert names(jobs) == names(jobs, "@") == ["last"]
     assert names(jobs, "@/task-1") == ["last/task-1"]
@@ -114,7 +114,7 @@ def test_at_sign_or_no_name_stands_for_the_latest_job_that_is_no_child_job() -> 
         names(Jobs())
 
 
-def test_unknown_name_is_refused_with_similar_ids() -> None:
+def test_unknown_job_name_is_refused_with_similar_job_ids() -> None:
     with pytest.raises(NotFoundError, match=r"did you mean spelling\?"):
         names(Jobs("spelling"), "spellling")
     with pytest.raises(NotFoundError, match="'iris ps --all' shows all jobs"):

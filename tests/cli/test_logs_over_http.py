@@ -87,7 +87,9 @@ def test_text_of_the_log_route_is_what_iris_logs_prints(remote_iris: Iris, job: 
     ("words", "query"),
     [("-f", "follow=1"), ("--tail 5", "tail=5"), ("--grep err --attempt 1", "grep=err&attempt=1")],
 )
-def test_objects_of_the_log_route_are_those_of_iris_logs(remote_iris: Iris, job: str, words: str, query: str) -> None:
+def test_json_objects_of_the_log_route_equal_the_objects_of_iris_logs(
+    remote_iris: Iris, job: str, words: str, query: str
+) -> None:
     printed = [json.loads(line) for line in remote_iris("logs", job, "--json", *words.split()).stdout.splitlines()]
     found = [json.loads(line) for line in curl(remote_iris, job, query, "application/x-ndjson").splitlines()]
     assert found[-1]["event"] == "ended"
@@ -96,7 +98,7 @@ def test_objects_of_the_log_route_are_those_of_iris_logs(remote_iris: Iris, job:
     assert without_cursors([one for one in found if "event" not in one]) == without_cursors(printed)
 
 
-def test_cursor_of_iris_logs_continues_in_the_log_route(remote_iris: Iris, job: str) -> None:
+def test_log_route_continues_after_a_cursor_of_iris_logs(remote_iris: Iris, job: str) -> None:
     printed = remote_iris.lines(job)
     for number in (0, 4, len(printed) - 1):
         query = f"cursor={printed[number]['cursor']}&source=stdout&source=stderr"
@@ -105,6 +107,6 @@ def test_cursor_of_iris_logs_continues_in_the_log_route(remote_iris: Iris, job: 
         assert [(one["task"], one["attempt"], one["message"]) for one in found if "event" not in one] == rest
 
 
-def test_raw_bytes_of_the_log_route_are_those_of_iris_logs(remote_iris: Iris, job: str) -> None:
+def test_raw_bytes_of_the_log_route_equal_the_raw_output_of_iris_logs(remote_iris: Iris, job: str) -> None:
     printed = remote_iris("logs", job, "--raw", "--task", "1", "--source", "stdout").stdout
     assert curl(remote_iris, job, "task=1&source=stdout", "application/octet-stream") == printed

@@ -18,7 +18,7 @@ Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 HOLD = "def hold_memory(): return [bytes(1000) for _ in range(20000)]\nheld = hold_memory()\n"
 
 
-def test_profile_of_a_killed_program_is_stored_and_shown_as_text_json_and_page(
+def test_memory_profile_of_a_killed_program_is_stored_and_shown_in_each_format(
     remote_iris: Iris, client: IrisClient
 ) -> None:
     folder = remote_iris.folder / "space"
@@ -49,7 +49,9 @@ def hold() -> int:
     return len(held)
 
 
-def test_profile_of_a_callable_has_its_function_and_its_result(client: IrisClient, tmp_path: Path) -> None:
+def test_memory_profile_of_a_callable_names_its_function_and_keeps_its_result(
+    client: IrisClient, tmp_path: Path
+) -> None:
     job = client.run(hold, name=unique("hold"), profile_memory=True)
     job.wait(progress=False)
     assert job.results() == [20000]
@@ -62,7 +64,7 @@ def test_profile_of_a_callable_has_its_function_and_its_result(client: IrisClien
         read_memory_profile(Path(__file__))
 
 
-def test_task_whose_python_lacks_memray_fails_before_it_runs(client: IrisClient) -> None:
+def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(client: IrisClient) -> None:
     # With -I and -S, Python finds no installed packages.
     command = [sys.executable, "-I", "-S", "-c", "print('ran')"]
     job = client.run(command, name=unique("lacks"), profile_memory=True)
@@ -72,17 +74,17 @@ def test_task_whose_python_lacks_memray_fails_before_it_runs(client: IrisClient)
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "true"], ["python"], ["python", "-m"], ["torchrun", "a.py"]])
-def test_command_that_is_no_python_program_is_refused(client: IrisClient, command: list[str]) -> None:
+def test_memory_profile_of_a_command_that_is_not_python_is_refused(client: IrisClient, command: list[str]) -> None:
     with pytest.raises(InvalidArgumentError, match="profile_memory needs a Python function, or a command such as"):
         client.run(command, profile_memory=True)
 
 
-def test_output_with_the_name_of_the_profile_is_refused(client: IrisClient) -> None:
+def test_output_with_the_directory_name_of_the_memory_profile_is_refused(client: IrisClient) -> None:
     with pytest.raises(InvalidArgumentError, match="give your outputs another name"):
         client.run(["python", "a.py"], profile_memory=True, outputs=["memory-profile"])
 
 
-def test_job_without_a_memory_profile_is_named_with_the_next_step(remote_iris: Iris) -> None:
+def test_error_for_a_job_without_a_memory_profile_names_the_next_step(remote_iris: Iris) -> None:
     job = remote_iris.detach("true")
     remote_iris("wait", job)
     assert "Submit the job with 'iris run --profile-memory'" in remote_iris("profile", "--memory", job, code=1).stderr

@@ -46,7 +46,7 @@ def test_stack_shows_stacks_with_variables_on_request_and_fails_if_no_task_is_re
     remote_iris("kill", name)
 
 
-def test_stack_and_profile_of_an_ended_job_name_the_commands_that_show_it(remote_iris: Iris) -> None:
+def test_errors_of_stack_and_profile_for_an_ended_job_mention_describe_and_logs(remote_iris: Iris) -> None:
     name = remote_iris.detach("exit 3")
     remote_iris("wait", name, code=3)
     for words in (("stack", name), ("stack", name, "--json"), ("profile", name, "--duration", "1s")):

@@ -12,7 +12,7 @@ from iris.cli.commands.measurements.usage import sparkline
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
-def test_usage_shows_the_sum_and_each_task(remote_iris: Iris) -> None:
+def test_usage_command_shows_the_sum_over_the_job_and_each_task(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600", "-n", "2", "--cpu", "0.5", "--independent")
     wait_until(lambda: any(2 in one["num_tasks"] for one in remote_iris.json("usage", name)["series"]), "measurements")
     document = remote_iris.json("usage", name, "--tasks")
@@ -28,7 +28,7 @@ def test_usage_shows_the_sum_and_each_task(remote_iris: Iris) -> None:
     assert remote_iris.json("usage", f"{name}/task-1")["series"][0]["times_ms"]
 
 
-def test_usage_of_a_job_that_waits_says_that_nothing_was_measured(remote_iris: Iris) -> None:
+def test_usage_command_for_a_waiting_job_says_that_nothing_was_measured(remote_iris: Iris) -> None:
     name = remote_iris.detach("true", "--gpu", "64")
     assert "nothing was measured" in remote_iris("usage", name).stdout
     assert remote_iris.json("usage", name)["series"] == []
@@ -46,7 +46,5 @@ def test_usage_of_a_job_that_waits_says_that_nothing_was_measured(remote_iris: I
         (list(range(1000)), [1] * 1000, "█" * 10),
     ],
 )
-def test_small_plot_shows_the_largest_value_of_each_part_of_the_time(
-    times: list[int], values: list[int], plot: str
-) -> None:
+def test_small_plot_shows_the_largest_value_of_each_interval(times: list[int], values: list[int], plot: str) -> None:
     assert sparkline(times, values, 10) == plot

@@ -36,7 +36,7 @@ def test_wait_ends_with_the_jobs_and_exits_with_the_first_code_that_is_not_0(rem
     assert document["timed_out"] is False
 
 
-def test_wait_with_any_returns_when_the_first_job_has_ended(remote_iris: Iris, tmp_path: Path) -> None:
+def test_wait_command_with_any_returns_when_the_first_job_has_ended(remote_iris: Iris, tmp_path: Path) -> None:
     endless, job = remote_iris.detach("exec sleep 600"), remote_iris.detach(blocked(tmp_path / "go"))
     waits = remote_iris.start("wait", "--any", endless, f"{job}/task-0")
     (tmp_path / "go").touch()
@@ -74,7 +74,7 @@ def test_attach_leaves_the_job_running_after_ctrl_c_in_a_terminal(remote_iris: I
     assert remote_iris("attach", name, code=4)
 
 
-def test_error_of_iris_itself_exits_with_125_where_the_code_is_the_code_of_a_job(remote_iris: Iris) -> None:
+def test_commands_that_exit_with_the_code_of_a_job_exit_with_125_after_an_error_of_iris(remote_iris: Iris) -> None:
     for words in (["run", "true"], ["wait", "x"], ["attach", "x"], ["logs", "-f", "x"]):
         assert "iris: " in remote_iris("--address", "127.0.0.1:9", *words, code=125).stderr
     for words in (["ps"], ["status", "x"], ["logs", "x"]):

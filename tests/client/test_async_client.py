@@ -325,7 +325,9 @@ async def test_progress_of_a_workspace_is_reported_on_the_event_loop(aclient: As
 
 
 @pytest.mark.parametrize("at", ["packing", "sending"])
-async def test_error_of_on_progress_is_raised_by_run(aclient: AsyncIrisClient, tmp_path: Path, at: str) -> None:
+async def test_run_raises_the_error_of_its_on_progress_function(
+    aclient: AsyncIrisClient, tmp_path: Path, at: str
+) -> None:
     (tmp_path / at).write_bytes(b"".join(i.to_bytes(4, "little") for i in range(300_000)))
 
     def on_progress(stage: str, done: int, total: int) -> None:

@@ -25,11 +25,11 @@ from contracts.log_following import (  # noqa: F401 - the contract's tests and t
     test_job_and_task_handles_read_logs,
     test_prompt_is_returned_although_a_filter_excluded_earlier_lines,
     test_prompt_is_returned_once_while_the_task_waits,
-    test_raw_bytes,
+    test_raw_stream_returns_the_exact_bytes_of_a_source,
     test_server_closes_the_stream_of_a_reader_that_leaves,
     test_stream_of_several_tasks_keeps_the_order_of_each_task,
     test_stream_of_some_tasks_continues_from_a_cursor,
-    test_stream_without_follow_ends_with_the_present_lines,
+    test_stream_without_follow_ends_after_the_lines_that_exist,
 )
 from support.async_client import open_async_client
 from support.chaos_proxy import ChaosProxy

@@ -40,7 +40,7 @@ def jobs(shared_cluster: LocalServer) -> Iterator[dict[str, Job]]:
         jobs["runs"].terminate()
 
 
-def test_state_of_a_job_equals_its_name(jobs: dict[str, Job]) -> None:
+def test_state_of_a_job_compares_equal_to_the_name_of_the_state(jobs: dict[str, Job]) -> None:
     assert jobs["good"].state == "SUCCEEDED"
     assert jobs["bad"].state == JobState.FAILED
     assert jobs["runs"].state == cluster_pb2.JOB_STATE_RUNNING
@@ -64,7 +64,7 @@ def test_state_of_an_unknown_job_is_not_found(client: IrisClient) -> None:
         client.job("no-such-job").state  # noqa: B018 - Reading the attribute makes the call.
 
 
-def test_status_without_tasks_has_the_counts_and_no_tasks(jobs: dict[str, Job], client: IrisClient) -> None:
+def test_job_status_without_tasks_still_has_the_numbers_of_tasks(jobs: dict[str, Job], client: IrisClient) -> None:
     brief = client.cluster.get_job_status(jobs["bad"], without_tasks=True)
     assert (len(brief.tasks), brief.num_tasks, brief.tasks_failed) == (0, 2, 1)
     assert len(client.cluster.get_job_status(jobs["bad"]).tasks) == 2

@@ -296,7 +296,7 @@ def test_retry_of_the_failed_tasks_keeps_their_inputs(client: IrisClient, tmp_pa
         ({"inputs": ["a", 1]}, "input 1 of inputs must be text"),
     ],
 )
-def test_inputs_of_a_command_are_checked(client: IrisClient, options: dict[str, Any], named: str) -> None:
+def test_invalid_inputs_of_a_command_are_refused(client: IrisClient, options: dict[str, Any], named: str) -> None:
     given = {"inputs": ["a"], "coscheduled": False} | options
     with pytest.raises(InvalidArgumentError, match=named):
         client.run(["true"], **given)

@@ -13,7 +13,7 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
     follow,
     run,
     test_follow_through_chaos_returns_every_byte_once,
-    test_other_attempts_can_be_read,
+    test_log_of_each_attempt_can_be_read,
     test_reader_continues_from_any_cursor,
     test_server_closes_the_stream_of_a_reader_that_leaves,
     test_stream_of_some_tasks_continues_from_a_cursor,

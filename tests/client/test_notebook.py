@@ -96,7 +96,7 @@ def test_job_in_a_notebook_is_a_table_that_follows_the_job_to_its_end(shown: Any
     assert "<table>" in html_of(others[-1])
 
 
-def test_messages_in_a_notebook_are_tables(shown: Any) -> None:
+def test_status_messages_in_a_notebook_are_shown_as_tables(shown: Any) -> None:
     job, task, listed, machines = shown["values"]
     for value, words in (
         (job, "1/1 failed"),
@@ -134,7 +134,7 @@ asyncio.run(cell())
     assert "<b>task async-book-" in pages
 
 
-def test_blocking_call_in_a_cell_gives_no_warning(shared_cluster: LocalServer, tmp_path: Path) -> None:
+def test_blocking_call_in_a_notebook_cell_gives_no_warning(shared_cluster: LocalServer, tmp_path: Path) -> None:
     text = """
 import warnings
 warnings.simplefilter("error")
@@ -164,7 +164,7 @@ with show_progress(None, Progress("map <b>", total=4), quiet_s=0) as display:
     assert html_of(published[-1]) == '<div class="iris-progress">done &amp; dusted</div>'
 
 
-def test_handle_in_a_terminal_of_ipython_is_its_repr(shared_cluster: LocalServer, tmp_path: Path) -> None:
+def test_job_handle_in_a_terminal_of_ipython_is_shown_as_its_repr(shared_cluster: LocalServer, tmp_path: Path) -> None:
     text = 'del shell.kernel\nshow(IrisClient.remote(address).job("train"))\n'
     shown = run(text, shared_cluster, "unused", tmp_path)
     assert shown == {"published": [], "values": [{"text/plain": "Job('train')"}]}

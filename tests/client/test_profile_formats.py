@@ -39,7 +39,7 @@ def test_profile_is_the_sum_of_the_answers_of_several_calls() -> None:
     assert total.profile() == Profile("train", 3, 100, {(MAIN,): 12}, (ProfiledTask("train/task-3", 3, 12),))
 
 
-def test_task_that_ends_during_a_profile_keeps_its_samples_and_has_no_reason() -> None:
+def test_profile_keeps_the_samples_of_a_task_that_ends_meanwhile() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(5), 2)
     total.add(answer(0, pb.STACK_REASON_NOT_RUNNING, "the task has ended"), 2)
@@ -47,7 +47,7 @@ def test_task_that_ends_during_a_profile_keeps_its_samples_and_has_no_reason() -
     assert (total.is_over, total.seconds) == (True, 2)
 
 
-def test_task_without_samples_in_a_profile_has_a_reason() -> None:
+def test_profile_contains_the_reason_why_a_task_has_no_samples() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(0, pb.STACK_REASON_NOT_PYTHON, "not Python"), 2)
     assert total.profile().tasks == (ProfiledTask("train/task-3", 3, 0, "NOT_PYTHON", "not Python"),)

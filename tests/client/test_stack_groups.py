@@ -63,7 +63,7 @@ def test_threads_of_a_pool_are_one_group_with_their_number() -> None:
     assert "task 0, 4 threads, busy:  resize images.py:3 < _worker thread.py:81" in str(stacks)
 
 
-def test_full_text_shows_whole_paths_and_variables() -> None:
+def test_full_text_of_stacks_shows_whole_paths_and_variables() -> None:
     values = ((Variable("key", "'x'", True),), ())
     stacks = JobStacks("g", (task(0, ThreadStack("MainThread", 1, False, False, NEXT, values)),))
     assert describe(stacks, full=True).splitlines()[3:] == [
@@ -74,7 +74,7 @@ def test_full_text_shows_whole_paths_and_variables() -> None:
     ]
 
 
-def test_tasks_with_different_values_are_different_groups() -> None:
+def test_tasks_with_different_values_of_variables_are_in_different_groups_of_stacks() -> None:
     tasks = [
         task(index, ThreadStack("MainThread", 1, False, False, NEXT, ((Variable("i", str(index), False),),)))
         for index in range(2)
@@ -82,7 +82,7 @@ def test_tasks_with_different_values_are_different_groups() -> None:
     assert len(merge(tasks).groups) == 2
 
 
-def test_unread_tasks_and_processes_have_their_reasons_in_the_text() -> None:
+def test_text_of_stacks_shows_why_tasks_and_processes_were_not_read() -> None:
     sleep = ProcessStacks(6, 5, "sleep", "sleeping", (), "NOT_PYTHON", "the process is not a Python program")
     shut = ProcessStacks(8, 5, "python", "sleeping", (), "PERMISSION", "kernel.yama.ptrace_scope is 1")
     stacks = JobStacks(

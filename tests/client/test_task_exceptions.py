@@ -123,7 +123,9 @@ def raise_unprintable() -> None:
         (raise_unprintable, "é"),
     ],
 )
-def test_exception_that_cannot_be_pickled_is_returned_as_text(client: IrisClient, function: Any, expected: str) -> None:
+def test_exception_of_a_task_that_cannot_be_pickled_is_returned_as_text(
+    client: IrisClient, function: Any, expected: str
+) -> None:
     cause = results_error(client.run(function)).__cause__
     remote = cause if isinstance(cause, RemoteTraceback) else cause.__cause__ if cause else None
     assert isinstance(remote, RemoteTraceback)

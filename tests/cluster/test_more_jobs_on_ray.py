@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
-    test_a_timeout,
-    test_a_workspace,
-    test_endpoints_from_inside_a_job,
+    test_each_task_of_a_job_gets_its_own_environment_variables,
     test_independent_tasks_are_retried_alone,
-    test_multi_task_job,
     test_output_written_on_sigterm_is_kept,
     test_script_without_its_interpreter_fails_with_the_reason,
     test_task_ends_with_its_first_process_and_ends_its_children,
+    test_task_registers_an_endpoint_that_others_look_up,
+    test_task_that_exceeds_its_timeout_fails,
+    test_tasks_run_in_separate_copies_of_the_workspace,
     test_two_ports_per_task_are_free_distinct_and_known,
 )
 

@@ -136,14 +136,16 @@ def test_logs_of_a_task_that_no_worker_has_had_are_empty(cluster_client: RemoteC
 
 
 @pytest.mark.parametrize("task_id", ["", "x/task-", "x/task--1", "x/task-1.5", "x/7", "task-0"])
-def test_fetch_task_logs_of_an_invalid_id(cluster_client: RemoteClusterClient, task_id: str) -> None:
+def test_fetch_task_logs_of_an_invalid_task_id_raises_a_value_error(
+    cluster_client: RemoteClusterClient, task_id: str
+) -> None:
     with pytest.raises(ValueError) as caught:
         cluster_client.fetch_task_logs(task_id)
     assert repr(task_id) in str(caught.value)
     assert "{job_id}/task-{index}" in str(caught.value)
 
 
-def test_fetch_task_logs_of_an_unknown_task(cluster_client: RemoteClusterClient) -> None:
+def test_fetch_task_logs_of_an_unknown_task_raises_not_found(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, ["true"])
     for task_id in (f"{job_id}/task-1", "no-such-job/task-0"):
         with pytest.raises(NotFoundError):
@@ -190,7 +192,7 @@ def test_watch_job_raises_after_its_timeout(cluster_client: RemoteClusterClient)
         cluster_client.terminate_job(job_id)
 
 
-def test_list_jobs_is_in_order_and_without_tasks(cluster_client: RemoteClusterClient) -> None:
+def test_list_jobs_returns_jobs_in_order_and_without_tasks(cluster_client: RemoteClusterClient) -> None:
     job_ids = [launch(cluster_client, ["true"], replicas=2) for _ in range(3)]
     jobs = [job for job in cluster_client.list_jobs() if job.job_id in job_ids]
     assert [job.job_id for job in jobs] == job_ids

@@ -33,7 +33,7 @@ def put(path: Path | str, what: str) -> str:
     return f"echo {what} > {path}.new && mv {path}.new {path}"
 
 
-def test_multi_task_job(client: IrisClient) -> None:
+def test_each_task_of_a_job_gets_its_own_environment_variables(client: IrisClient) -> None:
     job = client.run(shell("env"), replicas=4, env={"MINE": "yes", "IRIS_TASK_INDEX": "77"})
     status = job.wait(timeout=60)
     assert status.state == pb.JOB_STATE_SUCCEEDED
@@ -51,7 +51,9 @@ def test_multi_task_job(client: IrisClient) -> None:
         assert env["MINE"] == "yes"
 
 
-def test_task_log_streaming(client: IrisClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_a_task_are_streamed_while_the_task_runs(
+    client: IrisClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     gate = tmp_path / "gate"
     script = f"echo before; echo oops >&2; while [ ! -e {gate} ]; do sleep 0.05; done; echo after $IRIS_TASK_INDEX"
     job = client.run(shell(script), replicas=3)
@@ -87,7 +89,7 @@ def test_failure_domain_kills_remaining_tasks(client: IrisClient) -> None:
     ]
 
 
-def test_failures_within_tolerance(client: IrisClient) -> None:
+def test_job_succeeds_if_at_most_max_task_failures_tasks_fail(client: IrisClient) -> None:
     job = client.run(shell("[ $IRIS_TASK_INDEX != 1 ]"), replicas=3, max_task_failures=1)
     status = job.wait(timeout=60)
     assert (status.state, status.exit_code, status.tasks_failed) == (pb.JOB_STATE_SUCCEEDED, 0, 1)
@@ -123,14 +125,14 @@ def test_independent_tasks_are_retried_alone(client: IrisClient) -> None:
     assert [len(task.attempts) for task in status.tasks] == [1, 3]
 
 
-def test_five_jobs_at_once(client: IrisClient) -> None:
+def test_five_jobs_that_run_at_once_keep_separate_logs(client: IrisClient) -> None:
     jobs = [client.run(shell(f"echo {n}.$IRIS_TASK_INDEX"), replicas=3) for n in range(5)]
     for n, job in enumerate(jobs):
         job.wait(timeout=60)
         assert [[entry.message for entry in task.logs()] for task in job.tasks()] == [[f"{n}.{i}"] for i in range(3)]
 
 
-def test_kill_while_building(client: IrisClient, tmp_path: Path) -> None:
+def test_job_that_is_terminated_while_it_is_prepared_ends_killed(client: IrisClient, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     for n in range(300):
@@ -142,7 +144,7 @@ def test_kill_while_building(client: IrisClient, tmp_path: Path) -> None:
     assert {task.state for task in status.tasks} == {pb.TASK_STATE_KILLED}
 
 
-def test_kill_while_running_ends_the_group_and_processes_that_left_it(client: IrisClient, tmp_path: Path) -> None:
+def test_terminate_ends_the_process_group_and_processes_that_left_it(client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         setsid sh -c '{put(f"{tmp_path}/left", "$$")}; exec sleep 300' &
         sh -c 'trap "" TERM; {put(f"{tmp_path}/stubborn", "$$")}; while :; do sleep 1; done' &
@@ -182,7 +184,7 @@ def test_task_that_closes_its_stdout_continues(client: IrisClient) -> None:
     assert {(e.source, e.message) for e in job.tasks()[0].logs()} == {("stdout", "first"), ("stderr", "second")}
 
 
-def test_a_timeout(client: IrisClient) -> None:
+def test_task_that_exceeds_its_timeout_fails(client: IrisClient) -> None:
     job = client.run(["sleep", "300"], timeout=1)
     status = job.wait(timeout=60, raise_on_failure=False)
     assert status.state == pb.JOB_STATE_FAILED
@@ -222,7 +224,7 @@ def test_script_without_its_interpreter_fails_with_the_reason(client: IrisClient
         assert status.exit_code == 127
 
 
-def test_a_process_that_a_signal_ends(client: IrisClient) -> None:
+def test_status_of_a_task_that_a_signal_ended_names_the_signal(client: IrisClient) -> None:
     status = client.run(shell("kill -SEGV $$")).wait(timeout=60, raise_on_failure=False)
     assert (status.exit_code, status.term_signal) == (128 + signal.SIGSEGV, signal.SIGSEGV)
     assert "SIGSEGV" in status.error
@@ -260,7 +262,7 @@ def test_requested_and_other_ports_are_reached_through_the_controller(client: Ir
     job.terminate()
 
 
-def test_endpoints_from_inside_a_job(client: IrisClient, tmp_path: Path) -> None:
+def test_task_registers_an_endpoint_that_others_look_up(client: IrisClient, tmp_path: Path) -> None:
     name = unique("service")
 
     def serve() -> None:
@@ -308,7 +310,7 @@ def test_nested_jobs_end_with_their_parent(client: IrisClient, tmp_path: Path) -
     assert client.status(f"{job.job_id}/quick").state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_resource_usage(client: IrisClient, tmp_path: Path) -> None:
+def test_status_of_a_running_task_contains_its_measured_usage(client: IrisClient, tmp_path: Path) -> None:
     program = (
         "import pathlib\n"
         "block = b'x' * 64 * 2**20\n"
@@ -343,7 +345,7 @@ def test_each_attempt_has_a_separate_working_directory_unless_the_job_sets_one(
     assert "does not exist on the worker" in nowhere.wait(timeout=60, raise_on_failure=False).error
 
 
-def test_a_workspace(client: IrisClient, tmp_path: Path) -> None:
+def test_tasks_run_in_separate_copies_of_the_workspace(client: IrisClient, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     (folder / "helpers").mkdir(parents=True)
     (folder / "helpers" / "words.py").write_text("def greet():\n    return 'hello from the workspace'\n")
@@ -363,7 +365,7 @@ def test_a_workspace(client: IrisClient, tmp_path: Path) -> None:
     assert [e.message for e in again.logs() if e.source == "stdout"] == ["hello from the workspace"]
 
 
-def test_the_wire_speaks_json(client: IrisClient) -> None:
+def test_job_can_be_submitted_with_json_over_plain_http(client: IrisClient) -> None:
     import httpx
 
     headers = {"authorization": f"Bearer {client.cluster.token()}"}

@@ -137,7 +137,7 @@ async def test_a_gang_that_fits_is_held_with_a_slot_for_each_task(world: World) 
     assert all(machine.free.cpu == 4 - held[machine.name] for machine in machines)
 
 
-async def test_workers_are_shared_or_each_slot_has_its_own(world: World) -> None:
+async def test_worker_serves_only_one_slot_unless_the_engine_shares_workers(world: World) -> None:
     for gang_id in ("a@0", "b@0"):
         await world.engine.submit(gang(gang_id, slots=2))
     workers = [slot.worker_id for g in ("a@0", "b@0") for slot in (await until(world, g, GangState.HELD)).slots]
@@ -161,7 +161,7 @@ async def test_waiting_gang_holds_no_slot(world: World) -> None:
     assert len(status.slots) == 3
 
 
-async def test_the_same_id_again_has_no_effect(world: World) -> None:
+async def test_repeated_submission_of_a_gang_id_has_no_effect(world: World) -> None:
     for _ in range(3):
         await world.engine.submit(gang("a@0", slots=2, cpu=3))
     first = await until(world, "a@0", GangState.HELD)
@@ -249,7 +249,7 @@ async def test_gang_can_be_released_in_every_state(world: World) -> None:
     assert all(machine.free == machine.total and machine.tasks == 0 for machine in machines)
 
 
-async def test_release_just_after_submit(world: World) -> None:
+async def test_gang_released_just_after_its_submission_frees_its_capacity(world: World) -> None:
     for number in range(3):
         await world.engine.submit(gang(f"a@{number}", slots=2, cpu=4))
         await world.engine.release(f"a@{number}")
@@ -289,7 +289,7 @@ async def test_death_of_a_worker_loses_its_slot_and_breaks_the_gang(world: World
     assert again.lost == frozenset()
 
 
-async def test_the_next_controller_finds_everything_again(world: World) -> None:
+async def test_restarted_controller_finds_its_gangs_in_the_engine_again(world: World) -> None:
     await world.engine.submit(gang("held@0", slots=2, cpu=3, placement=Placement.SPREAD))
     before = await until(world, "held@0", GangState.HELD)
     await world.restart()
@@ -328,5 +328,5 @@ async def test_unreachable_engine_changes_no_state_of_a_gang(world: World) -> No
     await until_gone(world, "a@0")
 
 
-async def test_waiting_for_a_change_ends_with_its_time(world: World) -> None:
+async def test_engine_wait_for_change_ends_after_its_timeout(world: World) -> None:
     await world.engine.wait_for_change(0.01)

@@ -281,7 +281,7 @@ def test_follow_of_a_finished_task_returns_its_whole_log(
         check_end(reading.stream.ends, writing)
 
 
-def test_stream_without_follow_ends_with_the_present_lines(
+def test_stream_without_follow_ends_after_the_lines_that_exist(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     job = run(python(f"print('now'); sys.stdout.write('tail'); wait_for({str(tmp_path / 'gate')!r}); print('later')"))
@@ -292,7 +292,7 @@ def test_stream_without_follow_ends_with_the_present_lines(
     assert 0 not in reading.stream.ends or not reading.stream.ends[0].complete
 
 
-def test_other_attempts_can_be_read(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_log_of_each_attempt_can_be_read(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
     job = run(shell("echo attempt $IRIS_ATTEMPT_ID; exit $((2 - IRIS_ATTEMPT_ID))"), max_retries_failure=2)
     job.wait(timeout=60)
     for attempt_id in range(3):
@@ -311,7 +311,9 @@ def test_empty_log_ends_without_lines(run: Callable[..., Job], follow: Callable[
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_raw_bytes(reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading], source: str) -> None:
+def test_raw_stream_returns_the_exact_bytes_of_a_source(
+    reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading], source: str
+) -> None:
     writing = Writing(seed=13)
     job = run(writing.command())
     with reach.open_client() as client:

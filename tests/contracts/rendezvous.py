@@ -161,6 +161,8 @@ def test_gang_with_a_succeeded_task_is_not_restarted(client: IrisClient, tmp_pat
         ({"rendezvous": "jax", "max_task_failures": 1}, "max_task_failures must be 0 for a job with a rendezvous"),
     ],
 )
-def test_a_rendezvous_that_cannot_be(client: IrisClient, options: dict[str, object], words: str) -> None:
+def test_rendezvous_that_the_job_cannot_have_is_refused(
+    client: IrisClient, options: dict[str, object], words: str
+) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         client.run(["true"], replicas=2, **options)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ print("after")
     assert program.terminal.screen == ["before", "iris: a notice", "iris: map: done", "after", ""]
 
 
-def test_two_displays_on_a_terminal_have_a_row_each(start: Callable[[str], TerminalProgram]) -> None:
+def test_two_progress_displays_on_a_terminal_have_a_row_each(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 with show_progress(None, Progress("first", total=1), quiet_s=0):
@@ -119,7 +119,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_broken_stderr_ends_the_display_and_not_the_work(start: Callable[[str], TerminalProgram]) -> None:
+def test_broken_stderr_ends_the_progress_display_and_not_the_program(start: Callable[[str], TerminalProgram]) -> None:
     program = start(
         """
 class Broken:
@@ -184,5 +184,5 @@ def test_wrong_value_of_progress_is_refused(wanted: object) -> None:
         show_progress(wanted, Progress("work"))  # type: ignore[arg-type]
 
 
-def test_progress_false_is_never_shown() -> None:
+def test_progress_with_the_value_false_is_never_shown() -> None:
     assert progress_kind(False) is None

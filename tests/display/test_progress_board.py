@@ -51,9 +51,9 @@ def test_remaining_time_is_estimated_after_the_first_share_of_the_items(done: in
     assert seconds_left(Progress("map", total=100, done=done), 10.0) == left
 
 
-def test_remaining_time_of_few_items_is_not_estimated() -> None:
+def test_remaining_time_is_not_estimated_if_few_items_are_done() -> None:
     assert seconds_left(Progress("job", total=4, done=2), 10.0) is None
 
 
-def test_share_of_more_items_than_the_total_is_one() -> None:
+def test_progress_share_is_one_if_more_items_are_done_than_the_total() -> None:
     assert math.isclose(Progress("map", total=2, done=3).share, 1.0)

@@ -147,7 +147,9 @@ def test_error_of_the_controller_passes_a_proxy_unchanged(reach: Behind) -> None
         client.list_jobs()
 
 
-def test_forward_carries_a_large_transfer_in_each_direction(reach: Behind, run: Callable[..., Job]) -> None:
+def test_port_forward_through_a_proxy_carries_large_transfers_in_both_directions(
+    reach: Behind, run: Callable[..., Job]
+) -> None:
     job = run(
         [sys.executable, ROOT / "tests" / "support" / "port_server.py", "source", "sink"], ports=["source", "sink"]
     )
@@ -248,7 +250,7 @@ def test_upload_over_the_default_limit_of_a_proxy_names_the_setting(reach: Behin
         client.run(["true"], name=unique("upload"), workspace=tmp_path)
 
 
-def test_log_is_complete_although_the_proxy_loses_the_controller_in_the_middle(
+def test_log_is_complete_although_the_proxy_loses_the_controller_while_it_is_read(
     reach: Behind, run: Callable[..., Job]
 ) -> None:
     """Caddy 2.6, for example, ends an answer in an orderly way after it has lost the controller."""

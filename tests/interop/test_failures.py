@@ -117,7 +117,7 @@ def test_grpcio_gets_unimplemented_for_an_unknown_call_and_for_an_unknown_compre
     assert (grpcio.code(unknown), grpcio.code(deflate)) == ("UNIMPLEMENTED", "UNIMPLEMENTED")
 
 
-def test_request_that_grpcio_compresses_is_understood(grpcio: GrpcioClient) -> None:
+def test_compressed_request_of_grpcio_is_answered(grpcio: GrpcioClient) -> None:
     request = Controller.LookupEndpointRequest(name="x" * 1000)
     with pytest.raises(grpcio.grpc.RpcError, match="xxx") as caught:
         grpcio.unary(
@@ -131,7 +131,7 @@ def test_grpcio_checks_health_without_a_token(grpcio: GrpcioClient) -> None:
     assert check(b"", timeout=30) == b"\x08\x01"  # SERVING
 
 
-def test_grpcio_watches_changes_and_gets_the_end_of_the_stream(grpcio: GrpcioClient) -> None:
+def test_grpcio_watches_a_job_until_its_end_and_gets_the_status_ok(grpcio: GrpcioClient) -> None:
     messages = grpcio.watch("waiting")
     assert next(messages).job.state == cluster_pb2.JOB_STATE_PENDING
     grpcio.unary("TerminateJob", Controller.TerminateJobRequest(job_id="waiting"), cluster_pb2.Empty)

@@ -50,7 +50,7 @@ def test_query_uses_only_metrics_and_labels_that_exist(query: str) -> None:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_query_of_a_metric_that_all_programs_have_selects_iris(query: str) -> None:
+def test_query_of_a_metric_that_other_programs_also_have_selects_only_iris(query: str) -> None:
     for name, matchers in selectors(query):
         assert not name.startswith("process_") or matchers["job"] == "iris|iris-workers", name
 

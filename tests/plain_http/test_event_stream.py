@@ -88,7 +88,7 @@ def test_event_stream_with_max_lines_ends_after_that_many_lines_despite_cut_conn
     assert source.connections > 2
 
 
-def test_closing_event_that_was_lost_is_sent_again(curl: Curl) -> None:
+def test_closing_event_of_an_event_stream_is_sent_again_if_it_was_lost(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     url = curl.url(job, "follow=1&source=stdout")
     source = EventSource(url, os.environ["IRIS_TOKEN"])

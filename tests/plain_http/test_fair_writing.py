@@ -103,7 +103,7 @@ async def test_reader_waits_for_at_most_two_turns_of_a_caller_with_many_readers(
     assert (lane.num_running, lane.num_waiting) == (0, 0)
 
 
-async def test_reader_that_leaves_closes_its_log_and_ends_its_turn() -> None:
+async def test_log_route_closes_the_log_of_a_reader_that_disconnects() -> None:
     lane, log = writing_lane(), Log()
     written = write_items(log.items(), JsonLinesFormat(), lane, "leaver", LINES_PER_TURN)
     await anext(written)
@@ -112,7 +112,7 @@ async def test_reader_that_leaves_closes_its_log_and_ends_its_turn() -> None:
     assert (lane.num_running, lane.num_waiting) == (0, 0)
 
 
-async def test_turn_has_fewer_lines_if_each_line_has_a_cursor_of_many_tasks() -> None:
+async def test_log_writing_turn_has_fewer_lines_if_cursors_cover_many_tasks() -> None:
     tasks = (1, 1000, 10_000)
     assert [lines_per_turn(count, has_cursors=True) for count in tasks] == [LINES_PER_TURN, LINES_PER_TURN // 21, 2]
     assert lines_per_turn(10_000, has_cursors=False) == LINES_PER_TURN

@@ -301,7 +301,9 @@ def test_error_names_a_server_that_requires_a_login(serve: Callable[..., Server]
 
 
 @every_transport
-def test_answer_that_cannot_be_decoded_does_not_blame_the_caller(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_error_for_an_answer_that_cannot_be_decoded_does_not_blame_the_caller(
+    ask: ListJobs, serve: Callable[..., Server]
+) -> None:
     server = serve(http("200 OK", b"\xff\xff\xff\xff", "application/proto"))
     with pytest.raises(IrisError) as caught:
         ask(server.address)

@@ -22,7 +22,7 @@ from iris.rpc.tunnels.tunnel import Tunnel, check_tunnel_id
 # The pure state of one direction.
 
 
-def test_outgoing_bytes_are_taken_in_order_and_end_counts_as_a_byte() -> None:
+def test_outgoing_bytes_of_a_channel_are_taken_in_order_and_their_end_counts_as_one_byte() -> None:
     outgoing = Outgoing()
     outgoing.add(b"abcdef")
     outgoing.finish()
@@ -35,7 +35,7 @@ def test_outgoing_bytes_are_taken_in_order_and_end_counts_as_a_byte() -> None:
     assert outgoing.is_done
 
 
-def test_outgoing_bytes_are_taken_again_from_acknowledged_position_after_rewind() -> None:
+def test_bytes_of_a_channel_are_sent_again_from_the_acknowledged_position_after_a_rewind() -> None:
     outgoing = Outgoing()
     outgoing.add(b"abcdef")
     outgoing.take(6)
@@ -55,7 +55,7 @@ def test_lost_end_of_a_channel_is_sent_again() -> None:
     assert outgoing.take(2) == (2, b"", True)
 
 
-def test_acknowledgement_of_more_bytes_than_exist_is_refused() -> None:
+def test_acknowledgement_of_more_bytes_than_a_channel_has_is_refused() -> None:
     outgoing = Outgoing()
     outgoing.add(b"ab")
     with pytest.raises(InvalidArgumentError, match=r"received must be at most 2, .*got 3"):
@@ -70,11 +70,11 @@ def test_repeated_incoming_bytes_of_a_channel_are_dropped() -> None:
     assert incoming.has_end
 
 
-def test_incoming_bytes_after_missing_bytes_are_not_accepted() -> None:
+def test_incoming_bytes_of_a_channel_after_missing_bytes_are_not_accepted() -> None:
     assert Incoming().accept(1, b"b", end=False) is None
 
 
-def test_incoming_bytes_after_the_end_are_refused() -> None:
+def test_incoming_bytes_after_the_end_of_a_channel_are_refused() -> None:
     incoming = Incoming()
     incoming.accept(0, b"abc", end=True)
     with pytest.raises(InvalidArgumentError, match="has ended after 3 bytes, got bytes up to 4"):
@@ -91,7 +91,7 @@ def test_window_of_a_channel_shrinks_when_all_channels_hold_many_bytes() -> None
 
 
 @pytest.mark.parametrize("tunnel_id", ["", "short", "a" * 65, "with space", "ünïcödë-id"])
-def test_tunnel_id_of_another_form_is_refused(tunnel_id: str) -> None:
+def test_tunnel_id_of_an_invalid_form_is_refused(tunnel_id: str) -> None:
     with pytest.raises(InvalidArgumentError, match="tunnel_id must have 8 to 64"):
         check_tunnel_id(tunnel_id)
 
@@ -218,7 +218,7 @@ def test_sender_of_a_tunnel_stops_reading_when_its_window_is_full() -> None:
     asyncio.run(run())
 
 
-def test_reset_of_one_side_resets_the_connection_of_the_other_side_after_the_bytes() -> None:
+def test_reset_of_a_tunnel_channel_reaches_the_other_side_after_the_earlier_bytes() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         client, worker = Tunnel(Budget()), Tunnel(Budget(), on_open=lambda channel, target: None)
@@ -308,7 +308,7 @@ def test_channel_that_the_other_side_lost_is_dropped_and_reported() -> None:
     asyncio.run(run())
 
 
-def test_part_that_is_larger_than_the_window_is_accepted_in_pieces() -> None:
+def test_part_larger_than_the_window_of_its_channel_is_accepted_in_pieces() -> None:
     async def run() -> None:
         budget = Budget()
         budget.add(64 * 1024**2)  # The other channels hold so much that the window is small.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _VERSIONS = ("3.11", "3.12", "3.13")
 _ROOT = Path(__file__).parents[2]
-_TESTS = ("@tests/fast.txt", "tests/cluster/test_e2e.py::test_multi_task_job")
+_TESTS = ("@tests/fast.txt", "tests/cluster/test_e2e.py::test_each_task_of_a_job_gets_its_own_environment_variables")
 
 
 def _main() -> int:

@@ -104,7 +104,7 @@ def test_lines_of_other_tasks_are_printed_above_nested_progress_bars() -> None:
     assert view.lines.settle() == b""
 
 
-def test_ended_progress_bar_becomes_a_line_after_other_output_or_some_time() -> None:
+def test_ended_progress_bar_becomes_a_line_when_other_output_or_a_pause_follows() -> None:
     view = View()
     view.add(b"\r 99%\r100%\n")
     view.add(b"next\n")
@@ -118,7 +118,7 @@ def test_ended_progress_bar_becomes_a_line_after_other_output_or_some_time() -> 
     assert view.text()[-1] == "t0 | plain"
 
 
-def test_rows_of_a_task_that_moves_up_endlessly_are_bounded() -> None:
+def test_number_of_rows_is_bounded_if_a_task_moves_the_cursor_up_endlessly() -> None:
     view = View()
     chance = random.Random(3)
     for _ in range(2000):

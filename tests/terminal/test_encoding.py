@@ -96,7 +96,9 @@ def test_help_with_a_closed_pipe_ends_quietly(words: tuple[str, ...]) -> None:
     assert b"Exception" not in done.stderr
 
 
-def test_answers_and_lines_are_printed_to_an_ascii_output(shared_cluster: LocalServer, client: IrisClient) -> None:
+def test_answers_of_commands_and_log_lines_are_printed_to_an_ascii_output(
+    shared_cluster: LocalServer, client: IrisClient
+) -> None:
     name = unique("größe")
     job = client.run(shell("echo € 🙂"), name=name)
     job.wait()

@@ -31,7 +31,7 @@ def labelled(lines: Lines, *parts: tuple[int, bytes]) -> bytes:
     return b"".join(lines.add(entries(task, text), b"t%d |" % task) for task, text in parts)
 
 
-def test_bytes_without_a_prefix_are_written_unchanged() -> None:
+def test_output_lines_without_labels_are_written_unchanged() -> None:
     for is_terminal in (False, True):
         lines = Lines(is_terminal)
         written = plain(lines, (0, b"one\ntwo\n"), (0, b"half"), (0, b" of it\n"), (0, b"\r 1%"), (0, b"\r 2%"))
@@ -112,14 +112,14 @@ def test_unfinished_line_ends_with_a_newline_when_its_task_ends(is_terminal: boo
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_lines_of_an_earlier_attempt_end_when_the_next_attempt_writes(is_terminal: bool) -> None:
+def test_unfinished_line_of_an_attempt_is_ended_when_the_next_attempt_writes(is_terminal: bool) -> None:
     lines = Lines(is_terminal)
     first = lines.add(entries(0, b"\r 1%", source="stderr"), b"t0 |")
     second = lines.add(entries(0, b"again\n", attempt=1), b"t0 |")
     assert first + second == b"t0 | %b 1%%\nt0 | again\n" % (b"" if is_terminal else b"\r")
 
 
-def test_line_too_long_to_hold_is_printed_in_pieces() -> None:
+def test_line_longer_than_the_line_buffer_is_printed_in_pieces() -> None:
     lines = Lines(True)
     long = b"x" * (64 * 1024)
     assert labelled(lines, (0, long), (0, b"y"), (0, b"z\n")) == b"t0 | " + long + "\nt0 |…yz\n".encode()

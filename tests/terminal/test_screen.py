@@ -99,7 +99,9 @@ def test_terminal_that_becomes_narrower_keeps_no_stale_rows(shown: Callable[[int
         ("\x1b[2J\x1b]0;title\x07\x1b[5Ahere", "t0 | here"),
     ],
 )
-def test_cut_row_ends_in_a_whole_character(shown: Callable[[int], Shown], text: str, row: str) -> None:
+def test_terminal_row_that_is_cut_ends_with_a_whole_character(
+    shown: Callable[[int], Shown], text: str, row: str
+) -> None:
     view = shown(20)
     view.add(1, "whole\n")
     view.add(0, text)
@@ -119,7 +121,7 @@ print("after")
 """
 
 
-def test_wait_on_a_terminal_moves_bars_and_shows_prompts(
+def test_wait_on_a_terminal_redraws_progress_bars_and_shows_prompts(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:
     wait = "while [ ! -e %s ]; do sleep 0.05; done"
@@ -148,7 +150,9 @@ def test_wait_on_a_terminal_moves_bars_and_shows_prompts(
         terminal.close()
 
 
-def test_wait_prints_to_a_replaced_stdout(shared_cluster: LocalServer, client: IrisClient, tmp_path: Path) -> None:
+def test_wait_prints_to_the_object_that_replaces_stdout(
+    shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
+) -> None:
     job = client.run(["sh", "-c", "printf '\\r 10%%\\r 20%%\\n'"])
     program = (
         "import io, sys\n"

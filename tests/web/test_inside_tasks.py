@@ -86,7 +86,7 @@ def test_banner_about_a_hang_disappears_when_the_job_ends(
     expect(page.locator(".hang-banner")).to_have_count(0)
 
 
-def test_stacks_of_all_tasks_are_merged_like_those_of_the_command(
+def test_page_merges_the_stacks_of_all_tasks_as_iris_stack_does(
     shared_cluster: LocalServer, client: IrisClient, gang: Job, pages: Pages
 ) -> None:
     page = pages.open(shared_cluster.address, route_of(gang, "/stacks"))
@@ -112,7 +112,7 @@ def test_stacks_of_all_tasks_are_merged_like_those_of_the_command(
     assert len(words(page)) == 2
 
 
-def test_stacks_are_read_again_on_request_with_variables_as_text(
+def test_page_reads_stacks_again_on_request_and_shows_variables_as_text(
     shared_cluster: LocalServer, gang: Job, pages: Pages
 ) -> None:
     page = pages.open(shared_cluster.address, route_of(gang, "/stacks", "?task=1"))

@@ -61,7 +61,7 @@ def names(page: Page) -> list[str]:
     return page.locator("[data-row-focus]").all_inner_texts()
 
 
-def test_new_job_appears_runs_and_ends_in_the_list(
+def test_list_of_jobs_shows_when_a_new_job_appears_runs_and_ends(
     server: LocalServer, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     page = pages.open(server.address)
@@ -111,14 +111,14 @@ def test_filters_of_the_list_of_jobs_are_in_the_address_and_survive_a_reload(ser
     expect(page).to_have_url(re.compile(r"#/jobs$"))
 
 
-def test_filter_that_no_job_meets_offers_all_jobs(server: LocalServer, pages: Pages) -> None:
+def test_filter_without_a_matching_job_offers_to_show_all_jobs(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, "#/jobs?name=nothing-like-this")
     expect(page.get_by_role("heading", name="No job meets these conditions")).to_be_visible()
     page.get_by_role("button", name="Show all jobs").click()
     expect(page.get_by_role("link", name="old-09999")).to_be_visible()
 
 
-def test_two_thousand_jobs_have_pages_and_few_rows_in_the_document(server: LocalServer, pages: Pages) -> None:
+def test_list_of_two_thousand_jobs_has_pages_and_few_rows_in_the_document(server: LocalServer, pages: Pages) -> None:
     page = pages.open(server.address, "#/jobs?name=old-")
     table = page.get_by_role("table", name="Jobs")
     expect(table).to_have_attribute("aria-rowcount", "1001")
@@ -133,7 +133,7 @@ def test_two_thousand_jobs_have_pages_and_few_rows_in_the_document(server: Local
     expect(page.get_by_role("link", name="old-09999")).to_be_visible()
 
 
-def test_row_in_view_stays_in_place_while_new_jobs_come(
+def test_visible_row_of_the_list_of_jobs_stays_in_place_when_new_jobs_appear(
     server: LocalServer, client: RemoteClusterClient, pages: Pages
 ) -> None:
     page = pages.open(server.address)
@@ -202,7 +202,7 @@ def test_page_shows_a_lost_connection_until_the_controller_answers_again(pages: 
     pages.errors.clear()
 
 
-def test_empty_cluster_shows_the_first_command(pages: Pages, tmp_path: Path) -> None:
+def test_list_of_a_cluster_without_jobs_shows_a_command_that_submits_a_job(pages: Pages, tmp_path: Path) -> None:
     with (
         serving(FakeEngine(), Store(tmp_path / "controller.db")) as empty,
         RemoteClusterClient(empty.address) as client,

@@ -75,7 +75,7 @@ class LogPage:
         self.page.mouse.wheel(0, -pixels)
 
 
-def test_log_shows_a_retry_and_how_each_attempt_ended(
+def test_log_view_shows_a_retry_and_how_each_attempt_ended(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -165,7 +165,7 @@ def drawn_lines(log: LogPage) -> dict[str, str]:
         log.rows.evaluate("rows => rows.scrollBy(0, rows.clientHeight)")
 
 
-def test_large_log_shows_its_end_its_middle_and_its_beginning_without_loading_the_rest(
+def test_log_view_shows_any_part_of_a_large_log_without_loading_the_rest(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -270,7 +270,7 @@ def numbers_of(log: LogPage) -> list[int]:
 
 
 @pytest.mark.long
-def test_log_of_two_gigabytes_shows_its_end_and_its_middle(
+def test_log_view_shows_the_end_and_the_middle_of_a_log_of_two_gigabytes(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
 ) -> None:
     count = 20_000_000
@@ -341,7 +341,7 @@ def test_log_view_continues_by_itself_when_the_log_can_be_read_again(
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def test_search_in_a_log_goes_from_match_to_match_and_a_link_leads_to_the_line(
+def test_search_in_the_log_view_goes_from_match_to_match_and_a_link_opens_the_line(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)
@@ -479,7 +479,7 @@ def test_log_view_says_why_a_job_waits_and_what_to_do_about_an_unknown_job(
     expect(unknown.page.get_by_role("alert")).to_contain_text("no-such-job")
 
 
-def test_end_of_a_log_stays_in_sight_when_the_window_becomes_narrow(
+def test_log_view_keeps_the_end_of_the_log_in_sight_when_the_window_becomes_narrow(
     cluster: StandingCluster, large_job: str, pages: Pages
 ) -> None:
     log = LogPage(pages, cluster, large_job)

@@ -149,7 +149,9 @@ def test_profile_is_stopped_early_and_keeps_its_samples(shared_cluster: LocalSer
     expect(summary(page)).to_contain_text(re.compile("samples of 2 tasks in [24] seconds"))
 
 
-def test_tasks_without_samples_have_a_reason(client: IrisClient, shared_cluster: LocalServer, pages: Pages) -> None:
+def test_view_of_a_profile_shows_why_a_task_has_no_samples(
+    client: IrisClient, shared_cluster: LocalServer, pages: Pages
+) -> None:
     ended = client.run(["true"], name=unique("ended"))
     client.wait(ended.job_id)
     page = pages.open(shared_cluster.address, f"#/jobs/{ended.job_id}/profile")
@@ -161,7 +163,7 @@ def test_tasks_without_samples_have_a_reason(client: IrisClient, shared_cluster:
     expect(page.get_by_role("alert")).to_contain_text("The controller cannot be reached.")
 
 
-def test_reader_cannot_profile(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
+def test_user_with_the_role_reader_cannot_profile_a_job(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
     page = pages.open(shared_cluster.address, f"#/jobs/{job.job_id}/profile", secret=token("reader", name="bob"))
     expect(page.get_by_text("Only the owner of a job (tests) and admins can profile its tasks.")).to_be_visible()
     expect(page.get_by_role("button", name="Profile")).to_have_count(0)

@@ -113,7 +113,7 @@ def test_shell_echoes_runs_commands_and_reports_its_exit_code(
     wait_until(lambda: rows(page)[0] == "$", "a new shell on an empty screen")
 
 
-def test_size_of_the_view_is_the_size_of_the_terminal(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
+def test_terminal_on_the_page_has_the_size_of_its_view(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
     page = open_terminal(pages, shared_cluster.address, job)
     enter(page, "stty size")
     shows(page, str(len(rows(page))))
@@ -135,7 +135,9 @@ def test_size_of_the_view_is_the_size_of_the_terminal(shared_cluster: LocalServe
     wait_until(has_new_size, "the new size of the terminal")
 
 
-def test_interrupt_ends_the_command_and_not_the_shell(shared_cluster: LocalServer, job: Job, pages: Pages) -> None:
+def test_interrupt_in_the_terminal_on_the_page_ends_the_command_and_not_the_shell(
+    shared_cluster: LocalServer, job: Job, pages: Pages
+) -> None:
     page = open_terminal(pages, shared_cluster.address, job)
     enter(page, "sleep 1000; echo code $?")
     shows(page, "sleep 1000; echo code")
@@ -145,7 +147,7 @@ def test_interrupt_ends_the_command_and_not_the_shell(shared_cluster: LocalServe
     shows(page, "still 42")
 
 
-def test_no_output_is_lost_or_repeated_over_broken_connections(
+def test_terminal_on_the_page_loses_and_repeats_no_output_over_broken_connections(
     shared_cluster: LocalServer, job: Job, pages: Pages
 ) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
@@ -205,7 +207,7 @@ def test_hostile_output_changes_only_the_terminal(shared_cluster: LocalServer, j
     assert len(rows(page)) > 10  # The command cannot change the size of the view.
 
 
-def test_leaving_the_view_ends_the_shell(
+def test_leaving_the_view_of_a_terminal_ends_its_shell(
     shared_cluster: LocalServer, client: IrisClient, job: Job, pages: Pages
 ) -> None:
     page = open_terminal(pages, shared_cluster.address, job)
@@ -240,7 +242,9 @@ def test_focus_leaves_the_terminal_with_a_key_and_screen_readers_get_the_text(
     expect(page.locator(".terminal-status")).to_have_text("You have ended the shell.")
 
 
-def test_shell_is_ended_with_its_task(shared_cluster: LocalServer, client: IrisClient, pages: Pages) -> None:
+def test_shell_on_the_page_ends_when_its_task_ends(
+    shared_cluster: LocalServer, client: IrisClient, pages: Pages
+) -> None:
     job = client.run(["sleep", "600"], name=unique("ends"), env=SHELL)
     page = open_terminal(pages, shared_cluster.address, job)
     job.terminate()
@@ -250,7 +254,9 @@ def test_shell_is_ended_with_its_task(shared_cluster: LocalServer, client: IrisC
     expect(page.locator(".terminal-status")).to_contain_text(f"task {job.job_id}/task-0 has ended: KILLED")
 
 
-def test_terminal_of_a_task_that_waits_says_so(controller: ControllerThread, pages: Pages) -> None:
+def test_view_of_the_terminal_of_a_waiting_task_says_that_the_task_waits(
+    controller: ControllerThread, pages: Pages
+) -> None:
     with RemoteClusterClient(controller.address) as cluster:
         job_id = launch(cluster, ["true"])
         page = pages.open(controller.address, f"#/jobs/{job_id}/terminal")
@@ -260,7 +266,7 @@ def test_terminal_of_a_task_that_waits_says_so(controller: ControllerThread, pag
         cluster.terminate_job(job_id)
 
 
-def test_terminal_of_a_cluster_that_runs_no_commands_says_so(tmp_path: Path, pages: Pages) -> None:
+def test_view_of_a_terminal_says_that_the_cluster_runs_no_commands(tmp_path: Path, pages: Pages) -> None:
     store = Store(tmp_path / "controller.db")
     with serving(FakeEngine(), store, execs=ExecPolicy(is_allowed=False)) as served:
         with RemoteClusterClient(served.address) as cluster:
@@ -272,7 +278,7 @@ def test_terminal_of_a_cluster_that_runs_no_commands_says_so(tmp_path: Path, pag
 
 
 @pytest.mark.parametrize("role", ["reader", pytest.param("user", marks=pytest.mark.long)])
-def test_who_may_not_run_commands_sees_no_terminal(
+def test_user_who_may_not_run_commands_sees_no_terminal(
     shared_cluster: LocalServer, job: Job, pages: Pages, role: str
 ) -> None:
     page = pages.open(shared_cluster.address, f"#/jobs/{job.job_id}?task=1", secret=token(role, name="bob"))

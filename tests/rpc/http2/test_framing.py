@@ -106,7 +106,7 @@ def test_http2_request_that_arrives_in_pieces_of_any_size_is_read(size: int) -> 
     assert [type(event) for event in events] == [RequestHead, RequestBody, RequestEnd, RequestHead, RequestEnd]
 
 
-def test_head_in_continuation_frames_is_one_head() -> None:
+def test_http2_head_in_several_continuation_frames_becomes_one_head() -> None:
     part = block(REQUEST)
     events, _ = receive(
         opened(),

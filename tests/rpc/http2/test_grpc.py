@@ -85,7 +85,7 @@ def test_unknown_grpc_method_gets_the_status_unimplemented(channel: Any) -> None
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_unknown_service_is_unimplemented(channel: Any) -> None:
+def test_call_of_an_unknown_grpc_service_gets_the_status_unimplemented(channel: Any) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         channel.unary_unary("/other.Service/Call")(b"", timeout=30)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED

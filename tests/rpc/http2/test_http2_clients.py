@@ -102,7 +102,7 @@ def test_asgi_scope_describes_the_http2_request(world: Served) -> None:
     assert not [name for name in headers if name.startswith(b":")]
 
 
-def test_unknown_path_is_not_found(world: Served) -> None:
+def test_request_for_an_unknown_path_over_http2_gets_the_status_404(world: Served) -> None:
     with http2_client() as client:
         answer = client.get(f"{world.url}/elsewhere")
         assert answer.status_code == 404

@@ -54,7 +54,7 @@ def unsent_bytes(world: Served) -> int:
     return int(world.call(count))
 
 
-def test_readers_that_stop_hold_one_message_each_and_hurt_no_other_call(world: Served) -> None:
+def test_readers_that_stop_reading_occupy_one_message_each_and_delay_no_other_call(world: Served) -> None:
     with Http2Client(world.address) as client:
         client.send(window_update(0, 2**30))
         streams = [2 * number + 1 for number in range(READERS)]
@@ -77,7 +77,7 @@ def test_readers_that_stop_hold_one_message_each_and_hurt_no_other_call(world: S
     wait_until(lambda: running_requests(world) == 0, "all applications to end with the connection")
 
 
-def test_client_that_reads_nothing_makes_all_streams_wait(world: Served) -> None:
+def test_client_that_reads_nothing_makes_all_its_http2_streams_wait(world: Served) -> None:
     """The client opens all windows and never reads from its socket."""
     with Http2Client(world.address, (INITIAL_WINDOW_SIZE, 2**31 - 1)) as deaf:
         deaf.send(window_update(0, 2**30))
@@ -117,7 +117,7 @@ def test_http2_streams_of_one_connection_get_equal_shares(world: Served) -> None
         assert max(sizes) < 1.5 * min(sizes), sizes
 
 
-def test_stream_that_waits_for_the_connection_can_be_reset(world: Served) -> None:
+def test_stream_that_waits_for_the_window_of_its_connection_can_be_reset(world: Served) -> None:
     with Http2Client(world.address, (INITIAL_WINDOW_SIZE, 2**24)) as client:
         client.ask(1, path="/s/endless")
         while len(client.bodies.get(1, b"")) < WINDOW:
@@ -145,13 +145,13 @@ def test_http2_window_that_the_client_makes_smaller_is_respected(world: Served) 
         assert len(client.bodies[1]) == 101
 
 
-def test_large_request_passes_the_windows_of_the_server(world: Served) -> None:
+def test_http2_request_larger_than_the_windows_of_the_server_arrives(world: Served) -> None:
     with httpx.Client(http1=False, http2=True, timeout=30) as client:
         assert client.post(f"{world.url}/s/count", content=bytes(4 * 1024**2)).text == str(4 * 1024**2)
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
-def test_application_that_waits_is_informed_at_once_when_its_client_leaves(world: Served, how: str) -> None:
+def test_application_is_informed_at_once_when_its_http2_client_leaves(world: Served, how: str) -> None:
     with Http2Client(world.address) as client:
         client.ask(1, path="/s/endless")
         client.read()
@@ -181,7 +181,7 @@ def test_client_that_asks_before_it_sends_a_body_gets_the_status_100(world: Serv
         assert (client.answers[1][b":status"], client.bodies[1]) == (b"200", b"3")
 
 
-def test_server_that_closes_finishes_its_requests() -> None:
+def test_http2_server_that_shuts_down_finishes_its_requests() -> None:
     world = Served()
     with world.running(), Http2Client(world.address) as client:
         client.ask(1, path="/s/hang")
@@ -198,7 +198,7 @@ def test_server_that_closes_finishes_its_requests() -> None:
         assert 3 not in client.answers
 
 
-def test_server_that_closes_ends_endless_answers() -> None:
+def test_http2_server_that_shuts_down_ends_endless_answers() -> None:
     world = Served()
     with world.running(), Http2Client(world.address) as client:
         client.send(window_update(0, 2**30))
@@ -210,7 +210,7 @@ def test_server_that_closes_ends_endless_answers() -> None:
         assert client.resets == {1: CANCEL}
 
 
-def test_many_clients_that_come_and_go_leave_nothing_behind(world: Served) -> None:
+def test_server_keeps_nothing_of_clients_that_have_disconnected(world: Served) -> None:
     for round_ in range(20):
         with Http2Client(world.address) as client:
             for stream_id in range(1, 20, 2):
@@ -228,7 +228,7 @@ def test_many_clients_that_come_and_go_leave_nothing_behind(world: Served) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_corrupted_conversations_hurt_no_other_client(world: Served, seed: int) -> None:
+def test_corrupted_http2_connections_affect_no_other_client(world: Served, seed: int) -> None:
     rng = random.Random(seed)
     with Http2Client(world.address) as other:
         for number in range(40):
