@@ -33,7 +33,9 @@ class Backoff:
         return self._next_s
 
     def next_s(self) -> float:
-        """Return the next pause in seconds. The pause after the next one is twice as long."""
+        """Return the next pause in seconds. Each pause is twice as long as the pause before, up to the longest
+        pause.
+        """
         pause_s = self._next_s * self._factor(*_JITTER)
         self._next_s = min(2 * self._next_s, self._longest_s)
         return pause_s

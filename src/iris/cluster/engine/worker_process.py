@@ -120,7 +120,7 @@ class WorkerProcess:
     async def _exited(self) -> None:
         await self._process.wait()
         if self._child is not None:
-            self._child.wait()  # This wait collects the exit status of the process, which has already ended.
+            self._child.wait()  # The process has already ended, and waiting for it collects its exit status.
 
     def _is_running(self) -> bool:
         if self._child is not None:

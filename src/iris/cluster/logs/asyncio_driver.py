@@ -127,7 +127,8 @@ class AsyncioDriver(Generic[Server]):
 
     def wake(self) -> None:
         """Make `step` return soon, even if nothing arrives."""
-        with suppress(asyncio.QueueFull):  # If the queue is full, no wake-up is needed, because `step` does not wait.
+        # If the queue is full, `step` need not be woken, because it finds an arrival in the queue and does not wait.
+        with suppress(asyncio.QueueFull):
             self._arrivals.put_nowait((None, []))
 
     async def step(self, until: float = math.inf) -> Step:

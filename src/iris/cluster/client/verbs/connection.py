@@ -95,7 +95,8 @@ class ClusterConnection:
         if not self._access.may_call_worker(address):
             return False
         try:
-            # Another machine may have the same address as the worker. Therefore the worker id in the answer is checked.
+            # Another worker may answer at the address, for example on another machine with the same address. Therefore
+            # the worker id in the answer is checked.
             worker = self.worker(worker_id, address)
             worker.uid_check.check()
             health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=PROBE_MS)

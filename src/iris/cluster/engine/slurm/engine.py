@@ -48,7 +48,7 @@ _AFTER_FAILURE_S = 10.0
 _CLOSE_S = 17.0
 # The largest number of jobs that one command line of Slurm may name.
 _AT_ONCE = 200
-# The longest name of a Slurm job. Slurm accepts up to 1,024 bytes.
+# The largest number of bytes in the name of a Slurm job of Iris. Slurm accepts up to 1,024 bytes.
 _MAX_NAME = 1000
 _log = logging.getLogger(__name__)
 

@@ -74,7 +74,8 @@ class Databases:
         # last is at the end.
         self._open: OrderedDict[Path, tuple[tuple[int, int], sqlite3.Connection]] = OrderedDict()
         self._process_id = os.getpid()
-        # After a fork, the connections of the parent process. They must be neither used nor closed in this process.
+        # In a forked process, the connections of the parent process. This process must neither use nor close these
+        # connections.
         self._of_parent: OrderedDict[Path, tuple[tuple[int, int], sqlite3.Connection]] | None = None
 
     def read(self, path: Path, reading: Callable[[sqlite3.Connection], T]) -> T | None:

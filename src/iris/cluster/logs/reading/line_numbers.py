@@ -89,8 +89,9 @@ class _Cache:
         self._logs: OrderedDict[Path, tuple[LogIdentity, LineNumbers]] = OrderedDict()
 
     def numbers(self, directory: Path) -> LineNumbers:
-        """Return the known line numbers of a log. No numbers are known yet if another log has replaced the log at
-        this path."""
+        """Return the known line numbers of a log. If another log has replaced the log in the directory, no numbers are
+        known yet.
+        """
         identity = identify_log(directory)
         if identity is None:
             return LineNumbers()

@@ -104,7 +104,9 @@ class DescriptorWriter:
 
     @property
     def transport(self) -> DescriptorWriter:
-        """This object itself, because it can also close the descriptor without delay."""
+        """Return this object, because its method `abort` closes the descriptor at once, as the method of a transport
+        does.
+        """
         return self
 
     def write(self, data: bytes) -> None:

@@ -91,7 +91,7 @@ class PySpy:
         Args:
             pid: The process.
             table: The table for the frames.
-            job_id: The job of the process. All jobs get equal shares of the turns.
+            job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             with_variables: Whether to return the local variables.
         """
         program = self._find()
@@ -120,7 +120,7 @@ class PySpy:
         Args:
             pid: The process.
             counts: The sums, to which the samples are added.
-            job_id: The job of the process. All jobs get equal shares of the turns.
+            job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             seconds: How long to sample.
             rate: The samples per second.
             with_idle: Whether to count threads that wait.

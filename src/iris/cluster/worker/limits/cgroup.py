@@ -139,7 +139,7 @@ class Cgroup:
                 self.enter(int(child))
 
     def count(self, name: str, event: str) -> int:
-        """Return how often an event has happened in this cgroup, according to the kernel's file `memory.events` or
+        """Return how many times an event has happened in this cgroup, according to the kernel's file `memory.events` or
         `pids.events`.
         """
         return _count(f"{self._path}/{name}", event)

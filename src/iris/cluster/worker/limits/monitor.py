@@ -16,7 +16,7 @@ from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Sampler, pause_s
 from iris.cluster.worker.supervision.strays import StrayProcesses
 
-# The number of checks after which the usage is reported and stray processes are killed, each time.
+# The usage is reported, and stray processes are killed, once in this number of checks.
 _REPORT_EVERY = 4
 # Directories are measured less often than processes, because measuring a directory costs more.
 _DISK_S = 30.0

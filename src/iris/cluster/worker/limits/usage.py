@@ -11,8 +11,8 @@ from pathlib import Path
 
 from iris.cluster.worker.limits.process_table import Process
 
-# A task that uses fewer cores counts as idle. Threads that wake up regularly, such as heartbeats and monitors of a
-# framework, use about a hundredth of a core.
+# The number of cores below which a task counts as idle. Threads that wake up regularly, such as heartbeats and monitors
+# of a framework, use about a hundredth of a core.
 IDLE_CORES = 0.02
 
 
