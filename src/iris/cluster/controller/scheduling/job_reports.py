@@ -259,7 +259,7 @@ class JobReports:
     def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
         record = self._jobs.get(gang.job_id)
         if record is None:
-            return  # The job has ended. Its gang remains here only until the engine has released the allocation.
+            return  # The job has ended. Its gang is stored only until the engine has released the allocation.
         match instruction:
             case ReportPlaced(slots):
                 self._placed(gang, record, slots)
@@ -289,7 +289,8 @@ class JobReports:
         if loss is not None and loss.kind is LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
             _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
-        # A loss is recorded only for an unfinished job. For an ended job, no later event would remove the record.
+        # A loss is recorded only if the job still has the gang. If the job had ended, no later event would remove the
+        # recorded loss.
         if loss is not None and gang.gang_id in record.job.gangs:
             self._losses.add(gang.job_id, loss)
         self._changes.job_changed(record, record.job.allocation_lost(gang.gang_id))
@@ -314,7 +315,8 @@ class JobReports:
         """
         waiting = record.job.gangs.get(gang.gang_id)
         if waiting is None:
-            # The job does not have this gang any more. The gang is released after the change of the job was saved.
+            # The job does not have this gang any more, so nothing ends. The gang is released after the change of the
+            # job was saved.
             return
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():

@@ -1,9 +1,10 @@
 """Decides which queued gangs start now, and why the other gangs wait.
 
 The module is pure. Gangs start in the order of their arrival, except for three rules:
-* Trees: a gang of a child job gets the position of the root job of its tree, so that a tree which has begun can end.
-  The gang moves ahead by at most `HEAD_START_S`. Therefore a gang that has waited for longer than `HEAD_START_S` is
-  ahead of every new child job. A tree that never stops submitting child jobs cannot starve other jobs.
+* Trees: a gang of a child job gets the position of the root job of its tree, so that a job tree which has begun can
+  end. The gang moves ahead by at most `HEAD_START_S` seconds. Therefore a gang that has waited for longer than
+  `HEAD_START_S` seconds is ahead of the gangs of every new child job. A tree that never stops submitting child jobs
+  cannot starve other jobs.
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
   alternate. The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn
@@ -104,7 +105,7 @@ class Queue:
             self.add(entry)
 
     def add(self, entry: QueuedGang) -> None:
-        """Add a gang behind all gangs with a position that is smaller or equal."""
+        """Add a gang to the queue, behind all gangs whose position is smaller or equal."""
         gang = entry.gang
         kind = GangKind.of(gang)
         self._kind_of[gang.gang_id] = kind
@@ -129,7 +130,7 @@ class Queue:
         return entry
 
     def kind_of(self, gang_id: str) -> GangKind:
-        """Return the kind of a gang that is in the queue."""
+        """Return the `GangKind` of a gang that is in the queue."""
         return self._kind_of[gang_id]
 
     def __contains__(self, gang_id: str) -> bool:
@@ -259,7 +260,7 @@ def plan(
 
 
 class _Planner:
-    """The state of one call of `plan`."""
+    """The variables of one call of `plan`."""
 
     def __init__(
         self,
@@ -335,7 +336,7 @@ class _Planner:
             self._note_oldest(entry)
 
     def _submit_if_possible(self, entry: QueuedGang, kind: GangKind) -> bool:
-        """Submit a queued gang and return True, or record why it waits and return False."""
+        """Submit a queued gang and return True, or record why the gang waits and return False."""
         gang = entry.gang
         positions = self._free.find(gang)
         if positions is None and not self._machine_set.fits(gang):
@@ -356,7 +357,7 @@ class _Planner:
 
     def _note_oldest(self, entry: QueuedGang) -> None:
         """Make a gang the oldest gang of the pass, unless the pass already has an oldest gang. If the turn of the
-        oldest gang has come, reserve machines for it.
+        oldest gang has come, reserve machines for this gang.
         """
         if self._oldest is not None:
             return

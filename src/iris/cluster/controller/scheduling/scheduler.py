@@ -192,8 +192,8 @@ class Scheduler:
         self._wake.set()
 
     def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
-        """Return the engine's first snapshot after a restart of the controller, with the gangs added that the engine
-        has forgotten.
+        """Return the engine's first snapshot after a restart of the controller. The gangs that the engine has forgotten
+        are added to the snapshot.
 
         In the returned snapshot, a forgotten gang has the state BROKEN, but none of its slots counts as certainly lost
         (see `forgotten_status`).
@@ -347,8 +347,8 @@ class Scheduler:
             if is_news(gang.state, status):
                 self._deliver(gang, self._snapshot_event(status, now_s))
         if self._slot_workers is not None:
-            # `apply_snapshot` removes the workers of released gangs. Therefore it comes after the steps that still need
-            # these workers.
+            # `apply_snapshot` removes the workers of released gangs. Therefore this call comes after the steps that
+            # still need these workers.
             self._slot_workers.apply_snapshot(snapshot)
 
     def _snapshot_event(self, status: GangStatus | None, now_s: float) -> SnapshotSeen:

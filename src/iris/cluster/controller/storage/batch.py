@@ -1,6 +1,4 @@
-"""Defines the batches of changes that the saver writes together, and the consequences for the controller after each
-write.
-"""
+"""Defines the batches of changes that the saver writes together, and what the controller has to do after each write."""
 
 from __future__ import annotations
 

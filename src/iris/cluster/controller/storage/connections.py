@@ -1,9 +1,9 @@
-"""Opens the database of a controller: one connection that writes, and other connections that read beside it.
+"""Opens the database of a controller: one connection that writes, and other connections that read at the same time.
 
-In the usual mode, SQLite's write-ahead log lets other connections read while the first one writes. Each reading thread
-uses a connection of its own, so a long write delays no reader. Two kinds of databases have only one connection, which
-all threads use in turn: a database in memory, and a database on a file system without shared memory, for example some
-network file systems.
+In the usual mode, SQLite's write-ahead log lets other connections read while the first connection writes. Each reading
+thread uses a connection of its own, so a long write delays no reader. Two kinds of databases have only one connection,
+which all threads use in turn: a database in memory, and a database on a file system without shared memory, for example
+some network file systems.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.locks import try_lock
 
-# Connections that no thread uses are kept for the next readers, up to this number.
+# At most this many unused connections are kept open for the next readers.
 _MAX_SPARE = 4
 # How long a reader waits for the lock of the file, in seconds. Locks last for milliseconds.
 _BUSY_S = 5.0
@@ -36,7 +36,7 @@ class Connections:
 
     Attributes:
         name: The name of the database in errors.
-        writer: The connection that writes. Only one thread at a time may use it.
+        writer: The connection that writes. Only one thread at a time may use this connection.
 
     Raises:
         FailedPreconditionError: Another controller uses the file.
@@ -87,8 +87,8 @@ class Connections:
             self._lock = None
 
     def _connect(self, timeout_s: float) -> sqlite3.Connection:
-        # At any time only one thread uses a connection, but not always the same thread. Therefore SQLite's check for a
-        # single thread is off.
+        # At any time only one thread uses a connection, but not always the same thread. Therefore SQLite's check that
+        # only one thread uses a connection is switched off.
         place = ":memory:" if self._path is None else self._path
         return sqlite3.connect(place, timeout=timeout_s, isolation_level=None, check_same_thread=False)
 
@@ -103,7 +103,8 @@ class Connections:
         except sqlite3.OperationalError:
             if self._path is None or self._turn is not None:
                 raise
-            # With the exclusive lock, SQLite needs no shared memory for its write-ahead log.
+            # The file system has no shared memory. With an exclusive lock, SQLite needs no shared memory for its
+            # write-ahead log.
             self._turn = threading.RLock()
             self.writer.close()
             self.writer = self._connect(timeout_s=0)
@@ -113,7 +114,7 @@ class Connections:
     def _begin_write_ahead_log(self) -> None:
         self.writer.execute("PRAGMA journal_mode=WAL")
         self.writer.execute("PRAGMA synchronous=FULL")
-        # An empty transaction fails if SQLite cannot share memory here.
+        # This empty transaction is a test: it fails if the file system has no shared memory for the write-ahead log.
         self.writer.execute("BEGIN IMMEDIATE")
         self.writer.execute("COMMIT")
 

@@ -24,7 +24,7 @@ class JobFilter:
         owner: The name of the job's owner.
         since_ms: The earliest time of submission, in milliseconds since the epoch; included.
         until_ms: The end of the times of submission, in milliseconds since the epoch; not included. 0 sets no end.
-        id_contains: A part of the job id.
+        id_contains: A text that the job id must contain.
     """
 
     id_prefix: str = ""
@@ -56,8 +56,8 @@ class Range:
     """A part of all jobs in the order of submission.
 
     Attributes:
-        first: The lowest number.
-        last: The highest number.
+        first: The lowest number of a job.
+        last: The highest number of a job.
         newest_first: Whether the jobs are read from the highest number down.
         limit: The largest number of jobs to read.
     """
@@ -76,7 +76,7 @@ def read_page(db: sqlite3.Connection, wanted: JobFilter, within: Range) -> list[
     """Return the ended jobs that match a filter, without their entry points, in the order of `within`."""
     where, values = _conditions(wanted)
     order = "DESC" if within.newest_first else "ASC"
-    # The "+" makes SQLite use the index that finds the few jobs with the prefix. Without it, SQLite might read the
+    # The "+" makes SQLite use the index that finds the few jobs with the prefix. Without the "+", SQLite might read the
     # whole table in the order of the numbers.
     number = "+number" if wanted.id_prefix else "number"
     rows = db.execute(

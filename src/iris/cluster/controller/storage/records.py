@@ -48,7 +48,7 @@ def split_launch(launch: LaunchJobRequest) -> tuple[bytes, bytes]:
 
 
 def join_launch(rest: bytes, entry_point: bytes | None) -> LaunchJobRequest:
-    """Return the submission from its two stored messages. If `entry_point` is None, the result has no command, callable
+    """Return a submission from its two stored messages. If `entry_point` is None, the result has no command, callable
     or environment.
     """
     launch = LaunchJobRequest.FromString(rest)
@@ -76,7 +76,7 @@ def load_job(
         record: The record of the job.
         tasks: The record and the facts of each task, by task index.
         rest: The submission without its entry point.
-        entry_point: The entry point; None if it is not wanted.
+        entry_point: The entry point; None returns a job without its entry point.
         number: The place of the job in the order of submission.
     """
     loaded, facts = [], []
@@ -149,8 +149,8 @@ def _known(record: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[st
     """Return the fields of a stored record that this version of Iris knows, and leave out all others.
 
     A field that is missing in a record gets its default. An unknown field, written by a newer version of Iris, is
-    ignored. If a newer version of Iris adds a field that older versions must not ignore, it also raises the schema
-    version of the database.
+    ignored. If a newer version of Iris adds a field that older versions must not ignore, the newer version also raises
+    the schema version of the database.
     """
     return {name: value for name, value in record.items() if name in defaults}
 
@@ -164,8 +164,8 @@ def _empty_default(field: Field[Any]) -> object:
     return _REQUIRED if default is MISSING or default else default
 
 
-# These fields are not stored with the job. The tasks have records of their own. The gangs and the tally are derived
-# from the tasks.
+# These fields of a job are not stored in the record of the job. The tasks have records of their own. The gangs and the
+# tally are derived from the tasks.
 _JOB_DEFAULTS = _defaults_of(Job, ("tasks", "gangs", "deferred", "tally", "changes", "transitions"))
 _TASK_DEFAULTS = _defaults_of(Task, ("attempts", "stop"))
 _ATTEMPT_DEFAULTS = _defaults_of(TaskAttempt)

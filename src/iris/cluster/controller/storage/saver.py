@@ -103,7 +103,7 @@ class Saver(Gathering):
         self.tally = SaveTally()
         self._store = store
         self._journal = journal
-        # The changes of states in the batch that was just saved, by job id.
+        # The changes of the states of jobs and tasks in the batch that was just saved, by job id.
         self._saved_transitions: Mapping[str, Sequence[Transition]] = {}
         self._last_number = store.last_number()
         # The changes of each job, by job id. A job whose final state is saved has no entry.
@@ -255,7 +255,9 @@ class Saver(Gathering):
         return record if pending is None or pending.record is not record else pending.last_saved or record
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method that reads from the store, in the store's thread. At most one read delays the next write."""
+        """Call a method that reads from the store, in the store's thread. Only one such read runs at a time, so that at
+        most one read delays the next write.
+        """
         async with self._reading:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
@@ -277,8 +279,8 @@ class Saver(Gathering):
     async def batches(self) -> AsyncGenerator[TriedBatch]:
         """Run forever. Write one batch after the other, and yield each batch after trying to write it.
 
-        Callers that wait for a batch get their result only when the iteration continues. Therefore the controller
-        carries out the consequences of a batch before callers continue.
+        Callers that wait for a batch get their result only when the caller of this generator asks for the next batch.
+        Therefore the controller carries out the consequences of a batch before callers continue.
         """
         while True:
             await self._wake.wait()
@@ -352,7 +354,7 @@ class Saver(Gathering):
             self._saved_transitions = self._journal.end_write(is_saved=is_saved)
 
     def _finish(self, batch: Batch, written: Sequence[WrittenJob]) -> TriedBatch:
-        """Record that a batch is saved, and return the consequences."""
+        """Record that a batch is saved, and return what the controller has to do now."""
         added = [self._finish_launch(launch) for launch in batch.launches]
         return TriedBatch(added, (), [self._finish_change(one) for one in written])
 

@@ -2,11 +2,11 @@
 
 `MIGRATIONS[n]` brings a database from version n to n + 1. A new database goes through all migrations. A released
 migration is never changed. To add a table or a column, append a migration, and add a dump of the new version to
-tests/cluster/controller/databases. A test opens every dump there.
+tests/cluster/controller/databases. A test opens every dump in this directory.
 
 A new field of a record (JSON) or of a message (protobuf) needs no migration if two conditions hold. The default value
-of the field must be right for older records. An older Iris must be able to do without the field, because it drops the
-field when it saves the record.
+of the field must be right for older records. An older Iris must be able to do without the field, because an older Iris
+drops the field when it saves the record.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ Progress = Callable[[int, int], None]
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """Do nothing. This is the default for `Progress`."""
+    """Do nothing. This function is used if the caller does not want to know the progress of a migration."""
 
 
 def check_version(db: sqlite3.Connection, name: str) -> None:

@@ -70,8 +70,8 @@ class IdFileIdentity:
 
     def is_same_file(self, other: IdFileIdentity) -> bool:
         """Return whether two identities belong to the same file. A new mount may change the device, and `chmod` changes
-        the change time. A file counts as the same if only one of the two has changed. If both have changed, the file
-        counts as another file.
+        the change time. If the inodes are equal, and only the device or only the change time is different, the files
+        count as the same. If both are different, the files count as two files.
         """
         stayed = self.device == other.device or self.changed_ns == other.changed_ns
         return self.inode == other.inode and stayed
@@ -107,8 +107,8 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
         if take_over:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
-            # The file `copied` is written before the other files are deleted. If the controller is killed before it has
-            # deleted them, the next controller still finds that the directory is a copy.
+            # The file `copied` is written before the other files are deleted. If the controller is killed before all
+            # these files are deleted, the next controller still finds that the directory is a copy.
             write_file(directory / _COPIED_FILE, f"{before.directory}\n", durable=True)
             _forget_original(directory)
             place = None

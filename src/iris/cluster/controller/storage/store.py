@@ -50,7 +50,7 @@ from iris.system.clock import now_ms
 from iris.system.files import sync_directory
 
 T = TypeVar("T")
-# Reading a damaged record raises one of these exceptions.
+# Reading a damaged record of the database raises one of these exceptions.
 _UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
 _PAGE = 200  # How many unfinished jobs are read at a time.
 _JOB_ROWS = (
@@ -81,7 +81,7 @@ class Changes:
 
     Each row is made on the controller's loop, when a method of this class is called. Therefore the writing thread never
     reads an object while the loop changes it. The rows of ended jobs and of events are an exception: the writing thread
-    makes them, because these rows take long and their objects do not change during the write.
+    makes them, because making these rows takes long, and the jobs and events do not change during the write.
 
     Attributes:
         statements: The SQL statements, each with its rows or with a function that makes the rows.
@@ -208,8 +208,8 @@ class Changes:
         return self
 
     def add_made_rows(self, statement: str, make: Callable[[], list[Row]]) -> Self:
-        """Execute a statement for each row that a function returns. The writing thread calls the function, so that the
-        objects of the rows must not change until the transaction has ended.
+        """Execute a statement for each row that a function returns. The writing thread calls the function, so the
+        objects from which the rows are made must not change until the transaction has ended.
         """
         self.statements.append((statement, make))
         return self

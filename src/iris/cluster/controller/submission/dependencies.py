@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 
 async def unknown_dependency(request: LaunchJobRequest, jobs: JobTable) -> NotFoundError | None:
-    """Return the error for a submission that waits for an unknown job. None if all jobs for which it waits exist.
+    """Return the error for a submission that waits for an unknown job, or None if all jobs for which the new job waits
+    exist.
 
     The error is returned and not raised, because a repeated submission gets its first answer again, even if a job for
     which the new job waits was removed meanwhile.
@@ -72,7 +73,9 @@ class Dependencies:
             self._in_background(self._report_ended(record, unknown))
 
     def job_ended(self, record: JobRecord) -> None:
-        """Report the saved end of a job to the jobs that wait for it. Stop reporting ends to the ended job itself."""
+        """Report the saved end of a job to the jobs that wait for this job. Stop reporting ends to the ended job
+        itself.
+        """
         for job_id in record.job.waits_for:
             waiting = self._waiting.get(job_id, {})
             waiting.pop(record.job_id, None)

@@ -19,8 +19,8 @@ DISK_HEADROOM_BYTES = 64 * 1024 * 1024
 INODE_HEADROOM = 1000
 # On a small disk, one twentieth of the inodes is kept free instead of the fixed number.
 _INODE_SHARE = 20
-# The controller needs free file descriptors for calls, connections to workers, and logs. If its limit of descriptors is
-# low, it keeps a quarter of them free.
+# The controller needs free file descriptors for calls, connections to workers, and logs. If the process may open only
+# few descriptors, a quarter of this limit is kept free.
 DESCRIPTOR_HEADROOM = 64
 _DESCRIPTORS = "/proc/self/fd"
 
@@ -62,8 +62,8 @@ class Headroom:
                     reason=ErrorReason.SHORTAGE,
                 )
             free = disk.f_bavail * disk.f_frsize
-            # A submission needs its size twice, because SQLite writes it to the write-ahead log first, and to the
-            # database later.
+            # A submission needs twice its size on the disk, because SQLite writes it to the write-ahead log first, and
+            # to the database later.
             if free < DISK_HEADROOM_BYTES + 2 * size:
                 raise ResourceExhaustedError(
                     f"the disk of the controller is nearly full: {free // 2**20} MiB are free in {self._directory},"

@@ -36,8 +36,8 @@ def inherit_environment(request: LaunchJobRequest, parent: LaunchJobRequest) -> 
     """Add the environment of the parent job to the submission of a child job, unless the submission forbids it.
 
     The child's own values override values of the parent. If the parent's environment is complete, the child's
-    environment becomes complete too. A submission with a complete environment is not changed, because it was copied
-    from the process that submits the job. This process may have removed variables on purpose.
+    environment becomes complete too. A submission with a complete environment is not changed, because this environment
+    was copied from the process that submits the job. This process may have removed variables on purpose.
 
     Args:
         request: The submission of the child job, which this function changes.

@@ -21,8 +21,8 @@ PLACEMENTS = {
 
 
 def job_id_of(request: LaunchJobRequest) -> str:
-    """Return the id that the job will have. The id consists of the parent's id, if the job has a parent, and the job's
-    name.
+    """Return the id that a submitted job will have. The id consists of the parent's id, if the job has a parent, and
+    the job's name.
     """
     return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name
 

@@ -61,8 +61,8 @@ class Resubmissions:
         try:
             stored, has_entry_point = await self._stored(request.job_id)
         except NotFoundError:
-            # This request may be a repetition, because the first answer was lost. The earlier job may have been removed
-            # meanwhile.
+            # The client may have repeated a request whose first answer was lost. The job to submit again may have been
+            # removed meanwhile, but the new job exists.
             known = await self._submissions.find_repeated(submission)
             if known is None:
                 raise
@@ -95,7 +95,7 @@ def _add_variables(
     request: Controller.ResubmitJobRequest,
     has_entry_point: bool,
 ) -> None:
-    """Add the values of the variables that the new job keeps."""
+    """Add the stored values of the environment variables that the new job keeps from the earlier job."""
     if request.kept_variables and not has_entry_point:
         raise FailedPreconditionError(_no_entry_point(request.job_id))
     known = stored.environment.env_vars

@@ -16,7 +16,7 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 # The size limit of a job's id, which contains the names of all its parent jobs.
 MAX_JOB_ID_BYTES = 1000
-# Clients use the same limit for entrypoints (cluster/client/pickling.py).
+# The size limit of a pickled entry point. Clients use the same limit (cluster/client/pickling.py).
 MAX_ENTRYPOINT_BYTES = 64 * 1024**2
 # The limit for workspaces is higher than the limit of clients (cluster/client/workspace_archive.py), because clients
 # check the size before compression, and compression may enlarge files.

@@ -79,7 +79,7 @@ class Workspaces:
         """Return the inputs of one task.
 
         Raises:
-            NotFoundError: No inputs with this hash are stored, or they have no item with this index.
+            NotFoundError: No inputs with this hash are stored, or the inputs have no item with this index.
         """
         if task_index >= 0:
             table = await self._part(inputs_hash, *table_entry(task_index))

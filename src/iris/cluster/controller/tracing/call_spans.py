@@ -1,7 +1,7 @@
 """Makes a span of each call that comes with a trace context, as a child of the caller's span.
 
 A call has one span, whether its answer is one message or a stream of many. A call without the header `traceparent`
-costs one lookup. A caller without a valid token gets no spans, because anyone could fill the collector otherwise.
+costs one lookup. A call without a valid token has no span. Otherwise anyone could fill the collector with spans.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ class CollectorSettings:
 def read_settings(endpoint: str, environment: Mapping[str, str] = os.environ) -> CollectorSettings:
     """Return the settings from the environment variables of OpenTelemetry.
 
-    A variable that concerns only traces, such as `OTEL_EXPORTER_OTLP_TRACES_HEADERS`, wins over the general variable. A
-    setting other than the URL that cannot be used is reported in the log, and its default applies, as OpenTelemetry's
-    specification requires.
+    A variable that concerns only traces, such as `OTEL_EXPORTER_OTLP_TRACES_HEADERS`, wins over the general variable.
+    If the URL cannot be used, an error is raised. If another setting cannot be used, the log reports the setting, and
+    the default applies, as OpenTelemetry's specification requires.
 
     Args:
         endpoint: The base URL of the collector, to which `/v1/traces` is added. If the string is empty, the environment

@@ -9,8 +9,8 @@ The spans of a job:
             ├── running                  while the process ran; the task has this span as its TRACEPARENT
             └── log upload               from the first uploaded part of the log until the controller has all of it
 
-Each retry has a link to the span of the previous attempt. The phases have no attributes, because attributes cost much
-of the CPU time for sending a span, and the span of the attempt has them.
+Each retry has a link to the span of the previous attempt. The spans of the phases have no attributes, because
+attributes cost much of the CPU time for sending a span, and the span of the attempt has the same attributes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NS = 1_000_000  # Nanoseconds in a millisecond.
 
 
 class AttemptIds(NamedTuple):
-    """The ids of the spans of one attempt, in bytes."""
+    """The ids of the spans of one attempt. Each id is 8 bytes long."""
 
     attempt: bytes
     queued: bytes
@@ -138,7 +138,8 @@ def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -
     attempt = attempts[attempt_id]
     before = attempts[attempt_id - 1] if attempt_id else None
     queued_ms = job.submitted_at_ms if before is None else before.finished_at_ms
-    # The start and the end of a phase may come from two clocks that differ. The end is at least the start.
+    # The start and the end of a phase may come from two clocks that differ. An end before the start is replaced by the
+    # start.
     placed_ms = max(attempt.placed_at_ms or attempt.started_at_ms or queued_ms, queued_ms)
     started_ms = max(attempt.started_at_ms, placed_ms) if attempt.started_at_ms else 0
     end_ms = max(attempt.finished_at_ms, started_ms or placed_ms)

@@ -1,7 +1,7 @@
 """Encodes spans as requests of OTLP, with the generated messages of the package `opentelemetry-proto`.
 
 The objects and the exporter of OpenTelemetry's SDK would take a fifth of the CPU time that the controller needs for a
-short task. The encoder below takes about a twentieth of their time, because it uses two properties of protobuf:
+short task. The encoder in this module takes about a twentieth of this time, because it uses two properties of protobuf:
 
 * The encoding of a message is the concatenation of the encodings of its fields, in any order. Therefore fields that
   many spans share are encoded once, by generated messages, and their bytes are used again.
@@ -29,7 +29,7 @@ _VARINT, _FIXED64, _BYTES = 0, 1, 2  # The wire types of protobuf.
 
 
 def _key(message: type, field: str, wire_type: int) -> bytes:
-    """Return the bytes that precede the value of a field."""
+    """Return the key of a field: the bytes that precede the field's value in an encoded message."""
     number = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]  # Each message has it.
     return _varint(number << 3 | wire_type)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# The names and values of attributes, alternately. A tuple can be a key of the cache of encoded attributes.
+# Attributes of a span as one tuple, in which names and values alternate. A tuple can be a key of the cache of encoded
+# attributes.
 Attributes = tuple[str | int, ...]
 
 
@@ -32,8 +33,8 @@ class Span(NamedTuple):
         name: The name of the span.
         begin_ns: When the span began, in nanoseconds since the epoch.
         end_ns: When the span ended, in nanoseconds since the epoch.
-        attributes: The names and values of the attributes, alternately. Equal attributes of several spans are encoded
-            once.
+        attributes: The attributes as one tuple, in which names and values alternate. Equal attributes of several spans
+            are encoded once.
         task_index: The index of the task, which is a further attribute; None if the span is not about one task.
         error: Why the work of the span failed, which may be an empty string; None if the work did not fail.
         link_id: The id of a related span in the same trace; empty if there is none.

@@ -45,8 +45,9 @@ KINDS = (
     "task.worker_failed",
     *JOB_ENDS,
 )
-GATHER_S = 1.0  # Spans are gathered for this time, so that many of them share one request.
-# If more events follow sooner, they are handled at once, because the journal has the newest 1,000 events in memory.
+GATHER_S = 1.0  # Spans are gathered for this many seconds, so that many spans share one request.
+# If more events than this number arrive sooner, their spans are sent at once, because the journal has only the newest
+# 1,000 events in memory.
 _GATHER_EVENTS = 700
 _MOST_PENDING = 2000  # One request has at most this many spans of calls and log uploads.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -84,7 +85,7 @@ class _Page:
         spans: The encoded spans.
         num_spans: The number of spans.
         reached: The number of the last event whose spans are in the request.
-        num_pending: How many of the spans that wait in memory are in the request.
+        num_pending: How many spans of calls and log uploads are in the request.
     """
 
     spans: Sequence[bytes]
@@ -98,7 +99,7 @@ class TraceDelivery:
 
     Args:
         sender: The object that sends the spans.
-        number: The last event whose spans were sent.
+        number: The number of the last event whose spans were sent.
         journal: The events.
         pages: The object that reads the stored events.
         jobs: The object that finds the jobs of events.
@@ -291,7 +292,9 @@ class TraceDelivery:
         return True
 
     async def _finish_sending(self, sending: asyncio.Task[CollectorAnswer], page: _Page) -> None:
-        """Wait for the request that is being sent, so that the next controller does not send it again."""
+        """Wait for the end of the request that is being sent, so that the next controller does not send the same spans
+        again.
+        """
         await asyncio.wait([sending], timeout=_LAST_REQUEST_S)
         if sending.done() and not sending.cancelled() and sending.exception() is None:
             await self._conclude(sending.result(), page)

@@ -33,7 +33,8 @@ class TracedJobs:
     def __init__(self, jobs: Jobs, max_kept_tasks: int = MAX_KEPT_TASKS) -> None:
         self._jobs = jobs
         self._max_kept_tasks = max_kept_tasks
-        # The removed jobs by id, each with the event up to which it is kept, and the number of their tasks.
+        # The removed jobs by id, each with the number of the event up to which the job is kept. `_kept_tasks` is the
+        # number of their tasks.
         self._removed: OrderedDict[str, tuple[JobRecord, int]] = OrderedDict()
         self._kept_tasks = 0
         # The job that was looked up last. This cache of one job is enough, because the events of one job often follow
@@ -41,7 +42,7 @@ class TracedJobs:
         self._last: tuple[str, Job, JobTrace | None] | None = None
 
     def find_again(self, job_id: str, time_ms: int) -> FoundJob | None:
-        """Return what `find` returns, if the last call of `find` has found the same job. Otherwise return None."""
+        """Return the result of the last call of `find` if that call has found this job. Otherwise return None."""
         last = self._last
         # If a job was removed, a later job may have the same id.
         if last is None or last[0] != job_id or last[1].submitted_at_ms > time_ms or job_id in self._removed:
@@ -64,7 +65,7 @@ class TracedJobs:
         return job, trace
 
     def forget_last(self) -> None:
-        """Forget the last job that was found, because it may be removed before the next call of `find`."""
+        """Forget the job that the last call of `find` has found, because the job may be removed soon."""
         self._last = None
 
     def keep(self, record: JobRecord, number: int) -> None:

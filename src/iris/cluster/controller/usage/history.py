@@ -71,7 +71,7 @@ class JobUsage:
         number: The number of the job.
         tasks: The series of the tasks that have samples, by task index.
         total: The sum over the tasks.
-        changed: The indices whose series have changed since they were written.
+        changed: The indices of the series that have changed since the last write.
     """
 
     def __init__(self, record: JobRecord, stored: dict[int, Points]) -> None:
@@ -84,7 +84,7 @@ class JobUsage:
         self.requested = (clamped(millicores), clamped(memory_bytes // _MIB), clamped(gpus))
 
     def series_of(self, task_index: int) -> UsageSeries:
-        """Return the series of a task, which is created if the task has none."""
+        """Return the series of a task. If the task has no series yet, create one."""
         series = self.tasks.get(task_index)
         if series is None:
             series = self.tasks[task_index] = UsageSeries(TASK_COLUMNS, self._points)
@@ -320,7 +320,9 @@ class UsageHistory:
 
 
 def _take_changed(usages: Sequence[JobUsage]) -> list[tuple[JobUsage, list[int]]]:
-    """Remove up to `_ROWS_AT_ONCE` indices from the changed indices of jobs, and return them with their jobs."""
+    """Remove up to `_ROWS_AT_ONCE` indices from the changed indices of jobs, and return the removed indices with their
+    jobs.
+    """
     taken, left = [], _ROWS_AT_ONCE
     for usage in usages:
         indices = list(itertools.islice(usage.changed, left))

@@ -1,8 +1,8 @@
 """The tables that store what tasks have used over time, and the SQL statements that read and change these tables.
 
-Each row has the series of one task; the row of the sum over a job's tasks has the index `SUM_INDEX`. A trigger removes
-the rows together with the row of their job. Triggers also count the bytes of all rows, so that no code has to read all
-rows for the sum.
+Each row has the series of one task. The row with the index `SUM_INDEX` has the sum over the tasks of a job. A trigger
+removes the rows together with the row of their job. Triggers also count the bytes of all rows, so that no code has to
+read all rows for the sum.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A series has two rings of points. The *life* ring covers the whole life of its task. When the ring is full, its step
 doubles, and each two points become one point. Therefore the ring covers any time with the same number of points. The
-*recent* ring covers the last minutes with the shortest step. It exists once the step of the life ring has doubled. The
-module is pure: the time is an argument.
+*recent* ring covers the last minutes with the shortest step. The recent ring exists once the step of the life ring has
+doubled. The module is pure: the time is an argument.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST = 2**32 - 1
 # The columns of a series of points. CPU and GPU are averages over the time that a point covers. All other columns are
 # the largest values in that time.
 CPU, MEMORY, GPU, GPU_MEMORY, TASKS, REQUESTED_CPU, REQUESTED_MEMORY, REQUESTED_GPUS = range(8)
-TASK_COLUMNS = 4  # A task's series has the columns up to GPU_MEMORY.
+TASK_COLUMNS = 4  # The number of columns in the series of a task, which has only the columns up to GPU_MEMORY.
 SUM_COLUMNS = 8
 
 
@@ -101,7 +101,7 @@ class Points:
         return Points(self.step_s, self.times[first:end], [column[first:end] for column in self.columns], self.samples)
 
     def with_step(self, step_s: int) -> Points:
-        """Return the points with a longer step. Averages count each old point once.
+        """Return the points merged into points with a longer step. In averages, each merged point has the same weight.
 
         Args:
             step_s: A multiple of the present step.
@@ -125,7 +125,7 @@ class Points:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Points:
-        """Return the points from `pack`.
+        """Return the points from the bytes that `pack` has returned.
 
         Raises:
             ValueError: A newer version of Iris packed the points, or the bytes are damaged.

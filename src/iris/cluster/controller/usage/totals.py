@@ -42,12 +42,12 @@ class UsageTotal:
         self._parts: dict[Hashable, tuple[int, Sequence[int], Sequence[int]]] = {}
 
     def set(self, key: Hashable, time_s: int, used: Sequence[int], requested: Sequence[int]) -> None:
-        """Replace the last usage sample of an attempt in the sums.
+        """Replace the last usage sample of an attempt in the sum over attempts.
 
         Args:
             key: The attempt.
             time_s: The time of the sample, in seconds since the epoch.
-            used: The values of the columns of a task.
+            used: The values of the sample, one for each column of a task's series.
             requested: The requested millicores, MiB of memory, and GPUs.
         """
         before = self._parts.get(key)

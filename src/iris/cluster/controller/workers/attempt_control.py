@@ -81,7 +81,8 @@ class AttemptControl:
         """Start the attempts of a job with a rendezvous.
 
         1. The worker of task 0 is called first, because this worker reserves the port at which all tasks meet. If the
-           worker already runs task 0, for example after a restart of the controller, it returns the same port again.
+           worker already runs task 0, for example after a restart of the controller, the worker returns the same port
+           again.
         2. The other workers are called with this port. An attempt that has been stopped by that time is not started.
         3. If task 0 succeeded before a restart of the controller, the port is unknown. The other workers are then
            called without a port. A worker that already runs its attempt ignores the call, and any other worker refuses
@@ -119,7 +120,7 @@ class AttemptControl:
         meeting: GangRendezvous | None = None,
     ) -> cluster_pb2.Worker.RunTasksResponse | None:
         """Start attempts on one worker, and return the worker's answer. Return None if the worker refuses the attempts,
-        or if all of them have ended before the call.
+        or if all attempts have ended before the call.
         """
         job, is_live = record.job, record.job.is_attempt_live
         worker = await self._fleet.registered(

@@ -21,7 +21,7 @@ _MISSED_HEARTBEATS = 2  # After missing this number of heartbeats, a worker coun
 
 class WorkerCalls:
     """Limits the calls to workers. Calls to responsive workers wait for their turn in one fair queue, and calls to
-    unresponsive workers in another.
+    unresponsive workers wait in another queue.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class WorkerCalls:
 
     def failed(self, worker: WorkerRecord) -> None:
         """Record that a worker has not answered a call. Until this worker calls the controller again, the controller
-        makes only one call to it at a time.
+        makes only one call to this worker at a time.
         """
         self._failed_s[worker.identity.worker_id] = time.monotonic()
 

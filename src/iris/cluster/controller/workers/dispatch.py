@@ -197,7 +197,7 @@ async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: Wo
     Args:
         worker: The worker.
         job: The removed job.
-        bundle_hash: The workspace of the job if no other job uses it; otherwise empty.
+        bundle_hash: The hash of the job's workspace if no other job uses this workspace; otherwise empty.
         calls: The object that limits the calls to workers.
     """
     request = cluster_pb2.Worker.ForgetJobRequest(
@@ -224,8 +224,8 @@ async def stop_attempt(
     """
     starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
     if starting is not None:
-        # Another task may still be calling the worker to start this attempt. The stop waits for the end of that call,
-        # because the worker must receive the start before the stop.
+        # Another task may still be calling the worker to start this attempt. This call waits for the end of that call,
+        # because the worker must receive the start of an attempt before the stop.
         await starting.wait()
     request = cluster_pb2.Worker.KillTaskRequest(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id

@@ -1,8 +1,8 @@
 """Drains the workers of engines that start one worker for each slot, and forgets the workers of released gangs.
 
 Some engines start a worker for each slot, and kill the worker when its gang is released. Before the release, the
-controller lets the worker drain. A draining worker reports how its attempts ended, and uploads their logs. The ids of
-such workers are never used again.
+controller lets the worker drain. A draining worker reports how its attempts ended, and uploads the logs of these
+attempts. The ids of such workers are never used again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ DRAIN_S = 60.0
 # The seconds to wait for a worker that has not registered. After a restart of the controller, a live worker registers
 # at its next heartbeat or its next try to connect.
 _REGISTER_S = 20.0
-_CALL_S = 10.0  # The timeout, in seconds, of one drain call. If a worker needs more time to drain, it is called again.
+# The timeout, in seconds, of one drain call. If a worker needs more time to drain, the controller calls it again.
+_CALL_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 # The seconds for which a registered worker without a gang is kept. A worker may register before the engine reports its
 # gang as granted. For example, Slurm reports a gang as granted when the last of its slots has started.

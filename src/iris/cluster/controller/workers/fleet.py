@@ -42,7 +42,7 @@ _HOST_CHARACTERS = 200
 # How long a fenced process is remembered, in milliseconds. After this time, the last token of the process has expired,
 # so the process cannot call the controller any more. No machine is expected to sleep longer than this time.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
-_WANTED_CHECK_S = 5.0  # The seconds between two calls of `still_wanted` in `registered`.
+_WANTED_CHECK_S = 5.0  # The seconds between two calls of `still_wanted`, a function that the method `registered` gets.
 _log = logging.getLogger(__name__)
 
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
@@ -59,11 +59,12 @@ class Fleet:
         lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
         store: The database, which contains the fences and the lease of an earlier controller. The fleet only reads the
             store.
-        saver: The object that stores which processes are fenced, and the longest lease.
+        saver: The object that saves which processes are fenced, and the length of the longest lease.
         tokens: The object that makes the tokens with which the controller calls workers.
         http_client: The HTTP client that makes the calls to workers; None uses connectrpc's own client.
         lose_attempts: A function that ends the attempts of a lost worker.
-        shortage_changed: A function to call when a worker reports a new shortage or the end of its shortage.
+        shortage_changed: A function that is called when a worker reports a new shortage, or reports that its shortage
+            is over.
 
     Attributes:
         workers: The registered workers, by id. Other parts of the controller only read this mapping.

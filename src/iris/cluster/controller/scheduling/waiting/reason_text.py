@@ -63,8 +63,8 @@ DEFAULT_CORE = (
 
 
 def default_core_text(counts_a_core: bool, reason: PendingReason) -> str:
-    """Return an addition to the text of a reason. The addition states that each task of the job counts as one core
-    because its submission asks for no resources. The addition is empty for other jobs and other reasons.
+    """Return text to add to the reason why a gang waits. The text states that each task of the job counts as one core
+    because the submission asks for no resources. The text is empty for other jobs and other reasons.
     """
     return DEFAULT_CORE if counts_a_core and reason.code in _ABOUT_ROOM else ""
 

@@ -19,7 +19,7 @@ from iris.reasons import PendingCode
 
 
 class LossKind(enum.Enum):
-    """The kinds of reasons why a gang lost its allocation, or its request, before its attempts started."""
+    """The reasons why a gang can lose its allocation, or its request to the engine, before its attempts start."""
 
     FORGOTTEN = "the engine no longer knows the gang"
     BROKEN = "the engine lost a slot of the allocation"
@@ -73,7 +73,7 @@ class MachineSummary:
 
 @dataclass(frozen=True, slots=True)
 class UnavailableMachines:
-    """The machines on which nothing new can start now.
+    """The machines on which no new attempt can start now.
 
     Attributes:
         dead: The number of machines that are not alive.
@@ -130,7 +130,7 @@ class NoMatchingMachine:
         label: The key of the first label that no machine has. Empty if each label by itself exists on a machine.
         values: Some values that machines have for the key `label`; empty if no machine has this key.
         more_values: The number of values for the key `label` that `values` leaves out.
-        unavailable: The machines on which nothing new can start now.
+        unavailable: The machines on which no new attempt can start now.
     """
 
     code: ClassVar = PendingCode.NO_MATCHING_MACHINE
@@ -203,7 +203,7 @@ class WorkersMissing:
 
 @dataclass(frozen=True, slots=True)
 class RequestDelayed:
-    """The gang pauses before its next request, because it lost an allocation before its attempts started."""
+    """The gang pauses before its next request, because the gang lost an allocation before its attempts started."""
 
     code: ClassVar = PendingCode.ALLOCATION_LOST
     loss: Loss

@@ -22,8 +22,8 @@ _MAX_SHOWN = 4  # The largest number of machines in a summary, and of label valu
 
 
 class ShortageFinder:
-    """Finds out why gangs did not fit in a scheduling pass. The sums over machines are computed once for all gangs with
-    the same labels.
+    """Finds out why gangs did not fit on the machines in a scheduling pass. The sums over machines are computed once
+    for all gangs with the same labels.
 
     Args:
         free: The free capacity. The finder must be created before the scheduling pass allocates from this object.
@@ -115,8 +115,8 @@ def _only(resources: Resources, indices: Sequence[int]) -> Resources:
 def _scarce(gang: GangRequest, capacity: FreeCapacity) -> tuple[int, ...]:
     """Return the positions of the resources that are too scarce.
 
-    If no resource is too scarce by itself, but no machine has enough of all of them, return the positions of all
-    resources that the gang asks for.
+    If no resource is too scarce by itself, but no machine has enough of all resources together, return the positions of
+    all resources that the gang asks for.
     """
     asked = [index for index, amount in enumerate(gang.need.amounts()) if amount]
     return tuple([index for index in asked if capacity.lacks(gang, index)] or asked)

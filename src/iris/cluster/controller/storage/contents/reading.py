@@ -44,8 +44,8 @@ def bytes_of_user(db: sqlite3.Connection, owner: str) -> UserBytes:
 
 
 def live_bundle_bytes(db: sqlite3.Connection, owner: str, bundle_hash: str) -> tuple[int, bool]:
-    """Return the size of a stored workspace, and whether an unfinished job of the user uses it. The size is 0 if the
-    workspace is not stored.
+    """Return the size of a stored workspace, and whether an unfinished job of a user uses the workspace. The size is 0
+    if the workspace is not stored.
     """
     row = db.execute(
         "SELECT length(blob), coalesce((SELECT live FROM bundle_uses WHERE bundle_hash=?1 AND owner=?2), 0)"
@@ -95,7 +95,7 @@ def oldest_contents(db: sqlite3.Connection, owner: str) -> list[int]:
 
 def freed_bytes(db: sqlite3.Connection, owner: str, numbers: Collection[int]) -> list[int]:
     """Return, for each job in `numbers`, how many bytes the owner gains if the contents of this job and of all earlier
-    jobs in the list are dropped. A workspace counts for the last job that uses it.
+    jobs in the list are dropped. The bytes of a workspace count for the last job that uses the workspace.
     """
     freed, remaining = [], {}
     for number in numbers:
@@ -125,8 +125,9 @@ def jobs_that_ended_before(db: sqlite3.Connection, time_ms: int) -> list[EndedJo
 
 
 def jobs_beyond(db: sqlite3.Connection, count: int) -> list[EndedJob]:
-    """Return the ended jobs that must go so that `count` ended jobs remain, the oldest end first. The list has at most
-    500 jobs."""
+    """Return the ended jobs to remove so that only `count` ended jobs remain, the oldest end first. The list has at
+    most 500 jobs.
+    """
     excess = db.execute("SELECT count(*) FROM jobs WHERE state>0").fetchone()[0] - count
     rows = db.execute(
         "SELECT number, job_id FROM jobs WHERE finished_at_ms > 0 AND state>0 ORDER BY finished_at_ms LIMIT ?",

@@ -4,8 +4,8 @@ The contents of a job are its entry point, its workspace and its results. The ta
 whose contents are stored. Triggers in the database keep the sum for each user in `user_bytes`. A trigger runs in the
 transaction that changes the contents. Therefore the sums are exact after each commit, and no other code computes them.
 
-A workspace counts once for each user whose jobs use it. Results count when they arrive. The environment is a part of
-the entry point.
+A workspace counts once for each user whose jobs use the workspace. A result counts as soon as it is stored. The
+environment is a part of the entry point.
 """
 
 from __future__ import annotations
