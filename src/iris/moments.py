@@ -28,7 +28,7 @@ def read_moment(text: str, zone: tzinfo | None = None) -> int:
     Args:
         text: An age before now, such as `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time,
             which is in `zone` if it names no time zone; or `@` and seconds since the epoch.
-        zone: The time zone of a time that names no time zone. None: the local time zone of this machine.
+        zone: The time zone of a time that names no time zone. If None, the local time zone of this machine is used.
 
     Raises:
         InvalidArgumentError: The text is not a time, or is a time after the year 9999.

@@ -45,7 +45,8 @@ def activity_of(job: cluster_pb2.JobStatus, tasks: Collection[cluster_pb2.TaskSt
 
     Args:
         job: The status of the job.
-        tasks: The tasks that the user follows. If all of them wait, the first of them is the subject. Empty: all tasks.
+        tasks: The tasks that the user follows. If all of them wait, the first of them is the subject. If no tasks are
+            given, the user follows all tasks.
     """
     waiting = [task for task in tasks if task.state == cluster_pb2.TASK_STATE_PENDING]
     if tasks and len(waiting) == len(tasks):
@@ -64,7 +65,7 @@ def words_of_no_start(job: cluster_pb2.JobStatus, tasks: Collection[cluster_pb2.
 
     Args:
         job: The status of the job.
-        tasks: The tasks that the user has chosen. Empty: all tasks.
+        tasks: The tasks that the user has chosen. If no tasks are given, all tasks are meant.
     """
     if is_job_finished(job.state):
         error = job.error or next((task.error for task in tasks if task.error), "") or "no reason was given"
@@ -84,7 +85,7 @@ class JobWatch:
         client: The client of the cluster.
         job_id: The job.
         output: The output, which several threads may use.
-        tasks: The indices of the tasks that the user follows. None: the user follows the whole job.
+        tasks: The indices of the tasks that the user follows. None if the user follows the whole job.
         has_line: Whether this job may use the status line. Only one job at a time may use it.
     """
 

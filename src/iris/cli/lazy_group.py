@@ -27,7 +27,7 @@ class SuggestingGroup(click.Group):
     """A group that names similar commands in the error about an unknown command.
 
     Args:
-        hint: A function that returns the hint for words of other tools; empty if it knows none.
+        hint: A function that returns the hint for words of other tools, or an empty string if it knows no hint.
         attributes: The arguments of `click.Group`.
     """
 

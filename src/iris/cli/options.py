@@ -70,7 +70,7 @@ def context_option(command: Command) -> Command:
 
 
 def given_context() -> str | None:
-    """Return the value of `--context` of the running command. None: the option was not given."""
+    """Return the value of the option `--context` of the running command, or None if the option was not given."""
     context = click.get_current_context(silent=True)
     name: str | None = None if context is None else context.meta.get(_CONTEXT_KEY)
     return name

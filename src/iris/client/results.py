@@ -25,7 +25,7 @@ def result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> by
 
     Args:
         task: The status of the task, with its result.
-        loads: A function that loads the exception of a failed task. None: the exception is not loaded.
+        loads: A function that loads the exception of a failed task. If None, the exception is not loaded.
 
     Raises:
         ResultError: The task has not succeeded, or the value could not be sent.
@@ -135,7 +135,7 @@ def job_failure(
     Args:
         job_id: The job.
         status: The final status of the job.
-        task: The task that failed first. None: no task failed.
+        task: The task that failed first, or None if no task failed.
         lines: The last lines of this task.
     """
     text = f"job {job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"

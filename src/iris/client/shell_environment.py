@@ -19,8 +19,8 @@ class Surroundings:
 
     Attributes:
         variables: The environment variables of the shell. The tasks get these variables instead of the environment of
-            the worker. In addition, Iris sets some variables. None: the tasks have the environment of the worker.
-        umask: The umask of the tasks. None: the umask of the worker.
+            the worker. In addition, Iris sets some variables. If None, the tasks have the environment of the worker.
+        umask: The umask of the tasks. If None, the tasks have the umask of the worker.
         stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
             the tasks have no standard input.
         left_out: The names of variables that cannot be sent, for a message to the user.

@@ -95,7 +95,7 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
 
     Args:
         entry: The entrypoint of the job.
-        name: The name of the job. None: a name made from the entrypoint.
+        name: The name of the job. If None, a name is made from the entrypoint.
         resources: The resources that each task needs.
         replicas: The number of tasks.
     """
@@ -291,8 +291,8 @@ def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload 
     Args:
         request: The request without the entrypoint and the workspace.
         entry: The entrypoint.
-        upload: The workspace. None: the job has no workspace.
-        parent: The task in which this program runs. None: the job has no parent job.
+        upload: The workspace, or None if the job has no workspace.
+        parent: The task in which this program runs, or None if the job has no parent job.
 
     Raises:
         EntrypointError: The callable cannot be pickled.
@@ -329,7 +329,7 @@ def parent_job(token: str | None, controller_address: str) -> JobInfo | None:
     the address in this environment must equal the address of the client's controller.
 
     Args:
-        token: The token of the client. None: the client has no token.
+        token: The token of the client, or None if the client has no token.
         controller_address: The base URL of the client's controller.
     """
     if token is not None:

@@ -17,9 +17,9 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
 
     Args:
         task: The status of the task, with its result.
-        loads: A function that converts the bytes sent by the task into the exception. None: return only the
-            `RemoteTraceback`. Unpickling runs code of the task, so callers pass a function only if the user has
-            requested results.
+        loads: A function that converts the bytes sent by the task into the exception. If None, only the
+            `RemoteTraceback` is returned. Unpickling runs code of the task, so callers pass a function only if the user
+            has requested results.
     """
     if not task.HasField("exception"):
         return None

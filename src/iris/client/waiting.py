@@ -39,9 +39,9 @@ class Wait:
         limit_s: The time limit of the user in seconds.
         end: The end of the time limit, on the monotonic clock. `math.inf`: no limit.
         longest_pause_s: The longest pause between two tries while the controller does not answer.
-        shown_task: The index of the task whose lines are printed. None: no lines are printed.
+        shown_task: The index of the task whose lines are printed, or None if no lines are printed.
         names_other_tasks: Whether a notice says that the lines of other tasks are not printed.
-        progress: Whether the progress is shown. None: on a terminal and in a notebook.
+        progress: Whether the progress is shown. If None, it is shown on a terminal and in a notebook.
     """
 
     job_id: str

@@ -47,7 +47,7 @@ class WorkspaceUpload:
         on_notice: A function that is called with a text about files that are not sent. If `on_progress` is None, the
             function is also called once if packing or sending takes longer than a second.
         on_progress: A function that is called several times per megabyte with the stage, the number of bytes done so
-            far, and the total number of bytes. None: progress is not reported.
+            far, and the total number of bytes. If None, the progress is not reported.
         shows_progress: Whether a terminal or a notebook shows the progress, instead of a call of `on_notice`.
 
     Attributes:
@@ -76,7 +76,7 @@ class WorkspaceUpload:
         on_progress: Progress | None,
         wrap: Wrap = lambda function: function,
     ) -> WorkspaceUpload | None:
-        """Return the upload for the arguments of `IrisClient.run`. None if the job has no workspace.
+        """Return the upload for the arguments of `IrisClient.run`. Return None if the job has no workspace.
 
         Args:
             workspace, on_notice, on_progress: `IrisClient.run` documents these arguments.

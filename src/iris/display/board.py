@@ -98,7 +98,7 @@ class Display:
     """A context manager that displays the progress of one piece of work. `show_progress` returns it.
 
     Args:
-        kind: How the progress is shown. None: the progress is not shown.
+        kind: How the progress is shown, or None if it is not shown.
         first: The progress at the beginning.
         quiet_s: The time in seconds before the progress is shown.
 

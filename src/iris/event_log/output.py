@@ -54,7 +54,7 @@ class EventLogHandler(logging.Handler):
 
     Args:
         descriptor: The descriptor of a file that was opened for appending (`O_APPEND`).
-        path: The path of the file; None if the file is not rotated.
+        path: The path of the file, or None if the file is not rotated.
         max_bytes: The size in bytes at which the file is rotated.
         max_files: How many rotated files are kept.
     """

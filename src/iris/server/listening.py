@@ -29,8 +29,8 @@ class Listening:
         socket: The bound socket. Connections wait in the socket until a server accepts them.
         address: The URL at which others reach the controller.
         advertise_host: The host of `address`.
-        tls: How the server uses TLS; None without TLS.
-        metrics_socket: The bound socket of `--metrics-port`; None without this option.
+        tls: The TLS settings of the server, or None without TLS.
+        metrics_socket: The bound socket of `--metrics-port`, or None without this option.
     """
 
     socket: socket.socket

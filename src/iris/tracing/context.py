@@ -47,7 +47,7 @@ def new_trace(*names: object) -> TraceContext:
 
 
 def parse_context(parent: str, state: str = "") -> TraceContext | None:
-    """Return the context in a traceparent and a tracestate; None if the traceparent is invalid."""
+    """Return the trace context that a traceparent and a tracestate contain, or None if the traceparent is invalid."""
     match = _PARENT.fullmatch(parent)
     if match is None or not int(match["trace"], 16) or not int(match["span"], 16):
         return None
@@ -56,7 +56,7 @@ def parse_context(parent: str, state: str = "") -> TraceContext | None:
 
 
 def current_context(environment: Mapping[str, str] = os.environ) -> TraceContext | None:
-    """Return the trace context of this program; None if it has none.
+    """Return the trace context of this program, or None if the program has none.
 
     The current span of OpenTelemetry is used if the program has imported OpenTelemetry. Otherwise the environment
     variables `TRACEPARENT` and `TRACESTATE` are used, which Iris also sets for tasks.

@@ -93,8 +93,9 @@ class Lookup:
         """Return all jobs and tasks that the names stand for, each once, in the order of the names.
 
         Args:
-            names: The names. Empty: the caller's latest job.
-            on_error: A function that is called with the error about a name without a match. None: raise the error.
+            names: The names. Without any name, the caller's latest job is returned.
+            on_error: A function that is called with the error about a name without a match. If None, the error is
+                raised.
 
         Raises:
             NotFoundError: There is no such job or task.

@@ -126,7 +126,7 @@ def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleF
     """Collect the files of a bundle about a cluster.
 
     Args:
-        record: The cluster of `iris up` on this machine; None for a cluster elsewhere.
+        record: The record of the cluster of `iris up` on this machine, or None for a cluster elsewhere.
         connect: A function that returns a client of the cluster, or raises IrisError if the cluster is unreachable.
     """
     files = BundleFiles(_known_secrets(None if record is None else record.state_dir))

@@ -39,8 +39,8 @@ def examine(address: str | None, context: str | None) -> Iterator[Finding]:
     """Yield the findings about a cluster, each as soon as it is known.
 
     Args:
-        address: The address that the user has given; None if none was given.
-        context: The name of the context that the user has given; None if none was given.
+        address: The address that the user has given, or None if none was given.
+        context: The name of the context that the user has given, or None if none was given.
     """
     try:
         chosen = find_cluster(address, context)

@@ -29,9 +29,9 @@ class ServerProbe:
         advice: What to do about `error`.
         is_iris: Whether a server of Iris answers.
         is_ready: Whether the server has loaded its state.
-        clock_offset_s: By how many seconds the clock of the server is ahead of the clock of this machine; None if it is
-            unknown. The server states whole seconds.
-        certificate_left_s: The seconds until the certificate of the server expires; None without TLS.
+        clock_offset_s: By how many seconds the clock of the server is ahead of the clock of this machine. None if this
+            time is unknown. The server states whole seconds.
+        certificate_left_s: The seconds until the certificate of the server expires, or None without TLS.
     """
 
     error: str = ""
@@ -97,7 +97,7 @@ def judge_token(holder: Holder | None, now_ms: int, *, is_given: bool) -> Findin
     """Return the finding about the token of this client.
 
     Args:
-        holder: The holder that the token names; None if the token is malformed, or if this client has no token.
+        holder: The holder that the token names. None if the token is malformed, or if this client has no token.
         now_ms: The current time, in milliseconds since the epoch.
         is_given: Whether this client has a token.
     """

@@ -13,7 +13,7 @@ class RawTerminal:
     block restores the earlier mode, even after an error.
 
     Args:
-        descriptor: The descriptor of the terminal. None: there is no terminal, and the block changes nothing.
+        descriptor: The descriptor of the terminal. None if there is no terminal. The block then changes nothing.
 
     Attributes:
         is_raw: Whether the terminal is in raw mode.

@@ -55,7 +55,7 @@ def next_commands(
 
     Args:
         job: The job.
-        shown: The task that was described, or the first failed task. None: no task has failed.
+        shown: The task that was described, or the first failed task. None if no task has failed.
         options: The options with which commands reach the cluster.
         independent: Whether single tasks of the job can be retried. A gang is retried as a whole.
     """
@@ -82,7 +82,7 @@ def description(
     Args:
         job: The job, with its tasks.
         submission: How the job was submitted.
-        task_index: The only task to show. None: all tasks.
+        task_index: The only task to show. If None, all tasks are shown.
         lines: The last lines of the described or first failed task.
         commands: The commands to type next.
     """

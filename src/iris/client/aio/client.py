@@ -300,8 +300,8 @@ class AsyncIrisClient(
                 the time limit that ends the attempt: `timeout`, `job_timeout` or the limit of Slurm. Only processes
                 that handle or block SIGUSR1 get the signal. 0 and None: no warning.
             watch_hang: The seconds after which a job seems to hang if a task neither writes output nor uses the CPU.
-                The status of the job then says that it seems to hang. 0: never. None: the default of the cluster, which
-                is also never unless the cluster was started with another value.
+                The status of the job then says that it seems to hang. 0: the job never seems to hang. None: the value
+                of the cluster's option `--watch-hang`. Without this option, the job never seems to hang.
             hang_action: `"end"` fails a job that seems to hang. `"report"` only reports it in the status. `"end"` needs
                 `watch_hang`, or a cluster whose `iris up` has `--watch-hang`.
             retry_pause: The pause in seconds before the second retry in a row, from 0 to 60. The pause doubles with

@@ -186,7 +186,9 @@ class _FileCopy:
         return True
 
     def _copy_block(self, size: int) -> Operation[bool | None]:
-        """Copy a block. Return whether its hash is right; None if the file was replaced or has become shorter."""
+        """Copy a block. Return whether its hash is right. Return None if the file was replaced or has become
+        shorter.
+        """
         digest, begin = hashlib.sha256(), self.done
         while (left := begin + size - self.done) > 0:
             # If the block fits into one part, the answer contains the hash, and no further call is needed. Most files

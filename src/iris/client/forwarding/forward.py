@@ -33,7 +33,7 @@ class LocalAddresses:
         task_index: The task.
         ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
-        on_notice: A function that is called with messages for people. None: the messages are dropped.
+        on_notice: A function that is called with messages for people. If None, the messages are dropped.
     """
 
     def __init__(

@@ -37,7 +37,9 @@ class PortPair:
     @property
     def order_hint(self) -> str:
         """A hint for users who may have swapped the two ports of a pair. The hint is shown if the task's port does not
-        answer. Empty if both ports have the same number, or if the task's port was given by name."""
+        answer. The hint is an empty string if both ports have the same number, or if the task's port was given by
+        name.
+        """
         if isinstance(self.remote, str) or self.local in (0, self.remote):
             return ""
         return (
@@ -48,7 +50,7 @@ class PortPair:
     @property
     def same_number_hint(self) -> str:
         """The text for people that the program at the task's port may be the forward itself, which happens on a cluster
-        of this machine. Empty: the two ports have different numbers.
+        of this machine. An empty string if the two ports have different numbers.
         """
         if self.remote != self.local:
             return ""

@@ -44,7 +44,7 @@ class ThreadStack:
     """The call stack of a thread.
 
     Attributes:
-        name: The name of the thread; empty if it has none.
+        name: The name of the thread, or an empty string if the thread has none.
         thread_id: The id that the operating system gives the thread.
         is_active: Whether the thread uses the CPU.
         holds_gil: Whether the thread holds the global interpreter lock.
@@ -91,7 +91,7 @@ class TaskStacks:
     Attributes:
         task_id: The task.
         task_index: The index of the task.
-        attempt_id: The attempt; None if the task has not had one.
+        attempt_id: The attempt, or None if the task has had no attempt.
         worker_id: The worker that runs the attempt.
         read_at_ms: When the worker began to read, in milliseconds since the epoch.
         processes: The processes of the attempt. The parent of a process is before the process.
@@ -160,7 +160,9 @@ class StackGroup:
 
 
 def reason_name(reason: int) -> str:
-    """Return the name of a `StackReason` without its prefix. Empty for 0, and a number for an unknown reason."""
+    """Return the name of a `StackReason` without its prefix. Return an empty string for 0, and the number as text for
+    an unknown reason.
+    """
     if not reason:
         return ""
     if reason in cluster_pb2.StackReason.values():

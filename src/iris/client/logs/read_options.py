@@ -68,10 +68,10 @@ class ReadOptions:
     Attributes:
         follow: Whether to wait for future lines.
         filter: The filter that the servers apply. An empty filter passes records unchanged.
-        cursor: The place at which the reader starts. None: the beginning.
-        attempt_id: The only attempt to read. None: all attempts.
+        cursor: The position in the log at which the reader starts. If None, the reader starts at the beginning.
+        attempt_id: The only attempt to read. If None, all attempts are read.
         max_lines: The number of lines after which the stream ends. 0: no limit.
-        tail: The number of last lines with which the stream begins. None: all lines.
+        tail: The number of last lines with which the stream begins. If None, the stream begins with the first line.
         route: The servers through which the logs are read.
         patience_s: For how many seconds to retry when a server does not answer.
         on_notice: A function that is called with each notice for the user.

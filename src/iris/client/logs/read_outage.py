@@ -126,7 +126,7 @@ def has_been_silent(seconds: float, attempt: cluster_pb2.TaskAttempt, since_s: f
     Args:
         seconds: For how long the log must have been unreadable.
         attempt: The attempt.
-        since_s: The time since which the log is unreadable, on the monotonic clock. None: the log is readable.
+        since_s: The time since which the log is unreadable, on the monotonic clock. None if the log is readable.
     """
     return is_task_finished(attempt.state) and since_s is not None and time.monotonic() - since_s > seconds
 

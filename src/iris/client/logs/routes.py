@@ -36,7 +36,9 @@ class Routes:
         return self._route != "worker"
 
     def worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> Operation[tuple[str, str] | None]:
-        """Return the id and address of the worker from which to read the log of an attempt. None: the controller."""
+        """Return the id and address of the worker from which to read the log of an attempt. Return None if the log must
+        be read from the controller.
+        """
         if self._may_be_at_worker(task_index, attempt):
             yield from self._reachable.reaches(attempt.worker_id, attempt.worker_address)
         return self.known_worker_of(task_index, attempt)
@@ -83,7 +85,7 @@ class Routes:
 
         Args:
             attempt: The attempt.
-            since_s: The time since which the log is unreadable, on the monotonic clock. None: the log is readable.
+            since_s: The time since which the log is unreadable, on the monotonic clock. None if the log is readable.
         """
         if self._route != "worker" or not has_been_silent(_DEAD_WORKER_PATIENCE_S, attempt, since_s):
             return False

@@ -68,7 +68,9 @@ class LogServers(Protocol[Server]):
         """Return the server from which to read the log of an attempt."""
 
     def worker(self, server: Server) -> Worker | None:
-        """Return the id and address of the worker if the server is a worker. None: the server is the controller."""
+        """Return the id and address of the worker if the server is a worker. Return None if the server is the
+        controller.
+        """
 
     def opener(self, server: Server, reads: Sequence[Read]) -> OpenStream:
         """Return a function that opens one stream for several attempts. The thread of the stream calls the function."""

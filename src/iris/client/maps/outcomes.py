@@ -27,9 +27,9 @@ class Outcome:
         index: The index of the input.
         task: The task that worked on the input, with its result.
         kind: `VALUE`, `RAISED` or `FAILED`.
-        data: The pickled value or exception; empty if there is none.
+        data: The pickled value or exception, or no bytes if there is none.
         text: The traceback of the exception, or the reason why there is no value.
-        shown: The `repr` of the input, shortened; empty if it is unknown.
+        shown: The `repr` of the input, shortened. An empty string if the input is unknown.
     """
 
     job_id: str

@@ -69,8 +69,8 @@ class MapSubmission:
         options: The options of the job.
 
     Attributes:
-        name: The name that the caller gave to the job; None if the caller gave none.
-        upload: The workspace; None if the job has none.
+        name: The name that the caller gave to the job, or None if the caller gave none.
+        upload: The workspace, or None if the job has none.
 
     Raises:
         InvalidArgumentError: An argument is invalid.
@@ -111,8 +111,8 @@ class MapSubmission:
         """Return the complete request. This function reads many files.
 
         Args:
-            machines: The machines of the cluster. None: they are unknown.
-            parent: The task in which this program runs. None: the job has no parent job.
+            machines: The machines of the cluster, or None if they are unknown.
+            parent: The task in which this program runs, or None if the job has no parent job.
 
         Raises:
             EntrypointError: The callable or an input cannot be pickled.

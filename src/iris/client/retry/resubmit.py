@@ -29,9 +29,9 @@ def retry_job(
 
     Args:
         job_id: The earlier job.
-        name: The name of the new job. None: a name made from the name of the earlier job.
+        name: The name of the new job. If None, a name is made from the name of the earlier job.
         failed_only: Whether to run only the tasks that have not succeeded.
-        parent: The task in which this program runs; None outside a job.
+        parent: The task in which this program runs, or None outside a job.
     """
     job_id = check_job_id(job_id)
     if name is not None:

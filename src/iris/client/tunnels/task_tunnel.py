@@ -82,7 +82,7 @@ class TaskTunnel:
         patience_s: How many seconds an outage may last before the tunnel fails.
 
     Attributes:
-        attempt_id: The attempt of the present tunnel; None before the worker has answered.
+        attempt_id: The attempt of the present tunnel, or None before the worker has answered.
         cut: The number of channels that were open when the last tunnel was closed.
     """
 

@@ -31,9 +31,9 @@ class WebRequest:
     Attributes:
         method: The HTTP method.
         host: The header `Host`.
-        origin: The header `Origin`; empty if the request has none.
+        origin: The header `Origin`, or an empty string if the request has none.
         content_type: The content type without its parameters.
-        fetch_site: The header `Sec-Fetch-Site`; empty if the request has none.
+        fetch_site: The header `Sec-Fetch-Site`, or an empty string if the request has none.
         cookies: The values of all cookies with the session cookie's name.
     """
 

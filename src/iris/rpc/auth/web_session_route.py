@@ -43,7 +43,7 @@ class Session(Protocol):
 
     @property
     def uid(self) -> int | None:
-        """The user whose program has signed in over this machine's loopback; None if the user is not known."""
+        """The user whose program has signed in over this machine's loopback, or None if the user is not known."""
 
     @property
     def caller(self) -> Caller:

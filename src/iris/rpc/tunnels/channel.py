@@ -38,10 +38,10 @@ class Channel:
         number: The number of the channel in its tunnel.
         budget: The memory of all channels of this process.
         on_ready: A function that is called when the channel has something to send, or has ended.
-        target: Where the other side connects the channel. None: the other side has opened the channel.
+        target: Where the other side connects the channel, or None if the other side has opened the channel.
 
     Attributes:
-        target: Where the other side connects the channel. None: the other side has opened the channel.
+        target: Where the other side connects the channel, or None if the other side has opened the channel.
         active_s: When the channel last carried a part or bytes, in seconds of the loop's clock.
     """
 
@@ -67,8 +67,8 @@ class Channel:
         self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
-        # Why this side has reset the channel: the reason as a `ChannelReset` value, and as text for people. None: this
-        # side has not reset the channel.
+        # Why this side has reset the channel: the reason as a `ChannelReset` value, and as text for people. None if
+        # this side has not reset the channel.
         self._reset: tuple[ChannelReset, str] | None = None
         self._has_peer_reset = False
         # For the part with the channel's target, and below for the part with a reset: whether `take` has returned the
@@ -215,7 +215,7 @@ class Channel:
         return self._told < self._incoming.passed_on and self._timer is None
 
     def take(self, max_bytes: int) -> ChannelPart | None:
-        """Return the next part to send; None if there is nothing to send.
+        """Return the next part to send, or None if there is nothing to send.
 
         Args:
             max_bytes: The largest number of bytes of data.

@@ -41,7 +41,7 @@ class ByteWriter(Protocol):
         """Close the connection after all written bytes were sent."""
 
     def get_extra_info(self, name: str, /) -> Any:
-        """Return a fact about the connection, for example its `socket`. None: there is no such fact."""
+        """Return a fact about the connection, for example its `socket`. Return None if the fact is not known."""
 
 
 Streams = tuple[ByteReader, ByteWriter]

@@ -31,7 +31,8 @@ class Tunnel:
 
     Args:
         budget: The memory of all channels of this process.
-        on_open: A function that connects the channels that the other side opens. None: the other side opens none.
+        on_open: A function that connects the channels that the other side opens. None if the other side opens no
+            channels.
         on_reset: A function that is called when the other side resets a channel.
 
     Attributes:

@@ -30,8 +30,8 @@ def show_memory(job: str, form: str | None, path: str | None, address: str | Non
 
     Args:
         job: The job or task that the user has named.
-        form: The format that the user has chosen; None if the user has chosen none.
-        path: The file for the result; None if the user has named none.
+        form: The format that the user has chosen, or None if the user has chosen none.
+        path: The file for the result, or None if the user has named none.
         address: The address of the cluster that the user has given.
         as_json: Whether to print JSON.
     """

@@ -50,7 +50,7 @@ class _Place(NamedTuple):
     """SOURCE or DESTINATION.
 
     Attributes:
-        job: The name of the job or task; None for a local path.
+        job: The name of the job or task, or None for a local path.
         path: The path.
     """
 

@@ -389,7 +389,7 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
 
 
 def _set_inputs(options: dict[str, Any]) -> list[str] | None:
-    """Return the inputs of --each or --array, and set the options that they imply. None: neither option was given."""
+    """Return the inputs of --each or --array, or None without them. Set the options that --each and --array imply."""
     if options["each"] is None and options["array"] is None:
         return None
     name = "--array" if options["each"] is None else "--each"

@@ -48,7 +48,7 @@ class AsyncioTransport:
     """A `pyqwest.Transport` on asyncio's own streams, with HTTP/1.1.
 
     Args:
-        context: The trusted authorities and the client's certificate. None: connections use no TLS.
+        context: The trusted authorities and the client's certificate. None if connections use no TLS.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -130,7 +130,7 @@ def http_client(tls: ClientTls | None) -> Client:
     slow down the start of each worker: tracing, and the system's certificates, which take 7 ms to load.
 
     Args:
-        tls: The https servers that the client trusts, and the client's certificate. None: the servers do not use TLS.
+        tls: The https servers that the client trusts, and the client's certificate. None if the servers do not use TLS.
 
     Raises:
         FailedPreconditionError: A file that `tls` names cannot be used.
@@ -155,7 +155,8 @@ def user_transport(
         tls: The https servers that the client trusts, and the client's certificate.
         proxy: The proxy that calls go through, or None if calls go directly to the server.
         http2: Require HTTP/2, also without TLS ("prior knowledge"). All requests then share one connection.
-        context: The result of an earlier `tls.context()`. None: read the files of `tls`, which takes about 20 ms.
+        context: The result of an earlier `tls.context()`. If None, the files of `tls` are read, which takes about 20
+            ms.
 
     Raises:
         FailedPreconditionError: A file that `tls` names cannot be used.

@@ -76,8 +76,8 @@ class Sender(Protocol):
         """
 
     def translate(self, error: Exception) -> Exception | None:
-        """Return the exception to raise in place of an exception of `send` or of an answer. None: raise the exception
-        unchanged.
+        """Return the exception to raise in place of an exception of `send` or of an answer. Return None if the
+        exception must be raised unchanged.
         """
 
     def close(self) -> None:

@@ -134,8 +134,9 @@ class HttpxSender:
         return answer
 
     def translate(self, error: Exception) -> Exception | None:
-        """Return the exception to raise in place of an exception of the transport. None: raise the exception
-        unchanged."""
+        """Return the exception to raise in place of an exception of the transport. Return None if the exception of the
+        transport must be raised unchanged.
+        """
         return _translate(error)
 
     def close(self) -> None:
@@ -247,8 +248,8 @@ def _raise_translated(error: Exception) -> None:
 
 
 def _translate(error: Exception) -> Exception | None:
-    """Return the exception to raise in place of an exception of a transport. None: raise the transport's exception
-    itself.
+    """Return the exception to raise in place of an exception of a transport. Return None if the exception of the
+    transport must be raised unchanged.
 
     The result is a `TimeoutError` if the deadline of the call has passed, a `ConnectionError` if the connection failed,
     and a `GivenTransportError` for an exception that does not belong to httpx's interface for transports.
