@@ -29,7 +29,7 @@ def test_changed_tasks_since_any_revision_are_the_tasks_with_a_higher_revision(s
         assert ChangedTasks(tasks).since(since) == expected, "after a restart"
 
 
-def test_changed_tasks_of_a_job_contain_started_tasks_and_tasks_with_a_new_reason() -> None:
+def test_changed_tasks_of_a_job_contain_started_tasks_and_tasks_with_a_new_waiting_reason() -> None:
     job = Job.new("job", 5, 1, coscheduled=False)
     job.submit()
     before = job.revision

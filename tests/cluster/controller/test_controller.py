@@ -361,7 +361,7 @@ class FullDisk(Store):
         super().write(changes)
 
 
-def test_full_disk_of_the_controller_loses_no_change(engine: FakeEngine, tmp_path: Path) -> None:
+def test_no_change_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEngine, tmp_path: Path) -> None:
     store = FullDisk(tmp_path / "controller.db")
     gate = tmp_path / "gate"
     with (

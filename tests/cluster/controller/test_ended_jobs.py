@@ -92,7 +92,7 @@ def test_watch_of_an_ended_job_returns_its_final_state(client: RemoteClusterClie
     assert [job.state for job in client.watch_job("sweep-3", include_tasks=True)] == [pb.JOB_STATE_SUCCEEDED]
 
 
-def test_ended_job_does_not_change(client: RemoteClusterClient) -> None:
+def test_calls_do_not_change_an_ended_job(client: RemoteClusterClient) -> None:
     before = client.get_job_status("sweep-5")
     client.terminate_job("sweep-5")
     client.terminate_task("sweep-5", 1)

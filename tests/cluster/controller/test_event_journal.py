@@ -262,7 +262,7 @@ def test_tasks_that_end_without_an_attempt_get_events_too() -> None:
     assert [name for name, _ in events_of(job)] == ["task.killed"] * 3 + ["job.killed"]
 
 
-def test_event_of_a_retry_after_a_lost_worker_has_the_reason() -> None:
+def test_event_of_a_retry_after_a_lost_worker_has_the_reason_of_the_loss() -> None:
     job = Job.new("train", 1, now_ms=1)
     job.submit()
     (gang,) = job.gangs.values()

@@ -171,9 +171,9 @@ def test_removals_of_random_logs_obey_the_retention_rules(seed: int) -> None:
         (1500, "1.5 s"),
     ],
 )
-def test_reason_of_a_log_removed_by_age_has_a_readable_unit(keep_ms: int, text: str) -> None:
+def test_text_for_readers_of_a_log_removed_by_age_has_a_readable_unit(keep_ms: int, text: str) -> None:
     assert Retention(keep_ms=keep_ms).age_reason == f"removed: logs are kept for {text}"
 
 
-def test_reason_of_a_log_removed_by_size_contains_the_limit() -> None:
+def test_text_for_readers_of_a_log_removed_by_size_contains_the_limit() -> None:
     assert Retention(keep_bytes=1234).size_reason == "removed: only the newest 1234 bytes of all logs are kept"

@@ -313,7 +313,7 @@ def test_placement_rules_and_labels_limit_where_a_gang_fits(
         ),
     ],
 )
-def test_reason_names_machines_labels_and_placement_rules(
+def test_waiting_reason_names_machines_labels_and_placement_rules(
     wanted: GangRequest, machines: list[Machine], expected: str
 ) -> None:
     result = decide([wanted], machines)

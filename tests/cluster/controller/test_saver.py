@@ -116,7 +116,7 @@ STOP = StopAttempt(0, 0, "w")
 RELEASE = ReleaseAllocation("job@0")
 
 
-async def test_instructions_and_news_of_a_job_are_reported_only_after_the_write(book: Book) -> None:
+async def test_instructions_and_changes_of_a_job_are_reported_only_after_the_write(book: Book) -> None:
     record = await book.launch("job")
     book.change(record, RELEASE)
     saved = asyncio.create_task(book.saver.saved())

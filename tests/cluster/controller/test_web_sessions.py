@@ -108,7 +108,7 @@ def test_sign_in_code_made_on_this_machine_is_refused_for_another_user(uid: int 
             sessions.holder_of_code(code, "", uid)
 
 
-def test_web_sessions_and_links_of_another_token_with_the_same_name_and_role_stay() -> None:
+def test_web_sessions_and_links_of_another_token_with_the_same_name_and_role_stay_valid() -> None:
     sessions = WebSessions(None, "key")
     other = Caller(ANA.name, ANA.role, "another-token", ANA.expires_at_s)
     session, secret = opened(sessions, other)

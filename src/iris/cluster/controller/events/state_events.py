@@ -90,4 +90,5 @@ def _reason(failure: int) -> str:
     try:
         return FailureCode(failure).name if failure else ""
     except ValueError:
-        return str(failure)  # The code is unknown, because a newer release of Iris has stored it.
+        # This release of Iris does not know the failure code, because a newer release has stored the job.
+        return str(failure)

@@ -48,7 +48,7 @@ _HASH_STEP = 1 << 20
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Reason = cluster_pb2.OutputReason
-_AttemptKey = tuple[str, int, int]  # An attempt, as the job id, the task index and the attempt id.
+_AttemptKey = tuple[str, int, int]  # Identifies an attempt by the job id, the task index and the attempt id.
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class ExistingLines:
                 await lines.aclose()
 
     async def read_last(self, count: int) -> AsyncGenerator[Item]:
-        """Yield the last `count` lines of all tasks together, and move each reader to the end of the existing lines.
+        """Yield the last `count` lines of all tasks together, and move the reader of each task to the end of the
+        existing lines.
 
         Raises:
             ResourceExhaustedError: The lines are too large to be held in memory.

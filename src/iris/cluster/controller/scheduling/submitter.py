@@ -133,7 +133,7 @@ class Submitter:
     async def _submit(self, request: GangRequest) -> None:
         gang = self._gangs.get(request.gang_id)
         if gang is None:
-            return  # The job has released the gang while the scheduler waited for the engine's answer.
+            return  # The gang was released while the scheduler waited for the engine, and needs no request any more.
         for instruction in self._reports.deliver(gang, Selected()):
             if isinstance(instruction, Submit):
                 await self._send(gang, instruction.request)

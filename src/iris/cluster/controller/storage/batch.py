@@ -156,7 +156,9 @@ class Batch:
     tokens: dict[str, StoredToken | None] = field(default_factory=dict)
 
     def add_older(self, other: Batch) -> None:
-        """Add the changes of an older batch that could not be written. Newer changes in this batch have priority."""
+        """Add the changes of an older batch that could not be written. If both batches change the same object, the
+        change in this batch is kept.
+        """
         self.jobs = other.jobs | self.jobs
         self.endpoints = other.endpoints | self.endpoints
         self.fenced = other.fenced | self.fenced

@@ -48,7 +48,8 @@ class Connections:
         self._path = path
         self._lock: int | None = None
         self._is_closed = False
-        # Threads take turns with the only connection. None if each reading thread has its own connection.
+        # The lock with which threads take turns with the only connection, or None if each reading thread has its own
+        # connection.
         self._turn: threading.RLock | None = threading.RLock() if path is None else None
         self._spare: list[sqlite3.Connection] = []
         self._in_use: set[sqlite3.Connection] = set()

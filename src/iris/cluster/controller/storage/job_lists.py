@@ -73,7 +73,9 @@ class Range:
 
 
 def read_page(db: sqlite3.Connection, wanted: JobFilter, within: Range) -> list[JobRecord]:
-    """Return the ended jobs that match a filter, without their entry points, in the order of `within`."""
+    """Return the ended jobs in a part of the list that match a filter, without their entry points. `within` selects the
+    part and the order.
+    """
     where, values = _conditions(wanted)
     order = "DESC" if within.newest_first else "ASC"
     # The "+" makes SQLite use the index that finds the few jobs with the prefix. Without the "+", SQLite might read the

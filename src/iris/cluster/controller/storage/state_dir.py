@@ -24,8 +24,8 @@ from iris.system.private_dir import check_entries, check_private, make_private
 
 ENGINE_FILE = "engine"
 LEFT_FILE = "left"
-# Iris may kill processes named in the files of these directories. Therefore other users must not be able to write
-# there.
+# Iris may kill processes that are named in files below the state directory. Therefore other users must not be able to
+# write into these directories.
 _TRUSTED = ("", "workers", "slurm", "ray")
 
 

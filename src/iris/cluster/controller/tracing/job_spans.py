@@ -200,4 +200,5 @@ def _reason(failure: int) -> Attributes:
     try:
         return "iris.reason", FailureCode(failure).name
     except ValueError:
-        return "iris.reason", str(failure)  # The code is unknown, because a newer release of Iris has stored it.
+        # This release of Iris does not know the failure code, because a newer release has stored the job.
+        return "iris.reason", str(failure)

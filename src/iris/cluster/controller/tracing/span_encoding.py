@@ -79,7 +79,7 @@ class RequestEncoder:
 
 
 def encode_spans(spans: Iterable[Span]) -> bytes:
-    """Return the encodings of spans, as fields of `ScopeSpans`."""
+    """Return the concatenated encodings of spans. Each span is encoded as a field of the message `ScopeSpans`."""
     parts: list[bytes] = []
     # The cache has the names of one trace only, because the spans of a job mostly follow each other, and a lookup by
     # name is cheaper than a lookup by name and trace.

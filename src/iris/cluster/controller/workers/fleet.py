@@ -40,7 +40,7 @@ from iris.system.event_loop import happens
 _MAX_REFUSALS = 1000  # The largest number of refused workers that the fleet remembers.
 _HOST_CHARACTERS = 200
 # How long a fenced process is remembered, in milliseconds. After this time, the last token of the process has expired,
-# so the process cannot call the controller any more. No machine is expected to sleep longer than this time.
+# so the process cannot call the controller any more, even if its machine was suspended for a long time.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
 _WANTED_CHECK_S = 5.0  # The seconds between two calls of `still_wanted`, a function that the method `registered` gets.
 _log = logging.getLogger(__name__)
