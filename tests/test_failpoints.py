@@ -102,7 +102,7 @@ def test_each_action_of_a_failpoint_has_its_effect() -> None:
         ("spawn.before=kill@0", "is not NAME=ACTION"),
         ("spawn.before=kill:2/7", "is not NAME=ACTION"),
         ("spawn.before=delay", "is not NAME=ACTION"),
-        ("spawn.before=drop", "the failpoint spawn.before is not at a message"),
+        ("spawn.before=drop", "no message is sent at the failpoint spawn.before"),
         ("store.commit.after=error", "its action cannot be error"),
         ("controller.reply.before=error", "its action cannot be error"),
     ],

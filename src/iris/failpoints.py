@@ -173,7 +173,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
         action = action.partition(":")[0]
         if action == "drop" and not name.endswith(_MESSAGES):
             raise InvalidArgumentError(
-                f"{VARIABLE}: the failpoint {name} is not at a message, therefore its action cannot be drop"
+                f"{VARIABLE}: no message is sent at the failpoint {name}, therefore its action cannot be drop"
             )
         if action == "error" and name.endswith((".after", ".reply.before")):
             raise InvalidArgumentError(

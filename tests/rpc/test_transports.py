@@ -198,7 +198,7 @@ def test_child_after_a_fork_uses_its_own_connections_or_raises_an_error(caller: 
 # HTTP/2 that is required and not there.
 
 
-def test_server_without_http2_is_named_without_a_retry() -> None:
+def test_error_names_a_server_without_http2_after_the_first_try() -> None:
     with contextlib.closing(Server([http("400 Bad Request")])) as old:
         caller = Caller(old.address, http2=True)
         with contextlib.closing(caller.transport), pytest.raises(ControllerUnreachableError) as caught:

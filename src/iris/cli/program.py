@@ -44,8 +44,8 @@ JOB is the id of a job, the beginning of an id, a pattern in quotes such as 'swe
 JOB/task-2 is a task. A TIME is a number of seconds, or 90s, 10m, 1h30m, 2d. A SIZE is a number of bytes, or 512MB
 (10^6), 2GiB (2^30).
 
-Every command that prints an answer takes --json. Tables fit the terminal: reasons are cut to one line, ids are never
-cut, and in a pipe or a file nothing is cut.
+Every command that prints an answer takes --json. On a terminal, tables cut long reasons to one line, but never ids. In
+a pipe or a file, nothing is cut.
 
 Commands exit with 0 after success, 1 after an error, and 2 if the command line is invalid. The commands that run a job
 or wait for one exit with the code of the job: see 'iris run --help'.

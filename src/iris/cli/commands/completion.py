@@ -15,7 +15,7 @@ Print a script with which a shell completes commands, options, ids of jobs and t
   iris completion zsh      add to ~/.zshrc, after compinit: eval "$(iris completion zsh)"
   iris completion fish > ~/.config/fish/completions/iris.fish
 
-Ids are read from the cluster while you type. A cluster that does not answer within 2 s completes nothing.
+Ids are read from the cluster while you type. If the cluster does not answer within 2 s, no ids are completed.
 """
 
 

@@ -23,17 +23,17 @@ Find out what is wrong with a cluster.
   iris debug bundle
 """
 _BUNDLE_HELP = """\
-Write one file with what somebody needs to find out what is wrong with a cluster: versions, the configuration, the last
-events, how many jobs and tasks are in which state, and the machines. The file contains no tokens, keys or passwords,
-no code, and no output of tasks.
+Write one file with the facts that somebody needs to find the cause of a problem of a cluster: versions, the
+configuration, the last events, how many jobs and tasks are in which state, and the machines. The file contains no
+tokens, keys or passwords, no code, and no output of tasks.
 
 \b
   iris debug bundle
   iris debug bundle --output trouble.tar.gz
   iris debug bundle --json | jq -r .notes[]
 
-The bundle of a cluster on this machine can also be made after its server has died. A cluster on another machine gives
-only states and machines.
+You can also make the bundle of a cluster on this machine after its server has died. The bundle of a cluster on another
+machine contains only states and machines.
 """
 
 

@@ -19,7 +19,7 @@ TLS, the token, the engine, and whether each worker can be reached from the cont
 
 Each line begins with "ok", "warn" (the cluster works, but something should be changed), "FAIL" (something does not
 work), or "?" (this could not be checked, or need not be changed). The command also works if the controller cannot be
-reached, and then says what it could find out. It exits with 1 if a line begins with "FAIL", and with 0 otherwise.
+reached, and then says what it could find out. The exit code is 1 if a line begins with "FAIL", and 0 otherwise.
 """
 
 

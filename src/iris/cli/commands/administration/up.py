@@ -35,17 +35,19 @@ Start a cluster on this machine. The cluster runs until 'iris down', also after 
   iris up --engine ray            run tasks on the machines of a Ray cluster
   iris up --engine slurm          run tasks on the machines of a Slurm cluster
 
-Other commands on this machine find the cluster by themselves. The state directory keeps jobs and their logs; they are
-there again after 'iris down' and 'iris up'.
+Other commands on this machine find the cluster by themselves. The state directory keeps the jobs and their logs, also
+between 'iris down' and the next 'iris up'.
 
 If the server is killed, running attempts continue for the length of the lease. The next 'iris up' starts the server
-with the options that it had, except for those that you give, and finds what has happened meanwhile.
+again with its earlier options, except for options that you give now. The new server continues with the attempts that
+still run.
 
-Every call needs a token. 'iris up' makes one in a file that only you can read, and the commands on this machine find
-it there; 'iris token create' makes more. Other machines can connect only if --host says so, and should use TLS.
+Every call needs a token. 'iris up' writes a token to a file that only you can read, and the commands on this machine
+find the token there. 'iris token create' makes more tokens. Other machines can connect only if --host says so, and
+should use TLS.
 
-An option on the command line wins over the same option in the file of --config. The file has more options than this
-page, see docs/reference/configuration.md.
+An option on the command line overrides the same option in the file of --config. The file has more options than the
+command line, see docs/reference/configuration.md.
 """
 
 

@@ -18,9 +18,9 @@ from iris.cluster.client.operations.tokens import web_link
 from iris.rpc.address import is_loopback
 
 _HELP = """\
-Open the page of the cluster in your browser: its jobs, their logs while they are written, and its machines. The \
-browser is signed in with your name and your role until your token expires, but at most 30 days. On a machine without \
-a browser, the command prints the link instead.
+Open the cluster's web page in your browser. The page shows the jobs, their logs while they are written, and the
+machines. The browser is signed in with your name and your role until your token expires, but at most 30 days. On a
+machine without a browser, the command prints the link instead.
 
 JOB is an id, the beginning of an id, a task (JOB/task-2), or '@' for your latest job. Default: the list of jobs.
 
@@ -30,8 +30,8 @@ JOB is an id, the beginning of an id, a task (JOB/task-2), or '@' for your lates
   iris web @/task-2                              the log of this task
   iris web --print                               for a browser on another machine
 
-The link works once, within five minutes. Whoever opens the link first is signed in, so do not share it. 'iris token \
-create NAME --role reader' makes a token with which another person can sign in.
+The sign-in link works once, within five minutes. Whoever opens the link first is signed in, so do not share it. 'iris
+token create NAME --role reader' makes a token with which another person can sign in.
 """
 
 

@@ -29,14 +29,14 @@ exists: it is the cluster that 'iris up' has started on this machine.
   iris --context staging ps          one command on another cluster
 """
 _LIST_HELP = """\
-Show the contexts, without their tokens. '*' marks the current one.
+Show the contexts, without their tokens. '*' marks the current context.
 
 \b
   iris context list
   iris context list --json | jq -r '.contexts[].name'
 """
 _USE_HELP = """\
-Choose the cluster that commands and IrisClient.remote() call if nothing else names one.
+Choose the context of the cluster that commands and IrisClient.remote() call if nothing else names a cluster.
 
 \b
   iris context use prod

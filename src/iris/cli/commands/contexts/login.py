@@ -41,11 +41,11 @@ Save the address and the token of a cluster as a context, and call this cluster 
   vault read -field=token secret/iris | iris login https://iris.example.org:50051 --token-stdin
 
 The command asks for the token, which 'iris token create NAME' prints on the cluster's machine, and does not show what
-you type. It calls the cluster with the token before it saves anything. Only you can read the file with the contexts,
-~/.config/iris/contexts.json. Run the command again to replace an expired token.
+you type. The command calls the cluster with the token before it saves anything. Only you can read the file with the
+contexts, ~/.config/iris/contexts.json. Run the command again to replace an expired token.
 
-The context becomes the current one. 'iris context use NAME' chooses another one, and 'iris context use local' the
-cluster of 'iris up' on this machine.
+The new context becomes the current context. 'iris context use NAME' chooses another context, and 'iris context use
+local' chooses the cluster of 'iris up' on this machine.
 """
 _LOGOUT_HELP = """\
 Remove a context with its token from this machine. Without NAME, the current context is removed.

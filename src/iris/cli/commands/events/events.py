@@ -35,8 +35,8 @@ the states of jobs and tasks, registered and lost workers, and more.
   iris events --cursor 3f9c01ab-1042 --json        continue after an event, by its id
 
 A KIND is for example job.failed, or a group such as 'worker.*'. docs/reference/events.md lists the kinds. The events
-are numbered and stored, so that --cursor continues without a loss, also after a restart of the controller. The kind
-events.gap says that events are missing at its place, because they were removed already.
+are numbered and stored, so that --cursor continues without a loss, also after a restart of the controller. An event of
+the kind events.gap says that older events are missing at this point, because they were removed already.
 """
 
 

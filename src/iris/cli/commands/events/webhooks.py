@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
 _HELP = """\
-Show the URLs to which the cluster sends events, and whether the deliveries succeed. Only admins may see them. The paths
-of the URLs are left out, because they may be secret.
+Show the URLs to which the cluster sends events, and whether the deliveries succeed. Only admins may see the URLs. The
+paths of the URLs are left out, because they may be secret.
 
 'iris up --webhook URL' sends events to a URL. docs/how-to/react-to-events.md describes the requests.
 

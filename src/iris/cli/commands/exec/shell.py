@@ -14,9 +14,9 @@ from iris.cli.options import VARIABLE, address_option
 _HELP = """\
 Open a shell in a running task, beside the task's program.
 
-JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. The shell
-is the one that SHELL names in the task's environment, otherwise bash or sh. It has the directory, the environment, the
-limits and the user of the task, and ends with the attempt of the task.
+JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. The
+command starts the shell that the variable SHELL names in the task's environment, otherwise bash or sh. The shell has
+the directory, the environment, the limits and the user of the task, and ends with the attempt of the task.
 
 \b
   iris shell @                        your latest job
@@ -27,7 +27,7 @@ The command waits for a task that does not run yet. The shell continues after a 
 not answer, Ctrl-C ends the command here. Only the job's owner and admins may open a shell. 'iris exec JOB -- COMMAND'
 runs a single command.
 
-The exit code is the shell's, or 125 if Iris itself failed or the end of the shell is unknown.
+The exit code is the exit code of the shell, or 125 if Iris itself failed or the end of the shell is unknown.
 """
 
 

@@ -29,8 +29,8 @@ _SHOWN_FUNCTIONS = 200
 _HELP = """\
 Show where the tasks of a job spend their time: sample the call stacks of their Python processes, and sum the samples.
 
-JOB samples all tasks at the same time, and JOB/task-N one task. The tasks continue, and are not stopped for a sample.
-Ctrl-C ends the sampling and shows the samples so far.
+JOB samples all tasks of the job at the same time, and JOB/task-N samples one task. The tasks continue, and are not
+stopped for a sample. Ctrl-C ends the sampling and shows the samples so far.
 
 \b
   iris profile                                       your latest job: the most frequent functions
@@ -41,7 +41,7 @@ Ctrl-C ends the sampling and shows the samples so far.
   iris profile --memory @/task-0 -o memory.html      what held memory at the peak of 'iris run --profile-memory'
 
 Only threads that use the CPU are counted, unless --idle is given. 'iris stack' shows where the tasks are now. Only the
-owner of a job and admins can sample it. The workers need the extra [inspect] (py-spy).
+owner of a job and admins can sample its tasks. The workers need the extra [inspect] (py-spy).
 """
 
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 _HELP = """\
 Show where the tasks of a job are now: the call stacks of all threads of their Python processes.
 
-All tasks are read at once, and identical stacks are merged. In a hung gang, the task with another stack is the one to
-look at. The innermost function comes first. The tasks continue meanwhile. Threads that wait for work, such as those of
-a thread pool, are only counted. Processes that are not Python programs are named.
+The stacks of all tasks are read at the same time, and identical stacks are merged. In a hung gang, look at the task
+whose stack differs from the others. The innermost function of a stack comes first. The tasks continue while their
+stacks are read. Threads that wait for work, such as those of a thread pool, are only counted. Processes that are not
+Python programs are named.
 
 \b
   iris stack                          your latest job
@@ -31,7 +32,7 @@ a thread pool, are only counted. Processes that are not Python programs are name
   iris stack @ --locals               with the values of local variables, which may be secrets
   iris stack @ --json | jq '.groups[] | {task_indices, frames: [.frames[].function]}'
 
-Only the owner of a job and admins can read its stacks. The workers need the extra [inspect] (py-spy).
+Only the owner of a job and admins can read the stacks of its tasks. The workers need the extra [inspect] (py-spy).
 """
 
 

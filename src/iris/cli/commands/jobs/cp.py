@@ -41,8 +41,8 @@ itself. '-' is stdin or stdout.
   iris cp sweep-9c0d1e2f:results ./all       from each task, to ./all/task-0, ./all/task-1, …
 
 Directories are copied whole, with permissions, times and symbolic links. Links that lead out of the copied directory
-are skipped. If DESTINATION is a directory, the copy keeps its name below it; 'DIR/.' copies the contents of DIR. After
-a lost connection, the copy continues where it was. The hash of each file is checked.
+are skipped. If DESTINATION is an existing directory, the copy is put into it and keeps its name; 'DIR/.' copies the
+contents of DIR. After a lost connection, the copy continues with the missing part. The hash of each file is checked.
 """
 
 

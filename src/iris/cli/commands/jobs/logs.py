@@ -36,7 +36,8 @@ _PATIENCE_S = 15.0
 _MOST_JOBS = 100
 _MOST_WATCHED = 20  # `-f` watches at most this many jobs, with two threads each.
 _HELP = """\
-Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, go on until the jobs end.
+Show what the tasks of jobs have written in all their attempts, ordered by time. With -f, also show new lines until the
+jobs end.
 
 JOB is an id, the beginning of an id, a pattern in quotes, or '@' for your latest job. Default: your latest job.
 
@@ -56,7 +57,7 @@ A TIME is an age (90 or 90s, 10m, 1h30m, 2d), a date or time (2026-11-24, 2026-1
 zone), or seconds since the epoch (@1732445000). The time of a line is the time at which its end was written.
 
 The tasks' stdout and stderr go to stdout. Lines about the preparation of tasks go to stderr. Lines of several tasks
-have labels. A line without its end is shown at once on a terminal, and wherever lines have no labels.
+have labels. An unfinished line is shown at once on a terminal, and wherever lines have no labels.
 
 With -f the exit code is the code of the job, or of the chosen tasks, as with 'iris run'; of several JOBs, the code of
 the first that did not succeed. --no-exit-code makes it 0. If something could not be read, the exit code is 125 with -f,

@@ -21,8 +21,9 @@ _HELP = """\
 Show the files that the tasks of a job have left as outputs.
 
 JOB is an id, the beginning of an id, or '@' for your latest job. Default: your latest job. JOB/task-N shows one task.
-Outputs are the files in the directories of 'iris run --output DIR'. They are stored after the end of each attempt that
-has succeeded or failed. They are removed when they are as old as logs may become, and with 'iris rm'.
+Outputs are the files in the directories of 'iris run --output DIR'. Outputs are stored after the end of each attempt
+that has succeeded or failed. They are removed with 'iris rm', or when they are as old as logs may become ('iris up
+--keep-logs').
 
 \b
   iris run --output out -- sh -c 'echo 0.5 > out/loss'

@@ -15,7 +15,7 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundE
 
 _HELP = """\
 Remove jobs that have ended, and all that the cluster has stored about them: status, logs, results and files of
-attempts. Their names are free afterwards. The child jobs of a job are removed with it.
+attempts. New jobs can use the names of removed jobs. The child jobs of a job are removed together with the job.
 
 JOB is a whole id, a pattern in quotes, or '@' for your latest job. A pattern matches only jobs that have ended. The
 beginning of an id is not enough, because a repeated command could otherwise remove another job.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_JOBS = 100
 _HELP = """\
 Show the tasks that run, with the CPU, memory and GPUs that they use, until Ctrl-C. The tasks that use the most come
-first. JOBS restrict the tasks to these jobs. A JOB may be one task, such as train/task-2.
+first. If JOBs are given, only their tasks are shown. A JOB may be one task, such as train/task-2.
 
 \b
   iris top

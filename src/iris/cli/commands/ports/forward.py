@@ -29,7 +29,7 @@ Reach ports of a task from this machine, through the controller, until the task 
 JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. PORT is a
 number on which the task listens, or the name of a port of 'iris run --port'. LOCAL is the local port: by default the
 same number, or any free port for a name; 0 takes any free port. The port of the task comes first; in 'kubectl
-port-forward' and 'docker run -p' it comes last.
+port-forward' and 'docker run -p', the port of the container comes last.
 
 \b
   iris forward train-1a2b3c4d 6006          http://127.0.0.1:6006 shows the task's TensorBoard
@@ -38,7 +38,8 @@ port-forward' and 'docker run -p' it comes last.
   iris forward @ 8000:0 --json              the local address, for a script
 
 HTTP, WebSocket and all other protocols over TCP work. The command waits for a task that does not run yet, and continues
-when the task is retried. Only the job's owner and admins may use it. 'iris endpoints JOB' shows the ports of a job.
+when the task is retried. Only the job's owner and admins may use this command. 'iris endpoints JOB' shows the ports of
+a job.
 """
 
 

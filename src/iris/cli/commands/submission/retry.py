@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from iris.client import Job
 
 _HELP = """\
-Submit a job again under a new name, show its lines, and exit with its exit code, as 'iris run' does. The new job has
-the same command or function, workspace, environment, resources and policies. The earlier job and its logs stay.
+Submit a job again under a new name, show the lines of the new job, and exit with its exit code, as 'iris run' does. The
+new job has the same command or function, workspace, environment, resources and policies. The earlier job and its logs
+stay.
 
 JOB is an id, the beginning of an id, or '@' for your latest job.
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from iris.client import Job
 
 _HELP = """\
-Run COMMAND as a job, show its lines as they come, and exit with the job's exit code.
+Run COMMAND as a job, show the lines of its tasks while they run, and exit with the job's exit code.
 
 \b
   iris run -- python train.py --lr 0.1
@@ -82,11 +82,11 @@ cluster, and on Ray and Slurm, it runs in a copy of the current folder, with the
 lacks the files that .gitignore names; a notice lists links that lead out of the folder and files that cannot be read,
 because they are left out too. --workspace DIR sends another folder, and --no-workspace sends none.
 
-A job of one task gets the standard input of this command. A job of several tasks, and a detached job, get none. A
-retried task gets none either if its earlier attempt has read some; its log says so.
+A job of one task gets the standard input of this command. A job of several tasks, and a detached job, get none. If an
+attempt has read some of the input, the retry of its task gets no input, and the log of the task says this.
 
-Ctrl-C stops the job if its cluster ends with this command; a second Ctrl-C kills the job. On another cluster Ctrl-C
-only stops showing the lines, and the job continues.
+If the cluster of the job ends with this command, Ctrl-C stops the job; a second Ctrl-C kills the job. On another
+cluster Ctrl-C only stops showing the lines, and the job continues.
 
 The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
 command was not found, 126 if it is not executable, 124 if a timeout ended the job or the task, 143 if the job was

@@ -44,7 +44,7 @@ def parse_dump(text: str, table: FrameTable, *, with_variables: bool) -> list[Th
     try:
         threads = [_thread(entry, table, with_variables=with_variables) for entry in document]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"a thread has an unknown form: {error!r}") from error
+        raise ValueError(f"py-spy has reported a thread in an unknown form: {error!r}") from error
     # py-spy lists the newest thread first, so the order is reversed.
     return threads[::-1]
 
