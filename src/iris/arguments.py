@@ -147,7 +147,7 @@ def check_seconds(name: str, value: object, *, most: float = MAX_INT32, above_ze
         name: The argument's name.
         value: The given value.
         most: The largest accepted number of seconds.
-        above_zero: Refuse 0.
+        above_zero: Whether 0 is refused.
 
     Raises:
         InvalidArgumentError: The value is not a number, or is out of bounds.
@@ -172,7 +172,7 @@ def check_timeout(
         name: The argument's name.
         value: The given value.
         most: The largest accepted number of seconds, apart from `math.inf`.
-        above_zero: Refuse 0.
+        above_zero: Whether 0 is refused.
 
     Raises:
         InvalidArgumentError: The value is not a number, or is out of bounds.

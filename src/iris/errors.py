@@ -181,7 +181,7 @@ class WorkerUnreachableError(UnavailableError):
 class UnimplementedError(IrisError):
     """The server does not know the call.
 
-    Either the server is older than this client, or another program answers there.
+    Either the server is older than this client, or another program answers at the server's address.
     """
 
     code = "unimplemented"

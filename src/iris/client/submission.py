@@ -151,7 +151,7 @@ def add_placement(
     rendezvous: str | None,
     max_parallel: int | None,
 ) -> None:
-    """Add to the request where the tasks run, how many of them run at once, and how they find each other."""
+    """Add to the request where the tasks run, how many of them run at the same time, and how they find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
     if max_parallel is not None:
         limit = check_whole_number("max_parallel", max_parallel, least=1, most=MAX_INT32, none="no limit")

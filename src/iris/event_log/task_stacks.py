@@ -15,7 +15,7 @@ _STDERR = 2
 
 
 def write_stacks_on(number: signal.Signals) -> None:
-    """Write the stacks of all tasks of the running loop to stderr whenever this process gets a signal."""
+    """Write the stacks of all tasks of the running loop to stderr whenever this process gets the signal `number`."""
     asyncio.get_running_loop().add_signal_handler(number, _write_stacks)
 
 

@@ -325,8 +325,9 @@ class ClusterServer:
 def _check_engine(directory: Path, engine: str, on_progress: Callable[[str], None]) -> None:
     """Refuse an engine other than the one to which the unfinished jobs were submitted.
 
-    The server refuses to start with the other engine, because that engine might have no machine for the unfinished
-    jobs. The other engine also does not know the running attempts of these jobs, and could not end the attempts.
+    The server refuses to start with a new engine while jobs of the earlier engine are unfinished, because the new
+    engine might have no machine for these jobs. The new engine also does not know the running attempts of these jobs,
+    and could not end the attempts.
 
     Raises:
         FailedPreconditionError: Jobs of another engine have not ended.

@@ -21,7 +21,7 @@ from iris.rpc.monitoring.metrics_route import METRICS_PATH
 from iris.rpc.monitoring.probes import probes
 from iris.rpc.standard.health import HealthApplication
 
-_QUICK_S = 1.0  # A server that loads for longer than this many seconds answers calls already while it loads.
+_QUICK_S = 1.0  # If loading takes longer than this many seconds, the server already answers calls while it loads.
 _REPORTED_S = 1.0
 _PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session", METRICS_PATH)
 

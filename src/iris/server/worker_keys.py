@@ -41,8 +41,9 @@ class WorkerKeys:
         return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
 
     def queued_credentials(self, worker_id: str) -> WorkerCredentials:
-        """Return the credentials for a worker that may start only days later, for example in the queue of Slurm. They
-        are valid for longer."""
+        """Return the credentials for a worker that may start only days later, for example in the queue of Slurm. Such
+        credentials are valid for longer than the credentials of a worker that starts at once.
+        """
         from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id, QUEUED_WORKER_TTL_S), self.key.public)

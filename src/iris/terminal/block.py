@@ -49,7 +49,7 @@ class Block:
         self._bars: set[int] = set()
         # Whether the task has hidden the cursor. Programs hide the cursor while they redraw rows.
         self._is_hidden = False
-        self._reach = 0  # The largest number of rows by which the task has moved the cursor up at once.
+        self._reach = 0  # The largest upward move of the cursor, in rows.
         self._lines_since_up = 0
         self._changed_s = 0.0
         self._begun = b""  # The beginning of a control sequence whose end has not arrived yet.
@@ -128,7 +128,7 @@ class Block:
         """Apply a control sequence, and return the number of rows by which consecutive moves have moved the cursor up.
 
         Args:
-            count: The number in the control sequence. May be empty.
+            count: The number in the control sequence, or no bytes if the sequence has no number.
             what: The letter of the control sequence.
             up: The number of rows by which the moves before this control sequence have moved the cursor up.
         """

@@ -221,7 +221,9 @@ def literal_beginning(name: str) -> str:
 
 
 def matches(job_id: str, pattern: str) -> bool:
-    """Return whether a job id matches a pattern. Each part between two `/` must match the part of the pattern."""
+    """Return whether a job id matches a pattern. The id and the pattern are compared part by part, between their
+    `/`.
+    """
     parts, wanted = job_id.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 

@@ -49,7 +49,7 @@ def hint_for_option(command: str, option: str, words: Sequence[str]) -> str:
 
 
 def _job(words: Sequence[str]) -> str:
-    """Return the first word that can be the name of a job; `JOB` if there is none."""
+    """Return the first word that can be the name of a job. Return `JOB` if there is no such word."""
     for word in words:
         kind, slash, name = word.partition("/")
         if slash and kind in KINDS:

@@ -69,7 +69,7 @@ def with_absolute_paths(entries: Mapping[str, Any], folder: Path) -> dict[str, A
 
     Args:
         entries: The entries, by key.
-        folder: The folder at which relative paths start.
+        folder: The folder to which the relative paths of the entries refer.
     """
     found = dict(entries)
     for key in _PATHS & found.keys():

@@ -1,9 +1,9 @@
 """Shows an answer that changes, for `--watch` and `iris top`, until the user presses Ctrl-C or nothing can change any
 more.
 
-A terminal shows the newest answer in place of the earlier one. The erased and the new rows are written at once, so that
-the terminal does not flicker. A pipe or a file gets each answer that differs from the one before. With --json, each
-such answer is one line.
+A terminal shows the newest answer in place of the earlier one. One write erases the earlier rows and draws the new
+rows, so that the terminal does not flicker. A pipe or a file gets each answer that differs from the one before. With
+--json, each such answer is one line.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def show_progress(output: Output) -> Progress:
 
 
 class CopyDisplay:
-    """The status line of `iris cp`. A pipe or a file as stderr gets no progress.
+    """The status line of `iris cp`. If stderr is a pipe or a file, no progress is shown.
 
     Args:
         output: The object that prints the line.

@@ -214,8 +214,8 @@ class AsyncLogMethods:
 
         Existing lines are sorted by time. New lines are returned as they are written. With `follow`, child jobs that
         are submitted later are found within a second or two, and the iterator ends when all jobs of the tree have
-        ended. At most 200 unfinished jobs are followed at once. When one of these jobs has ended, the next job is
-        followed. Code in a task cannot call this method, because a task may not list the jobs of the cluster.
+        ended. At most 200 unfinished jobs are followed at the same time. When one of these jobs has ended, the next job
+        is followed. Code in a task cannot call this method, because a task may not list the jobs of the cluster.
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.

@@ -182,7 +182,7 @@ class AsyncTaskLogReader:
                     return
 
     async def bytes_of(self, entries: AsyncIterator[LogEntry]) -> AsyncGenerator[bytes]:
-        """Yield the bytes of entries. A gap becomes a notice."""
+        """Yield the bytes of entries. If an entry is a gap, notify the user instead."""
         async for entry in entries:
             assert self._state is not None, "the entries come from this state"
             data = self._state.bytes_of(entry)

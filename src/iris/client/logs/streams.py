@@ -160,7 +160,7 @@ class TaskLogReader:
                     return
 
     def bytes_of(self, entries: Iterable[LogEntry]) -> Iterator[bytes]:
-        """Yield the bytes of entries. A gap becomes a notice."""
+        """Yield the bytes of entries. If an entry is a gap, notify the user instead."""
         for entry in entries:
             data = self._state.bytes_of(entry)
             if data is not None:

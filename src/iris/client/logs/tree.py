@@ -29,7 +29,7 @@ from iris.rpc.calls import DEFAULT_TIMEOUT_S
 
 Batch = Sequence[LogEntry]
 Source = TypeVar("Source")
-# At most this many jobs of a tree are followed at once. Each ended job makes room for another job.
+# At most this many jobs of a tree are followed at the same time. Each ended job makes room for another job.
 MAX_FOLLOWED = 200
 # The list of child jobs is read again after this many seconds. If reading the list takes long, the pause is twenty
 # times as long as the reading, so that readers of large trees do not keep the controller busy.
@@ -60,7 +60,7 @@ class JobTree(Generic[Source]):
     Args:
         job_id: The root job.
         open_job: A function that returns a source with the existing and future lines of the job with a given id.
-        max_followed: At most this many jobs are followed at once.
+        max_followed: At most this many jobs are followed at the same time.
     """
 
     def __init__(self, job_id: str, open_job: Callable[[str], Source], max_followed: int = MAX_FOLLOWED) -> None:
@@ -216,7 +216,8 @@ class TreeLogStream(Iterator[LogEntry]):
         """Yield the existing lines of all jobs by time, and then the lines that arrive.
 
         1. Read each stream up to its first pause. A stream that ends before its first pause is read completely.
-        2. With `follow`, read the other streams in threads, at most `max_followed` at once. Look for new child jobs.
+        2. With `follow`, read the other streams in threads, at most `max_followed` at the same time. Look for new child
+           jobs.
         """
         options, paused = self._options, list[Iterator[Batch]]()
         existing = [_until_pause(self._open(job_id, options), paused) for job_id in self._tree.take_all()]

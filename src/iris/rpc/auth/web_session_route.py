@@ -54,7 +54,7 @@ class SessionFinder(Protocol):
     """An object that finds web sessions, and checks that they have not ended."""
 
     def find_session(self, session_id: str, secrets_sent: tuple[str, ...]) -> Session:
-        """Return the session with an id and one of the given secrets.
+        """Return the session that has the given id and one of the given secrets.
 
         Raises:
             UnauthenticatedError: There is no such session, it has ended, or its token is no longer valid.

@@ -32,10 +32,10 @@ def always(request: Any) -> bool:
 
 
 def reading_lane() -> FairLane:
-    """Return the `FairLane` that limits heavy calls which only read.
+    """Return the `FairLane` that limits heavy calls that only read the state of a server.
 
-    All answers are made in slices on one event loop, therefore more turns at once would make nothing faster. Two turns
-    per caller allow one answer to be encoded while the next one is made.
+    All answers are made in slices on one event loop, therefore more turns at the same time would make nothing faster.
+    Two turns per caller allow one answer to be encoded while the next one is made.
     """
     return FairLane("lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096)
 

@@ -116,7 +116,7 @@ def sparkline(times_ms: Sequence[int], values: Sequence[int], cells: int) -> str
 
     Args:
         times_ms: The time of each value, in ascending order.
-        values: The values, from 0.
+        values: The values, none of which is negative.
         cells: The largest number of characters.
     """
     if not values:

@@ -11,7 +11,8 @@ transport needs 106 KiB for each log, and `AsyncioTransport` needs 57 KiB. Proxi
 transport.
 
 httpcore's async client could replace all transports, but it costs too much CPU time: 1.2 ms per small call, and 3.7 ms
-per call with 64 calls at once. connectrpc's transport costs 0.2 ms per call (measured on 2 cores with Python 3.11).
+per call with 64 calls at the same time. connectrpc's transport costs 0.2 ms per call (measured on 2 cores with Python
+3.11).
 """
 
 from __future__ import annotations

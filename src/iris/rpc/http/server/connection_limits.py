@@ -26,8 +26,8 @@ MAX_HEAD_BYTES = 64 * 1024  # The largest size in bytes of the request line and 
 MAX_HEADERS = 100
 # The largest size of a request in bytes. The argument `large` sets other limits for single paths.
 MAX_REQUEST_BYTES = 4 * 1024**2
-# The largest size of a request in JSON, because reading JSON needs seven times this size in memory and blocks other
-# calls.
+# The largest size of a request in JSON. It also limits the paths in `large`, because reading JSON needs seven times
+# this size in memory and blocks other calls.
 MAX_JSON_BYTES = 16 * 1024**2
 HEAD_S = 10
 # The body of a request must arrive within this number of seconds. Each BODY_BYTES_PER_S received bytes extend the time

@@ -1,9 +1,9 @@
 """Limits what the frames of one HTTP/2 connection may cost.
 
 Some frames cost a server work but cost their sender nearly nothing: resets, pings, settings, window updates, empty
-data, and headers in many parts. A client may send a limited number of such frames at once, and a limited number in each
-further second. The frames with which a client reads answers or sends requests are free, because their number grows with
-the useful work. The module uses no clock. The connection calls `FrameBudget.tick` once a second.
+data, and headers in many parts. A client may send a limited number of such frames in the first second, and a limited
+number in each further second. The frames with which a client reads answers or sends requests are free, because their
+number grows with the useful work. The module uses no clock. The connection calls `FrameBudget.tick` once a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _HEAD_FRAMES = 32
 # A data frame with fewer bytes that does not end its request counts as a costly frame.
 _SMALL_DATA_BYTES = 256
 
-# The number of costly frames that a client may send at once, and the number that it may send in each further second.
+# The number of costly frames that a client may send in the first second, and the number that it may send in each
+# further second.
 _FRAMES, _FRAMES_PER_S = 500, 100
 _RESETS, _RESETS_PER_S = 2 * MAX_STREAMS, 50
 _SETTINGS, _SETTINGS_PER_S = 32, 1
