@@ -93,8 +93,8 @@ class EventFilter:
 
 
 def read_journal(db: sqlite3.Connection) -> tuple[str, int, int]:
-    """Return the id of the journal, the number of the oldest stored event, and the number of the newest. Without stored
-    events, the numbers are 1 and 0.
+    """Return the id of the journal, the number of the oldest stored event, and the number of the newest stored event.
+    If no events are stored, the two numbers are 1 and 0.
     """
     (journal_id,) = db.execute("SELECT journal_id FROM event_journal").fetchone()
     first, last = db.execute("SELECT min(number), max(number) FROM events").fetchone()

@@ -30,7 +30,7 @@ MAX_UNSAVED = 10_000
 # After this many events of one transaction, which take about a millisecond, the loop handles other work. One
 # transaction can contain the ends of 10,000 tasks.
 _MADE_AT_ONCE = 200
-_REMOVE_EVERY = 500  # Old events are removed in groups, because each removal costs a statement.
+_REMOVE_EVERY = 500  # Old events are removed in groups of this size, because each removal needs an SQL statement.
 
 
 class EventJournal:

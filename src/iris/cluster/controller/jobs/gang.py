@@ -46,8 +46,8 @@ def job_id_of_gang(gang_id: str) -> str:
 
 
 def culprit_of(tasks: Sequence[Task]) -> int:
-    """Return the index of the task whose failure caused a retry of these tasks. If no task has failed, return the index
-    of an arbitrary task.
+    """Return the index of the task whose failure caused a retry of the given tasks. If no task has failed, return the
+    index of an arbitrary task.
     """
     # Only the failed task has an error, because the other tasks of its gang were only stopped.
     return next((task for task in tasks if task.error), tasks[0]).task_index

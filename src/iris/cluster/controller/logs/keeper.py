@@ -289,7 +289,8 @@ class LogKeeper:
             yield
 
     async def remove_copies(self, record: JobRecord) -> None:
-        """Remove the logs of an ended job from the log location. Call this method inside `removal`.
+        """Remove the logs of an ended job from the log location. Call this method while the context of `removal` is
+        open.
 
         Raises:
             UnavailableError: The log location cannot be reached now.

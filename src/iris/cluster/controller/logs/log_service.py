@@ -91,8 +91,8 @@ class LogService:
         return await self._kept_page(request, attempt, caller)
 
     async def fetch_log_parts(self, request: FetchLogPartsRequest, caller: str) -> FetchLogPartsResponse:
-        """Return the requested parts of the logs of attempts. If a log cannot be read, the answer has an error instead
-        of the part.
+        """Return the requested parts of the logs of attempts. If a log cannot be read, the answer has a part with an
+        error instead of the lines.
 
         1. Group the reads by the server that has the log: a worker, or the controller.
         2. Read the parts from all workers at the same time.

@@ -46,7 +46,8 @@ class LoggedAttempts:
         missing = wanted.difference(self._ended)
         if missing:
             self._ended |= dict.fromkeys(missing, _UNKNOWN) | await self._search(missing)
-            # A job that has ended during the search is in `known`, because it was unfinished before.
+            # `known` already has the attempts of a job that has ended during this search, because the job was
+            # unfinished before.
         return known | {name: attempt for name, attempt in self._ended.items() if attempt is not _UNKNOWN}
 
     async def of_unfinished_jobs(self) -> dict[str, Known]:

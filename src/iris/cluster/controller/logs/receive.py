@@ -91,8 +91,9 @@ class UploadedLogs:
         self._completed: list[UploadedLog] = []
 
     def pop_completed(self) -> list[UploadedLog]:
-        """Return the uploads that have ended since the last call of this method. The thread that stores the
-        parts calls the method."""
+        """Return the uploads that have ended since the last call of this method. Only the thread that stores the parts
+        may call the method.
+        """
         completed, self._completed = self._completed, []
         return completed
 

@@ -1,7 +1,7 @@
 """Serves the list of workers to Prometheus, so that Prometheus can read the metrics of each worker.
 
-Workers listen on any free port, so no configuration can list them. `GET /metrics/workers` answers in the format of
-Prometheus' HTTP service discovery: https://prometheus.io/docs/prometheus/latest/http_sd/
+Workers listen on any free port, so a configuration file cannot list the ports. `GET /metrics/workers` answers in the
+format of Prometheus' HTTP service discovery: https://prometheus.io/docs/prometheus/latest/http_sd/
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class ClusterView:
     def _waiting(self, survey: Survey, most: int) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
         """Make messages about the queued gangs that have waited longest."""
         first = yield from machine_view.longest_waiting(survey.waiting, most)
-        # A gang is left out if its job has ended since the survey was made.
+        # A gang is left out if the gang's job has ended since the survey was made.
         found = [(self._jobs.by_id.get(entry.job_id), entry) for entry in first]
         records = [(record, entry) for record, entry in found if record is not None]
         return (yield from machine_view.waiting_messages(records, survey.reserved_for))

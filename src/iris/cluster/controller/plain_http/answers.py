@@ -17,7 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 METHODS = b"GET, HEAD, OPTIONS"
-# The HTTP status for each error code. Connect uses the same statuses.
+# The HTTP status for each error code. The Connect protocol uses the same statuses.
 _STATUS = {
     "invalid_argument": 400, "failed_precondition": 400, "unauthenticated": 401, "permission_denied": 403,
     "not_found": 404, "already_exists": 409, "resource_exhausted": 429, "unimplemented": 501, "unavailable": 503,

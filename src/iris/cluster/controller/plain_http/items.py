@@ -42,7 +42,7 @@ class TaskOver:
 @dataclass(frozen=True, slots=True)
 class Pause:
     """The item that tells the writer that nothing more can be read at the moment. Therefore the writer must send all
-    data that it has collected.
+    data that is waiting to be sent.
     """
 
 

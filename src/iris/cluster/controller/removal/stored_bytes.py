@@ -136,8 +136,8 @@ class StoredBytes:
             await self._workspaces.remove()
 
     async def _drop_some(self, owner: str, limit: int) -> bool:
-        """Drop contents of the oldest ended jobs of a user. Return whether contents were dropped and there may be more
-        to drop.
+        """Drop contents of the oldest ended jobs of a user. Return True if contents were dropped and more contents may
+        have to be dropped.
         """
         aim = int(limit * _AIM)
         used, numbers, freed = await self._stored_jobs.run(self._store.read, partial(_droppable, owner=owner))

@@ -114,7 +114,7 @@ class WorkerReports:
             live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
             attempt = live.get(report.task_index)
             if report.job_submitted_at_ms not in (0, job.submitted_at_ms):
-                attempt = None  # The report is about a removed job with the same name.
+                attempt = None  # The report is about an attempt of a removed job that had the same name.
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
                 unwanted.append(report)
                 continue

@@ -18,7 +18,7 @@ class UserBytes(NamedTuple):
 
     Attributes:
         total: The bytes of all jobs.
-        live: The part of these bytes that unfinished jobs use.
+        live: How many of these bytes unfinished jobs use.
     """
 
     total: int
