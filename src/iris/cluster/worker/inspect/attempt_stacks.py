@@ -197,7 +197,8 @@ class AttemptStacks:
             threads = _TOO_LARGE
         if isinstance(threads, StackProblem):
             entry.reason, entry.problem = threads
-        # Another process, maybe of another user, may have got the process id meanwhile. Its stacks must not be shown.
+        # Another process, maybe of another user, may have got the process id meanwhile. The stacks of that process must
+        # not be shown.
         elif not _is_same(process):
             entry.reason, entry.problem = _ENDED
         else:

@@ -226,7 +226,7 @@ class ForkServer:
 
 def _set_up_worker(order: Order, token: str, scratch: Path, held: int) -> str:
     """Give the forked child an own environment, message file and session, and the arguments of a worker. Return the
-    token of the worker's marks. All descriptors of the fork server are closed.
+    worker's token, with which the worker marks its processes. All descriptors of the fork server are closed.
     """
     template = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

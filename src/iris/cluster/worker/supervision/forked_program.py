@@ -36,7 +36,8 @@ def become_worker(set_up: Callable[[], str]) -> NoReturn:
     stack of the program that it was forked from.
 
     Args:
-        set_up: A function that prepares the process, sets `sys.argv`, and returns the token of the worker's marks.
+        set_up: A function that prepares the process, sets `sys.argv`, and returns the worker's token, with which the
+            worker marks its processes.
     """
     code = 1
     try:

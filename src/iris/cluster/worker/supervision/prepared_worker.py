@@ -126,7 +126,9 @@ def prepare_workers(number: int) -> list[PreparedWorker]:
 
 
 def _receive_order(connection: socket.socket) -> str:
-    """Wait for the order, and set up this process as the order says. Return the token of the worker's marks."""
+    """Wait for the order, and set up this process as the order says. Return the worker's token, with which the worker
+    marks its processes.
+    """
     os.setsid()  # Ctrl-C in a terminal must not reach the worker.
     close_all_except(connection.fileno())
     _set_name()
