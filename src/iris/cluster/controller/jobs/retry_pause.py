@@ -1,7 +1,7 @@
 """Computes the pause before a gang is retried. The module is pure.
 
-Without pauses, the cluster would restart a task that always fails at once over and over. A pause also follows the loss
-of a worker, because the task may have killed the worker.
+Without pauses, the cluster would restart a task again and again if the task always fails right after its start. A pause
+also follows the loss of a worker, because the task may have killed the worker.
 """
 
 from __future__ import annotations

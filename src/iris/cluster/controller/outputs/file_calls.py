@@ -34,7 +34,7 @@ from iris.rpc.serving.fair_lane import FairLane
 # The worker must answer within this many seconds, which is less than the timeout of clients. Therefore clients learn
 # which server does not answer.
 _TIMEOUT_S = 25.0
-# The number of calls at once is limited, because each call keeps up to 1 MiB in memory.
+# The number of calls that run at the same time is limited, because each call keeps up to 1 MiB in memory.
 _AT_ONCE = 64
 _PER_CALLER = 8
 

@@ -2,9 +2,10 @@
 
 The plan of a request:
 1. Check the method and the path, and choose the format.
-2. Authenticate the caller, read the parameters, and authorise the request. The route has the permissions, the limits of
-   open streams and the event of the call `StreamTaskLogs`.
-3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error has a status.
+2. Authenticate the caller, read the parameters, and authorise the request. The route has the same permissions, the same
+   limits of open streams and the same event as the call `StreamTaskLogs`.
+3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error can still be
+   answered with its own HTTP status.
 4. Send items as they come. While the client does not read, `send` waits, and nothing more is read from the logs. While
    there are no items, send bytes that the reader ignores, so that the connection stays open. When the client leaves,
    end the reader.

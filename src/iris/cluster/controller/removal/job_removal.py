@@ -39,7 +39,7 @@ from iris.system.clock import now_for_ages_ms
 
 # The seconds between two searches for jobs to remove.
 _SWEEP_S = 60.0
-# At most this many old jobs, besides their child jobs, are in memory for their removal at once.
+# At most this many old jobs, besides their child jobs, are in memory for their removal at the same time.
 _AT_ONCE = 50
 # The removal of old jobs pauses after this many failures, because the log location or the database probably cannot be
 # used at all.

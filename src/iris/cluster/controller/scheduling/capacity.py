@@ -50,10 +50,11 @@ class _Pool:
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
         self.is_stale = True
-        # The three lists have one row for each resource. A row of `orders` contains the positions of the machines in
-        # `MachineSet`. The machine with the largest free amount of the resource comes first. A row of `_negative`
-        # contains the free amounts of these machines in the same order, but with a minus sign, because `bisect` needs
-        # ascending numbers. Item n of a row of `_sums` is the sum of the n largest free amounts.
+        # The lists `orders`, `_negative` and `_sums` have one row for each resource. A row of `orders` contains the
+        # positions of the machines in `MachineSet`. The machine with the largest free amount of the resource comes
+        # first. A row of `_negative` contains the free amounts of these machines in the same order, but with a minus
+        # sign, because `bisect` needs ascending numbers. Item n of a row of `_sums` is the sum of the n largest free
+        # amounts.
         self.orders: list[list[int]] = []
         self._negative: list[list[int]] = []
         self._sums: list[list[int]] = []

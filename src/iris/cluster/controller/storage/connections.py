@@ -28,8 +28,8 @@ _BUSY_S = 5.0
 class Connections:
     """The connections to one database.
 
-    The object locks a file beside the database, so that only one controller uses the database. The lock of the database
-    itself does not serve this purpose, because it would exclude the reading connections of this process.
+    The object locks a separate file next to the database, so that only one controller uses the database. The lock of
+    the database itself does not serve this purpose, because it would exclude the reading connections of this process.
 
     Args:
         path: The file, which is created if it is missing; None keeps the database in memory.

@@ -1,10 +1,10 @@
 """Stores the controller's state in one SQLite file.
 
-The boring choice: one connection writes, in WAL mode with `synchronous=FULL`. When a write returns, its data
-would survive a power failure, if the disk implements `fsync` correctly. The controller's loop gathers rows in
-`Changes`, and one thread writes the rows (saver.py). Therefore one fsync saves many changes, and the loop never waits
-for an fsync. Other threads read beside the writing thread (connections.py, ended_jobs.py). Reconsider this choice when
-one disk cannot do enough fsyncs.
+The boring choice: one connection writes, in WAL mode with `synchronous=FULL`. When a write returns, its data would
+survive a power failure, if the disk implements `fsync` correctly. The controller's loop gathers rows in `Changes`, and
+one thread writes the rows (saver.py). Therefore one fsync saves many changes, and the loop never waits for an fsync.
+Other threads read while the writing thread writes (connections.py, ended_jobs.py). Reconsider this choice when one disk
+cannot do enough fsyncs.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from iris.event_log import log_event
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-PLACE = "traces"  # The name under which the delivery's place in the journal is stored, beside the places of webhooks.
+PLACE = "traces"  # The name under which the delivery's place in the journal is stored, in the table of webhooks.
 KINDS = (
     "task.succeeded",
     "task.retried",

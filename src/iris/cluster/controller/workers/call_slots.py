@@ -1,8 +1,8 @@
-"""Limits how many calls to workers run at once: a few for each worker, and a fixed number in total.
+"""Limits how many calls to workers run at the same time: a few for each worker, and a fixed number in total.
 
-Thousands of attempts may have to start at once, with one call for each start. Without a limit, each call would use a
-connection, and a thread for the look-up of the host name. Calls to unresponsive workers have a separate limit, because
-such a call lasts until its timeout. Therefore an unreachable rack does not delay starts on other machines.
+Thousands of attempts may have to start at the same time, with one call for each start. Without a limit, each call would
+use a connection, and a thread for the look-up of the host name. Calls to unresponsive workers have a separate limit,
+because such a call lasts until its timeout. Therefore an unreachable rack does not delay starts on other machines.
 """
 
 from __future__ import annotations
