@@ -116,7 +116,7 @@ def check_millicores(name: str, value: object, *, none: str = "") -> int:
     Args:
         name: The argument's name.
         value: The number of cores.
-        none: The meaning of None, for the error's text, if the caller accepts None.
+        none: What the value None means, as words for the error's text. An empty string if None is not accepted.
     """
     accepted = f"a number of cores from 0 to {MAX_INT32} with at most three decimals, such as 2, 0.25 or '250m'"
     accepted += _or_none(none)
@@ -233,7 +233,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
         name: The argument's name.
         value: The given value.
         empty: Whether empty text is accepted.
-        accepted: What the argument may be, for the error.
+        accepted: The accepted values, as words for the error's text.
         none: What the value None means, as words for the error's text. An empty string if None is not accepted.
 
     Raises:
@@ -324,7 +324,7 @@ def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
     Args:
         name: The argument's name.
         value: The given value.
-        accepted: What the argument may be, for the error.
+        accepted: The accepted values, as words for the error's text.
 
     Raises:
         InvalidArgumentError: The value has no items, or is text, bytes, a mapping or a set.
@@ -343,7 +343,7 @@ def check_names(name: str, value: object, example: str) -> tuple[str, ...]:
     Args:
         name: The argument's name.
         value: The given value. A set of names is accepted, too.
-        example: An example of an accepted list, for the error.
+        example: An example of an accepted list. The error's text shows it.
 
     Raises:
         InvalidArgumentError: The value is not a list of text.

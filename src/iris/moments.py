@@ -23,7 +23,8 @@ _MOMENT_FORMS = (
 
 
 def read_moment(text: str, zone: tzinfo | None = None) -> int:
-    """Return a time in milliseconds since the Unix epoch. At least 1, because 0 stands for an option not given.
+    """Return a time in milliseconds since the Unix epoch. The result is at least 1, because 0 stands for an option that
+    was not given.
 
     Args:
         text: An age before now, such as `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time,

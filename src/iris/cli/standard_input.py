@@ -44,7 +44,9 @@ def is_input() -> bool:
 
 
 def holds_something() -> bool:
-    """Return whether standard input is a pipe, socket, or file that contains unread data. False for a terminal."""
+    """Return whether standard input is a pipe, socket, or file that contains unread data. Return False for a
+    terminal.
+    """
     try:
         if not is_input() or os.isatty(0):
             return False

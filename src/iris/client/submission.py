@@ -323,7 +323,7 @@ def set_parent(request: LaunchRequest, parent: JobInfo) -> None:
 
 
 def parent_job(token: str | None, controller_address: str) -> JobInfo | None:
-    """Return the task in which this program runs. None outside a job, and in a job of another cluster.
+    """Return the task in which this program runs. Return None outside a job, and in a job of another cluster.
 
     If the cluster uses tokens, the client's token names the task. Otherwise the task's environment names the task, and
     the address in this environment must equal the address of the client's controller.

@@ -10,7 +10,7 @@ from iris.rpc import cluster_pb2
 
 
 def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] | None) -> BaseException | None:
-    """Return the exception that the callable of a failed task raised. None if the exception is unknown.
+    """Return the exception that the callable of a failed task raised. Return None if the exception is unknown.
 
     The `__cause__` of the exception is a `RemoteTraceback`. If the exception cannot be loaded here, the
     `RemoteTraceback` itself is returned.

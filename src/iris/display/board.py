@@ -74,7 +74,9 @@ def check_progress(wanted: object, name: str = "progress") -> bool | None:
 
 
 def progress_kind(wanted: bool | None) -> Kind | None:
-    """Return how progress is shown here, or None if it is not shown. `show_progress` documents the argument."""
+    """Return how progress is shown here, or None if it is not shown. `show_progress` documents the argument
+    `wanted`.
+    """
     wanted = check_progress(wanted)
     if wanted is False:
         return None

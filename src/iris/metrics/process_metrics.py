@@ -34,7 +34,7 @@ _LAG_S = 1.0
 
 
 class ProcessMetrics:
-    """The metrics of the process in which the object was made."""
+    """The metrics of the process in which this object was made."""
 
     def __init__(self) -> None:
         self._started_s = wall_s()

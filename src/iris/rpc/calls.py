@@ -256,7 +256,7 @@ async def _has_new_token(peer: Peer, error: ConnectError, refused: str | None) -
 
 def _cancellation(error: ConnectError) -> asyncio.CancelledError | None:
     """Return the CancelledError of the calling asyncio task if an error of connectrpc was caused by its cancellation.
-    None: the task was not cancelled.
+    Return None if the task was not cancelled.
 
     connectrpc reports a cancellation as an error of the server. If the connection fails at the same time, connectrpc
     reports an error of the connection instead. The original exception is returned if it is known, because anyio

@@ -63,7 +63,9 @@ def listen(config: ClusterConfig, state_dir: Path) -> Listening:
 
 
 def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
-    """Return how to serve TLS. If clients must show a certificate, make one for the cluster's own processes."""
+    """Return the TLS settings of the server, or None without TLS. If clients must show a certificate, create a
+    certificate for the cluster's own processes.
+    """
     tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca)
     check_exposure(config.host, tls=tls is not None, insecure=config.insecure_no_tls)
     if tls is None:

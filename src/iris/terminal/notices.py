@@ -20,7 +20,8 @@ def write_text(stream: TextIO | None, text: str) -> bool:
     """Write text and flush it. Characters that the stream cannot encode are replaced.
 
     Args:
-        stream: The stream to write to. None, for example `sys.stderr` in a program without stderr: write nothing.
+        stream: The stream to write to. If it is None, nothing is written. For example, `sys.stderr` is None in a
+            program without stderr.
         text: The text to write.
 
     Returns:

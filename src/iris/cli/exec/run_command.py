@@ -75,7 +75,7 @@ async def _run(
 
     def note(text: str) -> None:
         output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
-        if terminal.is_raw and os.isatty(2):  # In raw mode, a newline keeps the column.
+        if terminal.is_raw and os.isatty(2):  # In raw mode, only a carriage return moves to the first column.
             with contextlib.suppress(OSError):
                 os.write(2, b"\r")
 

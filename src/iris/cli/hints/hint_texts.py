@@ -60,7 +60,9 @@ def _job(words: Sequence[str]) -> str:
 
 
 def _ports(words: Sequence[str]) -> str:
-    """Return the first pair of ports, written as `iris forward` takes it. Return `PORT:LOCAL` if there is no pair."""
+    """Return the first pair of ports, in the form that `iris forward` accepts. Return `PORT:LOCAL` if there is no
+    pair.
+    """
     pairs = [match for word in words if (match := _PORTS.fullmatch(word))]
     return f"{pairs[0][2]}:{pairs[0][1]}" if pairs else "PORT:LOCAL"
 

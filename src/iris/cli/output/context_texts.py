@@ -1,4 +1,4 @@
-"""Makes the texts and JSON documents about contexts. They never contain a token."""
+"""Makes the texts and JSON documents about contexts. These texts and documents never contain a token."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _QUIET_S = 1.0
 _MB = 1_000_000
 # characters
 _BAR = 24
-# The status line of a copy changes at most this often.
+# The shortest time in seconds between two changes of the status line of a copy.
 _EVERY_S = 0.2
 
 

@@ -237,7 +237,8 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         return result_bytes(await self._with_result())
 
     async def exception(self, *, loads: Loads = load_here) -> BaseException | None:
-        """Return the exception that the callable raised in the task's newest attempt. None if no exception was raised.
+        """Return the exception that the callable raised in the task's newest attempt. Return None if no exception was
+        raised.
 
         The `__cause__` of the exception is a `RemoteTraceback` with the traceback in the task as text. If the exception
         could not be pickled in the task, or cannot be loaded in this program, the `RemoteTraceback` itself is returned.

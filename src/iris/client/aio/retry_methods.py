@@ -44,9 +44,9 @@ class AsyncRetryMethods:
         """Submit a job again, and return the handle of the new job.
 
         The new job has the same command or callable, workspace, environment, resources and policies. The controller
-        copies these from its database, so that secrets in the environment are not sent to this program. The new job
-        reads no standard input, and does not wait for the jobs in `after`. Inside a task, it becomes a child job of the
-        task's job. The earlier job and its logs stay unchanged.
+        copies all of these from its database, so that secrets in the environment are not sent to this program. The new
+        job reads no standard input, and does not wait for the jobs in `after`. Inside a task, it becomes a child job of
+        the task's job. The earlier job and its logs stay unchanged.
 
         Args:
             job_id: The earlier job: its id, or its `AsyncJob` handle. The job must belong to this user.

@@ -9,7 +9,8 @@ from pathlib import Path
 from iris.arguments import check_callable
 
 OnProgress = Callable[[int, int], None]
-MAX_TRIES = 3  # A block of a file that changes during the copy has a wrong hash. It is copied at most this many times.
+# A block of a file that changes during the copy has a wrong hash. Such a block is copied at most this many times.
+MAX_TRIES = 3
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Progress:
     """The progress of one copy.
 
     Args:
-        on_progress: A function that is called with the number of copied bytes and the number of all known bytes. None:
-            the progress is not reported.
+        on_progress: A function that is called with the number of copied bytes and the number of all known bytes. If
+            None, the progress is not reported.
     """
 
     def __init__(self, on_progress: OnProgress | None) -> None:

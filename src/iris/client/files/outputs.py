@@ -20,9 +20,9 @@ class MissingOutputs:
     """The outputs of an attempt that are not stored.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
-        attempt_id: The attempt.
+        attempt_id: The number of the attempt, from 0.
         reason: Why the outputs are not stored, as a code: the name of an `OutputReason` of the wire without its prefix,
             for example `"TOO_LARGE"`.
         text: Why the outputs are not stored, for people.
@@ -40,9 +40,9 @@ class StoredFile:
     """The description of a file that an attempt has written into one of the job's output directories.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
-        attempt_id: The attempt.
+        attempt_id: The number of the attempt, from 0.
         path: The path of the file, relative to the working directory of the task.
         size: The size in bytes.
         modified_ns: When the contents changed last, in nanoseconds since the Unix epoch.
@@ -72,12 +72,12 @@ class OutputClient(Protocol):
 
 
 class Output(StoredFile):
-    """A file that an attempt has left in one of the job's output directories.
+    """A file that an attempt has written into one of the job's output directories.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
-        attempt_id: The attempt.
+        attempt_id: The number of the attempt, from 0.
         path: The path of the file, relative to the working directory of the task.
         size: The size in bytes.
         modified_ns: When the contents changed last, in nanoseconds since the Unix epoch.
@@ -97,8 +97,8 @@ class Output(StoredFile):
 
 
 class Outputs(list[Output]):
-    """A list of the files that the attempts of a job have left in its output directories, sorted by task, attempt and
-    path.
+    """A list of the files that the attempts of a job have written into its output directories, sorted by task, attempt
+    and path.
 
     Attributes:
         missing: The attempts whose outputs are not stored, with the reasons.

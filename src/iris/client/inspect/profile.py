@@ -39,7 +39,7 @@ class ProfiledTask:
     """The part of a profile that is about one task.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
         samples: The number of samples of all its threads.
         reason: Why the task has no samples, as a code, for example `"NOT_PYTHON"`. Empty if its processes were sampled.
@@ -59,7 +59,7 @@ class Profile:
     the most frequent functions.
 
     Attributes:
-        job_id: The job.
+        job_id: The id of the job.
         seconds: For how long the tasks were sampled.
         rate: The samples per second of each process.
         stacks: The number of samples of each stack. The outermost frame of a stack is first.
@@ -113,7 +113,7 @@ class ProfileSum:
     """Adds up the samples of a profile. A profile needs several calls, one every two seconds.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         rate: The samples per second of each process.
     """
 

@@ -45,7 +45,9 @@ def _label(frame: Frame) -> str:
 
 
 def speedscope(profile: Profile) -> str:
-    """Return the file format of speedscope, see https://www.speedscope.app/file-format-schema.json."""
+    """Return a profile as a JSON document in the file format of speedscope, see
+    https://www.speedscope.app/file-format-schema.json.
+    """
     positions: dict[Frame, int] = {}
     frames: list[dict[str, Any]] = []
     samples: list[list[int]] = []

@@ -89,9 +89,9 @@ class TaskStacks:
     """The call stacks of the newest attempt of a task.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
-        attempt_id: The attempt, or None if the task has had no attempt.
+        attempt_id: The number of the attempt, from 0. None if the task has had no attempt.
         worker_id: The worker that runs the attempt.
         read_at_ms: When the worker began to read, in milliseconds since the epoch.
         processes: The processes of the attempt. The parent of a process is before the process.
@@ -115,7 +115,7 @@ class JobStacks:
     """The call stacks of all tasks of a job. `str` returns a summary in which identical stacks are merged.
 
     Attributes:
-        job_id: The job.
+        job_id: The id of the job.
         tasks: The requested tasks, in index order.
     """
 

@@ -141,8 +141,8 @@ class ThreadDriver(Generic[Server]):
         _open_drivers.add(self)
 
     def report(self, event: Event) -> Iterator[Instruction]:
-        """Report an event to the `Follow`. Carry out those of its instructions that concern streams, and yield the
-        instructions for the reader.
+        """Report an event to the `Follow`. Carry out the instructions of the `Follow` that concern streams, and yield
+        the instructions for the reader.
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):

@@ -28,7 +28,7 @@ class RemovalMethods:
             job_id: The job: its id, or its `Job` handle.
 
         Returns:
-            The ids of the removed jobs: the job first, and its child jobs.
+            The ids of the removed jobs: the job first, and then its child jobs.
 
         Raises:
             NotFoundError: There is no such job.

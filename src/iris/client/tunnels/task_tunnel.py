@@ -122,7 +122,7 @@ class TaskTunnel:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the user was informed that the servers do not answer, and they still do not answer."""
+        """Whether the servers do not answer, and the user was informed of this."""
         return self._is_silence_told
 
     async def open_channel(self, target: ChannelTarget) -> Channel:

@@ -160,7 +160,7 @@ def has_ended(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus) -> bool:
 
 
 def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus) -> int | None:
-    """Return the exit code of a job or task that has ended. None if it has not ended or has no exit code."""
+    """Return the exit code of a job or task that has ended. Return None if it has not ended or has no exit code."""
     return status.exit_code if has_ended(status) and status.HasField("exit_code") else None
 
 

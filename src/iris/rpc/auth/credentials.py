@@ -47,7 +47,7 @@ class Credentials:
         self._refusals = 0
 
     def __repr__(self) -> str:
-        return f"Credentials({self._what})"  # The text does not contain the token, because the token is a secret.
+        return f"Credentials({self._what})"  # The text must not contain the secret token.
 
     @classmethod
     def fixed(cls, token: str, what: str) -> Credentials:
@@ -123,8 +123,8 @@ class BearerInterceptor:
         Raises:
             ConnectError: A program of another user listens at the address.
         """
-        # A call in `OPEN` gets no token, because it needs none and may go to an unknown server. A call that already has
-        # a token keeps this token.
+        # A call of a method in `OPEN` gets no token, because such a call needs no token and may go to an unknown
+        # server. A call that already has a token keeps this token.
         if ctx.method.name in OPEN:
             return
         shown = ctx.request_headers.get("authorization")

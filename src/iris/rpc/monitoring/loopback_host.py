@@ -1,8 +1,9 @@
-"""Refuses requests to a port without tokens that were not sent to an address of this machine's loopback.
+"""Refuses requests whose header `Host` does not name this machine's loopback. A server uses this check for a port that
+needs no token.
 
-A web page of another site can make a browser on this machine read such a port: after the page is loaded, the site
-changes the address of its own name to 127.0.0.1 (DNS rebinding). The browser then still sends the name of the site in
-the header `Host`.
+A web page of another site can make a browser on this machine read a port that needs no token: after the page is loaded,
+the site changes the address of its own name to 127.0.0.1 (DNS rebinding). The browser then still sends the name of the
+site in the header `Host`.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ class ReleaseInterceptor:
     """An interceptor that releases the memory of a failed call at once. It must be the first interceptor of a server.
 
     An error refers to the stack frames that it has passed, and these frames refer to the request. In addition,
-    connectrpc stores the error in one of the frames. Python's garbage collector finds such a circle late. Without this
-    interceptor, each refused submission would keep its workspace of up to 100 MiB in memory until then.
+    connectrpc stores the error in one of the frames. Python's garbage collector may find such a circle of references
+    only much later. Without this interceptor, the workspace of each refused submission, of up to 100 MiB, would stay in
+    memory until the garbage collector finds the circle.
     """
 
     async def on_start(self, ctx: Any) -> None:

@@ -36,7 +36,7 @@ class Channel:
 
     Args:
         number: The number of the channel in its tunnel.
-        budget: The memory of all channels of this process.
+        budget: The object that limits the memory of all channels of this process.
         on_ready: A function that is called when the channel has something to send, or has ended.
         target: Where the other side connects the channel, or None if the other side has opened the channel.
 

@@ -30,7 +30,7 @@ class Tunnel:
     """The channels of a tunnel.
 
     Args:
-        budget: The memory of all channels of this process.
+        budget: The object that limits the memory of all channels of this process.
         on_open: A function that connects the channels that the other side opens. None if the other side opens no
             channels.
         on_reset: A function that is called when the other side resets a channel.

@@ -214,7 +214,7 @@ def _note_no_start(status: cluster_pb2.JobStatus, indices: Sequence[int], output
     chosen = [status.tasks[index] for index in indices]
     attempts = [attempt for task in chosen or status.tasks for attempt in task.attempts]
     if not any(attempt.started_at_ms for attempt in attempts):
-        from iris.cli.job_watch import words_of_no_start  # This import takes a third of a second.
+        from iris.cli.job_watch import words_of_no_start  # This import takes a third of a second and is rarely needed.
 
         output.note(words_of_no_start(status, chosen))
 

@@ -1,1 +1,3 @@
-"""The commands that show what jobs use: `iris top` now, and `iris usage` over time. The command line imports them."""
+"""The commands that show what jobs use: `iris top` now, and `iris usage` over time. Only `program.py` imports these
+modules.
+"""

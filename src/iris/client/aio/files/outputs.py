@@ -31,9 +31,9 @@ class AsyncOutput(StoredFile):
     """A file that an attempt has written into one of the job's output directories.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         task_index: The index of the task.
-        attempt_id: The attempt.
+        attempt_id: The number of the attempt, from 0.
         path: The path of the file, relative to the working directory of the task.
         size: The size in bytes.
         modified_ns: When the contents changed last, in nanoseconds since the Unix epoch.
@@ -55,8 +55,8 @@ class AsyncOutput(StoredFile):
 
 
 class AsyncOutputs(list[AsyncOutput]):
-    """A list of the files that the attempts of a job have left in its output directories, sorted by task, attempt and
-    path.
+    """A list of the files that the attempts of a job have written into its output directories, sorted by task, attempt
+    and path.
 
     Attributes:
         missing: The attempts whose outputs are not stored, with the reasons.

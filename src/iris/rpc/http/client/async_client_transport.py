@@ -334,7 +334,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # Also StopAsyncIteration, at the end of the body.
+        except BaseException:  # StopAsyncIteration at the end of the body is caught, too.
             self._connection.close()
             raise
 

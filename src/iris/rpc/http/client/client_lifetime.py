@@ -96,7 +96,7 @@ class Lifetime:
 
 
 def pause(lifetime: Lifetime | None, seconds: float) -> None:
-    """Sleep for `seconds`, but not beyond the end of a lifetime.
+    """Sleep for `seconds`. If `lifetime` is given and its client is closed meanwhile, raise the error at once.
 
     Raises:
         ClientClosedError: The client was closed before or during the pause.

@@ -95,7 +95,7 @@ class ConnectionLimits:
         self.waiting: dict[LimitedConnection, None] = {}
 
     def admit(self, connection: LimitedConnection) -> str:
-        """Add a new connection, and close an idle one if there are too many.
+        """Add a new connection. If there are too many connections, close an idle connection.
 
         Returns:
             Why the new connection must be refused, or an empty string if the connection is within the limit.

@@ -5,7 +5,7 @@ token or a content type such as JSON, the browser asks with a preflight request 
 a preflight is answered before authentication.
 
 Calls of such pages are authenticated by a token in the header `authorization`. Only the cluster's own page has a cookie
-(rpc/auth/web_session_route.py), and it needs no CORS. Therefore the server never answers
+(rpc/auth/web_session_route.py), and this page needs no CORS. Therefore the server never answers
 `access-control-allow-credentials`, and a browser adds neither cookies nor client certificates to the calls of a page.
 """
 

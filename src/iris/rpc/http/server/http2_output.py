@@ -37,7 +37,7 @@ class Http2Output:
     """The output of one connection.
 
     Args:
-        framing: The rules of HTTP/2 on this connection.
+        framing: The object that applies the rules of HTTP/2 to this connection.
         server_state: The state of uvicorn's server, which has the headers of every answer.
 
     Attributes:
