@@ -158,7 +158,7 @@ class Entrypoint:
         else:
             if args or kwargs:
                 raise InvalidArgumentError(
-                    "args and kwargs go with a callable; put the arguments of a command into its list of words"
+                    "args and kwargs need a callable: put the arguments of a command into its list of words"
                 )
             object.__setattr__(self, "command", _check_command(self.command))
         object.__setattr__(self, "args", args)

@@ -245,5 +245,5 @@ def _expiry(claims: dict[str, Any]) -> int:
     int(claims["iat"])  # The time of issue must be a number, although it is not used.
     expires_at_s = int(claims["exp"])
     if not 0 <= expires_at_s <= _LATEST_EXPIRY_S:
-        raise ValueError("the expiry time in the token is not a time")
+        raise ValueError("the expiry time in the token is negative or too late")
     return expires_at_s

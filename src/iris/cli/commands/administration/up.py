@@ -63,8 +63,8 @@ command line, see docs/reference/configuration.md.
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Continue the jobs, and accept the tokens, of a state directory that was moved or restored from a backup. Its"
-    " original must not run again. Without this option a copy begins as a new cluster.",
+    help="Continue the jobs, and accept the tokens, of a state directory that was moved or restored from a backup. The"
+    " original cluster must not run again. Without this option, a copy of a state directory begins as a new cluster.",
 )
 @click.option(
     "--verbose",

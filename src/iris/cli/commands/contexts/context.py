@@ -43,7 +43,8 @@ Choose the context of the cluster that commands and IrisClient.remote() call if 
   iris context use local             the cluster of 'iris up' on this machine
 """
 _SHOW_HELP = """\
-Show a context without its token. Without NAME, show the cluster that commands call now, and what has named it.
+Show a context without its token. Without NAME, show the cluster that commands call now, and whether a variable, a
+context or 'iris up' names this cluster.
 
 \b
   iris context show

@@ -56,7 +56,7 @@ class _Use:
     "--sort",
     type=click.Choice(["cpu", "memory", "gpu"]),
     default="cpu",
-    help="Show the tasks first that use most of this. Default: cpu.",
+    help="The resource that sorts the tasks, the largest use first. Default: cpu.",
 )
 @click.option("--limit", "-n", type=POSITIVE_COUNT, metavar="N", help="Show at most N tasks. Default: all tasks.")
 @click.option("--once", is_flag=True, help="Show the tasks once, and exit.")

@@ -181,7 +181,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 @click.option(
     "--inherit-env/--no-inherit-env",
     default=True,
-    help="If a task of another job submits this job: whether this job also gets the --env variables of that parent job."
+    help="Whether this job also gets the --env variables of its parent job, if a task of the parent job submits it."
     " Default: it does.",
 )
 @click.option(
@@ -326,7 +326,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     metavar="N",
     type=POSITIVE_COUNT,
     default=None,
-    help="How many of the tasks may run at the same time. Needs --independent. Default: as many as fit the cluster.",
+    help="How many of the tasks may run at the same time. Needs --independent. Default: no limit.",
 )
 @click.option(
     "--replace",

@@ -50,7 +50,9 @@ class ExecSessions:
             NotConnectedError: The attempt does not run, has too many sessions, or has no such stream.
         """
         if not target.HasField("exec"):
-            raise NotConnectedError(cluster_pb2.CHANNEL_RESET_NO_SUCH_PORT, "an exec session has no ports")
+            raise NotConnectedError(
+                cluster_pb2.CHANNEL_RESET_NO_SUCH_PORT, "the tunnel of a command of iris exec cannot connect to ports"
+            )
         session = self._sessions.get(tunnel.key)
         if target.exec.stream == cluster_pb2.EXEC_STREAM_CONTROL and session is None:
             return self._start(tunnel, target.exec).control()
