@@ -125,7 +125,7 @@ def test_error_without_metadata_has_the_reason_of_its_class_and_no_metadata() ->
 
 
 @pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "HangReason", "ShortageReason", "ErrorReason"])
-def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
+def test_enums_of_the_python_package_have_the_values_of_the_proto_file(name: str) -> None:
     wire = getattr(cluster_pb2, name)
     prefix = name.removesuffix("Reason").upper() + "_REASON_"
     on_wire = {value.removeprefix(prefix): number for value, number in wire.items()}

@@ -80,7 +80,7 @@ def test_server_is_started_where_a_fork_would_differ(tmp_path: Path, monkeypatch
         assert not isinstance(server.process, PreloadedProcess)
 
 
-def test_forked_server_ends_with_a_killed_program(tmp_path: Path, preloaded: Preloaded) -> None:
+def test_forked_server_ends_when_its_program_is_killed(tmp_path: Path, preloaded: Preloaded) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     found = tmp_path / "pid"

@@ -332,8 +332,8 @@ def _async_section(name: str, cls: Any, sync: str, titles: dict[str, str]) -> li
     parts = [f"## {name}", *_blocks(doc, titles)]
     parts.append(
         wrapped(
-            f"The methods have the arguments, results and errors of [`{sync}`](#{anchor(sync)}). The table shows"
-            " which of them are coroutines."
+            f"Each method has the arguments, results and errors of the method of [`{sync}`](#{anchor(sync)}) with the"
+            " same name. The table shows which methods are coroutines."
         )
     )
     parts.append(table(("call", "what it does"), rows))

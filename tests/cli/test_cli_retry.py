@@ -112,7 +112,7 @@ def test_error_in_the_edited_file_opens_the_editor_again_with_the_message(remote
         assert message in remote_iris("retry", name, "--edit", code=125, **editor(remote_iris, script)).stderr
 
 
-def test_edit_without_an_editor_and_a_terminal_is_refused(remote_iris: Iris) -> None:
+def test_edit_option_without_an_editor_and_a_terminal_is_refused(remote_iris: Iris) -> None:
     name = unique("edited")
     remote_iris("run", "--name", name, "--", "true")
     refused = remote_iris("retry", name, "--edit", code=125, EDITOR="", VISUAL="")

@@ -78,7 +78,7 @@ def _text_of(path: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def test_options_of_another_engine_are_refused(iris: Iris) -> None:
+def test_up_refuses_options_of_another_engine(iris: Iris) -> None:
     words = iris("up", "--port", "0", "--slurm-option=--time=1", code=1).stderr
     assert "--slurm-option applies to --engine slurm only, but this cluster uses --engine local" in words
     words = iris("up", "--port", "0", "--engine", "slurm", "--workers", "2", code=1).stderr

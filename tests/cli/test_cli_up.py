@@ -80,7 +80,7 @@ def test_task_over_its_limits_is_ended_with_a_reason(iris: Iris) -> None:
     assert "its limit is 50 (iris up --max-processes)" in done.stderr
 
 
-def test_up_names_the_port_of_its_metrics_and_refuses_a_port_that_is_taken(iris: Iris) -> None:
+def test_up_prints_the_port_of_its_metrics_and_refuses_a_taken_port(iris: Iris) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port}" in iris("up", "--port", "0", "--metrics-port", str(port), code=1).stderr

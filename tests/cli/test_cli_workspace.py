@@ -21,7 +21,7 @@ from iris.cluster.logs.records import SOURCES
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
 
-def test_link_that_leads_out_of_the_workspace_is_not_sent_and_a_notice_says_so(remote_iris: Iris) -> None:
+def test_link_that_leads_out_of_the_workspace_is_left_out_and_named_in_a_notice(remote_iris: Iris) -> None:
     (remote_iris.folder / "data").symlink_to("/mnt")
     (remote_iris.folder / "self").symlink_to("self")
     (remote_iris.folder / "a.py").write_text("")

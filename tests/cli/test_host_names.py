@@ -94,7 +94,7 @@ def test_cluster_is_found_after_a_change_of_the_host_name(iris: Iris) -> None:
     assert list((iris.home / "state" / "iris").glob("up-*.json")) == []
 
 
-def test_host_that_does_not_resolve_is_named(iris: Iris) -> None:
+def test_up_with_a_host_that_does_not_resolve_names_the_host(iris: Iris) -> None:
     refused = iris("up", "--port", "0", "--host", "iris.invalid", "--insecure-no-tls", code=1).stderr
     assert "cannot listen on iris.invalid:0" in refused
     assert "--host must be an address or a name of this machine" in refused

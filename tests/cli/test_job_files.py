@@ -72,13 +72,13 @@ def test_texts_written_to_a_job_file_are_read_back_unchanged(tmp_path: Path) -> 
     }
 
 
-def test_paths_in_a_job_file_start_at_its_folder(tmp_path: Path) -> None:
+def test_relative_paths_in_a_job_file_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text('workspace = "code"\nenv_file = ["job.env", "/etc/job.env"]\n')
     entries = read_job_file(tmp_path / "job.toml", run)
     assert entries == {"workspace": f"{tmp_path}/code", "env_file": [f"{tmp_path}/job.env", "/etc/job.env"]}
 
 
-def test_saved_paths_start_at_the_folder_of_the_command(remote_iris: Iris) -> None:
+def test_paths_saved_to_a_job_file_start_at_the_folder_of_the_command(remote_iris: Iris) -> None:
     for name in ("code", "sub"):
         (remote_iris.folder / name).mkdir()
     (remote_iris.folder / "code" / "hello").write_text("hello\n")

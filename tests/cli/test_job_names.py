@@ -97,7 +97,7 @@ def test_pattern_stands_for_all_matching_jobs_or_tasks() -> None:
             names(jobs, pattern, **options)
 
 
-def test_pattern_matches_each_part_of_an_id_on_its_own() -> None:
+def test_pattern_matches_each_part_of_a_job_id_separately() -> None:
     assert matches("a/b", "a/*")
     assert matches("a/b", "*/b")
     assert not matches("a/b", "*")

@@ -112,7 +112,7 @@ async def leave_by_block(client: AsyncIrisClient, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("leave", [leave_by_cancelling, leave_by_break, leave_by_aclosing, leave_by_block])
-async def test_servers_end_the_streams_of_a_reader_that_leaves(
+async def test_servers_end_the_streams_of_a_reader_that_disconnects(
     shared_cluster: LocalServer, aclient: AsyncIrisClient, job_id: str, leave: Callable[..., Awaitable[None]]
 ) -> None:
     await aclient.status(job_id)
@@ -248,7 +248,7 @@ async def test_flush_returns_the_partial_line_that_has_arrived(aclient: AsyncIri
 # --- event loops
 
 
-def test_client_of_another_event_loop_is_refused(shared_cluster: LocalServer) -> None:
+def test_async_client_is_refused_in_another_event_loop(shared_cluster: LocalServer) -> None:
     client = AsyncIrisClient.remote(shared_cluster.address)
     asyncio.run(client.list_jobs())
     with pytest.raises(FailedPreconditionError, match=r"another event loop.*each event loop"):
@@ -383,7 +383,7 @@ async def test_async_wait_prints_the_lines_of_the_task(
     assert "task 1 is not shown" in printed.err
 
 
-async def test_wait_with_lines_raises_after_its_timeout(aclient: AsyncIrisClient, job_id: str) -> None:
+async def test_async_wait_that_prints_lines_raises_after_its_timeout(aclient: AsyncIrisClient, job_id: str) -> None:
     with pytest.raises(TimeoutError, match=job_id):
         await aclient.wait(job_id, timeout=0.5, stream_logs=True)
 

@@ -136,7 +136,7 @@ def test_job_and_its_log_go_through_the_transport(shared_cluster: LocalServer) -
         ("http://proxy:3128", "for example httpx.HTTPTransport(retries=1)"),
     ],
 )
-def test_wrong_transport_is_refused_with_advice(transport: Any, said: str) -> None:
+def test_object_that_is_not_a_transport_of_httpx_is_refused_with_advice(transport: Any, said: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"transport must be an httpx\.BaseTransport or None, got") as caught:
         IrisClient.remote(ADDRESS, transport=transport)
     assert said in str(caught.value)

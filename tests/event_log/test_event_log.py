@@ -95,7 +95,7 @@ def test_rotation_keeps_the_newest_files_and_every_line_in_between(tmp_path: Pat
     assert (tmp_path / "server.log.1").stat().st_mode & 0o777 == 0o600
 
 
-def test_full_disk_loses_records_but_not_the_program(logger: logging.Logger) -> None:
+def test_program_continues_without_event_log_records_on_a_full_disk(logger: logging.Logger) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     handler = EventLogHandler(full, None, max_bytes=1, max_files=1)
     handler.setFormatter(TextFormatter())

@@ -57,7 +57,7 @@ _REFUSED = {
 
 
 @pytest.mark.parametrize("text", _ACCEPTED)
-def test_query_with_accepted_parameters_is_read(text: str) -> None:
+def test_query_of_the_log_route_with_accepted_parameters_is_parsed(text: str) -> None:
     assert read_query(text) == _ACCEPTED[text]
 
 

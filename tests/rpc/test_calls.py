@@ -509,7 +509,7 @@ def watch(address: str) -> Iterator[int]:
             yield message.job.state
 
 
-def test_stream_messages_arrive_as_they_are_sent(serve: Callable[..., Server]) -> None:
+def test_each_message_of_a_stream_arrives_when_it_is_sent(serve: Callable[..., Server]) -> None:
     seen = threading.Event()
 
     def answer(connection: Connection) -> bool:
@@ -538,7 +538,7 @@ def test_stream_whose_connection_breaks_raises_an_error(serve: Callable[..., Ser
 
 
 @pytest.mark.parametrize("rest", [b"", envelope(0, b"four")[:3], envelope(0, b"four")[:7]])
-def test_stream_that_ends_without_its_end_message_is_a_lost_connection(
+def test_stream_that_ends_without_its_end_message_counts_as_a_lost_connection(
     serve: Callable[..., Server], rest: bytes
 ) -> None:
     """Caddy 2.6, for example, ends an answer in an orderly way after it has lost the server."""

@@ -90,7 +90,7 @@ def test_upload_too_large_for_a_proxy_names_the_setting_to_change(server: str, s
     ],
 )
 @pytest.mark.parametrize("kind_of_call", ["unary", "stream"])
-def test_foreign_answer_names_server_code_and_cause(
+def test_error_for_a_foreign_answer_names_server_code_and_cause(
     status: str, headers: dict[str, str], kind: type[IrisError], said: str, kind_of_call: str
 ) -> None:
     with contextlib.closing(Server([http("500 Later")])) as server:
@@ -108,7 +108,7 @@ def test_foreign_answer_names_server_code_and_cause(
     assert said in text
 
 
-def test_foreign_answer_to_a_worker_names_server_code_and_cause() -> None:
+def test_error_of_a_worker_for_a_foreign_answer_names_server_code_and_cause() -> None:
     """Workers call by another transport than clients, and may have a proxy between them and the controller."""
 
     async def store_logs(address: str) -> None:
@@ -148,7 +148,7 @@ def test_timeout_answer_of_a_proxy_names_the_setting_to_change(server: str, sett
     assert setting in describe_answer(504, {"server": server}, "http://proxy.example")
 
 
-def test_redirect_that_keeps_the_path_names_the_new_address() -> None:
+def test_error_for_a_redirect_that_keeps_the_path_names_the_new_address() -> None:
     location = "http://new.example:1/base/iris.cluster.ControllerService/ListJobs"
     text = describe_answer(301, {"location": location}, "http://old.example/base")
     assert "it redirects to http://new.example:1: give that as the address" in text

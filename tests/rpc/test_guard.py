@@ -261,7 +261,7 @@ def test_body_at_the_minimum_rate_is_read_to_its_end(world: Served) -> None:
         assert read_answer(steady) == (200, str(len(body)).encode())
 
 
-def test_request_answered_early_has_no_extra_time(world: Served) -> None:
+def test_request_that_was_answered_early_gets_no_extra_time(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(request("/s/early", bytes(1000))[:-500])
         assert read_answer(slow) == (200, b"0")

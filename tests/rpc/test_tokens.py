@@ -177,7 +177,7 @@ def test_token_made_before_the_clock_was_set_back_is_accepted() -> None:
     VERIFIER.verify(KEY.sign(caller(), time.time() + 3600))
 
 
-def test_token_whose_check_is_remembered_still_expires() -> None:
+def test_token_in_the_cache_of_checked_tokens_still_expires() -> None:
     token = KEY.sign(caller(-LEEWAY_S + 1.5))
     VERIFIER.verify(token)
     wait_until(lambda: not is_good(token), "the end of a token")
@@ -201,7 +201,7 @@ def test_token_of_a_worker_contains_the_worker_id() -> None:
 # The key's file.
 
 
-def test_key_file_is_kept_and_private(tmp_path: Path) -> None:
+def test_server_key_file_is_reused_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "key"
     made = SigningKey.load_or_make(path)
     assert path.stat().st_mode & 0o777 == 0o600

@@ -73,7 +73,7 @@ def test_control_filter_keeps_text_and_colours(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("sequence", DROPPED)
-def test_sequence_that_controls_the_terminal_is_dropped(sequence: bytes) -> None:
+def test_control_sequence_for_the_terminal_is_removed(sequence: bytes) -> None:
     assert whole(b"a" + sequence + b"b") == b"ab"
     assert not is_harmless(b"a" + sequence + b"b")
 

@@ -153,7 +153,7 @@ def test_only_the_owner_and_admins_see_the_stacks_of_a_job(
     assert not [url for url in asked if "ReadStacks" in url or "inspect" in url]
 
 
-def test_view_program_that_cannot_be_loaded_is_requested_again(
+def test_page_requests_a_view_program_again_that_could_not_be_loaded(
     shared_cluster: LocalServer, gang: Job, pages: Pages
 ) -> None:
     page = pages.open(shared_cluster.address, route_of(gang))

@@ -129,7 +129,9 @@ def test_sign_in_link_of_another_user_asks_before_it_changes_the_user(
     expect(page.get_by_role("heading", level=1)).to_contain_text("another-job")  # The user stays the same.
 
 
-def test_sign_in_link_asks_a_browser_that_is_not_signed_in(controller: ControllerThread, pages: Pages) -> None:
+def test_sign_in_link_asks_for_confirmation_in_a_browser_without_a_session(
+    controller: ControllerThread, pages: Pages
+) -> None:
     page = pages.open(controller.address, link(controller, "some-job"), secret="")
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in as ana?")
     expect(page.get_by_role("alert")).to_contain_text("The link belongs to ana with the role user")
@@ -236,7 +238,9 @@ def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_f
     pages.errors.clear()
 
 
-def test_other_server_of_the_same_host_does_not_receive_the_cookie(controller: ControllerThread, pages: Pages) -> None:
+def test_other_server_of_the_same_host_does_not_receive_the_session_cookie(
+    controller: ControllerThread, pages: Pages
+) -> None:
     page = pages.open(controller.address, link(controller), secret="")
     accept_link(page)
     with PageServer({"/x.html": b"<!doctype html>"}) as other:

@@ -92,7 +92,7 @@ def test_call_of_an_unknown_grpc_service_gets_the_status_unimplemented(channel: 
     assert failed.value.details() == f"This is Iris. It serves Connect, gRPC and gRPC-Web at /{SERVICE}"
 
 
-def test_stream_is_unavailable_when_the_server_closes() -> None:
+def test_grpc_stream_gets_the_status_unavailable_when_the_server_shuts_down() -> None:
     running = GrpcWorld()
     with running.running():
         channel = grpc.insecure_channel(f"127.0.0.1:{running.address[1]}")

@@ -104,7 +104,7 @@ def test_requests_that_are_reset_at_once_close_the_connection(world: Served) -> 
     assert world.calls < 2 * MAX_STREAMS  # Most requests were reset before their application began.
 
 
-def test_resets_that_the_server_is_made_to_send_close_the_connection(world: Served) -> None:
+def test_client_that_makes_the_server_reset_many_streams_is_disconnected(world: Served) -> None:
     with Http2Client(world.address) as flooding:
         ended = b"".join(headers(n) + frame(DATA, END_STREAM, n, bytes(300)) for n in range(1, 3000, 2))
         flooding.send(ended)
