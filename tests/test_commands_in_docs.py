@@ -79,7 +79,7 @@ def test_command_lines_on_documentation_pages_name_commands_and_options_that_exi
 
 
 @pytest.mark.parametrize("line", ["iris run --nope -- true", "iris gte", "iris context lst", "iris --nope ps"])
-def test_command_line_with_an_unknown_command_or_option_is_found(line: str) -> None:
+def test_check_of_documentation_finds_unknown_commands_and_options(line: str) -> None:
     with pytest.raises(click.UsageError):
         parse(words_of(line))
 

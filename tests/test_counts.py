@@ -14,6 +14,6 @@ def test_count_has_its_noun_in_the_singular_only_for_one(count: int, words: str)
     assert counted(count, "byte") == words
 
 
-def test_word_with_another_plural_is_chosen_by_the_count() -> None:
+def test_word_with_an_irregular_plural_is_chosen_by_the_count() -> None:
     assert [word_for(count, "is", "are") for count in (0, 1, 2)] == ["are", "is", "are"]
     assert counted(3, "process", "processes") == "3 processes"

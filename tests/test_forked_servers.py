@@ -72,7 +72,9 @@ def test_forked_server_has_the_attributes_of_a_started_server(tmp_path: Path, mo
     assert forked == attributes(directory)
 
 
-def test_server_is_started_where_a_fork_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_is_started_and_not_forked_where_a_fork_would_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running_cluster(tmp_path / "same") as server:
         assert isinstance(server.process, PreloadedProcess)
     monkeypatch.setenv("PYTHONDEVMODE", "1")

@@ -36,7 +36,7 @@ def test_describe_shows_the_submission_and_the_last_lines_of_the_failed_task(rem
     assert "did you mean" in remote_iris("describe", f"{name}x", code=1).stderr
 
 
-def test_description_of_a_job_begins_with_the_tasks_that_have_problems() -> None:
+def test_describe_shows_the_tasks_with_problems_first() -> None:
     states = [pb.TASK_STATE_SUCCEEDED, pb.TASK_STATE_RUNNING, pb.TASK_STATE_FAILED, pb.TASK_STATE_PENDING]
     tasks = [pb.TaskStatus(task_index=index, state=state) for index, state in enumerate(states)]
     tasks.append(pb.TaskStatus(task_index=4, state=pb.TASK_STATE_SUCCEEDED, attempts=[pb.TaskAttempt()] * 2))
@@ -52,12 +52,14 @@ def test_description_of_a_job_begins_with_the_tasks_that_have_problems() -> None
         (pb.JOB_STATE_FAILED, ["iris logs --address a 'the job'", "iris retry --address a 'the job'"]),
     ],
 )
-def test_next_commands_fit_the_state_of_the_job(state: Any, commands: list[str]) -> None:
+def test_commands_that_describe_suggests_fit_the_state_of_the_job(state: Any, commands: list[str]) -> None:
     assert next_commands(pb.JobStatus(job_id="the job", state=state, num_tasks=1), None, " --address a") == commands
 
 
 @pytest.mark.parametrize(("independent", "failed"), [(True, " --failed"), (False, "")])
-def test_next_commands_retry_failed_tasks_alone_only_if_they_are_independent(independent: bool, failed: str) -> None:
+def test_describe_suggests_a_retry_of_only_the_failed_tasks_if_they_are_independent(
+    independent: bool, failed: str
+) -> None:
     job = pb.JobStatus(job_id="job", state=pb.JOB_STATE_FAILED, num_tasks=2)
     assert next_commands(job, None, independent=independent)[-1] == f"iris retry job{failed}"
 

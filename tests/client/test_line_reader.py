@@ -653,7 +653,7 @@ def test_reader_makes_at_most_the_given_number_of_entries_at_a_time() -> None:
     assert b"".join(shown(itertools.chain(*batches))) == data
 
 
-def test_block_has_the_bytes_and_the_position_of_its_lines() -> None:
+def test_block_of_log_lines_has_the_bytes_and_the_position_of_its_lines() -> None:
     frames = [
         encode(OUT, 1000, 0, b"one\ntwo\nthr"),
         encode(ERR, 1001, 0, b"error\n"),

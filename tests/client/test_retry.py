@@ -189,7 +189,7 @@ def test_job_whose_entry_point_or_workspace_was_removed_is_refused_with_the_reas
 
 
 @pytest.mark.parametrize("name", ["train-1a2b3c4d", "train"])
-def test_new_name_replaces_an_earlier_random_suffix(name: str) -> None:
+def test_name_of_a_retry_has_a_new_random_suffix_in_place_of_the_earlier_suffix(name: str) -> None:
     made = new_name(name)
     assert made.startswith("train-")
     assert len(made) == len("train-1a2b3c4d")

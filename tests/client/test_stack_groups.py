@@ -154,7 +154,7 @@ def test_indices_of_tasks_are_shown_as_ranges(indices: list[int], count: int, te
     assert tasks_text(indices, count) == text
 
 
-def test_own_code_is_neither_library_nor_package() -> None:
+def test_own_code_in_a_stack_is_neither_in_a_library_nor_in_a_package() -> None:
     assert is_own("/app/train.py")
     assert [
         file

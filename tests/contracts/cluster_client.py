@@ -75,7 +75,9 @@ def test_fetch_task_logs_returns_the_lines_of_a_task(cluster_client: RemoteClust
     assert cluster_client.fetch_task_logs(task_id, start_ms=entries[-1].timestamp_ms) == []
 
 
-def test_fetch_log_parts_reads_running_and_ended_logs_from_their_places(cluster_client: RemoteClusterClient) -> None:
+def test_fetch_log_parts_reads_logs_of_running_and_ended_tasks_from_given_positions(
+    cluster_client: RemoteClusterClient,
+) -> None:
     job_id = launch(
         cluster_client,
         shell("seq 1000; [ $IRIS_TASK_INDEX = 1 ] || exec sleep 300"),
@@ -199,7 +201,7 @@ def test_list_jobs_returns_jobs_in_order_and_without_tasks(cluster_client: Remot
     assert all(job.num_tasks == 2 and not job.tasks for job in jobs)
 
 
-def test_workers_are_listed(cluster_client: RemoteClusterClient) -> None:
+def test_list_workers_returns_the_workers_of_the_cluster(cluster_client: RemoteClusterClient) -> None:
     workers = cluster_client.list_workers()
     assert workers
     assert all(worker.healthy and worker.address.startswith("http://") for worker in workers)

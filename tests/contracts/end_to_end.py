@@ -289,7 +289,7 @@ def test_task_registers_an_endpoint_that_others_look_up(client: IrisClient, tmp_
     assert client.list_endpoints(name) == [], "an endpoint goes with its job"
 
 
-def test_nested_jobs_end_with_their_parent(client: IrisClient, tmp_path: Path) -> None:
+def test_child_jobs_end_with_their_parent_job(client: IrisClient, tmp_path: Path) -> None:
     def parent() -> str:
         from iris.client import IrisClient
 

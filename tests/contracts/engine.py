@@ -189,7 +189,7 @@ async def test_impossible_gang_is_rejected_or_waits_with_a_reason(world: World) 
         await until_gone(world, request.gang_id)
 
 
-async def test_spread_gives_each_slot_a_machine(world: World) -> None:
+async def test_spread_placement_gives_each_slot_a_separate_machine(world: World) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1, placement=Placement.SPREAD))
     assert zones_of(world, await until(world, "a@0", GangState.HELD)) == ["a", "b"]
     await world.engine.submit(gang("b@0", slots=1, cpu=3, zone="a"))
@@ -198,7 +198,7 @@ async def test_spread_gives_each_slot_a_machine(world: World) -> None:
     await until(world, "c@0", GangState.WAITING)
 
 
-async def test_together_gives_all_slots_one_machine(world: World) -> None:
+async def test_together_placement_puts_all_slots_on_one_machine(world: World) -> None:
     await world.engine.submit(gang("a@0", slots=3, cpu=1, placement=Placement.TOGETHER))
     assert len(set(zones_of(world, await until(world, "a@0", GangState.HELD)))) == 1
     await world.engine.submit(gang("b@0", slots=3, cpu=1, placement=Placement.TOGETHER))

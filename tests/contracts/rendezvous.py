@@ -113,7 +113,7 @@ def test_tasks_of_a_gang_meet_at_the_rendezvous(client: IrisClient) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 2])
-def test_a_gang_that_loses_a_rank_meets_again(client: IrisClient, who: int) -> None:
+def test_gang_that_loses_a_rank_meets_again_at_a_new_rendezvous(client: IrisClient, who: int) -> None:
     job = client.run(meeting("kill", who), replicas=3, rendezvous="torch", max_retries_failure=1, timeout=90)
     status = job.wait(timeout=100)
     assert status.state == pb.JOB_STATE_SUCCEEDED

@@ -109,7 +109,7 @@ def reach(
         yield behind
 
 
-def test_controller_notices_that_a_reader_has_left_before_its_next_message(
+def test_controller_behind_a_proxy_notices_a_disconnected_reader_before_the_next_message(
     reach: Behind, run: Callable[..., Job], tmp_path: Path
 ) -> None:
     """haproxy, for example, tells the controller only with `option abortonclose`."""

@@ -176,7 +176,7 @@ def test_server_without_origins_answers_no_preflight(shared_cluster: LocalServer
         ("http://[::1]:5173", "http://[::1]:5173"),
     ],
 )
-def test_origin_is_kept_in_the_form_that_browsers_send(given: str, kept: str) -> None:
+def test_allowed_origin_is_stored_in_the_form_that_browsers_send(given: str, kept: str) -> None:
     assert ClusterConfig(allow_origins=[given]).allow_origins == (kept,)
 
 

@@ -35,7 +35,7 @@ def test_close_ends_a_pause_of_another_thread_with_an_error() -> None:
     assert [str(error).partition(":")[0] for error in errors] == ["the client of nobody was closed"]
 
 
-def test_pause_and_check_after_close_are_refused() -> None:
+def test_pause_and_check_of_a_closed_client_are_refused() -> None:
     life = Lifetime("the client of nobody")
     life.check()
     life.close()
@@ -57,7 +57,7 @@ def test_blocked_read_ends_when_its_client_is_closed() -> None:
         assert theirs.recv(1) == b""
 
 
-def test_connection_opened_after_close_is_refused_and_ended() -> None:
+def test_connection_that_a_closed_client_opens_is_refused_and_ended() -> None:
     life = Lifetime("the client of nobody")
     life.close()
     ours, theirs = socket.socketpair()

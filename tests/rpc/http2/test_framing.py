@@ -330,7 +330,7 @@ def test_connection_with_an_invalid_http2_preface_is_closed(data: bytes) -> None
     assert (frames[-1].kind, frames[-1].code) == (GOAWAY, PROTOCOL_ERROR)
 
 
-def test_answers_respect_the_windows_of_the_client() -> None:
+def test_http2_answers_stay_within_the_windows_of_the_client() -> None:
     framing = opened()
     receive(framing, settings((INITIAL_WINDOW_SIZE, 10)) + headers(1))
     framing.send_head(1, [(b":status", b"200")], is_end=False)
@@ -352,7 +352,7 @@ def test_large_answers_are_split_into_frames_of_the_size_of_the_client() -> None
     assert [(len(one.payload), one.flags) for one in frames[1:]] == [(16384, 0)] * 3 + [(848, END_STREAM)]
 
 
-def test_windows_of_the_server_grow_only_when_the_application_has_read() -> None:
+def test_http2_windows_of_the_server_grow_only_after_the_application_has_read() -> None:
     framing = opened()
     receive(framing, headers(1, end=False))
     for _ in range(STREAM_WINDOW // MAX_FRAME_BYTES):

@@ -93,7 +93,7 @@ def test_flood_of_frames_closes_the_connection(world: Served, name: str) -> None
     assert_unhurt(world)
 
 
-def test_requests_that_are_reset_at_once_close_the_connection(world: Served) -> None:
+def test_client_that_resets_its_requests_at_once_is_disconnected(world: Served) -> None:
     with Http2Client(world.address) as flooding:
         for start in range(0, 4000, 500):
             flooding.send(b"".join(headers(2 * n + 1) + reset(2 * n + 1) for n in range(start, start + 500)))
