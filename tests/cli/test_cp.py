@@ -73,7 +73,7 @@ def test_invalid_cp_command_lines_are_refused_with_the_next_step(remote_iris: Ir
     for words in (("a", "b"), ("a:x", "b:y"), ("./a:x", "b")):
         assert "one of SOURCE and DESTINATION must be JOB:PATH" in remote_iris("cp", *words, code=2).stderr
     assert "no job named" in remote_iris("cp", "nope:x", ".", code=1).stderr
-    assert "--attempt is for copies from a task" in remote_iris("cp", "x", "a:x", "--attempt", "1", code=2).stderr
+    assert "--attempt is only for copies from a task" in remote_iris("cp", "x", "a:x", "--attempt", "1", code=2).stderr
     assert "exclude each other" in remote_iris("cp", "a:x", "-", "--json", code=2).stderr
     job = remote_iris.detach("true")
     remote_iris("wait", job)

@@ -182,7 +182,7 @@ def test_fifty_clients_share_one_watch_and_one_message_for_each_change(
 def test_jobs_outside_of_the_watched_page_are_counted_without_messages(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
-    with closing(Watcher(client, id_prefix="old-", limit=5)) as watcher:
+    with closing(Watcher(client, id_prefix="old-", limit=20)) as watcher:
         (watch,) = watches(controller)
         for _ in range(30):
             launch(client, "beside")
