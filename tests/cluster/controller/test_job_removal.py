@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.odd_files import OddFileSystem, odd_files
@@ -190,6 +194,46 @@ def test_repeated_request_to_remove_a_job_gets_its_first_answer_even_if_a_new_jo
         world.ended("twice")
         assert forget(world) == ["twice", "twice/child"]
         assert world.names() == ["twice"]
+
+
+@pytest.mark.parametrize(
+    ("job_id", "request_id", "error"),
+    [
+        ("other", "once", "request_id 'once' has already removed another job: choose a new request_id"),
+        ("other", "x" * 201, "request_id must have at most 200 characters, got 201"),
+    ],
+)
+def test_removal_with_an_unusable_request_id_removes_nothing(
+    world: World, job_id: str, request_id: str, error: str
+) -> None:
+    world.ended("first")
+    world.ended("other")
+    controller = world.client.connection.controller
+    controller.forget_job(Controller.ForgetJobRequest(job_id="first", request_id="once"))
+    with pytest.raises(ConnectError, match=error) as caught:
+        controller.forget_job(Controller.ForgetJobRequest(job_id=job_id, request_id=request_id))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert world.names() == ["other"]
+
+
+def test_removal_continues_although_its_client_has_left(world: World) -> None:
+    world.ended("left")
+
+    async def remove_and_leave() -> None:
+        controller = world.running.controller
+        call = asyncio.create_task(controller.removal.forget("left", "once"))
+        while not (call.done() or controller.saver.is_saving()):  # noqa: ASYNC110 - There is no event for a save.
+            await asyncio.sleep(0)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        # A repeated request comes while the first one is still being carried out.
+        assert await controller.removal.forget("left", "once") == ["left"]
+
+    world.running.run(remove_and_leave())
+    with pytest.raises(NotFoundError):
+        world.client.get_job_status("left")
+    assert world.client.count_jobs() == (0, 0)
 
 
 class InterruptedReads(Store):

@@ -32,7 +32,7 @@ from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.workers import dispatch
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.errors import FailedPreconditionError, IrisError, quoted
+from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, quoted
 from iris.event_log import log_event
 from iris.reasons import ErrorReason
 from iris.system.clock import now_for_ages_ms
@@ -46,6 +46,7 @@ _AT_ONCE = 50
 _MOST_FAILURES = 10
 # The answers to this many requests are stored, so that a repeated request gets the same answer.
 _ANSWERS = 1000
+_LONGEST_REQUEST_ID = 200
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class JobRemoval:
         saver: The object that removes the jobs from the database.
         keeper: The log keeper; None if no logs are kept.
         fleet: The workers.
-        background: The object that runs the calls to workers.
+        background: The object that runs the calls to workers, and requested removals.
         workspaces: The object that removes the workspaces that no job uses any more.
         retention: How long ended jobs are kept, and how many of them.
         now_ms: A function that returns the current time for ages, in milliseconds since the epoch.
@@ -116,21 +117,34 @@ class JobRemoval:
         self._lock = asyncio.Lock()  # Only one job is removed at a time.
 
     async def forget(self, job_id: str, request_id: str = "") -> list[str]:
-        """Remove an ended job and its child jobs, and return the ids of the removed jobs.
+        """Remove an ended job and its child jobs, and return the ids of the removed jobs. If the caller is cancelled,
+        the removal continues. Otherwise a client that leaves could end the removal between two of its steps.
 
         Args:
             job_id: The job.
             request_id: The id of the request; may be empty. A request with a known id gets the earlier answer again.
 
         Raises:
+            InvalidArgumentError: `request_id` is too long, or an earlier request with this id has removed another job.
             NotFoundError: There is no such job.
             FailedPreconditionError: The job or one of its child jobs has not ended.
-            UnavailableError: The log location cannot be reached now.
+            UnavailableError: The log location cannot be reached now, or the controller stops.
         """
+        if len(request_id) > _LONGEST_REQUEST_ID:
+            raise InvalidArgumentError(
+                f"request_id must have at most {_LONGEST_REQUEST_ID} characters, got {len(request_id):,}"
+            )
+        return await self._background.complete(self._forget(job_id, request_id))
+
+    async def _forget(self, job_id: str, request_id: str) -> list[str]:
         async with self._lock:
             if request_id:
                 known = await self._read(partial(contents.jobs_removed_by, request_id=request_id))
                 if known is not None:
+                    if known[0] != job_id:
+                        raise InvalidArgumentError(
+                            f"request_id {quoted(request_id)} has already removed another job: choose a new request_id"
+                        )
                     return known
             removed = await self._remove(await self._with_children(await self._jobs.find(job_id)), request_id)
         await self._workspaces.remove()
