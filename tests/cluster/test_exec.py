@@ -435,7 +435,8 @@ def test_command_in_a_task_continues_after_a_kill_of_the_controller(mortal: Stan
         job = client.run(["sleep", "600"], name=unique("job"))
         with client.open_exec(job, NUMBERS) as process:
             begin = process.stdout.read(100)
-            assert len(list(client.events(job, kinds=["exec.opened"]))) == 1
+            opened = wait_until(lambda: list(client.events(job, kinds=["exec.opened"])), "the stored event")
+            assert len(opened) == 1
             mortal.kill()
             mortal.start()
             assert digest(begin + process.stdout.read()) == NUMBERS_DIGEST

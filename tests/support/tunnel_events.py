@@ -18,8 +18,9 @@ def assert_one_use_is_recorded(client: IrisClient, job_id: str, kind: str) -> No
 
     def kinds() -> list[str]:
         events = list(client.events(job_id, kinds=[f"{kind}.*"]))
-        newest = next(event for event in reversed(events) if event.name == f"{kind}.used").fields["tunnel_id"]
-        return [event.name for event in events if event.fields["tunnel_id"] == newest]
+        # The event may not be stored yet.
+        used = next((event for event in reversed(events) if event.name == f"{kind}.used"), None)
+        return [event.name for event in events if used and event.fields["tunnel_id"] == used.fields["tunnel_id"]]
 
     wait_until(lambda: f"{kind}.closed" in kinds(), "the end of the tunnel")
     assert kinds() == [f"{kind}.opened", f"{kind}.used", f"{kind}.closed"]
