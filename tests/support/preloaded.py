@@ -232,6 +232,8 @@ class Preloaded:
     def close(self) -> None:
         """End the template."""
         if self._connection is not None:
+            # The template ends although a program that is still running has a copy of the connection.
+            self._connection.shutdown(socket.SHUT_WR)
             self._connection.close()
         if self._template is not None:
             self._template.wait()
