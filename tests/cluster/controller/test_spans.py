@@ -15,8 +15,10 @@ from support.otlp_receiver import attributes_of, collecting
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.tracing.call_spans import CallSpans
 from iris.cluster.controller.tracing.collector_settings import read_settings
+from iris.cluster.controller.tracing.job_spans import JobTrace, attempt_spans, job_span
 from iris.cluster.controller.tracing.otlp import CollectorAnswer, OtlpSender
 from iris.cluster.controller.tracing.pending_spans import PendingSpans
 from iris.cluster.controller.tracing.span_encoding import RequestEncoder, encode_spans
@@ -70,6 +72,18 @@ def test_encoded_spans_are_the_messages_of_otlp() -> None:
     assert attributes_of(third) == {"iris.task_index": 5}
 
 
+def test_spans_of_an_attempt_whose_worker_reported_impossible_times_can_be_encoded() -> None:
+    job = Job.new("a", 1, 1000)
+    job.submit()
+    (gang,) = job.gangs.values()
+    job.gang_placed(gang.gang_id, [WorkerIdentity("w", "http://w", "i")], 2000)
+    job.attempt_running(0, 0, -(2**62))
+    job.attempt_ended(0, 0, AttemptEnd(SUCCEEDED, 2**62, exit_code=0), 5000)
+    trace = JobTrace("a", 1000, cluster_pb2.Controller.LaunchJobRequest(is_traced=True))
+    for span in decoded(*attempt_spans(job, trace, 0, 0), job_span(job, trace)):
+        assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
+
+
 def test_settings_of_the_collector_come_from_the_variables_of_opentelemetry() -> None:
     settings = read_settings(
         "",
@@ -92,9 +106,13 @@ def test_settings_of_the_collector_come_from_the_variables_of_opentelemetry() ->
     assert read_settings("http://localhost:4318", own).url == "http://localhost:4318/v1/traces"
     assert read_settings("", own).compression == "gzip"
     assert read_settings("http://localhost:4318", {}).compression == "none"
+    # A number of milliseconds is no number of seconds.
+    assert read_settings("http://localhost:4318", {"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}).timeout_s == 10.0
 
 
-@pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "http://", "http://a:port"])
+@pytest.mark.parametrize(
+    "url", ["collector:4318", "grpc://collector:4317", "http://", "http://a:port", "http://a b:4318"]
+)
 def test_invalid_url_of_the_collector_is_refused_with_the_name_of_its_variable(url: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"OTEL_EXPORTER_OTLP_ENDPOINT must be the URL.*{url}"):
         read_settings("", {"OTEL_EXPORTER_OTLP_ENDPOINT": url})
@@ -176,7 +194,9 @@ def test_spans_beyond_the_limit_are_dropped_and_counted() -> None:
         pending.add(span._replace(begin_ns=number))
     assert [one.begin_ns for one in pending.first(9) if isinstance(one, Span)] == [0, 1]
     pending.remove(2)
-    assert (len(pending), tally.pop_unreported(), tally.pop_unreported()) == (0, 3, 0)
+    assert len(pending) == 0
+    assert tally.pop_unreported() == (3, "2 spans of calls and log uploads already waited to be sent")
+    assert tally.pop_unreported()[0] == 0
 
 
 class _Removed:

@@ -15,6 +15,8 @@ from iris.versions import VERSION
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT_TIMEOUT_S = 10.0
+# Some programs read milliseconds from the same variable. A number of milliseconds is mostly above this limit.
+_LONGEST_TIMEOUT_S = 600.0
 _COMPRESSIONS = ("gzip", "deflate", "none")
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def _url(endpoint: str, environment: Mapping[str, str]) -> str:
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = is_valid and not any(map(str.isspace, url))
     except ValueError:
         is_valid = False
     if not is_valid:
@@ -110,9 +113,11 @@ def _timeout_s(environment: Mapping[str, str]) -> float:
         timeout_s = float(text or _DEFAULT_TIMEOUT_S)
     except ValueError:
         timeout_s = 0.0
-    if 0 < timeout_s <= 86400:
+    if 0 < timeout_s <= _LONGEST_TIMEOUT_S:
         return timeout_s
-    _log.warning("OTEL_EXPORTER_OTLP_TIMEOUT must be a number of seconds above 0, got %s: using 10", quoted(text))
+    _log.warning(
+        "OTEL_EXPORTER_OTLP_TIMEOUT must be a number of seconds above 0 and up to 600, got %s: using 10", quoted(text)
+    )
     return _DEFAULT_TIMEOUT_S
 
 

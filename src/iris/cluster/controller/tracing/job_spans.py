@@ -33,6 +33,8 @@ _ERRORS = (FAILED, WORKER_FAILED, UNSCHEDULABLE)
 _ID_BYTES = 8
 _split = struct.Struct(f"{_ID_BYTES}s" * 5).unpack
 _NS = 1_000_000  # Nanoseconds in a millisecond.
+# Workers report times, and a wrong time must not make a span that cannot be encoded and blocks all later spans.
+_LATEST_MS = 2**64 // _NS - 1
 
 
 class AttemptIds(NamedTuple):
@@ -124,8 +126,8 @@ def job_span(job: Job, trace: JobTrace) -> Span:
         trace.job_span_id,
         trace.caller_id,
         f"job {job.job_id}",
-        job.submitted_at_ms * _NS,
-        max(job.finished_at_ms, job.submitted_at_ms) * _NS,
+        _ns(job.submitted_at_ms),
+        _ns(max(job.finished_at_ms, job.submitted_at_ms)),
         attributes,
         error=job.error if job.state in _ERRORS else None,
         has_remote_parent=True,
@@ -147,14 +149,14 @@ def attempt_spans(job: Job, trace: JobTrace, task_index: int, attempt_id: int) -
     link_id = b"" if before is None else trace.attempt_ids(task_index, attempt_id - 1).attempt
     error = attempt.error if attempt.state in _ERRORS else None
     name = f"task {task_index} attempt {attempt_id}"
-    own, begin_ns, placed_ns, end_ns = trace.trace, queued_ms * _NS, placed_ms * _NS, end_ms * _NS
+    own, begin_ns, placed_ns, end_ns = trace.trace, _ns(queued_ms), _ns(placed_ms), _ns(end_ms)
     attributes = _attributes(job, attempt)
     spans = [
         Span(own, ids.attempt, trace.job_span_id, name, begin_ns, end_ns, attributes, task_index, error, link_id),
         Span(own, ids.queued, ids.attempt, "queued", begin_ns, placed_ns),
     ]
     if started_ms:
-        started_ns = started_ms * _NS
+        started_ns = _ns(started_ms)
         spans.append(Span(own, ids.building, ids.attempt, "building", placed_ns, started_ns))
         spans.append(Span(own, ids.running, ids.attempt, "running", started_ns, end_ns, error=error))
     else:
@@ -174,6 +176,11 @@ def log_upload_span(trace: JobTrace, task_index: int, attempt_id: int, begin_ms:
     """
     ids = trace.attempt_ids(task_index, attempt_id)
     return Span(trace.trace, ids.log_upload, ids.attempt, "log upload", begin_ms * _NS, max(begin_ms, end_ms) * _NS)
+
+
+def _ns(time_ms: int) -> int:
+    """Return a time in nanoseconds, as a number that OTLP can contain."""
+    return min(max(time_ms, 0), _LATEST_MS) * _NS
 
 
 def _attributes(job: Job, attempt: TaskAttempt) -> Attributes:

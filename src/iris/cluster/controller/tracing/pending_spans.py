@@ -34,7 +34,7 @@ class PendingSpans:
     def add(self, span: Span | UploadedLog) -> None:
         """Add a span. The method must be called on the event loop."""
         if len(self._waiting) >= self._most:
-            self._tally.drop(Drop.OVERFLOW)
+            self._tally.drop(Drop.OVERFLOW, f"{self._most:,} spans of calls and log uploads already waited to be sent")
             return
         self._waiting.append(span)
         self._added.set()

@@ -40,16 +40,24 @@ class SpanTally:
         self.sent = 0
         self._dropped = Counts(known=[reason.value for reason in Drop])
         self._unreported = 0
+        self._last_problem = ""
 
-    def drop(self, reason: Drop, amount: int = 1) -> None:
-        """Count spans that were given up."""
+    def drop(self, reason: Drop, problem: str, amount: int = 1) -> None:
+        """Count spans that were given up.
+
+        Args:
+            reason: Why the spans were given up.
+            problem: The same reason for people.
+            amount: How many spans were given up.
+        """
         self._dropped.add(reason.value, amount=amount)
         self._unreported += amount
+        self._last_problem = problem
 
-    def pop_unreported(self) -> int:
-        """Return how many spans were given up since the last call of this method."""
+    def pop_unreported(self) -> tuple[int, str]:
+        """Return how many spans were given up since the last call of this method, and why the last ones were."""
         amount, self._unreported = self._unreported, 0
-        return amount
+        return amount, self._last_problem
 
     def families(self) -> list[Family]:
         """Return the present values."""

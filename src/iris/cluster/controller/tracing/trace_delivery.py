@@ -136,7 +136,6 @@ class TraceDelivery:
         self._retry_after_s = 0.0
         self._is_failing = False
         self._reported_at_s = -_REPORT_EVERY_S
-        self._last_problem = ""
         # The request that is being sent, or None if no request is being sent.
         self._sending: tuple[asyncio.Task[CollectorAnswer], _Page] | None = None
 
@@ -206,7 +205,7 @@ class TraceDelivery:
         """
         expired = self._journal.first_number - 1 - self._number
         if expired > 0:
-            self._drop(Drop.EXPIRED, expired, "the events are not stored any more")
+            self.tally.drop(Drop.EXPIRED, "the events are not stored any more", expired)
             self._number += expired
         page = await self._make_page()
         if page.num_spans:
@@ -274,12 +273,12 @@ class TraceDelivery:
                 log_event(_log, "traces.failing", level=logging.WARNING, error=text)
             return False
         if not answer.is_accepted:
-            self._drop(Drop.REFUSED, page.num_spans, answer.problem)
+            self.tally.drop(Drop.REFUSED, answer.problem, page.num_spans)
         else:
             rejected = min(answer.num_rejected, page.num_spans)
             self.tally.sent += page.num_spans - rejected
             if rejected:
-                self._drop(Drop.REJECTED, rejected, answer.problem)
+                self.tally.drop(Drop.REJECTED, answer.problem, rejected)
         if self._is_failing:
             self._is_failing = False
             log_event(_log, "traces.recovered")
@@ -305,7 +304,7 @@ class TraceDelivery:
         attempt.
         """
         if found is None:
-            self._drop(Drop.JOB_REMOVED, 1, "the job was removed before its spans were sent")
+            self.tally.drop(Drop.JOB_REMOVED, "the job was removed before its spans were sent")
             return ()
         job, trace = found
         if trace is None:
@@ -320,16 +319,12 @@ class TraceDelivery:
 
     def _spans_of_upload(self, log: UploadedLog, task_index: int, found: FoundJob | None) -> Sequence[Span]:
         if found is None or (log.job_submitted_at_ms and found[0].submitted_at_ms != log.job_submitted_at_ms):
-            self._drop(Drop.JOB_REMOVED, 1, "the job was removed before its spans were sent")
+            self.tally.drop(Drop.JOB_REMOVED, "the job was removed before its spans were sent")
             return ()
         _, trace = found
         if trace is None:
             return ()
         return (log_upload_span(trace, task_index, log.attempt_id, log.begin_ms, log.end_ms),)
-
-    def _drop(self, reason: Drop, amount: int, problem: str) -> None:
-        self.tally.drop(reason, amount)
-        self._last_problem = problem
 
     def _report_drops(self) -> None:
         """Record how many spans were given up. There is at most one event in a minute, because an event for each page
@@ -337,10 +332,10 @@ class TraceDelivery:
         """
         if time.monotonic() < self._reported_at_s + _REPORT_EVERY_S:
             return
-        count = self.tally.pop_unreported()
+        count, problem = self.tally.pop_unreported()
         if count:
             self._reported_at_s = time.monotonic()
-            log_event(_log, "traces.dropped", level=logging.WARNING, count=count, error=self._last_problem)
+            log_event(_log, "traces.dropped", level=logging.WARNING, count=count, error=problem)
 
     async def _save(self) -> None:
         number = self._number
