@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from support.cluster import unique
 from iris.client import IrisClient
 from iris.client.inspect.memory_profile import read_memory_profile
 from iris.cluster.memory_profile import PROFILE_PATH, profiled, split_command
+from iris.cluster.worker.process.memory_profiler import check_memray
+from iris.cluster.worker.process.start_errors import NotStartedError
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
@@ -64,13 +67,22 @@ def test_memory_profile_of_a_callable_names_its_function_and_keeps_its_result(
         read_memory_profile(Path(__file__))
 
 
-def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(client: IrisClient) -> None:
+def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(
+    remote_iris: Iris, client: IrisClient
+) -> None:
     # With -I and -S, Python finds no installed packages.
     command = [sys.executable, "-I", "-S", "-c", "print('ran')"]
     job = client.run(command, name=unique("lacks"), profile_memory=True)
     status = job.wait(progress=False, raise_on_failure=False)
     assert "profile_memory needs memray" in status.error
     assert [line.message for line in job.logs() if line.source == "stdout"] == []
+    shown = remote_iris("profile", "--memory", job.job_id, code=1).stderr
+    assert "has no memory profile, because its outputs are not stored: the attempt ended before" in shown
+
+
+def test_command_that_an_input_has_changed_to_another_program_is_refused_before_it_starts() -> None:
+    with pytest.raises(NotStartedError, match="profile_memory needs a Python program, got 'python -'"):
+        asyncio.run(check_memray(["python", "-"], "/", {}))
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "true"], ["python"], ["python", "-m"], ["torchrun", "a.py"]])

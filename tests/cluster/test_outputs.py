@@ -25,6 +25,7 @@ from iris.cluster.client.operations.steps import Call
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.outputs.output_store import OutputKeeping, OutputStore, Stored
 from iris.cluster.files.output_pack import StoredPack
+from iris.cluster.memory_profile import PROFILE_PATH
 from iris.cluster.worker.files.collect_outputs import OutputCollector
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
@@ -284,6 +285,38 @@ def test_refusal_of_outputs_by_the_controller_is_not_reported_as_a_fault_of_the_
     assert lines == [attempt.output_warning]
     assert "the controller does not accept them: " in attempt.output_warning
     assert "too many calls" in attempt.output_warning
+
+
+@pytest.mark.parametrize(("profile_bytes", "stored"), [(10, ["memory-profile/memray.bin", "out/x"]), (500, ["out/x"])])
+def test_memory_profile_over_the_limit_does_not_cost_a_job_its_outputs(
+    tmp_path: Path, profile_bytes: int, stored: list[str]
+) -> None:
+    for file, size in (("work/out/x", 100), (f"profiled/{PROFILE_PATH}", profile_bytes)):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(b"x" * size)
+    store = OutputStore(OutputKeeping(tmp_path / "stored", max_bytes=400), jobs=None)  # type: ignore[arg-type]
+    directory = tmp_path / "stored/task-1/0"
+
+    async def answer(request: pb.Controller.StoreOutputsRequest, **options: object) -> object:
+        return await store.store(directory, request)
+
+    lines: list[str] = []
+    attempt: Any = SimpleNamespace(
+        working_directory=tmp_path / "work",
+        directory=SimpleNamespace(profiled=tmp_path / "profiled"),
+        request=pb.Worker.RunTaskRequest(task_id="a/task-0", outputs=["out"], profile_memory=True),
+        output_warning="",
+        write_build_line=lines.append,
+        key="a/task-0",
+    )
+    connection: Any = SimpleNamespace(stub=SimpleNamespace(store_outputs=answer), peer=Peer("host:1", "the controller"))
+    asyncio.run(OutputCollector(connection, "worker", "incarnation").collect(attempt))
+    pack = store.pack(directory)
+    store.close()
+    assert pack is not None
+    assert sorted(file.path for file in pack.files if file.type == pb.FILE_TYPE_REGULAR) == stored
+    assert lines[-1].startswith("stored the outputs: ")
+    assert ("without the memory profile: with it, they have" in attempt.output_warning) == (profile_bytes > 400)
 
 
 @pytest.fixture(scope="module")

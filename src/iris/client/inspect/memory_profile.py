@@ -80,7 +80,8 @@ class MemoryProfile:
         Raises:
             FailedPreconditionError: Memray cannot write the page.
         """
-        command = [sys.executable, "-m", "memray", "flamegraph", "--force", "--no-web"]
+        # With -P, no file of the current folder can hide a module that memray needs.
+        command = [sys.executable, "-P", "-m", "memray", "flamegraph", "--force", "--no-web"]
         command += ["--output", str(to), str(self.path)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:

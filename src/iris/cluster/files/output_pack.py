@@ -25,6 +25,14 @@ from iris.rpc.cluster_pb2 import TaskFile
 MAX_FILES = 10_000
 # The largest number of output directories of a job.
 MAX_DIRECTORIES = 100
+# The reasons for which the controller may accept fewer outputs of an attempt after it has refused more.
+SIZE_REASONS = frozenset(
+    {
+        cluster_pb2.OUTPUT_REASON_TOO_LARGE,
+        cluster_pb2.OUTPUT_REASON_CLUSTER_LIMIT,
+        cluster_pb2.OUTPUT_REASON_SHORTAGE,
+    }
+)
 _HASH_STEP = 1 << 20
 
 

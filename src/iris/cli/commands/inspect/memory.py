@@ -14,7 +14,7 @@ from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import Lookup, Target
 from iris.cli.output.printer import Output
 from iris.cluster.memory_profile import PROFILE_PATH
-from iris.cluster.types import make_task_id
+from iris.cluster.types import make_task_id, parse_task_id
 from iris.errors import FailedPreconditionError, NotFoundError
 
 if TYPE_CHECKING:
@@ -71,16 +71,23 @@ def _task_of(target: Target, client: IrisClient) -> str:
 
 
 def _fetch(client: IrisClient, task_id: str, folder: Path) -> Path:
-    """Copy the profile of a task into a folder, and return its path."""
-    path = folder / "memray.bin"
+    """Copy the profile of a task's newest attempt into a folder, and return its path."""
+    path, why = folder / "memray.bin", ""
     try:
-        client.download(task_id, PROFILE_PATH, path)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{task_id} has no memory profile: {error}. Submit the job with 'iris run --profile-memory', and wait until"
-            " the attempt has ended"
-        ) from error
-    return path
+        outputs = client.outputs(*parse_task_id(task_id))
+    except FailedPreconditionError:  # The job stores neither outputs nor a profile.
+        pass
+    else:
+        for file in outputs:
+            if file.path == PROFILE_PATH:
+                file.download(path)
+                return path
+        why = "".join(f", because its outputs are not stored: {missing.text}" for missing in outputs.missing)
+    raise NotFoundError(
+        f"{task_id} has no memory profile{why}. Submit the job with 'iris run --profile-memory', and wait until the"
+        " attempt has ended. A profile that exceeds the limits of outputs is not stored, and the build lines of the log"
+        f" say so ('iris logs --source build {task_id}')"
+    )
 
 
 def _write(found: MemoryProfile, form: str, to: Path, folder: Path) -> None:

@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.files.output_pack import StoredPack
+from iris.cluster.files.output_pack import SIZE_REASONS, StoredPack
 from iris.cluster.lease_terms import format_span
 from iris.cluster.logs.directories import subfolders, task_folder
 from iris.cluster.memory_profile import stores_outputs
@@ -143,7 +143,7 @@ class OutputStore:
         self, directory: Path, request: cluster_pb2.Controller.StoreOutputsRequest
     ) -> cluster_pb2.Controller.StoreOutputsResponse:
         stored = self.stored(directory)
-        if stored is not None:
+        if stored is not None and not (stored.reason in SIZE_REASONS and _is_first(request)):
             return self._answer(request, stored)
         if request.problem:
             return self._refuse(directory, request, request.reason, request.problem)
@@ -167,6 +167,8 @@ class OutputStore:
             if refused is not None:
                 return self._refuse(directory, request, *refused)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The worker may send fewer outputs after the controller has refused all of them.
+            (directory / _STORED).unlink(missing_ok=True)
             self._known_sizes()[directory] = request.total_bytes
             self._incomplete[directory] = (*parse_task_id(request.task_id), request.attempt_id)
         size = pack.stat().st_size if pack.exists() else 0
@@ -371,6 +373,11 @@ class OutputStore:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _is_first(request: cluster_pb2.Controller.StoreOutputsRequest) -> bool:
+    """Return whether a request only announces the size of outputs."""
+    return not (request.position or request.data or request.sha256 or request.problem)
 
 
 def _write(path: Path, data: bytes, position: int) -> int:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 
 from iris.cluster.files.confined_tree import ConfinedTree
-from iris.cluster.files.output_pack import OutputPack, OutputsChangedError
+from iris.cluster.files.output_pack import SIZE_REASONS, OutputPack, OutputsChangedError
 from iris.cluster.files.transfer_sizes import PART_BYTES
 from iris.cluster.memory_profile import PROFILE_DIRECTORY
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -64,15 +63,7 @@ class OutputCollector:
         restarted. A cancellation ends the collection.
         """
         try:
-            with contextlib.ExitStack() as opened:
-                tree = opened.enter_context(
-                    await asyncio.to_thread(ConfinedTree, attempt.working_directory, "the working directory")
-                )
-                trees: list[tuple[ConfinedTree, Sequence[str]]] = [(tree, attempt.request.outputs)]
-                if attempt.request.profile_memory:
-                    trees.append((opened.enter_context(ConfinedTree(attempt.directory.profiled)), [PROFILE_DIRECTORY]))
-                pack = await asyncio.to_thread(OutputPack, *trees)
-                refused = await self._send(attempt, pack)
+            pack, refused = await self._pack_and_send(attempt)
             text = f"{counted(pack.num_files, 'file')}, {counted(pack.contents_bytes, 'byte')}"
             if refused:
                 self._give_up(attempt, refused)
@@ -94,9 +85,37 @@ class OutputCollector:
             _log.exception("collecting the outputs of %s", attempt.key)
             self._give_up(attempt, f"the worker could not collect the outputs: {error}")
 
-    async def _send(self, attempt: Attempt, pack: OutputPack) -> str:
-        """Send packed outputs to the controller. Return an empty text, or the reason why the controller refuses the
-        outputs.
+    async def _pack_and_send(self, attempt: Attempt) -> tuple[OutputPack, str]:
+        """Send the outputs of an attempt with its memory profile. If they are too large together, send the outputs
+        without the profile, because a large profile must not cost a job its outputs.
+
+        Returns:
+            What was sent last, and an empty text, or the reason why the controller refuses what was sent.
+        """
+        request = attempt.request
+        with contextlib.ExitStack() as opened:
+            tree = await asyncio.to_thread(ConfinedTree, attempt.working_directory, "the working directory")
+            outputs = opened.enter_context(tree), request.outputs
+            if not request.profile_memory:
+                pack = await asyncio.to_thread(OutputPack, outputs)
+                return pack, (await self._send(attempt, pack)).refused
+            profile = opened.enter_context(ConfinedTree(attempt.directory.profiled)), [PROFILE_DIRECTORY]
+            pack = await asyncio.to_thread(OutputPack, outputs, profile)
+            together = await self._send(attempt, pack)
+            if together.reason not in SIZE_REASONS or not request.outputs:
+                return pack, together.refused
+            pack = await asyncio.to_thread(OutputPack, outputs)
+            refused = (await self._send(attempt, pack)).refused
+            if not refused:
+                attempt.output_warning = (
+                    f"the outputs are stored without the memory profile: with it, {together.refused}"
+                )
+                attempt.write_build_line(attempt.output_warning)
+            return pack, refused
+
+    async def _send(self, attempt: Attempt, pack: OutputPack) -> Response:
+        """Send packed outputs to the controller. Return its answer, which says why the controller refuses the outputs,
+        if it does.
         """
         position, restarts = 0, 0
         answer = await self._call(self._request(attempt, total_bytes=pack.size))
@@ -104,7 +123,7 @@ class OutputCollector:
             if answer.position < position:
                 restarts += 1
                 if restarts > _MAX_RESTARTS:
-                    return "the controller did not receive the outputs intact"
+                    return Response(refused="the controller did not receive the outputs intact")
             position = answer.position
             data = await asyncio.to_thread(pack.read, position, PART_BYTES)
             request = self._request(attempt, total_bytes=pack.size, position=position, data=data)
@@ -115,8 +134,8 @@ class OutputCollector:
             answer = await self._call(request)
             position += len(data)
             if not answer.refused and request.sha256 and answer.position == pack.size:
-                return ""
-        return answer.refused
+                break
+        return answer
 
     async def _report(self, attempt: Attempt, reason: cluster_pb2.OutputReason, problem: str) -> None:
         """Send the reason why the outputs cannot be collected to the controller, which shows the reason to users."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from iris.cluster.memory_profile import split_command
 from iris.cluster.worker.process.start_errors import NotStartedError
+from iris.errors import quoted
 
 _CHECK_S = 60.0
 _MISSING = 3
@@ -20,11 +21,12 @@ async def check_memray(command: Sequence[str], cwd: str, env: Mapping[str, str])
     An interpreter that cannot be started, or does not answer, is no error here. The start of the task shows the cause.
 
     Raises:
-        NotStartedError: The interpreter has no memray.
+        NotStartedError: The interpreter has no memray, or the command runs no Python program.
     """
     split = split_command(command)
     if split is None:
-        return
+        # The controller has checked the command, but an input may have replaced a part of the command.
+        raise NotStartedError(f"profile_memory needs a Python program, got {quoted(' '.join(command))}")
     interpreter, _ = split
     try:
         process = await asyncio.create_subprocess_exec(
