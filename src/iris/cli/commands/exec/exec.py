@@ -32,8 +32,8 @@ command has the directory, the environment, the limits and the user of the task,
 The command waits for a task that does not run yet. A lost connection delays output, but loses none of it. Ctrl-C goes
 to the command. Only the job's owner and admins may run commands. 'iris shell JOB' opens a shell.
 
-The exit code is the exit code of the command; 128+n after signal n, 127 and 126 if the command was not found or is not
-executable, and 125 if Iris itself failed or the end of the command is unknown.
+The exit code is the exit code of the command, or 128+n if signal n ended the command. It is 127 if the command was not
+found, 126 if it is not executable, and 125 if Iris itself failed or nobody knows how the command ended.
 """
 
 

@@ -59,9 +59,10 @@ zone), or seconds since the epoch (@1732445000). The time of a line is the time 
 The tasks' stdout and stderr go to stdout. Lines about the preparation of tasks go to stderr. Lines of several tasks
 have labels. An unfinished line is shown at once on a terminal, and wherever lines have no labels.
 
-With -f the exit code is the code of the job, or of the chosen tasks, as with 'iris run'; of several JOBs, the code of
-the first that did not succeed. --no-exit-code makes it 0. If something could not be read, the exit code is 125 with -f,
-and 1 otherwise. It is 141 if the reader of the output, such as 'head', has ended, and 130 after Ctrl-C.
+With -f, the exit code is the code of the job, or of the chosen tasks, as with 'iris run'. With several JOBs, it is the
+code of the first job that did not succeed. With --no-exit-code, the exit code is 0. If something could not be read, the
+exit code is 125 with -f, and 1 otherwise. The exit code is 141 if the reader of the output, such as 'head', has ended,
+and 130 after Ctrl-C.
 """
 _MULTIPLE = "May be given several times."
 

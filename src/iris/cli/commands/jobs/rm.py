@@ -26,8 +26,8 @@ beginning of an id is not enough, because a repeated command could otherwise rem
   iris rm 'sweep-*'                     all jobs with such an id that have ended
   iris rm --json train-1a2b3c4d
 
-A job that has not ended stays; end it with 'iris kill --wait JOB' first. 'iris up --keep-jobs' removes old jobs by
-itself.
+A job that has not ended is not removed; end the job with 'iris kill --wait JOB' first. 'iris up --keep-jobs' removes
+old jobs by itself.
 """
 
 
