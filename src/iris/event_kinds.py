@@ -54,7 +54,8 @@ EVENT_KINDS = {
     "webhook.recovered": "A webhook accepts events again.",
     "webhook.dropped": "Events were given up for a webhook, which did not accept them.",
     "traces.failing": "The collector of traces did not accept spans, which are sent again later.",
-    "traces.dropped": "Spans were given up, because the collector refused them or because they could not be made.",
+    "traces.dropped": "Spans were given up, because the collector refused them, they could not be made, or too many of"
+    " them waited.",
     "traces.recovered": "The collector of traces accepts spans again.",
     "events.gap": "Events are missing here, because they were removed before the client read them. This event is not"
     " stored. Clients get it whatever kinds they have chosen.",

@@ -23,6 +23,7 @@ class Collector:
         spans: All received spans.
         services: The value of `service.name` of each request.
         status: The status of the answers.
+        retry_after: The header `Retry-After` of the answers; empty if they have none.
         rejected: How many spans each accepted request is told to contain that are rejected.
         encodings: The compressions of the requests; an uncompressed request has "".
         requests: The number of requests, also of refused ones.
@@ -32,6 +33,7 @@ class Collector:
         self.spans: list[Span] = []
         self.services: set[str] = set()
         self.status = 200
+        self.retry_after = ""
         self.rejected = 0
         self.encodings: set[str] = set()
         self.requests = 0
@@ -48,6 +50,8 @@ class Collector:
                     collector.add(ExportTraceServiceRequest.FromString(body))
                 self.send_response(collector.status)
                 self.send_header("content-type", "application/x-protobuf")
+                if collector.retry_after:
+                    self.send_header("retry-after", collector.retry_after)
                 self.end_headers()
                 answer = ExportTraceServiceResponse()
                 if collector.rejected:

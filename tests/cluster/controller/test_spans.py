@@ -128,6 +128,10 @@ def test_answers_of_the_collector_are_retried_only_if_otlp_allows_it(monkeypatch
             collector.status = status
             span = Span(TRACE, b"12345678", b"abcdefgh", "a", 1, 2)
             found[status] = await sender.send([sender.encode([span] * 1000)])
+        collector.status = 503
+        for seconds in ("7", "100000", "soon"):
+            collector.retry_after = seconds
+            pauses.append((await sender.send([])).retry_after_s)
         collector.status, collector.rejected = 200, 3
         found[0] = await sender.send([sender.encode([span])])
         collector.close()
@@ -135,8 +139,10 @@ def test_answers_of_the_collector_are_retried_only_if_otlp_allows_it(monkeypatch
         await sender.close()
         return found
 
+    pauses: list[float] = []
     with collecting() as collector:
         found = asyncio.run(answers())
+    assert pauses == [7.0, 300.0, 0.0]
     assert found[200].is_accepted
     assert len(collector.spans) == 1001
     assert collector.encodings == {"gzip"}
