@@ -112,3 +112,5 @@ def test_memray_is_put_between_the_interpreter_and_its_program() -> None:
     assert split_command([]) is None
     assert split_command(["python3.13t", "-Xfrozen_modules=off", "a.py"]) is not None
     assert split_command(["python", "-uc", "pass"]) is None
+    assert split_command(["python", "-uW", "ignore", "a.py"]) is None
+    assert split_command(["python", "-cprint(1)\nprint(2)", "argument"]) is None

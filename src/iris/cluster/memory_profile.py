@@ -18,7 +18,8 @@ PROFILE_FILE = "memray.bin"
 PROFILE_PATH = f"{PROFILE_DIRECTORY}/{PROFILE_FILE}"
 _PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?[td]*(-\w+)?")  # For example python3.13t and python3-dbg.
 # Several options in one word, the last of which begins the program, such as -uc. The rest of such words is not parsed.
-_JOINED = re.compile(r"-[a-zA-Z]*[cm].*")
+# The last option of other such words, for example -uW, has its value in the next word.
+_JOINED = re.compile(r"-[a-zA-Z]*[cm].*|-[a-zA-Z]+[WX]", re.DOTALL)
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
