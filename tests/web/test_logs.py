@@ -110,7 +110,7 @@ def test_log_view_shows_a_retry_and_how_each_attempt_ended(
     ]
 
 
-def test_log_view_is_exact_through_a_retry_and_a_kill_of_the_controller(
+def test_log_view_loses_and_repeats_no_line_over_a_retry_and_a_killed_controller(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:
     writing = Writing(seed=5, size=20_000, long_lines=0, exits=(7, 0), gate=str(tmp_path / "gate"))
