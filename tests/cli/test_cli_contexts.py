@@ -204,7 +204,9 @@ def test_login_saves_the_path_of_the_given_certificate_authority(
         assert user_iris("run", "--", "echo", "hello").stdout == "hello\n"
 
 
-def test_cluster_of_iris_up_is_found_by_python_and_named_local(iris: Iris, shared_cluster: LocalServer) -> None:
+def test_python_finds_the_cluster_that_iris_up_started_under_the_name_local(
+    iris: Iris, shared_cluster: LocalServer
+) -> None:
     up = iris.json("up", "--port", "0")
     program = (
         "import asyncio; from iris import AsyncIrisClient, IrisClient\n"

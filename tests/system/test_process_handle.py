@@ -77,7 +77,7 @@ def test_signal_to_a_process_that_has_ended_and_was_collected_does_nothing(
     handle.close()
 
 
-def test_process_handle_for_a_process_that_was_collected_is_refused(child: subprocess.Popen[bytes]) -> None:
+def test_process_handle_for_an_ended_process_without_a_zombie_is_refused(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     with pytest.raises(ProcessLookupError):

@@ -98,7 +98,8 @@ class LogEnd(NamedTuple):
         bytes_missing: How many bytes of the sources were dropped, or not accepted by the disk.
         max_bytes: The size limit, above which the oldest segments were dropped.
         removed: Why all segments were removed; empty while they are kept.
-        truncated: Whether the log had no file `end` before it was removed, because its writer was killed.
+        truncated: Whether the writer of the log was killed, so that it wrote no file `end`. The file `end` was then
+            written when the log was removed.
         lost: Why the oldest segments are missing although later ones are kept; empty if they were dropped because of
             `max_bytes`.
     """

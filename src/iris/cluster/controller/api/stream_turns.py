@@ -102,4 +102,4 @@ class StreamTurns:
         granted, _ = self._waiting.popleft()
         if not granted.done():  # A stream that was cancelled while it waited needs no turn.
             granted.set_result(None)
-            await asyncio.sleep(0)  # The stream that has got the turn continues during this `sleep`.
+            await asyncio.sleep(0)  # During this `sleep`, the stream that was just given its turn runs.

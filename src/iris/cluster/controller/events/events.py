@@ -85,7 +85,7 @@ class ClusterEvents:
 
     @property
     def makes_spans(self) -> bool:
-        """Whether the controller makes spans of jobs."""
+        """Whether the controller records the trace spans of jobs."""
         return self.traces is not None
 
     def start(self, start_task: Callable[[Coroutine[Any, Any, None]], object]) -> None:

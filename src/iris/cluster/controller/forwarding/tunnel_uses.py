@@ -58,8 +58,8 @@ class TunnelUses:
         Args:
             key: The tunnel.
             user: The caller.
-            resumes: Whether the client continues a tunnel. If this controller does not know the tunnel, an earlier
-                process of the controller has recorded the beginning of the tunnel.
+            resumes: Whether the client continues a tunnel that it opened earlier. The opening of such a tunnel is not
+                recorded again, even if an earlier process of the controller has recorded it.
         """
         use = self._uses.get(key)
         if use is None:

@@ -189,8 +189,8 @@ class LogService:
     async def _parts_from_worker(
         self, request: FetchLogPartsRequest, worker_id: str, numbers: Sequence[int], max_bytes: int, caller: str
     ) -> dict[int, Part]:
-        """Ask a worker for the parts of logs in the request with the given numbers, and return the parts by number. If
-        the worker does not answer, return an error for each part.
+        """Ask a worker for some of the parts of logs that a request names, and return the parts by number. If the
+        worker does not answer, return an error for each part.
         """
         reads = [request.reads[number] for number in numbers]
         worker = self._sources.workers.get(worker_id)

@@ -121,7 +121,7 @@ def waiting_messages(
     """Make messages about queued gangs.
 
     Args:
-        waiting: The gangs with their jobs, in the order of the answer.
+        waiting: The queued gangs with their jobs. The messages have the same order.
         reserved_for: The id of the gang with a reservation; empty if no gang has one.
     """
     began_ms = now_ms() - time.monotonic() * 1000

@@ -35,7 +35,7 @@ class Submissions:
         saver: The object that saves the new jobs.
         stored_bytes: The object that limits the bytes that are stored for each user.
         removal: The object that knows the numbers of the gangs of removed jobs.
-        is_traced: Whether the controller makes spans of jobs.
+        is_traced: Whether the controller records the trace spans of jobs.
         watch_hang_s: After how many seconds a job seems to hang, if the job sets no time. With 0, such jobs are not
             watched.
     """

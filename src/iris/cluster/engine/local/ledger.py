@@ -74,7 +74,8 @@ class Ledger:
         controller releases the gang again.
 
         Raises:
-            ResourceExhaustedError: A gang that holds slots cannot be written, for example because the disk is full.
+            ResourceExhaustedError: A gang that holds slots cannot be recorded in the file, for example because the disk
+                is full.
         """
         if self._path is None or (self._is_whole and not self._unwritten):
             return

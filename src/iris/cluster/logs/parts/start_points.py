@@ -98,9 +98,8 @@ class LogStarts:
     def before(self, position: int) -> Point:
         """Return a point before a position, or the start of the log.
 
-        The returned point never lies at the given position itself. At the end of a segment, a piece of a line may end.
-        This piece belongs to the part that begins there, and a reader that starts exactly there would leave the piece
-        out.
+        The returned point never lies at the given position itself, because a line may begin before the position and
+        continue after it. A reader that starts exactly at the position would leave out the first piece of this line.
         """
         if position <= 0:
             return START

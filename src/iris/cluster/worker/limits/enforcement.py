@@ -54,12 +54,11 @@ class AttemptLimits:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """Explains which limit an attempt has exceeded. The attempt, or some of its processes, were killed because of this
-    limit.
+    """Explains which limit an attempt has exceeded, or may have exceeded.
 
     Attributes:
         text: The reason and a remedy, for people.
-        code: The code of the failure; None if it is uncertain that the limit was the reason for the failure.
+        code: The code of the failure; None if the attempt may have failed for another reason than this limit.
     """
 
     text: str

@@ -42,7 +42,7 @@ class StateCounts:
         return list(self._unfinished)
 
     def add_unfinished(self, number: int, job: Job) -> None:
-        """Count a job that was unfinished before the database is read."""
+        """Count an unfinished job. All unfinished jobs are counted before the ended jobs, which the database counts."""
         if self._wanted.matches(job):
             self._unfinished[number] = int(job.state)
             self._counts[int(job.state)] += 1
