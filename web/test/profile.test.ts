@@ -73,6 +73,17 @@ test("frames that are narrower than a pixel are left out", () => {
   assert.equal(boxesOf(root).length, 2);
 });
 
+test("a stack of many thousand frames is drawn, zoomed and searched", () => {
+  const depth = 60_000;
+  const frames = Array.from({ length: depth }, (_, line) => ({ function: "walk", file: "/app/train.py", line }));
+  const root = treeOf([{ frames, samples: 3 }] as never);
+  const boxes = boxesOf(root);
+  assert.equal(boxes.length, 20_001);
+  assert.equal(boxes[boxes.length - 1]!.row, 20_000);
+  assert.equal(boxesOf(boxes[20_000]!.node).length, 40_001);
+  assert.equal(matchingSamples(root, `:${depth - 1}`), 3);
+});
+
 test("arrow keys choose callers, callees and neighbours", () => {
   const root = treeOf(summed().stacks);
   const boxes = boxesOf(root);

@@ -27,6 +27,8 @@ export type Move = "up" | "down" | "left" | "right" | "first";
 
 // Narrower boxes are less than a pixel wide on most screens.
 const LEAST_WIDTH = 0.0008;
+// More boxes would make the page slow. A task may have stacks of many thousand frames.
+const MOST_BOXES = 20_000;
 
 /** Returns the root of the tree of all stacks. */
 export function treeOf(stacks: readonly SummedStack[]): Node {
@@ -53,22 +55,26 @@ export function treeOf(stacks: readonly SummedStack[]): Node {
   return root;
 }
 
-/** Returns the boxes of a tree in which one node fills the width. The callers of the node are above it, as wide as it. */
+/**
+ * Returns the boxes of a tree in which one node fills the width, row by row. The callers of the node are above it, as
+ * wide as it. Boxes below the first `MOST_BOXES` are left out. Zooming into a node shows them.
+ */
 export function boxesOf(zoomed: Node): Box[] {
   const above: Node[] = [];
-  for (let node: Node | null = zoomed; node; node = node.parent) above.unshift(node);
-  const boxes: Box[] = above.map((node, row) => ({ node, row, left: 0, width: 1 }));
-  const add = (parent: Node, row: number, from: number) => {
-    let left = from;
-    for (const node of parent.children) {
+  for (let node: Node | null = zoomed; node; node = node.parent) above.push(node);
+  const boxes: Box[] = above.reverse().map((node, row) => ({ node, row, left: 0, width: 1 }));
+  const most = above.length + MOST_BOXES;
+  // The loop reaches the boxes that it adds. A recursive function would fail on deep stacks.
+  for (let index = above.length - 1; index < boxes.length; index += 1) {
+    const parent = boxes[index]!;
+    let { left } = parent;
+    for (const node of parent.node.children) {
       const width = node.samples / Math.max(zoomed.samples, 1);
-      if (width < LEAST_WIDTH) break; // The others are narrower.
-      boxes.push({ node, row, left, width });
-      add(node, row + 1, left);
+      if (width < LEAST_WIDTH || boxes.length >= most) break; // The others are narrower.
+      boxes.push({ node, row: parent.row + 1, left, width });
       left += width;
     }
-  };
-  add(zoomed, above.length, 0);
+  }
   return boxes;
 }
 
@@ -91,6 +97,11 @@ export function matches(node: Node, text: string): boolean {
 
 /** Returns the number of samples whose stack contains a text. */
 export function matchingSamples(node: Node, text: string): number {
-  if (matches(node, text)) return node.samples;
-  return node.children.reduce((sum, child) => sum + matchingSamples(child, text), 0);
+  const open = [node];
+  let samples = 0;
+  for (let one = open.pop(); one; one = open.pop()) {
+    if (matches(one, text)) samples += one.samples;
+    else for (const child of one.children) open.push(child);
+  }
+  return samples;
 }

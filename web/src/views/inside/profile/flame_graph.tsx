@@ -21,7 +21,8 @@ export function FlameGraph({ stacks }: { stacks: readonly SummedStack[] }) {
   const [search, setSearch] = useState("");
   const graph = useRef<HTMLDivElement>(null);
   const boxes = useMemo(() => boxesOf(zoomed), [zoomed]);
-  const rows = Math.max(...boxes.map(({ row }) => row)) + 1;
+  const found = useMemo(() => (search ? matchingSamples(root, search) : 0), [root, search]);
+  const rows = (boxes[boxes.length - 1]?.row ?? 0) + 1; // The boxes are in the order of their rows.
   const zoom = (node: Node) => {
     setZoomed(node);
     setChosen(node);
@@ -41,7 +42,7 @@ export function FlameGraph({ stacks }: { stacks: readonly SummedStack[] }) {
         <label>
           Search <input type="search" value={search} onInput={({ currentTarget: { value } }) => setSearch(value)} />
         </label>
-        <span role="status">{search && `${shareText(matchingSamples(root, search), root)} match`}</span>
+        <span role="status">{search && `${shareText(found, root)} match`}</span>
         <button type="button" class="button" disabled={zoomed === root} onClick={() => {
           zoom(root);
           graph.current?.focus(); // The button is disabled now, and a disabled button has no focus.

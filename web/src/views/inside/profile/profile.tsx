@@ -41,7 +41,11 @@ function useSampling(host: ProfileHost): Sampling {
   const [result, setResult] = useState<Result | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const abort = useRef(new AbortController());
-  useEffect(() => () => abort.current.abort(), []);
+  const isLeft = useRef(false);
+  useEffect(() => () => {
+    isLeft.current = true;
+    abort.current.abort();
+  }, []);
   const start = async (seconds: number, withIdle: boolean) => {
     const { signal } = (abort.current = new AbortController());
     const sum = new ProfileSum();
@@ -60,6 +64,7 @@ function useSampling(host: ProfileHost): Sampling {
       setRun({ totalS: seconds, doneS });
       if (sum.isOver || signal.aborted) break;
     }
+    if (isLeft.current) return;
     setRun(null);
     if (sum.numTasks === 0) return;
     setResult((before) => ({ sum, stacks: sum.stacks, number: (before?.number ?? 0) + 1 }));

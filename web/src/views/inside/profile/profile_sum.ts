@@ -68,7 +68,9 @@ export class ProfileSum {
   get unsampled(): readonly Unsampled[] {
     const found = new Map<string, number[]>();
     for (const [index, { problem }] of [...this.tasks].sort(([left], [right]) => left - right)) {
-      if (problem) found.set(problem, [...(found.get(problem) ?? []), index]);
+      const indices = found.get(problem);
+      if (indices) indices.push(index);
+      else if (problem) found.set(problem, [index]);
     }
     return [...found].map(([problem, taskIndices]) => ({ problem, taskIndices }));
   }
