@@ -118,25 +118,35 @@ function unreadText({ what, reason, problem, taskIndices }: Unread, count: numbe
 }
 
 function Group({ group, reading, jobId }: { group: StackGroup; reading: Reading; jobId: string }) {
-  const { frames, taskIndices, numThreads, isActive } = group;
-  const [first = 0] = taskIndices;
+  const { taskIndices, numThreads, isActive } = group;
+  const [isOpen, setOpen] = useState(reading.withVariables);
   return (
-    <details class="stack-group" open={reading.withVariables}>
+    <details class="stack-group" open={reading.withVariables} onToggle={({ currentTarget: { open } }) => setOpen(open)}>
       <summary>
         <strong>
           {tasksText(taskIndices, reading.numTasks)}
           {numThreads > taskIndices.length && `, ${countText(numThreads)} threads`}
           {isActive && ", busy"}:
         </strong>{" "}
-        <code dir="ltr">{visibleText(compact(frames))}</code>
+        <code dir="ltr">{visibleText(compact(group.frames))}</code>
       </summary>
+      {isOpen && <Frames group={group} jobId={jobId} />}
+    </details>
+  );
+}
+
+/** All frames of a stack. Thousands of closed stacks need no frames in the document. */
+function Frames({ group: { frames, variables, taskIndices }, jobId }: { group: StackGroup; jobId: string }) {
+  const [first = 0] = taskIndices;
+  return (
+    <>
       <ol class="stack-frames" dir="ltr">
         {frames.map((frame, index) => (
           <li key={index}>
             <code>
               {visibleText(frame.function)} <span class="muted">{visibleText(`${frame.file}${lineText(frame)}`)}</span>
             </code>
-            {(group.variables[index] ?? []).map(({ name, value }) => (
+            {(variables[index] ?? []).map(({ name, value }) => (
               <code key={name} class="stack-variable">
                 {visibleText(name)} = {visibleText(value)}
               </code>
@@ -148,7 +158,7 @@ function Group({ group, reading, jobId }: { group: StackGroup; reading: Reading;
         <a href={`#/jobs/${encodeURIComponent(jobId)}?task=${first}`}>Task {first}</a>
         {taskIndices.length > 1 && <span class="muted"> and {counted(taskIndices.length - 1, "other task")}</span>}
       </p>
-    </details>
+    </>
   );
 }
 
