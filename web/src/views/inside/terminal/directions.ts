@@ -42,7 +42,8 @@ export class Outgoing {
 
   /** Drops the bytes that the worker has passed on. */
   acknowledge(received: number): void {
-    this.acknowledged = Math.max(this.acknowledged, Math.min(received, this.first + this.kept.length));
+    if (received <= this.acknowledged) return; // Each part repeats the number, and a copy of a long paste takes time.
+    this.acknowledged = Math.min(received, this.first + this.kept.length);
     // The worker may acknowledge bytes that it got before a rewind.
     this.taken = Math.max(this.taken, this.acknowledged);
     this.kept = this.kept.slice(this.acknowledged - this.first);

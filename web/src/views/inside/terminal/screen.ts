@@ -5,6 +5,8 @@ import { Terminal, type ITheme } from "@xterm/xterm";
 import type { Size } from "./exec_session";
 
 const SCROLLBACK_LINES = 10_000;
+// Control characters except tab and line ends.
+const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/g;
 const COLOUR_NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"] as const;
 
 export interface ScreenEvents {
@@ -29,6 +31,7 @@ export class Screen {
       fontSize: 13,
       scrollback: SCROLLBACK_LINES,
       minimumContrastRatio: 4.5,
+      logLevel: "off", // A line of the browser's console for each wrong sequence in binary output would be too much.
       screenReaderMode: isForScreenReaders,
       theme: themeOf(style),
     });
@@ -46,6 +49,7 @@ export class Screen {
     this.terminal.onResize(({ rows, cols }) => events.onResize({ rows, columns: cols }));
     this.fit.fit();
     this.observe(element);
+    this.takePastes(element);
   }
 
   get size(): Size {
@@ -75,6 +79,20 @@ export class Screen {
     for (const observer of this.observers) observer.disconnect();
     cancelAnimationFrame(this.frame);
     this.terminal.dispose();
+  }
+
+  /**
+   * Pastes text without its control characters. A page from which the user has copied a text could hide such characters
+   * in it: the end of a bracketed paste, after which a shell would run the rest of the text at once.
+   */
+  private takePastes(element: HTMLElement): void {
+    const onPaste = (event: ClipboardEvent) => {
+      event.preventDefault();
+      event.stopPropagation(); // xterm.js would paste the whole text.
+      this.terminal.paste((event.clipboardData?.getData("text/plain") ?? "").replace(CONTROL, ""));
+    };
+    element.addEventListener("paste", onPaste, { capture: true });
+    this.observers.push({ disconnect: () => element.removeEventListener("paste", onPaste, { capture: true }) });
   }
 
   private observe(element: HTMLElement): void {
