@@ -93,10 +93,12 @@ function InsideView({ route, title, action, isForOneTask = false, children }: In
   const taskIndex = taskOf(query);
   const { model, failure } = useWatchedJob(jobId);
   const { job } = model;
+  // A job that was shown stays, so that a lost stream of the job does not end a shell.
+  const isUnknown = failure && (!job || failure.reason === "JOB_NOT_FOUND");
   return (
     <article class="inside" key={`${jobId} ${taskIndex}`}>
       <InsideTitle route={route} title={title} numTasks={isForOneTask ? 1 : (job?.numTasks ?? 1)} taskIndex={taskIndex} />
-      {failure ? (
+      {isUnknown ? (
         <Empty title={failure.reason === "JOB_NOT_FOUND" ? "There is no such job" : "The job cannot be shown"}>
           <p>{visibleText(failure.text)}</p>
           <p>{failure.advice || <a href={hrefOf("jobs")}>List of jobs</a>}</p>
