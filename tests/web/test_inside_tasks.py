@@ -43,6 +43,8 @@ def gang(shared_cluster: LocalServer, tmp_path_factory: pytest.TempPathFactory) 
     with IrisClient.remote(shared_cluster.address) as client:
         job = client.run([sys.executable, str(program)], name=unique("gang"), replicas=3, watch_hang=1)
         wait_until(lambda: sum(len(client.fetch_task_logs(job.job_id, index)) for index in range(3)) == 3, "the tasks")
+        # No process of the gang uses the CPU any more, so that each reading of the stacks has the same result.
+        wait_until(lambda: job.status().hang.reason == pb.HANG_REASON_ALL_TASKS_IDLE, "the gang to seem to hang")
         yield job
         job.terminate()
         client.wait(job.job_id)
@@ -60,7 +62,6 @@ def words(page: Page) -> list[str]:
 def test_job_that_seems_to_hang_has_a_banner_with_the_code_and_a_link_to_the_stacks(
     shared_cluster: LocalServer, gang: Job, pages: Pages
 ) -> None:
-    wait_until(lambda: gang.status().hang.reason == pb.HANG_REASON_ALL_TASKS_IDLE, "the gang to seem to hang")
     page = pages.open(shared_cluster.address, route_of(gang))
     banner = page.get_by_role("region", name="The job seems to hang")
     expect(banner.locator(".reason")).to_have_text("ALL_TASKS_IDLE")

@@ -50,16 +50,19 @@ def job(shared_cluster: LocalServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def profile(page: Page, seconds: int) -> None:
-    """Profile until the graph has the function `decode`. A busy machine may give the tasks no CPU for a second."""
+    """Profile until all tasks have samples, and the graph has the function `decode`.
+
+    A busy machine may give the tasks no CPU for a second.
+    """
     page.get_by_label("Seconds").fill(str(seconds))
 
     def is_seen() -> bool:
-        page.get_by_role("button", name=re.compile("^Profile")).click()
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        with page.expect_response(re.compile("SampleStacks")):
+            page.get_by_role("button", name=re.compile("^Profile")).click()
         expect(page.get_by_role("progressbar")).to_have_count(0)
-        return frame(page, "decode").count() > 0
+        return frame(page, "decode").count() > 0 and page.get_by_text("No samples of").count() == 0
 
-    wait_until(is_seen, "the function decode in the flame graph")
+    wait_until(is_seen, "samples of all tasks, and the function decode in the flame graph")
 
 
 def summary(page: Page) -> Locator:
@@ -143,10 +146,11 @@ def test_profile_is_stopped_early_and_keeps_its_samples(shared_cluster: LocalSer
     page.get_by_label("Seconds").fill("600")
     page.get_by_label("Waiting threads").check()
     page.get_by_role("button", name="Profile", exact=True).click()
-    expect(page.get_by_text("2 of 600 s")).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect(page.locator(".profile-progress")).to_contain_text(re.compile(r"[1-9]\d* of 600 s"))
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".flame-graph")).to_be_visible()
-    expect(summary(page)).to_contain_text(re.compile("samples of 2 tasks in [24] seconds"))
+    expect(summary(page)).to_contain_text(re.compile(r"samples of 2 tasks in \d+ seconds"))
 
 
 def test_view_of_a_profile_shows_why_a_task_has_no_samples(
