@@ -171,7 +171,7 @@ def test_messages_and_comments_are_read_from_the_proto_file() -> None:
     assert found["Thing.Inner"].fields == [("ports", "map<string, int32>", "the ports")]
 
 
-def test_messages_page_has_each_field_of_its_messages() -> None:
+def test_reference_of_messages_finds_all_fields_in_the_proto_file() -> None:
     known = read_messages(PROTO.read_text())
     for name in MESSAGES:
         descriptor = DESCRIPTOR.message_types_by_name[name.partition(".")[0]]

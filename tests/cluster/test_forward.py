@@ -326,7 +326,7 @@ def test_async_forward_refuses_connections_after_the_end_of_the_task(shared_clus
     asyncio.run(run())
 
 
-def test_forward_listens_on_one_address_of_a_name(client: IrisClient, job: Job) -> None:
+def test_forward_listens_on_only_one_address_of_a_host_name(client: IrisClient, job: Job) -> None:
     with client.forward(job.job_id, "echo", local_host="localhost") as forward:
         assert forward.address == f"localhost:{forward.local_port}"
         with closing(dial(forward.address)) as connection:

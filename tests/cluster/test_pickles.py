@@ -163,7 +163,7 @@ def test_invalid_results_loader_is_refused_before_waiting(client: IrisClient, lo
         Task(client, "no-such-job", 0).result(loads=loads)
 
 
-def test_result_bytes_of_a_command_raise_result_error(client: IrisClient) -> None:
+def test_method_result_bytes_raises_result_error_for_a_command(client: IrisClient) -> None:
     job = client.run(["true"])
     job.wait()
     with pytest.raises(ResultError, match="a command has no return value"):

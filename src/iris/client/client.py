@@ -130,7 +130,7 @@ class IrisClient(
                 `os.fork()`, a child process needs a new client. docs/how-to/use-a-transport.md has the details.
 
         Raises:
-            InvalidAddressError: (a `ValueError`) Nothing names a cluster, or the address has another form.
+            InvalidAddressError: (a `ValueError`) Nothing names a cluster, or the address has no accepted form.
             InvalidArgumentError: (a `ValueError`) Another argument is invalid.
             NotFoundError: There is no context with the name in `IRIS_CONTEXT`.
             FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.

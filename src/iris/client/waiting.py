@@ -1,4 +1,4 @@
-"""Waits for the end of a job, and for the registration of an endpoint."""
+"""Waits until a job ends, or until an endpoint is registered."""
 
 from __future__ import annotations
 

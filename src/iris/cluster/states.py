@@ -34,7 +34,7 @@ def is_job_finished(state: int | State) -> bool:
     """Return whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE.
 
     Args:
-        state: The number of the state in a message, or a `JobState`.
+        state: A `JobState`, or the number that stands for the state in protobuf messages.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The state is neither.
@@ -46,7 +46,7 @@ def is_task_finished(state: int | State) -> bool:
     """Return whether a `TaskState` is final. The state of a task that will be retried is PENDING, which is not final.
 
     Args:
-        state: The number of the state in a message, or a `TaskState`.
+        state: A `TaskState`, or the number that stands for the state in protobuf messages.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The state is neither.

@@ -29,7 +29,7 @@ def pack_items(items: Sequence[bytes]) -> bytes:
 
 
 def check_items(blob: bytes) -> int:
-    """Return the number of items in a blob.
+    """Check the table at the beginning of a blob of task inputs, and return the number of inputs in the blob.
 
     Raises:
         InvalidArgumentError: The blob is malformed.

@@ -77,7 +77,7 @@ class EventLogHandler(logging.Handler):
             self._size += len(data)
             if self._path is not None and self._size >= self._rotate_at:
                 self._rotate_if_large(self._path)
-        except Exception:  # noqa: BLE001 - An error of the log must not stop the work of the process.
+        except Exception:  # noqa: BLE001 - A failure to write a log record must not disturb the process.
             if sys.stderr is not None:
                 self.handleError(record)
 

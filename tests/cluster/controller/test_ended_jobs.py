@@ -103,7 +103,7 @@ def test_calls_do_not_change_an_ended_job(client: RemoteClusterClient) -> None:
         launch(client, "child", parent="sweep-5")
 
 
-def test_name_of_an_ended_job_is_taken_and_its_repeated_submission_gets_the_first_answer(
+def test_new_job_cannot_take_the_name_of_an_ended_job_but_a_repeated_submission_gets_its_id(
     client: RemoteClusterClient,
 ) -> None:
     with pytest.raises(AlreadyExistsError, match=r"'sweep-7' already \(SUCCEEDED\)"):

@@ -1,5 +1,5 @@
-"""Carries out the checks of `iris doctor`. No check needs the result of a later check, so that a failure hides as
-little as possible.
+"""Carries out the checks of `iris doctor`, from the address of the cluster to its workers. A check is left out only if
+it needs something that has failed.
 """
 
 from __future__ import annotations

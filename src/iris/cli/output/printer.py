@@ -70,7 +70,8 @@ class Output:
         self._ended_tasks: set[int] = set()
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
-        self._written_s = time.monotonic()  # The time at which the last task line or message was written.
+        # When a line of a task, or a message of this program, was last written.
+        self._written_s = time.monotonic()
         self._has_input = False
         self._is_writing = self._is_interrupted = self._is_silent = False
 

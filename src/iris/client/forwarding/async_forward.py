@@ -77,5 +77,5 @@ class AsyncForward(LocalAddresses):
                 return await self._forwarding.ended()
         except TimeoutError:
             if not limit.expired():
-                raise  # The time limit has not passed. The forward failed with a TimeoutError.
+                raise  # The time limit has not passed, so the forward itself failed with this error.
             raise not_ended(self._job_id, timeout_s) from None

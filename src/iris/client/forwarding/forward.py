@@ -149,7 +149,7 @@ class Forward(LocalAddresses):
             return self._ended.result(None if timeout is None else min(timeout_s, threading.TIMEOUT_MAX))
         except concurrent.futures.TimeoutError:
             if self._ended.done():
-                raise  # The time limit has not passed. The forward failed with a TimeoutError.
+                raise  # The time limit has not passed, so the forward itself failed with this error.
             raise not_ended(self._job_id, timeout_s) from None
 
     def _run(self) -> None:

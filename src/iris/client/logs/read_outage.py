@@ -17,8 +17,8 @@ _LONGEST_PAUSE_S = 5.0
 # The shortest time between two notices about a connection that breaks repeatedly.
 _NOTICE_INTERVAL_S = 10.0
 
-# If a worker does not know an attempt, the user gets a notice after this number of failed tries. Fewer failed tries are
-# normal, because the attempt may have just started.
+# If a worker does not have the log of an attempt, the user gets a notice after this number of failed tries to read the
+# log. Fewer failed tries are normal, because the attempt may have just started.
 _QUIET_TRIES = 8
 
 

@@ -168,8 +168,8 @@ def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozen
         # Aliases of modules are skipped. `__main__` is skipped because cloudpickle always pickles it by value.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        # The module was sent to this process, because this program runs in a task. Therefore the module is the caller's
-        # own.
+        # This program runs in a task, and the module was made from the pickle that the task received. Such a module
+        # belongs to the caller's own code.
         if IDENTITY in vars(module):
             by_value.append(module)
             continue

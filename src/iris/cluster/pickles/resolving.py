@@ -41,7 +41,9 @@ class Modules(Protocol):
         """Return this machine's module if its source equals the source of the sent module, and None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals should get sent values, and None otherwise."""
+        """Return this machine's module of this name if the globals from the pickle should be written into it. Return
+        None if the pickle's own copy of the module is used.
+        """
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the dict to use as the globals of the unpickled functions of a module.

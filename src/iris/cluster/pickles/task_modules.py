@@ -56,7 +56,9 @@ class TaskModules:
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals should get the sent values, and None otherwise."""
+        """Return this machine's module of this name if the globals from the pickle should be written into it. Return
+        None if the pickle's own copy of the module is used.
+        """
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):

@@ -90,7 +90,7 @@ def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-directory",
         type=Path,
-        help="write logs into this directory of the controller; default: upload logs to the controller",
+        help="write logs into this directory, where the controller on this machine reads them; default: upload",
     )
     parser.add_argument(
         "--keep-handed-over",

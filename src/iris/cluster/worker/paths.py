@@ -124,7 +124,7 @@ class AttemptDir:
         return self.path / "hosts"
 
     def spent_files(self) -> list[Path]:
-        """Return the existing files that are needed only while the attempt runs and when the worker handles its end."""
+        """Return the existing files that nobody needs after the worker has handled the end of the attempt."""
         files = (
             self.entrypoint,
             self.inputs,

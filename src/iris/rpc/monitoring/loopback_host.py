@@ -20,7 +20,8 @@ from iris.rpc.monitoring.plain_answers import Message, Send, send_error
 class LoopbackHosts:
     """An ASGI application that passes on a request only if its header `Host` names the loopback.
 
-    A request without `Host` is passed on, because each browser sends the header.
+    A request without `Host` is passed on, too. It does not come from a browser, because every browser sends the
+    header.
 
     Args:
         application: The ASGI application that answers the requests.

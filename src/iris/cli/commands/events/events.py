@@ -60,7 +60,7 @@ the kind events.gap says that older events are missing at this point, because th
 @click.option(
     "--since",
     type=MOMENT,
-    help="Show only events after this time, such as 2026-07-01T12:00, or of the last 1h or 2d.",
+    help="Show only events after this time: a time such as 2026-07-01T12:00, or an age such as 1h or 2d.",
 )
 @click.option("--cursor", metavar="ID", help="Show all events after the event with this id, which --json prints.")
 @click.option("--tail", "-n", type=POSITIVE_COUNT, help=f"Show only the newest N stored events. Default: {_SHOWN}.")

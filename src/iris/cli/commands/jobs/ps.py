@@ -124,7 +124,11 @@ class _Filter:
 @click.option(
     "--name", metavar="NAME", default="", help="Show only jobs whose ids begin with this text or match this pattern."
 )
-@click.option("--since", type=MOMENT, help="Show only jobs that were submitted after this time, such as 1h or 2d.")
+@click.option(
+    "--since",
+    type=MOMENT,
+    help="Show only jobs that were submitted later: an age such as 1h or 2d, or a time such as 2026-07-01T12:00.",
+)
 @click.option(
     "--watch",
     "-w",

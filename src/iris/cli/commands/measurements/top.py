@@ -81,9 +81,9 @@ def top(*, jobs: tuple[str, ...], sort: str, limit: int | None, once: bool, as_j
 
 
 def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> list[_Use]:
-    """Return the running tasks with their numbers of GPUs: the named tasks and the tasks of the named jobs. If `names`
-    is empty, return the running tasks of the newest jobs. The dictionary `gpus` keeps the number of GPUs of a task, by
-    job id, from one call to the next.
+    """Return the running tasks among the named tasks and the tasks of the named jobs, each with its number of GPUs. If
+    `names` is empty, return the running tasks of the newest jobs. `gpus` is a cache that the caller passes to each
+    call. It contains how many GPUs each task of a job has, by job id.
     """
     wanted: dict[str, set[int | None]] = {}
     if names:

@@ -29,7 +29,8 @@ Show what a job has used over time: CPU, memory and GPUs, as small plots. The nu
 largest values of the memory. The history remains after the end of the job.
 
 JOB is an id, the beginning of an id, or '@' for your latest job. Default: your latest job. JOB/task-N shows one task.
---tasks shows the sum over all tasks and then each task, at most {_MOST_TASKS} of them. --json prints all points.
+--tasks shows the usage of all tasks together and then of each task, at most {_MOST_TASKS} of them. --json prints every
+stored point of the usage.
 
 \b
   iris usage                                      your latest job

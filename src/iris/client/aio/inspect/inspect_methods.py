@@ -23,9 +23,9 @@ class AsyncInspectMethods:
     ) -> JobStacks:
         """Return where the tasks of a job are: the call stacks of all threads of their Python processes.
 
-        All tasks are read at about the same time, and they continue meanwhile. A task or process that cannot be read
-        has a `reason` instead of stacks, for example because it has ended or is not a Python program. The workers need
-        the extra [inspect].
+        The stacks of all tasks are read at about the same time, and the tasks keep running. If the stacks of a task or
+        process cannot be read, it has a `reason` instead, for example that it has ended or is not a Python program. The
+        workers need the extra [inspect].
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.

@@ -172,7 +172,7 @@ def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
     """
     if not hasattr(os, "getuid"):
         raise FailedPreconditionError(
-            "contexts are kept on Linux and macOS only, because other users could read the tokens: set"
+            "contexts are kept on Linux and macOS only, because on other systems other users could read the tokens: set"
             " IRIS_CONTROLLER_ADDRESS and IRIS_TOKEN instead"
         )
     path = contexts_path()

@@ -413,7 +413,7 @@ class Job:
         return [ReleaseAllocation(gang.gang_id), *self._request_tasks(waiting)]
 
     def _end(self, state: int, why: Why, stopped: Why, now_ms: int) -> list[Instruction]:
-        """Decide the end of the job, and stop its live attempts. If an end was decided before, that decision remains.
+        """Begin to end the job, and stop its live attempts. If the job has ended or is ending, nothing changes.
 
         Args:
             state: The final state of the job.

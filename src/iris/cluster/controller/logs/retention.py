@@ -39,7 +39,7 @@ class Found(NamedTuple):
     Attributes:
         name: The directory of the log, below the root of all logs.
         size: The size of the segments in bytes.
-        changed_ms: The time when a part was last added, in milliseconds since the epoch.
+        changed_ms: When a file of the log was last written, in milliseconds since the epoch.
         closed: Whether the log has a file `end`, so that the log is complete.
         stored: Whether the whole log is at the log location.
         away: Whether the segments were removed from this machine, so that only the log location has the segments.
@@ -66,8 +66,8 @@ class Known(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """A log to remove, with the reason for its readers. If the reason is empty, the log is removed from this machine
-    only and remains at the log location.
+    """A log to remove, with the reason that readers of the log get. If the reason is empty, the log is removed from
+    this machine only, and its copy at the log location remains.
     """
 
     name: str

@@ -216,8 +216,8 @@ class Gathering:
         self._writing: Batch | None = None
 
     def is_saving(self) -> bool:
-        """Return whether changes are being saved. Clients wait for most changes, for example for the submission of a
-        job. A change that is tried again after an error does not count until the next try begins.
+        """Return whether changes are being saved. Usually a client waits for them, for example after it has submitted a
+        job. Changes that could not be saved do not count until the saver tries again.
         """
         return self._writing is not None or (self._wake.is_set() and not self._gathering.is_empty)
 

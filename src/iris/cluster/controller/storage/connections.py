@@ -104,8 +104,8 @@ class Connections:
         except sqlite3.OperationalError:
             if self._path is None or self._turn is not None:
                 raise
-            # The file system has no shared memory. With an exclusive lock, SQLite needs no shared memory for its
-            # write-ahead log.
+            # The file system probably does not support the shared memory that SQLite's write-ahead log normally needs.
+            # With an exclusive lock, SQLite does not need it.
             self._turn = threading.RLock()
             self.writer.close()
             self.writer = self._connect(timeout_s=0)
@@ -115,7 +115,8 @@ class Connections:
     def _begin_write_ahead_log(self) -> None:
         self.writer.execute("PRAGMA journal_mode=WAL")
         self.writer.execute("PRAGMA synchronous=FULL")
-        # This empty transaction is a test: it fails if the file system has no shared memory for the write-ahead log.
+        # This empty transaction is a test: it fails if the file system does not support the shared memory of the
+        # write-ahead log.
         self.writer.execute("BEGIN IMMEDIATE")
         self.writer.execute("COMMIT")
 

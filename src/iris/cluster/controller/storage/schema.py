@@ -115,7 +115,7 @@ CREATE TABLE tasks (                           -- the tasks of unfinished jobs
     REMOVALS_SCHEMA,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
-# The number of the database migration after which the stored bytes of each user are counted (contents/).
+# The number of the database migration that adds the counts of the bytes that are stored for each user.
 _COUNTING = 3
 # The number of the database migration that moves the jobs to new tables, and packs ended jobs (pack_jobs.py).
 _PACKING = 2

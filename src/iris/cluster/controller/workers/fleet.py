@@ -184,8 +184,9 @@ class Fleet:
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
         )
-        # The worker may not receive the answer with its new lease. Therefore the record keeps the longest lease that an
-        # earlier answer may have granted, until the worker's next report.
+        # The answer with the new lease can get lost, and then the worker still has an older lease. Therefore the record
+        # assumes the longest lease that this controller or an earlier one may have granted, until the worker's next
+        # report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
         if known is not None and known.identity.incarnation == incarnation:

@@ -181,7 +181,7 @@ class _Found:
             self.begin = self._steps[0][0]
 
     def records(self) -> list[bytes]:
-        """Return the selected lines of the whole range."""
+        """Return the selected lines of all steps that were kept, in the order of the log."""
         return [record for _, _, records in self._steps for record in records]
 
 

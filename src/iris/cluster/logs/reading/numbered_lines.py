@@ -21,8 +21,8 @@ from operator import attrgetter
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
-# The size in bytes from which on a partial line becomes a piece, at the end of its record. This limits the memory of
-# readers. The size is at least MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
+# If a partial line has at least this many bytes at the end of a record, it becomes a piece. This limits the memory of
+# readers. The limit is at least MAX_PAYLOAD, so the bytes after the last newline of a record never reach the limit.
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 

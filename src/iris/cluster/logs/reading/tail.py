@@ -93,7 +93,7 @@ def find_tail(
         log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.
-        numbers: The numbers of the log's lines if the points of `extent` come from these numbers.
+        numbers: The `LineNumbers` of the log if the points of `extent` come from this object, otherwise None.
         final: Whether the writer has finished, so that partial lines count.
     """
     points, stop = extent

@@ -36,7 +36,9 @@ def needs_tracer(scope: int | None) -> bool:
 
 
 def allow_tracer(pid: int) -> None:
-    """Allow a process and its descendants to read the memory of this process. Without Yama, nothing happens."""
+    """Allow a process and its descendants to read the memory of this process. The call has no effect if the kernel
+    lacks Yama, the security module that restricts ptrace.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, pid, 0, 0, 0)
 
 

@@ -337,9 +337,9 @@ class Http2Connection(asyncio.Protocol):
     def answered(self, stream: Http2Stream) -> None:
         """End a stream whose answer was sent."""
         if not stream.is_request_complete:
-            # RFC 9113, section 8.1: a server that needs no more of the request says so by resetting the stream with
-            # NO_ERROR. Some clients, such as curl 7.88, drop an answer that arrives together with the reset. Most
-            # clients stop by themselves when they have read the answer.
+            # RFC 9113, section 8.1: a server that needs no more of a request resets the stream with NO_ERROR. Some
+            # clients, such as curl 7.88, drop an answer that arrives together with the reset, and most clients stop
+            # sending when they have read the answer. Therefore the reset comes later, if the client is still sending.
             if len(self._answered_early) < MAX_STREAMS:
                 stream.seconds = 0
                 self._answered_early[stream.stream_id] = stream
