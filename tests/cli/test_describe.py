@@ -56,6 +56,18 @@ def test_commands_that_describe_suggests_fit_the_state_of_the_job(state: Any, co
     assert next_commands(pb.JobStatus(job_id="the job", state=state, num_tasks=1), None, " --address a") == commands
 
 
+@pytest.mark.parametrize(
+    ("state", "commands"),
+    [(pb.TASK_STATE_FAILED, ["iris profile --memory --address a job/task-3"]), (pb.TASK_STATE_KILLED, [])],
+)
+def test_describe_suggests_the_memory_profile_of_a_task_that_was_not_terminated(
+    state: Any, commands: list[str]
+) -> None:
+    job = pb.JobStatus(job_id="job", state=pb.JOB_STATE_FAILED, num_tasks=4)
+    shown = pb.TaskStatus(task_index=3, state=state)
+    assert next_commands(job, shown, " --address a", profile_memory=True)[2:] == commands
+
+
 @pytest.mark.parametrize(("independent", "failed"), [(True, " --failed"), (False, "")])
 def test_describe_suggests_a_retry_of_only_the_failed_tasks_if_they_are_independent(
     independent: bool, failed: str

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.cluster import unique
 
+from iris.cli.commands.inspect.profile import profile
+from iris.cli.commands.submission.run import run
 from iris.client import IrisClient
-from iris.client.inspect.memory_profile import read_memory_profile
+from iris.client.inspect.memory_profile import MemoryProfile, read_memory_profile
 from iris.cluster.memory_profile import PROFILE_PATH, profiled, split_command
 from iris.cluster.worker.process.memory_profiler import check_memray
 from iris.cluster.worker.process.start_errors import NotStartedError
@@ -32,7 +35,12 @@ def test_memory_profile_of_a_killed_program_is_stored_and_shown_in_each_format(
     job = options[-1]
     assert [file.path for file in client.outputs(job)] == [PROFILE_PATH]
     assert remote_iris.json("describe", job)["submission"]["profile_memory"] is True
-    assert "hold_memory" in remote_iris("profile", "--memory", job).stdout
+    assert f"iris profile --memory {job}/task-0" in remote_iris.json("describe", job)["next"]
+    assert f"'iris profile --memory {job}/task-0' shows" in remote_iris("profile", job, code=1).stderr
+    table = remote_iris("profile", "--memory", job).stdout
+    assert {"hold_memory", "<module>"} <= {line.split()[4] for line in table.splitlines()[3:-1]}
+    assert "memray" not in table
+    assert "importlib" not in table
     document = remote_iris.json("profile", "--memory", f"{job}/task-0")
     assert document["peak_bytes"] > 20_000_000
     holder = next(one for one in document["functions"] if one["self_bytes"] > 15_000_000)
@@ -99,7 +107,43 @@ def test_output_with_the_directory_name_of_the_memory_profile_is_refused(client:
 def test_error_for_a_job_without_a_memory_profile_names_the_next_step(remote_iris: Iris) -> None:
     job = remote_iris.detach("true")
     remote_iris("wait", job)
-    assert "Submit the job with 'iris run --profile-memory'" in remote_iris("profile", "--memory", job, code=1).stderr
+    assert "submit the job with 'iris run --profile-memory'" in remote_iris("profile", "--memory", job, code=1).stderr
+
+
+def test_error_for_a_missing_memory_profile_names_only_the_cause_that_applies(
+    remote_iris: Iris, client: IrisClient
+) -> None:
+    job = client.run([sys.executable, "-c", "import time; time.sleep(600)"], name=unique("long"), profile_memory=True)
+    shown = remote_iris("profile", "--memory", job.job_id, code=1).stderr
+    assert f"wait for its end with 'iris wait {job.job_id}'" in shown
+    assert "--profile-memory" not in shown
+    job.terminate()
+    job.wait(progress=False, raise_on_failure=False)
+    shown = remote_iris("profile", "--memory", job.job_id, code=1).stderr
+    assert "a terminated attempt leaves no profile" in shown
+    assert "--profile-memory" not in shown
+    assert not any("--memory" in command for command in remote_iris.json("describe", job.job_id)["next"])
+
+
+@pytest.mark.parametrize("name", ["memory.svg", "memory.JSON"])
+def test_file_of_a_format_that_a_memory_profile_does_not_have_is_refused(name: str) -> None:
+    answer = CliRunner().invoke(profile, ["--memory", "train", "-o", name])
+    assert answer.exit_code == 2
+    assert "give --output memory.html" in answer.output
+    assert "--json" in answer.output
+
+
+def test_error_of_the_command_line_for_a_program_that_is_not_python_names_the_option() -> None:
+    answer = CliRunner().invoke(run, ["--profile-memory", "--", "sh", "-c", "true"])
+    assert answer.exit_code == 2
+    assert "--profile-memory needs a command that runs a Python program, such as 'python train.py'" in answer.output
+
+
+def test_table_of_a_memory_profile_shows_callers_and_leaves_out_small_functions() -> None:
+    main, load, small = ("main", "a.py", 1), ("load", "a.py", 2), ("small", "a.py", 3)
+    table = str(MemoryProfile(Path("a"), 1000, 3, {(main, load): 995, (main, small): 5}))
+    assert [line.split()[-2:] for line in table.splitlines()[3:5]] == [["load", "a.py:2"], ["main", "a.py:1"]]
+    assert table.endswith("… and 1 further function")
 
 
 def test_memray_is_put_between_the_interpreter_and_its_program() -> None:

@@ -43,6 +43,9 @@ def test_stack_shows_stacks_with_variables_on_request_and_fails_if_no_task_is_re
     assert "not Python: sleep (sleeping) in task 1" in shown
     failed = remote_iris("stack", f"{name}/task-1", code=1)
     assert failed.stdout.splitlines()[0] == f"job {name}: the stacks of 1 task"
+    # The only thread waits, therefore the profile has no samples.
+    said = remote_iris("profile", f"{name}/task-0", "--duration", "1s", "-o", "empty.svg").stderr
+    assert "no thread used the CPU: --idle counts threads that wait" in said
     remote_iris("kill", name)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from iris.cli.output.columns import facts
 from iris.cli.output.submission_facts import submission_facts
 from iris.cli.output.tables import attempts_table, one_line, plain, state_text, tasks_table, words_of_time
-from iris.cluster.types import is_job_finished
+from iris.cluster.types import is_job_finished, make_task_id
 from iris.counts import counted
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN_TASKS = 20
 _SHOWN_ATTEMPTS = 10
+_WITHOUT_PROFILE = (cluster_pb2.TASK_STATE_KILLED, cluster_pb2.TASK_STATE_WORKER_FAILED)
 # Tasks are shown in the order of their states, because a reader looks for the tasks with a problem.
 _ORDER = [
     cluster_pb2.TASK_STATE_FAILED,
@@ -49,7 +50,12 @@ def by_urgency(tasks: Sequence[cluster_pb2.TaskStatus]) -> list[cluster_pb2.Task
 
 
 def next_commands(
-    job: cluster_pb2.JobStatus, shown: cluster_pb2.TaskStatus | None, options: str = "", *, independent: bool = False
+    job: cluster_pb2.JobStatus,
+    shown: cluster_pb2.TaskStatus | None,
+    options: str = "",
+    *,
+    independent: bool = False,
+    profile_memory: bool = False,
 ) -> list[str]:
     """Return the commands that a person may want to type next, the most useful one first.
 
@@ -58,16 +64,32 @@ def next_commands(
         shown: The task that was described, or the first failed task. None if no task has failed.
         options: The options with which commands reach the cluster.
         independent: Whether single tasks of the job can be retried. A gang is retried as a whole.
+        profile_memory: Whether the attempts of the job ran under the memory profiler.
     """
     name = shlex.quote(job.job_id)
     log = f"iris logs{options} {name}" + ("" if shown is None or job.num_tasks == 1 else f" --task {shown.task_index}")
     if not is_job_finished(job.state):
         waits = job.state == cluster_pb2.JOB_STATE_PENDING
         return [f"iris machines{options}" if waits else f"iris logs -f{options} {name}", f"iris kill{options} {name}"]
+    # A terminated attempt leaves no memory profile, and neither does an attempt of a lost worker.
+    lacks = job.state == cluster_pb2.JOB_STATE_KILLED if shown is None else shown.state in _WITHOUT_PROFILE
+    memory = [show_memory_command(job.job_id, shown.task_index if shown else 0, options)]
+    memory = memory if profile_memory and not lacks else []
     if job.state == cluster_pb2.JOB_STATE_SUCCEEDED and not job.tasks_failed:
-        return [log]
+        return [log, *memory]
     failed = " --failed" if independent and job.num_tasks > 1 else ""
-    return [log, f"iris retry{options} {name}{failed}"]
+    return [log, f"iris retry{options} {name}{failed}", *memory]
+
+
+def show_memory_command(job_id: str, task_index: int, options: str = "") -> str:
+    """Return the command that shows the memory profile of a task.
+
+    Args:
+        job_id: The job.
+        task_index: The task.
+        options: The options with which commands reach the cluster.
+    """
+    return f"iris profile --memory{options} {shlex.quote(make_task_id(job_id, task_index))}"
 
 
 def description(

@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.counts import counted
 from iris.errors import FailedPreconditionError, MissingExtraError
 
-_SHOWN = 25
+_SHOWN = 40
+_SHOWN_PART = 100  # The table shows the functions that hold at least 1/100 of the peak, together with their calls.
 _Frame = tuple[str, str, int]
+# The modules that run before the program of a task starts.
+_START_PARTS = ("/memray/commands/", "/memray/__main__.py", "/iris/cluster/worker/process/run_callable.py", "/runpy.py")
+_START_FILES = ("<frozen runpy>", "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+_START: _Frame = ("(start of the program)", "", 0)
 
 
 class MemoryFunction(NamedTuple):
@@ -52,8 +58,10 @@ class MemoryProfile:
     stacks: dict[tuple[_Frame, ...], int]
 
     def functions(self) -> list[MemoryFunction]:
-        """Return the functions that had allocated memory at the peak. The function that had allocated the most memory
-        comes first.
+        """Return the functions that held memory at the peak, and the functions that had called them.
+
+        The functions that hold at least 1 % of the peak, together with their calls, come first. Among these functions
+        and among the rest, the function that itself holds the most memory comes first.
         """
         own: Counter[_Frame] = Counter()
         total: Counter[_Frame] = Counter()
@@ -62,14 +70,19 @@ class MemoryProfile:
             for frame in set(stack):
                 total[frame] += size
         found = [MemoryFunction(*frame, own[frame], size) for frame, size in total.items()]
-        return sorted(found, key=lambda one: (-one.self_bytes, -one.total_bytes, one.file, one.line))
+        peak = self.peak_bytes
+
+        def rank(one: MemoryFunction) -> tuple[bool, int, int, str, int]:
+            return one.total_bytes * _SHOWN_PART < peak, -one.self_bytes, -one.total_bytes, one.file, one.line
+
+        return sorted(found, key=rank)
 
     def collapsed(self) -> str:
         """Return one line for each call stack, with the bytes that the stack had allocated, in the format that
         flamegraph.pl reads.
         """
         lines = [
-            f"{';'.join(f'{function} ({file}:{line})' for function, file, line in stack)} {size}\n"
+            f"{';'.join(_label(*frame, ' ({})') for frame in stack)} {size}\n"
             for stack, size in sorted(self.stacks.items())
         ]
         return "".join(lines)
@@ -90,15 +103,15 @@ class MemoryProfile:
 
     def __str__(self) -> str:
         functions = self.functions()
+        shown = [one for one in functions if one.total_bytes * _SHOWN_PART >= self.peak_bytes][:_SHOWN]
         lines = [f"peak: {_size(self.peak_bytes)} in {self.allocations:,} allocations"]
         if functions:
             lines += ["", f"{'own':>10} {'with calls':>10}  function"]
-        for one in functions[:_SHOWN]:
-            lines.append(
-                f"{_size(one.self_bytes):>10} {_size(one.total_bytes):>10}  {one.function}  {one.file}:{one.line}"
-            )
-        if len(functions) > _SHOWN:
-            lines.append(f"… and {len(functions) - _SHOWN} further functions")
+        for one in shown:
+            label = _label(one.function, one.file, one.line, "  {}")
+            lines.append(f"{_size(one.self_bytes):>10} {_size(one.total_bytes):>10}  {label}")
+        if len(functions) > len(shown):
+            lines.append(f"… and {counted(len(functions) - len(shown), 'further function')}")
         return "\n".join(lines)
 
 
@@ -128,12 +141,22 @@ def read_memory_profile(path: Path) -> MemoryProfile:
 
 
 def _own_frames(frames: tuple[_Frame, ...]) -> tuple[_Frame, ...]:
-    """Return a stack without the frames of memray and of the program of Iris that calls a callable."""
-    parts = ("/memray/", "runpy", "/iris/cluster/worker/process/run_callable.py")
+    """Return a stack without its outermost frames, in which memray, Python or Iris starts the program. A stack that has
+    only such frames becomes one frame.
+    """
     first = 0
-    while first < len(frames) and any(part in frames[first][1] for part in parts):
+    while first < len(frames) and _starts_program(frames[first][1]):
         first += 1
-    return frames[first:] or (frames[-1:] or (("(unknown)", "", 0),))
+    return frames[first:] or (_START if frames else ("(unknown)", "", 0),)
+
+
+def _starts_program(file: str) -> bool:
+    return file in _START_FILES or any(part in file for part in _START_PARTS)
+
+
+def _label(function: str, file: str, line: int, form: str) -> str:
+    """Return the name of a function with the place of its line in a form such as `" ({})"`."""
+    return function + (form.format(f"{file}:{line}") if file else "")
 
 
 def _size(count: int) -> str:

@@ -98,8 +98,8 @@ def describe(profile: Profile) -> str:
         more = len(profile.functions()) - _SHOWN_FUNCTIONS
         if more > 0:
             lines.append(f"and {count_of(more, 'more function')}")
-    elif sampled:
-        lines += ["", "no thread used the CPU: --idle counts threads that wait, and 'iris stack' shows where they wait"]
+    if hint := idle_hint(profile):
+        lines += ["", hint]
     problems: dict[str, list[int]] = {}
     for task in profile.tasks:
         if task.reason:
@@ -108,6 +108,18 @@ def describe(profile: Profile) -> str:
         lines.append("")
     lines += [f"no samples of {_tasks(indices)}: {problem}" for problem, indices in problems.items()]
     return "\n".join(lines)
+
+
+def idle_hint(profile: Profile) -> str:
+    """Return which option and which command show waiting threads, if the profile has fewer than 1 % of the samples that
+    one busy thread of each task gives. Return an empty text otherwise, or if no task could be sampled.
+    """
+    samples = profile.samples
+    sampled = sum(1 for task in profile.tasks if not task.reason)
+    if not sampled or samples * 100 >= max(profile.seconds, 1) * profile.rate * sampled:
+        return ""
+    found = "the threads used the CPU in fewer than 1% of the samples" if samples else "no thread used the CPU"
+    return f"{found}: --idle counts threads that wait, and 'iris stack' shows where they wait"
 
 
 def _tasks(indices: list[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,11 +15,13 @@ from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import Lookup, Target
 from iris.cli.output.printer import Output
 from iris.cluster.memory_profile import PROFILE_PATH
-from iris.cluster.types import make_task_id, parse_task_id
+from iris.cluster.types import is_task_finished, make_task_id, parse_task_id, state_name
 from iris.errors import FailedPreconditionError, NotFoundError
+from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
+    from iris.client.files.outputs import MissingOutputs
     from iris.client.inspect.memory_profile import MemoryProfile
 
 MEMORY_ENDINGS = {"flamegraph": ".memory.html", "collapsed": ".memory.txt"}
@@ -37,7 +40,13 @@ def show_memory(job: str, form: str | None, path: str | None, address: str | Non
     """
     from iris.client.inspect.memory_profile import read_memory_profile
 
-    form = form or ("flamegraph" if path and Path(path).suffix == ".html" else "text")
+    ending = Path(path).suffix.lower() if path else ""
+    if ending in (".svg", ".json"):
+        raise click.UsageError(
+            f"--memory writes a web page or text, got --output {path}: give --output memory.html for a flame graph, or"
+            " print JSON with --json"
+        )
+    form = form or ("flamegraph" if ending == ".html" else "text")
     if form == "speedscope":
         raise click.UsageError("--memory can be shown only as text, flamegraph or collapsed, got --format speedscope")
     if form == "flamegraph" and path == "-":
@@ -72,7 +81,8 @@ def _task_of(target: Target, client: IrisClient) -> str:
 
 def _fetch(client: IrisClient, task_id: str, folder: Path) -> Path:
     """Copy the profile of a task's newest attempt into a folder, and return its path."""
-    path, why = folder / "memray.bin", ""
+    path = folder / "memray.bin"
+    missing: list[MissingOutputs] = []
     try:
         outputs = client.outputs(*parse_task_id(task_id))
     except FailedPreconditionError:  # The job stores neither outputs nor a profile.
@@ -82,11 +92,35 @@ def _fetch(client: IrisClient, task_id: str, folder: Path) -> Path:
             if file.path == PROFILE_PATH:
                 file.download(path)
                 return path
-        why = "".join(f", because its outputs are not stored: {missing.text}" for missing in outputs.missing)
-    raise NotFoundError(
-        f"{task_id} has no memory profile{why}. Submit the job with 'iris run --profile-memory', and wait until the"
-        " attempt has ended. A profile that exceeds the limits of outputs is not stored, and the build lines of the log"
-        f" say so ('iris logs --source build {task_id}')"
+        missing = outputs.missing
+    raise NotFoundError(f"{task_id} has no memory profile, because {_why_none(client, task_id, missing)}")
+
+
+def _why_none(client: IrisClient, task_id: str, missing: list[MissingOutputs]) -> str:
+    """Return why the newest attempt of a task has no memory profile, and what the user can do.
+
+    Args:
+        client: The client.
+        task_id: The task.
+        missing: The attempts of the task whose outputs are not stored.
+    """
+    job_id, index = parse_task_id(task_id)
+    if not client.submission(job_id).submission.profile_memory:
+        return "its job was submitted without one: submit the job with 'iris run --profile-memory'"
+    task = client.task_status(job_id, index)
+    if not is_task_finished(task.state):
+        state = state_name(task.state).lower()
+        return f"the task has not ended (it is {state}): wait for its end with 'iris wait {shlex.quote(job_id)}'"
+    if task.state == cluster_pb2.TASK_STATE_KILLED or (missing and missing[-1].reason == "TERMINATED"):
+        return (
+            "its attempt was terminated, and a terminated attempt leaves no profile: 'iris retry"
+            f" {shlex.quote(job_id)}' runs the job again"
+        )
+    if missing:
+        return f"its outputs are not stored: {missing[-1].text}"
+    return (
+        "the profile exceeds a limit of outputs or could not be read: 'iris logs --source build"
+        f" {shlex.quote(task_id)}' shows the cause"
     )
 
 

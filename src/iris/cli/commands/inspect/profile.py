@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from iris.cli.cluster.connect import connect
+from iris.cli.cluster.connect import Connection, connect
 from iris.cli.cluster.lookup import LATEST, Lookup, Target
 from iris.cli.commands.inspect.ended_jobs import note_end
 from iris.cli.commands.inspect.memory import show_memory
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR
 from iris.cli.options import DURATION, POSITIVE_COUNT, address_option, json_option
+from iris.cli.output.description import show_memory_command
 from iris.cli.output.printer import Output
+from iris.cluster.types import is_job_finished
 from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
@@ -96,22 +99,23 @@ def profile(
     if as_json and path == "-":
         raise click.UsageError("--json and --output - exclude each other, because both write to stdout")
     if memory:
-        context = click.get_current_context()
-        for name in ("duration", "rate", "idle"):
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(
-                    f"--memory and --{name} exclude each other, because --memory only shows a stored profile"
-                )
+        _refuse_sampling_options(click.get_current_context())
         return show_memory(job, form, path, address, as_json=as_json)
     form = form or _form_of(path)
     output = Output(as_json=as_json)
     with connect(address) as connection:
         target = Lookup(connection.client, with_tasks=False).one(job)
         found = _sample(connection.client, target, output, round(duration), rate, idle=idle)
+        memory_command = "" if found.samples else _memory_command(connection, target)
     document = _document(found)
     if not found.samples:
         note_end(output, target.job, connection.options)
-    if form == "text" and path in (None, "-"):
+        if memory_command:
+            output.note(f"'{memory_command}' shows what held memory at the peak")
+    prints_table = form == "text" and path in (None, "-")
+    if not idle and (as_json or not prints_table):
+        _note_idle(output, found)
+    if prints_table:
         output.answer(document, lambda: str(found))
     elif path == "-":
         output.show_raw(_written(found, form).encode())
@@ -124,10 +128,37 @@ def profile(
     return 0 if found.samples or any(not task.reason for task in found.tasks) else EXIT_ERROR
 
 
+def _refuse_sampling_options(context: click.Context) -> None:
+    for name in ("duration", "rate", "idle"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--memory and --{name} exclude each other, because --memory only shows a stored profile"
+            )
+
+
+def _note_idle(output: Output, found: Profile) -> None:
+    """If the profile has too few samples, print which option counts waiting threads."""
+    from iris.client.inspect.profile_formats import idle_hint
+
+    if hint := idle_hint(found):
+        output.note(hint)
+
+
 def _form_of(path: str | None) -> str:
     """Return the format in which to write a profile to a file, from the extension of the file's name."""
     endings = {".json": "speedscope", ".svg": "flamegraph", ".html": "flamegraph"}
     return "text" if path is None else endings.get(Path(path).suffix.lower(), "text")
+
+
+def _memory_command(connection: Connection, target: Target) -> str:
+    """Return the command that shows the memory profile of an ended job, or an empty text if the job has none."""
+    job = target.job
+    # A killed job has no memory profile.
+    if not is_job_finished(job.state) or job.state == cluster_pb2.JOB_STATE_KILLED:
+        return ""
+    if not connection.client.submission(job.job_id).submission.profile_memory:
+        return ""
+    return show_memory_command(job.job_id, target.task_index or 0, connection.options)
 
 
 def _sample(client: IrisClient, target: Target, output: Output, duration_s: int, rate: int, *, idle: bool) -> Profile:

@@ -53,8 +53,14 @@ def describe(*, job: str, as_json: bool, address: str | None) -> None:
         lines = last_lines(connection, target.job.job_id, task.task_index) if task is not None else []
         # The lines about the preparation of a task matter only if the task has written nothing.
         lines = [line for line in lines if line.source != "build"] or lines
-        independent = submission.submission.independent_tasks
-        commands = next_commands(target.job, task, connection.options, independent=independent)
+        launch = submission.submission
+        commands = next_commands(
+            target.job,
+            task,
+            connection.options,
+            independent=launch.independent_tasks,
+            profile_memory=launch.profile_memory,
+        )
     document = {
         "job": job_document(target.job),
         "submission": submission_document(submission),

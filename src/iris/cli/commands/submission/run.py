@@ -13,6 +13,7 @@ import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
 from iris.cli.cluster.lookup import Lookup
+from iris.cli.commands.submission.option_checks import check_name, check_profiler
 from iris.cli.commands.submission.surroundings import current_folder, surroundings_of
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
@@ -359,7 +360,8 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
     if (path := options["save"]) is not None:
         _save(Path(path), click.get_current_context())
         return 0
-    _check_name(options)
+    check_name(options)
+    check_profiler(command, options)
     inputs = _set_inputs(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
@@ -438,15 +440,6 @@ def _save(path: Path, context: click.Context) -> None:
     given = with_absolute_paths(given_entries(context.meta[_GIVEN], context.command), Path.cwd())
     given["env"] = [*entries.get("env", []), *given.get("env", [])]
     write_job_file(path, {name: value for name, value in (entries | given).items() if value not in ([], None)})
-
-
-def _check_name(options: Mapping[str, Any]) -> None:
-    """Refuse `--reuse` and `--replace` if both are given, or if `--name` is not given."""
-    if options["replace"] and options["reuse"]:
-        raise click.UsageError("--replace and --reuse exclude each other")
-    for flag in ("replace", "reuse"):
-        if options[flag] and options["name"] is None:
-            raise click.UsageError(f"--{flag} needs --name, because a name that Iris chooses is always new")
 
 
 def _submit(
