@@ -85,6 +85,7 @@ def test_token_of_another_cluster_is_refused() -> None:
     text = refused(SigningKey.new().sign(caller()))
     assert "another cluster" in text
     assert "IRIS_TOKEN" in text
+    assert "'Authorization: Bearer TOKEN'" in text
 
 
 def test_token_signed_with_another_key_but_the_issuer_of_the_cluster_is_refused() -> None:

@@ -14,8 +14,8 @@ GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
 LEEWAY_S = 30.0
 # This advice is at the end of every error message for a caller without a valid token.
 ADVICE = (
-    "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
-    " on that machine"
+    "set IRIS_TOKEN, pass token=…, or send the header 'Authorization: Bearer TOKEN'; 'iris token create NAME' creates a"
+    " token. The user who ran 'iris up' needs none on that machine"
 )
 
 
