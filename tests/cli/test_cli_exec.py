@@ -52,14 +52,13 @@ def test_exec_without_a_task_says_which_of_several_tasks_it_uses(remote_iris: Ir
 
 
 def test_exec_sends_standard_input_only_with_the_option_i(remote_iris: Iris, job: Job) -> None:
-    def run(*options: str) -> bytes:
-        command = remote_iris.command("exec", *options, job.job_id, "--", "cat")
-        return subprocess.run(
-            command, env=remote_iris.env, input=b"x" * 200_000, stdout=subprocess.PIPE, check=True
-        ).stdout
+    def run(*options: str) -> tuple[bytes, bytes]:
+        command = remote_iris.command("exec", *options, f"{job.job_id}/task-0", "--", "cat")
+        done = subprocess.run(command, env=remote_iris.env, input=b"x" * 200_000, capture_output=True, check=True)
+        return done.stdout, done.stderr
 
-    assert run("-i") == b"x" * 200_000
-    assert run() == b""
+    assert run("-i") == (b"x" * 200_000, b"")
+    assert run() == (b"", b"iris: the command does not get standard input, which is a pipe: add -i to send it\n")
 
 
 def test_exec_with_a_terminal_and_a_pipe_as_input_runs_without_a_terminal(remote_iris: Iris, job: Job) -> None:
@@ -77,6 +76,15 @@ def test_exec_of_a_command_that_cannot_start_names_the_reason(
     remote_iris: Iris, job: Job, word: str, code: int
 ) -> None:
     assert f"{word!r}" in remote_iris("exec", job.job_id, "--", word, code=code).stderr
+
+
+@pytest.mark.parametrize(("word", "is_task"), [("1", True), ("2", False)])
+def test_exec_with_a_task_number_after_the_job_names_the_task(
+    remote_iris: Iris, job: Job, word: str, is_task: bool
+) -> None:
+    error = remote_iris("exec", job.job_id, word, "--", "sort", code=127).stderr
+    assert f"command not found: {word!r} " in error
+    assert (f" (did you mean {job.job_id}/task-1?)\n" in error) == is_task
 
 
 def test_exec_that_cannot_run_its_command_exits_with_125(remote_iris: Iris, client: IrisClient, job: Job) -> None:

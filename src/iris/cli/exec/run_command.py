@@ -27,12 +27,15 @@ from iris.rpc.cluster_pb2 import ExecCommand, ExecExit
 from iris.terminal.encoding import cannot_write
 
 _CTRL_C = b"\x03"
+_NOT_FOUND = 127  # The exit code for a command that does not exist.
 _MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
 
 Target = tuple[str, int]  # A task in which a command runs: the id of the job, and the index of the task.
 
 
-def run_command(connection: ClusterConnection, target: Target, command: ExecCommand, output: Output) -> int:
+def run_command(
+    connection: ClusterConnection, target: Target, command: ExecCommand, output: Output, *, advice: str = ""
+) -> int:
     """Run a command in a task to its end, and return the exit code of this process.
 
     Args:
@@ -40,6 +43,7 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
         target: The task.
         command: The command.
         output: The object that prints messages for people.
+        advice: A text that follows the error message if the command was not found.
 
     Raises:
         BrokenPipeError: The reader of this process's output has ended.
@@ -52,7 +56,7 @@ def run_command(connection: ClusterConnection, target: Target, command: ExecComm
         outcome = asyncio.run(_run(connection, target, command, output, terminal))
     if isinstance(outcome, ExecExit):
         if outcome.error:
-            output.error(outcome.error)
+            output.error(f"{outcome.error}{advice}" if outcome.exit_code == _NOT_FOUND else outcome.error)
         return outcome.exit_code
     if isinstance(outcome, BrokenPipeError):
         raise outcome

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +17,11 @@ from iris.cli.options import VARIABLE, address_option
 from iris.cli.output.printer import Output
 from iris.cluster.types import is_job_finished, make_task_id, state_name
 from iris.errors import FailedPreconditionError
+
+if TYPE_CHECKING:
+    from iris.rpc import cluster_pb2
+
+_MOST_DIGITS = 10  # A number with more digits is no number of a task.
 
 _HELP = """\
 Run a command in a running task, beside the task's program, and exit with the command's exit code.
@@ -123,6 +130,8 @@ def run_in_task(
         # A program that reads single keys from a terminal would not notice the end of a pipe or a file.
         output.note("standard input is not a terminal, therefore the command runs without one, as if -t were missing")
         tty = False
+    if not with_input and _is_pipe(0):
+        output.note("the command does not get standard input, which is a pipe: add -i to send it")
     with connect(address) as connection:
         target = Lookup(connection.client, with_tasks=False).one(job)
         if is_job_finished(target.job.state):
@@ -136,4 +145,21 @@ def run_in_task(
         task = target.job.job_id, target.task_index or 0
         if target.task_index is None and target.job.num_tasks > 1:
             output.note(f"runs in {make_task_id(*task)}, the first of {target.job.num_tasks} tasks")
-        return run_command(connection.client.cluster.connection, task, message, output)
+        advice = _advice(words[0], target.job) if words and target.task_index is None else ""
+        return run_command(connection.client.cluster.connection, task, message, output, advice=advice)
+
+
+def _advice(word: str, job: cluster_pb2.JobStatus) -> str:
+    """Return the advice for a user who has written the number of a task as the first word of the command. Return an
+    empty string if the word is no such number.
+    """
+    is_number = word.isascii() and word.isdecimal() and len(word) <= _MOST_DIGITS
+    return f" (did you mean {make_task_id(job.job_id, int(word))}?)" if is_number and int(word) < job.num_tasks else ""
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Return whether a descriptor is open and is a pipe."""
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
