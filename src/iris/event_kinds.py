@@ -42,7 +42,7 @@ EVENT_KINDS = {
     "tunnel.used": "A user opened a connection to a port of a task.",
     "tunnel.closed": "A user ended the connection to the ports of a task, or lost it for a minute.",
     "exec.opened": "A user opened a command or a shell in a running task.",
-    "exec.used": "A user's command was started in a running task.",
+    "exec.used": "A user asked to start a command or a shell in a running task.",
     "exec.closed": "A user's command or shell in a task was closed, or its user was away for a minute.",
     "session.opened": "A user signed in to the web page. Only admins see the event.",
     "session.ended": "A user signed out of the web page. Only admins see the event.",

@@ -68,6 +68,13 @@ def test_line_of_an_event_names_its_task_and_its_details() -> None:
     assert subject_of(pb.Controller.Event(worker_id="w")) == "w"
 
 
+def test_line_of_an_event_that_a_user_caused_names_the_user_and_no_tunnel() -> None:
+    fields = {"command": "sort", "role": "admin", "tunnel_id": "0123456789abcdef"}
+    event = pb.Controller.Event(name="exec.used", job_id="a", task_index=0, attempt_id=0, owner="root", fields=fields)
+    assert details_of(event) == "by root, command=sort"
+    assert details_of(pb.Controller.Event(name="job.running", job_id="a", owner="root")) == ""
+
+
 def test_documentation_page_of_events_lists_exactly_the_existing_kinds() -> None:
     rows = dict(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (.+?) \|", PAGE.read_text(), re.MULTILINE))
     assert rows == EVENT_KINDS

@@ -25,6 +25,7 @@ from iris.client import IrisClient, Job
 from iris.client.aio import AsyncIrisClient
 from iris.client.exec.arguments import ExecResult
 from iris.client.exec.process import ExecProcess
+from iris.client.tunnels.tunnel_calls import ThreadTunnelCalls
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.worker.exec.descriptors import DescriptorReader
 from iris.errors import (
@@ -37,6 +38,7 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2 as pb
 
 NUMBERS = ["seq", "2000000"]
 
@@ -349,7 +351,24 @@ def test_too_many_commands_in_a_task_are_refused(client: IrisClient) -> None:
 def test_event_log_names_the_user_the_task_and_the_command_of_an_exec(client: IrisClient, job: Job) -> None:
     client.exec(job, ["echo", "two words"], task_index=1)
     event = list(client.events(job, kinds=["exec.used"]))[-1]
-    assert (event.task_index, event.owner, event.fields["command"]) == (1, "admin tests", "echo 'two words'")
+    assert (event.task_index, event.owner, event.fields["command"]) == (1, "tests", "echo 'two words'")
+    assert (event.fields["role"], event.attempt_id) == ("admin", 0)
+
+
+def test_event_log_has_commands_that_were_not_found_but_none_for_an_invented_tunnel(
+    client: IrisClient, job: Job
+) -> None:
+    control = pb.ExecTarget(stream=pb.EXEC_STREAM_CONTROL, command=pb.ExecCommand(command=["invented"]))
+    part = pb.ChannelPart(channel=1, target=pb.ChannelTarget(exec=control))
+    request = pb.Controller.WriteTunnelRequest(job_id=job.job_id, tunnel_id="invented", parts=[part])
+    calls = ThreadTunnelCalls(client.cluster.connection, "exec")
+    with pytest.raises(NotFoundError, match="no tunnel 'invented'"):
+        asyncio.run(calls.write(request, 60.0))
+    request.close = True
+    asyncio.run(calls.write(request, 60.0))
+    assert client.exec(job, ["missing"]).exit_code == 127
+    commands = [event.fields["command"] for event in client.events(job, kinds=["exec.used"])]
+    assert (commands[-1], "invented" in commands) == ("missing", False)
 
 
 # The end of the attempt.
@@ -442,7 +461,7 @@ def test_command_in_a_task_continues_after_a_kill_of_the_controller(mortal: Stan
             assert digest(begin + process.stdout.read()) == NUMBERS_DIGEST
             assert process.wait() == 0
         log = (mortal.directory / "server.log").read_text()
-        assert f'exec.used user="admin tests" task_id={job.job_id}/task-0 command="seq 2000000"' in log
+        assert f'exec.used user=tests role=admin task_id={job.job_id}/task-0 attempt_id=0 command="seq 2000000"' in log
         assert_one_use_is_recorded(client, job.job_id, "exec")
         job.terminate()
 

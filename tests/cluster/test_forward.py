@@ -442,7 +442,7 @@ def test_transfer_through_a_forwarded_port_continues_after_a_kill_of_the_control
             digest = hashlib.sha256(begin + rest).hexdigest()
             assert (len(begin) + len(rest), digest) == (24 * MIB, digest_of(24 * MIB))
         log = (mortal.directory / "server.log").read_text()
-        assert f'tunnel.used user="admin tests" task_id={job.job_id}/task-0 port=source' in log
+        assert f"tunnel.used user=tests role=admin task_id={job.job_id}/task-0 attempt_id=0 port=source" in log
         job.terminate()
 
 

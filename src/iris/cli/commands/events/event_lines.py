@@ -22,6 +22,8 @@ _STYLES = {
     "task.running": _CYAN, "task.succeeded": _GREEN, "task.killed": _MAGENTA, "task.retried": _YELLOW,
     "worker.registered": _GREEN, "webhook.recovered": _GREEN,
 }  # fmt: skip
+# In events of these groups, the owner is the user who caused the event, and not the owner of the job.
+_USER_GROUPS = ("exec", "session", "stacks", "tunnel")
 _LEVEL_STYLES = {"warning": RED, "error": RED}
 
 
@@ -67,15 +69,17 @@ def subject_of(event: cluster_pb2.Controller.Event) -> str:
 
 
 def details_of(event: cluster_pb2.Controller.Event) -> str:
-    """Return the details of an event as one line of text: its reason, its attempt, its worker, its fields and its
-    text.
+    """Return the details of an event as one line of text: its reason, its attempt, its worker, the user who caused
+    the event, its fields and its text.
     """
     parts = [event.reason] if event.reason else []
     parts += [f"attempt {event.attempt_id}"] if event.HasField("attempt_id") and event.attempt_id else []
     parts += [f"on {event.worker_id}"] if event.worker_id and event.job_id else []
+    parts += [f"by {event.owner}"] if event.owner and event.name.partition(".")[0] in _USER_GROUPS else []
     # The fields `state` and `exit_code` are left out if the event has a text, because that text contains their values.
     known = ("state", "exit_code") if event.text else ()
-    fields = sorted(item for item in event.fields.items() if item[0] not in (*known, "first_failed_task_index"))
+    left_out = {*known, "first_failed_task_index", "role", "token_id", "tunnel_id"}
+    fields = sorted(item for item in event.fields.items() if item[0] not in left_out)
     parts += [f"{name}={value}" for name, value in fields if value]
     begin = ", ".join(parts)
     text = " ".join(event.text.split())

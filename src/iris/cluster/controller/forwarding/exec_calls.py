@@ -90,7 +90,7 @@ class ExecCalls:
         self._exec_policy.check()
         self._exec_headroom.check_stream()
         record = await self._exec_jobs.find(request.job_id)
-        relayed = self._exec_relay.messages(record, request, caller().key)
+        relayed = self._exec_relay.messages(record, request, caller())
         async with aclosing(self._exec_streams.limited(caller().name, relayed)) as messages:
             async for message in messages:
                 yield message
@@ -99,7 +99,7 @@ class ExecCalls:
         """Send parts of channels through the tunnel of an exec session."""
         self._exec_policy.check()
         record = await self._exec_jobs.find(request.job_id)
-        return await self._exec_relay.write(record, request, caller().key)
+        return await self._exec_relay.write(record, request, caller())
 
 
 def _describe(target: ChannelTarget) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class TunnelCalls:
         check_forwarding(self._is_forwarding_allowed)
         self._stream_headroom.check_stream()
         record = await self._tunnel_jobs.find(request.job_id)
-        relayed = self._relay.messages(record, request, caller().key)
+        relayed = self._relay.messages(record, request, caller())
         async with aclosing(self.open_streams.limited(caller().name, relayed)) as messages:
             async for message in messages:
                 yield message
@@ -48,4 +48,4 @@ class TunnelCalls:
         """Send parts of channels through a tunnel."""
         check_forwarding(self._is_forwarding_allowed)
         record = await self._tunnel_jobs.find(request.job_id)
-        return await self._relay.write(record, request, caller().key)
+        return await self._relay.write(record, request, caller())

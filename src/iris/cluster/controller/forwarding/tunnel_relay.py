@@ -15,7 +15,7 @@ from typing import Any
 
 from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.forwarding.pace import RelayPace
-from iris.cluster.controller.forwarding.tunnel_uses import TunnelUses
+from iris.cluster.controller.forwarding.tunnel_uses import TunnelKey, TunnelUse, TunnelUses
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import RUNNING, Task, TaskAttempt
 from iris.cluster.controller.workers.fleet import Fleet
@@ -30,6 +30,7 @@ from iris.errors import (
 )
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
+from iris.rpc.auth.caller import Caller
 from iris.rpc.calls import call_async, stream_async
 from iris.rpc.cluster_pb2 import ChannelTarget, TunnelMessage, WriteTunnelResponse
 from iris.rpc.peer import Peer
@@ -90,7 +91,9 @@ class TunnelRelay:
         self._pace = RelayPace()
         self._uses = TunnelUses(kind.event)
 
-    async def messages(self, record: JobRecord, request: OpenTunnelRequest, user: str) -> AsyncGenerator[TunnelMessage]:
+    async def messages(
+        self, record: JobRecord, request: OpenTunnelRequest, user: Caller
+    ) -> AsyncGenerator[TunnelMessage]:
         """Yield the messages of a tunnel to a task, until the attempt of the tunnel or the task has ended.
 
         Args:
@@ -121,11 +124,11 @@ class TunnelRelay:
                 yield message
 
     async def _recorded(
-        self, task: Task, attempt: TaskAttempt, request: OpenTunnelRequest, user: str
+        self, task: Task, attempt: TaskAttempt, request: OpenTunnelRequest, user: Caller
     ) -> AsyncGenerator[TunnelMessage]:
         """Yield the messages of a stream, and record the use of its tunnel in the event log."""
         key = (task.task_id, attempt.attempt_id, request.tunnel_id)
-        is_open = False
+        use: TunnelUse | None = None
         try:
             worker = self._worker(attempt)
             if worker is None:
@@ -134,9 +137,8 @@ class TunnelRelay:
                 return
             async with aclosing(self._relayed(worker, task, attempt, request)) as messages:
                 async for message in messages:
-                    if message.HasField("opened") and not is_open:
-                        self._uses.stream_opened(key, user, resumes=request.resume)
-                        is_open = True
+                    if message.HasField("opened") and use is None:
+                        use = self._uses.stream_opened(key, user, resumes=request.resume)
                     if message.HasField("closed"):
                         self._uses.end(key)
                     yield message
@@ -144,10 +146,10 @@ class TunnelRelay:
             self._uses.end(key)
             raise
         finally:
-            if is_open:
-                self._uses.stream_ended(key)
+            if use is not None:
+                self._uses.stream_ended(key, use)
 
-    async def write(self, record: JobRecord, request: WriteTunnelRequest, user: str) -> WriteTunnelResponse:
+    async def write(self, record: JobRecord, request: WriteTunnelRequest, user: Caller) -> WriteTunnelResponse:
         """Pass the bytes that a client sends through a tunnel on to the worker.
 
         Raises:
@@ -159,24 +161,38 @@ class TunnelRelay:
         task = record.job.tasks[request.task_index]
         attempt = _attempt(task, request.attempt_id)
         key = (task.task_id, attempt.attempt_id, request.tunnel_id)
+        # After a restart of the controller, a tunnel is unknown until its client has resumed it. A use of an unknown
+        # tunnel is recorded only once the worker has accepted the call. Otherwise calls with invented tunnel ids could
+        # fill the event log. The worker accepts the closing of any tunnel, therefore that call passes on no parts.
+        is_known = self._uses.is_known(key)
+        parts = request.parts if is_known or not request.close else []
+        if is_known:
+            self._record_targets(key, request, user)
         if request.close:
             self._uses.end(key)
         worker = self._worker(attempt)
         if worker is None:
             raise NotFoundError(_lost_text(attempt, task), reason=ErrorReason.TUNNEL_NOT_FOUND)
-        for part in request.parts:
-            if part.HasField("target"):
-                self._uses.target_used(key, user, self._kind.describe(part.target))
         passed = cluster_pb2.Worker.WriteTunnelRequest(
             task_id=task.task_id,
             attempt_id=attempt.attempt_id,
             tunnel_id=request.tunnel_id,
-            parts=request.parts,
+            parts=parts,
             close=request.close,
         )
         with _as_unavailable():
             await self._pace.turn()
-            return await call_async(getattr(worker.stub, self._kind.write_call), passed, _peer(worker))
+            write = getattr(worker.stub, self._kind.write_call)
+            answer: WriteTunnelResponse = await call_async(write, passed, _peer(worker))
+        if not is_known and not request.close:
+            self._record_targets(key, request, user)
+        return answer
+
+    def _record_targets(self, key: TunnelKey, request: WriteTunnelRequest, user: Caller) -> None:
+        """Record in the event log which targets a call connects to."""
+        for part in request.parts:
+            if part.HasField("target"):
+                self._uses.target_used(key, user, self._kind.describe(part.target))
 
     async def _until_running(self, record: JobRecord, task: Task) -> AsyncGenerator[TunnelMessage]:
         """Wait until the task has ended, or has a running attempt whose worker is registered. Meanwhile, yield messages

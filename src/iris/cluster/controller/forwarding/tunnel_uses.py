@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iris.event_log import log_event
+from iris.rpc.auth.caller import Caller
 from iris.rpc.tunnels.tunnel import ABANDONED_S
 
 _MOST_TARGETS = 100  # The event log gets at most this many different targets of one tunnel.
@@ -21,18 +22,20 @@ TunnelKey = tuple[str, int, str]  # Identifies a tunnel by the task id, the atte
 
 
 @dataclass(slots=True)
-class _Use:
+class TunnelUse:
     """A tunnel that a user has opened.
 
     Attributes:
         user: The user.
+        is_opened: Whether a stream of the tunnel was opened.
         streams: The number of open streams. A client may open a new stream before the controller notices that the
             earlier stream has broken.
         targets: The targets that the event log already contains.
         abandoned: The timer that ends the use, while no stream is open.
     """
 
-    user: str
+    user: Caller
+    is_opened: bool = False
     streams: int = 0
     targets: set[str] = field(default_factory=set)
     abandoned: asyncio.TimerHandle | None = None
@@ -50,10 +53,16 @@ class TunnelUses:
     def __init__(self, event: str, abandoned_s: float = ABANDONED_S) -> None:
         self._event = event
         self._abandoned_s = abandoned_s
-        self._uses: dict[TunnelKey, _Use] = {}
+        self._uses: dict[TunnelKey, TunnelUse] = {}
 
-    def stream_opened(self, key: TunnelKey, user: str, *, resumes: bool) -> None:
-        """Record a stream that the worker has accepted.
+    def is_known(self, key: TunnelKey) -> bool:
+        """Return whether a tunnel is in use. After a restart of the controller, a tunnel becomes known when its client
+        resumes it.
+        """
+        return key in self._uses
+
+    def stream_opened(self, key: TunnelKey, user: Caller, *, resumes: bool) -> TunnelUse:
+        """Record a stream that the worker has accepted, and return the use to which the stream belongs.
 
         Args:
             key: The tunnel.
@@ -63,22 +72,29 @@ class TunnelUses:
         """
         use = self._uses.get(key)
         if use is None:
-            use = self._uses[key] = _Use(user)
-            if not resumes:
-                self._log("opened", key, user)
+            use = self._uses[key] = TunnelUse(user)
+        if not use.is_opened and not resumes:
+            self._log("opened", key, user)
+        use.is_opened = True
         use.streams += 1
         if use.abandoned is not None:
             use.abandoned.cancel()
             use.abandoned = None
+        return use
 
-    def stream_ended(self, key: TunnelKey) -> None:
-        """Record the end of a stream, after which the client may come back. The use may have ended already."""
-        use = self._uses.get(key)
-        if use is None:
+    def stream_ended(self, key: TunnelKey, use: TunnelUse) -> None:
+        """Record the end of a stream, after which the client may come back.
+
+        Args:
+            key: The tunnel.
+            use: The use to which the stream belongs. If this use has ended already, nothing happens, even if a client
+                has opened the tunnel again meanwhile.
+        """
+        if self._uses.get(key) is not use:
             return
         use.streams -= 1
         if not use.streams:
-            use.abandoned = asyncio.get_running_loop().call_later(self._abandoned_s, self.end, key)
+            self._expect_client(key, use)
 
     def end(self, key: TunnelKey) -> None:
         """Record the end of a use. Do nothing if the use is not known or has ended already."""
@@ -89,22 +105,32 @@ class TunnelUses:
             use.abandoned.cancel()
         self._log("closed", key, use.user)
 
-    def target_used(self, key: TunnelKey, user: str, fields: dict[str, Any]) -> None:
+    def target_used(self, key: TunnelKey, user: Caller, fields: dict[str, Any]) -> None:
         """Record what a tunnel connects to, once for each target.
 
         Args:
-            key: The tunnel.
+            key: The tunnel. The tunnel must exist on the worker. If the tunnel is not known here, a use begins, which
+                ends if no stream is opened.
             user: The caller.
             fields: The target, as fields of the event. An empty dictionary records nothing.
         """
+        if not fields:
+            return
         use = self._uses.get(key)
-        targets = set() if use is None else use.targets
+        if use is None:
+            use = self._uses[key] = TunnelUse(user)
+            self._expect_client(key, use)
         target = " ".join(map(str, fields.values()))
-        if fields and target not in targets and len(targets) < _MOST_TARGETS:
-            targets.add(target)
-            log_event(_log, f"{self._event}.used", user=user, task_id=key[0], **fields, tunnel_id=key[2])
+        if target not in use.targets and len(use.targets) < _MOST_TARGETS:
+            use.targets.add(target)
+            self._log("used", key, user, **fields)
 
-    def _log(self, what: str, key: TunnelKey, user: str) -> None:
+    def _expect_client(self, key: TunnelKey, use: TunnelUse) -> None:
+        """End a use without a stream if its client does not come back."""
+        use.abandoned = asyncio.get_running_loop().call_later(self._abandoned_s, self.end, key)
+
+    def _log(self, what: str, key: TunnelKey, user: Caller, **fields: Any) -> None:
         task_id, attempt_id, tunnel_id = key
         event = f"{self._event}.{what}"
-        log_event(_log, event, user=user, task_id=task_id, attempt_id=attempt_id, tunnel_id=tunnel_id)
+        known: dict[str, Any] = {"user": user.name, "role": user.role, "task_id": task_id, "attempt_id": attempt_id}
+        log_event(_log, event, **known, **fields, tunnel_id=tunnel_id)

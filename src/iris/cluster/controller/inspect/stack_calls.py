@@ -92,6 +92,7 @@ class StackCalls:
                 tasks=len(request.task_indices) or len(record.job.tasks),
                 variables=True,
                 user=caller().name,
+                role=caller().role,
             )
 
         async def ask(wanted: _Wanted) -> ReadStacksResponse:
