@@ -90,7 +90,7 @@ def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-directory",
         type=Path,
-        help="write logs into this directory, where the controller on this machine reads them; default: upload",
+        help="write logs into this directory, where the controller on this machine reads them; default: upload them",
     )
     parser.add_argument(
         "--keep-handed-over",
