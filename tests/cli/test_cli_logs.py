@@ -90,7 +90,9 @@ def test_logs_with_a_cursor_continues_after_the_line_of_the_cursor(remote_iris: 
     remote_iris.wait_for(name, "SUCCEEDED")
     lines = remote_iris.lines(name)
     for words in ((), ("-f",)):
-        assert remote_iris.lines(name, "--cursor", lines[3]["cursor"], *words) == lines[4:]
+        rest = remote_iris.lines(name, "--cursor", lines[3]["cursor"], *words)
+        # The cursors of two readings may differ in form, although they mean the same place.
+        assert [line | {"cursor": ""} for line in rest] == [line | {"cursor": ""} for line in lines[4:]]
     assert "nonsense" in remote_iris("logs", name, "--cursor", "nonsense", code=1).stderr
 
 

@@ -22,6 +22,7 @@ from contracts.log_following import (  # noqa: F401 - the contract's tests and t
     test_follow_survives_proxies_that_cut_idle_connections,
     test_follow_that_begins_before_the_placement_returns_all_lines,
     test_follow_through_chaos_returns_every_byte_once,
+    test_follow_up_to_a_time_waits_for_a_server_that_refuses_until_later,
     test_job_and_task_handles_read_logs,
     test_prompt_is_returned_although_a_filter_excluded_earlier_lines,
     test_prompt_is_returned_once_while_the_task_waits,

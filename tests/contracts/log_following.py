@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from support.sockets import count_connections
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry
+from iris.client.logs.read_options import LATE_LINES_S
 from iris.cluster.engine.machine import this_machine
 from iris.cluster.types import ResourceSpec
 from iris.errors import InvalidArgumentError, NotFoundError
@@ -732,3 +734,27 @@ def test_follow_continues_after_connections_were_refused(reach: Reach, run: Call
         reading.rest()
         reading.see(b"hello\nbye\n")
         assert stream.ends[0].complete
+
+
+def test_follow_up_to_a_time_waits_for_a_server_that_refuses_until_later(reach: Reach, run: Callable[..., Job]) -> None:
+    """The end time of the filter passes while all connections are refused. The existing lines must arrive later."""
+    job = run(python("print('hello')"))
+    job.wait(timeout=60)
+    with reach.between(gentle, 0), reach.open_client() as client, ExitStack() as refusing:
+        wait_until(lambda: time.time() * 1000 > job.tasks()[0].status().finished_at_ms, "the end to be in the past")
+        for proxy in reach.proxies:
+            refusing.enter_context(proxy.refusing())
+        end_ms = int(time.time() * 1000)
+
+        def lines() -> Iterator[LogEntry]:
+            # The first call may go to a server that refuses connections, so it is made in the thread of the reading.
+            yield from client.stream_task_logs(
+                job.job_id, 0, end_ms=end_ms, route=reach.route, on_notice=lambda text: None
+            )
+
+        reading = Reading(lines())
+        end_s = time.monotonic() + LATE_LINES_S
+        wait_until(lambda: time.monotonic() > end_s, "the end of following")
+        refusing.close()
+        reading.rest()
+        reading.see(b"hello\n")

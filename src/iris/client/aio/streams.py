@@ -234,8 +234,9 @@ class AsyncTaskLogReader:
                         yield partial
 
     async def _both_stages(self, state: ReadState) -> AsyncGenerator[Items]:
-        async with aclosing(self._connection.items(ExistingLines(state).read())) as existing:
-            async for _, items in existing:
+        existing = ExistingLines(state)
+        async with aclosing(self._connection.items(existing.read())) as batches:
+            async for _, items in batches:
                 yield items
         if self._options.follow:
             # All workers are probed before the second stage of the reader begins, because the second stage chooses
@@ -245,6 +246,10 @@ class AsyncTaskLogReader:
             async with aclosing(self._future.run()) as future:
                 async for items in future:
                     yield items
+            if self._future.lacks_existing_lines():
+                async with aclosing(self._connection.items(existing.read_rest())) as batches:
+                    async for _, items in batches:
+                        yield items
 
 
 async def _each(batches: AsyncGenerator[Sequence[LogEntry]]) -> AsyncGenerator[LogEntry]:

@@ -59,10 +59,21 @@ class ExistingLines:
 
     def read(self) -> ItemOperation[Batch, None]:
         """Yield the existing items of all tasks. With `tail`, yield only the last lines of all tasks together."""
-        tasks = self._state.tasks
         if self._options.tail is not None:
             yield from self._last(self._options.tail)
-        elif len(tasks) == 1:
+        else:
+            yield from self._all()
+
+    def read_rest(self) -> ItemOperation[Batch, None]:
+        """Yield the existing items after the items that the reader has already got. Wait for servers that did not
+        answer before.
+        """
+        self._silent.clear()
+        yield from self._all()
+
+    def _all(self) -> ItemOperation[Batch, None]:
+        tasks = self._state.tasks
+        if len(tasks) == 1:
             (index,) = tasks
             yield from self._task_items(index, page_bytes=0)
         else:

@@ -61,6 +61,12 @@ class FutureLines:
         finally:
             driver.end()
 
+    def lacks_existing_lines(self) -> bool:
+        """Return whether some existing lines may be unread after `run`. This is the case if `run` stopped at the end
+        time of the filter, because a server may have been out of reach until then.
+        """
+        return not self._follow.is_over and not self._state.is_closed and self._state.options.is_follow_over()
+
     def wake(self) -> None:
         """Make the iteration over `run` yield soon, even if no data arrives. Any thread may call this method."""
         self._driver.wake()

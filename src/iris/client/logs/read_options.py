@@ -31,7 +31,7 @@ ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
 DEFAULT_PATIENCE_S = 300.0
 # A reader that follows a log up to `end_ms` stops this many seconds later. A line that was captured before `end_ms` may
 # arrive during this time.
-_LATE_LINES_S = 2.0
+LATE_LINES_S = 2.0
 
 
 class LogArguments(TypedDict, total=False):
@@ -93,6 +93,10 @@ class ReadOptions:
     until: float = math.inf
     follow_until: float = math.inf
 
+    def is_follow_over(self) -> bool:
+        """Return whether the stream no longer waits for future lines, but may still read existing lines."""
+        return self.follow_until <= time.monotonic() < self.until
+
     @classmethod
     def checked(
         cls,
@@ -142,7 +146,7 @@ class ReadOptions:
             patience_s=check_timeout("patience_s", patience_s),
             on_notice=on_notice or print_notice,
             partial=check_flag("partial", partial),
-            follow_until=time.monotonic() + end_ms / 1000 - wall_s() + _LATE_LINES_S if end_ms else math.inf,
+            follow_until=time.monotonic() + end_ms / 1000 - wall_s() + LATE_LINES_S if end_ms else math.inf,
         )
 
     @property

@@ -15,10 +15,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Self
 
-from iris.client.logs.existing_lines import ExistingLines
+from iris.client.logs.existing_lines import Batch, ExistingLines
 from iris.client.logs.future_lines import FutureLines
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_state import Items, LineLimit, ReadState
+from iris.cluster.client.operations.steps import ItemOperation
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.entries.log_entry import LogEntry
 from iris.errors import InvalidArgumentError
@@ -189,12 +190,17 @@ class TaskLogReader:
                     yield from self._state.requested_partial_lines()
 
     def _both_stages(self) -> Generator[Items]:
-        with closing(self._existing_runner.items(self._existing.read())) as existing:
-            for _, items in existing:
-                yield items
+        yield from self._items(self._existing.read())
         if self._options.follow and not self._state.is_closed:
             self._future = FutureLines(self._cluster, self._state)
             yield from self._future.run()
+            if self._future.lacks_existing_lines():
+                yield from self._items(self._existing.read_rest())
+
+    def _items(self, operation: ItemOperation[Batch, None]) -> Generator[Items]:
+        with closing(self._existing_runner.items(operation)) as batches:
+            for _, items in batches:
+                yield items
 
 
 class _Lines(itertools.chain[LogEntry]):

@@ -39,11 +39,12 @@ class AsyncFutureLines:
         self._connection = connection
         self._state = state
         self._driver: AsyncioDriver[Server] | None = None
+        self._follow = new_follow(state)
         self._until = min(state.options.until, state.options.follow_until)
 
     async def run(self) -> AsyncGenerator[Items]:
         """Yield batches of items as they arrive. An empty batch means that no more data has arrived yet."""
-        state, follow = self._state, new_follow(self._state)
+        state, follow = self._state, self._follow
         servers = _ClientServers(self._connection, state)
         driver = AsyncioDriver(
             follow, servers, _statuses(self._connection, state, follow), buffered_messages=_BUFFERED_MESSAGES
@@ -66,6 +67,12 @@ class AsyncFutureLines:
                     instructions += driver.report(WorkerLost(stream))
         finally:
             await driver.close()
+
+    def lacks_existing_lines(self) -> bool:
+        """Return whether some existing lines may be unread after `run`. This is the case if `run` stopped at the end
+        time of the filter, because a server may have been out of reach until then.
+        """
+        return not self._follow.is_over and self._state.options.is_follow_over()
 
     def wake(self) -> None:
         """Let the iteration over `run` return soon, even if no data arrives."""
