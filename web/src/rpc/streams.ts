@@ -73,6 +73,7 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
       let isFirst = true;
       const used = sessionPath();
       const watchdog = new Watchdog(signal);
+      const open = new AbortController();
       try {
         await openStream(
           method,
@@ -85,6 +86,12 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
               backoff.reset();
               streamWorks(stream);
               staying = setTimeout(() => streamContinues(stream), STAYING_MS);
+              void untilLook(AbortSignal.any([signal, open.signal])).then((hasLooked) => {
+                if (!hasLooked) return;
+                // The stream has its turn now, and keeps its connection.
+                noteLook();
+                streamContinues(stream);
+              });
               onOpen?.();
             }
             onMessage(message);
@@ -107,6 +114,7 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
         streamBroke(stream, { sinceMs, retryAtMs: Date.now() + waitMs, why: failure.reason && failure.text });
         await pauseBeforeRetry(waitMs, signal);
       } finally {
+        open.abort();
         clearTimeout(staying);
         watchdog.stop();
       }
