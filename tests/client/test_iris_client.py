@@ -347,8 +347,8 @@ def test_ctrl_c_ends_a_wait_at_once(shared_cluster: LocalServer, stream_logs: bo
         "from iris.client import IrisClient\n"
         "client = IrisClient.remote(sys.argv[1])\n"
         "job = client.run(['sh', '-c', 'echo up; exec sleep 300'])\n"
-        "print(job.job_id, flush=True)\n"
-        "try:\n"
+        "try:\n"  # The signal may come before the call of `wait` has begun.
+        "    print(job.job_id, flush=True)\n"
         f"    client.wait(job.job_id, stream_logs={stream_logs})\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted', flush=True)\n"
