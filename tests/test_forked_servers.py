@@ -20,7 +20,8 @@ PROGRAM = """
 import time
 from iris.cluster.client.server_process import LocalCluster
 with open("pid", "w") as file:
-    file.write(str(LocalCluster(1).start().process.pid) + "\\n")
+    process = LocalCluster(1).start().process
+    file.write(f"{process.pid} {type(process).__name__}\\n")
 time.sleep(600)
 """
 
@@ -89,7 +90,9 @@ def test_forked_server_ends_when_its_program_is_killed(tmp_path: Path, preloaded
     found = tmp_path / "pid"
     with open(os.devnull, "r+b") as nothing:
         program = preloaded.start([], os.environ, tmp_path, [nothing.fileno()] * 3, script=script)
-    pid = int(wait_until(lambda: found.exists() and found.read_text().endswith("\n") and found.read_text(), "the pid"))
+    text = wait_until(lambda: found.exists() and found.read_text().endswith("\n") and found.read_text(), "the pid")
+    pid, kind = int(text.split()[0]), text.split()[1]
+    assert kind == PreloadedProcess.__name__, "the program has the same attributes as the template"
     assert is_alive(pid)
     program.kill()
     program.wait()
