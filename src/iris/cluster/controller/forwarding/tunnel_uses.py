@@ -68,7 +68,7 @@ class TunnelUses:
             key: The tunnel.
             user: The caller.
             resumes: Whether the client continues a tunnel that it opened earlier. The opening of such a tunnel is not
-                recorded again, even if an earlier process of the controller has recorded it.
+                recorded again. After a restart of the controller, an earlier process has recorded it.
         """
         use = self._uses.get(key)
         if use is None:
