@@ -93,7 +93,7 @@ class LogMethods:
             start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
                 all lines.
             end_ms: Return only lines that were finished up to this time, inclusive. 0: all lines. With `follow`, the
-                iterator ends soon after this time.
+                iterator ends soon after this time. If a server is out of reach then, the iterator waits for it.
             max_lines: End after the first N lines that pass all other filters. 0: no limit.
             tail: Begin with the last N existing lines that pass all other filters. None: all lines.
             sources: Return only lines of these sources. The sources are `stdout`, `stderr` and `build`. Empty: all
