@@ -86,5 +86,5 @@ if not TYPE_CHECKING:  # Type checkers must not see this function: they would ac
 
 
 def __dir__() -> list[str]:
-    """Return the names of the module, with the names that are not imported yet."""
+    """Return the names of this package, including the public names that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -198,7 +198,7 @@ def _real(value: object) -> float | None:
         # The number is too large for a float. The result is not `math.inf`, because `math.inf` means no limit.
         return sys.float_info.max if value > 0 else -sys.float_info.max  # type: ignore[operator]
     except ValueError:
-        return math.nan  # The value is a signaling NaN of the module `decimal`.
+        return math.nan  # `float` refuses only a signaling NaN of the module `decimal`.
 
 
 def _bounds(most: float, above_zero: bool) -> str:
@@ -212,7 +212,7 @@ def _duration_advice(value: object) -> str:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a flag, which must be True or False. The booleans of numpy are accepted.
+    """Check that an argument is True or False, and return it as a `bool`. Booleans of numpy are accepted, too.
 
     Raises:
         InvalidArgumentError: The value is neither True nor False.
@@ -248,7 +248,8 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
 
 
 def check_utf8(what: str, text: str) -> None:
-    """Refuse text that cannot be encoded in UTF-8. For example, a file name that Python has read may be such text.
+    """Check that text can be encoded in UTF-8. A file name that Python has read may contain bytes that are not valid
+    UTF-8, and then cannot be encoded.
 
     Raises:
         InvalidArgumentError: The text cannot be encoded in UTF-8.
@@ -262,7 +263,7 @@ def check_utf8(what: str, text: str) -> None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[Choice], *, none: str = "") -> Choice:
-    """Return an argument that must be one of several words.
+    """Check that an argument is one of the accepted words, and return it.
 
     Raises: InvalidArgumentError: The value is not one of the words.
     """
@@ -401,7 +402,7 @@ def check_task_id(value: object, name: str = "task_id") -> str:
 
 
 def check_callable(name: str, value: Kind, *, none: str = "") -> Kind:
-    """Return an argument that must be callable.
+    """Check that an argument can be called, and return it.
 
     Raises:
         InvalidArgumentError: The value cannot be called.
@@ -412,7 +413,7 @@ def check_callable(name: str, value: Kind, *, none: str = "") -> Kind:
 
 
 def check_instance(name: str, value: object, kind: type[Kind], advice: str = "") -> Kind:
-    """Return an argument that must be an object of a given class.
+    """Check that an argument is an object of a given class, and return it.
 
     Raises:
         InvalidArgumentError: The argument is an object of another class.
@@ -424,10 +425,10 @@ def check_instance(name: str, value: object, kind: type[Kind], advice: str = "")
 
 
 def check_token(value: str | Callable[[], str] | None) -> str | Callable[[], str] | None:
-    """Return an argument that must be a token or a function that returns a token.
+    """Check that the argument `token` is a text, a function, or None, and return it.
 
     Raises:
-        InvalidArgumentError: The value is neither a token nor a function.
+        InvalidArgumentError: The argument is neither a text, a function, nor None.
     """
     if value is None or callable(value):
         return value

@@ -300,10 +300,8 @@ def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of the cause and so on. If the causes form a circle, each error is yielded
-    only once.
-
-    Causes form a circle if an error is raised from an error that was raised while the first error was handled.
+    """Yield an error, its cause, the cause of the cause and so on. Each error is yielded only
+    once, because errors can be the causes of each other.
     """
     found: list[BaseException] = []
     link: BaseException | None = error

@@ -46,8 +46,7 @@ VARIABLE = "IRIS_FAILPOINTS"
 NAMES = frozenset(
     {
         # The following names are failpoints of the controller.
-        # Failpoints around the commit of a transaction to the database.
-        "store.commit.before",
+        "store.commit.before",  # Failpoints around the commit of a transaction to the database.
         "store.commit.after",
         "migrate.before",  # Failpoints around the migration of the jobs of an older database.
         "migrate.after",
@@ -143,7 +142,7 @@ class Failpoint:
         elif self.action == "delay":
             time.sleep(self.delay_ms / 1000)
         elif self.action == "error":
-            raise UnavailableError(f"failpoint {self.name}")
+            raise UnavailableError(f"{VARIABLE} makes the failpoint {self.name} raise this error")
         else:
             raise MessageDropped(self.name)
 

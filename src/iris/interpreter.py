@@ -29,10 +29,10 @@ def resume_collector() -> None:
 
 
 def prepare_quick_exit() -> None:
-    """Register the last step of `quick_exit`. Call this function first in a program.
+    """Register the `atexit` function with which `quick_exit` ends the process. Call this function first in a program.
 
-    Python calls `atexit` functions in reverse order. Therefore functions that are registered before this call do not
-    run in a quick exit.
+    Python calls `atexit` functions in reverse order. Therefore `quick_exit` skips the functions that were registered
+    before this call.
     """
     global _is_prepared
     if not _is_prepared:

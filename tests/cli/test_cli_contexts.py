@@ -111,7 +111,7 @@ def test_names_of_contexts_are_completed(user_iris: Iris, shared_cluster: LocalS
     assert offered("logout", "x") == []
 
 
-def test_context_option_overrides_the_job_file_and_logout_removes_the_context(
+def test_context_option_overrides_the_context_that_a_job_file_names(
     user_iris: Iris, shared_cluster: LocalServer
 ) -> None:
     login(user_iris, shared_cluster.address, "--name", "one", secret=token("user", name="ana"))

@@ -79,7 +79,7 @@ def test_exec_of_a_command_that_cannot_start_names_the_reason(
 
 
 @pytest.mark.parametrize(("word", "is_task"), [("1", True), ("2", False)])
-def test_exec_with_a_task_number_after_the_job_names_the_task(
+def test_exec_with_a_task_number_as_the_command_suggests_the_id_of_the_task(
     remote_iris: Iris, job: Job, word: str, is_task: bool
 ) -> None:
     error = remote_iris("exec", job.job_id, word, "--", "sort", code=127).stderr

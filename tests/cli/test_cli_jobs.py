@@ -100,7 +100,7 @@ def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> N
     assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
 
 
-def test_job_waits_for_the_jobs_in_its_argument_after(remote_iris: Iris) -> None:
+def test_run_with_option_after_waits_for_the_named_jobs(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600")
     then = remote_iris.detach("exit 0", "--after", f"{name}:any")
     never = remote_iris.detach("exit 0", "--after", name)
@@ -115,7 +115,7 @@ def test_job_waits_for_the_jobs_in_its_argument_after(remote_iris: Iris) -> None
     assert f"--after names job {name} with two different conditions" in both
 
 
-def test_status_shows_the_retry_pause_and_the_time_of_a_job(remote_iris: Iris) -> None:
+def test_job_timeout_ends_a_job_with_retry_pauses(remote_iris: Iris) -> None:
     limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "4s")
     name = remote_iris.detach("exit 5", *limits)
     job = remote_iris.wait_for(name, "FAILED")
@@ -219,7 +219,7 @@ def test_number_without_a_unit_means_seconds_for_every_time_option(remote_iris: 
         ("--name", " ", "begins or ends with a space"),
     ],
 )
-def test_option_out_of_bounds_is_refused_by_its_name_before_a_cluster_starts(
+def test_error_for_an_option_out_of_bounds_names_the_option_and_no_cluster_starts(
     iris: Iris, option: str, value: str, problem: str
 ) -> None:
     done = iris("run", option, value, "--", "true", code=2)
@@ -232,7 +232,7 @@ def test_time_limit_of_years_is_accepted(remote_iris: Iris, option: str) -> None
     assert remote_iris("run", option, "3650d", "--", "echo", "done").stdout == "done\n"
 
 
-def test_logs_of_a_tree_name_the_job_of_each_line(remote_iris: Iris) -> None:
+def test_logs_of_a_job_tree_name_the_job_of_each_line(remote_iris: Iris) -> None:
     name = unique("tree")
     program = (
         "from iris.client import IrisClient; client = IrisClient.remote(); print('root', flush=True);"

@@ -23,7 +23,7 @@ Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
         ("--log-location", ("", " ")),
     ],
 )
-def test_invalid_log_option_is_refused_by_its_name(iris: Iris, option: str, values: tuple[str, ...]) -> None:
+def test_error_for_an_invalid_log_option_names_the_option(iris: Iris, option: str, values: tuple[str, ...]) -> None:
     for value in values:
         assert f"Invalid value for '{option}': " in iris("up", "--port", "0", f"{option}={value}", code=2).stderr
     assert iris.json("down")["stopped"] is False

@@ -54,7 +54,7 @@ def test_logs_shows_all_attempts_or_one_attempt(remote_iris: Iris) -> None:
     assert "has an attempt 2: no task has had more than 2" in remote_iris("logs", name, "--attempt", "2", code=1).stderr
 
 
-def test_logs_of_an_attempt_shows_only_the_tasks_that_had_it(remote_iris: Iris) -> None:
+def test_logs_with_option_attempt_shows_only_tasks_that_had_this_attempt(remote_iris: Iris) -> None:
     script = 'echo $IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID; [ "$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID" != 1.0 ]'
     name = remote_iris.detach(script, "--replicas", "3", "--independent", "--retries", "1")
     remote_iris.wait_for(name, "SUCCEEDED")
@@ -369,7 +369,7 @@ def test_iris_logs_f_of_a_killed_job_exits_with_the_same_code_as_iris_run(remote
     assert f"job {name} ended as KILLED" in follow.stderr
 
 
-def test_iris_logs_f_of_one_attempt_exits_with_its_code(remote_iris: Iris) -> None:
+def test_iris_logs_f_of_one_attempt_exits_with_the_code_of_the_attempt(remote_iris: Iris) -> None:
     name = remote_iris.detach("exit $((4 - 4 * IRIS_ATTEMPT_ID))", "--retries", "1")
     remote_iris("logs", "-f", name)
     remote_iris("logs", "-f", "--attempt", "1", name)

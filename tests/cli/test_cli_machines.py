@@ -100,7 +100,7 @@ def test_unreachable_engine_is_reported_beside_its_last_known_machines(
     assert "out of reach" in done.stderr
 
 
-def test_hundreds_of_machines_are_summed_up_and_cut_to_the_first(iris: Iris, tmp_path: Path) -> None:
+def test_machines_command_sums_up_hundreds_of_machines_and_lists_only_the_first(iris: Iris, tmp_path: Path) -> None:
     engine = FakeEngine({f"m{number:03}": Resources.of(number % 7 + 1, GIB) for number in range(500)})
     with serving(engine, Store(None)) as controller:
         env = {"IRIS_CONTROLLER_ADDRESS": controller.address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}

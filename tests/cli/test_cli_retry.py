@@ -27,7 +27,7 @@ def test_retry_shows_the_lines_of_the_new_job_and_exits_with_its_code(remote_iri
     assert "no job named" in remote_iris("retry", "§", code=125).stderr
 
 
-def test_run_with_a_taken_name_replaces_or_shows_the_earlier_job_as_the_option_says(remote_iris: Iris) -> None:
+def test_run_with_a_taken_name_shows_the_earlier_job_with_reuse_and_replaces_it_with_replace(remote_iris: Iris) -> None:
     name = unique("again")
     remote_iris("run", "--name", name, "--", "echo", "first")
     assert remote_iris("run", "--name", name, "--reuse", "--", "echo", "second").stdout == "first\n"
@@ -58,7 +58,7 @@ def seen(iris: Iris) -> list[str]:
     return texts
 
 
-def test_edited_submission_is_submitted_with_its_changes_and_kept_secrets(remote_iris: Iris) -> None:
+def test_rerun_with_edit_submits_the_changes_and_keeps_secret_variables(remote_iris: Iris) -> None:
     options = ("-n", "2", "--independent", "--memory", "64MiB", "-e", "SECRET=hidden", "-e", "LR=1")
     first = remote_iris.detach('echo "$SECRET $LR $MORE $IRIS_NUM_TASKS"', *options)
     remote_iris("wait", first)
@@ -73,7 +73,7 @@ def test_edited_submission_is_submitted_with_its_changes_and_kept_secrets(remote
     assert {"LR", "MORE", "SECRET"} <= set(submission["environment"])
 
 
-def test_edited_file_that_is_not_utf8_is_refused(remote_iris: Iris) -> None:
+def test_rerun_with_an_edited_file_that_is_not_utf8_is_refused(remote_iris: Iris) -> None:
     name = remote_iris.detach("true")
     script = """printf '# \\377\n' >> "$1" """
     refused = remote_iris("retry", name, "--edit", code=125, **editor(remote_iris, script)).stderr

@@ -39,7 +39,7 @@ def test_run_of_one_task_shows_its_lines_without_labels(iris: Iris) -> None:
     assert done.stderr == "err\n"
 
 
-def test_run_of_several_tasks_labels_lines_and_exits_as_the_first_failed_task(iris: Iris) -> None:
+def test_run_of_several_tasks_labels_lines_and_exits_with_the_code_of_the_first_failed_task(iris: Iris) -> None:
     done = iris(
         "run",
         "--replicas",
@@ -163,7 +163,7 @@ def test_run_exits_with_the_code_of_the_failed_task(remote_iris: Iris, script: s
     assert f"iris logs {name} --task 0" in done.stderr
 
 
-def test_commands_that_iris_names_quote_the_job_for_a_shell(remote_iris: Iris) -> None:
+def test_job_names_in_suggested_commands_are_quoted_for_a_shell(remote_iris: Iris) -> None:
     name = unique("it's two words")
     detached = remote_iris("run", "--detach", "--name", name, *sh("exit 3")).stderr
     command = detached.partition("its lines: ")[2]
@@ -333,7 +333,7 @@ def test_ctrl_c_only_detaches_from_a_job_on_a_running_cluster(remote_iris: Iris)
         (["up", "--workers", "0"], "--workers"),
     ],
 )
-def test_invalid_option_of_iris_run_is_refused_by_its_name(iris: Iris, words: list[str], text: str) -> None:
+def test_error_for_an_invalid_option_of_iris_run_names_the_option(iris: Iris, words: list[str], text: str) -> None:
     assert text in iris(*words, code=2).stderr
 
 
@@ -343,7 +343,7 @@ def test_address_option_is_accepted_before_and_after_the_command(iris: Iris) -> 
     assert "iris up" in iris("ps", code=1).stderr
 
 
-def test_run_that_a_timeout_ends_exits_with_124_as_do_wait_and_attach(remote_iris: Iris) -> None:
+def test_run_wait_attach_and_logs_exit_with_124_if_a_timeout_has_ended_the_job(remote_iris: Iris) -> None:
     name = unique("late")
     assert "timeout" in remote_iris("run", "--name", name, "--timeout", "1s", "--", "sleep", "1000", code=124).stderr
     remote_iris("wait", name, code=124)

@@ -52,7 +52,7 @@ def test_slow_task_reads_a_file_from_stdin_completely(iris: Iris) -> None:
     assert done.stdout.decode().strip() == hashlib.sha256(data[1000:]).hexdigest(), done
 
 
-def test_endless_input_does_not_outlive_a_task_that_ignores_it(iris: Iris) -> None:
+def test_run_with_endless_input_ends_when_its_task_ends(iris: Iris) -> None:
     yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
     try:
         assert feed(iris, None, "--", "sh", "-c", "exit 3", stdin=yes.stdout).returncode == 3

@@ -202,7 +202,7 @@ def test_second_cluster_in_the_same_state_directory_is_refused(iris: Iris, tmp_p
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
 
 
-def test_advertised_address_of_a_forwarded_port_is_used_by_all_callers(iris: Iris) -> None:
+def test_clients_and_tasks_use_the_address_of_the_option_advertise(iris: Iris) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with LossyProxy(f"http://127.0.0.1:{port}") as forwarded:

@@ -54,7 +54,9 @@ def kill_server(up: dict[str, Any]) -> None:
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
 
 
-def test_copy_of_a_running_cluster_leaves_its_tasks_alone(iris: Iris, elsewhere: Iris, tmp_path: Path) -> None:
+def test_copied_state_directory_of_a_running_cluster_does_not_affect_the_tasks_of_the_original(
+    iris: Iris, elsewhere: Iris, tmp_path: Path
+) -> None:
     up = iris.json("up", "--port", "0", "--workers", "2", "--state-dir", "state")
     pid = run_task(iris, "goes-on")
     iris("run", "--detach", "--name", "waits", "--cpu", "1", "--replicas", "1", "--", "true")
@@ -87,7 +89,7 @@ def test_copy_of_a_running_cluster_leaves_its_tasks_alone(iris: Iris, elsewhere:
     assert again["copied"] is None
 
 
-def test_workers_of_a_killed_original_do_not_obey_a_copy_on_its_port(
+def test_workers_of_a_killed_cluster_refuse_the_controller_of_a_copied_state_directory_on_the_same_port(
     iris: Iris, elsewhere: Iris, tmp_path: Path
 ) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
@@ -115,7 +117,9 @@ def test_workers_of_a_killed_original_do_not_obey_a_copy_on_its_port(
     finish(iris, "goes-on")
 
 
-def test_copy_of_a_killed_cluster_leaves_its_attempts_alone(iris: Iris, elsewhere: Iris, tmp_path: Path) -> None:
+def test_down_in_a_copied_state_directory_does_not_end_the_attempts_of_a_killed_cluster(
+    iris: Iris, elsewhere: Iris, tmp_path: Path
+) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     pid = run_task(iris, "goes-on")
     kill_server(up)
@@ -133,7 +137,7 @@ def test_copy_of_a_killed_cluster_leaves_its_attempts_alone(iris: Iris, elsewher
     finish(iris, "goes-on")
 
 
-def test_down_in_a_copied_home_leaves_the_original_alone(iris: Iris, tmp_path: Path) -> None:
+def test_down_in_a_copied_home_directory_does_not_end_the_original_cluster(iris: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0")
     pid = run_task(iris, "goes-on")
     other = iris.under_another_home(tmp_path / "elsewhere")
@@ -167,7 +171,9 @@ def test_restarted_or_moved_state_directory_is_not_treated_as_a_copy(iris: Iris,
     assert iris.json("status", name)["state"] == "SUCCEEDED"
 
 
-def test_taken_over_copy_continues_the_jobs_and_accepts_the_tokens_of_its_original(iris: Iris, tmp_path: Path) -> None:
+def test_up_with_take_over_continues_the_jobs_of_a_restored_state_directory_and_accepts_its_tokens(
+    iris: Iris, tmp_path: Path
+) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     token = iris("token", "create", "ana").stdout.strip().splitlines()[-1].removeprefix("IRIS_TOKEN=")
     run_task(iris, "goes-on")

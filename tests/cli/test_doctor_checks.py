@@ -168,7 +168,7 @@ def test_doctor_accepts_a_worker_that_only_this_machine_cannot_reach() -> None:
         ({"version": "9.9.0"}, "version", Status.PROBLEM),
     ],
 )
-def test_doctor_gives_advice_about_a_worker_that_could_be_improved(
+def test_doctor_gives_advice_about_a_worker_with_an_unfavourable_setting(
     change: dict[str, str | int], check: str, status: Status
 ) -> None:
     changed = healthy_worker()
@@ -195,7 +195,7 @@ def test_doctor_compares_the_clocks_of_workers_with_the_clock_of_the_controller(
     )
 
 
-def test_doctor_text_joins_good_findings_of_one_subject_and_shows_advice_below_the_others() -> None:
+def test_doctor_prints_good_findings_of_one_subject_on_one_line_and_each_problem_with_its_advice() -> None:
     findings = [
         Finding("a", "controller", Status.OK, "one"),
         Finding("b", "controller", Status.OK, "two"),

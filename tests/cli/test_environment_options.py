@@ -38,7 +38,7 @@ def test_file_of_variables_has_one_variable_in_each_line(tmp_path: Path, monkeyp
     }
 
 
-def test_file_of_variables_with_an_invalid_line_is_refused_by_its_line(tmp_path: Path) -> None:
+def test_error_for_an_invalid_line_in_a_file_of_variables_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "job.env"
     file.write_text("A=1\nNOT_SET_HERE\n")
     with pytest.raises(InvalidArgumentError, match=r"line 2 of '.*job.env': the variable 'NOT_SET_HERE' is not set"):

@@ -68,7 +68,7 @@ def test_line_of_an_event_names_its_task_and_its_details() -> None:
     assert subject_of(pb.Controller.Event(worker_id="w")) == "w"
 
 
-def test_line_of_an_event_that_a_user_caused_names_the_user_and_no_tunnel() -> None:
+def test_line_of_an_event_names_the_user_who_caused_the_event_but_no_tunnel_id() -> None:
     fields = {"command": "sort", "role": "admin", "tunnel_id": "0123456789abcdef"}
     event = pb.Controller.Event(name="exec.used", job_id="a", task_index=0, attempt_id=0, owner="root", fields=fields)
     assert details_of(event) == "by root, command=sort"

@@ -91,7 +91,7 @@ def test_resource_of_kubectl_that_is_not_a_job_gets_a_hint(remote_iris: Iris) ->
     assert "'iris top' shows the tasks that run" in remote_iris("top", "pods", code=1).stderr
 
 
-def test_tables_of_hints_contain_no_word_or_option_that_iris_has() -> None:
+def test_tables_of_hints_contain_no_command_or_option_that_is_valid_in_iris() -> None:
     assert [word for word in COMMANDS if command_named(word)] == []
     assert [key for key in OPTIONS if key[0] != ANY and key[1] in options_of(key[0])] == []
 

@@ -54,7 +54,7 @@ def test_each_key_of_a_job_file_is_read(tmp_path: Path) -> None:
         ("replicas", "is not valid TOML"),
     ],
 )
-def test_job_file_with_a_mistake_is_refused_by_its_key(tmp_path: Path, text: str, problem: str) -> None:
+def test_error_for_a_mistake_in_a_job_file_names_the_key(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "job.toml").write_text(text)
     with pytest.raises(InvalidArgumentError) as caught:
         read_job_file(tmp_path / "job.toml", run)

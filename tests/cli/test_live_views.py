@@ -72,7 +72,7 @@ def test_watched_jobs_are_redrawn_in_place_on_a_terminal_until_ctrl_c(remote_iri
     assert terminal.exit_code() == 130
 
 
-def test_watched_jobs_in_a_pipe_have_one_line_for_each_change_and_never_lack_a_job(
+def test_watched_jobs_in_a_pipe_have_one_line_for_each_change_and_every_line_has_the_job(
     remote_iris: Iris, tmp_path: Path
 ) -> None:
     name = remote_iris.detach(blocked(tmp_path / "go"))

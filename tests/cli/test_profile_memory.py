@@ -88,7 +88,7 @@ def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(
     assert "has no memory profile, because its outputs are not stored: the attempt ended before" in shown
 
 
-def test_command_that_an_input_has_changed_to_another_program_is_refused_before_it_starts() -> None:
+def test_memory_profile_of_a_command_that_is_not_a_python_program_fails_before_the_start() -> None:
     with pytest.raises(NotStartedError, match="profile_memory needs a Python program, got 'python -'"):
         asyncio.run(check_memray(["python", "-"], "/", {}))
 
@@ -110,7 +110,7 @@ def test_error_for_a_job_without_a_memory_profile_names_the_next_step(remote_iri
     assert "submit the job with 'iris run --profile-memory'" in remote_iris("profile", "--memory", job, code=1).stderr
 
 
-def test_error_for_a_missing_memory_profile_names_only_the_cause_that_applies(
+def test_error_for_a_missing_memory_profile_states_whether_the_job_still_runs_or_was_terminated(
     remote_iris: Iris, client: IrisClient
 ) -> None:
     job = client.run([sys.executable, "-c", "import time; time.sleep(600)"], name=unique("long"), profile_memory=True)
@@ -126,7 +126,7 @@ def test_error_for_a_missing_memory_profile_names_only_the_cause_that_applies(
 
 
 @pytest.mark.parametrize("name", ["memory.svg", "memory.JSON"])
-def test_file_of_a_format_that_a_memory_profile_does_not_have_is_refused(name: str) -> None:
+def test_output_file_for_a_memory_profile_with_an_unsupported_format_is_refused(name: str) -> None:
     answer = CliRunner().invoke(profile, ["--memory", "train", "-o", name])
     assert answer.exit_code == 2
     assert "give --output memory.html" in answer.output

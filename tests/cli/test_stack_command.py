@@ -27,7 +27,7 @@ hold("hunter2")'
 """
 
 
-def test_stack_shows_stacks_with_variables_on_request_and_fails_if_no_task_is_readable(remote_iris: Iris) -> None:
+def test_stack_command_shows_variables_on_request_and_fails_if_no_stack_can_be_read(remote_iris: Iris) -> None:
     name = remote_iris.detach(_SCRIPT, "-n", "2")
 
     def groups() -> list[Any]:
@@ -58,7 +58,7 @@ def test_errors_of_stack_and_profile_for_an_ended_job_mention_describe_and_logs(
 
 
 @pytest.mark.parametrize("whole_calls", [0, 2])
-def test_interrupt_of_a_profile_keeps_the_samples_of_the_whole_calls(whole_calls: int) -> None:
+def test_interrupted_profile_keeps_the_samples_of_its_completed_calls(whole_calls: int) -> None:
     sampled = cluster_pb2.SampleStacksResponse(
         frames=[cluster_pb2.StackFrame(function="spin", file="a.py", line=1)],
         stacks=[cluster_pb2.SampledStack(frames=[0], samples=7)],

@@ -94,7 +94,9 @@ def test_call_with_refused_token_is_repeated_with_the_next_token(shared_cluster:
     assert next(given, None) is None
 
 
-def test_all_threads_continue_after_their_calls_are_refused_at_once(shared_cluster: LocalServer) -> None:
+def test_calls_of_several_threads_succeed_with_a_new_token_after_the_old_token_is_refused(
+    shared_cluster: LocalServer,
+) -> None:
     current = [token("reader", ttl_s=-100)]
     answers: list[int] = []
 

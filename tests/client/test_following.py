@@ -309,7 +309,7 @@ def test_following_the_logs_of_many_tasks_gets_every_line(client: IrisClient, ro
         check_end(stream.ends, writing, task_index=index)
 
 
-def test_cursor_together_with_another_attempt_id_is_refused(client: IrisClient) -> None:
+def test_cursor_of_one_attempt_with_the_id_of_another_attempt_is_refused(client: IrisClient) -> None:
     job = client.run(["sh", "-c", "echo $IRIS_ATTEMPT_ID; exit $((1 - IRIS_ATTEMPT_ID))"], max_retries_failure=1)
     job.wait(timeout=60)
     first, second = job.logs()
@@ -332,7 +332,7 @@ def test_following_the_log_of_a_retried_task_does_not_end(client: IrisClient) ->
     job.wait(raise_on_failure=False)
 
 
-def test_raw_bytes_of_a_log_stream_after_its_first_line_are_refused(client: IrisClient) -> None:
+def test_switching_a_log_stream_to_raw_bytes_after_its_first_line_is_refused(client: IrisClient) -> None:
     job = client.run(["echo", "hello"])
     job.wait()
     stream = job.logs()

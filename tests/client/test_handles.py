@@ -103,7 +103,7 @@ def test_list_of_tasks_is_shown_as_a_table(jobs: dict[str, Job]) -> None:
     assert isinstance(tasks, list)
 
 
-def test_lists_of_statuses_are_lists_of_messages_shown_as_tables(jobs: dict[str, Job], client: IrisClient) -> None:
+def test_lists_of_status_messages_are_printed_as_tables(jobs: dict[str, Job], client: IrisClient) -> None:
     tasks, listed = client.list_tasks(jobs["bad"]), client.list_jobs()
     assert tasks == [client.task_status(jobs["bad"], index) for index in range(2)]
     assert type(tasks[0]) is cluster_pb2.TaskStatus
@@ -170,7 +170,7 @@ def test_table_of_a_job_shows_failed_tasks_first() -> None:
     assert [row[1] for row in table.rows] == ["FAILED", "WORKER_FAILED", "RUNNING", "PENDING", "SUCCEEDED"]
 
 
-def test_async_handle_answers_state_done_and_exit_code(jobs: dict[str, Job], shared_cluster: LocalServer) -> None:
+def test_async_job_handle_returns_state_done_and_exit_code(jobs: dict[str, Job], shared_cluster: LocalServer) -> None:
     async def ask() -> None:
         async with AsyncIrisClient.remote(shared_cluster.address) as client:
             job = client.job(jobs["bad"].job_id)
@@ -197,7 +197,7 @@ def test_state_of_an_async_handle_without_await_is_refused(shared_cluster: Local
             use()
 
 
-def test_names_of_the_iris_package_are_the_objects_of_their_modules() -> None:
+def test_public_names_of_the_iris_package_are_the_same_objects_as_in_their_modules() -> None:
     from iris import versions
     from iris.client.aio import AsyncJob
     from iris.cluster.types import ResourceSpec, get_job_info

@@ -91,7 +91,7 @@ def test_record_read_in_pieces_becomes_the_same_entries(piece_bytes: int) -> Non
     assert in_pieces.received == Position(2, (15, 0, 0))
 
 
-def test_line_longer_than_the_longest_part_is_returned_in_parts() -> None:
+def test_line_longer_than_the_limit_is_returned_in_parts() -> None:
     reader = LineReader(JOB, 3, Position(2), whole=True, longest=4)
     entries = [*read(reader, encode(OUT, 17, 0, b"abc")), *read(reader, encode(OUT, 18, 3, b"def"))]
     entries += read(reader, encode(OUT, 19, 6, b"g\n"))
@@ -438,7 +438,7 @@ def test_log_reader_with_the_position_of_any_line_continues_after_the_line(seed:
 
 
 @for_each_seed(10)
-def test_log_reader_with_the_position_of_any_part_of_a_bar_continues_after_it(seed: int) -> None:
+def test_log_reader_that_starts_after_any_part_of_a_progress_bar_returns_the_remaining_bytes(seed: int) -> None:
     """Where a bar is cut depends on where reading began; its bytes do not."""
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=True)
@@ -653,7 +653,7 @@ def test_reader_makes_at_most_the_given_number_of_entries_at_a_time() -> None:
     assert b"".join(shown(itertools.chain(*batches))) == data
 
 
-def test_block_of_log_lines_has_the_bytes_and_the_position_of_its_lines() -> None:
+def test_lines_returned_in_blocks_have_the_same_bytes_and_cursors_as_single_lines() -> None:
     frames = [
         encode(OUT, 1000, 0, b"one\ntwo\nthr"),
         encode(ERR, 1001, 0, b"error\n"),

@@ -106,14 +106,14 @@ def test_map_returns_the_values_in_the_order_of_the_inputs(client: IrisClient) -
     assert list(client.map(square, [])) == []
 
 
-def test_map_handle_waits_for_the_end_and_has_the_state_of_the_job(client: IrisClient) -> None:
+def test_map_handle_has_the_state_of_its_job_after_waiting(client: IrisClient) -> None:
     mapping = client.submit_map(abs, [-1, 2], chunk=1)
     status = mapping.wait(60, progress=False)
     assert status.state == mapping.job.status().state
     assert mapping.state == "SUCCEEDED"
 
 
-def test_starmap_passes_several_arguments_and_kwargs_are_shared(client: IrisClient) -> None:
+def test_starmap_passes_several_arguments_and_map_passes_kwargs_to_each_call(client: IrisClient) -> None:
     assert list(client.starmap(pow, [(2, 3), [3, 2]])) == [8, 9]
     assert list(client.map(scaled, [1, 2], kwargs={"factor": 10}, chunk=2)) == [10, 20]
     assert list(client.map(plus_one, [1, 2], chunk=2)) == [2, 3]
@@ -157,13 +157,15 @@ def test_input_that_ends_the_process_does_not_make_the_other_inputs_fail(client:
         assert how in str(results[index])
 
 
-def test_failed_inputs_are_retried_up_to_max_retries_failure_times(client: IrisClient, tmp_path: Path) -> None:
+def test_map_returns_all_values_if_failed_inputs_succeed_at_their_retry(client: IrisClient, tmp_path: Path) -> None:
     inputs = [(str(tmp_path), x) for x in range(4)]
     assert list(client.starmap(fails_at_first, inputs, chunk=4, max_retries_failure=1)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("ways", ["raise die die", "raise raise die", "exit raise die", "exit exit exit"])
-def test_failed_input_is_tried_as_often_as_its_retries_allow(client: IrisClient, tmp_path: Path, ways: str) -> None:
+def test_input_that_always_fails_is_tried_once_and_then_max_retries_failure_times(
+    client: IrisClient, tmp_path: Path, ways: str
+) -> None:
     inputs = [(str(tmp_path / "calls"), ways.split())]
     (result,) = client.starmap(fails_in_ways, inputs, max_retries_failure=2, return_exceptions=True)
     assert isinstance(result, ResultError)
@@ -270,7 +272,7 @@ def test_map_names_the_input_that_cannot_be_sent(client: IrisClient) -> None:
         client.submit_map(square, [1, threading.Lock()])
 
 
-def test_command_with_inputs_gets_the_text_of_its_task(client: IrisClient) -> None:
+def test_each_task_of_a_command_with_inputs_gets_one_input_as_text(client: IrisClient) -> None:
     job = client.run(
         ["sh", "-c", 'echo "$0=$IRIS_INPUT"', "<{}>"], inputs=["a b", "ü"], coscheduled=False, max_parallel=1
     )

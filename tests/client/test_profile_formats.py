@@ -98,7 +98,7 @@ def test_table_of_a_profile_without_samples_names_the_next_command() -> None:
 
 
 @pytest.mark.parametrize(("samples", "has_hint"), [(0, True), (9, True), (10, False)])
-def test_profile_with_fewer_than_one_percent_of_the_samples_points_to_idle(samples: int, has_hint: bool) -> None:
+def test_table_of_a_profile_with_almost_no_samples_recommends_the_option_idle(samples: int, has_hint: bool) -> None:
     tasks = (ProfiledTask("train/task-0", 0, samples), ProfiledTask("train/task-1", 1, 0, "NOT_PYTHON", "not Python"))
     profile = Profile("train", 10, 100, {(MAIN,): samples} if samples else {}, tasks)
     assert ("--idle" in str(profile)) == has_hint

@@ -108,7 +108,7 @@ def test_wait_in_a_pipe_prints_progress_only_if_requested(
     assert default.communicate() == never.communicate() == ("", "")
 
 
-def test_progress_and_printed_lines_exclude_each_other(client: IrisClient) -> None:
+def test_wait_with_both_progress_and_stream_logs_is_refused(client: IrisClient) -> None:
     with pytest.raises(InvalidArgumentError, match="progress=True and stream_logs=True exclude each other"):
         client.wait("train", stream_logs=True, progress=True)
 

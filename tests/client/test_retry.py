@@ -56,7 +56,7 @@ def test_retry_runs_the_same_callable_with_the_same_environment_and_workspace(ei
     assert either.retry(again.job_id, name=f"{job.job_id}x").job_id == f"{job.job_id}x"
 
 
-def test_submission_names_the_variables_and_contains_no_values(either: Any) -> None:
+def test_submission_contains_the_names_of_environment_variables_without_their_values(either: Any) -> None:
     job = either.run(["sh", "-c", "true"], env={"SECRET": "value"}, resources={"memory": "1MiB"}, ports=["http"])
     answer = either.submission(job)
     assert list(answer.submission.command) == ["sh", "-c", "true"]
@@ -106,7 +106,9 @@ def test_retry_of_failed_tasks_is_refused_without_failed_tasks(client: IrisClien
         client.retry(good, failed_only="yes")  # type: ignore[arg-type]
 
 
-def test_taken_name_is_refused_reused_or_replaced_as_if_exists_says(either: Any, tmp_path: Path) -> None:
+def test_argument_if_exists_decides_whether_a_taken_job_name_is_refused_reused_or_replaced(
+    either: Any, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(random.Random(1).randbytes(100_000))
     name = unique("taken")
     first = either.run(shell("wc -c < file; sleep 600"), name=name, workspace=tmp_path)

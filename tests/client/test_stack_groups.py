@@ -34,7 +34,7 @@ def hung_gang() -> JobStacks:
     return JobStacks("g", tuple(tasks))
 
 
-def test_identical_stacks_of_a_gang_are_one_group_and_a_different_stack_is_another() -> None:
+def test_identical_stacks_of_a_gang_are_one_group_and_a_different_stack_is_a_second_group() -> None:
     merged = merge(hung_gang().tasks)
     assert [(group.task_indices, group.frames) for group in merged.groups] == [
         (tuple(index for index in range(32) if index != 7), ALL_REDUCE),
@@ -128,13 +128,13 @@ def test_active_thread_is_never_idle() -> None:
     assert not is_idle(thread(POOL, "pool_0", active=True))
 
 
-def test_outermost_frames_of_a_thread_are_left_out_but_one_frame_stays() -> None:
+def test_outermost_frames_of_a_thread_are_left_out_unless_no_frame_would_remain() -> None:
     assert without_beginning((*NEXT, *BEGINNING)) == NEXT
     assert without_beginning(BEGINNING) == BEGINNING[:1]
     assert without_beginning(()) == ()
 
 
-def test_compact_stack_contains_the_innermost_frame_of_own_code() -> None:
+def test_compact_stack_contains_the_innermost_frame_of_the_users_code() -> None:
     inner = [Frame(f"f{index}", f"{LIB}/site-packages/torch/x.py", index) for index in range(8)]
     assert compact([*inner, *NEXT]) == "f0 x.py < f1 x.py:1 < f2 x.py:2 < f3 x.py:3 < … < next loader.py:41"
     assert compact([]) == "no frames"
@@ -154,7 +154,7 @@ def test_indices_of_tasks_are_shown_as_ranges(indices: list[int], count: int, te
     assert tasks_text(indices, count) == text
 
 
-def test_own_code_in_a_stack_is_neither_in_a_library_nor_in_a_package() -> None:
+def test_frames_in_libraries_and_packages_do_not_count_as_the_users_code() -> None:
     assert is_own("/app/train.py")
     assert [
         file

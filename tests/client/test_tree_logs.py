@@ -101,12 +101,12 @@ def test_closed_stream_of_the_logs_of_a_job_tree_ends(client: IrisClient, either
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, []), (1, ["d"]), (3, ["b", "c", "d"]), (9, ["a", "b", "c", "d"])])
-def test_last_lines_of_batches_are_returned_without_the_earlier_lines(count: int, expected: list[str]) -> None:
+def test_only_the_last_lines_of_several_batches_of_lines_are_returned(count: int, expected: list[str]) -> None:
     batches: Any = [["a", "b"], ["c"], ["d"]]
     assert [line for batch in last_lines(iter(batches), count) for line in batch] == expected
 
 
-def test_job_tree_gives_each_job_once_and_limits_the_followed_jobs() -> None:
+def test_job_tree_yields_each_job_once_and_limits_the_jobs_that_are_followed_at_once() -> None:
     tree = JobTree[str]("a", lambda job_id: f"all of {job_id}", max_followed=2)
     jobs = [cluster_pb2.JobStatus(job_id=job_id) for job_id in ("a", "a/b", "a/c")]
     tree.add(jobs[:1])

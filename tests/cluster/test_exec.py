@@ -212,7 +212,7 @@ def test_command_in_a_task_that_ignores_sighup_is_killed(client: IrisClient, job
     wait_until(lambda: is_gone(pid), "the end of the command")
 
 
-def test_async_client_runs_commands_at_once(shared_cluster: LocalServer, job: Job) -> None:
+def test_async_client_runs_several_commands_in_tasks_concurrently(shared_cluster: LocalServer, job: Job) -> None:
     async def run() -> list[bytes]:
         async with AsyncIrisClient.remote(shared_cluster.address) as client:
             results = await asyncio.gather(

@@ -224,7 +224,9 @@ def test_port_of_another_process_on_the_machine_is_not_reached(client: IrisClien
     assert f"{port} is the port of the task, and {local} the local port" in note
 
 
-def test_forward_that_finds_only_itself_at_the_port_names_another_local_port(client: IrisClient, job: Job) -> None:
+def test_forward_to_its_own_local_port_resets_the_connection_and_suggests_another_local_port(
+    client: IrisClient, job: Job
+) -> None:
     notes: list[str] = []
     port = free_port()
     forward = client.forward(job.job_id, port, local_port=port, on_notice=notes.append)
@@ -488,7 +490,7 @@ def test_cluster_with_no_forward_opens_no_tunnel(mortal: StandingCluster) -> Non
 # Ports of retries.
 
 
-def test_retry_gets_the_ports_of_the_attempt_before(client: IrisClient) -> None:
+def test_retry_gets_the_same_ports_as_the_previous_attempt(client: IrisClient) -> None:
     job = client.run(
         ["sh", "-c", "echo $IRIS_PORT_WEB $IRIS_PORT_DB; exit 1"],
         name=unique("same"),

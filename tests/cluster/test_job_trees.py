@@ -87,7 +87,7 @@ signal.pause()
         ({"timeout": 700, "job_timeout": 600}, "the job's timeout"),
     ],
 )
-def test_process_that_handles_the_signal_is_warned_before_the_time_limit(
+def test_process_that_handles_sigusr1_is_warned_before_the_time_limit_of_its_attempt(
     client: IrisClient, limits: dict[str, float], name: str
 ) -> None:
     # The shell does not handle SIGUSR1, so the shell must not get it.
@@ -99,7 +99,7 @@ def test_process_that_handles_the_signal_is_warned_before_the_time_limit(
     assert any(f"sent SIGUSR1 to 1 process: {name} ends" in line.message for line in job.logs(sources=["build"]))
 
 
-def test_log_says_that_no_process_is_warned_if_the_attempt_has_no_time_limit(client: IrisClient) -> None:
+def test_timeout_warning_of_an_attempt_without_a_time_limit_is_explained_in_its_log(client: IrisClient) -> None:
     job = client.run(["true"], timeout_warning=60)
     job.wait()
     assert any("no time limit of this attempt is known" in line.message for line in job.logs(sources=["build"]))

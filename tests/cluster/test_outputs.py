@@ -238,7 +238,7 @@ class NoJobs:
         """Return no job."""
 
 
-def test_space_announced_for_outputs_of_a_lost_attempt_is_free_after_the_next_sweep(tmp_path: Path) -> None:
+def test_space_reserved_for_outputs_of_a_lost_attempt_is_free_after_the_next_sweep(tmp_path: Path) -> None:
     store = OutputStore(OutputKeeping(tmp_path, max_total_bytes=100), jobs=NoJobs())  # type: ignore[arg-type]
 
     async def announce(directory: str) -> pb.Controller.StoreOutputsResponse:
@@ -269,7 +269,7 @@ def test_page_of_outputs_with_a_foreign_token_is_refused(client: IrisClient, don
         client.cluster.connection.perform(listing())
 
 
-def test_refusal_of_outputs_by_the_controller_is_not_reported_as_a_fault_of_the_files(tmp_path: Path) -> None:
+def test_warning_about_outputs_that_the_controller_refuses_names_the_controller(tmp_path: Path) -> None:
     async def refuse(*args: object, **options: object) -> None:
         raise ConnectError(Code.RESOURCE_EXHAUSTED, "too many calls")
 
@@ -288,7 +288,7 @@ def test_refusal_of_outputs_by_the_controller_is_not_reported_as_a_fault_of_the_
 
 
 @pytest.mark.parametrize(("profile_bytes", "stored"), [(10, ["memory-profile/memray.bin", "out/x"]), (500, ["out/x"])])
-def test_memory_profile_over_the_limit_does_not_cost_a_job_its_outputs(
+def test_outputs_are_stored_without_a_memory_profile_that_exceeds_the_limit(
     tmp_path: Path, profile_bytes: int, stored: list[str]
 ) -> None:
     for file, size in (("work/out/x", 100), (f"profiled/{PROFILE_PATH}", profile_bytes)):

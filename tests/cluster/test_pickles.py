@@ -57,7 +57,7 @@ def unpickling(program: str) -> set[str]:
     return found
 
 
-def test_source_check_for_pickle_loads_finds_a_planted_pickle_load() -> None:
+def test_check_for_unpickling_in_source_code_finds_each_form_of_unpickling() -> None:
     assert unpickling("import pickle as p\np.loads(b'')") == {"loads"}
     assert unpickling("from cloudpickle import loads") == {"loads"}
     assert unpickling("def f():\n    import pickle\n    class U(pickle.Unpickler): pass") == {"Unpickler"}
@@ -73,7 +73,7 @@ def loading(program: str) -> set[str]:
     return named & LOADING
 
 
-def test_source_code_loads_pickles_only_in_tasks_and_for_results() -> None:
+def test_source_code_of_iris_unpickles_only_in_tasks_and_for_results() -> None:
     programs = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
     assert {name: names for name, text in programs.items() if (names := unpickling(text))} == LOADERS
     ours = {name: text for name, text in programs.items() if not name.startswith("cluster/pickles/")}

@@ -152,7 +152,7 @@ def test_async_client_returns_the_same_stacks(client: IrisClient, gang: str, sha
     assert asyncio.run(read()) == (expected, 2)
 
 
-def test_tasks_without_python_stacks_have_the_reason_not_python_or_not_running(client: IrisClient) -> None:
+def test_tasks_without_readable_stacks_have_the_reason_not_python_or_not_running(client: IrisClient) -> None:
     script = 'if [ "$IRIS_TASK_INDEX" = 1 ]; then exec true; fi; echo up; exec sleep 1000'
     job_id = launch(client.cluster, shell(script), replicas=2, independent_tasks=True)
     wait_until(lambda: client.task_status(job_id, 1).state == pb.TASK_STATE_SUCCEEDED, "the end of task 1")

@@ -119,7 +119,7 @@ def test_unsampled_trace_makes_no_spans_and_reaches_tasks(traced: StandingCluste
     assert f"job {job_id}" not in {span.name for span in collector.spans}
 
 
-def test_spans_for_which_the_collector_had_no_time_are_sent_once_after_a_restart(
+def test_spans_that_the_collector_refused_are_sent_once_after_a_restart_of_the_controller(
     traced: StandingCluster, collector: Collector
 ) -> None:
     collector.status, before = 503, collector.requests

@@ -258,7 +258,7 @@ def half_a_worker(client: IrisClient) -> ResourceSpec:
 # --- bytes
 
 
-def test_follow_returns_every_byte_once_and_the_end_through_retries(
+def test_follow_of_a_retried_task_returns_every_byte_once_and_the_end_of_each_attempt(
     run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     writing = Writing(seed=11, exits=(3, 1, 0), size=50_000)
@@ -736,7 +736,9 @@ def test_follow_continues_after_connections_were_refused(reach: Reach, run: Call
         assert stream.ends[0].complete
 
 
-def test_follow_up_to_a_time_waits_for_a_server_that_refuses_until_later(reach: Reach, run: Callable[..., Job]) -> None:
+def test_follow_with_an_end_time_waits_for_a_server_that_refuses_connections_for_a_while(
+    reach: Reach, run: Callable[..., Job]
+) -> None:
     """The end time of the filter passes while all connections are refused. The existing lines must arrive later."""
     job = run(python("print('hello')"))
     job.wait(timeout=60)

@@ -50,7 +50,7 @@ class Option:
     for_workers: bool
 
     def read(self, value: object) -> Any:
-        """Return the value of an option that a user gave, after a check.
+        """Check a value that a user has given for this option, and return the parsed value.
 
         Raises:
             InvalidArgumentError: The option does not accept the value.
@@ -59,11 +59,11 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # InvalidArgumentError is a subclass of ValueError.
+        except ValueError:  # This also catches InvalidArgumentError, a subclass of ValueError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:
-        """Return a value of the option as JSON and TOML files contain it."""
+        """Return a value of this option in the form that it has in JSON and TOML."""
         return None if value is None else self.kind.write(value)
 
     @property

@@ -12,7 +12,8 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the values of options in a TOML file, after a check. Paths in the file are relative to its directory.
+    """Read a configuration file in TOML, and return its checked values by option. A relative path in the file starts at
+    the directory of the file.
 
     Raises:
         FailedPreconditionError: The file cannot be read.
@@ -44,9 +45,8 @@ def _read_entry(path: Path, name: str, value: object) -> Any:
 
 
 def known_options(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a document that are options and have an accepted value.
-
-    All other entries are dropped, because another release of Iris with other options may have written the document.
+    """Return the options in a document that this release knows, with their checked values. Unknown options and values
+    that are not accepted are dropped, because another release of Iris may have written the document.
     """
     found = {}
     for name, value in document.items():

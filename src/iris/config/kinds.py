@@ -128,10 +128,11 @@ def whole_number(least: int, most: int = MAX_INT32) -> Kind:
 
 
 def count_or(unlimited: str) -> Kind:
-    """Return the parser, the checks and the help text of an option that takes a number of things of 1 or more.
+    """Return the parser, the checks and the help text of an option that takes a whole number of at least 1, or
+    a word for an unlimited number.
 
     Args:
-        unlimited: The word that stands for an unlimited number. Its value is `math.inf`.
+        unlimited: The word for an unlimited number. The option then has the value `math.inf`.
     """
     number = whole_number(1)
 

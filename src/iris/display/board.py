@@ -5,9 +5,9 @@
             shown.update(Progress("job train", total=4, done=status.tasks_succeeded))
         shown.finish("job train: SUCCEEDED")
 
-`update` and `finish` may be called from any thread, and take about a microsecond. One thread of the process draws
-everything: at most ten times a second after changes, and once a second for the elapsed time. The thread ends with the
-last display. Work that ends within half a second shows nothing.
+The methods `update` and `finish` of a `Display` may be called from any thread, and take about a microsecond. One thread
+draws all displays of the process: at most ten times a second after changes, and once a second for the elapsed time. The
+thread ends when the last display ends. Work that ends within half a second shows no progress.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def show_progress(wanted: bool | None, first: Progress, *, quiet_s: float = QUIE
 
 
 def check_progress(wanted: object, name: str = "progress") -> bool | None:
-    """Return the checked argument `progress`.
+    """Check that the argument `progress` is True, False or None, and return it.
 
     Raises:
         InvalidArgumentError: The argument is neither True, False nor None.
@@ -74,8 +74,8 @@ def check_progress(wanted: object, name: str = "progress") -> bool | None:
 
 
 def progress_kind(wanted: bool | None) -> Kind | None:
-    """Return how progress is shown here, or None if it is not shown. `show_progress` documents the argument
-    `wanted`.
+    """Return how this program shows progress: in a terminal, in a notebook, or as lines of text. Return None if it
+    shows no progress. `show_progress` documents the argument `wanted`.
     """
     wanted = check_progress(wanted)
     if wanted is False:
@@ -183,7 +183,7 @@ class _Row:
         self._fill_cell(Html(f'<div class="iris-progress">{escaped(text)}</div>', text))
 
     def write_line(self, now_s: float) -> None:
-        """Print a line about the progress, if the state has changed or the last line is old."""
+        """Print a line about the progress, if its state has changed or if the last line is ten seconds old."""
         key = (self._progress.title, self._progress.state, self._progress.note)
         if key != self._written or now_s - self._written_s >= _LINES_S:
             self._written, self._written_s = key, now_s
@@ -311,7 +311,9 @@ _the_board: _Board | None = None
 
 
 def _board() -> _Board:
-    """Return the board of this process. A child process after a fork gets a new board, because it has no thread."""
+    """Return the progress displays of this process. A forked child process gets a new, empty `_Board`, because the
+    thread that draws exists only in the parent process.
+    """
     global _the_board
     if _the_board is None or _the_board.pid != os.getpid():
         _the_board = _Board()

@@ -52,8 +52,7 @@ def progress_line(progress: Progress, elapsed_s: float) -> str:
         elapsed_s: The time in seconds since the work began.
     """
     parts = [progress.title]
-    # While nothing has ended, for example while a job waits, the bar would be empty. It is then left out if there is a
-    # note, so that the note has more room.
+    # An empty bar is left out if there is a note, for example while a job waits, so that the note has more room.
     if progress.total > 0 and (progress.done or not progress.note):
         filled = int(_BAR * progress.share)
         parts.append(f"[{'#' * filled}{'.' * (_BAR - filled)}]")

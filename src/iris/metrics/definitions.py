@@ -71,13 +71,13 @@ class Family:
 
 
 def counter(name: str, help_text: str, *labels: str) -> Metric:
-    """Return the definition of a counter, which only grows until the server restarts."""
+    """Return the definition of a counter, a number that only grows until the server restarts."""
     assert name.endswith("_total"), f"the name of a counter must end in _total, got {name}"
     return Metric(name, Kind.COUNTER, help_text, labels)
 
 
 def gauge(name: str, help_text: str, *labels: str) -> Metric:
-    """Return the definition of a gauge, which is a present amount."""
+    """Return the definition of a gauge, a number that rises and falls."""
     return Metric(name, Kind.GAUGE, help_text, labels)
 
 

@@ -175,7 +175,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     response = ResponseMetadata()
     try:
         with handle.taken(), response:
-            first = next(messages, None)  # The connection is opened when the first message is requested.
+            first = next(messages, None)  # Requesting the first message opens the connection.
         if peer.credentials:
             peer.credentials.accepted()
         if first is not None:
@@ -187,7 +187,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
         raise peer.error(error, response) from error
     finally:
-        handle.close()  # The server stops sending when the connection is closed.
+        handle.close()  # This closes the connection, so that the server stops sending.
         cast(Generator[Response], messages).close()
 
 
@@ -204,7 +204,7 @@ async def stream_async(
         messages: The iterator that a method of a generated async stub returned, before its first message was read.
         peer: The server.
         first_s: The longest time until the first message, in seconds. Servers send the first message at once.
-        silence_s: The longest time between two messages, in seconds. Servers send a beat at least every 15 s.
+        silence_s: The longest time between two messages, in seconds. Servers send an empty message at least every 15 s.
     """
     within_s = first_s
     token = await _token(peer)

@@ -86,7 +86,7 @@ class Peer:
             answer: The status and headers of the HTTP answer that connectrpc made the error from, or None if there was
                 no answer.
         """
-        # The call was not sent because of the client's own state. For example, the client was closed.
+        # The client itself has refused to send the call, for example because it was closed.
         if isinstance(error.__cause__, FailedPreconditionError):
             return type(error.__cause__)(str(error.__cause__))
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:

@@ -59,8 +59,8 @@ def now_for_ages_ms() -> int:
 
 
 def keep_ages_in(path: Path) -> None:
-    """Measure ages together with earlier processes that used the same file, as long as the machine is not restarted.
-    Without a call of `keep_ages_in`, a process that starts while the wall clock is wrong would treat all files as old.
+    """Read from a file how earlier processes measured the ages of files, and measure ages in the same way until the
+    machine is restarted. Otherwise a process that starts while the wall clock is ahead would treat all files as old.
     """
     with contextlib.suppress(OSError, ValueError):
         boot, at_boot_ms = path.read_text().split()

@@ -10,7 +10,7 @@ from iris.cluster.controller.overview.cluster_status import ClusterStatus
 from iris.cluster.controller.submission.headroom import Headroom
 
 
-def test_state_directory_that_cannot_be_read_is_a_shortage(tmp_path: Path) -> None:
+def test_cluster_status_reports_an_unreadable_state_directory_as_a_shortage(tmp_path: Path) -> None:
     jobs: Any = SimpleNamespace(count=lambda: (2, 3))
     status = ClusterStatus("local", jobs, cast(Any, None), Headroom(tmp_path / "gone"), 30.0)
     message = status.message()

@@ -153,7 +153,7 @@ def true_bytes(db: sqlite3.Connection) -> dict[str, contents.UserBytes]:
 
 
 @for_each_seed(30)
-def test_counted_bytes_equal_the_stored_bytes_after_random_changes(seed: int) -> None:
+def test_number_of_stored_bytes_is_exact_after_random_changes(seed: int) -> None:
     model = StoredModel(None, random.Random(seed))
     for _ in range(60):
         model.step()
@@ -161,7 +161,7 @@ def test_counted_bytes_equal_the_stored_bytes_after_random_changes(seed: int) ->
     model.store.close()
 
 
-def test_counted_bytes_survive_restarts(tmp_path: Path) -> None:
+def test_number_of_stored_bytes_survives_restarts(tmp_path: Path) -> None:
     model = StoredModel(tmp_path / "controller.db", random.Random(7))
     for number in range(100):
         model.step()
@@ -186,7 +186,7 @@ def test_freed_bytes_equal_the_decrease_of_the_stored_bytes_of_the_user(seed: in
     model.store.close()
 
 
-def test_number_of_gangs_of_removed_jobs_is_remembered() -> None:
+def test_largest_gang_number_is_kept_when_its_job_is_removed() -> None:
     store = Store(None)
     assert store.read(contents.largest_rounds) == 0
     store.write(Changes().remove_job(1, 3).remove_job(2, 2))

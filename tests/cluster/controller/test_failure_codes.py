@@ -30,7 +30,7 @@ def failures(job: Job) -> tuple[int, list[int]]:
     return job.failure, [task.failure for task in job.tasks]
 
 
-def test_job_has_the_failure_code_of_its_failed_task_and_its_other_tasks_have_max_task_failures() -> None:
+def test_failed_task_gives_its_failure_code_to_its_job_and_the_code_max_task_failures_to_other_tasks() -> None:
     job = placed_job()
     job.attempt_ended(1, 0, EXITED)
     job.attempt_ended(0, 0, STOPPED)
@@ -84,7 +84,7 @@ def test_job_timeout_and_a_gang_that_fits_nowhere_have_different_failure_codes()
     assert failures(large) == (FailureCode.UNPLACEABLE, [FailureCode.UNPLACEABLE])
 
 
-def test_attempt_killed_on_its_worker_without_a_request_has_a_separate_failure_code() -> None:
+def test_attempt_stopped_on_its_worker_without_a_request_has_the_failure_code_stopped_on_worker() -> None:
     job = placed_job()
     job.attempt_ended(0, 0, STOPPED)
     job.attempt_ended(1, 0, STOPPED)

@@ -194,7 +194,7 @@ def test_terminal_escape_codes_in_a_worker_version_are_shown_escaped(tmp_path: P
     assert answer.refused.startswith("it has Iris \\x1b[2J, this controller has")
 
 
-def test_report_about_an_unknown_task_by_the_old_call_is_a_not_found_error(tmp_path: Path) -> None:
+def test_report_task_state_for_an_unknown_task_raises_not_found(tmp_path: Path) -> None:
     with serving(FakeEngine(), Store(None)) as controller, pytest.raises(NotFoundError):
         controller.run(
             controller.controller.reports.report_state(

@@ -546,7 +546,7 @@ def test_terminating_a_running_job_ends_it_after_its_attempts(runs: bool) -> Non
 @pytest.mark.parametrize(
     "stage", [submitted, lambda **more: placed(submitted(**more)), lambda **more: running(placed(submitted(**more)))]
 )
-def test_job_of_a_copied_state_directory_is_killed_without_charged_budgets_or_stop_instructions(
+def test_live_job_in_a_copied_state_directory_is_killed_without_charging_a_retry_budget(
     stage: Callable[..., Job], coscheduled: bool
 ) -> None:
     job = stage(replicas=3, coscheduled=coscheduled)
@@ -558,7 +558,7 @@ def test_job_of_a_copied_state_directory_is_killed_without_charged_budgets_or_st
     assert not job.gangs
 
 
-def test_ending_job_of_a_copied_state_directory_keeps_its_decided_end() -> None:
+def test_failed_job_with_a_live_attempt_in_a_copied_state_directory_stays_failed() -> None:
     job = running(placed(submitted(replicas=2)))
     job.attempt_ended(0, 0, end(FAILED, "no luck"))
     assert not job.is_finished
@@ -591,7 +591,7 @@ def test_terminating_a_job_during_a_gang_restart_prevents_the_retry() -> None:
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
 
 
-def test_terminating_a_job_releases_its_restarted_gang_in_the_queue() -> None:
+def test_terminating_a_job_releases_its_gang_that_waits_for_a_restart() -> None:
     job = running(submitted(2, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(KILLED))
@@ -628,7 +628,7 @@ def test_unschedulable_job_stops_its_running_tasks() -> None:
     assert states(job) == "UK UNSCHEDULABLE"
 
 
-def test_job_whose_end_is_decided_still_succeeds_if_all_its_tasks_succeed() -> None:
+def test_terminated_job_still_succeeds_if_all_its_tasks_succeed_before_they_are_stopped() -> None:
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
     job.attempt_ended(0, 0, end(SUCCEEDED))
@@ -910,7 +910,7 @@ def test_recovered_job_charges_each_lost_attempt_to_the_preemption_budget_of_its
     assert "while the controller was away" in job.tasks[0].attempts[0].error
 
 
-def test_recovered_job_with_a_decided_end_keeps_this_end() -> None:
+def test_terminated_job_is_killed_although_the_controller_restarts_before_its_tasks_are_stopped() -> None:
     job = running(submitted(3))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)

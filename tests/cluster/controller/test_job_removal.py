@@ -175,7 +175,7 @@ def test_removed_job_stays_removed_after_a_restart(tmp_path: Path) -> None:
         assert world.store.read(lambda db: db.execute("SELECT blob FROM bundles").fetchall()) == [(b"of kept",)]
 
 
-def test_repeated_request_to_remove_a_job_gets_its_first_answer_even_if_a_new_job_has_the_name(tmp_path: Path) -> None:
+def test_repeated_request_to_remove_a_job_does_not_remove_a_new_job_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     request = Controller.ForgetJobRequest(job_id="twice", request_id="once")
 
@@ -320,7 +320,7 @@ def test_old_job_with_a_live_child_job_is_kept_and_does_not_block_other_removals
         assert world.names() == ["two", "three"]
 
 
-def test_repeated_submission_gets_its_first_answer_although_an_awaited_job_was_removed(world: World) -> None:
+def test_repeated_submission_is_accepted_although_the_job_it_waits_for_was_removed(world: World) -> None:
     awaited = world.ended("awaited")
     request = Controller.LaunchJobRequest(name="waits", command=["true"], submission_id="once")
     request.after.add(job_id=awaited, condition=cluster_pb2.DEPENDENCY_CONDITION_ENDED)
@@ -383,7 +383,7 @@ def test_submission_is_refused_when_the_unfinished_jobs_of_a_user_reach_the_limi
         world.submit("three", entry_bytes=3_000)
 
 
-def test_stored_inputs_of_an_earlier_job_count_as_bytes_of_the_new_job() -> None:
+def test_inputs_shared_with_an_earlier_job_count_towards_the_byte_limit_of_a_new_job() -> None:
     inputs = pack_items([b"vx" + b"i" * 4_000])
     request = Controller.LaunchJobRequest(
         command=["echo", "{}"],

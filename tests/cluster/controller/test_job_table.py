@@ -106,7 +106,7 @@ async def test_end_of_an_awaited_job_is_reported_although_its_first_read_fails()
     await saver.close()
 
 
-async def test_ended_job_in_memory_has_no_entry_point() -> None:
+async def test_ended_job_in_memory_is_kept_without_its_entry_point() -> None:
     database = Database()
     table = JobTable(database)
     record = ended("job")

@@ -62,7 +62,7 @@ def test_retried_task_counts_its_attempts_failures_and_times() -> None:
     }
 
 
-def test_gang_restart_after_a_lost_worker_counts_one_retry_cause_for_each_task() -> None:
+def test_metrics_count_one_retry_for_each_task_of_a_gang_restarted_after_a_lost_worker() -> None:
     job = Job.new("job", 2, 1_000, retry_pause_ms=0)
     tally = JobTally()
     job.submit()

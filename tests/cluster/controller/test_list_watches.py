@@ -74,7 +74,9 @@ class Watcher:
             self.newest = next(self._lists)
 
 
-def test_watch_begins_with_the_page_that_list_jobs_returns_and_with_the_counts(client: RemoteClusterClient) -> None:
+def test_first_message_of_a_watched_list_has_the_jobs_of_list_jobs_and_the_number_in_each_state(
+    client: RemoteClusterClient,
+) -> None:
     for conditions in ({"id_prefix": "old-1"}, {"owner": "bob"}, {"states": ["FAILED"]}, {"id_contains": "-2"}):
         with closing(Watcher(client, limit=20, **conditions)) as watcher:
             listed = client.list_jobs(newest_first=True, limit=20, **conditions)  # type: ignore[arg-type]
@@ -152,7 +154,7 @@ def watches(controller: ControllerThread) -> list[JobListWatch]:
     return controller.call(lambda: list(controller.controller.list_watches.watches()))
 
 
-def test_pause_between_messages_grows_with_the_clients_and_is_below_a_second_for_the_pages_of_a_team() -> None:
+def test_pause_between_messages_of_a_watch_grows_with_the_number_of_clients() -> None:
     pauses_s = [shortest_pause_s(clients) for clients in (1, 10, 20, 100, 1_000)]
     assert pauses_s == sorted(pauses_s)
     assert pauses_s[0] < 0.3
@@ -179,7 +181,7 @@ def test_fifty_clients_share_one_watch_and_one_message_for_each_change(
     wait_until(lambda: not watches(controller), "the end of the watch without clients")
 
 
-def test_jobs_outside_of_the_watched_page_are_counted_without_messages(
+def test_jobs_that_do_not_match_a_watched_list_cause_no_new_read_of_the_list(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     with closing(Watcher(client, id_prefix="old-", limit=20)) as watcher:

@@ -47,7 +47,7 @@ async def logs(tmp_path: Path) -> AsyncIterator[KeptLogs]:
 # For readers
 
 
-async def test_log_without_a_location_is_provided_from_this_machine(tmp_path: Path) -> None:
+async def test_log_of_a_cluster_without_a_log_location_is_read_from_the_local_disk(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     logs.add_ended("job", b"here\n")
     assert await logs.keeper.provide("job/task-0", 0) == logs.path("job")

@@ -148,7 +148,7 @@ def test_page_without_a_size_is_limited_and_has_a_next_token() -> None:
     assert (len(page.items), page.next_token) == (LONGEST_PAGE, "jobs-1000")
 
 
-def test_pages_by_name_contain_each_permanent_item_once() -> None:
+def test_pages_of_named_items_contain_each_item_that_stays_in_the_list_exactly_once() -> None:
     names = {f"w{number:02}" for number in range(30)}
 
     def make(name: str) -> pb.Controller.Endpoint | None:

@@ -414,7 +414,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 
 
 @for_each_seed(200)
-def test_method_find_of_the_free_capacity_returns_the_same_machines_as_choose_machines(seed: int) -> None:
+def test_free_capacity_finds_the_same_machines_as_choose_machines(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
     room = FreeCapacity(MachineSet(machines), [known.free for known in machines], [known.tasks for known in machines])

@@ -169,7 +169,7 @@ async def test_job_that_changes_during_its_write_is_written_again(book: Book) ->
     assert book.kept() == {"job": record.job.error}
 
 
-async def test_saver_settled_waits_only_for_changes_made_before_the_call(book: Book) -> None:
+async def test_method_settled_of_the_saver_waits_only_for_changes_made_before_the_call(book: Book) -> None:
     await asyncio.wait_for(book.saver.settled(), 10)  # nothing has changed
     record = await book.launch("job")
     await asyncio.wait_for(book.saver.settled(), 10)
@@ -256,7 +256,7 @@ async def test_new_job_that_does_not_fit_on_the_disk_is_refused_and_other_change
     assert set(book.kept()) == {"job", "large"}
 
 
-async def test_saver_settled_returns_after_the_only_new_job_was_refused(book: Book) -> None:
+async def test_method_settled_of_the_saver_returns_after_the_only_new_job_was_refused(book: Book) -> None:
     book.disk.failure = ResourceExhaustedError("no space left")
     launch = asyncio.create_task(book.saver.add_job(new_record("large"), b"x"))
     await book.until_writing()
@@ -270,7 +270,7 @@ async def test_saver_settled_returns_after_the_only_new_job_was_refused(book: Bo
         await reader
 
 
-async def test_event_beside_a_refused_new_job_is_stored_without_another_change(tmp_path: Path) -> None:
+async def test_event_in_the_same_batch_as_a_refused_new_job_is_stored(tmp_path: Path) -> None:
     book = Book(tmp_path / "controller.db", with_events=True)
     book.disk.failure = ResourceExhaustedError("no space left")
     is_stored = book.journal.next_events()

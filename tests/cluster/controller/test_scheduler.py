@@ -286,7 +286,7 @@ def test_waiting_gangs_report_an_unreachable_engine_and_start_when_it_returns(
     assert not client.list_machines().problem
 
 
-def test_gang_that_the_engine_reports_as_broken_continues_without_a_certainly_lost_slot(
+def test_gang_that_the_engine_reports_as_broken_continues_while_no_slot_is_known_to_be_lost(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

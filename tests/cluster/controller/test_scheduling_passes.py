@@ -223,7 +223,9 @@ def test_explaining_2000_queued_gangs_calls_as_many_functions_as_explaining_one(
     assert {gang.reason for gang in many.gangs.values()} == {reason(first)}
 
 
-def test_new_gang_that_was_explained_with_an_outdated_cause_gets_the_cause_of_its_kind(world: World) -> None:
+def test_new_gang_with_an_outdated_waiting_reason_gets_the_reason_of_similar_gangs_in_the_next_pass(
+    world: World,
+) -> None:
     world.submit("runs", 2, replicas=2)
     world.make_pass()
     old = world.submit("old", 3)

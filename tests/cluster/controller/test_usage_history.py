@@ -158,7 +158,7 @@ def test_usage_of_the_oldest_ended_jobs_is_removed_beyond_the_limit(tmp_path: Pa
     asyncio.run(run())
 
 
-def test_usage_of_200_jobs_that_end_together_is_stored_before_the_next_tick(tmp_path: Path) -> None:
+def test_usage_of_200_jobs_that_end_together_is_stored_before_the_next_periodic_write(tmp_path: Path) -> None:
     async def run() -> None:
         async with world(tmp_path / "db", tick_s=3600.0) as it:
             writing = asyncio.create_task(it.history.run())

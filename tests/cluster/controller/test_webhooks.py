@@ -223,7 +223,9 @@ async def test_webhook_redirect_is_not_followed_and_is_named_as_the_problem(worl
     assert status.num_waiting == 1
 
 
-async def test_restarted_controller_continues_a_webhook_at_the_stored_place(world: Deliveries, tmp_path: Path) -> None:
+async def test_restarted_controller_sends_a_webhook_only_events_that_were_not_delivered(
+    world: Deliveries, tmp_path: Path
+) -> None:
     with receiving() as receiver:
         world.start(receiver.url)
         world.add("job.submitted", "job.failed")
@@ -258,7 +260,7 @@ async def test_webhook_gets_no_events_about_itself(world: Deliveries) -> None:
         assert [document["kind"] for document in receiver.documents()] == ["job.failed"] * 2 + ["job.killed"]
 
 
-def test_webhook_secret_comes_from_the_given_file_the_environment_or_the_own_file(tmp_path: Path) -> None:
+def test_webhook_secret_comes_from_the_given_file_or_the_environment_or_is_generated(tmp_path: Path) -> None:
     own, given = tmp_path / "webhook.secret", tmp_path / "given"
     made = find_secret("", "", own)
     assert len(made) == 64

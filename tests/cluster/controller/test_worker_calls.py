@@ -55,7 +55,7 @@ def calls_of(controller: ControllerThread) -> WorkerCalls:
     return controller.controller.fleet.calls
 
 
-def test_unresponsive_worker_gets_a_few_calls_while_its_other_starts_wait() -> None:
+def test_starts_on_an_unresponsive_worker_wait_beyond_a_few_concurrent_calls() -> None:
     engine = FakeEngine({"silent": Resources.of(cpu=1000)})
     with (
         silent_worker() as (address, connections),

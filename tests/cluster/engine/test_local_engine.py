@@ -213,7 +213,7 @@ async def next_engine(directory: Path, workers: int = 2, address: str = NOBODY) 
         await engine.close()
 
 
-async def test_next_engine_finds_workers_and_their_slots(left: Left, tmp_path: Path) -> None:
+async def test_restarted_local_engine_finds_its_workers_and_their_slots(left: Left, tmp_path: Path) -> None:
     processes = [read_identity(identity_file(tmp_path, worker_id)) for worker_id in ("local-0", "local-1")]
     async with next_engine(tmp_path) as engine:
         assert engine.adopted == 2

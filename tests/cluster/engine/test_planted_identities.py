@@ -59,7 +59,7 @@ def names(process: subprocess.Popen[bytes], token: str, lock: str) -> Identity:
 
 
 @pytest.mark.parametrize("lock", ["", "of another file", "right"])
-def test_identity_of_a_living_process_without_its_lock_ends_no_process(
+def test_worker_identity_that_names_a_process_without_the_worker_lock_ends_no_process(
     workers: Path, bystander: subprocess.Popen[bytes], token: str, lock: str
 ) -> None:
     stamp = stamp_of(lock_file(workers, WORKER)) if lock == "right" else lock
@@ -70,7 +70,7 @@ def test_identity_of_a_living_process_without_its_lock_ends_no_process(
     assert not identity_file(workers, WORKER).exists(), "it is not asked again"
 
 
-def test_identity_of_a_dead_worker_of_another_directory_ends_no_process(
+def test_identity_of_a_dead_worker_with_processes_of_another_directory_ends_no_process(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     dead = replace(names(bystander, token, "8:1"), process="gone")

@@ -16,14 +16,14 @@ async def is_held_back(announcement: Announcement) -> bool:
     return held
 
 
-def test_log_reader_before_the_process_starts_is_not_held_back() -> None:
+def test_log_reader_of_an_attempt_without_a_process_does_not_wait() -> None:
     async def scenario() -> None:
         assert not await is_held_back(Announcement(limit_s=1e6))
 
     asyncio.run(scenario())
 
 
-def test_log_reader_of_a_started_process_is_held_back_until_the_controller_acknowledges_the_start() -> None:
+def test_log_reader_of_a_started_process_waits_until_the_controller_acknowledges_the_start() -> None:
     async def scenario() -> None:
         announcement = Announcement(limit_s=1e6)
         announcement.process_started()
@@ -36,7 +36,7 @@ def test_log_reader_of_a_started_process_is_held_back_until_the_controller_ackno
     asyncio.run(scenario())
 
 
-def test_log_reader_is_held_back_for_a_limited_time_when_the_controller_does_not_answer() -> None:
+def test_log_reader_of_a_started_process_waits_only_for_a_limited_time_for_the_controller() -> None:
     async def scenario() -> None:
         announcement = Announcement(limit_s=0.01)
         announcement.process_started()

@@ -40,7 +40,9 @@ def test_a_lease_is_renewed_from_the_time_when_the_report_was_sent() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(300.0, "5 min"), (2.0, "2 s"), (90.0, "90 s"), (1.5, "1.5 s")])
-def test_format_span_uses_seconds_or_minutes(seconds: float, text: str) -> None:
+def test_duration_is_written_in_minutes_if_it_has_whole_minutes_and_otherwise_in_seconds(
+    seconds: float, text: str
+) -> None:
     assert format_span(seconds) == text
 
 

@@ -386,7 +386,9 @@ def test_a_task_that_the_system_kills_for_memory_fails_as_out_of_memory(small_ma
     assert task.attempts[0].out_of_memory
 
 
-def test_a_task_that_fails_after_a_kill_of_another_process_mentions_the_kill(small_machine: IrisClient) -> None:
+def test_error_of_a_failed_task_mentions_that_one_of_its_processes_was_killed_for_memory(
+    small_machine: IrisClient,
+) -> None:
     command = ["sh", "-c", '"$@"; exit 3', "sh", *python(HOLD, 400)]
     task = small_machine.wait(small_machine.run(command).job_id).tasks[0]
     assert task.error.startswith("just before it ended memory ran out")

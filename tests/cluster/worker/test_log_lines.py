@@ -32,7 +32,7 @@ def split(captured: list[Captured]) -> list[NumberedLine]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_line_splitter_skip_counts_as_many_lines_as_take_returns(seed: int) -> None:
+def test_method_skip_of_a_line_splitter_counts_the_lines_that_method_take_returns(seed: int) -> None:
     for captured in (random_capture(seed, 300, 40), bars_and_lines(seed, 300)):
         assert split(captured) == lines_of(captured)
 

@@ -28,6 +28,6 @@ def test_written_end_of_a_log_is_read_back_unchanged() -> None:
     ],
     ids=lambda text: text[:30],
 )
-def test_damaged_end_of_a_log_is_read_as_none(text: bytes) -> None:
+def test_damaged_end_of_a_log_raises_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError):
         parse_end(text)

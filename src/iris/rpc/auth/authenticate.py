@@ -64,8 +64,8 @@ class AuthenticatedStreams:
 
     @contextmanager
     def waiting(self, limit: asyncio.Timeout, known: Caller) -> Iterator[None]:
-        """Register a stream while it waits for its next message. `recheck` ends this wait by letting the timeout
-        `limit` expire."""
+        """Register a stream while it waits for its next message. To end the wait early, `recheck` lets the timeout
+        `limit` expire at once."""
         self._waiting[limit] = known
         try:
             yield
@@ -89,7 +89,7 @@ class AuthenticatedStreams:
         return list(self._streams)
 
     def recheck(self, is_affected: Callable[[Caller], bool]) -> None:
-        """Let the open streams of some callers check their tokens now."""
+        """Make the open streams check the tokens of their callers now, for the callers that `is_affected` selects."""
         for limit, known in self._waiting.items():
             if is_affected(known):
                 limit.reschedule(asyncio.get_running_loop().time())

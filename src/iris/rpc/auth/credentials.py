@@ -1,7 +1,7 @@
 """Keeps the token that a client sends with its calls.
 
-A token is either fixed, or comes from a source. If a server refuses a token from a source, the client asks the source
-for another token.
+A user gives the client either a fixed token, or a source: a function that returns a token. If a server refuses a token
+from a source, the client calls the source again to get another token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN_FILE = "token"
 # The name of the file with the server key. Whoever can read the server key can sign a token for any user.
 KEY_FILE = "token-key"
 
-_REFUSALS = 5  # The client stops asking a source for tokens after servers have refused this number of tokens in a row.
+_REFUSALS = 5  # After servers have refused this number of tokens in a row, the client no longer calls the source.
 
 
 class TokenRenewedError(UnavailableError):
@@ -31,8 +31,9 @@ class TokenRenewedError(UnavailableError):
 class Credentials:
     """The token that a client sends, with the source that provides another token after a refusal.
 
-    An instance is safe to use from several threads and after a fork, because it has no lock. If the calls of two
-    threads are refused at the same time, both threads may ask the source.
+    Several threads may use one `Credentials` object, also after a fork. The class has no lock, because a forked child
+    process could wait for a lock forever. If calls of two threads are refused at the same time, both threads may call
+    the source.
 
     Args:
         source: A function that returns a token. It returns None if calls are made without a token.

@@ -1,11 +1,11 @@
 """Asks the kernel which user's program is at the other end of a connection over this machine's loopback.
 
-A client asks before it sends a token. When a server is killed, any user of the machine can bind the server's port.
-Clients and workers would then send their tokens to that user's program. With TLS, certificates prevent such an attack.
-Without TLS, this module asks the kernel which user's program listens on the port.
+A client makes this check before it sends a token. When a server is killed, any user of the machine can bind the
+server's port. Clients and workers would then send their tokens to that user's program. With TLS, certificates prevent
+such an attack. Without TLS, this module asks the kernel which user's program listens on the port.
 
-A controller also asks the kernel which user's browser makes a call. Therefore another user of the machine cannot use a
-stolen cookie or a stolen sign-in code.
+A controller also asks the kernel which user's browser makes a call in a web session. Therefore another user of the
+machine cannot use a stolen cookie or a stolen sign-in code.
 """
 
 from __future__ import annotations

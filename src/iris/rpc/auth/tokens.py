@@ -80,7 +80,8 @@ class SigningKey:
             )
             if write_secret(path, pem.decode(), replace=False):
                 return cls(private)
-            text = read_secret(path) or ""  # Another process has just created the key file.
+            # The key file exists, because another process has just created it. Therefore its key is used.
+            text = read_secret(path) or ""
         try:
             key = serialization.load_pem_private_key(text.encode(), password=None)
         except (ValueError, TypeError) as error:

@@ -5,8 +5,8 @@ connectrpc calls codecs on the event loop, which a large message in JSON would b
 interceptor `MessageCoding` lets the thread decode the request. The thread encodes a large answer before connectrpc
 passes the answer to the codec.
 
-Binary messages are coded on the loop. Protobuf codes hundreds of megabytes per second and holds Python's global lock
-meanwhile, therefore a thread would gain nothing.
+Binary messages are encoded and decoded on the loop. Protobuf handles hundreds of megabytes per second, and holds
+Python's global lock meanwhile. Therefore a thread would save no time.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ class MessageThread:
         try:
             return EncodedAnswer(await self._wait_for(running, answer))
         except IrisError:
-            # The work was started by another caller, and refused because that caller has too many calls. Therefore it
-            # is started again for this caller.
+            # Another caller has started to encode this message, and was refused because of its many calls. Therefore
+            # the message is encoded again for this caller.
             return EncodedAnswer(await self._to_json(answer))
 
     async def compress(self, data: bytes) -> bytes:

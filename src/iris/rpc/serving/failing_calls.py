@@ -43,7 +43,7 @@ class FailingApplication:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # After one dropped message, all later ones are dropped too.
+                    raise MessageDropped(self._reply)  # The messages after a dropped one are lost, too.
                 failpoint(self._reply)
                 begun = True
                 await send(message)
@@ -70,5 +70,5 @@ class FailingApplication:
 
 
 def with_failpoints(applications: dict[str, Any]) -> dict[str, Any]:
-    """Return applications by path, with failpoints around the services that have some."""
+    """Return applications by path. Failpoints are added around each application that `_POINTS` names."""
     return {path: FailingApplication(path, one) if path in _POINTS else one for path, one in applications.items()}

@@ -71,9 +71,10 @@ class Channel:
         # this side has not reset the channel.
         self._reset: tuple[ChannelReset, str] | None = None
         self._has_peer_reset = False
-        # For the part with the channel's target, and below for the part with a reset: whether `take` has returned the
-        # part, and whether the part has certainly arrived at the other side.
+        # Whether `take` has returned the part that names the channel's target, and whether this part has certainly
+        # arrived at the other side.
         self._target_taken = self._target_arrived = target is None
+        # Whether `take` has returned the part that resets the channel, and whether this part has certainly arrived.
         self._reset_taken = self._reset_arrived = False
         # This event is set when bytes have arrived, or when the channel has room for more bytes.
         self._changed = asyncio.Event()

@@ -40,7 +40,7 @@ class MessageWriter:
 
     @property
     def transport(self) -> MessageWriter:
-        """This object itself, because it can close the stream of messages at once."""
+        """The object with the method `abort`, which is this object."""
         return self
 
     def write(self, data: bytes) -> None:
@@ -65,10 +65,10 @@ class MessageWriter:
         self._on_end()
 
     def close(self) -> None:
-        """Do nothing, because there is nothing to close."""
+        """Do nothing, because no connection needs to be closed."""
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the stream is not a socket."""
+        """Return None, because there is no socket that has the requested information."""
         return None
 
     def _complete(self) -> Iterator[Message]:

@@ -334,7 +334,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # StopAsyncIteration at the end of the body is caught, too.
+        except BaseException:  # For example StopAsyncIteration, at the end of the body.
             self._connection.close()
             raise
 

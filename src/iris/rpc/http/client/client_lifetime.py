@@ -88,15 +88,15 @@ class Lifetime:
 
     def _forget_after_fork(self) -> None:
         if self._pid != os.getpid():
-            # In a child process after a fork, the connections belong to the parent. The event is not used either,
-            # because its lock may have been held during the fork by a thread of the parent.
+            # In a child process after a fork, the connections belong to the parent. The child also needs a new
+            # event, because a thread of the parent may have held the event's lock during the fork.
             self._sockets = {}
             self._wake = threading.Event()
             self._pid = os.getpid()
 
 
 def pause(lifetime: Lifetime | None, seconds: float) -> None:
-    """Sleep for `seconds`. If `lifetime` is given and its client is closed meanwhile, raise the error at once.
+    """Sleep for a number of seconds. If `lifetime` is given, closing its client ends the sleep with an error.
 
     Raises:
         ClientClosedError: The client was closed before or during the pause.

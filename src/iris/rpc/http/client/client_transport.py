@@ -243,7 +243,7 @@ class _Body:
 
 
 def _raise_as_ours(error: Exception, sender: Sender) -> None:
-    """Let the sender translate an exception, and raise the result. Do nothing if the exception needs no translation."""
+    """Let the sender translate an exception, and raise the translation. Do nothing if the sender returns None."""
     ours = sender.translate(error)
     if ours is not None:
         raise ours from error

@@ -44,8 +44,8 @@ class HttpcoreSender:
     on its connection. A call would wait beyond its deadline while another call reads. `StreamHandle` and `Lifetime` end
     a call by shutting its connection down.
 
-    An instance has no lock, because a lock that another thread holds during a fork would never be released in the child
-    process. Single operations on a list are atomic.
+    The class has no lock, because a lock that another thread holds during a fork would never be released in the child
+    process. No lock is needed, because single operations on a list are atomic.
 
     Args:
         address: The base URL of the server.
@@ -158,7 +158,7 @@ class HttpcoreSender:
         if self._pid != os.getpid():
             return
         self._idle.append(connection)
-        with suppress(IndexError):  # Another thread may have taken the last idle connection.
+        with suppress(IndexError):  # The list is empty if another thread has taken the last idle connection.
             while len(self._idle) > 1 and self._idle[0].has_expired():
                 self._idle.pop(0).close()
 
@@ -166,7 +166,7 @@ class HttpcoreSender:
         """Close the idle connections. In a child process after a fork, the parent's connections stay open."""
         if self._pid != os.getpid():
             return
-        with suppress(IndexError):  # Another thread may have taken the last idle connection.
+        with suppress(IndexError):  # The list is empty if another thread has taken the last idle connection.
             while self._idle:
                 self._idle.pop().close()
 
@@ -180,7 +180,7 @@ class HttpcoreSender:
             # If this process is a child after a fork, it drops the idle connections, because they belong to the parent.
             self._idle = []
             self._pid = os.getpid()
-        with suppress(IndexError):  # Another thread may have taken the last idle connection.
+        with suppress(IndexError):  # The list is empty if another thread has taken the last idle connection.
             while self._idle:
                 connection = self._idle.pop()
                 if connection.is_available() and not connection.has_expired():

@@ -54,10 +54,11 @@ def check_transport(value: object, *, is_async: bool = False) -> Any:
 
 
 def check_alone(transport: object, **others: object) -> None:
-    """Refuse arguments that have no effect besides `transport`, because the user's transport has its own settings.
+    """Check that a user who gives a transport gives none of the arguments `others`. These arguments would have no
+    effect, because the transport has its own settings.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) Such an argument is given besides `transport`.
+        InvalidArgumentError: (a `ValueError`) One of the arguments is given together with `transport`.
     """
     given = [name for name, value in others.items() if value is not None]
     if transport is not None and given:
@@ -126,7 +127,8 @@ class HttpxSender:
         except httpx.TransportError:
             if not self.has_ended_connection or not isinstance(body, bytes):
                 raise
-            # The transport has probably sent the request on a connection that `_Answer.close` had ended.
+            # The call is made again, because the transport has probably used a connection that `_Answer.close` had
+            # ended.
             self.has_ended_connection = False
             answer = _Answer(self, self._transport.handle_request(request))
         if handle is not None and answer.socket is not None:
@@ -181,7 +183,7 @@ class _Answer:
         """
         if not self._is_whole and self._shares_connection and self.socket is not None:
             self._sender.has_ended_connection = True
-            with suppress(OSError):  # The socket may be closed already.
+            with suppress(OSError):  # `shutdown` fails if the socket is closed already.
                 self.socket.shutdown(socket.SHUT_RDWR)
         self._response.close()
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-# Servers send a beat at least every 15 s. A stream that is silent for longer than two beats is broken.
+# The longest time in seconds between two messages of a stream. Servers send an empty message at least every 15 s.
+# Therefore a stream that is silent for longer is broken.
 STREAM_SILENCE_S = 40.0
-# The longest time to wait for the first message of a stream. Servers send the first message at once.
+# The longest time in seconds to wait for the first message of a stream. Servers send the first message at once.
 FIRST_MESSAGE_S = 10.0
 
 
@@ -53,7 +54,7 @@ class StreamHandle:
         """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():
-            with suppress(OSError):  # The socket may be closed already.
+            with suppress(OSError):  # `shutdown` fails if the socket is closed already.
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class LimitedConnection(Protocol):
         connection."""
 
     def drop(self) -> None:
-        """Close the connection, which has no running request."""
+        """Close this idle connection. It has no running request."""
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -193,7 +193,8 @@ class Http1Connection(HttpToolsProtocol):
         if self._phase is _Phase.COMPLETE and self.cycle.response_complete:
             self._enter(_Phase.IDLE)
         elif self._phase is _Phase.BODY and self.cycle.response_complete:
-            self._limits.waiting[self] = None  # The application has answered before the whole request had arrived.
+            # The application has answered before the whole request has arrived, so the connection counts as idle.
+            self._limits.waiting[self] = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that the parser cannot read or that a check has refused."""

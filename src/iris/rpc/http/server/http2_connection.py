@@ -207,7 +207,7 @@ class Http2Connection(asyncio.Protocol):
                 self._output.reset(stream, NO_ERROR)
 
     def drop(self) -> None:
-        """Close the connection, which has no running request."""
+        """Close this idle connection. It has no running request."""
         self._limits.forget(self)
         self._leave("this connection was idle")
         if self._output.is_paused:

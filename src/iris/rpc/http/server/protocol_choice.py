@@ -81,7 +81,7 @@ class ProtocolChoice(asyncio.Protocol):
             self.drop()
 
     def drop(self) -> None:
-        """Close the connection, which has no request."""
+        """Close the connection, which has not sent a request yet."""
         self._forget()
         self._transport.close()
 
